@@ -1,0 +1,1 @@
+"""Killswitch: stops a trading book that goes wrong."""

@@ -1,0 +1,276 @@
+"""The executable decision graph: what a policy means, with every reference resolved.
+
+Times are whole microseconds. Conditions read *columns*: position `i` of the column lists is signal `i` of
+`Graph.signals`. Everything here is plain frozen data; `lowering` turns the conditions into code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from killswitch.model.decision import LockMode, PolicyMode
+
+ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
+ArithmeticOp = Literal["+", "-", "*", "/"]
+OnUnknown = Literal["hold", "trip", "warn"]
+Fallback = Literal["worst_ranked", "both", "none"]
+"""What MIXED and UNKNOWN select: the worst ranked of all positions, both sides, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the policy text a node was written; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    text: str
+    """The source line, for `explain`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRef:
+    """A signal as used: its catalogue name, and its window where it takes one (microseconds)."""
+
+    name: str
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRead:
+    """The interval of column `index`."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    op: ArithmeticOp
+    left: NumberNode
+    right: NumberNode
+
+
+NumberNode = SignalRead | Number | Arithmetic
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    op: ComparisonOp
+    left: NumberNode
+    right: NumberNode
+
+
+@dataclass(frozen=True, slots=True)
+class TextIs:
+    """Whether the text of column `index` is one of `values`; unknown text is unknown."""
+
+    index: int
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    parts: tuple[ConditionNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    parts: tuple[ConditionNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: ConditionNode
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    value: bool
+
+
+ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The threshold form of a trigger, kept for headroom and attribution: signal `index` `op` `value`."""
+
+    index: int
+    op: ComparisonOp
+    value: float
+    written: str
+    """As the policy has it: `4.5%`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Condition number `i` of the graph belongs to trigger number `i`."""
+
+    name: str
+    condition: ConditionNode
+    threshold: Threshold | None
+    confirm: int
+    """Microseconds for which it must have been true at every evaluation; 0 is at once."""
+    confirm_ticks: int
+    """Scheduled ticks at which it must have been true in a row; 0 where `confirm` is in time."""
+    on_unknown: OnUnknown
+    grace: int | None
+    """Microseconds of unknown after which that is itself reported; None: the policy reports at once."""
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class AutoReset:
+    """`condition` is the index in `Graph.conditions` of what must hold for `hold` microseconds."""
+
+    condition: int
+    hold: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionRule:
+    source_at_least: float
+    if_mixed: Fallback
+    if_unknown: Fallback
+
+
+@dataclass(frozen=True, slots=True)
+class LockTrading:
+    mode: LockMode
+    duration: int | None
+    """Microseconds; None is a lock without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrders:
+    kind: Literal["entry", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """What to select and how much of it to close.
+
+    `top` and `worst_share` bound the number of positions by rank; `worst_share` applies when attribution
+    falls back to the worst ranked (0.6 of the positions, at least one). Both None: all selected positions.
+    `all_if` is a condition over the position columns `Graph.position_signals`: where true, all is closed.
+    """
+
+    side: Literal["losing", "long", "short", "both"]
+    ranking: str
+    top: int | None
+    worst_share: float | None
+    fraction: Decimal
+    all_if: ConditionNode | None
+    symbols: tuple[str, ...] | None
+    """Only these symbols, or base assets of spot symbols; None is any."""
+    except_assets: tuple[str, ...]
+    """Base assets never sold (stable coins)."""
+    place: Place
+
+
+Action = LockTrading | CancelOrders | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: str
+    level: int
+    any_of: tuple[int, ...]
+    all_of: tuple[int, ...]
+    """Trigger indexes: fires when one of `any_of` and every one of `all_of` is confirmed (empty: no demand)."""
+    cooldown: int
+    reset: AutoReset | None
+    """None is by hand."""
+    corroborate: bool
+    attribution: AttributionRule | None
+    actions: tuple[Action, ...]
+    notify: tuple[str, ...]
+    runbook: str | None
+    place: Place
+
+
+RankingFormula = Literal["normalised", "killswitch-v6", "genesis"]
+RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRule:
+    """How positions are ordered: the formula, and the weight of each term."""
+
+    name: str
+    formula: RankingFormula
+    weights: tuple[tuple[RankingTerm, float], ...]
+    window: int
+    """Microseconds over which P&L delta is taken when no trigger's window is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationGroupRule:
+    """Declared members; positions of a group are closed in the group's place in the order."""
+
+    name: str
+    symbols: tuple[str, ...]
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRule:
+    """Which scopes get a stage machine: each account, each venue, or the whole portfolio, of matching accounts."""
+
+    each: Literal["account", "venue", "portfolio"]
+    accounts: tuple[str, ...] | None
+    venues: tuple[str, ...] | None
+    markets: tuple[str, ...] | None
+    currencies: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EquityRule:
+    """How equity history is judged."""
+
+    max_gap: int
+    """A gap between evaluations longer than this makes a window partly known (microseconds)."""
+    tolerance: float
+    """Unexplained change smaller than this fraction of equity is noise."""
+    flow_grace: int
+    """How long an unexplained fall waits for the ledger before it counts as loss (microseconds)."""
+    stale_after: int | None
+    """Data observed longer ago than this is unknown (microseconds); None: the adapter's word on quality holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One policy, compiled."""
+
+    policy: str
+    digest: str
+    """Content digest of the policy set, `sha256:…`: comments, key order and file layout do not change it."""
+    mode: PolicyMode
+    scope: ScopeRule
+    equity: EquityRule
+    signals: tuple[SignalRef, ...]
+    position_signals: tuple[SignalRef, ...]
+    triggers: tuple[Trigger, ...]
+    conditions: tuple[ConditionNode, ...]
+    """The triggers' conditions in their order, then those of automatic resets."""
+    stages: tuple[Stage, ...]
+    """By level, highest first; within a level in the order written."""
+    rankings: tuple[RankingRule, ...]
+    groups: tuple[CorrelationGroupRule, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """All policies compiled together."""
+
+    digest: str
+    commit: str | None
+    graphs: tuple[Graph, ...]

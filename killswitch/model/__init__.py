@@ -1,0 +1,1 @@
+"""The words of the house: snapshots, decisions, locks, and the protocols of what acts."""

@@ -1,0 +1,178 @@
+"""What deciding says must happen; format `killswitch.decision/v1`. The live runner stores what replay prints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Literal
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.model.snapshot import Instant, OrderSide, Side
+
+DECISION_FORMAT = "killswitch.decision/v1"
+NOTICE_FORMAT = "killswitch.notice/v1"
+
+LockMode = Literal["reduce_only", "all"]
+Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
+PolicyMode = Literal["enforce", "observe"]
+CancelWhy = Literal["entry", "all"]
+Severity = Literal["info", "warning", "page"]
+
+NoticeKind = Literal[
+    "unknown",  # a trigger stayed unknown past its grace, or warns on unknown
+    "unexplained",  # a change of equity that nothing explains
+    "uncorroborated",  # a stage did not fire because its prints did not hold
+    "nothing_selected",  # a stage would have fired, but selects nothing of a book that is not empty
+    "blocked",  # a position that the venue's rules do not let us reduce (dust, halted)
+    "warning",  # anything else that a person should read
+]
+
+
+class TriggerReading(Struct, frozen=True, omit_defaults=True):
+    """A trigger as it stood: its interval `[lo, hi]` (null: unbounded), its threshold, and since when it is true."""
+
+    name: str
+    value: tuple[str | None, str | None] | None = None
+    threshold: str | None = None
+    true_since: Instant | None = None
+    reason: str | None = None
+
+
+class Attribution(Struct, frozen=True, omit_defaults=True):
+    """Which side lost, over the window of the trigger that fired; shares are null where unknown."""
+
+    source: Source
+    long_share: str | None
+    short_share: str | None
+    window: str
+    reason: str | None = None
+
+
+class Book(Struct, frozen=True):
+    """Gross and net notional in the account's currency, and margin ratio; null where unknown."""
+
+    gross: Decimal | None
+    net: Decimal | None
+    margin_ratio: Decimal | None
+
+
+class BookChange(Struct, frozen=True):
+    """The book as it is, and as it would be with every intent filled at the mark."""
+
+    before: Book
+    after: Book
+
+
+class Intent(Struct, frozen=True, omit_defaults=True):
+    """One order towards a target, exact in venue units.
+
+    `contracts` is what to trade; `target` is what should be left of the position, both in contracts.
+    `exact` is false when the venue's rules for the symbol are unknown, so nothing could be rounded.
+    """
+
+    account: str
+    symbol: str
+    position_side: Side
+    side: OrderSide
+    contracts: Decimal
+    target: Decimal
+    reduce_only: bool
+    rank: int
+    score: str | None = None
+    exact: bool = True
+
+
+class Cancel(Struct, frozen=True):
+    """One resting order to cancel, and why."""
+
+    account: str
+    symbol: str
+    order: str
+    why: CancelWhy
+
+
+class LockOrder(Struct, frozen=True):
+    """A lock to write; `until` null is a lock without end."""
+
+    scope: str
+    mode: LockMode
+    until: Instant | None
+
+
+class Decision(Struct, frozen=True, omit_defaults=True):
+    """What `step` and planning say must happen, with the reason.
+
+    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand.
+    """
+
+    id: str
+    as_of: Instant
+    policy: str
+    policy_set: str
+    scope: str
+    mode: PolicyMode
+    stage: str | None
+    level: int
+    previous_level: int
+    format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
+    kind: Literal["reset", "manual"] | None = None
+    commit: str | None = None
+    triggers: tuple[TriggerReading, ...] = ()
+    attribution: Attribution | None = None
+    book: BookChange | None = None
+    intents: tuple[Intent, ...] = ()
+    cancels: tuple[Cancel, ...] = ()
+    lock: LockOrder | None = None
+    cooldown_until: Instant | None = None
+    author: str | None = None
+    reason: str | None = None
+
+
+class Notice(Struct, frozen=True, omit_defaults=True):
+    """Something a person must know that is not a decision."""
+
+    as_of: Instant
+    policy: str
+    scope: str
+    kind: NoticeKind
+    severity: Severity
+    text: str
+    subject: str | None = None
+    format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
+
+
+def decision_id(policy: str, scope: str, stage: str | None, as_of: datetime) -> str:
+    """A digest of (policy, scope, stage, as_of): the same decision has the same id on every machine."""
+    text = "\x00".join((policy, scope, stage or "", as_of.isoformat()))
+    return blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+_DECISION_DECODER = msgjson.Decoder(Decision)
+_RECORD_KEYS = ("commit", "attribution", "lock", "cooldown_until")
+
+decode_decision = _DECISION_DECODER.decode
+
+
+def decision_record(decision: Decision) -> dict[str, object]:
+    """The public record: `format` first, and the keys that a reader looks for present even when null."""
+    encoded: dict[str, object] = msgjson.decode(_ENCODER.encode(decision))
+    record: dict[str, object] = {"format": DECISION_FORMAT, **encoded}
+    for key in _RECORD_KEYS:
+        record.setdefault(key, None)
+    for key in ("triggers", "intents", "cancels"):
+        record.setdefault(key, [])
+    return record
+
+
+def encode_decision(decision: Decision) -> bytes:
+    """One line of `ksctl replay --output json`, and what the store keeps."""
+    return msgjson.encode(decision_record(decision))
+
+
+def encode_notice(notice: Notice) -> bytes:
+    """One notice as a JSON line."""
+    return msgjson.encode({"format": NOTICE_FORMAT, **msgjson.decode(_ENCODER.encode(notice))})

@@ -1,0 +1,228 @@
+"""The snapshot: everything read for one tick, immutable; format `killswitch.snapshot/v1`.
+
+Money, prices and quantities are Decimal in the account's currency, in quote units per base unit and in
+contracts; times are aware UTC datetimes. `None` (absent in the file) means *unknown*, never zero.
+Unknown keys are ignored, so that a newer writer does not break an older reader.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec import json as msgjson
+
+SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
+
+Instant = Annotated[datetime, Meta(tz=True)]
+Quality = Literal["ok", "stale", "malformed", "down"]
+Market = Literal["swap", "future", "spot", "margin", "equity"]
+Side = Literal["long", "short"]
+OrderSide = Literal["buy", "sell"]
+FlowKind = Literal["deposit", "withdrawal", "transfer", "funding", "interest", "fee", "rebate", "insurance"]
+FillCause = Literal["trade", "liquidation", "adl", "delivery"]
+InstrumentState = Literal["open", "reduce_only", "cancel_only", "post_only", "limit_only", "halted", "delisted"]
+
+UNIT_FLOWS: frozenset[str] = frozenset({"deposit", "withdrawal", "transfer"})
+"""Flows that issue or redeem units; every other kind is profit or loss."""
+
+
+class Position(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An open position. `contracts` is never negative; the base quantity is contracts × contract size.
+
+    For an inverse contract the base quantity is contracts × contract size ÷ price.
+    """
+
+    symbol: str
+    side: Side
+    contracts: Decimal
+    entry_price: Decimal | None = None
+    mark_price: Decimal | None = None
+    index_price: Decimal | None = None
+    last_price: Decimal | None = None
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+    liquidation_price: Decimal | None = None
+    notional: Decimal | None = None
+    margin: Decimal | None = None
+    leverage: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
+    adl_rank: int | None = None
+    strategy: str | None = None
+
+    @property
+    def key(self) -> tuple[str, Side]:
+        """What makes a position one position inside its account."""
+        return (self.symbol, self.side)
+
+
+class Order(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An open order; `trigger_price` marks a stop, take-profit or other conditional order."""
+
+    id: str
+    symbol: str
+    side: OrderSide
+    amount: Decimal
+    client_order_id: str | None = None
+    position_side: Side | None = None
+    type: str | None = None
+    price: Decimal | None = None
+    trigger_price: Decimal | None = None
+    filled: Decimal | None = None
+    reduce_only: bool | None = None
+    strategy: str | None = None
+    created_at: Instant | None = None
+
+
+class Fill(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A fill that became known since the last snapshot. `realized_pnl` is gross of `fee`."""
+
+    id: str
+    at: Instant
+    symbol: str
+    side: OrderSide
+    amount: Decimal
+    price: Decimal
+    order: str | None = None
+    position_side: Side | None = None
+    fee: Decimal | None = None
+    fee_currency: str | None = None
+    realized_pnl: Decimal | None = None
+    cause: FillCause = "trade"
+
+
+class Flow(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Money that entered (+) or left (−) the account other than by a price move or a fill."""
+
+    id: str
+    at: Instant
+    kind: FlowKind
+    amount: Decimal
+    currency: str
+
+
+class Balance(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A holding of one asset; `price` in the account's currency, `haircut` a fraction 0…1."""
+
+    asset: str
+    amount: Decimal
+    price: Decimal | None = None
+    haircut: Decimal | None = None
+
+
+class Instrument(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A symbol's rules. They hold until they are given again."""
+
+    symbol: str
+    contract_size: Decimal | None = None
+    inverse: bool = False
+    amount_step: Decimal | None = None
+    price_step: Decimal | None = None
+    min_amount: Decimal | None = None
+    max_amount: Decimal | None = None
+    min_notional: Decimal | None = None
+    price_band: Decimal | None = None
+    state: InstrumentState | None = None
+
+
+class Health(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What reading the venue for this snapshot was like: counts of requests and of what went wrong."""
+
+    latency_ms: float | None = None
+    requests: int | None = None
+    errors: int | None = None
+    timeouts: int | None = None
+    malformed: int | None = None
+    rate_limited: int | None = None
+    clock_skew_ms: float | None = None
+
+
+class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One account as its venue told it. `positions=()` means flat; `positions=None` means unknown.
+
+    With any `quality` but `ok` the numbers are the last known ones: shown to people, unknown to triggers.
+    """
+
+    account: str
+    venue: str
+    market: Market
+    currency: str
+    quality: Quality
+    reason: str | None = None
+    observed_at: Instant | None = None
+    equity: Decimal | None = None
+    free: Decimal | None = None
+    margin_used: Decimal | None = None
+    maintenance_margin: Decimal | None = None
+    margin_mode: str | None = None
+    position_mode: str | None = None
+    balances: tuple[Balance, ...] | None = None
+    flows: tuple[Flow, ...] | None = None
+    positions: tuple[Position, ...] | None = None
+    orders: tuple[Order, ...] | None = None
+    fills: tuple[Fill, ...] | None = None
+    instruments: tuple[Instrument, ...] | None = None
+    health: Health | None = None
+
+
+EventKind = Literal["reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "reload"]
+
+
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
+    """A hand or a reload that became known since the last snapshot; `scope` as in `account/main`."""
+
+    id: str
+    at: Instant
+    kind: EventKind
+    scope: str | None = None
+    author: str | None = None
+    reason: str | None = None
+
+
+class Residual(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a close has not closed yet, in contracts."""
+
+    account: str
+    symbol: str
+    position_side: Side
+    contracts: Decimal
+
+
+ClosingStatus = Literal["planned", "closing", "flat", "residual", "blocked", "abandoned"]
+
+
+class Closing(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What acting on one decision has reached so far. `cost` is fees and slippage so far, ≥ 0, account currency."""
+
+    decision: str
+    status: ClosingStatus
+    residual: tuple[Residual, ...] = ()
+    cost: Decimal | None = None
+    scope: str | None = None
+
+
+class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Everything read for one tick. `as_of` is the only clock that deciding knows."""
+
+    as_of: Instant
+    accounts: tuple[AccountSnapshot, ...]
+    format: Literal["killswitch.snapshot/v1"]
+    scheduled: bool = True
+    heartbeats: dict[str, Instant] = {}
+    alerts: tuple[object, ...] = ()
+    events: tuple[Event, ...] = ()
+    closings: tuple[Closing, ...] = ()
+
+
+_DECODER = msgjson.Decoder(Snapshot)
+_ENCODER = msgjson.Encoder(decimal_format="string")
+
+decode_snapshot = _DECODER.decode
+"""One line of a recording → Snapshot; `msgspec.ValidationError` or `msgspec.DecodeError` says where it is wrong."""
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """One line of a recording, without the newline."""
+    return _ENCODER.encode(snapshot)

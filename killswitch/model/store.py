@@ -1,0 +1,143 @@
+"""What a store must do: journal, state, history and hands, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import Event, Instant
+
+JournalKind = Literal[
+    "planned",  # the targets of a decision, written with the decision itself
+    "sending",  # an attempt: client order id, symbol, side, amount; written before the request leaves
+    "acknowledged",  # the venue's answer to an attempt
+    "unknown",  # no answer that says what happened
+    "rejected",  # the venue said no
+    "absent",  # the venue was asked, and has no such order
+    "filled",  # an attempt is final: filled amount, average price, fee
+    "cancelled",  # a resting order is gone
+    "verified",  # the venue's own account of the position, after the attempts
+    "locked",  # a lock was written
+    "finished",  # the decision's work has an honest end: flat, residual, blocked or abandoned
+]
+
+
+class JournalEntry(Struct, frozen=True, omit_defaults=True):
+    """One line of the journal. `sequence` is 0 until the store has given it one."""
+
+    decision: str
+    kind: JournalKind
+    at: Instant
+    account: str | None = None
+    symbol: str | None = None
+    position_side: str | None = None
+    client_order_id: str | None = None
+    attempt: int | None = None
+    data: dict[str, str | None] = {}
+    sequence: int = 0
+
+
+class MachineState(Struct, frozen=True):
+    """The serialised memory of one policy on one scope: stage machine, triggers, units, accumulators."""
+
+    policy: str
+    scope: str
+    blob: bytes
+
+
+class HistoryRow(Struct, frozen=True):
+    """One row of signal history of one policy on one scope; `blob` is the room's own affair."""
+
+    policy: str
+    scope: str
+    at: int
+    blob: bytes
+
+
+class TickRecord(Struct, frozen=True):
+    """What one tick changes, written in one transaction or not at all."""
+
+    as_of: Instant
+    policy_set: str
+    states: tuple[MachineState, ...]
+    rows: tuple[HistoryRow, ...]
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+    journal: tuple[JournalEntry, ...]
+    snapshot: bytes | None
+    """The encoded snapshot, kept when there is a decision, so that `explain` can show it."""
+    consumed_events: tuple[str, ...]
+    prune_before: int
+    """History rows older than this (microseconds) may go."""
+
+
+class StoredDecision(Struct, frozen=True):
+    """A decision with the snapshot that it was made on, where that was kept."""
+
+    decision: Decision
+    snapshot: bytes | None
+
+
+class Lease(Struct, frozen=True):
+    """Who may act on this store, until when (microseconds), in which generation."""
+
+    owner: str
+    generation: int
+    expires_at: int
+
+
+class StoreBusyError(Exception):
+    """Another live owner holds the lease; the message names it and until when."""
+
+
+class Store(Protocol):
+    """Journal, state, history, hands and lease. Every write is durable when the call returns."""
+
+    def states(self) -> Sequence[MachineState]: ...
+
+    def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]: ...
+
+    def commit_tick(self, record: TickRecord) -> None: ...
+
+    def append(self, entry: JournalEntry) -> int: ...
+
+    def journal(self, decision: str | None = None) -> Sequence[JournalEntry]: ...
+
+    def unfinished(self) -> Sequence[StoredDecision]:
+        """Decisions with a `planned` but no `finished` journal entry, oldest first."""
+        ...
+
+    def decisions(self, limit: int) -> Sequence[StoredDecision]:
+        """The newest `limit` decisions, newest first, without their snapshots."""
+        ...
+
+    def decision(self, id_prefix: str) -> StoredDecision | None:
+        """The one decision whose id starts so; LookupError if several do."""
+        ...
+
+    def notices(self, limit: int) -> Sequence[Notice]: ...
+
+    def put_event(self, event: Event) -> None:
+        """A hand for the next tick."""
+        ...
+
+    def pending_events(self) -> Sequence[Event]: ...
+
+    def put_live(self, name: str, blob: bytes) -> None:
+        """Replace a small named blob that `status` reads (last tick, health)."""
+        ...
+
+    def live(self, name: str) -> bytes | None: ...
+
+    def acquire(self, owner: str, now: int, ttl: int) -> Lease:
+        """Take or renew the lease; StoreBusyError if another owner's has not run out."""
+        ...
+
+    def release(self, owner: str) -> None: ...
+
+    def lease(self) -> Lease | None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,107 @@
+"""The signal catalogue: every signal declared once, with type, unit, meaning, and what makes it unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SignalType = Literal["number", "text"]
+Unit = Literal["fraction", "money", "seconds", "milliseconds", "count", "ratio", "score", "source"]
+Level = Literal["scope", "position"]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """A signal as policies may use it.
+
+    `level` says what it is a quantity of: the scope that a stage machine watches, or one position of it.
+    Position signals may be used in `close.all_if` and rankings, not in triggers.
+    """
+
+    name: str
+    type: SignalType
+    unit: Unit
+    windowed: bool
+    level: Level
+    meaning: str
+    partly_known: str
+    unknown: str
+
+
+_EQUITY_UNKNOWN = "the account is not `ok` (stale, malformed, down), or its equity is not given"
+_WINDOW_PARTLY = (
+    "the window reaches back before the first observation, or holds a gap longer than max_gap: "
+    "then it is at least what was seen, and at most 1"
+)
+_POSITIONS_UNKNOWN = "positions are unknown"
+
+CATALOGUE: tuple[SignalSpec, ...] = (
+    SignalSpec("equity.value", "number", "money", False, "scope",
+               "Equity in the scope's currency, as the venue gives it.",
+               "never", f"{_EQUITY_UNKNOWN}; accounts of a scope in different currencies"),
+    SignalSpec("equity.drawdown", "number", "fraction", True, "scope",
+               "Fall of the unit value from its highest in the window: 1 − now ÷ highest; "
+               "1 when equity is at or below zero.",
+               f"{_WINDOW_PARTLY}; an unexplained change leaves two readings of the unit value open",
+               _EQUITY_UNKNOWN),
+    SignalSpec("equity.drawdown_from_peak", "number", "fraction", False, "scope",
+               "Fall of the unit value from its highest since the start or the last reset.",
+               "an unexplained change leaves two readings of the unit value open", _EQUITY_UNKNOWN),
+    SignalSpec("equity.loss_from_start", "number", "fraction", False, "scope",
+               "Fall of the unit value from what it was at the start of observation: 0 when above it.",
+               "an unexplained change leaves two readings of the unit value open", _EQUITY_UNKNOWN),
+    SignalSpec("equity.unexplained", "number", "money", False, "scope",
+               "Change of equity that positions, fills, fees, funding and flows do not explain and the ledger "
+               "has not explained since; below zero for a fall.",
+               "never", f"{_EQUITY_UNKNOWN}; a position gives neither its P&L nor the prices to compute it"),
+    SignalSpec("attribution.long_share", "number", "fraction", True, "scope",
+               "The long side's part of what the losing sides lost in the window, realised and unrealised.",
+               "never", f"{_POSITIONS_UNKNOWN} at either end; the window is not complete; neither side lost"),
+    SignalSpec("attribution.short_share", "number", "fraction", True, "scope",
+               "The short side's part of what the losing sides lost in the window, realised and unrealised.",
+               "never", f"{_POSITIONS_UNKNOWN} at either end; the window is not complete; neither side lost"),
+    SignalSpec("attribution.source", "text", "source", True, "scope",
+               "LONG or SHORT where that side's share is at least two thirds, else MIXED.",
+               "never", "the shares are unknown"),
+    SignalSpec("exposure.gross", "number", "money", False, "scope",
+               "Sum of the positions' absolute notionals.", "never", f"{_POSITIONS_UNKNOWN}, or a price is missing"),
+    SignalSpec("exposure.net", "number", "money", False, "scope",
+               "Long minus short notional.", "never", f"{_POSITIONS_UNKNOWN}, or a price is missing"),
+    SignalSpec("exposure.leverage", "number", "ratio", False, "scope",
+               "Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
+               "never", f"{_POSITIONS_UNKNOWN}, a price is missing, or equity is unknown"),
+    SignalSpec("exposure.largest_share", "number", "fraction", False, "scope",
+               "The largest position's part of the gross notional; 0 for an empty book.",
+               "never", f"{_POSITIONS_UNKNOWN}, or a price is missing"),
+    SignalSpec("exposure.margin_ratio", "number", "ratio", False, "scope",
+               "Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
+               "never", "maintenance margin or equity is unknown"),
+    SignalSpec("venue.age", "number", "seconds", False, "scope",
+               "How long before the snapshot's as_of the oldest account of the scope was observed.",
+               "never", "observed_at is not given"),
+    SignalSpec("venue.latency", "number", "milliseconds", False, "scope",
+               "The slowest account's latency.", "never", "latency is not given"),
+    SignalSpec("venue.error_rate", "number", "fraction", False, "scope",
+               "Errors and timeouts ÷ requests of this snapshot.", "never", "request counts are not given or zero"),
+    SignalSpec("venue.malformed", "number", "count", False, "scope",
+               "Answers of this snapshot that made no sense.", "never", "the count is not given"),
+    SignalSpec("venue.consecutive_failures", "number", "count", False, "scope",
+               "Snapshots in a row, this one included, in which an account of the scope was not `ok`.",
+               "never", "never"),
+    SignalSpec("position.pnl_delta", "number", "money", True, "position",
+               "Change of the position's P&L in the window, realised and unrealised.",
+               "never", "the position's P&L is unknown at either end, or the window is not complete"),
+    SignalSpec("position.loss", "number", "money", False, "position",
+               "Current unrealised loss, as a positive number; 0 when in profit.", "never", "its P&L is unknown"),
+    SignalSpec("position.liquidation_distance", "number", "fraction", False, "position",
+               "Distance of the mark from the liquidation price ÷ mark; 0 at or beyond it.",
+               "never", "mark or liquidation price is unknown"),
+    SignalSpec("position.notional_share", "number", "fraction", False, "position",
+               "Its part of the gross notional.", "never", "a price is missing"),
+    SignalSpec("position.margin_loss", "number", "fraction", False, "position",
+               "Current unrealised loss ÷ margin; 0 when in profit.", "never", "its P&L or margin is unknown"),
+    SignalSpec("position.score", "number", "score", False, "position",
+               "The stage's ranking score: 0 harmless, larger closes first.", "never", "a term of the ranking is unknown"),
+)  # fmt: skip
+
+BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}
