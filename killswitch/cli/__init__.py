@@ -1,1 +1,85 @@
-""""""
+"""`ksctl`: one module per verb group, imported only when its verb is called.
+
+Exit codes, for every verb: 0 fine, 1 failed, 2 changes or actions pending (only with --detailed-exitcode),
+3 warnings under --strict, 64 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+EXIT_FAILED = 1
+EXIT_PENDING = 2
+EXIT_WARNINGS = 3
+EXIT_USAGE = 64
+
+# verb → (module under killswitch.cli, name of the click command in it, one-line help)
+VERBS: dict[str, tuple[str, str, str]] = {
+    "validate": ("text", "validate", "Check policies: every mistake in one pass."),
+    "schema": ("text", "schema", "Print the JSON Schemas of the documents, or the signal catalogue."),
+    "graph": ("text", "graph", "Print the compiled decision graph as Mermaid or DOT."),
+    "explain": ("explain", "explain", "Explain a diagnostic code, or the chain behind a decision."),
+    "plan": ("plan", "plan", "Show what the policies would do right now. Changes nothing."),
+    "run": ("run", "run", "Evaluate the policies at an interval, and act where armed."),
+    "status": ("live", "status", "Show stages, locks and closings as they are."),
+    "history": ("live", "history", "List past decisions and their results."),
+    "reset": ("hands", "reset", "Return a scope to normal, by hand."),
+    "close": ("hands", "close", "Close positions by hand."),
+    "replay": ("replay", "replay", "Run the policies over a recording."),
+    "paper": ("paper", "paper", "Serve a paper venue on loopback."),
+    "demo": ("demo", "demo", "Run the main job through a crash on the paper venue."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute, _ = VERBS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+
+
+def print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """`--version` looks the number up only when asked: the look-up costs a tenth of start-up."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"ksctl {version('killswitch')}")
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, callback=print_version, expose_value=False, is_eager=True,
+              help="Show the version and exit.")  # fmt: skip
+def ksctl() -> None:
+    """Stop a trading book that goes wrong."""
+
+
+def main() -> None:
+    """Run `ksctl`, with the one exit table: click's own 2 for wrong usage becomes 64."""
+    try:
+        status = ksctl.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
