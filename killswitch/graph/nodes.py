@@ -10,24 +10,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.model.decision import LockMode, PolicyMode
+from killswitch.model.place import Place as Place
+from killswitch.model.words import LockMode, PolicyMode
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
 ArithmeticOp = Literal["+", "-", "*", "/"]
 OnUnknown = Literal["hold", "trip", "warn"]
 Fallback = Literal["worst_ranked", "both", "none"]
 """What MIXED and UNKNOWN select: the worst ranked of all positions, both sides, or nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the policy text a node was written; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-    text: str
-    """The source line, for `explain`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.snapshot import Instant, OrderSide, Side
+from killswitch.model.words import CancelWhy as CancelWhy
+from killswitch.model.words import LockMode as LockMode
+from killswitch.model.words import PolicyMode as PolicyMode
+from killswitch.model.words import Source as Source
 
-DECISION_FORMAT = "killswitch.decision/v1"
-NOTICE_FORMAT = "killswitch.notice/v1"
+DECISION_FORMAT: Final = "killswitch.decision/v1"
+NOTICE_FORMAT: Final = "killswitch.notice/v1"
 
-LockMode = Literal["reduce_only", "all"]
-Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
-PolicyMode = Literal["enforce", "observe"]
-CancelWhy = Literal["entry", "all"]
 Severity = Literal["info", "warning", "page"]
 
 NoticeKind = Literal[

@@ -14,11 +14,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec import json as msgjson
 
+from killswitch.model.words import Market as Market
+
 SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
 
 Instant = Annotated[datetime, Meta(tz=True)]
 Quality = Literal["ok", "stale", "malformed", "down"]
-Market = Literal["swap", "future", "spot", "margin", "equity"]
 Side = Literal["long", "short"]
 OrderSide = Literal["buy", "sell"]
 FlowKind = Literal["deposit", "withdrawal", "transfer", "funding", "interest", "fee", "rebate", "insurance"]

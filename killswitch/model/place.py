@@ -1,0 +1,16 @@
+"""Where something was written in a policy: what every message and explanation points back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the policy text a node was written; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    text: str
+    """The source line, for `explain`."""

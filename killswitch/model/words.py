@@ -1,0 +1,15 @@
+"""The closed vocabularies that policies and decisions share.
+
+They stand apart from the message types because importing msgspec costs what parsing a whole policy set costs,
+and a verb that only reads policies needs no message.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+LockMode = Literal["reduce_only", "all"]
+Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
+PolicyMode = Literal["enforce", "observe"]
+CancelWhy = Literal["entry", "all"]
+Market = Literal["swap", "future", "spot", "margin", "equity"]
