@@ -1,0 +1,192 @@
+"""Conditions → one Python function over columns: Kleene's logic over intervals, without a call per condition.
+
+A comparison is true or false only if the whole interval agrees; otherwise it is unknown. Plain comparisons of a
+signal with a number are gathered into *ladders*, one for each signal and direction: of the thresholds that a value
+has reached, it has reached all lower ones too, so a few comparisons settle the whole ladder at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from killswitch.graph.intervals import NumberWriter
+from killswitch.graph.nodes import (
+    AllOf,
+    AnyOf,
+    Compare,
+    ComparisonOp,
+    ConditionNode,
+    Constant,
+    Not,
+    Number,
+    SignalRead,
+    TextIs,
+)
+
+TRUE, FALSE, UNKNOWN = 1, 0, -1
+
+Columns = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
+"""(lows, highs, texts) → (mask of true conditions, mask of unknown ones); bit `i` is condition `i`."""
+
+OneColumn = Callable[[list[float], list[float], list[str | None]], int]
+"""(lows, highs, texts) → TRUE, FALSE or UNKNOWN."""
+
+_MIRRORED: dict[ComparisonOp, ComparisonOp] = {
+    "<": ">",
+    "<=": ">=",
+    ">": "<",
+    ">=": "<=",
+    "==": "==",
+    "!=": "!=",
+}
+
+
+def lower(conditions: Sequence[ConditionNode]) -> Columns:
+    """Code that evaluates all `conditions` in one pass.
+
+    The columns are indexed by `SignalRead.index` and `TextIs.index`; no bound may be NaN, and unknown is
+    `(-inf, inf)`, or `None` for text.
+    """
+    namespace: dict[str, Columns] = {}
+    exec(compile(source(conditions), "<lowered graph>", "exec"), namespace)
+    return namespace["evaluate"]
+
+
+def lower_one(condition: ConditionNode) -> OneColumn:
+    """Code that evaluates a single condition."""
+    evaluate = lower((condition,))
+
+    def verdict(lows: list[float], highs: list[float], texts: list[str | None]) -> int:
+        true, unknown = evaluate(lows, highs, texts)
+        return UNKNOWN if unknown else true
+
+    return verdict
+
+
+def source(conditions: Sequence[ConditionNode]) -> str:
+    """The Python text of the lowered function: `t` holds what is surely true, `p` what is possibly true."""
+    writer = _ConditionWriter()
+    for position, condition in enumerate(conditions):
+        writer.add(condition, 1 << position)
+    return writer.text()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """One threshold of a ladder; `mask` are the conditions that it settles."""
+
+    value: float
+    strict: bool
+    mask: int
+
+
+class _ConditionWriter:
+    def __init__(self) -> None:
+        self._numbers = NumberWriter()
+        self._texts: set[int] = set()
+        self._ladders: dict[tuple[int, bool], list[_Rung]] = {}
+        self._always = 0
+
+    def add(self, condition: ConditionNode, mask: int) -> None:
+        """Write what settles `condition`, whose bit is `mask`."""
+        if isinstance(condition, Constant):
+            self._always |= mask if condition.value else 0
+            return
+        step = _rung(condition, mask)
+        if step is not None:
+            self._ladders.setdefault(step[0], []).append(step[1])
+            return
+        true, false = self._verdict(condition)
+        self._numbers.lines += [
+            f"if {true}: t |= {mask:#x}; p |= {mask:#x}",
+            f"elif not {false}: p |= {mask:#x}",
+        ]
+
+    def text(self) -> str:
+        """The whole function."""
+        ladders: list[str] = []
+        for (index, rising), rungs in self._ladders.items():
+            self._numbers.reads.add(index)
+            sure, possible = (f"l{index}", f"h{index}") if rising else (f"h{index}", f"l{index}")
+            steps = _ladder(rungs, rising)
+            ladders += _climb(sure, "t", steps, rising) + _climb(possible, "p", steps, rising)
+        loads = [f"l{i} = lows[{i}]; h{i} = highs[{i}]" for i in sorted(self._numbers.reads)]
+        loads += [f"s{i} = texts[{i}]" for i in sorted(self._texts)]
+        lines = [f"t = p = {self._always:#x}", *loads, *ladders, *self._numbers.lines, "return t, p ^ t"]
+        return "\n ".join(("def evaluate(lows, highs, texts):", *lines)) + "\n"
+
+    def _verdict(self, node: ConditionNode) -> tuple[str, str]:
+        """Two Python conditions: `node` is surely true, and surely false."""
+        if isinstance(node, Compare):
+            true, false = self._numbers.verdict(node)
+            return f"({true})", f"({false})"
+        if isinstance(node, TextIs):
+            self._texts.add(node.index)
+            name, values = f"s{node.index}", tuple(node.values)
+            return f"({name} in {values!r})", f"({name} is not None and {name} not in {values!r})"
+        if isinstance(node, Not):
+            true, false = self._verdict(node.part)
+            return false, true
+        if isinstance(node, Constant):
+            return str(node.value), str(not node.value)
+        parts = [self._verdict(part) for part in node.parts]
+        trues, falses = [true for true, _ in parts], [false for _, false in parts]
+        if isinstance(node, AllOf):
+            return _joined(" and ", trues, "True"), _joined(" or ", falses, "False")
+        return _joined(" or ", trues, "False"), _joined(" and ", falses, "True")
+
+
+def _joined(word: str, parts: list[str], empty: str) -> str:
+    return f"({word.join(parts)})" if parts else empty
+
+
+def _rung(node: ConditionNode, mask: int) -> tuple[tuple[int, bool], _Rung] | None:
+    """A signal against a finite number, as ((column, rising), rung); None for anything else."""
+    if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
+        return _rung(node.parts[0], mask)
+    if not isinstance(node, Compare):
+        return None
+    left, op, right = node.left, node.op, node.right
+    if isinstance(left, Number):
+        left, op, right = right, _MIRRORED[op], left
+    if not (isinstance(left, SignalRead) and isinstance(right, Number) and isfinite(right.value)):
+        return None
+    if op in ("==", "!="):
+        return None
+    return (left.index, op in (">", ">=")), _Rung(right.value, op in ("<", ">"), mask)
+
+
+def _ladder(rungs: list[_Rung], rising: bool) -> list[_Rung]:
+    """Rungs in the order in which a growing excess reaches them; each mask holds those below it."""
+    ordered = sorted(rungs, key=lambda rung: (rung.value if rising else -rung.value, rung.strict))
+    steps: list[_Rung] = []
+    reached = 0
+    for rung in ordered:
+        reached |= rung.mask
+        if steps and (steps[-1].value, steps[-1].strict) == (rung.value, rung.strict):
+            steps.pop()
+        steps.append(_Rung(rung.value, rung.strict, reached))
+    return steps
+
+
+def _climb(name: str, into: str, steps: list[_Rung], rising: bool) -> list[str]:
+    """Statements that add to `into` the mask of the highest step that `name` has reached, by halving."""
+
+    def reached(step: _Rung) -> str:
+        sign = (">" if rising else "<") + ("" if step.strict else "=")
+        return f"{name} {sign} {step.value!r}"
+
+    def halve(first: int, end: int) -> list[str]:
+        # the highest step reached is one of first-1 … end-1; -1 is none
+        if first == end:
+            return [f"{into} |= {steps[first - 1].mask:#x}"] if first else ["pass"]
+        middle = (first + end) // 2
+        above, below = halve(middle + 1, end), halve(first, middle)
+        lines = [f"if {reached(steps[middle])}:", *(f" {line}" for line in above)]
+        if below != ["pass"]:
+            lines += ["else:", *(f" {line}" for line in below)]
+        return lines
+
+    return halve(0, len(steps))
