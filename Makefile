@@ -1,0 +1,62 @@
+# Everything a newcomer types. Needs make and any Python 3.11 or newer; the rest is installed into .venv.
+#
+#   make demo [MARKET=DIR]   the main job through a crash on the paper venue
+#   make test [TESTS=path]   all tests
+#   make check               ruff, mypy --strict, the layers of the house
+#   make bench               the numbers that are promised, beside their references
+#   make lock                write constraints.txt anew from pyproject.toml
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test check bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+TESTS ?= tests
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
+
+demo: $(VENV)/.installed
+	$(BIN)/ksctl demo $(if $(MARKET),--market $(MARKET))
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest --numprocesses $(WORKERS) $(TESTS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.bench
+
+lock: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist demo-run
+
+# A Python that is new enough and can make environments; PYTHON=… names another.
+$(BIN)/python:
+	@for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$("$$candidate" --version)"; "$$candidate" -m venv $(VENV); \
+	    $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.3'; exit 0; \
+	  fi; \
+	done; \
+	echo 'No Python 3.11 or newer with venv found. Install one (on Debian: apt install python3 python3-venv), or say make PYTHON=/path/to/python3.' >&2; \
+	exit 1
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing killswitch into $(VENV)"
+	@$(INSTALL) --editable '.[market]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests and checks need into $(VENV)"
+	@$(INSTALL) --group dev
+	@touch $@

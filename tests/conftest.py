@@ -1,0 +1,31 @@
+"""What every test may ask for: the shared material, and Hypothesis without a stopwatch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A slow machine is no defect: no example fails for the time it took. In CI the examples are the same each time.
+settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared material: $KILLSWITCH_SHARED, else `shared` beside the repository, else skip."""
+    named = os.environ.get("KILLSWITCH_SHARED")
+    folder = Path(named) if named else REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared material: no folder {folder.name}/ (set KILLSWITCH_SHARED)")
+    return folder
