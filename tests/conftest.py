@@ -10,7 +10,7 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A slow machine is no defect: no example fails for the time it took. In CI the examples are the same each time.
+# A slow machine is no defect: no example fails for its time. In CI the examples are the same each time.
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("house")
 

@@ -1,0 +1,168 @@
+"""The house itself: what is committed names no machine, the package holds what it says, the walls stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+# Written in pieces, so that this file does not find itself.
+HOSTS_AND_PLACES = (
+    "pypi" + ".org",
+    "python" + "hosted.org",
+    "npmjs" + ".org",
+    "index" + "-url = ",
+    "/opt/" + "pypi",
+    "/opt/" + "wheels",
+    "/ro" + "ot/",
+    "/wo" + "rk/",
+    "/ho" + "me/",
+    "/Us" + "ers/",
+)
+
+
+def committed_files(repository: Path) -> list[Path]:
+    """Files that git tracks and that are there; skips where the tree is not a git checkout."""
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout
+    return [repository / name for name in listed.split("\0") if name and (repository / name).is_file()]
+
+
+def test_no_committed_file_names_a_registry_or_a_machine(repository: Path) -> None:
+    """A clone works anywhere: no file says where packages come from, or where someone's files lie."""
+    found = [
+        f"{path.relative_to(repository)}: {phrase}"
+        for path in committed_files(repository)
+        for phrase in HOSTS_AND_PLACES
+        if phrase in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    assert found == []
+
+
+def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repository: Path) -> None:
+    """Each line of constraints.txt is `name==version`, with an environment marker where Pythons differ."""
+    lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pin = re.compile(r"(?P<name>[a-z0-9-]+)==[0-9][0-9a-z.+]*( ; [a-z_]+ [<>=!]+ '[^']+')?")
+    pinned = set()
+    for line in lines:
+        match = pin.fullmatch(line)
+        assert match, line
+        pinned.add(match["name"])
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *(each for extra in project["project"]["optional-dependencies"].values() for each in extra),
+        *project["dependency-groups"]["dev"],
+    ]
+    names = {
+        re.split(r"[<>=!~\[ ;]", each)[0].lower().replace(".", "-").replace("_", "-") for each in declared
+    }
+    assert set() == names - pinned
+
+
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from this tree without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(repository)], check=True, capture_output=True)
+    (built,) = folder.glob("killswitch-*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_both_packages_typed(wheel: zipfile.ZipFile) -> None:
+    """Whoever installs the wheel gets the core and the paper adapter, both with their types."""
+    names = set(wheel.namelist())
+    assert {
+        "killswitch/py.typed",
+        "killswitch/cli/__init__.py",
+        "killswitch_paper/py.typed",
+        "killswitch_paper/__init__.py",
+    } <= names
+
+
+def test_the_wheel_holds_the_shipped_policies(wheel: zipfile.ZipFile, repository: Path) -> None:
+    """Every policy folder of the tree is inside the package, so that a risk team can copy it from there."""
+    shipped = {
+        str(path.relative_to(repository / "policies")) for path in (repository / "policies").rglob("*.yaml")
+    }
+    inside = {
+        name.removeprefix("killswitch/_content/policies/")
+        for name in wheel.namelist()
+        if name.startswith("killswitch/_content/policies/")
+    }
+    assert shipped
+    assert shipped <= inside
+
+
+def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> None:
+    """`ksctl` and the paper adapter are entry points, and the licence travels with the package."""
+    (points,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
+    text = wheel.read(points).decode()
+    assert "ksctl = killswitch.cli:main" in text
+    assert "[killswitch.adapters]\npaper = killswitch_paper:adapter" in text
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
+
+
+@pytest.fixture
+def copied_tree(repository: Path, tmp_path: Path) -> Path:
+    """The source and its contracts, copied where they may be broken."""
+    for name in ("killswitch", "adapters"):
+        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on `tree` as `make check` does on the real one."""
+    paths = os.pathsep.join([str(tree), str(tree / "adapters")])
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_walls_stand(copied_tree: Path) -> None:
+    """The tree as it is keeps every contract of the house."""
+    verdict = lint_imports(copied_tree)
+    assert verdict.returncode == 0, verdict.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "contract"),
+    [
+        ("killswitch/model/clock.py", "import killswitch.graph", "Lower floors never import higher ones"),
+        ("killswitch/planning/__init__.py", "import time", "Pure rooms reach no clock"),
+        ("killswitch/engine/__init__.py", "import killswitch.store", "Pure rooms reach no clock"),
+        (
+            "killswitch/runner/__init__.py",
+            "import killswitch_paper",
+            "The core never imports an adapter by name",
+        ),
+        ("adapters/killswitch_paper/__init__.py", "import killswitch.planning", "Adapters see the model"),
+    ],
+    ids=lambda value: value if value.startswith("import") else "",
+)
+def test_a_broken_wall_is_found(copied_tree: Path, file: str, line: str, contract: str) -> None:
+    """One forbidden import anywhere, and `lint-imports` fails and names the contract."""
+    with (copied_tree / file).open("a", encoding="utf-8") as module:
+        module.write(f"\n{line}\n")
+    verdict = lint_imports(copied_tree)
+    assert verdict.returncode != 0, verdict.stdout
+    (broken,) = re.findall(rf"^{re.escape(contract)}.* BROKEN$", verdict.stdout, re.MULTILINE)
+    assert broken
