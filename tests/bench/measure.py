@@ -1,0 +1,48 @@
+"""A promised number: ours and its reference, taken in the same run, held against a limit."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`ours` may be at most `limit` × `reference`; `unit` is what both are in."""
+
+    name: str
+    ours: float
+    reference: float
+    against: str
+    limit: float
+    unit: str = "ms"
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.reference
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio <= self.limit
+
+    def line(self) -> str:
+        """One line for people: both numbers, their ratio, the limit, and whether it holds."""
+        verdict = "ok" if self.holds else "MISSED"
+        return (
+            f"{self.name}: {self.ours:,.3f} {self.unit}, {self.against}: {self.reference:,.3f} {self.unit}, "
+            f"ratio {self.ratio:.2f} (limit {self.limit:g}) {verdict}"
+        )
+
+
+def best_of(rounds: int, ours: Callable[[], object], reference: Callable[[], object]) -> tuple[float, float]:
+    """The shortest time in seconds of each, taken in turns so that both meet the same machine."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for found, work in zip(times, (ours, reference), strict=True):
+            gc.collect()
+            begun = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - begun)
+    return min(times[0]), min(times[1])

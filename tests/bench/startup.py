@@ -1,0 +1,35 @@
+"""What it costs to start: `ksctl validate policies/` and `ksctl --help`, whole processes from the outside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.measure import Measure, best_of
+
+ROUNDS = 25
+KSCTL = Path(sys.executable).parent / "ksctl"
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
+
+
+def measures() -> Iterator[Measure]:
+    """Both promises, each against a Python that only imports what is named."""
+    yield _process(
+        "ksctl validate policies/",
+        [str(KSCTL), "validate", str(POLICIES)],
+        "click, pydantic, ruamel.yaml",
+        2.0,
+    )
+    yield _process("ksctl --help", [str(KSCTL), "--help"], "click", 1.3)
+
+
+def _process(name: str, command: list[str], imports: str, limit: float) -> Measure:
+    reference = [sys.executable, "-c", f"import {imports}"]
+    ours, against = best_of(ROUNDS, lambda: _run(command), lambda: _run(reference))
+    return Measure(name, ours * 1000, against * 1000, f"python importing {imports}", limit)
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
