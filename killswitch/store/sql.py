@@ -1,0 +1,226 @@
+"""The store over an SQLAlchemy engine: one transaction for a tick, one for each other write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Engine, TextClause
+from sqlalchemy.exc import DBAPIError
+
+from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
+from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.snapshot import Event
+from killswitch.model.store import (
+    HistoryRow,
+    JournalEntry,
+    Lease,
+    MachineState,
+    StoreBusyError,
+    StoredDecision,
+    TickRecord,
+)
+from killswitch.store import statements as sql
+from killswitch.store.errors import DuplicateDecisionError, StoreError
+
+WRITE: Final = "killswitch_write"
+"""Execution option of a connection that will write: an engine may begin it with the write lock taken."""
+
+_NOTICES = msgspec.json.Decoder(Notice)
+_EVENTS = msgspec.json.Decoder(Event)
+_ENCODER = msgspec.json.Encoder(decimal_format="string")
+_DATA = msgspec.json.Decoder(dict[str, str | None])
+
+Row = dict[str, Any]
+
+
+class SqlStore:
+    """`killswitch.model.store.Store` for any database whose schema `migrations` has made.
+
+    Safe to share between threads: every call takes a connection of its own from the engine's pool.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**{WRITE: True})
+
+    def states(self) -> Sequence[MachineState]:
+        """The newest state of every machine."""
+        return [MachineState(row.policy, row.scope, row.body) for row in self._read(sql.STATES)]
+
+    def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]:
+        """History at or after `since` (microseconds), oldest first."""
+        found = self._read(sql.ROWS, policy=policy, scope=scope, since=since)
+        return [HistoryRow(policy, scope, row.at, row.body) for row in found]
+
+    def commit_tick(self, record: TickRecord) -> None:
+        """Write all of `record`, or nothing of it.
+
+        Raises DuplicateDecisionError if one of its decisions is recorded already.
+        """
+        at = to_micros(record.as_of)
+        with self._writing() as connection:
+            for decision in record.decisions:
+                if connection.execute(sql.DECISION_EXISTS, {"id": decision.id}).first() is not None:
+                    raise DuplicateDecisionError(f"decision {decision.id} is already recorded")
+            many = (
+                (sql.PUT_STATE, [_state_row(state) for state in record.states]),
+                (sql.PUT_ROW, [_history_row(row) for row in record.rows]),
+                (sql.PUT_DECISION, [_decision_row(each, record.snapshot) for each in record.decisions]),
+                (sql.PUT_NOTICE, [_notice_row(notice) for notice in record.notices]),
+                (sql.PUT_JOURNAL, [_journal_row(entry) for entry in record.journal]),
+                (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
+            )
+            for statement, parameters in many:
+                if parameters:
+                    connection.execute(statement, parameters)
+            connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
+
+    def append(self, entry: JournalEntry) -> int:
+        """Write one journal entry; its sequence number, once it is durable."""
+        with self._writing() as connection:
+            return int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
+
+    def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
+        """The journal of one decision, or all of it, in the order in which it was written."""
+        if decision is None:
+            return [_entry(row) for row in self._read(sql.JOURNAL)]
+        return [_entry(row) for row in self._read(sql.JOURNAL_OF, decision=decision)]
+
+    def unfinished(self) -> Sequence[StoredDecision]:
+        """Decisions with an account that has a `planned` but no `finished` entry, oldest first."""
+        return [_stored(row.body, row.snapshot) for row in self._read(sql.UNFINISHED)]
+
+    def decisions(self, limit: int) -> Sequence[StoredDecision]:
+        """The newest `limit` decisions, newest first, without their snapshots."""
+        return [_stored(row.body, None) for row in self._read(sql.DECISIONS, limit=limit)]
+
+    def decision(self, id_prefix: str) -> StoredDecision | None:
+        """The one decision whose id starts so; LookupError if several do."""
+        found = self._read(sql.DECISIONS_BY_PREFIX, prefix=id_prefix, length=len(id_prefix))
+        if len(found) > 1:
+            raise LookupError(f"several decisions start with {id_prefix!r}: give more of the id")
+        return _stored(found[0].body, found[0].snapshot) if found else None
+
+    def notices(self, limit: int) -> Sequence[Notice]:
+        """The newest `limit` notices, newest first."""
+        return [_NOTICES.decode(row.body) for row in self._read(sql.NOTICES, limit=limit)]
+
+    def put_event(self, event: Event) -> None:
+        """A hand for the next tick; one with an id that is known already counts once."""
+        with self._writing() as connection:
+            connection.execute(sql.PUT_EVENT, {"id": event.id, "body": _ENCODER.encode(event)})
+
+    def pending_events(self) -> Sequence[Event]:
+        """Hands that no tick has consumed, in the order in which they came."""
+        return [_EVENTS.decode(row.body) for row in self._read(sql.PENDING_EVENTS)]
+
+    def put_live(self, name: str, blob: bytes) -> None:
+        """Replace a small named blob that `status` reads."""
+        with self._writing() as connection:
+            connection.execute(sql.PUT_LIVE, {"name": name, "body": blob})
+
+    def live(self, name: str) -> bytes | None:
+        """The named blob, or None if there is none yet."""
+        found = self._read(sql.LIVE, name=name)
+        return bytes(found[0].body) if found else None
+
+    def acquire(self, owner: str, now: int, ttl: int) -> Lease:
+        """Take or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
+
+        Raises StoreBusyError if another owner's has not run out.
+        """
+        with self._writing() as connection:
+            row = connection.execute(sql.LEASE).first()
+            if row is not None and row.owner not in (None, owner) and row.expires_at > now:
+                raise StoreBusyError(
+                    f"{row.owner} holds the lease until {from_micros(row.expires_at):%Y-%m-%d %H:%M:%S} UTC"
+                )
+            generation = 1 if row is None else row.generation + (row.owner != owner)
+            lease = Lease(owner=owner, generation=generation, expires_at=now + ttl)
+            connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(lease))
+            return lease
+
+    def release(self, owner: str) -> None:
+        """Give the lease back; nothing happens if `owner` does not hold it."""
+        with self._writing() as connection:
+            connection.execute(sql.RELEASE_LEASE, {"owner": owner})
+
+    def lease(self) -> Lease | None:
+        """The lease as it stands, run out or not; None if it was never taken or was given back."""
+        found = self._read(sql.LEASE)
+        if not found or found[0].owner is None:
+            return None
+        return Lease(found[0].owner, found[0].generation, found[0].expires_at)
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    def _read(self, statement: TextClause, **parameters: object) -> Sequence[Any]:
+        with _explained(), self._engine.connect() as connection:
+            return connection.execute(statement, parameters).all()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _explained(), self._writer.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the driver's complaints (locked, full, read-only, corrupt) into a StoreError that says so."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreError(f"the store did not take it: {error.orig}") from error
+
+
+def _state_row(state: MachineState) -> Row:
+    return {"policy": state.policy, "scope": state.scope, "body": state.blob}
+
+
+def _history_row(row: HistoryRow) -> Row:
+    return {"at": row.at, "policy": row.policy, "scope": row.scope, "body": row.blob}
+
+
+def _decision_row(decision: Decision, snapshot: bytes | None) -> Row:
+    return {
+        "id": decision.id,
+        "as_of": to_micros(decision.as_of),
+        "policy": decision.policy,
+        "scope": decision.scope,
+        "body": encode_decision(decision),
+        "snapshot": snapshot,
+    }
+
+
+def _notice_row(notice: Notice) -> Row:
+    return {"as_of": to_micros(notice.as_of), "body": encode_notice(notice)}
+
+
+def _journal_row(entry: JournalEntry) -> Row:
+    row = msgspec.structs.asdict(entry)
+    del row["sequence"]
+    return {**row, "at": to_micros(entry.at), "data": _ENCODER.encode(entry.data).decode()}
+
+
+def _entry(row: Any) -> JournalEntry:
+    return JournalEntry(
+        decision=row.decision,
+        kind=row.kind,
+        at=from_micros(row.at),
+        account=row.account,
+        symbol=row.symbol,
+        position_side=row.position_side,
+        client_order_id=row.client_order_id,
+        attempt=row.attempt,
+        data=_DATA.decode(row.data),
+        sequence=row.sequence,
+    )
+
+
+def _stored(body: bytes, snapshot: bytes | None) -> StoredDecision:
+    return StoredDecision(decode_decision(body), snapshot)

@@ -1,0 +1,69 @@
+"""Every statement the store makes, in SQL that SQLite and PostgreSQL both speak."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+PUT_STATE = text(
+    "INSERT INTO states (policy, scope, body) VALUES (:policy, :scope, :body) "
+    "ON CONFLICT (policy, scope) DO UPDATE SET body = excluded.body"
+)
+STATES = text("SELECT policy, scope, body FROM states ORDER BY policy, scope")
+
+PUT_ROW = text(
+    "INSERT INTO history (at, policy, scope, body) VALUES (:at, :policy, :scope, :body) "
+    "ON CONFLICT (at, policy, scope) DO UPDATE SET body = excluded.body"
+)
+ROWS = text(
+    "SELECT at, body FROM history WHERE at >= :since AND policy = :policy AND scope = :scope ORDER BY at"
+)
+PRUNE_ROWS = text("DELETE FROM history WHERE at < :before")
+
+PUT_DECISION = text(
+    "INSERT INTO decisions (id, as_of, policy, scope, body, snapshot) "
+    "VALUES (:id, :as_of, :policy, :scope, :body, :snapshot)"
+)
+DECISIONS = text("SELECT body FROM decisions ORDER BY sequence DESC LIMIT :limit")
+DECISIONS_BY_PREFIX = text(
+    "SELECT body, snapshot FROM decisions WHERE substr(id, 1, :length) = :prefix ORDER BY sequence LIMIT 2"
+)
+DECISION_EXISTS = text("SELECT 1 FROM decisions WHERE id = :id")
+UNFINISHED = text(
+    "SELECT d.body, d.snapshot FROM decisions d WHERE EXISTS ("
+    "  SELECT 1 FROM journal p WHERE p.kind = 'planned' AND p.decision = d.id AND NOT EXISTS ("
+    "    SELECT 1 FROM journal f WHERE f.kind = 'finished' AND f.decision = p.decision"
+    "      AND coalesce(f.account, '') = coalesce(p.account, '')))"
+    " ORDER BY d.sequence"
+)
+
+PUT_NOTICE = text("INSERT INTO notices (as_of, body) VALUES (:as_of, :body)")
+NOTICES = text("SELECT body FROM notices ORDER BY sequence DESC LIMIT :limit")
+
+_JOURNAL_COLUMNS = "decision, kind, at, account, symbol, position_side, client_order_id, attempt, data"
+PUT_JOURNAL = text(
+    f"INSERT INTO journal ({_JOURNAL_COLUMNS}) VALUES "
+    "(:decision, :kind, :at, :account, :symbol, :position_side, :client_order_id, :attempt, :data)"
+)
+PUT_JOURNAL_RETURNING = text(f"{PUT_JOURNAL.text} RETURNING sequence")
+JOURNAL = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal ORDER BY sequence")
+JOURNAL_OF = text(
+    f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence"
+)
+
+PUT_EVENT = text("INSERT INTO events (id, body) VALUES (:id, :body) ON CONFLICT (id) DO NOTHING")
+CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
+PENDING_EVENTS = text("SELECT body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
+
+PUT_LIVE = text(
+    "INSERT INTO live (name, body) VALUES (:name, :body) "
+    "ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+)
+LIVE = text("SELECT body FROM live WHERE name = :name")
+
+LEASE = text("SELECT owner, generation, expires_at FROM lease WHERE one = 1")
+PUT_LEASE = text(
+    "INSERT INTO lease (one, owner, generation, expires_at) VALUES (1, :owner, :generation, :expires_at) "
+    "ON CONFLICT (one) DO UPDATE SET owner = excluded.owner, generation = excluded.generation, "
+    "expires_at = excluded.expires_at"
+)
+RELEASE_LEASE = text("UPDATE lease SET owner = NULL, expires_at = 0 WHERE owner = :owner")
