@@ -1,1 +1,1 @@
-""""""
+"""The engine: `step`, pure, and the state it moves."""

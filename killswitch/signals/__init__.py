@@ -1,1 +1,1 @@
-""""""
+"""Signals: named, typed quantities with units, computed as intervals from the history of snapshots."""

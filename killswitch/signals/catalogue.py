@@ -101,7 +101,8 @@ CATALOGUE: tuple[SignalSpec, ...] = (
     SignalSpec("position.margin_loss", "number", "fraction", False, "position",
                "Current unrealised loss ÷ margin; 0 when in profit.", "never", "its P&L or margin is unknown"),
     SignalSpec("position.score", "number", "score", False, "position",
-               "The stage's ranking score: 0 harmless, larger closes first.", "never", "a term of the ranking is unknown"),
+               "The stage's ranking score: 0 harmless, larger closes first.",
+               "never", "never: a term that is unknown counts as the worst in the book"),
 )  # fmt: skip
 
 BY_NAME: dict[str, SignalSpec] = {spec.name: spec for spec in CATALOGUE}

@@ -1,0 +1,122 @@
+"""The state of one policy on one scope, as `step` moves it. Immutable; times in microseconds."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+NEVER = 1 << 62
+"""A time that does not come: later than any instant in microseconds."""
+
+
+class Triggers(Struct, frozen=True):
+    """All triggers, bit i or item i for trigger i of the graph.
+
+    held: counts as true. confirmed: was true for long enough, and stays so while it is held.
+    reported: its long unknown was told. since: when it began to be held (0: is not).
+    ticks: scheduled ticks held. unknown_since: when it became unknown (0: is not).
+    due: before this instant nothing changes unless held or unknown do.
+    """
+
+    held: int
+    confirmed: int
+    unknown: int
+    reported: int
+    since: tuple[int, ...]
+    ticks: tuple[int, ...]
+    unknown_since: tuple[int, ...]
+    due: int = NEVER
+
+
+class State(Struct, frozen=True):
+    """A stage machine and its triggers.
+
+    `fired_value` is the unit value at the last firing, None where it was unknown.
+    `barren` is the stage that last found nothing to select or no corroboration: reported once, not every tick.
+    """
+
+    triggers: Triggers
+    level: int = 0
+    stage: str | None = None
+    fired_at: int | None = None
+    fired_value: float | None = None
+    cooldown_until: int | None = None
+    reset_since: int | None = None
+    barren: str | None = None
+
+
+def quiet(count: int) -> Triggers:
+    """`count` triggers of which none is held."""
+    zeros = (0,) * count
+    return Triggers(0, 0, 0, 0, zeros, zeros, zeros)
+
+
+def initial(count: int) -> State:
+    """Nothing held, nothing fired."""
+    return State(quiet(count))
+
+
+class StoredTrigger(Struct, frozen=True):
+    """One trigger as serialised."""
+
+    held: bool
+    confirmed: bool
+    reported: bool
+    since: int
+    ticks: int
+    unknown_since: int
+
+
+class StoredState(Struct, frozen=True):
+    """A state as serialised: triggers by name, so that an edit of the policy keeps what it can."""
+
+    triggers: dict[str, StoredTrigger]
+    level: int
+    stage: str | None
+    fired_at: int | None
+    fired_value: float | None
+    cooldown_until: int | None
+    reset_since: int | None
+    barren: str | None
+
+
+def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
+    """What is worth keeping: triggers that are neither held nor unknown are left out."""
+    now = state.triggers
+    triggers = {
+        name: StoredTrigger(
+            bool(now.held >> i & 1), bool(now.confirmed >> i & 1), bool(now.reported >> i & 1),
+            now.since[i], now.ticks[i], now.unknown_since[i],
+        )
+        for i, name in enumerate(names)
+        if (now.held | now.unknown) >> i & 1
+    }  # fmt: skip
+    return StoredState(
+        triggers, state.level, state.stage, state.fired_at, state.fired_value,
+        state.cooldown_until, state.reset_since, state.barren,
+    )  # fmt: skip
+
+
+_ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=0, ticks=0, unknown_since=0)
+
+
+def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
+    """The state for a policy with these triggers: new ones are quiet, gone ones forgotten, latches stay."""
+    found = [stored.triggers.get(name, _ABSENT) for name in names]
+
+    def mask(bits: list[bool]) -> int:
+        return sum(1 << i for i, bit in enumerate(bits) if bit)
+
+    triggers = Triggers(
+        held=mask([t.held for t in found]),
+        confirmed=mask([t.confirmed for t in found]),
+        unknown=mask([t.unknown_since != 0 for t in found]),
+        reported=mask([t.reported for t in found]),
+        since=tuple(t.since for t in found),
+        ticks=tuple(t.ticks for t in found),
+        unknown_since=tuple(t.unknown_since for t in found),
+        due=0,  # whatever the policy says now, look at the next step
+    )
+    return State(
+        triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
+        stored.cooldown_until, stored.reset_since, stored.barren,
+    )  # fmt: skip

@@ -1,0 +1,213 @@
+"""`step`: what the triggers say now, and which stages may fire. Pure: time enters as an argument.
+
+A tick is `step` (conditions, confirmation, reset), then `latch` for the stage that planning could carry out.
+They are two because a stage that selects nothing of a book that is not empty must not latch, and what it
+selects is planning's to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from killswitch.engine.state import NEVER, State, Triggers, quiet
+from killswitch.graph.nodes import Graph, Stage
+
+Evaluate = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The indexes of the set bits, lowest first."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A graph made ready to step: its conditions as code, and its triggers' answers to unknown as masks.
+
+    `names`, `confirm`, … are by trigger; `grace` is NEVER for a trigger that does not report.
+    """
+
+    graph: Graph
+    evaluate: Evaluate
+    all: int
+    hold: int
+    trip: int
+    warn: int
+    confirm: tuple[int, ...]
+    confirm_ticks: tuple[int, ...]
+    grace: tuple[int, ...]
+    counting: int
+    """Triggers that confirm in ticks."""
+
+    @classmethod
+    def of(cls, graph: Graph, evaluate: Evaluate) -> Machine:
+        """Prepare `graph`, whose conditions `evaluate` computes."""
+
+        def mask(answer: str) -> int:
+            return sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.on_unknown == answer)
+
+        return cls(
+            graph=graph,
+            evaluate=evaluate,
+            all=(1 << len(graph.triggers)) - 1,
+            hold=mask("hold"),
+            trip=mask("trip"),
+            warn=mask("warn"),
+            confirm=tuple(trigger.confirm for trigger in graph.triggers),
+            confirm_ticks=tuple(trigger.confirm_ticks for trigger in graph.triggers),
+            grace=tuple(trigger.grace or 0 for trigger in graph.triggers),
+            counting=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.confirm_ticks),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one evaluation says. `eligible`: stages that may fire now, highest first. `unknown`: triggers to report."""
+
+    state: State
+    eligible: tuple[Stage, ...] = ()
+    reset: bool = False
+    unknown: tuple[int, ...] = ()
+
+
+def step(
+    machine: Machine,
+    state: State,
+    columns: tuple[list[float], list[float], list[str | None]],
+    now: int,
+    *,
+    scheduled: bool = True,
+    unit_value: tuple[float, float] | None = None,
+    cost: float = 0.0,
+) -> Step:
+    """Move `state` by one evaluation at `now`.
+
+    `columns` are lo, hi and text in the order of the graph's signals. `unit_value` is the interval of the
+    unit value; `cost` is what closing has cost since the last firing, in unit value.
+    """
+    true, unknown = machine.evaluate(*columns)
+    before = state.triggers
+    missing = unknown & machine.all
+    holding = (true & machine.all) | (missing & machine.hold & before.held) | (missing & machine.trip)
+    if (
+        holding == before.held
+        and missing == before.unknown
+        and now < before.due
+        and not (scheduled and holding & machine.counting & ~before.confirmed)
+    ):
+        if state.level == 0 and not before.confirmed:
+            return Step(state)
+        reports: tuple[int, ...] = ()
+    else:
+        asserted = (true | missing & machine.trip) & machine.all
+        triggers, reports = _move(machine, before, holding, missing, asserted, now, scheduled)
+        state = replace(state, triggers=triggers)
+    state, reset = _watch_reset(machine, state, true, now)
+    eligible = _eligible(machine.graph.stages, state, now, unit_value, cost)
+    return Step(state, eligible, reset and not eligible, reports)
+
+
+def _move(
+    machine: Machine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
+) -> tuple[Triggers, tuple[int, ...]]:
+    """The triggers after this evaluation, and those whose unknown is due to be reported."""
+    since, ticks, unknown_since = list(before.since), list(before.ticks), list(before.unknown_since)
+    for i in bits(before.held & ~held):
+        since[i] = ticks[i] = 0
+    for i in bits(held & ~before.held):
+        since[i] = now
+    for i in bits(before.unknown & ~missing):
+        unknown_since[i] = 0
+    for i in bits(missing & ~before.unknown):
+        unknown_since[i] = now
+    confirmed, due = before.confirmed & held, NEVER
+    for i in bits(held & ~confirmed):
+        if machine.confirm_ticks[i]:
+            ticks[i] += scheduled
+            enough = ticks[i] >= machine.confirm_ticks[i]
+        else:
+            enough = now - since[i] >= machine.confirm[i]
+        # an unknown that is held keeps its clock, but only a true that is seen completes a confirmation
+        if enough and asserted >> i & 1:
+            confirmed |= 1 << i
+        elif not machine.confirm_ticks[i]:
+            due = min(due, since[i] + machine.confirm[i])
+    reported, reports = before.reported & missing, []
+    for i in bits(missing & ~reported):
+        if now - unknown_since[i] >= machine.grace[i]:
+            reported |= 1 << i
+            reports.append(i)
+        else:
+            due = min(due, unknown_since[i] + machine.grace[i])
+    moved = Triggers(held, confirmed, missing, reported, tuple(since), tuple(ticks), tuple(unknown_since), due)
+    return moved, tuple(reports)
+
+
+def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
+    """Follow the latched stage's automatic reset; True when it is due."""
+    if state.level == 0:
+        return state, False
+    stage = next((stage for stage in machine.graph.stages if stage.name == state.stage), None)
+    if stage is None or stage.reset is None:  # a stage that an edit removed stays latched until a hand resets
+        return state, False
+    if not true >> stage.reset.condition & 1:
+        return (state if state.reset_since is None else replace(state, reset_since=None)), False
+    if state.reset_since is None:
+        state = replace(state, reset_since=now)
+    since = state.reset_since or now
+    rested = state.cooldown_until is None or now >= state.cooldown_until
+    return state, rested and now - since >= stage.reset.hold
+
+
+def _confirmed(stage: Stage, confirmed: int) -> bool:
+    any_of, all_of = stage.any_of, stage.all_of
+    return (not any_of or any(confirmed >> i & 1 for i in any_of)) and all(confirmed >> i & 1 for i in all_of)
+
+
+def _eligible(
+    stages: Sequence[Stage], state: State, now: int, unit_value: tuple[float, float] | None, cost: float
+) -> tuple[Stage, ...]:
+    """Stages that may fire: a higher level always, the same one after its cooldown with new loss, never a lower."""
+    confirmed = state.triggers.confirmed
+    if not confirmed:
+        return ()
+    return tuple(
+        stage
+        for stage in stages
+        if (stage.level > state.level or (stage.level == state.level and _again(state, now, unit_value, cost)))
+        and _confirmed(stage, confirmed)
+    )
+
+
+def _again(state: State, now: int, unit_value: tuple[float, float] | None, cost: float) -> bool:
+    """Whether the same level may fire again: rested, and surely below where it fired but for its own cost."""
+    if state.cooldown_until is not None and now < state.cooldown_until:
+        return False
+    if unit_value is None or state.fired_value is None:
+        return False
+    return unit_value[1] + cost < state.fired_value
+
+
+def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
+    """The state after `stage` has fired at `now`."""
+    return replace(
+        state,
+        level=stage.level,
+        stage=stage.name,
+        fired_at=now,
+        fired_value=unit_value[0] if unit_value is not None else None,
+        cooldown_until=now + stage.cooldown,
+        reset_since=None,
+        barren=None,
+    )
+
+
+def reset(state: State) -> State:
+    """The state after a reset: nothing latched, and every trigger begins afresh."""
+    return State(quiet(len(state.triggers.since)))

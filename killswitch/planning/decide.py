@@ -1,0 +1,179 @@
+"""From a stage that may fire to a decision: attribution, selection, exact intents, cancels and lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.graph.nodes import Close, Graph, LockTrading, Stage
+from killswitch.model.decision import (
+    Attribution,
+    Decision,
+    Intent,
+    LockMode,
+    LockOrder,
+    Source,
+    decision_id,
+)
+from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
+from killswitch.planning.book import book_change
+from killswitch.planning.cancels import cancels
+from killswitch.planning.ranking import Candidate, candidates
+from killswitch.planning.readings import number, trigger_reading
+from killswitch.planning.rounding import reduction
+from killswitch.planning.selection import Target, select
+from killswitch.planning.watch import Watch
+from killswitch.signals.attribution import TWO_THIRDS, Shares, shares
+from killswitch.signals.view import PnlKey, ScopeView
+
+DERIVATIVES = ("swap", "future")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A stage carried through planning. `empty_handed`: it should have selected something, and did not."""
+
+    stage: Stage
+    decision: Decision
+    empty_handed: bool
+    blocked: tuple[str, ...]
+
+
+def propose(
+    watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: str | None, *, book_unknown: bool
+) -> Proposal:
+    """What firing `stage` now would mean."""
+    graph = watch.prepared.graph
+    window, named = attribution_window(watch, stage)
+    found = (
+        Shares(None, None, "no trigger of the stage has a window") if window is None else shares(watch.history, window)
+    )
+    at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
+    source = found.source(at_least)
+    change = watch.history.pnl_change(window) if window is not None else "no window"
+    book = candidates(view, None if isinstance(change, str) else change)
+    targets = _targets(watch, stage, book, source)
+    intents, blocked, left = to_intents(view, targets)
+    now = view.as_of
+    closes = any(isinstance(action, Close) for action in stage.actions)
+    as_of = from_micros(now)
+    decision = Decision(
+        id=decision_id(graph.policy, watch.scope, stage.name, as_of),
+        as_of=as_of,
+        policy=graph.policy,
+        policy_set=digest,
+        commit=commit,
+        scope=watch.scope,
+        mode=graph.mode,
+        stage=stage.name,
+        level=stage.level,
+        previous_level=watch.state.level,
+        triggers=tuple(trigger_reading(watch, i) for i in fired_triggers(watch, stage)),
+        attribution=Attribution(
+            source=source,
+            long_share=None if found.long is None else number(found.long),
+            short_share=None if found.short is None else number(found.short),
+            window=named,
+            reason=found.reason,
+        ),
+        book=book_change(view, left),
+        intents=intents,
+        cancels=cancels(view, stage.actions),
+        lock=lock_order(watch.scope, stage, now),
+        cooldown_until=from_micros(now + stage.cooldown),
+    )
+    empty_handed = closes and not targets and (bool(book) or book_unknown)
+    return Proposal(stage, decision, empty_handed, blocked)
+
+
+def fired_triggers(watch: Watch, stage: Stage) -> list[int]:
+    """The stage's triggers that are confirmed, in the order written."""
+    confirmed = watch.state.triggers.confirmed
+    return [i for i in (*stage.any_of, *stage.all_of) if confirmed >> i & 1]
+
+
+def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
+    """The window of the trigger that fired: of several the one with the greatest value ÷ threshold, of equals
+    the shortest. A value is taken at the end of its interval that is surely reached."""
+    graph = watch.prepared.graph
+    best: tuple[float, int] | None = None
+    for i in fired_triggers(watch, stage):
+        threshold = graph.triggers[i].threshold
+        if threshold is None or watch.columns is None:
+            continue
+        window = graph.signals[threshold.index].window
+        if window is None or threshold.value == 0:
+            continue
+        severity = watch.columns.lo[threshold.index] / threshold.value
+        if best is None or (severity, -window) > (best[0], -best[1]):
+            best = (severity, window)
+    return (None, "") if best is None else (best[1], duration(best[1]))
+
+
+def duration(micros: int) -> str:
+    """`15m`, `1h`, `90s`: the largest unit that divides it."""
+    for unit, name in ((HOUR, "h"), (MINUTE, "m"), (SECOND, "s")):
+        if micros % unit == 0:
+            return f"{micros // unit}{name}"
+    return f"{micros // 1000}ms"
+
+
+def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) -> list[Target]:
+    """The targets of all close actions of the stage: of several for a position, the smallest."""
+    graph: Graph = watch.prepared.graph
+    smallest: dict[PnlKey, Target] = {}
+    for index, action in enumerate(stage.actions):
+        if not isinstance(action, Close):
+            continue
+        all_if = watch.prepared.all_if.get((stage.name, index))
+        for target in select(graph, action, book, source, stage.attribution, all_if):
+            key = target.ranked.candidate.key
+            if key not in smallest or target.contracts < smallest[key].contracts:
+                smallest[key] = target
+    return list(smallest.values())
+
+
+def to_intents(
+    view: ScopeView, targets: Sequence[Target]
+) -> tuple[tuple[Intent, ...], tuple[str, ...], dict[PnlKey, Decimal]]:
+    """Exact intents in the order of closing, what is blocked and why, and what would be left of each position."""
+    intents: list[Intent] = []
+    blocked: list[str] = []
+    left: dict[PnlKey, Decimal] = {}
+    for place, target in enumerate(targets, start=1):
+        candidate = target.ranked.candidate
+        account, position = candidate.account, candidate.position
+        reduce_only = account.market in DERIVATIVES
+        instrument = view.instrument(account.account, position.symbol)
+        result = reduction(position, target.contracts, instrument, reduce_only=reduce_only)
+        left[candidate.key] = result.target
+        if result.blocked is not None:
+            blocked.append(result.blocked)
+        intents += [
+            Intent(
+                account=account.account,
+                symbol=position.symbol,
+                position_side=position.side,
+                side="sell" if position.side == "long" else "buy",
+                contracts=part,
+                target=result.target,
+                reduce_only=reduce_only,
+                rank=place,
+                score=f"{target.ranked.score:.4g}",
+                exact=result.exact,
+            )
+            for part in result.parts
+        ]
+    return tuple(intents), tuple(blocked), left
+
+
+def lock_order(scope: str, stage: Stage, now: int) -> LockOrder | None:
+    """The lock that the stage writes: of several the strictest mode and the longest."""
+    orders = [action for action in stage.actions if isinstance(action, LockTrading)]
+    if not orders:
+        return None
+    mode: LockMode = "all" if any(order.mode == "all" for order in orders) else "reduce_only"
+    ends = [order.duration for order in orders]
+    longest = None if None in ends else max(end for end in ends if end is not None)
+    return LockOrder(scope, mode, None if longest is None else from_micros(now + longest))

@@ -1,0 +1,140 @@
+"""In which order positions are closed.
+
+`normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
+window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
+0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it.
+A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
+from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.signals.position import liquidation_distance, margin_loss, notional, unrealized
+from killswitch.signals.view import PnlKey, ScopeView
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A position with what ranking knows of it: floats in the account's currency or as fractions; None unknown."""
+
+    account: AccountSnapshot
+    position: Position
+    pnl_delta: float | None
+    pnl: float | None
+    liquidation_distance: float | None
+    notional_share: float | None
+    margin_loss: float | None
+
+    @property
+    def key(self) -> PnlKey:
+        return (self.account.account, self.position.symbol, self.position.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """`rank` counts from 1, the worst; `score` is larger for worse."""
+
+    candidate: Candidate
+    rank: int
+    score: float
+
+
+def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
+    """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
+    rows = view.positions()
+    notionals = [notional(p, view.instrument(a.account, p.symbol)) for a, p in rows]
+    worth = [value for value in notionals if value is not None]
+    gross = sum(worth, Decimal(0)) if len(worth) == len(rows) else None
+    found = []
+    for (account, position), value in zip(rows, notionals, strict=True):
+        instrument = view.instrument(account.account, position.symbol)
+        key = (account.account, position.symbol, position.side)
+        found.append(
+            Candidate(
+                account=account,
+                position=position,
+                pnl_delta=None if delta is None else _float(delta.get(key)),
+                pnl=_float(unrealized(position, instrument)),
+                liquidation_distance=_float(liquidation_distance(position)),
+                notional_share=_float(value / gross if gross and value is not None else None),
+                margin_loss=_float(margin_loss(position, instrument)),
+            )
+        )
+    return found
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None or not value.is_finite() else float(value)
+
+
+def _proximity(candidate: Candidate) -> float | None:
+    """1 at liquidation, 0 from a distance of the whole price on. Spot cannot be liquidated."""
+    if candidate.account.market in ("spot", "equity"):
+        return 0.0
+    distance = candidate.liquidation_distance
+    return None if distance is None else 1.0 - min(1.0, distance)
+
+
+Term = Callable[[Candidate], float | None]
+
+_HARM: dict[RankingTerm, Term] = {
+    "pnl_delta": lambda c: None if c.pnl_delta is None else max(0.0, -c.pnl_delta),
+    "loss": lambda c: None if c.pnl is None else max(0.0, -c.pnl),
+    "liquidation_proximity": _proximity,
+    "notional_share": lambda c: c.notional_share,
+    "margin_loss": lambda c: c.margin_loss,
+}
+_RAW: dict[RankingTerm, Term] = {
+    **_HARM,
+    "pnl_delta": lambda c: None if c.pnl_delta is None else abs(c.pnl_delta),
+    "loss": lambda c: None if c.pnl is None else abs(min(0.0, c.pnl)),
+}
+_ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
+
+
+def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scaled: bool) -> list[float]:
+    """The term for every candidate, scaled to 0…1 by the book's largest where asked; unknown is the largest."""
+    values = [compute(candidate) for candidate in book]
+    largest = max((value for value in values if value is not None), default=1.0)
+    filled = [largest if value is None else value for value in values]
+    if not scaled or term in _ALREADY_SCALED:
+        return filled
+    return [value / largest if largest > 0 else 0.0 for value in filled]
+
+
+def _gained(candidate: Candidate) -> int:
+    """0 lost or unknown, 1 neither, 2 gained: over the window where that is known, else since entry."""
+    change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
+    if change is None or change < 0:
+        return 0
+    return 2 if change > 0 else 1
+
+
+def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
+    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side)."""
+    normalised = rule.formula == "normalised"
+    terms = _HARM if normalised else _RAW
+    scores = [0.0] * len(book)
+    for term, weight in rule.weights:
+        for i, value in enumerate(_column(term, terms[term], book, scaled=normalised)):
+            scores[i] += weight * value
+    order = sorted(
+        range(len(book)),
+        key=lambda i: (_gained(book[i]) if normalised else 0, -scores[i], book[i].key),
+    )
+    return [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
+
+
+def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRule]) -> list[Ranked]:
+    """The order of closing over correlation groups: by the groups' declared order, then by rank.
+
+    Symbols of no group come after the groups, each on its own: uncorrelated is not one group called "other".
+    """
+    place = {symbol: group.order for group in groups for symbol in group.symbols}
+    return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))

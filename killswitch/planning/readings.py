@@ -1,0 +1,139 @@
+"""What a watch shows: every trigger with its interval, threshold and headroom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
+from killswitch.model.decision import TriggerReading
+from killswitch.model.instant import from_micros
+from killswitch.planning.watch import Watch
+from killswitch.signals.history import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One trigger now. `headroom` is how far the value may still move before it is true; below zero, beyond."""
+
+    trigger: Trigger
+    value: Interval | None
+    headroom: Interval | None
+    truth: bool | None
+    held: bool
+    confirmed: bool
+    true_since: datetime | None
+    unknown_because: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """One policy on one scope, as it stands after the last tick."""
+
+    policy: str
+    scope: str
+    mode: str
+    level: int
+    stage: str | None
+    fired_at: datetime | None
+    cooldown_until: datetime | None
+    decision: str | None
+    unit_value: Interval | None
+    readings: tuple[Reading, ...]
+
+
+def status(watch: Watch) -> MachineStatus:
+    """Everything that `plan` and `status` show of a watch."""
+    state, graph = watch.state, watch.prepared.graph
+    return MachineStatus(
+        policy=graph.policy,
+        scope=watch.scope,
+        mode=graph.mode,
+        level=state.level,
+        stage=state.stage,
+        fired_at=None if state.fired_at is None else from_micros(state.fired_at),
+        cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
+        decision=watch.decision,
+        unit_value=watch.unit_value(),
+        readings=tuple(reading(watch, i) for i in range(len(graph.triggers))),
+    )
+
+
+def reading(watch: Watch, index: int) -> Reading:
+    """Trigger `index` of the watch's graph, as the last tick left it."""
+    trigger = watch.prepared.graph.triggers[index]
+    triggers = watch.state.triggers
+    held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
+    value = _value(watch, trigger)
+    return Reading(
+        trigger=trigger,
+        value=value,
+        headroom=_headroom(trigger, value),
+        truth=None if unknown or watch.columns is None else held,
+        held=held,
+        confirmed=bool(triggers.confirmed >> index & 1),
+        true_since=from_micros(triggers.since[index]) if held else None,
+        unknown_because=why_unknown(watch, trigger) if unknown else None,
+    )
+
+
+def why_unknown(watch: Watch, trigger: Trigger) -> str:
+    """Why a trigger's condition can be said neither true nor false."""
+    if watch.history.unknown is not None:
+        return watch.history.unknown
+    reference = signal_of(watch, trigger)
+    if reference is not None and reference.window is not None:
+        partly = watch.history.why_partly(reference.window)
+        if partly is not None:
+            return partly
+    if watch.history.other is not None:
+        return f"a change of {watch.history.unexplained} that nothing explains leaves two readings open"
+    return f"{reference.name} is not known" if reference is not None else "a signal that it reads is not known"
+
+
+def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
+    """The signal that a trigger reads, where it compares a single one."""
+    condition = trigger.condition
+    if trigger.threshold is not None:
+        return watch.prepared.graph.signals[trigger.threshold.index]
+    if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
+        return watch.prepared.graph.signals[condition.left.index]
+    return None
+
+
+def _value(watch: Watch, trigger: Trigger) -> Interval | None:
+    if trigger.threshold is None or watch.columns is None:
+        return None
+    index = trigger.threshold.index
+    return watch.columns.lo[index], watch.columns.hi[index]
+
+
+def _headroom(trigger: Trigger, value: Interval | None) -> Interval | None:
+    if trigger.threshold is None or value is None:
+        return None
+    limit = trigger.threshold.value
+    if trigger.threshold.op in (">", ">="):
+        return limit - value[1], limit - value[0]
+    return value[0] - limit, value[1] - limit
+
+
+def number(value: float) -> str | None:
+    """A signal value as a decimal string, to ten significant digits; an unbounded end is null."""
+    if math.isinf(value):
+        return None
+    text = f"{value:.10g}"
+    return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text and abs(value) < 1 else text
+
+
+def trigger_reading(watch: Watch, index: int) -> TriggerReading:
+    """A trigger as the decision record has it."""
+    shown = reading(watch, index)
+    threshold = shown.trigger.threshold
+    return TriggerReading(
+        name=shown.trigger.name,
+        value=None if shown.value is None else (number(shown.value[0]), number(shown.value[1])),
+        threshold=None if threshold is None else number(threshold.value),
+        true_since=shown.true_since,
+        reason=shown.unknown_because,
+    )

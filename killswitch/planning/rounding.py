@@ -1,0 +1,87 @@
+"""From a target to an order, exact in venue units.
+
+The order is rounded up to whole steps, so that what is left is at most what was decided: half of one minimum
+lot closes the lot instead of rounding to an order of nothing. It is never more than is held, and a remainder
+that could never be traded again is closed with the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from killswitch.model.snapshot import Instrument, Position
+from killswitch.signals.position import ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """`parts` are the orders' contracts, each within the venue's maximum; none where `blocked` says why."""
+
+    target: Decimal
+    parts: tuple[Decimal, ...]
+    exact: bool
+    blocked: str | None = None
+
+
+def reduction(position: Position, wanted: Decimal, instrument: Instrument | None, *, reduce_only: bool) -> Reduction:
+    """How to bring `position` to at most `wanted` contracts.
+
+    Minimum notional does not bind reduce-only orders (the venues exempt them); minimum amount does.
+    """
+    held = position.contracts
+    wanted = max(ZERO, min(wanted, held))
+    if wanted == held:
+        return Reduction(held, (), exact=True)
+    if instrument is None or instrument.amount_step is None or instrument.amount_step <= ZERO:
+        return Reduction(wanted, (held - wanted,), exact=False)
+    if instrument.state in ("halted", "delisted", "cancel_only"):
+        return Reduction(held, (), exact=True, blocked=f"{position.symbol} is {instrument.state} at the venue")
+    tradable = _floor(held, instrument.amount_step)
+    least = _minimum(position, instrument, reduce_only=reduce_only)
+    amount = min(tradable, max(least, _ceiling(held - wanted, instrument.amount_step)))
+    if held - amount < least:  # a remainder that could never be closed later goes with the rest
+        amount = tradable
+    if amount < least:
+        why = f"dust: {held} of {position.symbol} is below the venue's minimum of {least}"
+        return Reduction(held, (), exact=True, blocked=why)
+    return Reduction(held - amount, _split(amount, instrument), exact=True)
+
+
+def _floor(amount: Decimal, step: Decimal) -> Decimal:
+    return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
+
+
+def _ceiling(amount: Decimal, step: Decimal) -> Decimal:
+    return -((-amount / step).to_integral_value(rounding=ROUND_FLOOR)) * step
+
+
+def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
+    """Notional of `amount` contracts; unknown without price or contract size."""
+    if not position.mark_price or instrument.contract_size is None:
+        return None
+    face = amount * instrument.contract_size
+    return face if instrument.inverse else face * position.mark_price
+
+
+def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -> Decimal:
+    """The smallest order that the venue takes, in whole steps."""
+    step = instrument.amount_step or Decimal(1)
+    least = max(instrument.min_amount or ZERO, step)
+    unit = _worth(Decimal(1), position, instrument)
+    if not reduce_only and instrument.min_notional is not None and unit:
+        least = max(least, instrument.min_notional / unit)
+    return _ceiling(least, step)
+
+
+def _split(amount: Decimal, instrument: Instrument) -> tuple[Decimal, ...]:
+    """`amount` in orders of at most the venue's maximum."""
+    most = instrument.max_amount
+    if most is None or most <= ZERO or amount <= most:
+        return (amount,)
+    most = _floor(most, instrument.amount_step or most)
+    parts = []
+    while amount > ZERO:
+        parts.append(min(amount, most))
+        amount -= parts[-1]
+    return tuple(parts)

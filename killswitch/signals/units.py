@@ -1,0 +1,124 @@
+"""Unit value: equity measured as in a fund, so that money moved is never a gain or a loss.
+
+A deposit issues units and a withdrawal redeems them at the value just before it; drawdown is the fall of the
+value of one unit (the method of unit pricing, as in GIPS' true time-weighted return).
+Values are floats in account currency per unit; the first unit is worth 1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from copy import copy
+
+from msgspec import Struct
+
+
+class TrackState(Struct):
+    """The serialised part of a track that rows do not hold."""
+
+    units: float
+    value: float
+    peak: float
+    start: float
+
+
+class Track:
+    """One reading of the unit value over time, with its highest value in each window."""
+
+    __slots__ = ("_maxima", "peak", "start", "units", "value")
+
+    def __init__(self, windows: Iterable[int]) -> None:
+        self._maxima: dict[int, deque[tuple[int, float]]] = {window: deque() for window in windows}
+        self.units = 0.0
+        self.value = 1.0
+        self.peak = 0.0
+        self.start = 0.0
+
+    def open(self, equity: float) -> None:
+        """Begin with one unit for each unit of currency; equity at or below zero begins wiped out."""
+        self.units = equity if equity > 0 else 1.0
+        self.value = 1.0 if equity > 0 else 0.0
+        self.peak = self.start = 1.0
+
+    def issue(self, flow: float, equity: float) -> None:
+        """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
+
+        What was in the account just before a flow is its value at the observation before. Where that cannot
+        be (more was taken out than was there then, or nothing is left) the profit or loss came first.
+        """
+        if self.units <= 0.0:
+            self.units = max(0.0, equity) / self.value
+            return
+        if self.value <= 0.0:
+            if flow > 0.0 and equity > 0.0:  # money into a wiped-out account begins a new series
+                self._restart(equity)
+            return
+        units = self.units + flow / self.value
+        if units > 0.0 and equity != 0.0:
+            self.units = units
+            return
+        before = (equity - flow) / self.units
+        if before > 0.0:
+            self.value = before
+            self.units = max(0.0, equity) / before
+
+    def _restart(self, equity: float) -> None:
+        self.units = equity
+        self.value = self.peak = self.start = 1.0
+        for maxima in self._maxima.values():
+            maxima.clear()
+
+    def observe(self, at: int, equity: float) -> None:
+        """Take the equity observed `at`, after its flows were issued. An emptied account keeps its value."""
+        if self.units > 0.0:
+            self.value = equity / self.units if equity > 0.0 else 0.0
+        self.record(at, self.value)
+
+    def record(self, at: int, value: float) -> None:
+        """Enter one value into the windows; values at the window's far edge stay in it."""
+        self.peak = max(self.peak, value)
+        for window, maxima in self._maxima.items():
+            while maxima and maxima[-1][1] <= value:
+                maxima.pop()
+            maxima.append((at, value))
+            edge = at - window
+            while maxima[0][0] < edge:
+                maxima.popleft()
+
+    def rebase(self) -> None:
+        """Forget everything before now: a reset begins the windows anew."""
+        self.peak = self.start = self.value
+        for maxima in self._maxima.values():
+            maxima.clear()
+
+    def fall(self, window: int) -> float:
+        """1 − now ÷ highest in the window; 1 when the value is zero."""
+        maxima = self._maxima[window]
+        return fall_from(maxima[0][1] if maxima else self.value, self.value)
+
+    def supposing(self, equity: float) -> Track:
+        """A reading in which the present equity is another; the past stays."""
+        other = copy(self)
+        if self.units > 0.0:
+            other.value = equity / self.units if equity > 0.0 else 0.0
+        return other
+
+    def fork(self) -> Track:
+        """An independent copy: what follows may differ."""
+        other = copy(self)
+        other._maxima = {window: maxima.copy() for window, maxima in self._maxima.items()}
+        return other
+
+    def state(self) -> TrackState:
+        return TrackState(self.units, self.value, self.peak, self.start)
+
+    def restore(self, state: TrackState) -> None:
+        self.units, self.value, self.peak, self.start = state.units, state.value, state.peak, state.start
+
+
+def fall_from(highest: float, now: float) -> float:
+    """The fall from `highest` to `now` as a fraction 0…1; a value at or below zero has fallen by all of it."""
+    if now <= 0.0:
+        return 1.0
+    return 1.0 - now / highest if highest > now else 0.0
