@@ -248,7 +248,9 @@ def happenings(snapshots: Iterable[dict[str, Any]]) -> list[Happening]:
             name = account["account"]
             watch = watches.setdefault(name, Watch(name))
             value = watch.value_of_unit(account)
-            if f"account/{name}" in hands:
+            if f"account/{name}" in hands and watch.level > 0:  # nothing latched, nothing to reset
+                if value is None:
+                    raise OutsideDomainError("a reset while the value at which windows begin is unknown")
                 found.append(watch.reset(at))
             found.extend(watch.evaluate(at, value))
     return found
