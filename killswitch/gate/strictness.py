@@ -1,0 +1,88 @@
+"""How locks combine: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from killswitch.gate.reading import LockFile
+from killswitch.model.decision import LockMode
+from killswitch.model.lock import FAR_FUTURE, Lock
+
+UNION_SCOPE = "union"
+
+
+def in_force(lock: Lock, now: datetime) -> bool:
+    """Whether the writer must still hold this lock at `now`."""
+    return lock.locked and lock.expires_ts > now.timestamp()
+
+
+def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
+    """`all` if any is."""
+    return "all" if "all" in modes else "reduce_only"
+
+
+def joined(standing: Lock, wanted: Lock) -> Lock:
+    """`wanted` written over `standing` on the same scope: neither its mode nor its end gets weaker."""
+    return msgspec.structs.replace(
+        wanted,
+        mode=strictest_mode((standing.mode, wanted.mode)),
+        expires_ts=max(standing.expires_ts, wanted.expires_ts),
+        created_ts=min(standing.created_ts, wanted.created_ts),
+    )
+
+
+def opened(scope: str, reason: str, now: datetime, generation: int, alive_until: float) -> Lock:
+    """What a file says when its scope is not locked: the runner lives, and trading is open."""
+    return Lock(
+        locked=False,
+        scope=scope,
+        stage=None,
+        reason=reason,
+        created_ts=now.timestamp(),
+        expires_ts=now.timestamp(),
+        details={},
+        mode="reduce_only",
+        generation=generation,
+        alive_until=alive_until,
+    )
+
+
+def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
+    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it."""
+    return Lock(
+        locked=True,
+        scope=file.path.stem.replace("__", "/"),
+        stage=None,
+        reason=f"{file.path.name} {file.problem}",
+        created_ts=now.timestamp(),
+        expires_ts=FAR_FUTURE.timestamp(),
+        details={},
+        mode="reduce_only",
+        generation=generation,
+        alive_until=alive_until,
+    )
+
+
+def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until: float) -> Lock:
+    """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
+    held = sorted(
+        (lock for lock in locks if in_force(lock, now)),
+        key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope),
+    )
+    if not held:
+        return opened(UNION_SCOPE, "open", now, generation, alive_until)
+    return Lock(
+        locked=True,
+        scope=UNION_SCOPE,
+        stage=held[0].stage,
+        reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
+        created_ts=min(lock.created_ts for lock in held),
+        expires_ts=max(lock.expires_ts for lock in held),
+        details={**held[0].details, "scopes": ", ".join(lock.scope for lock in held)},
+        mode=strictest_mode([lock.mode for lock in held]),
+        generation=generation,
+        alive_until=alive_until,
+    )

@@ -1,0 +1,313 @@
+"""The trading lock: what bots obey. Cases L1, L2, L4 and L6 of the field's failures by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.gate.errors import LockError, StaleGenerationError
+from killswitch.gate.lock import LockFolder
+from killswitch.gate.reading import read_lock
+from killswitch.model.decision import LockMode, LockOrder
+from killswitch.model.lock import Lock
+
+NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
+MAIN = "account/main"
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def folder_in(tmp_path: Path, generation: int = 1, alive_for: float = 15) -> LockFolder:
+    return LockFolder(tmp_path / "locks", tmp_path / "v6.json", generation=generation, alive_for=alive_for)
+
+
+def lock(
+    folder: LockFolder,
+    now: datetime,
+    *,
+    scope: str = MAIN,
+    mode: LockMode = "reduce_only",
+    until: datetime | None = None,
+) -> Lock:
+    return folder.write(LockOrder(scope, mode, until), "trim", "fell", "d1", now)
+
+
+def v6_says_locked(path: Path, now: datetime) -> bool:
+    """The reader of version 6: a boolean, and an end that must be there and lie ahead."""
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(said.get("locked")) and float(said.get("expires_ts") or 0) > now.timestamp()
+
+
+def ours(tmp_path: Path) -> Path:
+    return tmp_path / "locks" / "account__main.json"
+
+
+@pytest.mark.parametrize("kept", range(0, 300, 7))
+def test_l1_a_half_written_lock_file_is_a_lock(tmp_path: Path, kept: int) -> None:
+    """A lock file that breaks off anywhere says locked, and leaves the exits open."""
+    folder = folder_in(tmp_path)
+    folder.lift(MAIN, NOW)
+    whole = ours(tmp_path).read_bytes()
+    ours(tmp_path).write_bytes(whole[: min(kept, len(whole) - 1)])
+    verdict = read_lock(ours(tmp_path), NOW)
+    assert verdict.locked
+    assert verdict.allows(reduces_risk=True)
+
+
+def test_l1_an_unreadable_scope_is_locked_in_the_union_until_it_is_lifted(tmp_path: Path) -> None:
+    """A file that nobody can read counts as a lock without end, also for readers of the union."""
+    folder = folder_in(tmp_path)
+    folder.lift(MAIN, NOW)
+    ours(tmp_path).write_bytes(b'{"locked": fal')
+    folder.renew(at(1))
+    assert v6_says_locked(tmp_path / "v6.json", at(10_000_000))
+    folder.lift(MAIN, at(2))
+    assert not v6_says_locked(tmp_path / "v6.json", at(3))
+
+
+def test_l1_a_reader_beside_a_writer_never_sees_less_than_a_whole_file(tmp_path: Path) -> None:
+    """The name in the folder is only ever bound to a complete file: what is open stays whole after a rewrite."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW)
+    with ours(tmp_path).open("rb") as reader:
+        folder.lift(MAIN, at(1))
+        assert json.loads(reader.read())["locked"] is True
+    assert json.loads(ours(tmp_path).read_text())["locked"] is False
+
+
+def test_l2_readers_with_different_clocks_agree_about_the_end(tmp_path: Path) -> None:
+    """Past `expires_ts` the file stays locked for every clock until the runner says that it has ended."""
+    folder = folder_in(tmp_path, alive_for=60)
+    lock(folder, NOW, until=at(30))
+    fast, slow = at(45), at(20)
+    assert read_lock(ours(tmp_path), fast).locked is read_lock(ours(tmp_path), slow).locked is True
+    folder.renew(at(31))
+    assert read_lock(ours(tmp_path), fast).locked is read_lock(ours(tmp_path), slow).locked is False
+    assert not v6_says_locked(tmp_path / "v6.json", slow)
+
+
+def test_l2_a_manual_lock_never_runs_out(tmp_path: Path) -> None:
+    """A lock without end holds for the reader of version 6 as for ours, a thousand years on."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW, until=None)
+    much_later = NOW.replace(year=3021)
+    folder.renew(much_later)
+    assert v6_says_locked(tmp_path / "v6.json", much_later)
+    assert read_lock(ours(tmp_path), much_later).locked
+
+
+def test_l2_the_last_scope_to_write_does_not_win(tmp_path: Path) -> None:
+    """The union keeps the strictest mode and the latest end, whichever was written last."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW, scope="account/a", mode="all", until=at(600))
+    lock(folder, at(1), scope="account/b", mode="reduce_only", until=at(60))
+    union = json.loads((tmp_path / "v6.json").read_text())
+    assert (union["mode"], union["expires_ts"]) == ("all", at(600).timestamp())
+    folder.lift("account/b", at(2))
+    assert v6_says_locked(tmp_path / "v6.json", at(3))
+
+
+def test_l2_a_shorter_lock_on_the_same_scope_does_not_shorten(tmp_path: Path) -> None:
+    """A second policy's milder lock leaves the first one's mode and end as they were."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW, mode="all", until=at(600))
+    written = lock(folder, at(1), mode="reduce_only", until=at(60))
+    assert (written.mode, written.expires_ts) == ("all", at(600).timestamp())
+
+
+def test_l4_a_reduce_only_lock_leaves_the_exits_open(tmp_path: Path) -> None:
+    """Mode `reduce_only` forbids new risk and allows orders that reduce; `all` forbids both."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW)
+    verdict = read_lock(ours(tmp_path), NOW)
+    assert (verdict.allows(reduces_risk=True), verdict.allows(reduces_risk=False)) == (True, False)
+    lock(folder, NOW, mode="all")
+    verdict = read_lock(ours(tmp_path), NOW)
+    assert (verdict.allows(reduces_risk=True), verdict.allows(reduces_risk=False)) == (False, False)
+
+
+def test_l6_every_lock_carries_an_end_that_version_6_understands(tmp_path: Path) -> None:
+    """Scope file and union both hold `expires_ts`, so that the old reader does not take them for unlocked."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW, until=None)
+    assert v6_says_locked(ours(tmp_path), at(10**9))
+    assert v6_says_locked(tmp_path / "v6.json", at(10**9))
+
+
+def test_l6_a_file_that_no_runner_keeps_alive_is_a_lock(tmp_path: Path) -> None:
+    """An open file whose `alive_until` has passed says locked: the runner died."""
+    folder = folder_in(tmp_path, alive_for=15)
+    folder.watch(MAIN, NOW)
+    assert not read_lock(ours(tmp_path), at(14)).locked
+    assert read_lock(ours(tmp_path), at(16)).locked
+    folder.renew(at(14))
+    assert not read_lock(ours(tmp_path), at(16)).locked
+
+
+def test_l6_a_dead_runners_lock_does_not_run_out(tmp_path: Path) -> None:
+    """A lock with an end, whose runner died before it, stays a lock."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW, until=at(30))
+    assert read_lock(ours(tmp_path), at(3600)).locked
+
+
+def test_a_missing_file_is_a_lock(tmp_path: Path) -> None:
+    """Where no runner ever said that trading is open, it is not."""
+    assert read_lock(tmp_path / "nothing.json", NOW).locked
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[]", b'"open"', b"\xff\xfe", b'{"locked": "false", "alive_until": 9e9}', b'{"locked": false}'],
+)
+def test_whatever_is_not_a_lock_file_is_a_lock(tmp_path: Path, content: bytes) -> None:
+    """Nothing but a whole, well-typed, living `locked: false` opens trading."""
+    path = tmp_path / "lock.json"
+    path.write_bytes(content)
+    assert read_lock(path, NOW).locked
+
+
+def test_an_older_runner_never_overwrites_a_newer_ones_lock(tmp_path: Path) -> None:
+    """After a newer generation has written, the older can neither lock, lift nor renew that file."""
+    old, new = folder_in(tmp_path, generation=1), folder_in(tmp_path, generation=2)
+    lock(new, NOW, mode="all")
+    before = ours(tmp_path).read_bytes()
+    for act in (lambda: lock(old, at(1)), lambda: old.lift(MAIN, at(1)), lambda: old.renew(at(100))):
+        with pytest.raises(StaleGenerationError, match=re.escape("generation 2")):
+            act()
+    assert ours(tmp_path).read_bytes() == before
+
+
+def test_renewing_takes_over_what_an_older_runner_left(tmp_path: Path) -> None:
+    """A restarted runner keeps the locks that stand, under its own generation."""
+    lock(folder_in(tmp_path, generation=1), NOW, until=at(600))
+    folder_in(tmp_path, generation=2).renew(at(100))
+    said = json.loads(ours(tmp_path).read_text())
+    assert (said["locked"], said["generation"], said["alive_until"]) == (True, 2, at(115).timestamp())
+
+
+def test_renewing_writes_only_when_half_of_the_life_is_spent(tmp_path: Path) -> None:
+    """A tick each second does not mean a synced rewrite of every file each second."""
+    folder = folder_in(tmp_path, alive_for=60)
+    lock(folder, NOW)
+    files = [ours(tmp_path), tmp_path / "v6.json"]
+    inodes = [path.stat().st_ino for path in files]
+    folder.renew(at(29))
+    assert [path.stat().st_ino for path in files] == inodes
+    folder.renew(at(31))
+    assert [json.loads(path.read_text())["alive_until"] for path in files] == [at(91).timestamp()] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "stays"),
+    [
+        ('{"locked": true, "scope": "x", "expires_ts": 9999999999}', True),
+        ('{"locked": true, "scope": "x"}', True),
+        ('{"locked": tru', True),
+        ('{"locked": true, "expires_ts": 1000}', False),
+        ('{"locked": false}', False),
+    ],
+)
+def test_taking_over_the_union_path_does_not_open_another_programs_lock(
+    tmp_path: Path, content: str, stays: bool
+) -> None:
+    """A lock that version 6 left there still holds after our first write, until it is lifted as `foreign`."""
+    (tmp_path / "v6.json").write_text(content)
+    folder = folder_in(tmp_path)
+    folder.renew(NOW)
+    assert v6_says_locked(tmp_path / "v6.json", NOW) is stays
+    folder.lift("foreign", at(1))
+    assert not v6_says_locked(tmp_path / "v6.json", at(1))
+
+
+def test_a_folder_that_cannot_be_made_is_a_lock_error(tmp_path: Path) -> None:
+    """A disk that refuses is told in words, and nothing is believed to be locked."""
+    (tmp_path / "locks").write_text("a file in the way")
+    with pytest.raises(LockError, match="could not be written"):
+        lock(folder_in(tmp_path), NOW)
+
+
+def test_a_scope_name_cannot_leave_the_folder(tmp_path: Path) -> None:
+    """Whatever a scope is called, its file lies in the lock folder."""
+    folder = folder_in(tmp_path)
+    for scope in ("account/../../etc", "account/a b:c", "../x", "account/ü"):
+        assert folder.path_of(scope).parent == tmp_path / "locks"
+
+
+@given(
+    orders=st.lists(
+        st.tuples(
+            st.sampled_from(["account/a", "account/b", "portfolio"]),
+            st.sampled_from(["reduce_only", "all"]),
+            st.none() | st.integers(1, 1000),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_the_union_is_as_strict_as_the_strictest_in_any_order(orders: list[tuple[str, Any, int | None]]) -> None:
+    """However locks come in, the union has the strictest mode and the latest end of all of them."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = folder_in(Path(name))
+        for scope, mode, seconds in orders:
+            lock(folder, NOW, scope=scope, mode=mode, until=None if seconds is None else at(seconds))
+        union = folder.union_lock(NOW)
+    assert union.mode == ("all" if any(mode == "all" for _, mode, _ in orders) else "reduce_only")
+    ends = [253402300799.0 if seconds is None else at(seconds).timestamp() for _, _, seconds in orders]
+    assert union.expires_ts == max(ends)
+
+
+def documented(repository: Path, language: str) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", (repository / "docs" / "lock.md").read_text(), re.DOTALL)
+    return str(blocks[0])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """One file for each thing that a reader can meet; the living are alive in real time."""
+    now, folder = datetime.now(UTC), LockFolder(tmp_path / "locks", None, generation=1, alive_for=3600)
+    folder.lift("open", now)
+    folder.write(LockOrder("reduce_only", "reduce_only", None), None, None, "d", now)
+    folder.write(LockOrder("all", "all", None), None, None, "d", now)
+    LockFolder(tmp_path / "locks", None, generation=1, alive_for=-1).lift("stale", now)
+    half = folder.path_of("open").read_bytes()[:20]
+    folder.path_of("half").write_bytes(half)
+    folder.path_of("texts").write_text('{"locked": "false", "alive_until": "9999999999"}')
+    folder.path_of("text-life").write_text('{"locked": false, "alive_until": "9999999999"}')
+    folder.path_of("list").write_text("[]")
+    names = ("open", "reduce_only", "all", "stale", "half", "texts", "text-life", "list", "missing")
+    return {name: folder.path_of(name) for name in names}
+
+
+def test_the_documented_python_reader_says_what_ours_says(repository: Path, files: dict[str, Path]) -> None:
+    """The ten lines in docs/lock.md, run as they stand there, agree with `read_lock` on every file."""
+    room: dict[str, Any] = {}
+    exec(documented(repository, "python"), room)
+    for name, path in files.items():
+        assert (name, room["trading_lock"](path)) == (name, read_lock(path, datetime.now(UTC)).mode)
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_the_documented_shell_reader_says_what_ours_says(repository: Path, files: dict[str, Path]) -> None:
+    """The shell function in docs/lock.md, run as it stands there, agrees with `read_lock` on every file."""
+    script = documented(repository, "sh") + '\ntrading_open "$1"'
+    for name, path in files.items():
+        ended = subprocess.run(["sh", "-c", script, "sh", os.fspath(path)], check=False).returncode
+        assert (name, ended != 0) == (name, read_lock(path, datetime.now(UTC)).locked)
