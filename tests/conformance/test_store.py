@@ -1,0 +1,309 @@
+"""What every store must do, whatever database is under it. A store joins by a line in `STORES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from killswitch.model.decision import Decision, Intent, Notice
+from killswitch.model.snapshot import Event
+from killswitch.model.store import (
+    HistoryRow,
+    JournalEntry,
+    JournalKind,
+    MachineState,
+    Store,
+    StoreBusyError,
+    TickRecord,
+)
+from killswitch.store.errors import StoreError
+from killswitch.store.sqlite import open_store
+
+NOW = datetime(2021, 5, 19, 12, 0, 0, 123456, tzinfo=UTC)
+SECOND = 1_000_000
+
+Opener = Callable[[], Store]
+"""Opens the same store again, as another process would."""
+
+STORES: dict[str, Callable[[Path], Opener]] = {
+    "sqlite": lambda folder: lambda: open_store(str(folder / "store.sqlite")),
+}
+
+
+@pytest.fixture(params=sorted(STORES))
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Opens one store, as often as asked; all of them are closed at the end."""
+    opened: list[Store] = []
+    make = STORES[request.param](tmp_path)
+
+    def open_it() -> Store:
+        opened.append(make())
+        return opened[-1]
+
+    yield open_it
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(opener: Opener) -> Store:
+    """One open store, empty."""
+    return opener()
+
+
+def decision(name: str, at: datetime = NOW) -> Decision:
+    intent = Intent("main", "BTC", "long", "sell", Decimal("0.750"), Decimal("0.750"), True, 1, "0.71")
+    return Decision(
+        id=name, as_of=at, policy="p", policy_set="sha256:0", scope="account/main", mode="enforce",
+        stage="trim", level=1, previous_level=0, intents=(intent,),
+    )  # fmt: skip
+
+
+def tick(
+    *,
+    at: datetime = NOW,
+    states: tuple[MachineState, ...] = (),
+    rows: tuple[HistoryRow, ...] = (),
+    decisions: tuple[Decision, ...] = (),
+    notices: tuple[Notice, ...] = (),
+    journal: tuple[JournalEntry, ...] = (),
+    snapshot: bytes | None = None,
+    consumed: tuple[str, ...] = (),
+    prune_before: int = 0,
+) -> TickRecord:
+    return TickRecord(
+        at, "sha256:0", states, rows, decisions, notices, journal, snapshot, consumed, prune_before
+    )  # fmt: skip
+
+
+def entry(name: str, kind: JournalKind, account: str | None = "main") -> JournalEntry:
+    return JournalEntry(decision=name, kind=kind, at=NOW, account=account)
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    """Nothing is there before something was written, and nothing raises."""
+    assert list(store.states()) == []
+    assert list(store.rows("p", "s", 0)) == []
+    assert list(store.journal()) == []
+    assert list(store.unfinished()) == []
+    assert list(store.decisions(10)) == []
+    assert list(store.notices(10)) == []
+    assert list(store.pending_events()) == []
+    assert (store.decision("abc"), store.live("tick"), store.lease()) == (None, None, None)
+
+
+def test_a_tick_is_there_for_the_next_process(opener: Opener) -> None:
+    """All that a tick wrote is found by a store opened afterwards, as it was written."""
+    state, row = MachineState("p", "account/main", b"\x00\xff state"), HistoryRow("p", "account/main", 7, b"\x00row")
+    notice = Notice(NOW, "p", "account/main", "unknown", "page", "equity is unknown")
+    made = decision("d1")
+    opener().commit_tick(
+        tick(
+            states=(state,),
+            rows=(row,),
+            decisions=(made,),
+            notices=(notice,),
+            journal=(entry("d1", "planned"),),
+            snapshot=b'{"format": 1}',
+        )
+    )
+    later = opener()
+    assert list(later.states()) == [state]
+    assert list(later.rows("p", "account/main", 0)) == [row]
+    assert list(later.notices(10)) == [notice]
+    assert [(each.decision, each.snapshot) for each in later.unfinished()] == [(made, b'{"format": 1}')]
+    found = later.decision("d")
+    assert found is not None
+    assert (found.decision, found.snapshot) == (made, b'{"format": 1}')
+
+
+def test_a_tick_is_written_whole_or_not_at_all(store: Store) -> None:
+    """A tick that cannot be written leaves no state, row, notice, journal entry or consumed event behind."""
+    store.commit_tick(tick(decisions=(decision("d1"),)))
+    store.put_event(Event(id="e1", at=NOW, kind="reset"))
+    twice = tick(
+        states=(MachineState("p", "s", b"new"),),
+        rows=(HistoryRow("p", "s", 1, b"new"),),
+        decisions=(decision("d2"), decision("d1")),
+        notices=(Notice(NOW, "p", "s", "warning", "info", "new"),),
+        journal=(entry("d2", "planned"),),
+        consumed=("e1",),
+    )
+    with pytest.raises(StoreError, match="d1"):
+        store.commit_tick(twice)
+    assert list(store.states()) == []
+    assert list(store.rows("p", "s", 0)) == []
+    assert list(store.notices(10)) == []
+    assert list(store.journal()) == []
+    assert [event.id for event in store.pending_events()] == ["e1"]
+    assert [stored.decision.id for stored in store.decisions(10)] == ["d1"]
+
+
+def test_a_state_replaces_the_one_before(store: Store) -> None:
+    """A machine has one state, its newest; another machine's stays."""
+    store.commit_tick(tick(states=(MachineState("p", "a", b"1"), MachineState("p", "b", b"1"))))
+    store.commit_tick(tick(states=(MachineState("p", "a", b"2"),)))
+    assert list(store.states()) == [MachineState("p", "a", b"2"), MachineState("p", "b", b"1")]
+
+
+def test_rows_come_oldest_first_from_the_asked_instant_on(store: Store) -> None:
+    """`since` is included, other machines' rows are not."""
+    store.commit_tick(tick(rows=tuple(HistoryRow("p", scope, at, b"x") for at in (30, 10, 20) for scope in ("a", "b"))))
+    assert [(row.scope, row.at) for row in store.rows("p", "a", 20)] == [("a", 20), ("a", 30)]
+
+
+def test_rows_older_than_asked_are_pruned(store: Store) -> None:
+    """Pruning drops what is before the instant, of every machine, and keeps the instant itself."""
+    store.commit_tick(tick(rows=tuple(HistoryRow("p", "a", at, b"x") for at in (10, 20, 30))))
+    store.commit_tick(tick(prune_before=20))
+    assert [row.at for row in store.rows("p", "a", 0)] == [20, 30]
+
+
+def test_the_journal_numbers_what_it_is_given(opener: Opener) -> None:
+    """Sequence numbers grow in the order of writing, across processes, and are what `append` returned."""
+    first, second = opener(), opener()
+    numbers = [first.append(entry("d1", "sending")), second.append(entry("d2", "sending"))]
+    numbers.append(first.append(entry("d1", "filled")))
+    assert numbers == sorted(set(numbers))
+    assert [each.sequence for each in second.journal()] == numbers
+    assert [(each.sequence, each.kind) for each in second.journal("d1")] == [
+        (numbers[0], "sending"),
+        (numbers[2], "filled"),
+    ]
+
+
+def test_a_journal_entry_comes_back_as_it_was_written(store: Store) -> None:
+    """Every field survives, to the microsecond, unknown ones as None."""
+    full = JournalEntry(
+        "d1", "filled", NOW, "main", "BTC/USDT:USDT", "long", "ks1", 3, {"filled": "0.10", "fee": None, "ü": "–"}
+    )  # fmt: skip
+    bare = JournalEntry("d1", "finished", NOW)
+    numbers = [store.append(full), store.append(bare)]
+    assert list(store.journal("d1")) == [
+        msgspec.structs.replace(full, sequence=numbers[0]),
+        msgspec.structs.replace(bare, sequence=numbers[1]),
+    ]
+
+
+def test_a_decision_is_unfinished_until_every_account_has_finished(store: Store) -> None:
+    """Work on two accounts is over when both have said so."""
+    journal = (entry("d1", "planned", "a"), entry("d1", "planned", "b"))
+    store.commit_tick(tick(decisions=(decision("d1"),), journal=journal))
+    store.append(entry("d1", "finished", "a"))
+    assert [stored.decision.id for stored in store.unfinished()] == ["d1"]
+    store.append(entry("d1", "finished", "b"))
+    assert list(store.unfinished()) == []
+
+
+def test_unfinished_decisions_come_oldest_first_and_only_planned_ones(store: Store) -> None:
+    """A decision that planned nothing is no work; the others come in the order in which they were made."""
+    for name in ("z", "m", "a"):
+        journal = () if name == "m" else (entry(name, "planned"),)
+        store.commit_tick(tick(decisions=(decision(name),), journal=journal))
+    assert [stored.decision.id for stored in store.unfinished()] == ["z", "a"]
+
+
+def test_decisions_come_newest_first_without_their_snapshots(store: Store) -> None:
+    """History shows the last ones, as many as asked."""
+    for name in ("d1", "d2", "d3"):
+        store.commit_tick(tick(decisions=(decision(name),), snapshot=b"x"))
+    assert [(stored.decision.id, stored.snapshot) for stored in store.decisions(2)] == [("d3", None), ("d2", None)]
+
+
+def test_a_decision_is_found_by_the_start_of_its_id(store: Store) -> None:
+    """One match is found, none is None, several are a LookupError; `%` and capitals mean themselves."""
+    for name in ("abc1", "abd2", "b_e3"):
+        store.commit_tick(tick(decisions=(decision(name),)))
+    found = store.decision("abc")
+    assert found is not None
+    assert found.decision.id == "abc1"
+    assert [store.decision(prefix) for prefix in ("x", "ABC", "%", "a_")] == [None] * 4
+    with pytest.raises(LookupError, match="several decisions start with 'ab'"):
+        store.decision("ab")
+
+
+def test_a_hand_waits_until_a_tick_consumes_it(opener: Opener) -> None:
+    """What one process puts, another one's tick finds, in order, and consumes once; a repeat counts once."""
+    hand, runner = opener(), opener()
+    events = [Event(id=name, at=NOW, kind="reset", scope="account/main", author="o") for name in ("e2", "e1")]
+    for event in (*events, events[0]):
+        hand.put_event(event)
+    assert list(runner.pending_events()) == events
+    runner.commit_tick(tick(consumed=("e2",)))
+    assert list(hand.pending_events()) == [events[1]]
+    hand.put_event(events[0])
+    assert list(runner.pending_events()) == [events[1]]
+
+
+def test_a_live_blob_is_replaced(store: Store) -> None:
+    """`status` reads the newest."""
+    store.put_live("tick", b"1")
+    store.put_live("tick", b"\x002")
+    assert (store.live("tick"), store.live("other")) == (b"\x002", None)
+
+
+def test_one_owner_at_a_time_holds_the_lease(opener: Opener) -> None:
+    """A second owner is refused, by name, until the first one's lease has run out."""
+    first, second = opener(), opener()
+    held = first.acquire("runner-a", 0, 10 * SECOND)
+    assert (held.owner, held.generation, held.expires_at) == ("runner-a", 1, 10 * SECOND)
+    with pytest.raises(StoreBusyError, match="runner-a"):
+        second.acquire("runner-b", 9 * SECOND, 10 * SECOND)
+    assert second.lease() == held
+    assert second.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation == 2
+    with pytest.raises(StoreBusyError, match="runner-b"):
+        first.acquire("runner-a", 11 * SECOND, 10 * SECOND)
+
+
+def test_renewing_keeps_the_generation(store: Store) -> None:
+    """The holder stays the same writer, with a later end."""
+    store.acquire("a", 0, 10)
+    renewed = store.acquire("a", 5, 10)
+    assert (renewed.generation, renewed.expires_at) == (1, 15)
+
+
+def test_generations_only_grow(store: Store) -> None:
+    """Who takes a lease after it was given back is a new writer, even under the old name."""
+    assert store.acquire("a", 0, 10).generation == 1
+    store.release("b")
+    assert store.lease() is not None
+    store.release("a")
+    assert store.lease() is None
+    assert store.acquire("a", 1, 10).generation == 2
+
+
+def test_a_reader_sees_a_tick_whole_while_the_writer_works(opener: Opener) -> None:
+    """A read between two ticks finds the first; it never blocks the second."""
+    writer, reader = opener(), opener()
+    for number in range(5):
+        writer.commit_tick(tick(states=(MachineState("p", "a", b"%d" % number),)))
+        assert [state.blob for state in reader.states()] == [b"%d" % number]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(
+    data=st.dictionaries(st.text(min_size=1), st.none() | st.text(), max_size=5),
+    at=st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9999, 12, 30)),  # noqa: DTZ001 - made aware below
+)
+def test_any_text_and_any_instant_survive_the_journal(store: Store, data: dict[str, str | None], at: datetime) -> None:
+    """Whatever a venue's message holds, and whenever: the journal gives back what it got."""
+    number = store.append(JournalEntry("any", "rejected", at.replace(tzinfo=UTC), data=data))
+    assert store.journal("any")[-1] == JournalEntry(
+        "any", "rejected", at.replace(tzinfo=UTC), data=data, sequence=number
+    )
+
+
+def test_a_thousand_ticks_leave_no_more_history_than_asked(store: Store) -> None:
+    """What is kept is bounded by the window, not by how long the runner has run."""
+    for number in range(300):
+        at = NOW + timedelta(seconds=number)
+        rows = (HistoryRow("p", "a", number, b"x"),)
+        store.commit_tick(tick(at=at, rows=rows, prune_before=number - 10))
+    assert len(store.rows("p", "a", 0)) == 11

@@ -1,0 +1,159 @@
+"""What is particular to the SQLite store: files, durability, versions, and readers that touch nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from killswitch.model.store import JournalEntry
+from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
+from killswitch.store.migrations import NEWEST
+from killswitch.store.sqlite import open_store
+
+NOW = datetime(2021, 5, 19, tzinfo=UTC)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the store of a test lies; nothing is there yet."""
+    return tmp_path / "store.sqlite"
+
+
+def test_reading_makes_no_store(path: Path) -> None:
+    """Where there is none, a reader is told so, and no file appears."""
+    with pytest.raises(StoreMissingError, match="there is no store at"):
+        open_store(str(path), read_only=True)
+    assert contents(path.parent) == {}
+
+
+def test_reading_changes_no_byte(path: Path) -> None:
+    """After a reader has been there, the folder holds the same files with the same content and times."""
+    writer = open_store(str(path))
+    writer.put_live("tick", b"1")
+    writer.close()
+    before = contents(path.parent)
+    reader = open_store(str(path), read_only=True)
+    assert reader.live("tick") == b"1"
+    with pytest.raises(StoreError, match="readonly"):
+        reader.put_live("tick", b"2")
+    reader.close()
+    assert contents(path.parent) == before
+
+
+def test_a_reader_beside_a_living_writer_sees_its_last_write(path: Path) -> None:
+    """What lies in the write-ahead log only is read too, and the database file stays as it is."""
+    writer = open_store(str(path))
+    reader = open_store(str(path), read_only=True)
+    before = path.read_bytes()
+    writer.put_live("tick", b"1")
+    assert reader.live("tick") == b"1"
+    assert path.read_bytes() == before
+    reader.close()
+    writer.close()
+
+
+def test_a_url_and_a_path_name_the_same_store(path: Path) -> None:
+    """`sqlite:///FILE` is FILE; another scheme is refused in words."""
+    store = open_store(f"sqlite:///{path}")
+    store.close()
+    assert path.is_file()
+    with pytest.raises(StoreError, match="postgresql:// is not supported"):
+        open_store("postgresql://db/killswitch")
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_newer_schema_is_refused(path: Path, read_only: bool) -> None:
+    """A store that a newer program has migrated is left alone, and the message says what to do."""
+    open_store(str(path)).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO schema_version (version) VALUES (99)")
+    raw.close()
+    with pytest.raises(StoreVersionError, match=f"schema 99, this program knows up to {NEWEST}.*newer ksctl"):
+        open_store(str(path), read_only=read_only)
+
+
+def test_another_programs_database_is_refused(path: Path) -> None:
+    """A database with other tables is not migrated into a store."""
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE orders (id INTEGER)")
+    raw.close()
+    with pytest.raises(StoreVersionError, match="not a Killswitch store: it holds orders"):
+        open_store(str(path))
+    with sqlite3.connect(path) as raw:
+        assert [name for (name,) in raw.execute("SELECT name FROM sqlite_master")] == ["orders"]
+    raw.close()
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    """A text file in its place is told, not overwritten."""
+    path.write_text("apiVersion: killswitch.dev/v1\n" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not a database"):
+        open_store(str(path))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    """The folder is named; it is not made."""
+    with pytest.raises(StoreError, match=r"the folder .*nowhere is not there"):
+        open_store(str(tmp_path / "nowhere" / "store.sqlite"))
+
+
+def test_every_commit_is_synced(path: Path) -> None:
+    """Connections of the store run in WAL with synchronous FULL, as the journal demands."""
+    store = open_store(str(path))
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.close()
+
+
+def test_a_written_entry_survives_kill_9(path: Path) -> None:
+    """What `append` has returned for is there after the process was killed without a chance to close."""
+    program = (
+        "import os, signal, sys\nfrom datetime import UTC, datetime\n"
+        "from killswitch.model.store import JournalEntry\nfrom killswitch.store.sqlite import open_store\n"
+        "open_store(sys.argv[1]).append(JournalEntry('d1', 'sending', datetime(2021, 5, 19, tzinfo=UTC)))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, path], check=False, capture_output=True)
+    assert ended.returncode == -9
+    reader = open_store(str(path), read_only=True)
+    assert [each.kind for each in reader.journal("d1")] == ["sending"]
+    reader.close()
+
+
+def test_two_processes_may_make_the_same_store_at_once(path: Path) -> None:
+    """Migrations run once, whoever comes first."""
+    program = "import sys\nfrom killswitch.store.sqlite import open_store\nopen_store(sys.argv[1]).close()\n"
+    several = [
+        subprocess.Popen([sys.executable, "-c", program, path], stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in several] == [""] * 4
+
+
+def test_writers_in_several_threads_wait_for_each_other(path: Path) -> None:
+    """Writes at the same time are all done, none is refused for a locked database."""
+    store = open_store(str(path))
+
+    def write(name: str) -> None:
+        for _ in range(25):
+            store.append(JournalEntry(name, "sending", NOW))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c", "d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.journal()) == 100
+    store.close()
