@@ -1,0 +1,158 @@
+"""Books: what accounts hold when a backtest begins."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from killswitch.model.snapshot import Market, Side
+
+CASH_MARKETS: frozenset[str] = frozenset({"spot", "equity"})
+"""Markets in which what is held is paid in full: no leverage, no short side."""
+
+
+class BookError(Exception):
+    """A book cannot be used. Each line of the message is one mistake: `file:line:column: where in it: what`."""
+
+
+def _plain_number(value: object) -> object:
+    """A float from YAML as it was written: 0.1 is not 0.1000000000000000055…."""
+    return repr(value) if isinstance(value, float) else value
+
+
+Number = Annotated[Decimal, BeforeValidator(_plain_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BookPosition(_Part):
+    """A position to open at the first bar's close: `notional` in the account's currency.
+
+    `leverage` must be given where there is margin, and must not where there is none.
+    """
+
+    symbol: str
+    side: Side
+    notional: Positive
+    leverage: Positive | None = None
+
+
+class BookAccount(_Part):
+    """An account and its `equity` when the positions have been opened, in `currency`."""
+
+    account: str
+    venue: str = "paper"
+    market: Market
+    currency: str
+    equity: Number
+    positions: tuple[BookPosition, ...]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        symbols = [position.symbol for position in self.positions]
+        for symbol in symbols:
+            if symbols.count(symbol) > 1:
+                raise ValueError(f"{symbol} is held twice; accounts are in one-way mode")
+        for position in self.positions:
+            self._check(position)
+        return self
+
+    def _check(self, position: BookPosition) -> None:
+        if self.market not in CASH_MARKETS:
+            if position.leverage is None:
+                raise ValueError(f"{position.symbol}: leverage is missing (a {self.market} position has margin)")
+            return
+        if position.side == "short":
+            raise ValueError(f"{position.symbol}: a {self.market} account cannot be short")
+        if position.leverage is not None:
+            raise ValueError(f"{position.symbol}: leverage means nothing in a {self.market} account")
+
+
+class Book(_Part):
+    """Accounts and what they hold. Account names are unique."""
+
+    name: str
+    accounts: tuple[BookAccount, ...]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        if not self.accounts:
+            raise ValueError("holds no account")
+        names = [account.account for account in self.accounts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"account {name} is given twice")
+        return self
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """All symbols that any account holds."""
+        return frozenset(position.symbol for account in self.accounts for position in account.positions)
+
+
+def demo_book() -> Book:
+    """Five longs and three shorts in `lab.crash`'s symbols, gross 3: what the generated crash is made to hurt.
+
+    The longs move more than the market and the shorts less, so the fall hits the longs; once the longs are
+    closed, the rebound squeezes the shorts that are left (case D20).
+    """
+    longs = ("ETH_USDT", "ADA_USDT", "DOT_USDT", "LINK_USDT", "DOGE_USDT")
+    shorts = ("BTC_USDT", "XRP_USDT", "BCH_USDT")
+    five = Decimal(5)
+    positions = [BookPosition(symbol=s, side="long", notional=Decimal(36000), leverage=five) for s in longs]
+    positions += [BookPosition(symbol=s, side="short", notional=Decimal(40000), leverage=five) for s in shorts]
+    account = BookAccount(
+        account="main", market="swap", currency="USDT", equity=Decimal(100000), positions=tuple(positions)
+    )
+    return Book(name="demo", accounts=(account,))
+
+
+def read_book(path: Path) -> Book:
+    """The book in the YAML file `path`. BookError names every mistake with its place."""
+    written = _parse(path)
+    try:
+        return Book.model_validate(written)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            text = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}{_place(written, fault['loc'])}: {where + ': ' if where else ''}{text}")
+        raise BookError("\n".join(lines)) from error
+
+
+def _parse(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return YAML(typ="rt", pure=True).load(text)
+    except OSError as error:
+        raise BookError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BookError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise BookError(f"{path}{place}: {error.problem}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise BookError(f"{path}: not readable as YAML: {error}") from error
+
+
+def _place(written: object, where: tuple[int | str, ...]) -> str:
+    """`:line:column` of the deepest part of `where` that was written, counted from 1; empty if none was."""
+    place = ""
+    for part in where:
+        marks = getattr(getattr(written, "lc", None), "data", None) or {}
+        if part not in marks:
+            break
+        line, column = marks[part][:2]
+        place = f":{line + 1}:{column + 1}"
+        written = written[part]  # type: ignore[index] # what has marks is a mapping or a sequence
+    return place

@@ -1,0 +1,84 @@
+"""Bars driving a paper market: whole backtests' worth, live runs, and recordings of books that nobody trades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Self
+
+from killswitch.lab.bars import BarTable
+from killswitch.lab.book import Book, BookAccount
+from killswitch.market.bar import Bar
+from killswitch.market.paper import PaperMarket
+from killswitch.market.rules import MarketRules
+from killswitch.model.snapshot import Snapshot
+
+_NO_LIQUIDATION = MarketRules(liquidates=False)
+
+
+class Feed:
+    """A paper market that holds `book`, and the bars that move it.
+
+    Made with the first bars already closed and the book opened at those closes (the first instant by which every
+    symbol of the book has a price). Inside a bar the price goes the way of `market.bar.path`.
+    """
+
+    def __init__(self, bars: BarTable, book: Book, *, seed: int, rules: MarketRules | None = None) -> None:
+        """BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened."""
+        self.market = PaperMarket(bars.instruments(), seed=seed, rules=rules)
+        self.interval = bars.interval
+        self._bars = bars.since(book.symbols)
+        self._next: tuple[datetime, dict[str, Bar]] | None = next(self._bars)
+        for account in book.accounts:
+            self.market.add_account(
+                account.account,
+                market=account.market,
+                currency=account.currency,
+                wallet=account.equity,
+                venue=account.venue,
+            )
+        self.step()
+        for account in book.accounts:
+            self._open(account)
+
+    def _open(self, account: BookAccount) -> None:
+        for position in account.positions:
+            self.market.open_position(
+                account.account, position.symbol, position.side, position.notional, position.leverage
+            )
+
+    @property
+    def due(self) -> datetime | None:
+        """When the next bars close; None when there are no more."""
+        return self._next[0] if self._next else None
+
+    def step(self, at: datetime | None = None) -> datetime | None:
+        """Close the next bars, dated `at` instead of their own time if given; when that was, or None at the end."""
+        if self._next is None:
+            return None
+        closes, bars = self._next
+        self.market.advance(at or closes, bars)
+        self._next = next(self._bars, None)
+        return at or closes
+
+    def until(self, at: datetime) -> Self:
+        """Close all bars that close at or before `at`."""
+        while self._next is not None and self._next[0] <= at:
+            self.step()
+        return self
+
+
+def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:
+    """One snapshot at each bar close, of a book that is opened at the first closes and never traded.
+
+    No orders, fees, funding or liquidations: equity is the book's equity plus the positions' P&L, and goes
+    below zero if that does. Instruments are given in the first snapshot. Errors as `Feed`.
+    """
+    feed = Feed(bars, book, seed=0, rules=_NO_LIQUIDATION)
+    first = True
+    at = feed.market.now
+    while at is not None:
+        accounts = tuple(feed.market.snapshot(name, instruments=first) for name in feed.market.accounts)
+        yield Snapshot(as_of=at, accounts=accounts, format="killswitch.snapshot/v1")
+        first = False
+        at = feed.step()

@@ -1,0 +1,142 @@
+"""Recordings: JSON Lines of `killswitch.snapshot/v1`, plain, `.gz` or `.zst`."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
+
+_BUFFER = 1 << 20
+
+
+class RecordingError(Exception):
+    """A recording cannot be read: which file, which line (0: the file as a whole), and why."""
+
+    def __init__(self, path: Path, line: int, text: str) -> None:
+        place = f"{path}:{line}" if line else f"{path}"
+        super().__init__(f"{place}: {text}")
+        self.path = path
+        self.line = line
+        self.text = text
+
+
+def read(path: Path) -> Iterator[Snapshot]:
+    """The snapshots of the recording, oldest first, one at a time: memory does not grow with the file.
+
+    RecordingError for a file that cannot be opened or decompressed, a line that is not a snapshot, and a
+    snapshot older than the one before it. Blank lines are passed over.
+    """
+    number = 0
+    line = b""
+    last: datetime | None = None
+    try:
+        with _open_to_read(path) as source:
+            for number, line in enumerate(source, start=1):
+                if line.isspace():
+                    continue
+                snapshot = decode_snapshot(line)
+                if last is not None and snapshot.as_of < last:
+                    raise RecordingError(path, number, _out_of_order(snapshot.as_of, last))
+                last = snapshot.as_of
+                yield snapshot
+    except msgspec.DecodeError as error:
+        raise RecordingError(path, number, _not_a_snapshot(line, error)) from error
+    except OSError as error:
+        raise RecordingError(path, 0, error.strerror or str(error)) from error
+    except EOFError as error:
+        raise RecordingError(path, number + 1, "the file is cut off inside its compressed data") from error
+    except _zstd_errors() as error:
+        raise RecordingError(path, number + 1, f"not readable as zstd: {error}") from error
+
+
+def last(path: Path) -> Snapshot:
+    """The newest snapshot of the recording; RecordingError as `read`, and for a recording without any."""
+    newest: Snapshot | None = None
+    for newest in read(path):  # noqa: B007 - only the last one matters
+        pass
+    if newest is None:
+        raise RecordingError(path, 0, "holds no snapshot")
+    return newest
+
+
+class Writer:
+    """Writes a recording. Each line of a plain file reaches the operating system when `write` returns.
+
+    `append` adds to an existing recording, for a runner that is started again; gzip members and zstd frames
+    may follow each other in one file, and `read` reads them through.
+    """
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        """OSError if the file cannot be opened for writing."""
+        self._file, self._sink = _open_to_write(path, "ab" if append else "wb")
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Append one snapshot."""
+        self._sink.write(encode_snapshot(snapshot) + b"\n")
+        if self._sink is self._file:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write what is left; a second call does nothing."""
+        self._sink.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _not_a_snapshot(line: bytes, error: msgspec.DecodeError) -> str:
+    text = str(error)
+    if "`$.format`" in text:
+        return f"not a {SNAPSHOT_FORMAT} snapshot: {text}"
+    if not line.endswith(b"\n"):
+        return f"the last line is cut off, or is not a snapshot: {text}"
+    return f"not a snapshot: {text}"
+
+
+def _out_of_order(as_of: datetime, before: datetime) -> str:
+    return f"as_of {as_of.isoformat()} is before {before.isoformat()} of the line before: oldest first"
+
+
+def _zstd_errors() -> tuple[type[Exception], ...]:
+    import zstandard
+
+    return (zstandard.ZstdError,)
+
+
+def _open_to_read(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER)
+    if path.suffix == ".zst":
+        import zstandard
+
+        raw = path.open("rb")
+        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=True)
+        return io.BufferedReader(frames, _BUFFER)
+    return path.open("rb", buffering=_BUFFER)
+
+
+def _open_to_write(path: Path, mode: str) -> tuple[IO[bytes], IO[bytes]]:
+    """The file itself, and where lines are written to: the same, or a compressor before it."""
+    file: IO[bytes] = path.open(mode)  # type: ignore[assignment] # mode is always binary
+    if path.suffix == ".gz":
+        # No time of writing in the header: the same snapshots make the same file.
+        return file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="")
+    if path.suffix == ".zst":
+        import zstandard
+
+        return file, zstandard.ZstdCompressor().stream_writer(file, closefd=False)
+    return file, file

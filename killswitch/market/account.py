@@ -1,0 +1,102 @@
+"""One account of the paper venue: its wallet, its positions, its orders, and what it did lately."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from killswitch.market.holding import ZERO, Holding
+from killswitch.market.margin import Margin, initial_margin, margin_of
+from killswitch.market.order import PaperOrder
+from killswitch.market.tape import Tape
+from killswitch.model.snapshot import Fill, Flow, Market
+
+CASH_MARKETS: frozenset[Market] = frozenset({"spot", "equity"})
+"""What is held is paid in full: no leverage, no margin, no short side, no liquidation."""
+
+
+@dataclass(slots=True)
+class PaperAccount:
+    """`wallet` is money in `currency` with all P&L realised so far; equity is it plus unrealised P&L.
+
+    In a cash market the wallet counts what is held at its cost, so the same sum holds there:
+    cash = wallet − Σ cost, and equity = cash + Σ quantity × price = wallet + Σ (quantity × price − cost).
+    """
+
+    name: str
+    venue: str
+    market: Market
+    currency: str
+    wallet: Decimal
+    leverage: Decimal
+    """Of symbols that were not opened with their own; 1 in cash markets."""
+    holdings: dict[str, Holding] = field(default_factory=dict)
+    orders: dict[str, PaperOrder] = field(default_factory=dict)
+    """Every order ever sent, by client order id: a repeated id is refused for ever."""
+    working: list[PaperOrder] = field(default_factory=list)
+    """The open ones, in the order in which they came."""
+    fills: deque[Fill] = field(default_factory=deque)
+    flows: deque[Flow] = field(default_factory=deque)
+
+    @property
+    def is_cash(self) -> bool:
+        return self.market in CASH_MARKETS
+
+    @property
+    def cash(self) -> Decimal:
+        """The money part of a cash account."""
+        return self.wallet - sum((holding.cost for holding in self.holdings.values()), ZERO)
+
+    def open_quantity(self, symbol: str) -> Decimal:
+        """Signed base quantity held; zero when flat."""
+        holding = self.holdings.get(symbol)
+        return holding.quantity if holding else ZERO
+
+    def leverage_of(self, symbol: str) -> Decimal:
+        holding = self.holdings.get(symbol)
+        return holding.leverage if holding else self.leverage
+
+    def margin(self, marks: Mapping[str, Decimal], maintenance_rate: Decimal) -> Margin:
+        """Margin at `marks`, which must have every symbol held."""
+        held = ((holding, marks[symbol]) for symbol, holding in self.holdings.items())
+        return margin_of(self.wallet, held, maintenance_rate)
+
+    def entry_orders(self) -> Iterator[PaperOrder]:
+        """Open orders that may add to a position."""
+        return (order for order in self.working if not order.request.reduce_only)
+
+    def order_margin(self, tapes: Mapping[str, Tape]) -> Decimal:
+        """What open entry orders hold back: their initial margin, in a cash market the money of the buys."""
+        held = ZERO
+        for order in self.entry_orders():
+            if self.is_cash and order.request.side == "sell":
+                continue
+            tape = tapes[order.request.symbol]
+            price = order.request.price or tape.last or ZERO
+            held += initial_margin(order.left * tape.size * price, self.leverage_of(order.request.symbol))
+        return held
+
+    def trade(self, symbol: str, quantity: Decimal, price: Decimal, fee: Decimal) -> Decimal:
+        """Book a fill of signed base `quantity`; the realised P&L before the fee."""
+        holding = self.holdings.get(symbol)
+        if holding is None:
+            holding = self.holdings[symbol] = Holding(ZERO, ZERO, self.leverage)
+        realized = holding.trade(quantity, price)
+        self.wallet += realized - fee
+        if holding.quantity == 0:
+            del self.holdings[symbol]
+        return realized
+
+    def finish(self, orders: Iterable[PaperOrder]) -> None:
+        """Take orders that are no longer open from the working list."""
+        done = {order.id for order in orders}
+        self.working = [order for order in self.working if order.id not in done]
+
+    def forget_before(self, oldest: datetime) -> None:
+        """Drop fills and flows from before `oldest` from what snapshots show."""
+        for rows in (self.fills, self.flows):
+            while rows and rows[0].at < oldest:
+                rows.popleft()

@@ -1,0 +1,129 @@
+"""How orders fill: at once against the last price, and out of the book as prices move through a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_UP, Decimal
+
+from killswitch.market.account import PaperAccount
+from killswitch.market.chance import SplitMix64
+from killswitch.market.holding import MONEY_STEP, ZERO
+from killswitch.market.instruments import lots_down
+from killswitch.market.order import PaperOrder
+from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Tape
+from killswitch.model.snapshot import Fill, FillCause, OrderSide
+
+
+@dataclass(slots=True)
+class Matching:
+    """Fills orders of any account against the tapes, and books the fills."""
+
+    rules: MarketRules
+    chance: SplitMix64
+    next_id: Callable[[str], str]
+
+    def take(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
+        """Fill what can be filled of `order` at once, at the last price and worse; a limit is never passed."""
+        if tape.last is None:
+            return
+        amount = self._fillable(account, order, tape)
+        if amount <= 0:
+            return
+        price = self._taker_price(order, tape, amount)
+        if account.is_cash and order.request.side == "buy":
+            amount = min(amount, self._affordable(account, tape, price))
+            if amount <= 0:
+                order.state = "expired"
+                return
+        self.book(account, tape, order, order.request.side, amount, price, self.rules.taker_fee, at)
+
+    def touch(self, account: PaperAccount, order: PaperOrder, tape: Tape, to: Decimal, at: datetime) -> None:
+        """The price moves to `to`: a resting limit order that lies strictly before it fills at its own price.
+
+        Touching the limit is not enough: the queue before the order is unknown.
+        """
+        limit = order.request.price
+        if limit is None:
+            return
+        passed = to < limit if order.request.side == "buy" else to > limit
+        amount = self._fillable(account, order, tape) if passed else ZERO
+        if amount > 0:
+            self.book(account, tape, order, order.request.side, amount, limit, self.rules.maker_fee, at)
+
+    def book(
+        self,
+        account: PaperAccount,
+        tape: Tape,
+        order: PaperOrder | None,
+        side: OrderSide,
+        amount: Decimal,
+        price: Decimal,
+        fee_rate: Decimal,
+        at: datetime,
+        cause: FillCause = "trade",
+    ) -> Fill:
+        """Book one fill of `amount` contracts. Fees are rounded up to a hundred-millionth."""
+        symbol = tape.instrument.symbol
+        quantity = amount * tape.size
+        signed = quantity if side == "buy" else -quantity
+        held = account.open_quantity(symbol)
+        closes = held * signed < 0
+        fee = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
+        realized = account.trade(symbol, signed, price, fee)
+        fill = Fill(
+            id=self.next_id("f"),
+            at=at,
+            symbol=symbol,
+            side=side,
+            amount=amount,
+            price=price,
+            order=order.id if order else None,
+            # In one-way mode a fill belongs to the position that it closes, else to the one that it makes.
+            position_side=("long" if held > 0 else "short") if closes else ("long" if signed > 0 else "short"),
+            fee=fee,
+            fee_currency=account.currency,
+            realized_pnl=realized,
+            cause=cause,
+        )
+        account.fills.append(fill)
+        if cause == "trade":
+            tape.taken[side] += quantity
+        if order is not None:
+            order.add(fill)
+        return fill
+
+    def _fillable(self, account: PaperAccount, order: PaperOrder, tape: Tape) -> Decimal:
+        """Contracts of the order that may fill now: what is left, within the bar's volume.
+
+        A reduce-only order gets no more than the position it reduces, so that it never turns it round; with
+        nothing left to reduce it expires.
+        """
+        amount = order.left
+        if order.request.reduce_only:
+            held = account.open_quantity(order.request.symbol)
+            against = -held if order.request.side == "buy" else held
+            if against <= 0:
+                order.state = "expired"
+                return ZERO
+            amount = min(amount, against / tape.size)
+        return min(amount, tape.available(self.rules.participation))
+
+    def _taker_price(self, order: PaperOrder, tape: Tape, amount: Decimal) -> Decimal:
+        side = order.request.side
+        assert tape.last is not None  # take() has looked
+        slippage = tape.slippage(side, amount * tape.size, self.rules)
+        if self.rules.jitter:
+            slippage *= self.chance.between(1 - self.rules.jitter, 1 + self.rules.jitter)
+        worse = self.rules.half_spread + slippage
+        price = tape.to_tick(tape.last * (1 + worse if side == "buy" else 1 - worse), side)
+        limit = order.request.price
+        if limit is None:
+            return price
+        return min(price, limit) if side == "buy" else max(price, limit)
+
+    def _affordable(self, account: PaperAccount, tape: Tape, price: Decimal) -> Decimal:
+        each = tape.size * price * (1 + self.rules.taker_fee)
+        return lots_down(max(ZERO, account.cash) / each, tape.step)

@@ -1,0 +1,74 @@
+"""An order as the paper venue keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from killswitch.market.holding import MONEY_STEP, ZERO
+from killswitch.model.snapshot import Fill, Order
+from killswitch.model.venue import OrderReport, OrderRequest, OrderState
+
+
+@dataclass(slots=True)
+class PaperOrder:
+    """One order from its submission on; `rested` once it has waited in the book, which makes it a maker."""
+
+    id: str
+    request: OrderRequest
+    created_at: datetime
+    state: OrderState = "open"
+    filled: Decimal = ZERO
+    rested: bool = False
+    fills: list[Fill] = field(default_factory=list)
+
+    @property
+    def left(self) -> Decimal:
+        """Contracts still to fill."""
+        return self.request.amount - self.filled
+
+    def add(self, fill: Fill) -> None:
+        """Count a fill; the order is done when nothing is left."""
+        self.fills.append(fill)
+        self.filled += fill.amount
+        if self.left == 0:
+            self.state = "filled"
+
+    def report(self) -> OrderReport:
+        """The venue's account of the order."""
+        return OrderReport(
+            id=self.id,
+            client_order_id=self.request.client_order_id,
+            symbol=self.request.symbol,
+            state=self.state,
+            amount=self.request.amount,
+            filled=self.filled,
+            average_price=self._average_price(),
+            fee=sum((fill.fee or ZERO for fill in self.fills), ZERO),
+        )
+
+    def resting(self) -> Order:
+        """The order as a snapshot lists it."""
+        request = self.request
+        return Order(
+            id=self.id,
+            symbol=request.symbol,
+            side=request.side,
+            amount=request.amount,
+            client_order_id=request.client_order_id,
+            position_side=request.position_side,
+            type=request.type,
+            price=request.price,
+            filled=self.filled,
+            reduce_only=request.reduce_only,
+            created_at=self.created_at,
+        )
+
+    def _average_price(self) -> Decimal | None:
+        if not self.fills:
+            return None
+        if len(self.fills) == 1:
+            return self.fills[0].price
+        value = sum((fill.amount * fill.price for fill in self.fills), ZERO)
+        return (value / self.filled).quantize(MONEY_STEP, ROUND_HALF_EVEN)

@@ -1,0 +1,277 @@
+"""The paper market: a venue that is one object, without clock, chance or I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from killswitch.market.account import CASH_MARKETS, PaperAccount
+from killswitch.market.bar import Bar, path
+from killswitch.market.chance import SplitMix64
+from killswitch.market.checks import check
+from killswitch.market.holding import ZERO, Holding
+from killswitch.market.instruments import lots_down
+from killswitch.market.liquidation import Liquidator
+from killswitch.market.matching import Matching
+from killswitch.market.order import PaperOrder
+from killswitch.market.rules import MarketRules
+from killswitch.market.tape import Tape, tape_of
+from killswitch.market.view import view
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import (
+    AccountSnapshot,
+    Fill,
+    Flow,
+    FlowKind,
+    Instrument,
+    Market,
+    Order,
+    Side,
+)
+from killswitch.model.venue import OrderReport, OrderRequest
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class PaperMarket:
+    """A venue with linear contracts or cash holdings, in one-way mode and cross margin.
+
+    Time stands still between calls of `advance`: orders fill at once against the bar that closed last, as far as
+    its volume goes, and what is left works on through the next bars. The same calls with the same seed bring
+    about the same state, ids included.
+    """
+
+    def __init__(
+        self,
+        instruments: Iterable[Instrument],
+        *,
+        seed: int,
+        rules: MarketRules | None = None,
+        recall: timedelta = timedelta(hours=1),
+    ) -> None:
+        """Snapshots show fills and flows of the last `recall`, again and again: readers count an id once.
+
+        ValueError for an instrument that is inverse or does not give its contract size and steps.
+        """
+        self.rules = rules or MarketRules()
+        self.now: datetime | None = None
+        """When the last bar closed; None before the first."""
+        self.rules_version = 1
+        """Rises when an instrument's rules change, so that a reader knows to ask for them again."""
+        self._recall = recall
+        self._tapes = {instrument.symbol: tape_of(instrument) for instrument in instruments}
+        self._accounts: dict[str, PaperAccount] = {}
+        self._origin = ""
+        self._ids = 0
+        self._matching = Matching(self.rules, SplitMix64(seed), self._next_id)
+        self._liquidator = Liquidator(self._matching, self._tapes)
+
+    # -- setting up ---------------------------------------------------------------------------------------
+
+    def add_account(
+        self,
+        account: str,
+        *,
+        market: Market,
+        currency: str,
+        wallet: Decimal,
+        leverage: Decimal = Decimal(1),
+        venue: str = "paper",
+    ) -> None:
+        """An account with `wallet` money. `leverage` is for symbols that are not opened with their own.
+
+        ValueError for a name taken twice, leverage not above zero, or leverage in a cash market.
+        """
+        if account in self._accounts:
+            raise ValueError(f"account {account} is there already")
+        if leverage <= 0 or (market in CASH_MARKETS and leverage != 1):
+            raise ValueError(f"account {account}: leverage {leverage} is impossible in a {market} account")
+        self._accounts[account] = PaperAccount(account, venue, market, currency, wallet, leverage)
+
+    def open_position(
+        self, account: str, symbol: str, side: Side, notional: Decimal, leverage: Decimal | None = None
+    ) -> Decimal:
+        """Give the account a position at the last price, without an order and without a fee; its contracts.
+
+        The contracts are the whole lots that `notional` buys. Equity does not change: in a cash market the
+        account pays for it. ValueError if the symbol has no price, is held already, the notional does not buy
+        a lot, or a cash account would be short or pay more than it has.
+        """
+        holder, tape = self._account(account), self._tapes[symbol]
+        if tape.last is None or symbol in holder.holdings:
+            raise ValueError(f"{symbol}: {'no price yet' if tape.last is None else 'held already'}")
+        contracts = lots_down(notional / (tape.last * tape.size), tape.step)
+        quantity = contracts * tape.size
+        if contracts <= 0:
+            raise ValueError(f"{symbol}: {notional} does not buy {tape.step}")
+        if holder.is_cash and (side == "short" or quantity * tape.last > holder.cash):
+            raise ValueError(f"{symbol}: a {holder.market} account cannot be short or owe money")
+        signed = quantity if side == "long" else -quantity
+        holder.holdings[symbol] = Holding(signed, signed * tape.last, leverage or holder.leverage)
+        return contracts
+
+    def flow(self, account: str, kind: FlowKind, amount: Decimal) -> Flow:
+        """Money enters (+) or leaves (−) the account now. ValueError before the first bar."""
+        holder = self._account(account)
+        if self.now is None:
+            raise ValueError("the market has not begun: no bar yet")
+        row = Flow(self._next_id("w"), self.now, kind, amount, holder.currency)
+        holder.wallet += amount
+        holder.flows.append(row)
+        return row
+
+    def set_instrument(self, instrument: Instrument) -> None:
+        """Change a symbol's rules (its state, for example). Contract size and steps must stay.
+
+        ValueError if they do not; KeyError for a symbol that the market does not have.
+        """
+        tape, new = self._tapes[instrument.symbol], tape_of(instrument)
+        if (tape.size, tape.step, tape.tick) != (new.size, new.step, new.tick):
+            raise ValueError(f"{instrument.symbol}: contract size and steps cannot change")
+        tape.instrument = instrument
+        self.rules_version += 1
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def advance(self, at: datetime, bars: Mapping[str, Bar]) -> None:
+        """The bars close at `at`: orders fill and margins are watched along their paths.
+
+        A symbol without a bar keeps its last price and has no volume. The four points of all paths are passed
+        together. What resting orders and the venue's liquidation did is dated `at`: when inside the bar it was
+        is unknown. ValueError if `at` is not later than the bar before; KeyError for an unknown symbol.
+        """
+        if self.now is not None and at <= self.now:
+            raise ValueError(f"bars must close later than {self.now.isoformat()}, not at {at.isoformat()}")
+        if not self._origin:
+            self._origin = _base36(to_micros(at))
+        self.now = at
+        for symbol, tape in self._tapes.items():
+            bar = bars.get(symbol)
+            if bar is None:
+                tape.volume = ZERO
+            else:
+                tape.begin(bar)
+        unknown = bars.keys() - self._tapes.keys()
+        if unknown:
+            raise KeyError(f"no symbol {', '.join(sorted(unknown))}")
+        if self._is_eventful(bars):
+            self._walk(at, bars)
+        for symbol, bar in bars.items():
+            self._tapes[symbol].last = bar.close
+        for account in self._accounts.values():
+            account.forget_before(at - self._recall)
+
+    def _is_eventful(self, bars: Mapping[str, Bar]) -> bool:
+        """Whether anything can happen inside the bars; where not, only their closes matter."""
+        return any(
+            account.working or not self._liquidator.is_out_of_reach(account, bars)
+            for account in self._accounts.values()
+        )
+
+    def _walk(self, at: datetime, bars: Mapping[str, Bar]) -> None:
+        paths = {symbol: path(bar) for symbol, bar in bars.items()}
+        marks = {symbol: tape.last for symbol, tape in self._tapes.items() if tape.last is not None}
+        for point in range(4):
+            after = marks | {symbol: prices[point] for symbol, prices in paths.items()}
+            before = {**after, **marks} if point else after  # to the open prices jump: there is nothing between
+            for symbol, price in after.items():
+                self._tapes[symbol].last = price
+            for account in self._accounts.values():
+                self._work(account, point, at)
+                self._liquidator.watch(account, before, after, at)
+            marks = after
+
+    def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
+        """Market orders go on at the open; limit orders wait for the price."""
+        for order in account.working:
+            tape = self._tapes[order.request.symbol]
+            if order.request.type == "limit":
+                self._matching.touch(account, order, tape, tape.last or ZERO, at)
+            elif point == 0:
+                self._matching.take(account, order, tape, at)
+        account.finish([order for order in account.working if order.state != "open"])
+
+    # -- what an adapter asks -----------------------------------------------------------------------------
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        return tuple(self._accounts)
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        return tuple(tape.instrument for tape in self._tapes.values())
+
+    def snapshot(self, account: str, at: datetime | None = None, *, instruments: bool = True) -> AccountSnapshot:
+        """The account as it is; observed at `at`, or when the last bar closed.
+
+        KeyError for an unknown account; ValueError before the first bar.
+        """
+        seen = at or self.now
+        if seen is None or self.now is None:
+            raise ValueError("the market has not begun: no bar yet")
+        return view(self._account(account), self._tapes, self.rules, seen, instruments)
+
+    def submit(self, account: str, request: OrderRequest) -> OrderReport:
+        """Accept an order and fill what can be filled at once. OrderRejectedError says why not."""
+        holder = self._account(account)
+        check(holder, request, self._tapes, self.rules)
+        assert self.now is not None  # the check has found a price, so there was a bar
+        order = PaperOrder(self._next_id("o"), request, self.now)
+        holder.orders[request.client_order_id] = order
+        tape = self._tapes[request.symbol]
+        if request.type == "market" or self._is_marketable(request, tape):
+            self._matching.take(holder, order, tape, self.now)
+        if order.state == "open":
+            holder.working.append(order)
+        return order.report()
+
+    def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
+        """The order with this client id, or None: then there never was one."""
+        order = self._find(account, symbol, client_order_id)
+        return order.report() if order else None
+
+    def open_orders(self, account: str) -> tuple[Order, ...]:
+        return tuple(order.resting() for order in self._account(account).working)
+
+    def fills(self, account: str, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        order = self._find(account, symbol, client_order_id)
+        return tuple(order.fills) if order else ()
+
+    def cancel(self, account: str, symbol: str, order_id: str) -> None:
+        """Cancel a working order; one that is gone, or never was, is no error."""
+        holder = self._account(account)
+        found = [o for o in holder.working if o.id == order_id and o.request.symbol == symbol]
+        for order in found:
+            order.state = "canceled"
+        holder.finish(found)
+
+    def _find(self, account: str, symbol: str, client_order_id: str) -> PaperOrder | None:
+        order = self._account(account).orders.get(client_order_id)
+        return order if order is not None and order.request.symbol == symbol else None
+
+    def _is_marketable(self, request: OrderRequest, tape: Tape) -> bool:
+        bid, ask = tape.bid(self.rules), tape.ask(self.rules)
+        if request.price is None or bid is None or ask is None:
+            return False
+        return request.price >= ask if request.side == "buy" else request.price <= bid
+
+    def _account(self, name: str) -> PaperAccount:
+        try:
+            return self._accounts[name]
+        except KeyError:
+            known = ", ".join(self._accounts) or "none"
+            raise KeyError(f"no account {name}; the market has {known}") from None
+
+    def _next_id(self, kind: str) -> str:
+        """Unique also among markets that begin at different times: a restarted venue repeats no id."""
+        self._ids += 1
+        return f"{kind}{self._origin}-{self._ids}"
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits

@@ -1,0 +1,71 @@
+"""What the market knows about one symbol: its rules, its last price, and what is left of the bar's volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from killswitch.market.bar import Bar
+from killswitch.market.holding import ZERO
+from killswitch.market.instruments import lots_down
+from killswitch.market.rules import MarketRules
+from killswitch.model.snapshot import Instrument, OrderSide
+
+
+@dataclass(slots=True)
+class Tape:
+    """One symbol. Quantities are in base units; the symbol has no price before its first bar."""
+
+    instrument: Instrument
+    size: Decimal
+    """Base units of one contract."""
+    step: Decimal
+    """Contracts: the lot."""
+    tick: Decimal
+    last: Decimal | None = None
+    volume: Decimal = ZERO
+    taken: dict[OrderSide, Decimal] = field(default_factory=lambda: {"buy": ZERO, "sell": ZERO})
+
+    def begin(self, bar: Bar) -> None:
+        """A new bar: its volume is there to be taken."""
+        self.volume = bar.volume
+        self.taken["buy"] = self.taken["sell"] = ZERO
+
+    def available(self, participation: Decimal) -> Decimal:
+        """Contracts that may still be traded in this bar, in whole lots."""
+        room = self.volume * participation - self.taken["buy"] - self.taken["sell"]
+        return lots_down(room / self.size, self.step) if room > 0 else ZERO
+
+    def bid(self, rules: MarketRules) -> Decimal | None:
+        return None if self.last is None else self.to_tick(self.last * (1 - rules.half_spread), "sell")
+
+    def ask(self, rules: MarketRules) -> Decimal | None:
+        return None if self.last is None else self.to_tick(self.last * (1 + rules.half_spread), "buy")
+
+    def slippage(self, side: OrderSide, quantity: Decimal, rules: MarketRules) -> Decimal:
+        """By what fraction of the last price a trade of `quantity` fills worse on average, without the spread.
+
+        The book is taken to be equally deep at every price (Kyle, "Continuous auctions and insider trading",
+        Econometrica 53, 1985: price impact linear in quantity): the n-th unit of the bar costs 2 · impact ·
+        n ÷ volume, so splitting an order inside a bar makes it no cheaper.
+        """
+        if self.volume == 0:
+            return ZERO
+        return rules.impact * (2 * self.taken[side] + quantity) / self.volume
+
+    def to_tick(self, price: Decimal, side: OrderSide) -> Decimal:
+        """`price` rounded to the tick against who trades at it, at least one tick."""
+        rounding = ROUND_CEILING if side == "buy" else ROUND_FLOOR
+        return max(self.tick, (price / self.tick).to_integral_value(rounding) * self.tick)
+
+
+def tape_of(instrument: Instrument) -> Tape:
+    """ValueError for an instrument that the paper market cannot trade: inverse, or without its steps."""
+    if instrument.inverse:
+        raise ValueError(f"{instrument.symbol}: the paper market has no inverse contracts")
+    for name in ("contract_size", "amount_step", "price_step"):
+        value = getattr(instrument, name)
+        if value is None or value <= 0:
+            raise ValueError(f"{instrument.symbol}: {name} must be given, above zero")
+    assert instrument.contract_size and instrument.amount_step and instrument.price_step  # told to the type checker
+    return Tape(instrument, instrument.contract_size, instrument.amount_step, instrument.price_step)
