@@ -1,0 +1,211 @@
+"""Unit value: money moved is never a gain or a loss; what nothing explains is held apart."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.history import EquityTerms, History, Unexplained, stored
+from killswitch.signals.view import ScopeView
+from tests.worlds import account, after, fill, flow, position
+
+WINDOWS = (15 * MINUTE, HOUR)
+
+
+def history() -> History:
+    return History(WINDOWS, HOUR, EquityTerms(10 * MINUTE, 0.001, 60 * SECOND))
+
+
+def observe(past: History, at: datetime, *accounts: AccountSnapshot) -> Unexplained | None:
+    return past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
+
+
+def fall_of(past: History) -> float:
+    low, high = past.drawdown_from_peak()
+    assert low == high, "the fall should be known"
+    return low
+
+
+def test_d3_a_withdrawal_is_no_drawdown_and_a_loss_after_it_counts_in_full() -> None:
+    """100,000; withdraw 90,000; lose 5,000: the drawdown is 50%, and was 0 before the loss."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+    withdrawn = account("10000", [position("BTC", "long", "0")], flows=[flow("w", after(seconds=30), "-90000")])
+    observe(past, after(minutes=1), withdrawn)
+    assert fall_of(past) == 0
+    observe(past, after(minutes=2), account("5000", [position("BTC", "long", "-5000")]))
+    assert fall_of(past) == pytest.approx(0.5)
+
+
+def test_d3_a_deposit_after_a_loss_does_not_heal_it() -> None:
+    """100,000; lose 20,000; deposit 80,000: the drawdown stays 20%."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+    observe(past, after(minutes=1), account("80000", [position("BTC", "long", "-20000")]))
+    paid_in = flow("d", after(seconds=90), "80000", "deposit")
+    observe(past, after(minutes=2), account("160000", [position("BTC", "long", "-20000")], flows=[paid_in]))
+    assert fall_of(past) == pytest.approx(0.2)
+
+
+def test_a_flow_told_twice_counts_once() -> None:
+    """Every row carries an id, and one seen twice counts once."""
+    past = history()
+    observe(past, after(), account("100000"))
+    out = flow("w", after(seconds=30), "-50000")
+    observe(past, after(minutes=1), account("50000", flows=[out]))
+    observe(past, after(minutes=2), account("50000", flows=[out]))
+    assert fall_of(past) == 0
+    assert past.main.units == pytest.approx(50_000)
+
+
+def test_d2_equity_at_or_below_zero_is_a_drawdown_of_all() -> None:
+    """A wiped-out account is not an empty one, and negative equity is not an error."""
+    for wiped in ("0", "-1500"):
+        past = history()
+        observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+        observe(past, after(minutes=1), account(wiped, [position("BTC", "long", str(Decimal(wiped) - 100000))]))
+        assert past.drawdown(15 * MINUTE) == (1.0, 1.0)
+        assert past.loss_from_start() == (1.0, 1.0)
+
+
+def test_an_account_emptied_by_its_owner_has_not_lost() -> None:
+    """A profit, then everything withdrawn: the unit value stays what it was."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+    taken = flow("w", after(seconds=30), "-110000")
+    gain = fill("f", after(seconds=20), "BTC", "sell", "1", "1", realized_pnl="10000", fee="0", fee_currency="USDT")
+    observe(past, after(minutes=1), account("0", [], flows=[taken], fills=[gain]))
+    assert fall_of(past) == 0
+    assert past.main.value == pytest.approx(1.1)
+
+
+def test_d21_an_unexplained_fall_counts_as_loss_after_its_grace_and_pages() -> None:
+    """A fall that no row explains leaves two readings for 60 s; then it is a loss."""
+    past = history()
+    flat = [position("BTC", "long", "0")]
+    observe(past, after(), account("100000", flat))
+    news = observe(past, after(seconds=10), account("88000", flat))
+    assert news == Unexplained("appeared", Decimal(-12000))
+    assert past.drawdown_from_peak() == pytest.approx((0.0, 0.12))
+    assert observe(past, after(seconds=60), account("88000", flat)) is None
+    assert observe(past, after(seconds=70), account("88000", flat)) == Unexplained("lost", Decimal(12000))
+    assert fall_of(past) == pytest.approx(0.12)
+
+
+def test_a_fall_that_the_ledger_explains_late_was_a_withdrawal() -> None:
+    """The row comes one snapshot after the money went: no drawdown, before or after."""
+    past = history()
+    flat = [position("BTC", "long", "0")]
+    observe(past, after(), account("100000", flat))
+    observe(past, after(seconds=10), account("40000", flat))
+    late = flow("w", after(seconds=5), "-60000")
+    news = observe(past, after(seconds=20), account("40000", flat, flows=[late]))
+    assert news is not None
+    assert news.kind == "explained"
+    assert fall_of(past) == pytest.approx(0)
+
+
+def test_a_row_after_the_grace_takes_the_loss_back() -> None:
+    """Counted as loss at 60 s, explained at 90 s: the drawdown goes away again."""
+    past = history()
+    flat = [position("BTC", "long", "0")]
+    observe(past, after(), account("100000", flat))
+    observe(past, after(seconds=10), account("40000", flat))
+    observe(past, after(seconds=80), account("40000", flat))
+    assert fall_of(past) == pytest.approx(0.6)
+    news = observe(past, after(seconds=90), account("40000", flat, flows=[flow("w", after(seconds=5), "-60000")]))
+    assert news == Unexplained("explained", Decimal(60000))
+    assert fall_of(past) == pytest.approx(0)
+
+
+def test_an_unexplained_rise_is_neither_gain_nor_deposit_until_the_ledger_says() -> None:
+    """Both readings stay open, and a fall that is seen in both counts."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+    observe(past, after(minutes=1), account("150000", [position("BTC", "long", "0")]))
+    assert past.unit_value() == pytest.approx((1.0, 1.5))
+    observe(past, after(minutes=2), account("120000", [position("BTC", "long", "-30000")]))
+    assert past.drawdown(15 * MINUTE) == (pytest.approx(0.2), 1.0)
+
+
+def test_funding_and_fees_are_profit_or_loss_not_flows() -> None:
+    """Only deposits, withdrawals and transfers issue or redeem units."""
+    past = history()
+    observe(past, after(), account("100000"))
+    observe(past, after(minutes=1), account("99000", flows=[flow("f", after(seconds=5), "-1000", "funding")]))
+    assert fall_of(past) == pytest.approx(0.01)
+    assert past.unexplained == 0
+
+
+def test_d4_profit_taking_is_no_loss() -> None:
+    """Half of a winner is closed: unrealised profit halves, realised profit takes its place."""
+    past = history()
+    observe(past, after(), account("110000", [position("BTC", "long", "10000", contracts="2")]))
+    taken = fill("f", after(seconds=9), "BTC", "sell", "1", "1", realized_pnl="5000", fee="0", fee_currency="USDT")
+    observe(past, after(minutes=1), account("110000", [position("BTC", "long", "5000")], fills=[taken]))
+    assert past.unexplained == 0
+    assert past.main.value == pytest.approx(1.0)
+    key = ("main", "BTC", "long")
+    assert past.rows[-1].pnl == {key: Decimal(10000)}
+
+
+def test_equity_without_pnl_of_positions_is_taken_as_the_venue_says() -> None:
+    """What cannot be checked is not called unexplained."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long")]))
+    assert observe(past, after(minutes=1), account("90000", [position("BTC", "long")])) is None
+    assert fall_of(past) == pytest.approx(0.1)
+    assert not past.explainable
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["pnl", "flow"]),
+            st.decimals(min_value=-9000, max_value=9000, places=2),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_unit_value_is_the_chain_of_returns(moves: list[tuple[str, Decimal]]) -> None:
+    """Whatever is paid in or out, the unit value is the product of the returns between flows (GIPS)."""
+    past = history()
+    equity = Decimal(500_000)
+    pnl = Decimal(0)
+    expected = 1.0
+    observe(past, after(), account(str(equity), [position("BTC", "long", "0")]))
+    for number, (kind, amount) in enumerate(moves, start=1):
+        flows = []
+        if kind == "flow":
+            flows = [flow(f"w{number}", after(seconds=number), str(amount), "transfer")]
+        else:
+            expected *= float((equity + amount) / equity)
+            pnl += amount
+        equity += amount
+        observe(past, after(seconds=number), account(str(equity), [position("BTC", "long", str(pnl))], flows=flows))
+    assert past.main.value == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> None:
+    """State and rows together are the whole memory: the same future gives the same values."""
+    past = history()
+    pnls = ["0", "-4000", "2000", "-9000", "-1000", "-7000"]
+    for minute, pnl in enumerate(pnls):
+        equity = str(100_000 + Decimal(pnl))
+        observe(past, after(minutes=minute), account(equity, [position("BTC", "long", pnl)]))
+    again = history()
+    again.restore(past.state(), [stored(row) for row in past.rows])
+    for minute, pnl in enumerate(["-12000", "-3000"], start=len(pnls)):
+        seen = account(str(100_000 + Decimal(pnl)), [position("BTC", "long", pnl)])
+        for each in (past, again):
+            observe(each, after(minutes=minute), seen)
+        assert again.drawdown(15 * MINUTE) == past.drawdown(15 * MINUTE)
+        assert again.pnl_change(2 * MINUTE) == past.pnl_change(2 * MINUTE)
+        assert again.state() == past.state()

@@ -1,0 +1,111 @@
+"""Windows are in time: both ends count, gaps and missing history leave them partly known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.signals.history import EquityTerms, History
+from killswitch.signals.units import Track
+from killswitch.signals.view import ScopeView
+from tests.worlds import account, after, position
+
+QUARTER = 15 * MINUTE
+
+
+def history(max_gap: int = 10 * MINUTE) -> History:
+    return History((QUARTER, HOUR), HOUR, EquityTerms(max_gap, 0.001, 60 * SECOND))
+
+
+def observe(past: History, minutes: float, equity: int | None, reason: str = "no answer") -> None:
+    if equity is None:
+        seen = account(None, None, quality="down", reason=reason)
+    else:
+        seen = account(str(equity), [position("BTC", "long", str(equity - 100_000))])
+    past.observe(ScopeView(to_micros(after(minutes=minutes)), True, (seen,), {}, None))
+
+
+def test_d1_the_window_is_armed_at_any_interval() -> None:
+    """A sample every 5 minutes or every 10 seconds: after an hour both windows are wholly known."""
+    for step in (1 / 6, 1, 5, 10):
+        past = history()
+        for number in range(int(60 / step) + 1):
+            observe(past, number * step, 100_000)
+        assert past.why_partly(QUARTER) is None
+        assert past.why_partly(HOUR) is None
+        assert past.drawdown(HOUR) == (0.0, 0.0)
+
+
+def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
+    """A window of 15m at t covers [t − 15m, t], both ends included; a microsecond later it is out."""
+    past = history()
+    observe(past, 0, 100_000)
+    observe(past, 5, 90_000)
+    observe(past, 10, 90_000)
+    observe(past, 15, 90_000)
+    assert past.drawdown(QUARTER) == pytest.approx((0.1, 0.1))
+    observe(past, 15 + 1e-6 / 60 * 1.5, 90_000)
+    assert past.drawdown(QUARTER) == (0.0, 0.0)
+
+
+def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
+    """[seen, 1] while the window begins before the first observation."""
+    past = history()
+    observe(past, 0, 100_000)
+    observe(past, 1, 95_000)
+    assert past.drawdown(QUARTER) == (pytest.approx(0.05), 1.0)
+    assert past.why_partly(QUARTER) == "history does not reach back to the window's start"
+
+
+def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> None:
+    """An outage longer than max_gap makes the window partly known, and the fall across it still counts."""
+    past = history()
+    for minute in range(61):
+        observe(past, minute, 100_000)
+    for minute in range(61, 72):
+        observe(past, minute, None)
+        assert past.drawdown(QUARTER) == (-math.inf, math.inf)
+    observe(past, 72, 92_000)
+    assert past.drawdown(QUARTER) == (pytest.approx(0.08), 1.0)
+    assert past.why_partly(QUARTER) == "a gap of 720 s lies in the window"
+    for minute in range(73, 88):
+        observe(past, minute, 92_000)
+    assert past.drawdown(QUARTER) == (0.0, 0.0)
+
+
+def test_d15_half_a_minute_without_answers_changes_nothing() -> None:
+    """A gap within max_gap leaves the window wholly known."""
+    past = history()
+    for second in range(0, 3601, 10):
+        observe(past, second / 60, None if 1800 <= second < 1830 else 100_000 - second)
+    assert past.drawdown(QUARTER)[0] == past.drawdown(QUARTER)[1]
+
+
+def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
+    """The peak before the reset is forgotten (D18: a reset must not fire again at once)."""
+    past = history()
+    for minute in range(20):
+        observe(past, minute, 100_000 - 1000 * minute)
+    past.rebase()
+    assert past.drawdown(HOUR) == (0.0, 0.0)
+    observe(past, 20, 80_000)
+    assert past.drawdown(HOUR) == pytest.approx((1 - 80 / 81, 1 - 80 / 81))
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 1000)), min_size=1, max_size=60))
+def test_the_windowed_maximum_is_that_of_a_plain_search(steps: list[tuple[int, int]]) -> None:
+    """The fall in the window equals the one found by looking at every value in [t − W, t]."""
+    track = Track((900,))
+    track.open(1000.0)
+    seen: list[tuple[int, float]] = []
+    at = 0
+    for gap, equity in steps:
+        at += gap
+        track.observe(at, float(equity))
+        seen.append((at, equity / 1000.0))
+        highest = max(value for when, value in seen if at - 900 <= when <= at)
+        assert track.fall(900) == pytest.approx(1 - seen[-1][1] / highest)
