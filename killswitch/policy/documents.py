@@ -1,0 +1,384 @@
+"""What the documents hold: `Policy`, `Account`, `Ranking`, `CorrelationGroup`.
+
+Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a value on
+its class may not be left out; what leaving out any other means is said beside it, and in the JSON Schema.
+"""
+
+# No `from __future__ import annotations` here: `shape` reads the annotations as objects.
+
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
+
+from killswitch.model.instant import SECOND
+from killswitch.model.words import LockMode, Market, PolicyMode
+from killswitch.policy.scalars import (
+    AT_ONCE,
+    Confirmation,
+    Duration,
+    DurationOrZero,
+    Endpoint,
+    Fraction,
+    Majority,
+    Markets,
+    Name,
+    OrderNumber,
+    RankCount,
+    Reference,
+    StageLevel,
+    Text,
+    Threshold,
+    Weight,
+    Word,
+    Words,
+)
+from killswitch.policy.shape import AtLeastOne, Choice, Part, mistake
+
+API_VERSION = "killswitch.dev/v1"
+
+DEFAULT_TOLERANCE = Decimal("0.001")
+DEFAULT_FLOW_GRACE = 60 * SECOND
+DEFAULT_GRACE = 60 * SECOND
+
+COMPARISONS = ("at_least", "at_most", "above", "below")
+
+ApiVersion = Literal["killswitch.dev/v1"]
+OnUnknown = Literal["hold", "trip", "warn"]
+Fallback = Literal["worst_ranked", "both", "none"]
+
+WhenUnknown = Annotated[
+    OnUnknown,
+    "What unknown data does: `hold` keeps what the trigger was and its confirmation clock, `trip` counts as true, "
+    "`warn` counts as false and notifies.",
+]
+Confirming = Annotated[
+    Confirmation, "How long it must be true at every evaluation: a time, or scheduled ticks. Left out: at once."
+]
+Grace = Annotated[Duration, "How long it may be unknown before that is itself reported. Left out: 60s."]
+Expression = Annotated[Text, "A condition in CEL over signals."]
+
+
+class Metadata(Part):
+    """Who a document is, and whose."""
+
+    name: Annotated[Name, "Unique among documents of the same kind."]
+    labels: Annotated[dict[str, Text], "For people and for selecting. Left out: none."] = {}  # noqa: RUF012 - frozen
+    annotations: Annotated[dict[str, Text], "For tools and for notes. Left out: none."] = {}  # noqa: RUF012 - frozen
+
+
+class Match(Part):
+    """Which accounts a policy watches. A key left out matches any; several values match any of them."""
+
+    account: Annotated[Words | None, "Names of accounts."] = None
+    venue: Annotated[Words | None, "Names of venues."] = None
+    market: Annotated[Markets | None, "Kinds of market."] = None
+    currency: Annotated[Words | None, "Currencies of account."] = None
+
+
+class Scope(Part):
+    """What gets a stage machine of its own."""
+
+    each: Annotated[
+        Literal["account", "venue", "portfolio"],
+        "One stage machine for each matching account, for each venue, or one for all of them together.",
+    ]
+    match: Annotated[Match, "Which accounts; `{}` is every account."]
+
+
+class Unexplained(Part):
+    """When a change of equity that nothing explains counts."""
+
+    tolerance: Annotated[Fraction, "Fraction of equity below which it is noise. Left out: 0.1%."] = DEFAULT_TOLERANCE
+    flow_grace: Annotated[
+        DurationOrZero, "How long an unexplained fall waits for the ledger before it counts as loss. Left out: 60s."
+    ] = DEFAULT_FLOW_GRACE
+
+
+class ThresholdTrigger(Part):
+    """A signal held against a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
+
+    signal: Annotated[Text, "A signal of the catalogue; `ksctl schema signals` lists it."]
+    window: Annotated[Duration | None, "Time it is taken over, for signals that have a window."] = None
+    at_least: Annotated[Threshold | None, "True from this value upwards."] = None
+    at_most: Annotated[Threshold | None, "True from this value downwards."] = None
+    above: Annotated[Threshold | None, "True beyond this value."] = None
+    below: Annotated[Threshold | None, "True short of this value."] = None
+    confirm: Confirming = AT_ONCE
+    on_unknown: WhenUnknown
+    grace: Grace = DEFAULT_GRACE
+
+    def check(self) -> None:
+        """Exactly one comparison."""
+        given = [key for key in COMPARISONS if getattr(self, key) is not None]
+        if not given:
+            raise mistake(
+                "KS2202", "the trigger compares its signal with nothing",
+                "add one of at_least, at_most, above, below, with a number",
+            )  # fmt: skip
+        if len(given) > 1:
+            raise mistake(
+                "KS2202", f"the trigger has {len(given)} comparisons ({', '.join(given)})",
+                "keep one here, and write a trigger of its own for each other", key=given[1],
+            )  # fmt: skip
+
+
+class ExpressionTrigger(Part):
+    """A condition written in CEL."""
+
+    when: Expression
+    confirm: Confirming = AT_ONCE
+    on_unknown: WhenUnknown
+    grace: Grace = DEFAULT_GRACE
+
+
+Trigger = ThresholdTrigger | ExpressionTrigger
+
+
+def trigger_form(written: object) -> str:
+    """`when` makes it an expression, unless `signal` is there too: then the superfluous `when` is the mistake."""
+    if isinstance(written, dict) and "when" in written and "signal" not in written:
+        return "\0expression"
+    return "\0threshold"
+
+
+TRIGGER = Choice(trigger_form, {"\0threshold": ThresholdTrigger, "\0expression": ExpressionTrigger})
+
+
+class Auto(Part):
+    """A reset without a person."""
+
+    KEYS: ClassVar = {"duration": "for"}
+
+    when: Expression
+    duration: Annotated[DurationOrZero, "How long it must have held, at every evaluation."]
+
+
+class AutoReset(Part):
+    """`auto`, as the other choice beside `manual`."""
+
+    auto: Annotated[Auto, "When a stage returns to normal by itself; its cooldown must be over too."]
+
+
+def reset_form(written: object) -> str:
+    """A mapping is meant to be `auto`; anything else must be the word `manual`."""
+    return "\0auto" if isinstance(written, dict) else "\0manual"
+
+
+RESET = Choice(reset_form, {"\0manual": Literal["manual"], "\0auto": AutoReset})
+
+
+class AttributionRule(Part):
+    """Which side counts as losing, and what is selected when neither does."""
+
+    source_at_least: Annotated[Majority, "Share of the losses that makes a side the losing one."]
+    if_mixed: Annotated[Fallback, "What is selected when neither side has that share."]
+    if_unknown: Annotated[Fallback, "What is selected when the shares are unknown."]
+
+
+class LockTrading(Part):
+    """Tell the bots to stop."""
+
+    KEYS: ClassVar = {"duration": "for"}
+
+    mode: Annotated[LockMode, "`reduce_only` forbids new risk; `all` forbids every order."]
+    duration: Annotated[Duration | None, "How long. Left out: until it is lifted."] = None
+
+
+class CancelOrders(Part):
+    """Cancel resting orders."""
+
+    kind: Annotated[Literal["entry", "all"], "`entry` cancels what would add risk; `all` protective orders too."]
+
+
+class Close(Part):
+    """Close positions, worst first."""
+
+    side: Annotated[
+        Literal["losing", "long", "short", "both"], "Which positions. `losing` needs the stage's `attribution`."
+    ]
+    rank: Annotated[Name, "The ranking that orders them. Left out: `default`."] = "default"
+    top: Annotated[RankCount | None, "Only so many, by rank. Left out: all selected."] = None
+    worst: Annotated[
+        Fraction | None,
+        "When attribution falls back to `worst_ranked`: this part of the positions by rank, at least one. "
+        "Left out: all of them, or `top`.",
+    ] = None
+    fraction: Annotated[Fraction, "How much of each position to close."]
+    all_if: Annotated[
+        Expression | None, "A condition over `position.*` signals; where true, all of the position. Left out: never."
+    ] = None
+    symbols: Annotated[
+        tuple[Word, ...] | None, AtLeastOne(), "Only these symbols, or base assets of spot symbols. Left out: any."
+    ] = None
+    except_assets: Annotated[tuple[Word, ...], "Base assets that are never sold. Left out: none."] = ()
+
+
+ACTIONS = ("lock_trading", "cancel_orders", "close")
+
+
+class Action(Part):
+    """One thing to do: exactly one key. The order of acting is the program's, not the file's."""
+
+    lock_trading: Annotated[LockTrading | None, "Tell the bots to stop."] = None
+    cancel_orders: Annotated[CancelOrders | None, "Cancel resting orders."] = None
+    close: Annotated[Close | None, "Close positions."] = None
+
+    @property
+    def kind(self) -> Literal["lock_trading", "cancel_orders", "close"]:
+        """Which of the actions it is."""
+        if self.lock_trading is not None:
+            return "lock_trading"
+        return "cancel_orders" if self.cancel_orders is not None else "close"
+
+    def check(self) -> None:
+        """Exactly one key."""
+        given = [key for key in ACTIONS if getattr(self, key) is not None]
+        if not given:
+            raise mistake("KS2204", "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
+        if len(given) > 1:
+            raise mistake(
+                "KS2204", f"one action says {len(given)} things ({', '.join(given)})",
+                "begin each with a dash of its own", key=given[1],
+            )  # fmt: skip
+
+
+class Stage(Part):
+    """A level of response: when it fires, what it does, and how it ends."""
+
+    KEYS: ClassVar = {"any_of": "any", "all_of": "all"}
+
+    name: Annotated[Name, "Unique in the policy."]
+    level: Annotated[StageLevel, "1 to 9; a higher level may always fire over a lower one."]
+    any_of: Annotated[tuple[Text, ...], "Triggers of which one must be confirmed. Left out: no demand."] = ()
+    all_of: Annotated[tuple[Text, ...], "Triggers that must all be confirmed. Left out: no demand."] = ()
+    cooldown: Annotated[DurationOrZero, "How long before the same level may fire again, and then only on a new loss."]
+    reset: Annotated[Literal["manual"] | AutoReset, RESET, "Who returns the scope to normal."]
+    corroborate: Annotated[
+        bool, "Re-read once, and hold the mark against index and last price, before acting. Left out: false."
+    ] = False
+    attribution: Annotated[
+        AttributionRule | None, "Which side counts as losing. Needed by `close: {side: losing}`. Left out: not asked."
+    ] = None
+    actions: Annotated[tuple[Action, ...], "What to do; `[]` records and notifies only."]
+    notify: Annotated[tuple[Name, ...], "Whom to tell. Left out: nobody beyond the record."] = ()
+    runbook: Annotated[Name | None, "The runbook to open. Left out: none."] = None
+
+    def check(self) -> None:
+        """A stage needs something to fire on, and `losing` needs to know who is."""
+        if not self.any_of and not self.all_of:
+            raise mistake(
+                "KS2203", f"stage `{self.name}` has no trigger, so it can never fire",
+                "name triggers under `any` or `all`",
+            )  # fmt: skip
+        losing = any(action.close is not None and action.close.side == "losing" for action in self.actions)
+        if losing and self.attribution is None:
+            raise mistake(
+                "KS2205", f"stage `{self.name}` closes the losing side without saying which one that is",
+                "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, if_unknown: worst_ranked}`, "
+                "with your own share and fallbacks", key="actions",
+            )  # fmt: skip
+
+
+class PolicySpec(Part):
+    """When a book has gone wrong, and what then happens."""
+
+    mode: Annotated[PolicyMode, "`enforce`, or `observe`: decide, record and notify, but never act."]
+    scope: Scope
+    max_gap: Annotated[Duration, "A gap between evaluations longer than this makes a window partly known."]
+    unexplained: Annotated[
+        Unexplained, "When an unexplained change of equity counts. Left out: tolerance 0.1%, flow_grace 60s."
+    ] = Unexplained()
+    stale_after: Annotated[
+        Duration | None,
+        "Data observed longer ago than this is unknown. Left out: the adapter's word on quality holds.",
+    ] = None
+    triggers: dict[str, Annotated[ThresholdTrigger | ExpressionTrigger, TRIGGER]]
+    stages: Annotated[tuple[Stage, ...], AtLeastOne()]
+
+
+class AccountSpec(Part):
+    """One account at one venue."""
+
+    adapter: Annotated[Name, "The venue adapter, as installed."]
+    market: Annotated[Market, "The kind of market."]
+    currency: Annotated[Word, "The currency of account."]
+    venue: Annotated[Name | None, "The venue's name. Left out: the adapter's name."] = None
+    endpoint: Annotated[Endpoint | None, "The venue's address. Left out: the adapter's own."] = None
+    execution: Annotated[
+        Literal["observe", "live"], "`live` acts, and only when the runner was started with --live; `observe` never."
+    ]
+    credentials: Annotated[
+        dict[str, Reference], "References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."
+    ] = {}  # noqa: RUF012 - frozen
+    options: Annotated[dict[str, object], "Whatever the adapter takes. Left out: none."] = {}  # noqa: RUF012 - frozen
+
+
+class Weights(Part):
+    """The weight of each term; a term left out weighs nothing."""
+
+    pnl_delta: Annotated[Weight, "Loss over the window."] = Decimal(0)
+    loss: Annotated[Weight, "Current unrealised loss."] = Decimal(0)
+    liquidation_proximity: Annotated[Weight, "Nearness to liquidation."] = Decimal(0)
+    notional_share: Annotated[Weight, "Part of the gross notional."] = Decimal(0)
+    margin_loss: Annotated[Weight, "Loss as part of the margin."] = Decimal(0)
+
+
+class RankingSpec(Part):
+    """In which order positions are closed."""
+
+    formula: Annotated[Literal["normalised", "killswitch-v6", "genesis"], "How the terms become a score."]
+    weights: Annotated[Weights | None, "Left out: 0.40, 0.25, 0.20, 0.10, 0.05 in the order of the terms."] = None
+    window: Annotated[Duration, "Time over which the loss is taken when no trigger's window is at hand."]
+
+
+class CorrelationGroupSpec(Part):
+    """Symbols that fall together, closed in one place of the order."""
+
+    symbols: Annotated[tuple[Word, ...], AtLeastOne()]
+    order: Annotated[OrderNumber, "Groups with a smaller number close first."]
+
+
+class PolicyDocument(Part):
+    """A policy: triggers, stages and what they do."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["Policy"]
+    metadata: Metadata
+    spec: PolicySpec
+
+
+class AccountDocument(Part):
+    """An account, and how it is reached."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["Account"]
+    metadata: Metadata
+    spec: AccountSpec
+
+
+class RankingDocument(Part):
+    """A ranking of positions."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["Ranking"]
+    metadata: Metadata
+    spec: RankingSpec
+
+
+class CorrelationGroupDocument(Part):
+    """A group of correlated symbols."""
+
+    KEYS: ClassVar = {"api_version": "apiVersion"}
+
+    api_version: ApiVersion
+    kind: Literal["CorrelationGroup"]
+    metadata: Metadata
+    spec: CorrelationGroupSpec
+
+
+AnyDocument = PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument

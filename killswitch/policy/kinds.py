@@ -1,0 +1,32 @@
+"""The registry of kinds: the one place where a new kind of document is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from pydantic_core import SchemaValidator
+
+from killswitch.policy.documents import (
+    AccountDocument,
+    CorrelationGroupDocument,
+    PolicyDocument,
+    RankingDocument,
+)
+from killswitch.policy.shape import Part, validator
+
+KINDS: Mapping[str, type[Part]] = {
+    "Policy": PolicyDocument,
+    "Account": AccountDocument,
+    "Ranking": RankingDocument,
+    "CorrelationGroup": CorrelationGroupDocument,
+}
+
+BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "genesis"})}
+"""Names that are always there, so that no document may take them."""
+
+
+@cache
+def validator_of(kind: str) -> SchemaValidator:
+    """The validator of a kind of the registry, built when it is first asked for."""
+    return validator(KINDS[kind])
