@@ -14,18 +14,14 @@ from tests.oracle.walks import Walk
 DRIFTS = ("-0.0613", "-0.0231", "-0.0117", "-0.0051", "-0.0013", "0", "0", "0.0007", "0.0023", "0.0119", "0.031")
 SECONDS = (10, 30, 60, 60, 120, 300, 599, 600, 601)
 
-reading = st.tuples(
-    st.just("read"), st.sampled_from(SECONDS), st.integers(1, 25), st.sampled_from(DRIFTS).map(Decimal)
-)
+reading = st.tuples(st.just("read"), st.sampled_from(SECONDS), st.integers(1, 25), st.sampled_from(DRIFTS).map(Decimal))
 outage = st.tuples(
     st.sampled_from(("down", "stale", "malformed")), st.sampled_from(SECONDS), st.integers(1, 12), st.just(Decimal(0))
 )
 silence = st.tuples(
     st.just("silence"), st.sampled_from((300, 600, 660, 1800)), st.just(1), st.sampled_from(DRIFTS).map(Decimal)
 )
-flow = st.tuples(
-    st.just("flow"), st.just(0), st.just(1), st.sampled_from(("-0.7", "-0.25", "0.4", "2")).map(Decimal)
-)
+flow = st.tuples(st.just("flow"), st.just(0), st.just(1), st.sampled_from(("-0.7", "-0.25", "0.4", "2")).map(Decimal))
 hand = st.tuples(st.just("hand"), st.just(0), st.just(1), st.just(Decimal(0)))
 segments = st.lists(st.one_of(reading, reading, reading, outage, silence, flow, hand), min_size=2, max_size=24)
 

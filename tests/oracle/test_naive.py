@@ -11,10 +11,7 @@ from tests.oracle.walks import BEGIN, Walk
 
 def told(walk: Walk) -> list[tuple[float, int, bool]]:
     """(minutes since the beginning, level, reset) of everything that happened."""
-    return [
-        ((each.at - BEGIN) / timedelta(minutes=1), each.level, each.reset)
-        for each in happenings(walk.snapshots)
-    ]
+    return [((each.at - BEGIN) / timedelta(minutes=1), each.level, each.reset) for each in happenings(walk.snapshots)]
 
 
 def calm(walk: Walk, minutes: int) -> Walk:

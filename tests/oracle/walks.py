@@ -18,9 +18,13 @@ PRICE = Decimal(1000)
 
 @dataclass
 class Walk:
-    """Builds snapshots one by one; `leverage` is gross notional ÷ equity at the start."""
+    """Builds snapshots one by one; `leverage` is gross notional ÷ equity at the start.
+
+    `size` scales the position; `cash` is to be scaled with it.
+    """
 
     leverage: int = 1
+    size: Decimal | int = 1
     account: str = "main"
     market: str = "swap"
     at: datetime = BEGIN
@@ -32,8 +36,8 @@ class Walk:
     _rows: int = 0
 
     @property
-    def contracts(self) -> int:
-        return 100 * self.leverage
+    def contracts(self) -> Decimal:
+        return Decimal(100) * self.leverage * self.size
 
     @property
     def profit(self) -> Decimal:

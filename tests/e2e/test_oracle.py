@@ -1,0 +1,178 @@
+"""Every decision of `futures-drawdown` equals that of the naive reading of the rules (`tests/oracle/naive.py`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from killswitch.graph.compile import compile_policies
+from killswitch.policy.loader import load
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.bars import read_market
+from killswitch.lab.book import read_book
+from killswitch.lab.feed import record
+from killswitch.lab.recording import Writer, read
+from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.planning.tick import Interpreter
+from tests.conftest import REPOSITORY
+from tests.oracle.naive import Happening, OutsideDomainError, happenings
+from tests.oracle.naive import read as naive
+from tests.oracle.strategies import recordings
+from tests.oracle.walks import Walk
+
+
+@pytest.fixture(scope="module")
+def policies() -> PolicySet:
+    """The shipped `futures-drawdown`, compiled."""
+    loaded = load([REPOSITORY / "policies" / "futures-drawdown"])
+    compiled, problems = compile_policies(loaded.documents)
+    assert compiled is not None, [*loaded.diagnostics, *problems]
+    return compiled
+
+
+def decided(policies: PolicySet, snapshots: Iterable[Snapshot]) -> list[Happening]:
+    """What the product decides, in the oracle's words."""
+    interpreter = Interpreter(policies)
+    return [
+        Happening(each.as_of, each.scope.removeprefix("account/"), each.level, reset=each.kind == "reset")
+        for snapshot in snapshots
+        for each in interpreter.tick(snapshot).decisions
+    ]
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(lines=recordings())
+def test_the_product_and_the_naive_reading_agree_on_made_up_recordings(
+    policies: PolicySet, lines: list[dict[str, Any]]
+) -> None:
+    """Falls, calm, outages, silence, deposits, withdrawals and hands: the same levels at the same times."""
+    try:
+        expected = happenings(lines)
+    except OutsideDomainError:
+        assume(False)
+    assert decided(policies, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
+
+
+# Every folder of real bars, with books made for it: all long, all short, and half against half, both ways round.
+FOLDERS = (
+    "2020-03-12_binance-spot_5m",
+    "2021-05-19_binance-spot_1m",
+    "2022-05-11_okx-swap_5m",
+    "2022-11-08_okx-swap_5m",
+    "2023-08-17_binance-spot_3m",
+    "2024-08-05_binance-spot_5m",
+)
+SHAPES = ("long", "short", "halves", "halves-turned")
+GIVEN = (
+    ("2021-05-19_binance-spot_1m", "hedged-2021-05-19"),
+    ("2021-05-19_binance-spot_1m", "short-2021-05-19"),
+    ("calm-2025-05_binance-swap_1m", "calm-2025-05"),
+)
+
+
+def made_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
+    """A book file over all `symbols`: one-sided at gross 2, halves at gross 3 (a single symbol at gross 2)."""
+    half = len(symbols) // 2 if shape.startswith("halves") else 0
+    gross = 300_000 if half else 200_000
+    sides = {"long": ("long", "long"), "short": ("short", "short"), "halves": ("long", "short")}
+    first, second = sides.get(shape, ("short", "long"))
+    book = {
+        "name": shape,
+        "accounts": [
+            {
+                "account": "main",
+                "market": "swap",
+                "currency": "USDT",
+                "equity": 100_000,
+                "positions": [
+                    {
+                        "symbol": symbol,
+                        "side": first if place < half else second,
+                        "notional": gross // len(symbols),
+                        "leverage": 5,
+                    }
+                    for place, symbol in enumerate(symbols)
+                ],
+            }
+        ],
+    }
+    path = folder / f"{shape}.yaml"
+    path.write_text(json.dumps(book), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+def record_to(path: Path, market: Path, book: Path) -> Path:
+    """The recording of `book` over `market`, at `path`."""
+    with Writer(path) as writer:
+        for snapshot in record(read_market(market), read_book(book)):
+            writer.write(snapshot)
+    return path
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_decision_over_real_bars_is_the_naive_readings(
+    policies: PolicySet, shared: Path, tmp_path: Path, folder: str, shape: str
+) -> None:
+    """Through every crash, whatever the book: time and level of each decision, and each reset."""
+    market = shared / "data" / "market" / folder
+    book = made_book(tmp_path, shape, read_market(market).symbols)
+    path = record_to(tmp_path / "recording.jsonl", market, book)
+    assert decided(policies, read(path)) == naive(path)
+
+
+@pytest.mark.parametrize(("folder", "book"), GIVEN)
+def test_every_decision_on_the_given_books_is_the_naive_readings(
+    policies: PolicySet, shared: Path, tmp_path: Path, folder: str, book: str
+) -> None:
+    """The books that came with the bars; the calm one fires nothing, the others do."""
+    market, given_book = shared / "data" / "market" / folder, shared / "data" / "books" / f"{book}.yaml"
+    path = record_to(tmp_path / "recording.jsonl", market, given_book)
+    expected = naive(path)
+    assert decided(policies, read(path)) == expected
+    assert bool(expected) == (book != "calm-2025-05")
+
+
+@pytest.mark.parametrize(("to", "level"), [("95500", 1), ("93000", 2), ("90000", 3)])
+@pytest.mark.parametrize("scale", [1, Decimal("0.01"), 1000])
+def test_a_fall_of_exactly_the_threshold_reaches_it(
+    policies: PolicySet, to: str, level: int, scale: Decimal | int
+) -> None:
+    """A book that falls by exactly 4.5%, 7% or 10% within a quarter of an hour is at that level."""
+    walk = Walk(cash=Decimal(100_000) * scale, size=scale).see()
+    for _ in range(60):
+        walk.wait(60).see()
+    walk.equity_to(Decimal(to) * scale)
+    for _ in range(3):
+        walk.wait(60).see()
+    expected = happenings(walk.snapshots)
+    assert [each.level for each in expected] == [level]
+    assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
+
+
+def test_ksctl_replay_prints_what_the_naive_reading_says(shared: Path, tmp_path: Path) -> None:
+    """From outside: one JSON object a line, with the times, levels and resets of the naive reading."""
+    data, folder = shared / "data", "2021-05-19_binance-spot_1m"
+    path = record_to(
+        tmp_path / "recording.jsonl.gz", data / "market" / folder, data / "books" / "short-2021-05-19.yaml"
+    )
+    ksctl = [str(Path(sys.executable).parent / "ksctl"), "replay", "--output", "json"]
+    policies = str(REPOSITORY / "policies" / "futures-drawdown")
+    said = subprocess.run(
+        [*ksctl, "--policies", policies, "--snapshots", str(path)], check=True, capture_output=True, text=True
+    )
+    records = [json.loads(line) for line in said.stdout.splitlines()]
+    assert {record["format"] for record in records} == {"killswitch.decision/v1"}
+    assert [
+        Happening(datetime.fromisoformat(each["as_of"]), "main", each["level"], reset=each.get("kind") == "reset")
+        for each in records
+    ] == naive(path)
