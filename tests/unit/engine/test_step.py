@@ -1,0 +1,281 @@
+"""`step`: confirmation, escalation, cooldown with new loss, latch and reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.engine.state import State, from_stored, initial, to_stored
+from killswitch.engine.step import Machine, Step, latch, reset, step
+from killswitch.graph.lowering import lower
+from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, SignalRead
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
+
+UNKNOWN = (float("-inf"), float("inf"))
+AUTO = AutoReset(condition=3, hold=60 * MINUTE)
+BELOW_2 = Compare("<", SignalRead(1), Number(0.02))
+
+
+def ladder(**more: object) -> Graph:
+    """Three levels on the 15m fall: 4.5% for 2m, 7% for 1m, 10% at once."""
+    return graph(
+        (FALL_15M, FALL_1H),
+        (
+            trigger("a", 0, 0.045, confirm=2 * MINUTE),
+            trigger("b", 0, 0.07, confirm=MINUTE),
+            trigger("c", 0, 0.10),
+        ),
+        (
+            stage("one", 1, 0, cooldown=30 * MINUTE, reset=AUTO),
+            stage("two", 2, 1, cooldown=90 * MINUTE, reset=AUTO),
+            stage("three", 3, 2, cooldown=6 * HOUR),
+        ),
+        reset_when=(BELOW_2,),
+        **more,  # type: ignore[arg-type]  # passed through
+    )
+
+
+@dataclass
+class Run:
+    """A machine driven by falls of the 15m window; every stage that may fire does."""
+
+    graph: Graph
+    state: State = field(init=False)
+    fired: list[tuple[int, int]] = field(default_factory=list)
+    resets: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state = initial(len(self.graph.triggers))
+        self.machine = Machine.of(self.graph, lower(self.graph.conditions))
+
+    def at(
+        self,
+        seconds: float,
+        fall: float | None,
+        *,
+        value: float | None = None,
+        scheduled: bool = True,
+        hour: float | None = None,
+        cost: float = 0.0,
+    ) -> Run:
+        """Evaluate at `seconds`, with this fall in both windows (None: unknown)."""
+        now = round(seconds * SECOND) + 1
+        low, high = UNKNOWN if fall is None else (fall, fall)
+        wide = fall if hour is None else hour
+        low1, high1 = UNKNOWN if wide is None else (wide, wide)
+        worth = None if fall is None else 1 - fall if value is None else value
+        unit_value = None if worth is None else (worth, worth)
+        moved = step(
+            self.machine, self.state, ([low, low1], [high, high1], []), now,
+            scheduled=scheduled, unit_value=unit_value, cost=cost,
+        )  # fmt: skip
+        self.state = moved.state
+        self.steps.append(moved)
+        if moved.reset:
+            self.resets.append(int(seconds))
+            self.state = reset(self.state)
+        elif moved.eligible:
+            self.state = latch(self.state, moved.eligible[0], now, unit_value)
+            self.fired.append((int(seconds), moved.eligible[0].level))
+        return self
+
+
+def test_a_stage_fires_when_its_trigger_was_true_for_long_enough() -> None:
+    """2m of confirmation: true at 0, 60 and 120 s fires at 120 s, not before."""
+    assert Run(ladder()).at(0, 0.05).at(60, 0.05).at(119, 0.05).at(120, 0.05).fired == [(120, 1)]
+
+
+def test_one_evaluation_that_is_false_begins_confirmation_anew() -> None:
+    """True at every evaluation over the two minutes, or not at all."""
+    assert Run(ladder()).at(0, 0.05).at(60, 0.04).at(120, 0.05).at(180, 0.05).fired == []
+
+
+def test_of_several_levels_at_once_the_highest_fires() -> None:
+    """One step to −12% fires level 3 only."""
+    assert Run(ladder()).at(0, 0.12).at(60, 0.12).at(180, 0.12).fired == [(0, 3)]
+
+
+def test_a_higher_level_fires_over_a_latched_lower_one() -> None:
+    """Escalation does not wait for a cooldown."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05).at(130, 0.08).at(190, 0.08).at(200, 0.11)
+    assert run.fired == [(120, 1), (190, 2), (200, 3)]
+
+
+def test_d18_the_same_level_needs_its_cooldown_over_and_new_loss() -> None:
+    """A peak that is still in the window fires nothing by itself; a lower unit value after the cooldown does."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05, value=0.95)
+    run.at(1000, 0.06, value=0.94)  # cooling down
+    run.at(1919, 0.05, value=0.94)
+    run.at(1920, 0.05, value=0.95)  # rested, but not below where it fired
+    assert run.fired == [(120, 1)]
+    assert run.at(1980, 0.05, value=0.9499).fired == [(120, 1), (1980, 1)]
+
+
+def test_d18_what_the_close_itself_cost_is_no_new_loss() -> None:
+    """Slippage of 1% of the unit value is shown apart: only what lies below that fires again."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05, value=0.95)
+    run.at(2000, 0.06, value=0.941, cost=0.01)
+    assert run.fired == [(120, 1)]
+    assert run.at(2060, 0.06, value=0.939, cost=0.01).fired[-1] == (2060, 1)
+
+
+def test_a_lower_level_never_fires_until_reset() -> None:
+    """After level 2, level 1 is silent for as long as the latch holds."""
+    run = Run(ladder()).at(0, 0.08).at(60, 0.08)
+    for minute in range(2, 600):
+        run.at(minute * 60, 0.05, value=0.5, hour=0.05)
+    assert run.fired == [(60, 2)]
+
+
+def test_an_automatic_reset_needs_the_condition_to_hold_and_the_cooldown_over() -> None:
+    """Below 2% for 60m: an interruption begins the hour anew; then level 0, and everything may fire again."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05)
+    run.at(200, 0.0, hour=0.01).at(3000, 0.0, hour=0.03).at(3060, 0.0, hour=0.01).at(6659, 0.0, hour=0.01)
+    assert run.resets == []
+    assert run.at(6660, 0.0, hour=0.01).resets == [6660]
+    assert run.state.level == 0
+    assert run.at(7000, 0.05).at(7120, 0.05).fired[-1] == (7120, 1)
+
+
+def test_an_unknown_reset_condition_does_not_count_as_held() -> None:
+    """No data is never `clear`."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05).at(200, 0.0, hour=0.01).at(2000, None).at(2060, 0.0, hour=0.01)
+    assert run.at(3900, 0.0, hour=0.01).resets == []
+
+
+def test_level_three_is_reset_by_hand_only() -> None:
+    """Nothing resets a stage that says `manual`."""
+    run = Run(ladder()).at(0, 0.12)
+    for hour in range(1, 50):
+        run.at(hour * 3600, 0.0)
+    assert (run.resets, run.state.level) == ([], 3)
+
+
+def test_d17_confirmation_in_time_does_not_depend_on_the_interval() -> None:
+    """Woken a hundred times a second or once a minute, two minutes are two minutes."""
+    fast = Run(ladder())
+    for hundredth in range(12_100):
+        fast.at(hundredth / 100, 0.05, scheduled=hundredth % 100 == 0)
+    slow = Run(ladder()).at(0, 0.05).at(60, 0.05).at(120, 0.05)
+    assert fast.fired == slow.fired == [(120, 1)]
+
+
+def test_d17_a_pass_woken_by_a_push_is_no_tick() -> None:
+    """`3 ticks` counts scheduled ticks, however many pushes come between."""
+    counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
+    run = Run(counted).at(0, 0.06)
+    for push in range(50):
+        run.at(1 + push / 100, 0.06, scheduled=False)
+    assert run.at(10, 0.06).fired == []
+    assert run.at(20, 0.06).fired == [(20, 1)]
+
+
+def test_hold_keeps_truth_and_clock_through_an_outage() -> None:
+    """D15: true, then unknown for half a minute, then true: the two minutes run on."""
+    run = Run(ladder()).at(0, 0.05).at(60, 0.05).at(90, None).at(100, None).at(119, None).at(121, 0.05)
+    assert run.fired == [(121, 1)]
+
+
+def test_hold_never_completes_a_confirmation_on_unknown_data() -> None:
+    """D3: a failed fetch does not fire the switch."""
+    assert Run(ladder()).at(0, 0.05).at(60, 0.05).at(180, None).at(600, None).fired == []
+
+
+def test_hold_that_was_false_stays_false() -> None:
+    """No data is never `fire` either."""
+    assert Run(ladder()).at(0, 0.01).at(60, None).at(3600, None).fired == []
+
+
+def test_trip_counts_unknown_as_true_and_warn_as_false() -> None:
+    """What a trigger makes of unknown is its own."""
+    for answer, fires in (("trip", [(60, 1)]), ("warn", []), ("hold", [])):
+        one = graph(
+            (FALL_15M, FALL_1H),
+            (trigger("t", 0, 0.05, confirm=MINUTE, on_unknown=answer, grace=30 * SECOND),),  # type: ignore[arg-type]
+            (stage("s", 1, 0),),
+        )
+        run = Run(one).at(0, None).at(60, None)
+        assert run.fired == fires, answer
+        assert [s.unknown for s in run.steps] == [(), (0,)], "unknown past its grace is reported once"
+
+
+def test_long_unknown_is_reported_once_and_again_when_it_comes_back() -> None:
+    """Past the grace; not at every tick; anew after it was known."""
+    one = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, grace=MINUTE),), (stage("s", 1, 0),))
+    run = Run(one)
+    for seconds, fall in ((0, None), (59, None), (60, None), (120, None), (130, 0.0), (140, None), (200, None)):
+        run.at(seconds, fall)
+    assert [s.unknown for s in run.steps] == [(), (), (0,), (), (), (), (0,)]
+
+
+def test_d14_an_interval_decides_only_as_a_whole() -> None:
+    """[3%, 100%] against 4.5% is unknown, [5%, 100%] is true: partly known is not false."""
+    machine = Machine.of(ladder(), lower(ladder().conditions))
+    state = initial(3)
+    partly = step(machine, state, ([0.03, 0.0], [1.0, 0.0], []), 1).state
+    assert partly.triggers.held == 0
+    assert partly.triggers.unknown == 0b111
+    surely = step(machine, state, ([0.05, 0.0], [1.0, 0.0], []), 1).state
+    assert surely.triggers.held == 0b001
+    assert surely.triggers.unknown == 0b110
+
+
+def test_d11_an_edit_that_lengthens_confirmation_keeps_a_firing_trigger_firing() -> None:
+    """State is kept by trigger name; what was confirmed stays so until it is false, and latches stay."""
+    run = Run(ladder()).at(0, 0.05).at(120, 0.05)
+    names = ("a", "b", "c")
+    stored = to_stored(run.state, names)
+    longer = ladder()
+    edited = replace(longer, triggers=(replace(longer.triggers[0], confirm=HOUR), *longer.triggers[1:]))
+    again = Run(edited)
+    again.state = from_stored(stored, names)
+    again.at(180, 0.05, value=0.95)
+    assert again.state.level == 1
+    assert again.state.triggers.confirmed & 1
+    again.at(2000, 0.05, value=0.94)
+    assert again.fired == [(2000, 1)]
+
+
+def test_an_edit_that_adds_and_removes_triggers_moves_state_by_name() -> None:
+    """A trigger's clock follows its name, not its place."""
+    run = Run(ladder()).at(0, 0.08)
+    state = from_stored(to_stored(run.state, ("a", "b", "c")), ("new", "b"))
+    assert (state.triggers.held, state.triggers.since) == (0b10, (0, 1))
+
+
+falls = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.046, 0.05, 0.075, 0.11, 0.2]))
+
+
+@given(st.lists(st.tuples(st.integers(1, 4000), falls), min_size=1, max_size=80))
+def test_between_resets_levels_only_rise_and_unknown_fires_nothing(moves: list[tuple[int, float | None]]) -> None:
+    """Whatever comes: stages escalate only, and no stage fires on data that is unknown."""
+    run = Run(ladder())
+    seconds = 0
+    for gap, fall in moves:
+        seconds += gap
+        level, count, resets = run.state.level, len(run.fired), len(run.resets)
+        run.at(seconds, fall)
+        if len(run.fired) > count:
+            assert fall is not None
+            assert run.fired[-1][1] >= level
+        elif len(run.resets) == resets:
+            assert run.state.level == level
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), falls), min_size=1, max_size=60))
+def test_a_state_that_was_stored_goes_on_as_if_it_had_not_been(moves: list[tuple[int, float | None]]) -> None:
+    """Serialising between any two evaluations changes nothing."""
+    straight, stored = Run(ladder()), Run(ladder())
+    names = ("a", "b", "c")
+    seconds = 0
+    for gap, fall in moves:
+        seconds += gap
+        straight.at(seconds, fall)
+        stored.state = from_stored(to_stored(stored.state, names), names)
+        stored.at(seconds, fall)
+    assert (stored.fired, stored.resets) == (straight.fired, straight.resets)
+    assert to_stored(stored.state, names) == to_stored(straight.state, names)
