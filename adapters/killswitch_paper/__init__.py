@@ -1,1 +1,45 @@
-""""""
+"""The paper venue as an adapter: in process around a `PaperMarket`, or over HTTP on loopback."""
+
+from __future__ import annotations
+
+from killswitch.market.paper import PaperMarket
+from killswitch.model.clock import Clock
+from killswitch.model.venue import AccountSpec, VenueAdapter
+
+
+def adapter(spec: AccountSpec) -> VenueAdapter:
+    """The adapter of `spec`.
+
+    With a `PaperMarket` as option `market` it lives in this process (and reads the time of an option `clock`, where
+    there is one); else `endpoint` names a paper server, `http://127.0.0.1:PORT`. ValueError for neither, for an
+    endpoint that is not on loopback, and for an account that the market does not have.
+    """
+    market = spec.options.get("market")
+    if isinstance(market, PaperMarket):
+        from killswitch_paper.local import LocalVenue
+
+        return LocalVenue(spec.account, market, _clock(spec.options.get("clock")))
+    if market is not None:
+        raise ValueError(f"option market of account {spec.account} is no PaperMarket: {market!r}")
+    if spec.endpoint is None:
+        raise ValueError(f"account {spec.account} needs an endpoint: http://127.0.0.1:PORT of a paper server")
+    from killswitch_paper.client import HttpVenue
+
+    return HttpVenue(spec, timeout=_timeout(spec))
+
+
+def _clock(option: object) -> Clock | None:
+    # A Clock is known by what it does; the one thing needed of it here is `now`.
+    return option if hasattr(option, "now") else None  # type: ignore[return-value] # checked by what it does
+
+
+def _timeout(spec: AccountSpec) -> float:
+    """Seconds to wait for an answer: the option `timeout`, above zero; 5 where it is not given."""
+    option = spec.options.get("timeout", 5.0)
+    try:
+        seconds = float(str(option))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"option timeout of account {spec.account} is not a number of seconds: {option!r}")
+    return seconds

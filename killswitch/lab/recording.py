@@ -131,10 +131,11 @@ def _open_to_read(path: Path) -> IO[bytes]:
 
 def _open_to_write(path: Path, mode: str) -> tuple[IO[bytes], IO[bytes]]:
     """The file itself, and where lines are written to: the same, or a compressor before it."""
-    file: IO[bytes] = path.open(mode)  # type: ignore[assignment] # mode is always binary
+    file: IO[bytes] = path.open(mode)
     if path.suffix == ".gz":
         # No time of writing in the header: the same snapshots make the same file.
-        return file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="")
+        packed = gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="")
+        return file, packed  # type: ignore[return-value] # an IO[bytes] in all but its ancestry
     if path.suffix == ".zst":
         import zstandard
 

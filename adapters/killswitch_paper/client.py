@@ -1,0 +1,185 @@
+"""The paper venue in another process, over HTTP. What a failed call means is decided here, once for each way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import NoReturn, TypeVar, get_args
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from killswitch.model.snapshot import AccountSnapshot, Fill, Health, Market, Order, Quality
+from killswitch.model.venue import (
+    AccountSpec,
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_paper.wire import RULES_HEADER, Refusal, encode
+
+_T = TypeVar("_T")
+
+
+class HttpVenue:
+    """One account of a paper server, as a VenueAdapter.
+
+    A call that changes something and whose request may have arrived, but whose answer did not, is a
+    FateUnknownError. A connection that was never made is a VenueDownError: nothing was done. Reading changes
+    nothing, so a reading call without an answer is a VenueDownError too.
+    """
+
+    def __init__(self, spec: AccountSpec, timeout: float) -> None:
+        """`timeout` in seconds, for connecting and for each answer. ValueError for an endpoint not on loopback."""
+        self.account = spec.account
+        self._market = _market(spec)
+        self._currency = spec.currency
+        self._base = _loopback(spec)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, sock_connect=timeout, sock_read=timeout)
+        self._session: aiohttp.ClientSession | None = None
+        self._rules = ""
+        self._venue = spec.adapter
+
+    async def snapshot(self) -> AccountSnapshot:
+        """A failure comes back as quality `down` or `malformed`, with the reason, and no numbers."""
+        began = time.monotonic()
+        try:
+            status, headers, body = await self._call("GET", "snapshot", {"rules": self._rules})
+            seen = _decoded(status, body, AccountSnapshot)
+        except MalformedAnswerError as error:
+            return self._failed("malformed", str(error), malformed=1)
+        except RateLimitedError as error:
+            return self._failed("down", str(error), rate_limited=1)
+        except VenueError as error:
+            timed_out = isinstance(error.__cause__, TimeoutError)
+            return self._failed("down", str(error), timeouts=int(timed_out), errors=int(not timed_out))
+        if seen.account != self.account:
+            return self._failed("malformed", f"the answer is about account {seen.account}", malformed=1)
+        self._rules, self._venue = headers.get(RULES_HEADER, ""), seen.venue
+        latency = (time.monotonic() - began) * 1000
+        return msgspec.structs.replace(seen, health=_health(latency))
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        status, _, body = await self._call("POST", "orders", {}, encode(request))
+        return _decoded(status, body, OrderReport)
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        query = {"symbol": symbol, "client_order_id": client_order_id}
+        status, _, body = await self._call("GET", "orders", query)
+        if status == 404 and _refusal(status, body).code == "no_such_order":
+            return None
+        return _decoded(status, body, OrderReport)
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        status, _, body = await self._call("GET", "orders/open", {})
+        return _decoded(status, body, tuple[Order, ...])
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        query = {"symbol": symbol, "client_order_id": client_order_id}
+        status, _, body = await self._call("GET", "fills", query)
+        return _decoded(status, body, tuple[Fill, ...])
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        status, _, body = await self._call("DELETE", f"orders/{quote(order_id, safe='')}", {"symbol": symbol})
+        if status != 204:
+            _refuse(status, body)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """(status, headers, body) of an answer that came as a whole and is not a general failure."""
+        changes = method != "GET"
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout)
+        url = f"{self._base}/v1/accounts/{quote(self.account, safe='')}/{path}"
+        try:
+            async with self._session.request(method, url, params=query, data=body, allow_redirects=False) as answer:
+                status, headers, content = answer.status, answer.headers, await answer.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise VenueDownError(f"{self._base} cannot be reached: {error}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            text = f"{method} {path}: no answer from {self._base}: {type(error).__name__}: {error}"
+            raise FateUnknownError(text) if changes else VenueDownError(text) from error
+        if status == 429:
+            raise RateLimitedError(f"{self._base}: too many requests", _seconds(headers.get("Retry-After")))
+        if status >= 500:
+            text = f"{method} {path}: {self._base} answered {status}"
+            raise FateUnknownError(text) if changes else VenueDownError(text)
+        return status, headers, content
+
+    def _failed(self, quality: Quality, reason: str, **counts: int) -> AccountSnapshot:
+        health = _health(None, **counts)
+        return AccountSnapshot(
+            self.account, self._venue, self._market, self._currency, quality, reason=reason, health=health
+        )
+
+
+def _market(spec: AccountSpec) -> Market:
+    for market in get_args(Market):
+        if market == spec.market:
+            found: Market = market
+            return found
+    raise ValueError(f"account {spec.account}: no market is called {spec.market}")
+
+
+def _loopback(spec: AccountSpec) -> str:
+    """The endpoint without a slash at its end; ValueError unless it is HTTP on loopback."""
+    endpoint = spec.endpoint or ""
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    try:
+        local = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if parts.scheme != "http" or not local:
+        raise ValueError(f"endpoint {endpoint!r} of account {spec.account} is not http://127.0.0.1:PORT")
+    return endpoint.rstrip("/")
+
+
+def _health(latency_ms: float | None, **counts: int) -> Health:
+    nothing = {"errors": 0, "timeouts": 0, "malformed": 0, "rate_limited": 0}
+    return Health(latency_ms=latency_ms, requests=1, **{**nothing, **counts})
+
+
+def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
+    if status != 200:
+        _refuse(status, body)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise MalformedAnswerError(f"the answer makes no sense: {error}") from error
+
+
+def _refusal(status: int, body: bytes) -> Refusal:
+    try:
+        return msgspec.json.decode(body, type=Refusal)
+    except msgspec.DecodeError as error:
+        raise MalformedAnswerError(f"status {status} with an answer that makes no sense: {error}") from error
+
+
+def _refuse(status: int, body: bytes) -> NoReturn:
+    """Raise what a refusal means: in every case nothing was done."""
+    refusal = _refusal(status, body)
+    text = f"{refusal.code}: {refusal.text}"
+    if refusal.code in {"rejected", "bad_request"}:
+        raise OrderRejectedError(refusal.reason or "other", text)
+    raise VenueDownError(text)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

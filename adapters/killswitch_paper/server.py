@@ -1,0 +1,158 @@
+"""A paper market served over HTTP, on loopback only: there is no authentication, and nobody else should trade."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from killswitch.market.paper import PaperMarket
+from killswitch.model.venue import OrderRejectedError, OrderRequest
+from killswitch_paper.wire import RULES_HEADER, ErrorCode, FlowRequest, Refusal, encode
+
+LOOPBACK = "127.0.0.1"
+
+_T = TypeVar("_T")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PaperServer:
+    """A running server; the market belongs to the event loop that it runs in."""
+
+    def __init__(self, runner: web.AppRunner, address: str) -> None:
+        self._runner = runner
+        self.address = address
+        """`http://127.0.0.1:PORT`, for an account's `endpoint`."""
+
+    async def close(self) -> None:
+        """Answer what was asked already, and stop."""
+        await self._runner.cleanup()
+
+
+async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> PaperServer:
+    """Serve `market` on loopback; port 0 is any free one. Snapshots are observed at `now()`.
+
+    OSError if the port is taken.
+    """
+    runner = web.AppRunner(_application(market, now), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, LOOPBACK, port)
+    try:
+        await site.start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    bound = runner.addresses[0][1]
+    return PaperServer(runner, f"http://{LOOPBACK}:{bound}")
+
+
+def _application(market: PaperMarket, now: Callable[[], datetime]) -> web.Application:
+    desk = _Desk(market, now)
+    app = web.Application(middlewares=[_refusals])
+    account = "/v1/accounts/{account}"
+    app.add_routes(
+        [
+            web.get(f"{account}/snapshot", desk.snapshot),
+            web.post(f"{account}/orders", desk.submit),
+            web.get(f"{account}/orders", desk.find),
+            web.get(f"{account}/orders/open", desk.open_orders),
+            web.get(f"{account}/fills", desk.fills),
+            web.delete(f"{account}/orders/{{order}}", desk.cancel),
+            web.post(f"{account}/flows", desk.flow),
+        ]
+    )
+    return app
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code: ErrorCode = code
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except OrderRejectedError as error:
+        return _json(Refusal("rejected", str(error), error.reason), 422)
+    except _RefusedError as error:
+        return _json(Refusal(error.code, str(error)), error.status)
+
+
+class _Desk:
+    """One handler for each thing that can be asked."""
+
+    def __init__(self, market: PaperMarket, now: Callable[[], datetime]) -> None:
+        self._market = market
+        self._now = now
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        account = self._account(request)
+        version = str(self._market.rules_version)
+        fresh = request.query.get("rules") != version
+        if self._market.now is None:
+            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
+        answer = _json(self._market.snapshot(account, self._now(), instruments=fresh))
+        answer.headers[RULES_HEADER] = version
+        return answer
+
+    async def submit(self, request: web.Request) -> web.Response:
+        order = await _body(request, OrderRequest)
+        return _json(self._market.submit(self._account(request), order))
+
+    async def find(self, request: web.Request) -> web.Response:
+        account = self._account(request)
+        symbol, client_order_id = _query(request, "symbol"), _query(request, "client_order_id")
+        report = self._market.find_order(account, symbol, client_order_id)
+        if report is None:
+            raise _RefusedError(404, "no_such_order", f"no order {client_order_id} in {symbol}")
+        return _json(report)
+
+    async def open_orders(self, request: web.Request) -> web.Response:
+        return _json(self._market.open_orders(self._account(request)))
+
+    async def fills(self, request: web.Request) -> web.Response:
+        account = self._account(request)
+        return _json(self._market.fills(account, _query(request, "symbol"), _query(request, "client_order_id")))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        self._market.cancel(self._account(request), _query(request, "symbol"), request.match_info["order"])
+        return web.Response(status=204)
+
+    async def flow(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, FlowRequest)
+        account = self._account(request)
+        if self._market.now is None:
+            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
+        return _json(self._market.flow(account, wanted.kind, wanted.amount))
+
+    def _account(self, request: web.Request) -> str:
+        account = request.match_info["account"]
+        if account not in self._market.accounts:
+            known = ", ".join(self._market.accounts)
+            raise _RefusedError(404, "no_such_account", f"no account {account}; there is {known}")
+        return account
+
+
+async def _body(request: web.Request, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.DecodeError as error:
+        raise _RefusedError(400, "bad_request", f"not a {kind.__name__}: {error}") from error
+
+
+def _query(request: web.Request, name: str) -> str:
+    value = request.query.get(name)
+    if value is None:
+        raise _RefusedError(400, "bad_request", f"the query needs {name}")
+    return value
+
+
+def _json(answer: object, status: int = 200) -> web.Response:
+    return web.Response(body=encode(answer), status=status, content_type="application/json")
