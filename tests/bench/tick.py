@@ -66,8 +66,7 @@ def _conditions(random: Random) -> tuple[list[ConditionNode], list[Callable[[Val
     texts: list[str] = []
     for position in range(TRIGGERS):
         parts = [
-            (random.randrange(SIGNALS), round(random.uniform(0.01, 0.2), 3))
-            for _ in range(1 + (position % 4 == 0))
+            (random.randrange(SIGNALS), round(random.uniform(0.01, 0.2), 3)) for _ in range(1 + (position % 4 == 0))
         ]
         compares = [Compare(">=", SignalRead(index), Number(value)) for index, value in parts]
         nodes.append(compares[0] if len(compares) == 1 else AnyOf(tuple(compares)))
