@@ -1,0 +1,52 @@
+"""Venue adapters by name: the entry-point group `killswitch.adapters`. No adapter is imported by name here."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+
+from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
+
+GROUP = "killswitch.adapters"
+
+
+class AdapterError(Exception):
+    """An adapter is missing, cannot be imported, or refuses the account; the message says which and why."""
+
+
+def adapter_names() -> tuple[str, ...]:
+    """Names of all installed adapters, sorted."""
+    return tuple(sorted(entry_points(group=GROUP).names))
+
+
+def make_adapter(spec: AccountSpec) -> VenueAdapter:
+    """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible."""
+    factory = _factory(spec.adapter)
+    try:
+        return factory(spec)
+    except Exception as error:  # third-party code: whatever it raises is this account's problem
+        raise AdapterError(
+            f"account {spec.account}: adapter {spec.adapter} refused it: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _factory(name: str) -> AdapterFactory:
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        raise AdapterError(_unknown(name))
+    entry: EntryPoint = next(iter(found))
+    try:
+        factory: AdapterFactory = entry.load()
+    except Exception as error:  # importing third-party code may raise anything
+        raise AdapterError(
+            f"adapter {name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return factory
+
+
+def _unknown(name: str) -> str:
+    names = adapter_names()
+    close = get_close_matches(name, names, 1)
+    meant = f", did you mean {close[0]}?" if close else ""
+    known = ", ".join(names) or "none"
+    return f"no adapter is called {name}{meant}; installed: {known} (found through the entry-point group {GROUP})"

@@ -1,0 +1,163 @@
+"""Runs the closers beside the ticks: one pass of each account at a time, and no account waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing, ClosingStatus
+from killswitch.model.venue import VenueError
+from killswitch.store.errors import StoreError
+
+# Of one decision's accounts, the one that has come least far speaks for it.
+_WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "blocked", "residual", "abandoned", "flat")
+
+
+class AccountCloser(Protocol):
+    """The part of `killswitch.closing` that the runner uses: one per armed account."""
+
+    async def recover(self) -> None: ...
+
+    def adopt(self, decision: Decision) -> None: ...
+
+    async def advance(self) -> bool: ...
+
+    def progress(self) -> tuple[Closing, ...]: ...
+
+
+class ClosingWorker:
+    """One account's closer: first recovery, then pass after pass while there is work.
+
+    A decision is handed over between passes, never in the middle of one. A venue's error, and a defect, is told
+    and the pass tried again; a StoreError is raised, because acting unrecorded is worse than stopping.
+    """
+
+    def __init__(self, account: str, closer: AccountCloser, leftover: Sequence[Closing]) -> None:
+        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it."""
+        self._account = account
+        self._closer = closer
+        self._leftover = tuple(leftover)
+        self._recovered = False
+        self._more = False
+        self._waiting: list[Decision] = []
+        self._pass: asyncio.Task[None] | None = None
+        self.trouble: str | None = None
+        """Why the last pass failed; None if it did not."""
+
+    @property
+    def working(self) -> bool:
+        """Whether there is anything left to do."""
+        return not self._recovered or self._more or bool(self._waiting)
+
+    def adopt(self, decision: Decision) -> None:
+        self._waiting.append(decision)
+
+    def kick(self) -> asyncio.Task[None] | None:
+        """The pass under way; a new one if there is work and none is."""
+        self.collect()
+        if self._pass is None and self.working:
+            self._pass = asyncio.create_task(self._run_pass())
+        return self._pass
+
+    def collect(self) -> None:
+        """Take in a pass that has ended; raises the StoreError that ended it."""
+        if self._pass is not None and self._pass.done():
+            ended, self._pass = self._pass, None
+            ended.result()
+
+    async def rest(self, patience: float) -> None:
+        """Let the pass under way end, for at most `patience` seconds; after that it is called off."""
+        if self._pass is None:
+            return
+        await asyncio.wait((self._pass,), timeout=patience)
+        if not self._pass.done():
+            self._pass.cancel()
+            await asyncio.wait((self._pass,), timeout=patience)
+            self._pass = None
+        self.collect()
+
+    def progress(self) -> tuple[Closing, ...]:
+        """What the next snapshot says of this account's closings, those not yet handed over included."""
+        waiting = tuple(Closing(decision.id, "planned", scope=decision.scope) for decision in self._waiting)
+        return (self._closer.progress() if self._recovered else self._leftover) + waiting
+
+    async def _run_pass(self) -> None:
+        try:
+            if not self._recovered:
+                await self._closer.recover()
+                self._recovered, self._more = True, True
+            while self._waiting:
+                self._closer.adopt(self._waiting.pop(0))
+            self._more = await self._closer.advance()
+        except StoreError:
+            raise
+        except VenueError as error:
+            self._fail(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
+            self._fail(f"unexpected {type(error).__name__}: {error}")
+        else:
+            self.trouble = None
+
+    def _fail(self, why: str) -> None:
+        self._more = True
+        self.trouble = f"closing on account {self._account} will be tried again after {why}"
+
+
+class Closings:
+    """The closers of all armed accounts."""
+
+    def __init__(self, workers: Mapping[str, ClosingWorker]) -> None:
+        self._workers = workers
+
+    @property
+    def working(self) -> bool:
+        """Whether any account has anything left to do."""
+        return any(worker.working for worker in self._workers.values())
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why passes failed, of the accounts whose last one did."""
+        return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
+
+    def adopt(self, decisions: Iterable[Decision]) -> None:
+        """Hand each decision to the armed accounts that it trades on."""
+        for decision in decisions:
+            concerned = {intent.account for intent in decision.intents}
+            concerned |= {cancel.account for cancel in decision.cancels}
+            for name in sorted(concerned & self._workers.keys()):
+                self._workers[name].adopt(decision)
+
+    async def advance(self, patience: float) -> None:
+        """Start a pass where one is due, and wait at most `patience` seconds of real time for them to end.
+
+        A pass that takes longer goes on while ticks and other accounts do. Raises StoreError.
+        """
+        passes = [task for worker in self._workers.values() if (task := worker.kick()) is not None]
+        if passes:
+            await asyncio.wait(passes, timeout=patience)
+            for worker in self._workers.values():
+                worker.collect()
+
+    async def rest(self, patience: float) -> None:
+        """Let every pass under way end, at the end of a run."""
+        await asyncio.gather(*(worker.rest(patience) for worker in self._workers.values()))
+
+    def progress(self) -> tuple[Closing, ...]:
+        """All closings, one per decision, for the next snapshot."""
+        found: dict[str, Closing] = {}
+        for worker in self._workers.values():
+            for closing in worker.progress():
+                known = found.get(closing.decision)
+                found[closing.decision] = closing if known is None else _together(known, closing)
+        return tuple(found.values())
+
+
+def _together(one: Closing, other: Closing) -> Closing:
+    """One decision's closing over two accounts: the worse status, all residuals, the sum of costs that are known."""
+    status = min(one.status, other.status, key=_WORST_FIRST.index)
+    costs: list[Decimal | None] = [one.cost, other.cost]
+    cost = None if None in costs else sum((each for each in costs if each is not None), Decimal(0))
+    return Closing(one.decision, status, one.residual + other.residual, cost, one.scope or other.scope)

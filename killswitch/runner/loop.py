@@ -1,0 +1,260 @@
+"""The tick loop: read, decide, write down, act, in that order, at an interval.
+
+What may go wrong at a venue never leaves a tick. What may go wrong with the store, the lease or the deciding
+itself does, and ends the run: a runner that cannot record must not act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import structs
+
+from killswitch.closing.intents import planned_entries
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Snapshot, encode_snapshot
+from killswitch.model.store import JournalEntry, Store, TickRecord
+from killswitch.planning.tick import NOTHING, Interpreter, Outcome
+from killswitch.runner.accounts import ArmedAccount, Arming
+from killswitch.runner.acting import to_act_on
+from killswitch.runner.clock import Timeline
+from killswitch.runner.closings import Closings
+from killswitch.runner.lease import LeaseHolder
+from killswitch.runner.locking import Locking
+from killswitch.runner.reading import Readers
+
+REREAD_WITHIN = 2.0
+"""Seconds that a second reading may take before the first one stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a runner goes, in seconds."""
+
+    interval: float
+    read_timeout: float
+    closing_pause: float = 0.1
+    """Between two passes of a closing that still has work."""
+    last_words: float = 5.0
+    """How long a stop waits for a request that is under way."""
+
+
+class Recorder(Protocol):
+    """Where snapshots are recorded."""
+
+    def write(self, snapshot: Snapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What one tick saw, decided and set going."""
+
+    snapshot: Snapshot
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+    acting_on: tuple[str, ...]
+    """Ids of the decisions that are acted on; the others are recorded only."""
+    problems: tuple[str, ...]
+    """What is wrong with the runner's own means (locks, closing, recording), in words, for as long as it is."""
+    seconds: float
+
+
+class Witness(Protocol):
+    """Whoever watches a run: the terminal, the status blob."""
+
+    def ticked(self, report: TickReport) -> None: ...
+
+
+class Runner:
+    """One runner on one store. `start`, then `tick` as often as wanted, then `finish`; `run` does all three."""
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        policies: PolicySet,
+        accounts: Mapping[str, ArmedAccount],
+        store: Store,
+        lease: LeaseHolder,
+        clock: Clock,
+        pace: Pace,
+        *,
+        after: datetime | None,
+        closings: Closings,
+        locking: Locking | None,
+        recorder: Recorder | None,
+        witnesses: tuple[Witness, ...],
+    ) -> None:
+        """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed."""
+        self._interpreter = interpreter
+        self._policies = policies
+        self._accounts = accounts
+        self._arming = Arming(accounts, policies)
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._pace = pace
+        self._timeline = Timeline(clock, after)
+        self._readers = Readers(accounts, pace.read_timeout)
+        self._closings = closings
+        self._locking = locking
+        self._recorder = recorder
+        self._witnesses = witnesses
+        self._problems: tuple[str, ...] = ()
+        self._told: frozenset[str] = frozenset()
+
+    async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
+        """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
+        try:
+            await self.start()
+            done = 0
+            while not stop.is_set():
+                due = self._clock.monotonic() + self._pace.interval
+                await self.tick()
+                done += 1
+                if done == ticks:
+                    break
+                await self._between(due, stop)
+            await self.finish()
+        finally:
+            await self._let_go()
+
+    async def start(self) -> None:
+        """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
+        if self._locking is not None:
+            self._problems = self._locking.recover(self._clock.now())
+        await self._closings.advance(self._pace.read_timeout)
+        self._interpreter.restore(self._store.states(), self._store.rows)
+
+    async def tick(self) -> TickReport:
+        """One pass: read everything, decide, write it down in one transaction, act."""
+        began = self._clock.monotonic()
+        self._lease.keep()
+        snapshot = await self._snapshot()
+        self._record(snapshot)
+        outcome = await self._decide(snapshot)
+        acting = tuple(part for decision in outcome.decisions if (part := to_act_on(decision, self._arming)))
+        notices = outcome.notices + self._news(snapshot.as_of)
+        self._commit(snapshot, outcome, notices, acting)
+        self._act(acting)
+        report = TickReport(
+            snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
+            self._problems, self._clock.monotonic() - began,
+        )  # fmt: skip
+        for witness in self._witnesses:
+            witness.ticked(report)
+        return report
+
+    async def work(self) -> bool:
+        """One round of closing; True while there is more to do."""
+        await self._closings.advance(self._pace.closing_pause)
+        return self._closings.working
+
+    async def finish(self) -> None:
+        """Let requests under way end, and give the lease back. Lock files stay as they are, and go stale in time."""
+        await self._closings.rest(self._pace.last_words)
+        self._lease.release()
+
+    async def _let_go(self) -> None:
+        await self._readers.abandon()
+        if self._recorder is not None:
+            self._recorder.close()
+        await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
+
+    async def _snapshot(self) -> Snapshot:
+        accounts = await self._readers.gather()
+        return Snapshot(
+            as_of=self._timeline.next(),
+            accounts=accounts,
+            format="killswitch.snapshot/v1",
+            events=tuple(self._store.pending_events()),
+            closings=self._closings.progress(),
+        )
+
+    async def _decide(self, snapshot: Snapshot) -> Outcome:
+        pending = self._interpreter.evaluate(snapshot)
+        if pending is None:
+            return NOTHING
+        if not pending.reread:
+            return self._interpreter.decide(pending)
+        again = await self._readers.gather_again(pending.reread, REREAD_WITHIN)
+        accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
+        reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
+        return self._interpreter.decide(pending, reread)
+
+    def _commit(
+        self, snapshot: Snapshot, outcome: Outcome, notices: tuple[Notice, ...], acting: tuple[Decision, ...]
+    ) -> None:
+        now = to_micros(snapshot.as_of)
+        self._store.commit_tick(
+            TickRecord(
+                as_of=snapshot.as_of,
+                policy_set=self._policies.digest,
+                states=self._interpreter.states(),
+                rows=self._interpreter.rows(),
+                decisions=outcome.decisions,
+                notices=notices,
+                journal=tuple(entry for decision in acting for entry in self._plan(decision)),
+                snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
+                consumed_events=tuple(event.id for event in snapshot.events),
+                prune_before=self._interpreter.keep_since(now),
+            )
+        )
+
+    def _plan(self, decision: Decision) -> tuple[JournalEntry, ...]:
+        lock = () if self._locking is None else self._locking.planned(decision)
+        return lock + planned_entries(decision)
+
+    def _act(self, decisions: tuple[Decision, ...]) -> None:
+        """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
+        problems = () if self._locking is None else self._locking.act(decisions, self._clock.now())
+        self._closings.adopt(decisions)
+        unrecorded = tuple(problem for problem in self._problems if problem.startswith(_NOT_RECORDED))
+        self._problems = problems + self._closings.troubles + unrecorded
+
+    def _record(self, snapshot: Snapshot) -> None:
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.write(snapshot)
+        except OSError as error:
+            self._recorder = None
+            self._problems += (f"{_NOT_RECORDED} from {snapshot.as_of:%H:%M:%S} on: {error}",)
+
+    def _news(self, as_of: datetime) -> tuple[Notice, ...]:
+        """A page for every problem that was not there at the tick before."""
+        fresh = [problem for problem in self._problems if problem not in self._told]
+        self._told = frozenset(self._problems)
+        return tuple(Notice(as_of, "runner", "runner", "warning", "page", problem) for problem in fresh)
+
+    async def _between(self, due: float, stop: asyncio.Event) -> None:
+        """Until the next tick is due, or `stop`: closings go on, in at least one round."""
+        while True:
+            left = due - self._clock.monotonic()
+            step = left
+            if self._closings.working:
+                step = min(left, self._pace.closing_pause)
+                await self._closings.advance(max(step, 0.0))
+            if step <= 0 or stop.is_set():
+                return
+            await _sleep(self._clock, step, stop)
+
+
+_NOT_RECORDED = "snapshots are not recorded"
+
+
+async def _sleep(clock: Clock, seconds: float, stop: asyncio.Event) -> None:
+    """Sleep in the clock's time, or until `stop` is set."""
+    waits = {asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stop.wait())}
+    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

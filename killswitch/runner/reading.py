@@ -1,0 +1,123 @@
+"""Reads all accounts for one tick, at the same time, so that one slow venue costs the others at most its timeout.
+
+A read that does not answer in time is called off, and its account is `down` for the tick. From then on the
+account is read in the background: ticks do not wait for it again until an answer has come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from msgspec import structs
+
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
+from killswitch.runner.accounts import ArmedAccount
+
+
+class AccountReader:
+    """At most one read of one account in flight; its outcome is always an AccountSnapshot."""
+
+    def __init__(self, account: ArmedAccount, timeout: float) -> None:
+        """`timeout` in seconds of real time: it bounds input and output, not decisions."""
+        self._account = account
+        self._timeout = timeout
+        self._read: asyncio.Task[AccountSnapshot] | None = None
+        self._began = 0.0
+        self.late = False
+        """Whether the last read missed its timeout; ticks do not wait for a late reader."""
+
+    def begin(self) -> asyncio.Task[AccountSnapshot]:
+        """Start a read, unless one is still in flight."""
+        if self._read is None:
+            self._began = asyncio.get_running_loop().time()
+            self._read = asyncio.create_task(_read(self._account))
+        return self._read
+
+    def take(self, waited: float) -> AccountSnapshot:
+        """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
+        read = self._read
+        if read is None:
+            return self._account.unreadable("down", "it has not been read")
+        if read.done():
+            self._read = None
+            if not read.cancelled():
+                self.late = False
+                return read.result()
+        elif asyncio.get_running_loop().time() - self._began >= self._timeout:
+            read.cancel()
+        self.late = True
+        return self._account.unreadable("down", f"no answer within {waited:g} s")
+
+    async def abandon(self) -> None:
+        """Call off a read in flight, and wait for it no longer than its timeout."""
+        if self._read is not None:
+            self._read.cancel()
+            await asyncio.wait((self._read,), timeout=self._timeout)
+            self._read = None
+
+
+class Readers:
+    """All accounts of a runner."""
+
+    def __init__(self, accounts: Mapping[str, ArmedAccount], timeout: float) -> None:
+        self._readers = {name: AccountReader(account, timeout) for name, account in accounts.items()}
+        self._timeout = timeout
+
+    async def gather(self) -> tuple[AccountSnapshot, ...]:
+        """One snapshot per account, in the accounts' order, after at most the timeout."""
+        return await self._gather(self._readers.values())
+
+    async def gather_again(self, names: Iterable[str], within: float) -> Mapping[str, AccountSnapshot]:
+        """Read the named accounts once more, for at most `within` seconds (corroboration)."""
+        chosen = {name: self._readers[name] for name in names if name in self._readers}
+        return dict(zip(chosen, await self._gather(chosen.values(), within), strict=True))
+
+    async def _gather(
+        self, readers: Iterable[AccountReader], within: float | None = None
+    ) -> tuple[AccountSnapshot, ...]:
+        readers = tuple(readers)
+        patience = self._timeout if within is None else min(within, self._timeout)
+        # Every read is begun before any is waited for; the late ones go on in the background.
+        reads = [(reader, reader.begin()) for reader in readers]
+        waited = [read for reader, read in reads if not reader.late]
+        if waited:
+            await asyncio.wait(waited, timeout=patience)
+        return tuple(reader.take(patience) for reader in readers)
+
+    async def abandon(self) -> None:
+        """Call off what is still in flight, at the end of a run."""
+        await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
+
+
+async def _read(account: ArmedAccount) -> AccountSnapshot:
+    try:
+        answer = await account.adapter.snapshot()
+    except MalformedAnswerError as error:
+        return account.unreadable("malformed", _reason(error))
+    except RateLimitedError as error:
+        return account.unreadable("down", f"rate limited: {_reason(error)}")
+    except VenueError as error:
+        return account.unreadable("down", _reason(error))
+    except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
+        return account.unreadable("down", f"the adapter failed: {_reason(error)}")
+    return _held_against_document(account, answer)
+
+
+def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
+    """The answer under the document's names; an answer about something else is malformed."""
+    for what, said, told in (
+        ("account", account.name, answer.account),
+        ("market", account.market, answer.market),
+        ("currency", account.currency, answer.currency),
+    ):
+        if said != told:
+            return account.unreadable("malformed", f"the document says {what} {said}, the venue answers for {told}")
+    if answer.venue != account.venue:
+        return structs.replace(answer, venue=account.venue)
+    return answer
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,147 @@
+"""What `ksctl status` reads: one small blob in the store, replaced at every tick."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.planning.readings import MachineStatus, Reading
+from killswitch.signals.catalogue import CATALOGUE
+
+LIVE_NAME = "runner"
+
+Span = tuple[float | None, float | None]
+"""An interval; null is an unbounded end."""
+
+_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+
+
+class TriggerStatus(Struct, frozen=True):
+    """One trigger: its interval, its threshold as written, and how far it is from being true."""
+
+    name: str
+    place: str
+    signal: str | None
+    window: int | None
+    """Microseconds."""
+    unit: str | None
+    value: Span | None
+    threshold: str | None
+    headroom: Span | None
+    truth: bool | None
+    held: bool
+    confirmed: bool
+    true_since: datetime | None
+    unknown_because: str | None
+
+
+class MachineView(Struct, frozen=True):
+    """One policy on one scope."""
+
+    policy: str
+    scope: str
+    mode: str
+    level: int
+    stage: str | None
+    fired_at: datetime | None
+    cooldown_until: datetime | None
+    decision: str | None
+    triggers: tuple[TriggerStatus, ...]
+
+
+class AccountView(Struct, frozen=True):
+    """One account as the last tick read it."""
+
+    account: str
+    venue: str
+    market: str
+    currency: str
+    armed: bool
+    quality: str
+    reason: str | None
+    observed_at: datetime | None
+    equity: Decimal | None
+    positions: int | None
+
+
+class RunnerView(Struct, frozen=True):
+    """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
+
+    owner: str
+    started_at: datetime
+    as_of: datetime
+    ticks: int
+    duration_ms: float
+    interval: float
+    live: bool
+    policies: tuple[str, ...]
+    policy_set: str
+    lock_folder: str | None
+    union: str | None
+    accounts: tuple[AccountView, ...]
+    machines: tuple[MachineView, ...]
+    closings: tuple[Closing, ...]
+    problems: tuple[str, ...]
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="string")
+_DECODER = msgspec.json.Decoder(RunnerView)
+
+encode_view = _ENCODER.encode
+decode_view = _DECODER.decode
+
+
+def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
+    """What status shows of one account."""
+    return AccountView(
+        snapshot.account, snapshot.venue, snapshot.market, snapshot.currency, armed,
+        snapshot.quality, snapshot.reason, snapshot.observed_at, snapshot.equity,
+        None if snapshot.positions is None else len(snapshot.positions),
+    )  # fmt: skip
+
+
+def machine_views(machines: tuple[MachineStatus, ...], policies: PolicySet) -> tuple[MachineView, ...]:
+    """What status shows of the interpreter's machines."""
+    graphs = {graph.policy: graph for graph in policies.graphs}
+    return tuple(_machine_view(machine, graphs[machine.policy]) for machine in machines)
+
+
+def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
+    return MachineView(
+        machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
+        machine.cooldown_until, machine.decision,
+        tuple(_trigger_status(reading, graph) for reading in machine.readings),
+    )  # fmt: skip
+
+
+def _trigger_status(reading: Reading, graph: Graph) -> TriggerStatus:
+    trigger = reading.trigger
+    signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
+    return TriggerStatus(
+        name=trigger.name,
+        place=f"{trigger.place.file}:{trigger.place.line}",
+        signal=None if signal is None else signal.name,
+        window=None if signal is None else signal.window,
+        unit=None if signal is None else _UNITS.get(signal.name),
+        value=_span(reading.value),
+        threshold=None if trigger.threshold is None else f"{trigger.threshold.op} {trigger.threshold.written}",
+        headroom=_span(reading.headroom),
+        truth=reading.truth,
+        held=reading.held,
+        confirmed=reading.confirmed,
+        true_since=reading.true_since,
+        unknown_because=reading.unknown_because,
+    )
+
+
+def _span(interval: tuple[float, float] | None) -> Span | None:
+    if interval is None:
+        return None
+    low, high = interval
+    return (low if math.isfinite(low) else None, high if math.isfinite(high) else None)
