@@ -8,13 +8,11 @@ nearest float is monotone, so the bounds hold every result that floats inside th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
 
-INFINITY = (
-    "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
-)
+INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
@@ -129,7 +127,7 @@ def _literal(value: float) -> Bounds:
     if isfinite(value):
         text = repr(value) if value >= 0 else f"({value!r})"
         return Bounds(text, text, finite=True)
-    if value != value:
+    if isnan(value):
         return Bounds(f"-{INFINITY}", INFINITY)
     text = INFINITY if value > 0 else f"(-{INFINITY})"
     return Bounds(text, text)
