@@ -1,0 +1,384 @@
+"""`tick`: from snapshots to decisions, with the failure cases of deciding by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as put
+
+from killswitch.graph.nodes import AttributionRule, CancelOrders, Graph, LockTrading, ScopeRule
+from killswitch.model.decision import Decision
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.snapshot import Closing, Order, Position, Snapshot
+from killswitch.model.store import HistoryRow
+from killswitch.planning.tick import Interpreter, Outcome
+from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, fill, flow, hand, position, rules, snapshot
+
+RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
+
+
+def policy(**more: Any) -> Graph:
+    """Level 1 at 5% in 15m (halves the losing side), level 3 at 10% (everything, corroborated)."""
+    fields: dict[str, Any] = {
+        "triggers": (trigger("fall", 0, 0.05), trigger("crash", 0, 0.10)),
+        "stages": (
+            stage(
+                "trim", 1, 0, attribution=RULE,
+                actions=(LockTrading("reduce_only", 30 * MINUTE), CancelOrders("entry"), close("losing", "0.5")),
+            ),
+            stage(
+                "everything", 3, 1, cooldown=6 * HOUR, corroborate=True,
+                actions=(LockTrading("reduce_only", None), CancelOrders("entry"), close(), CancelOrders("all")),
+            ),
+        ),
+    }  # fmt: skip
+    return graph((FALL_15M, FALL_1H), **{**fields, **more})
+
+
+def book(long_pnl: str, short_pnl: str = "0", **more: str) -> list[Position]:
+    common = {"contracts": "10", "notional": "50000", "margin": "10000", **more}
+    return [position("L", "long", long_pnl, **common), position("S", "short", short_pnl, **common)]
+
+
+def at(minute: float, long_pnl: str, short_pnl: str = "0", **more: Any) -> Snapshot:
+    """Equity 100,000 plus both P&Ls, `minute` minutes after the start."""
+    equity = str(100_000 + Decimal(long_pnl) + Decimal(short_pnl))
+    extra = {key: more.pop(key) for key in ("events", "closings", "scheduled") if key in more}
+    positions: Sequence[Position] | None = more.pop("positions", book(long_pnl, short_pnl))
+    return snapshot(after(minutes=minute), account(equity, positions, **more), **extra)
+
+
+def run(interpreter: Interpreter, *snapshots: Snapshot) -> list[Outcome]:
+    return [interpreter.tick(one) for one in snapshots]
+
+
+def fired(outcomes: list[Outcome]) -> list[Decision]:
+    return [decision for outcome in outcomes for decision in outcome.decisions]
+
+
+def calm(minutes: int = 15) -> list[Snapshot]:
+    return [at(minute, "0") for minute in range(minutes + 1)]
+
+
+def test_a_fall_of_the_longs_halves_the_longs() -> None:
+    """Exact intents, lock, cooldown, attribution and book, as the decision record has them."""
+    interpreter = Interpreter(policy_set(policy()))
+    first = put(calm()[0], accounts=(put(calm()[0].accounts[0], instruments=(rules("L"), rules("S"))),))
+    (decision,) = fired(run(interpreter, first, *calm()[1:], at(16, "-7000", "1000")))
+    assert (decision.level, decision.previous_level, decision.stage) == (1, 0, "trim")
+    assert decision.attribution is not None
+    assert (decision.attribution.source, decision.attribution.long_share) == ("LONG", "1")
+    (intent,) = decision.intents
+    assert (intent.symbol, intent.side, intent.contracts, intent.target, intent.reduce_only, intent.exact) == (
+        "L", "sell", Decimal(5), Decimal(5), True, True,
+    )  # fmt: skip
+    assert decision.lock is not None
+    assert decision.lock.until == after(minutes=46)
+    assert decision.cooldown_until == after(minutes=46)
+    assert decision.triggers[0].value == ("0.06", "0.06")
+    assert decision.book is not None
+    assert (decision.book.before.gross, decision.book.after.gross) == (Decimal("100000.00"), Decimal("75000.00"))
+    assert (decision.book.before.net, decision.book.after.net) == (Decimal("0.00"), Decimal("-25000.00"))
+
+
+def test_d4_a_still_profitable_position_that_fell_and_a_closed_one_are_attributed() -> None:
+    """The long fell from +9,000 to +1,000; a second long was closed at a loss of 3,000; the short made 1,000."""
+    positions = [position("L", "long", "9000"), position("M", "long", "0"), position("S", "short", "0")]
+    before = [snapshot(after(minutes=m), account("109000", positions)) for m in range(16)]
+    closed = fill("f", after(minutes=15.5), "M", "sell", "1", "1", realized_pnl="-3000", fee="0", fee_currency="USDT")
+    left = [position("L", "long", "1000"), position("S", "short", "1000")]
+    now = snapshot(after(minutes=16), account("99000", left, fills=[closed]))
+    (decision,) = fired(run(Interpreter(policy_set(policy())), *before, now))
+    assert decision.attribution is not None
+    assert decision.attribution.source == "LONG"
+    assert [intent.symbol for intent in decision.intents] == ["L"]
+
+
+def test_d7_a_first_cycle_attributes_nothing_from_zero() -> None:
+    """Started in the middle of a crash: the fall that was seen fires, its source is UNKNOWN, not the whole P&L."""
+    outcomes = run(Interpreter(policy_set(policy())), at(0, "-30000", "-20000"), at(1, "-33000", "-20000"))
+    (decision,) = fired(outcomes)
+    assert decision.attribution is not None
+    assert decision.attribution.source == "UNKNOWN"
+    assert decision.attribution.reason == "history does not reach back to the window's start"
+
+
+def restarted(interpreter: Interpreter, rows: list[HistoryRow]) -> Interpreter:
+    """Another process that takes up the stored memory."""
+    again = Interpreter(policy_set(policy()))
+    kept = [row for row in rows if row.at >= 0]
+    again.restore(
+        interpreter.states(), lambda p, s, since: [r for r in kept if (r.policy, r.scope) == (p, s) and r.at >= since]
+    )
+    return again
+
+
+def test_d7_a_restart_in_the_middle_of_a_crash_goes_on_with_its_history() -> None:
+    """Memory and rows from the store: the same decision as without the restart, attribution included."""
+    straight, stopped = Interpreter(policy_set(policy())), Interpreter(policy_set(policy()))
+    rows: list[HistoryRow] = []
+    crash = [*calm(), at(16, "-3000")]
+    for one in crash:
+        straight.tick(one)
+        stopped.tick(one)
+        rows += stopped.rows()
+    again = restarted(stopped, rows)
+    assert again.tick(at(17, "-6000")) == straight.tick(at(17, "-6000"))
+    assert again.states() == straight.states()
+
+
+def test_a_latch_survives_restart_reload_and_edit() -> None:
+    """A reload, a restart or an edit never un-latches."""
+    interpreter = Interpreter(policy_set(policy()))
+    rows: list[HistoryRow] = []
+    for one in [*calm(), at(16, "-6000")]:
+        interpreter.tick(one)
+        rows += interpreter.rows()
+    again = restarted(interpreter, rows)
+    assert fired(run(again, at(17, "-6000"), at(18, "-6500"))) == []
+    assert again.status()[0].level == 1
+
+
+def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
+    """NaN neither fires nor clears; the reason is kept."""
+    interpreter = Interpreter(policy_set(policy()))
+    run(interpreter, *calm(), at(16, "0"))
+    broken = put(at(17, "0").accounts[0], equity=Decimal("NaN"))
+    assert fired(run(interpreter, snapshot(after(minutes=17), broken))) == []
+    reading = interpreter.status()[0].readings[0]
+    assert reading.truth is None
+    assert reading.unknown_because == "main gives NaN as its equity"
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (account("50000", [], margin_used="9000"), "main shows no positions, but 9000 of margin in use"),
+        (account("50000", None), "main gives no positions"),
+        (account(None, None, quality="down", reason="timeout"), "main is down: timeout"),
+        (account("50000", [], quality="stale", reason="feed stopped"), "main is stale: feed stopped"),
+    ],
+)
+def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(seen: Any, why: str) -> None:
+    """No stage fires, none is recorded, and nothing counts as calm; when the venue answers, it fires."""
+    interpreter = Interpreter(policy_set(policy()))
+    run(interpreter, *calm())
+    assert fired(run(interpreter, snapshot(after(minutes=16), seen))) == []
+    assert interpreter.status()[0].readings[0].unknown_because == why
+    (decision,) = fired(run(interpreter, at(17, "-6000")))
+    assert len(decision.intents) == 1
+
+
+def test_d15_the_crash_during_an_outage_fires_when_the_venue_is_back() -> None:
+    """Half a minute without answers in the middle: what fell has fallen."""
+    gone = snapshot(after(minutes=16), account(None, None, quality="down", reason="timeout"))
+    outcomes = run(Interpreter(policy_set(policy())), *calm(), gone, at(16.5, "-12000"))
+    assert [decision.level for decision in fired(outcomes)] == [3]
+
+
+def priced(mark: str, index: str | None, last: str | None, pnl: str) -> list[Position]:
+    more = {"index_price": index, "last_price": last}
+    given = {key: value for key, value in more.items() if value is not None}
+    return [position("BCH", "long", pnl, contracts="100", mark_price=mark, entry_price="1000", **given)]
+
+
+def prints(minute: float, mark: str, index: str | None, last: str | None) -> Snapshot:
+    pnl = str((Decimal(mark) - 1000) * 100)
+    seen = account(
+        str(100_000 + Decimal(pnl)), priced(mark, index, last, pnl), instruments=[rules("BCH", contract_size="1")]
+    )
+    return snapshot(after(minutes=minute), seen)
+
+
+def only_corroborated() -> Graph:
+    return policy(stages=(policy().stages[0],))
+
+
+def test_d16_one_stray_print_does_not_close_the_book() -> None:
+    """A mark at half of index and last: level 3 does not fire, the print is named and paged, once."""
+    interpreter = Interpreter(policy_set(only_corroborated()))
+    steady = [prints(minute, "1000", "1000", "1000") for minute in range(16)]
+    outcomes = run(interpreter, *steady, prints(16, "500", "995", "998"), prints(16.1, "500", "995", "998"))
+    assert fired(outcomes) == []
+    told = [notice for outcome in outcomes for notice in outcome.notices if notice.kind == "uncorroborated"]
+    assert [(notice.severity, notice.text) for notice in told] == [
+        ("page", "everything did not fire: BCH mark 500 against index 995 and last 998"),
+    ]
+    assert fired(run(interpreter, prints(17, "998", "998", "998"))) == []
+
+
+def test_d16_a_fall_that_index_and_last_confirm_fires() -> None:
+    """And so does one of which no other price is known: there is nothing to hold it against."""
+    for index, last in (("505", "500"), (None, None)):
+        interpreter = Interpreter(policy_set(only_corroborated()))
+        steady = [prints(minute, "1000", "1000", "1000") for minute in range(16)]
+        (decision,) = fired(run(interpreter, *steady, prints(16, "500", index, last)))
+        assert decision.level == 3
+
+
+def test_d16_a_second_reading_that_shows_no_fall_keeps_the_stage_from_firing() -> None:
+    """A corroborating stage asks to read again once, and only its accounts; without an answer the first stands."""
+    for again, fires in ((at(16.02, "-100"), False), (at(16.02, "-13000"), True), (None, True)):
+        interpreter = Interpreter(policy_set(only_corroborated()))
+        run(interpreter, *calm())
+        pending = interpreter.evaluate(at(16, "-12000"))
+        assert pending is not None
+        assert pending.reread == ("main",)
+        outcome = interpreter.decide(pending, again)
+        assert bool(outcome.decisions) is fires
+
+
+def test_a_decision_that_selects_nothing_of_a_full_book_neither_latches_nor_cools_down_and_pages() -> None:
+    """MIXED with `if_mixed: none`: told once, and free to fire at the next tick that has a side."""
+    rule = AttributionRule(0.65, "none", "none")
+    one = policy(stages=(stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),))
+    interpreter = Interpreter(policy_set(one))
+    outcomes = run(interpreter, *calm(), at(16, "-3000", "-3000"), at(16.5, "-3000", "-3000"))
+    assert fired(outcomes) == []
+    assert [n.kind for o in outcomes for n in o.notices if n.severity == "page"] == ["nothing_selected"]
+    assert interpreter.status()[0].level == 0
+    assert len(fired(run(interpreter, at(17, "-9000", "-3000")))) == 1
+
+
+def test_a_flat_book_latches_and_locks() -> None:
+    """Nothing to select of an empty book is no failure: the lock keeps it empty."""
+    interpreter = Interpreter(policy_set(policy()))
+    lost = fill("f", after(minutes=15.5), "L", "sell", "10", "1", realized_pnl="-7000", fee="0", fee_currency="USDT")
+    gone = fill("g", after(minutes=15.5), "S", "buy", "10", "1", realized_pnl="0", fee="0", fee_currency="USDT")
+    (decision,) = fired(run(interpreter, *calm(), at(16, "-7000", positions=[], fills=[lost, gone])))
+    assert decision.intents == ()
+    assert decision.lock is not None
+    assert interpreter.status()[0].level == 1
+
+
+def test_entries_are_cancelled_and_protection_is_kept_until_the_end() -> None:
+    """C7: only a true boolean is reduce-only; a stop that can only reduce is protection whatever its flag says."""
+
+    def order(id_: str, side: str, amount: str, reduce_only: bool | None) -> Order:
+        return Order(id_, "L", side, Decimal(amount), reduce_only=reduce_only)  # type: ignore[arg-type]  # literal
+
+    orders = [order("entry", "buy", "3", False), order("stop", "sell", "10", None), order("tp", "sell", "4", True),
+              order("flip", "sell", "11", None)]  # fmt: skip
+    (one,) = fired(run(Interpreter(policy_set(policy())), *calm(), at(16, "-6000", orders=orders)))
+    assert [(c.order, c.why) for c in one.cancels] == [("entry", "entry"), ("flip", "entry")]
+    (three,) = fired(run(Interpreter(policy_set(policy())), *calm(), at(16, "-12000", orders=orders)))
+    assert {(c.order, c.why) for c in three.cancels} == {
+        ("entry", "entry"), ("flip", "entry"), ("stop", "all"), ("tp", "all"),
+    }  # fmt: skip
+
+
+def test_c23_two_policies_that_each_halve_leave_a_half() -> None:
+    """One position, one target: the smallest, never the sum."""
+    same = Interpreter(policy_set(policy(policy="a"), policy(policy="b")))
+    both = fired(run(same, *calm(), at(16, "-6000")))
+    assert len(both) == 2
+    assert sum(intent.contracts for decision in both for intent in decision.intents) == Decimal(5)
+
+
+def test_c23_a_target_being_worked_on_is_not_worked_on_twice() -> None:
+    """While a close to 0 is running, another policy's half adds no order; afterwards it would."""
+    slow = policy(policy="slow", triggers=(trigger("late", 0, 0.05, confirm=2 * MINUTE), trigger("never", 0, 2.0)))
+    fast = policy(
+        policy="fast", stages=(stage("all", 1, 0, actions=(close("both"),)),),
+    )  # fmt: skip
+    for status, orders in (("closing", 0), ("flat", 1)):
+        interpreter = Interpreter(policy_set(fast, slow))
+        first = fired(run(interpreter, *calm(), at(16, "-6000")))
+        working = (Closing(first[0].id, status),)  # type: ignore[arg-type]  # literal
+        (second,) = fired(run(interpreter, at(17, "-6100", closings=working), at(18, "-6200", closings=working)))
+        assert (second.policy, len(second.intents)) == ("slow", orders)
+
+
+def test_a_hand_resets_once_however_often_its_row_comes() -> None:
+    """The record says who and why; windows begin anew, so the old peak fires nothing (D18)."""
+    interpreter = Interpreter(policy_set(policy()))
+    run(interpreter, *calm(), at(16, "-12000"))
+    outcomes = run(
+        interpreter,
+        at(17, "-12000", events=[hand("reset", after(minutes=16.5))]),
+        at(18, "-12000", events=[hand("reset", after(minutes=16.5))]),
+    )
+    (record,) = fired(outcomes)
+    assert (record.kind, record.level, record.previous_level, record.author) == ("reset", 0, 3, "operator-1")
+    assert interpreter.status()[0].level == 0
+
+
+def test_a_close_by_hand_closes_the_scope_whole_and_refuses_one_that_names_nothing() -> None:
+    """Every position to nothing, every order cancelled; a wrong scope pages instead of closing something else."""
+    interpreter = Interpreter(policy_set(policy()))
+    run(interpreter, *calm(3))
+    wanted = hand("close", after(minutes=4))
+    (decision,) = fired(run(interpreter, at(4, "0", events=[wanted])))
+    assert (decision.kind, decision.policy, decision.author) == ("manual", "operator", "operator-1")
+    assert {(i.symbol, i.target) for i in decision.intents} == {("L", Decimal(0)), ("S", Decimal(0))}
+    (outcome,) = run(interpreter, at(5, "0", events=[hand("close", after(minutes=5), "account/other", "e2")]))
+    assert outcome.decisions == ()
+    assert outcome.notices[0].severity == "page"
+
+
+def test_a_portfolio_with_an_account_missing_is_unknown_not_poorer() -> None:
+    """The sum of a part is no sum."""
+    whole = policy(scope=ScopeRule("portfolio", None, None, None, None))
+    interpreter = Interpreter(policy_set(whole))
+
+    def two(minute: float, second: str | None) -> Snapshot:
+        accounts = [account("50000", book("0"), name="a")]
+        if second is not None:
+            accounts.append(account(second, book("0"), name="b"))
+        return snapshot(after(minutes=minute), *accounts)
+
+    assert fired(run(interpreter, *(two(minute, "50000") for minute in range(16)), two(16, None))) == []
+    assert interpreter.status()[0].readings[0].truth is None
+
+
+def test_a_scope_matches_by_account_venue_market_and_currency() -> None:
+    """A policy for swaps leaves a spot account alone."""
+    swaps = policy(scope=ScopeRule("account", None, None, ("swap", "future"), None))
+    interpreter = Interpreter(policy_set(swaps))
+    interpreter.tick(snapshot(after(), account("1", name="s", market="spot"), account("1", name="f", market="future")))
+    assert [status.scope for status in interpreter.status()] == ["account/f"]
+
+
+def test_the_same_snapshots_make_the_same_decisions_with_the_same_ids() -> None:
+    """Deciding is a function of what it is given."""
+    crash = [*calm(), at(16, "-6000"), at(17, "-12000")]
+    assert run(Interpreter(policy_set(policy())), *crash) == run(Interpreter(policy_set(policy())), *crash)
+
+
+def test_attribution_is_over_the_window_that_was_exceeded_by_most() -> None:
+    """15m at 6%/5% against 1h at 8%/7%: the 15m window, by value ÷ threshold."""
+    two = policy(
+        triggers=(trigger("short", 0, 0.05), trigger("long", 1, 0.07)),
+        stages=(stage("trim", 1, 0, 1, attribution=RULE, actions=(close("losing", "0.5"),)),),
+    )
+    hour = [at(minute, "0") for minute in range(61)]
+    slide = [at(61, "-2000"), at(62, "-2100"), *(at(m, "-2100") for m in range(63, 80))]
+    (decision,) = fired(run(Interpreter(policy_set(two)), *hour, *slide, at(80, "-8000")))
+    assert decision.attribution is not None
+    assert decision.attribution.window == "15m"
+
+
+def test_unknown_past_its_grace_pages_with_the_reason() -> None:
+    """A trigger that stays unknown is itself reported."""
+    one = policy(triggers=(trigger("fall", 0, 0.05, grace=2 * MINUTE), trigger("crash", 0, 0.1)))
+    interpreter = Interpreter(policy_set(one))
+    down = [snapshot(after(minutes=m), account(None, None, quality="down", reason="timeout")) for m in range(1, 5)]
+    outcomes = run(interpreter, at(0, "0"), *down)
+    told = [(o.notices[0].as_of, o.notices[0].severity, o.notices[0].text) for o in outcomes if o.notices]
+    assert told == [(after(minutes=2), "page", "fall is unknown (hold): main is down: timeout")]
+
+
+
+def test_memory_of_a_watch_does_not_grow_with_ticks() -> None:
+    """After hours of ticks the stored memory and rows are as large as after one window."""
+    interpreter = Interpreter(policy_set(policy()))
+    sizes = []
+    for minute in range(400):
+        paid = flow(f"w{minute}", after(minutes=minute), "1", "funding")
+        interpreter.tick(at(minute, "0", flows=[paid] if minute < 3 else []))
+        sizes.append(len(interpreter.states()[0].blob))
+    assert max(sizes[100:]) <= max(sizes[:100]) + 8
