@@ -1,0 +1,96 @@
+"""What the README says is so: its reader reads, its verbs exist, its policy is one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from killswitch.cli import VERBS
+
+NOW = 1_600_000_000.0
+OPEN = {"locked": False, "mode": "reduce_only", "alive_until": NOW + 10, "expires_ts": NOW}
+
+Reader = Callable[[Path], str | None]
+
+
+@pytest.fixture(scope="module")
+def readme(repository: Path) -> str:
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def reader(readme: str, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """The lock reader as printed, at the time NOW."""
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.setattr("time.time", lambda: NOW)
+    names: dict[str, Reader] = {}
+    exec(code, names)
+    return names["trading_lock"]
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [
+        (OPEN, None),
+        (OPEN | {"alive_until": NOW - 1}, "reduce_only"),
+        (OPEN | {"locked": True}, "reduce_only"),
+        (OPEN | {"locked": True, "mode": "all", "alive_until": NOW - 1}, "all"),
+        (OPEN | {"locked": "false"}, "reduce_only"),
+        ({"locked": False}, "reduce_only"),
+        ([], "reduce_only"),
+        ("", "reduce_only"),
+    ],
+    ids=["open", "open-but-stale", "locked", "all-and-stale", "locked-as-text", "v6-open", "a-list", "empty"],
+)
+def test_l1_the_printed_reader_takes_what_it_cannot_read_for_a_lock(
+    reader: Reader, tmp_path: Path, content: object, verdict: str | None
+) -> None:
+    """Open only if the file says so and is kept alive; half a file, a stale or a foreign one is a lock."""
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps(content) if content != "" else '{"locked": fal', encoding="utf-8")
+    assert reader(path) == verdict
+
+
+def test_l1_the_printed_reader_takes_a_missing_file_for_a_lock(reader: Reader, tmp_path: Path) -> None:
+    """No file is no permission."""
+    assert reader(tmp_path / "nothing.json") == "reduce_only"
+
+
+def test_the_printed_reader_is_the_one_of_the_lock_page(readme: str, repository: Path) -> None:
+    """README and docs/lock.md print the same lines."""
+    page = (repository / "docs" / "lock.md").read_text(encoding="utf-8")
+    fence = re.compile(r"```python\n(.*?)```", re.DOTALL)
+    assert fence.findall(readme) == fence.findall(page)
+
+
+def test_every_verb_in_the_readme_is_one(readme: str) -> None:
+    """Nobody is told to type a command that is not there, and every `make` target exists."""
+    named = set(re.findall(r"`ksctl ([a-z]+)", readme))
+    assert named
+    assert named <= set(VERBS)
+
+
+def test_the_first_commands_of_the_readme_are_targets_of_the_makefile(readme: str, repository: Path) -> None:
+    """`make demo` and `make test` lead, and both are there."""
+    first = readme[readme.index("```sh") :].split("```")[1]
+    targets = re.findall(r"^make ([a-z]+)", first, re.MULTILINE)
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_policy_of_the_readme_compiles(readme: str, tmp_path: Path) -> None:
+    """The example can be copied: it loads and compiles without an error or a warning."""
+    from killswitch.graph.compile import compile_policies
+    from killswitch.policy.loader import load
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
+    loaded = load([tmp_path])
+    policies, problems = compile_policies(loaded.documents)
+    assert (*loaded.diagnostics, *problems) == ()
+    assert policies is not None
