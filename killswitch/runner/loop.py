@@ -23,7 +23,7 @@ from killswitch.model.snapshot import Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome
 from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import to_act_on
+from killswitch.runner.acting import is_acted_on
 from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.lease import LeaseHolder
@@ -92,8 +92,12 @@ class Runner:
         locking: Locking | None,
         recorder: Recorder | None,
         witnesses: tuple[Witness, ...],
+        standing: tuple[str, ...] = (),
     ) -> None:
-        """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed."""
+        """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
+
+        `standing`: problems that last for the whole run, known before it.
+        """
         self._interpreter = interpreter
         self._policies = policies
         self._accounts = accounts
@@ -108,7 +112,8 @@ class Runner:
         self._locking = locking
         self._recorder = recorder
         self._witnesses = witnesses
-        self._problems: tuple[str, ...] = ()
+        self._standing = standing
+        self._problems = standing
         self._told: frozenset[str] = frozenset()
 
     async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
@@ -130,7 +135,7 @@ class Runner:
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
         if self._locking is not None:
-            self._problems = self._locking.recover(self._clock.now())
+            self._problems = self._standing + self._locking.recover(self._clock.now())
         await self._closings.advance(self._pace.read_timeout)
         self._interpreter.restore(self._store.states(), self._store.rows)
 
@@ -141,7 +146,7 @@ class Runner:
         snapshot = await self._snapshot()
         self._record(snapshot)
         outcome = await self._decide(snapshot)
-        acting = tuple(part for decision in outcome.decisions if (part := to_act_on(decision, self._arming)))
+        acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
         notices = outcome.notices + self._news(snapshot.as_of)
         self._commit(snapshot, outcome, notices, acting)
         self._act(acting)
@@ -202,23 +207,22 @@ class Runner:
                 rows=self._interpreter.rows(),
                 decisions=outcome.decisions,
                 notices=notices,
-                journal=tuple(entry for decision in acting for entry in self._plan(decision)),
+                journal=tuple(entry for decision in acting for entry in self._plan(decision, snapshot)),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=tuple(event.id for event in snapshot.events),
                 prune_before=self._interpreter.keep_since(now),
             )
         )
 
-    def _plan(self, decision: Decision) -> tuple[JournalEntry, ...]:
+    def _plan(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         lock = () if self._locking is None else self._locking.planned(decision)
-        return lock + planned_entries(decision)
+        return lock + planned_entries(decision, snapshot=snapshot, accounts=self._arming.names)
 
     def _act(self, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now())
         self._closings.adopt(decisions)
-        unrecorded = tuple(problem for problem in self._problems if problem.startswith(_NOT_RECORDED))
-        self._problems = problems + self._closings.troubles + unrecorded
+        self._problems = self._standing + problems + self._closings.troubles
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -227,7 +231,7 @@ class Runner:
             self._recorder.write(snapshot)
         except OSError as error:
             self._recorder = None
-            self._problems += (f"{_NOT_RECORDED} from {snapshot.as_of:%H:%M:%S} on: {error}",)
+            self._standing += (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
     def _news(self, as_of: datetime) -> tuple[Notice, ...]:
         """A page for every problem that was not there at the tick before."""
@@ -246,9 +250,6 @@ class Runner:
             if step <= 0 or stop.is_set():
                 return
             await _sleep(self._clock, step, stop)
-
-
-_NOT_RECORDED = "snapshots are not recorded"
 
 
 async def _sleep(clock: Clock, seconds: float, stop: asyncio.Event) -> None:

@@ -1,0 +1,128 @@
+"""Puts a runner together on a store: lease, locks, closers, interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from killswitch.closing.closer import Closer
+from killswitch.gate.lock import LockFolder
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing
+from killswitch.model.store import Store
+from killswitch.planning.tick import Interpreter
+from killswitch.runner.accounts import ArmedAccount, Arming
+from killswitch.runner.acting import left_to_do
+from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.lease import LeaseHolder
+from killswitch.runner.locking import Locking
+from killswitch.runner.loop import Pace, Recorder, Runner, Witness
+from killswitch.runner.places import keep_places
+from killswitch.runner.publishing import Publisher
+from killswitch.runner.status import LIVE_NAME, decode_view
+
+
+@dataclass(frozen=True, slots=True)
+class LockPaths:
+    """Where locks are written: a folder with a file per scope, and the one file of v6 readers, where configured."""
+
+    folder: Path
+    union: Path | None
+
+
+def lease_seconds(pace: Pace) -> float:
+    """How long a lease outlives a runner of this pace that died without a word."""
+    return max(30.0, 4 * (pace.interval + pace.read_timeout))
+
+
+def alive_seconds(pace: Pace) -> float:
+    """How long a lock file counts as kept alive after its last renewal."""
+    return max(15.0, 3 * (pace.interval + pace.read_timeout))
+
+
+def assemble(
+    policies: PolicySet,
+    accounts: Mapping[str, ArmedAccount],
+    store: Store,
+    clock: Clock,
+    pace: Pace,
+    *,
+    live: bool,
+    locks: LockPaths,
+    paths: tuple[str, ...] = (),
+    recorder: Recorder | None = None,
+    witnesses: tuple[Witness, ...] = (),
+) -> Runner:
+    """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
+
+    Where no account is armed, no lock file is touched and nothing is closed.
+    """
+    lease = LeaseHolder(store, clock, lease_seconds(pace))
+    lease.take()
+    keep_places(store, policies)
+    arming = Arming(accounts, policies)
+    interpreter = Interpreter(policies)
+    unfinished = left_to_do(store)
+    publisher = Publisher(
+        store, interpreter, policies, arming.names,
+        owner=lease.owner, started_at=clock.now(), interval=pace.interval, live=live, paths=paths,
+        lock_folder=str(locks.folder) if arming.names else None,
+        union=str(locks.union) if arming.names and locks.union is not None else None,
+    )  # fmt: skip
+    return Runner(
+        interpreter, policies, accounts, store, lease, clock, pace,
+        after=_last_tick(store),
+        closings=_closings(accounts, arming, store, clock, unfinished),
+        locking=_locking(arming, store, lease, pace, locks),
+        recorder=recorder,
+        witnesses=(publisher, *witnesses),
+        standing=_left_lying(unfinished, arming),
+    )  # fmt: skip
+
+
+def _locking(arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks: LockPaths) -> Locking | None:
+    if not arming.names:
+        return None
+    folder = LockFolder(locks.folder.resolve(), locks.union, generation=lease.generation, alive_for=alive_seconds(pace))
+    return Locking(folder, store, arming)
+
+
+def _closings(
+    accounts: Mapping[str, ArmedAccount],
+    arming: Arming,
+    store: Store,
+    clock: Clock,
+    unfinished: Mapping[str, tuple[Decision, ...]],
+) -> Closings:
+    workers = {}
+    for name in sorted(arming.names):
+        leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in unfinished.get(name, ())]
+        workers[name] = ClosingWorker(name, Closer(name, accounts[name].adapter, store, clock), leftover)
+    return Closings(workers)
+
+
+def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
+    """What an earlier, armed run began and this one may not finish."""
+    return tuple(
+        f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
+        "armed: start with --live (and execution: live) to go on with it"
+        for name in sorted(unfinished.keys() - arming.names)
+        for decision in unfinished[name]
+    )
+
+
+def _last_tick(store: Store) -> datetime | None:
+    """The `as_of` of the last tick on this store, whoever ran it; None if there was none that we can read."""
+    blob = store.live(LIVE_NAME)
+    if blob is None:
+        return None
+    try:
+        return decode_view(blob).as_of
+    except msgspec.DecodeError:
+        return None  # written by another version: the wall clock alone then dates the next tick

@@ -1,0 +1,65 @@
+"""Writes the blob that `ksctl status` reads, after every tick."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.store import Store
+from killswitch.planning.tick import Interpreter
+from killswitch.runner.loop import TickReport
+from killswitch.runner.status import LIVE_NAME, RunnerView, account_view, encode_view, machine_views
+
+
+class Publisher:
+    """A witness that leaves what it saw in the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        interpreter: Interpreter,
+        policies: PolicySet,
+        armed: frozenset[str],
+        *,
+        owner: str,
+        started_at: datetime,
+        interval: float,
+        live: bool,
+        paths: tuple[str, ...],
+        lock_folder: str | None,
+        union: str | None,
+    ) -> None:
+        self._store = store
+        self._interpreter = interpreter
+        self._policies = policies
+        self._armed = armed
+        self._owner = owner
+        self._started_at = started_at
+        self._interval = interval
+        self._live = live
+        self._paths = paths
+        self._lock_folder = lock_folder
+        self._union = union
+        self._ticks = 0
+
+    def ticked(self, report: TickReport) -> None:
+        self._ticks += 1
+        snapshot = report.snapshot
+        view = RunnerView(
+            owner=self._owner,
+            started_at=self._started_at,
+            as_of=snapshot.as_of,
+            ticks=self._ticks,
+            duration_ms=round(report.seconds * 1000, 3),
+            interval=self._interval,
+            live=self._live,
+            policies=self._paths,
+            policy_set=self._policies.digest,
+            lock_folder=self._lock_folder,
+            union=self._union,
+            accounts=tuple(account_view(each, armed=each.account in self._armed) for each in snapshot.accounts),
+            machines=machine_views(self._interpreter.status(), self._policies),
+            closings=snapshot.closings,
+            problems=report.problems,
+        )
+        self._store.put_live(LIVE_NAME, encode_view(view))
