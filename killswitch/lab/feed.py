@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Self
 
 from killswitch.lab.bars import BarTable
@@ -24,12 +25,27 @@ class Feed:
     symbol of the book has a price). Inside a bar the price goes the way of `market.bar.path`.
     """
 
-    def __init__(self, bars: BarTable, book: Book, *, seed: int, rules: MarketRules | None = None) -> None:
-        """BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened."""
+    def __init__(
+        self,
+        bars: BarTable,
+        book: Book,
+        *,
+        seed: int,
+        rules: MarketRules | None = None,
+        skip: int = 0,
+        begins: datetime | None = None,
+    ) -> None:
+        """`skip` instants are left out before the book is opened; `begins` dates the opening otherwise than the bars.
+
+        BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened, and for
+        skipping all there is.
+        """
         self.market = PaperMarket(bars.instruments(), seed=seed, rules=rules)
         self.interval = bars.interval
-        self._bars = bars.since(book.symbols)
-        self._next: tuple[datetime, dict[str, Bar]] | None = next(self._bars)
+        self._bars = islice(bars.since(book.symbols), skip, None)
+        self._next: tuple[datetime, dict[str, Bar]] | None = next(self._bars, None)
+        if self._next is None:
+            raise ValueError(f"{bars.name}: no bar is left after skipping {skip}")
         for account in book.accounts:
             self.market.add_account(
                 account.account,
@@ -38,7 +54,7 @@ class Feed:
                 wallet=account.equity,
                 venue=account.venue,
             )
-        self.step()
+        self.step(begins)
         for account in book.accounts:
             self._open(account)
 

@@ -1,0 +1,148 @@
+"""`ksctl paper`: a paper venue in a process of its own, moved by real or generated bars."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from killswitch.lab.bars import BarTable
+    from killswitch.lab.book import Book
+    from killswitch.lab.feed import Feed
+    from killswitch.market.paper import PaperMarket
+
+GROUP = "killswitch.servers"
+
+
+class Server(Protocol):
+    """What `serve` gives back."""
+
+    address: str
+
+    async def close(self) -> None: ...
+
+
+class ServeFunction(Protocol):
+    """What the entry-point group `killswitch.servers` names."""
+
+    async def __call__(self, market: PaperMarket, *, port: int, now: Callable[[], datetime]) -> Server: ...
+
+
+@click.command()
+@click.option("--market", type=click.Path(path_type=Path), help="A folder of bars, one file a symbol.")
+@click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
+@click.option(
+    "--book", type=click.Path(path_type=Path), help="What the accounts hold. Left out with --crash: the demo's."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True,
+              help="On 127.0.0.1; 0 chooses a free one.")  # fmt: skip
+@click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="How many times faster than their own time bars go by; 0: the market stands still.")  # fmt: skip
+@click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Bars to leave out; the book is opened at the close of the next one.")  # fmt: skip
+def paper(market: Path | None, crash: int | None, book: Path | None, port: int, speed: float, skip: int) -> None:
+    """Serve a paper venue on loopback until SIGTERM or SIGINT.
+
+    The address goes to stdout as the first line. The bars' own dates are replaced by now: what is seen is seen now.
+    When the bars are used up the prices stand, with nothing left to trade with.
+    """
+    if (market is None) == (crash is None):
+        raise click.UsageError("Give either --market DIR or --crash SEED.")
+    if market is not None and book is None:
+        raise click.UsageError("--market needs --book FILE.")
+    feed = _feed(_bars(market, crash), _book(book), skip)
+    try:
+        asyncio.run(_serve(feed, port, speed))
+    except OSError as error:
+        raise click.ClickException(f"cannot serve on port {port}: {error.strerror or error}") from error
+
+
+def _bars(market: Path | None, crash: int | None) -> BarTable:
+    from killswitch.lab.bars import BarsError, read_market
+    from killswitch.lab.crash import crash_bars
+
+    if crash is not None:
+        if crash < 0:
+            raise click.UsageError("--crash SEED must not be below zero.")
+        return crash_bars(crash)
+    assert market is not None  # the caller has looked
+    try:
+        return read_market(market)
+    except BarsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _book(path: Path | None) -> Book:
+    from killswitch.lab.book import BookError, demo_book, read_book
+
+    if path is None:
+        return demo_book()
+    try:
+        return read_book(path)
+    except BookError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _feed(bars: BarTable, book: Book, skip: int) -> Feed:
+    from killswitch.lab.bars import BarsError
+    from killswitch.lab.feed import Feed
+
+    try:
+        return Feed(bars, book, seed=0, skip=skip, begins=_now())
+    except (BarsError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(feed: Feed, port: int, speed: float) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = await _server()(feed.market, port=port, now=_now)
+    try:
+        click.echo(server.address)
+        sys.stdout.flush()
+        await _drive(feed, speed, stop)
+    finally:
+        await server.close()
+
+
+async def _drive(feed: Feed, speed: float, stop: asyncio.Event) -> None:
+    """Close a bar after each of its intervals, divided by `speed`, until `stop` is set."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while not stop.is_set():
+        pause = None
+        if speed > 0 and feed.due is not None:
+            due += feed.interval.total_seconds() / speed
+            pause = max(0.0, due - loop.time())
+        try:
+            await asyncio.wait_for(stop.wait(), pause)
+        except TimeoutError:
+            feed.step(_later(feed))
+
+
+def _later(feed: Feed) -> datetime:
+    """Now, or just after the last bar where the wall clock has been put back."""
+    last = feed.market.now
+    return max(_now(), last + timedelta(microseconds=1)) if last else _now()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _server() -> ServeFunction:
+    """The paper server, found as adapters are: the core imports none of them by name."""
+    for entry in entry_points(group=GROUP, name="paper"):
+        serve: ServeFunction = entry.load()
+        return serve
+    raise click.ClickException(f"no paper server is installed (entry-point group {GROUP})")
