@@ -54,7 +54,9 @@ class CrashModel:
       1986) with α = 0.12 and β = 0.85 by the minute, times a level for each phase.
     - **Jumps**: downward jumps in the crash at Poisson times with exponential sizes (Merton, "Option pricing when
       underlying stock returns are discontinuous", Journal of Financial Economics 3, 1976; the exponential sizes are
-      Kou's, Management Science 48, 2002). Together they are at most half of the fall.
+      Kou's, Management Science 48, 2002). Together they are at most half of the fall. None comes in the first third:
+      jumps are what a fall sets off (Aït-Sahalia, Cacho-Diaz, Laeven, "Modeling financial contagion using mutually
+      exciting jump processes", Journal of Financial Economics 117, 2015).
     - **Depth**: in the crash and in the rebound the noise of the market is a bridge (it ends where it began), so each
       seed is another crash of the same depth: the market falls by `fall` and takes back `taken_back` of it in logs.
       Fall and rebound begin and end gently (a cubic smooth step), like those of 2010-05-06 and 2021-05-19.
@@ -66,7 +68,7 @@ class CrashModel:
     rebound: int = 30
     after: int = 150
     fall: float = 0.35
-    taken_back: float = 0.6
+    taken_back: float = 0.65
     volatility: float = 0.0006
     """Standard deviation of the market's log return in a calm minute: 43% a year."""
     crash_volatility: float = 5.0
@@ -144,7 +146,7 @@ def _jumps(shape: CrashModel, depth: float, generator: np.random.Generator) -> F
         sizes = generator.exponential(shape.jump_size, count) if count else np.zeros(0)
         if sizes.sum() > depth / 2:
             sizes *= depth / 2 / sizes.sum()
-        np.subtract.at(jumps, generator.integers(0, jumps.size, count), sizes)
+        np.subtract.at(jumps, generator.integers(jumps.size // 3, jumps.size, count), sizes)
     return jumps.reshape(shape.crash, shape.steps)
 
 
