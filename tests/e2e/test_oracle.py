@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from killswitch.graph.compile import compile_policies
 from killswitch.policy.loader import load
 
@@ -21,7 +22,10 @@ from killswitch.lab.bars import read_market
 from killswitch.lab.book import read_book
 from killswitch.lab.feed import record
 from killswitch.lab.recording import Writer, read
+from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning.tick import Interpreter
 from tests.conftest import REPOSITORY
 from tests.oracle.naive import Happening, OutsideDomainError, happenings
@@ -42,10 +46,14 @@ def policies() -> PolicySet:
 def decided(policies: PolicySet, snapshots: Iterable[Snapshot]) -> list[Happening]:
     """What the product decides, in the oracle's words."""
     interpreter = Interpreter(policies)
+    return [each for snapshot in snapshots for each in in_oracle_words(interpreter.tick(snapshot).decisions)]
+
+
+def in_oracle_words(decisions: Iterable[Decision]) -> list[Happening]:
+    """Time, account, level, and whether it is a reset."""
     return [
         Happening(each.as_of, each.scope.removeprefix("account/"), each.level, reset=each.kind == "reset")
-        for snapshot in snapshots
-        for each in interpreter.tick(snapshot).decisions
+        for each in decisions
     ]
 
 
@@ -60,6 +68,49 @@ def test_the_product_and_the_naive_reading_agree_on_made_up_recordings(
     except OutsideDomainError:
         assume(False)
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
+
+
+class Memory:
+    """What a store keeps between two runs of the product."""
+
+    def __init__(self) -> None:
+        self.states: dict[tuple[str, str], MachineState] = {}
+        self.rows: list[HistoryRow] = []
+
+    def keep(self, interpreter: Interpreter, snapshot: Snapshot) -> None:
+        self.states |= {(state.policy, state.scope): state for state in interpreter.states()}
+        since = interpreter.keep_since(to_micros(snapshot.as_of))
+        self.rows = [row for row in (*self.rows, *interpreter.rows()) if row.at >= since]
+
+    def since(self, policy: str, scope: str, since: int) -> list[HistoryRow]:
+        return [row for row in self.rows if (row.policy, row.scope) == (policy, scope) and row.at >= since]
+
+
+def decided_with_restarts(policies: PolicySet, snapshots: list[Snapshot], restarts: set[int]) -> list[Happening]:
+    """As `decided`, but the process dies before each snapshot whose number is in `restarts`."""
+    memory, interpreter = Memory(), Interpreter(policies)
+    found: list[Happening] = []
+    for number, snapshot in enumerate(snapshots):
+        if number in restarts:
+            interpreter = Interpreter(policies)
+            interpreter.restore(memory.states.values(), memory.since)
+        found += in_oracle_words(interpreter.tick(snapshot).decisions)
+        memory.keep(interpreter, snapshot)
+    return found
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(lines=recordings(), restarts=st.sets(st.integers(1, 200), max_size=6))
+def test_d7_a_restart_in_the_middle_of_a_crash_changes_no_decision(
+    policies: PolicySet, lines: list[dict[str, Any]], restarts: set[int]
+) -> None:
+    """Killed and started again before any snapshots, the product decides what the naive reading does."""
+    try:
+        expected = happenings(lines)
+    except OutsideDomainError:
+        assume(False)
+    snapshots = [decode_snapshot(json.dumps(line)) for line in lines]
+    assert decided_with_restarts(policies, snapshots, restarts) == expected
 
 
 # Every folder of real bars, with books made for it: all long, all short, and half against half, both ways round.
