@@ -1,4 +1,4 @@
-"""A clock that only moves when somebody waits: hours of ticks in a second, the same each time."""
+"""Time that passes only when someone sleeps: for demos, measurements and tests of what acts."""
 
 from __future__ import annotations
 
@@ -8,38 +8,26 @@ from datetime import datetime, timedelta
 
 
 class VirtualClock:
-    """Time begins at `start` and passes only in `sleep` and `advance_to`.
+    """A clock that `sleep` advances, at once. It is for one sleeper at a time: the runner's loop is one.
 
-    Whoever asked with `on_advance` hears of each new time before the sleeper wakes: a paper market closes its bars
-    there. With several sleepers at once the time of the later one stands for all; the lab runs one.
+    What else happens in that time (a market moving) hangs on `on_advance`, which is told the new instant.
     """
 
-    def __init__(self, start: datetime) -> None:
-        """`start` is aware; monotonic seconds count from it."""
+    def __init__(self, start: datetime, on_advance: Callable[[datetime], None] | None = None) -> None:
+        """`start` is an aware UTC datetime."""
         self._start = start
-        self._now = start
-        self._listeners: list[Callable[[datetime], object]] = []
-
-    def on_advance(self, listener: Callable[[datetime], object]) -> None:
-        """Call `listener` with the new time whenever time has passed."""
-        self._listeners.append(listener)
+        self._elapsed = 0.0
+        self._on_advance = on_advance
 
     def now(self) -> datetime:
-        return self._now
+        return self._start + timedelta(seconds=self._elapsed)
 
     def monotonic(self) -> float:
-        return (self._now - self._start).total_seconds()
+        return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass; other tasks get their turn."""
-        if seconds > 0:
-            self.advance_to(self._now + timedelta(seconds=seconds))
+        """Let `seconds` pass, and everything else that is ready run."""
+        self._elapsed += max(seconds, 0.0)
+        if self._on_advance is not None:
+            self._on_advance(self.now())
         await asyncio.sleep(0)
-
-    def advance_to(self, at: datetime) -> None:
-        """Let time pass until `at`; a time that is already past changes nothing."""
-        if at <= self._now:
-            return
-        self._now = at
-        for listener in self._listeners:
-            listener(at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from killswitch.runner.locking import Locking
 from killswitch.runner.loop import Pace, Recorder, Runner, Witness
 from killswitch.runner.places import keep_places
 from killswitch.runner.publishing import Publisher
+from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
 
 
@@ -63,6 +64,8 @@ def assemble(
 
     Where no account is armed, no lock file is touched and nothing is closed.
     """
+    venues = {name: shared(account.adapter) for name, account in accounts.items()}
+    accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = LeaseHolder(store, clock, lease_seconds(pace))
     lease.take()
     keep_places(store, policies)
@@ -78,7 +81,7 @@ def assemble(
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
-        closings=_closings(accounts, arming, store, clock, unfinished),
+        closings=_closings(venues, arming, store, clock, unfinished),
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),
@@ -94,7 +97,7 @@ def _locking(arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks
 
 
 def _closings(
-    accounts: Mapping[str, ArmedAccount],
+    venues: Mapping[str, tuple[SharedVenue, SharedVenue]],
     arming: Arming,
     store: Store,
     clock: Clock,
@@ -103,7 +106,7 @@ def _closings(
     workers = {}
     for name in sorted(arming.names):
         leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in unfinished.get(name, ())]
-        workers[name] = ClosingWorker(name, Closer(name, accounts[name].adapter, store, clock), leftover)
+        workers[name] = ClosingWorker(name, Closer(name, venues[name][1], store, clock), leftover)
     return Closings(workers)
 
 

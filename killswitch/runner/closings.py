@@ -88,7 +88,8 @@ class ClosingWorker:
         try:
             if not self._recovered:
                 await self._closer.recover()
-                self._recovered, self._more = True, True
+                self._recovered = self._more = True
+                return
             while self._waiting:
                 self._closer.adopt(self._waiting.pop(0))
             self._more = await self._closer.advance()

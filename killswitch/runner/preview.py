@@ -1,0 +1,96 @@
+"""What the policies would do now: one tick whose outcome is shown and not carried out.
+
+The same interpreter, restored from the same memory, on the same snapshot as a runner's next tick; it holds no
+lease, writes nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import Store
+from killswitch.planning.tick import Interpreter
+from killswitch.runner.status import AccountView, MachineView, account_view, machine_views
+
+PLAN_FORMAT = "killswitch.plan/v1"
+
+
+class Preview(Struct, frozen=True):
+    """One tick, not carried out. `armed` are the accounts whose documents say `execution: live`."""
+
+    snapshot: Snapshot
+    policies: PolicySet
+    accounts: tuple[AccountView, ...]
+    machines: tuple[MachineView, ...]
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+    memory: str
+    """Where history and stages were taken from, in words."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.decisions)
+
+
+def preview(
+    policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
+) -> Preview:
+    """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
+    outcome = interpreter.tick(snapshot)
+    return Preview(
+        snapshot=snapshot,
+        policies=policies,
+        accounts=tuple(account_view(account, armed=account.account in armed) for account in snapshot.accounts),
+        machines=machine_views(interpreter.status(), policies),
+        decisions=outcome.decisions,
+        notices=outcome.notices,
+        memory=memory,
+    )
+
+
+def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
+    """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
+    interpreter = Interpreter(policies)
+    if store is None:
+        return interpreter, "no store: this snapshot alone, so windows are only partly known"
+    interpreter.restore(store.states(), store.rows)
+    return interpreter, "the runner's store"
+
+
+def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[Interpreter, Snapshot | None, str]:
+    """An interpreter that has seen all but the last of `snapshots`, that last one (None: there is none), and words."""
+    interpreter = Interpreter(policies)
+    last: Snapshot | None = None
+    seen = 0
+    for snapshot in snapshots:
+        if last is not None:
+            interpreter.tick(last)
+            seen += 1
+        last = snapshot
+    return interpreter, last, f"{seen} earlier snapshot{'' if seen == 1 else 's'} of the recording"
+
+
+def encode_preview(shown: Preview) -> bytes:
+    """The plan as JSON, format `killswitch.plan/v1`: one object."""
+    return msgjson.Encoder(decimal_format="string").encode(
+        {
+            "format": PLAN_FORMAT,
+            "as_of": rfc3339(shown.snapshot.as_of),
+            "policy_set": shown.policies.digest,
+            "commit": shown.policies.commit,
+            "memory": shown.memory,
+            "pending": shown.pending,
+            "accounts": shown.accounts,
+            "machines": shown.machines,
+            "decisions": [decision_record(decision) for decision in shown.decisions],
+            "notices": shown.notices,
+        }
+    )

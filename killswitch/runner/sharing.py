@@ -1,0 +1,85 @@
+"""One adapter, two readers: what a venue tells only once reaches both the ticks and the closing.
+
+An adapter may give instruments the first time only, and flows and fills only as they become known. Whoever reads
+first would otherwise keep them from the other.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from msgspec import structs
+
+from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
+from killswitch.model.venue import OrderReport, OrderRequest, VenueAdapter
+
+_Row = TypeVar("_Row", Flow, Fill)
+
+
+class SharedVenue:
+    """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
+
+    def __init__(self, adapter: VenueAdapter) -> None:
+        self._adapter = adapter
+        self._other: SharedVenue | None = None
+        self._instruments: dict[str, Instrument] = {}
+        self._flows: dict[str, Flow] = {}
+        self._fills: dict[str, Fill] = {}
+        self.account = adapter.account
+
+    async def snapshot(self) -> AccountSnapshot:
+        """The adapter's snapshot, with what the other view has been told since this one last read."""
+        answer = await self._adapter.snapshot()
+        if self._other is not None:
+            self._other._keep(answer)  # two halves of one thing
+        return self._with_kept(answer) if answer.quality == "ok" else answer
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        return await self._adapter.submit(request)
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        return await self._adapter.find_order(symbol, client_order_id)
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        return await self._adapter.open_orders()
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        return await self._adapter.fills(symbol, client_order_id)
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        await self._adapter.cancel(symbol, order_id)
+
+    async def close(self) -> None:
+        await self._adapter.close()
+
+    def _keep(self, answer: AccountSnapshot) -> None:
+        self._instruments.update((each.symbol, each) for each in answer.instruments or ())
+        self._flows.update((flow.id, flow) for flow in answer.flows or ())
+        self._fills.update((fill.id, fill) for fill in answer.fills or ())
+
+    def _with_kept(self, answer: AccountSnapshot) -> AccountSnapshot:
+        if not (self._instruments or self._flows or self._fills):
+            return answer
+        instruments = self._instruments | {each.symbol: each for each in answer.instruments or ()}
+        merged = structs.replace(
+            answer,
+            instruments=tuple(instruments.values()) or answer.instruments,
+            flows=_merged(self._flows, answer.flows),
+            fills=_merged(self._fills, answer.fills),
+        )
+        self._instruments, self._flows, self._fills = {}, {}, {}
+        return merged
+
+
+def shared(adapter: VenueAdapter) -> tuple[SharedVenue, SharedVenue]:
+    """Two views of `adapter`: one for the ticks, one for the closing."""
+    ticks, closing = SharedVenue(adapter), SharedVenue(adapter)
+    ticks._other, closing._other = closing, ticks
+    return ticks, closing
+
+
+def _merged(kept: dict[str, _Row], told: tuple[_Row, ...] | None) -> tuple[_Row, ...] | None:
+    """Rows by id, the kept ones first. Rows that are unknown in the answer stay so unless some were kept."""
+    if not kept:
+        return told
+    return tuple((kept | {row.id: row for row in told or ()}).values())
