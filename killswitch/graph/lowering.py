@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import (
     AllOf,
-    AnyOf,
     Compare,
-    ComparisonOp,
     ConditionNode,
     Constant,
     Not,
-    Number,
-    SignalRead,
     TextIs,
 )
+from killswitch.graph.steps import Step, step_of
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 
@@ -32,15 +28,6 @@ Columns = Callable[[list[float], list[float], list[str | None]], tuple[int, int]
 
 OneColumn = Callable[[list[float], list[float], list[str | None]], int]
 """(lows, highs, texts) → TRUE, FALSE or UNKNOWN."""
-
-_MIRRORED: dict[ComparisonOp, ComparisonOp] = {
-    "<": ">",
-    "<=": ">=",
-    ">": "<",
-    ">=": "<=",
-    "==": "==",
-    "!=": "!=",
-}
 
 
 def lower(conditions: Sequence[ConditionNode]) -> Columns:
@@ -77,8 +64,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
 class _Rung:
     """One threshold of a ladder; `mask` are the conditions that it settles."""
 
-    value: float
-    strict: bool
+    step: Step
     mask: int
 
 
@@ -94,9 +80,9 @@ class _ConditionWriter:
         if isinstance(condition, Constant):
             self._always |= mask if condition.value else 0
             return
-        step = _rung(condition, mask)
+        step = step_of(condition)
         if step is not None:
-            self._ladders.setdefault(step[0], []).append(step[1])
+            self._ladders.setdefault((step.index, step.rising), []).append(_Rung(step, mask))
             return
         true, false = self._verdict(condition)
         self._numbers.lines += [
@@ -110,8 +96,8 @@ class _ConditionWriter:
         for (index, rising), rungs in self._ladders.items():
             self._numbers.reads.add(index)
             sure, possible = (f"l{index}", f"h{index}") if rising else (f"h{index}", f"l{index}")
-            steps = _ladder(rungs, rising)
-            ladders += _climb(sure, "t", steps, rising) + _climb(possible, "p", steps, rising)
+            steps = _ladder(rungs)
+            ladders += _climb(sure, "t", steps) + _climb(possible, "p", steps)
         loads = [f"l{i} = lows[{i}]; h{i} = highs[{i}]" for i in sorted(self._numbers.reads)]
         loads += [f"s{i} = texts[{i}]" for i in sorted(self._texts)]
         lines = [f"t = p = {self._always:#x}", *loads, *ladders, *self._numbers.lines, "return t, p ^ t"]
@@ -142,41 +128,24 @@ def _joined(word: str, parts: list[str], empty: str) -> str:
     return f"({word.join(parts)})" if parts else empty
 
 
-def _rung(node: ConditionNode, mask: int) -> tuple[tuple[int, bool], _Rung] | None:
-    """A signal against a finite number, as ((column, rising), rung); None for anything else."""
-    if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
-        return _rung(node.parts[0], mask)
-    if not isinstance(node, Compare):
-        return None
-    left, op, right = node.left, node.op, node.right
-    if isinstance(left, Number):
-        left, op, right = right, _MIRRORED[op], left
-    if not (isinstance(left, SignalRead) and isinstance(right, Number) and isfinite(right.value)):
-        return None
-    if op in ("==", "!="):
-        return None
-    return (left.index, op in (">", ">=")), _Rung(right.value, op in ("<", ">"), mask)
-
-
-def _ladder(rungs: list[_Rung], rising: bool) -> list[_Rung]:
+def _ladder(rungs: list[_Rung]) -> list[_Rung]:
     """Rungs in the order in which a growing excess reaches them; each mask holds those below it."""
-    ordered = sorted(rungs, key=lambda rung: (rung.value if rising else -rung.value, rung.strict))
     steps: list[_Rung] = []
     reached = 0
-    for rung in ordered:
+    for rung in sorted(rungs, key=lambda rung: rung.step.severity):
         reached |= rung.mask
-        if steps and (steps[-1].value, steps[-1].strict) == (rung.value, rung.strict):
+        if steps and steps[-1].step == rung.step:
             steps.pop()
-        steps.append(_Rung(rung.value, rung.strict, reached))
+        steps.append(_Rung(rung.step, reached))
     return steps
 
 
-def _climb(name: str, into: str, steps: list[_Rung], rising: bool) -> list[str]:
+def _climb(name: str, into: str, steps: list[_Rung]) -> list[str]:
     """Statements that add to `into` the mask of the highest step that `name` has reached, by halving."""
 
-    def reached(step: _Rung) -> str:
-        sign = (">" if rising else "<") + ("" if step.strict else "=")
-        return f"{name} {sign} {step.value!r}"
+    def reached(rung: _Rung) -> str:
+        sign = (">" if rung.step.rising else "<") + ("" if rung.step.strict else "=")
+        return f"{name} {sign} {rung.step.value!r}"
 
     def halve(first: int, end: int) -> list[str]:
         # the highest step reached is one of first-1 … end-1; -1 is none

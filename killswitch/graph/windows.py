@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic_core import PydanticCustomError
+
 from killswitch.graph.problems import Problem
+from killswitch.policy.scalars import duration
 from killswitch.signals.catalogue import SignalSpec
 
 
@@ -19,20 +22,8 @@ def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
         return Problem("KS3003", f"`{spec.name}` takes no window", f"write `{spec.name}`")
     if written is None:
         return Problem("KS3002", f"`{spec.name}` needs a window", f"write `{spelled(spec)}`")
-    window = micros(written)
-    if not window:
-        fix = f"a window is a text such as `{spelled(spec)}`"
+    try:
+        return duration(written)
+    except PydanticCustomError:  # its message is for a value of its own; here the way out is the whole call
+        fix = f"a window is one text with a number and its unit: `{spelled(spec)}`"
         return Problem("KS4005", f"this is no window for `{spec.name}`", fix)
-    return window
-
-
-import re  # noqa: E402
-
-_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
-_UNIT = {"ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
-
-
-def micros(text: str) -> int | None:
-    if not re.fullmatch(r"(\d+(ms|s|m|h|d))+", text):
-        return None
-    return sum(int(n) * _UNIT[u] for n, u in _PART.findall(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from math import inf, isnan
+from math import copysign, inf, isnan
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +43,7 @@ def intervals(draw: st.DrawFn) -> Interval:
     kind = draw(st.sampled_from(["known", "known", "partly", "unknown"]))
     if kind == "unknown":
         return EVERYTHING
-    low, high = sorted((draw(ends), draw(ends)))
+    low, high = sorted((draw(ends), draw(ends)), key=lambda end: (end, copysign(1.0, end)))
     return (low, low) if kind == "known" else (low, high)
 
 
