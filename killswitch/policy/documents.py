@@ -19,6 +19,7 @@ from killswitch.policy.scalars import (
     Endpoint,
     Fraction,
     Majority,
+    Manual,
     Markets,
     Name,
     OrderNumber,
@@ -31,7 +32,7 @@ from killswitch.policy.scalars import (
     Word,
     Words,
 )
-from killswitch.policy.shape import AtLeastOne, Choice, Part, mistake
+from killswitch.policy.shape import AtLeastOne, Choice, Part
 
 API_VERSION = "killswitch.dev/v1"
 
@@ -106,20 +107,6 @@ class ThresholdTrigger(Part):
     on_unknown: WhenUnknown
     grace: Grace = DEFAULT_GRACE
 
-    def check(self) -> None:
-        """Exactly one comparison."""
-        given = [key for key in COMPARISONS if getattr(self, key) is not None]
-        if not given:
-            raise mistake(
-                "KS2202", "the trigger compares its signal with nothing",
-                "add one of at_least, at_most, above, below, with a number",
-            )  # fmt: skip
-        if len(given) > 1:
-            raise mistake(
-                "KS2202", f"the trigger has {len(given)} comparisons ({', '.join(given)})",
-                "keep one here, and write a trigger of its own for each other", key=given[1],
-            )  # fmt: skip
-
 
 class ExpressionTrigger(Part):
     """A condition written in CEL."""
@@ -163,7 +150,7 @@ def reset_form(written: object) -> str:
     return "\0auto" if isinstance(written, dict) else "\0manual"
 
 
-RESET = Choice(reset_form, {"\0manual": Literal["manual"], "\0auto": AutoReset})
+RESET = Choice(reset_form, {"\0manual": Manual, "\0auto": AutoReset})
 
 
 class AttributionRule(Part):
@@ -229,17 +216,6 @@ class Action(Part):
             return "lock_trading"
         return "cancel_orders" if self.cancel_orders is not None else "close"
 
-    def check(self) -> None:
-        """Exactly one key."""
-        given = [key for key in ACTIONS if getattr(self, key) is not None]
-        if not given:
-            raise mistake("KS2204", "the action says nothing to do", f"write one of {', '.join(ACTIONS)}")
-        if len(given) > 1:
-            raise mistake(
-                "KS2204", f"one action says {len(given)} things ({', '.join(given)})",
-                "begin each with a dash of its own", key=given[1],
-            )  # fmt: skip
-
 
 class Stage(Part):
     """A level of response: when it fires, what it does, and how it ends."""
@@ -261,21 +237,6 @@ class Stage(Part):
     actions: Annotated[tuple[Action, ...], "What to do; `[]` records and notifies only."]
     notify: Annotated[tuple[Name, ...], "Whom to tell. Left out: nobody beyond the record."] = ()
     runbook: Annotated[Name | None, "The runbook to open. Left out: none."] = None
-
-    def check(self) -> None:
-        """A stage needs something to fire on, and `losing` needs to know who is."""
-        if not self.any_of and not self.all_of:
-            raise mistake(
-                "KS2203", f"stage `{self.name}` has no trigger, so it can never fire",
-                "name triggers under `any` or `all`",
-            )  # fmt: skip
-        losing = any(action.close is not None and action.close.side == "losing" for action in self.actions)
-        if losing and self.attribution is None:
-            raise mistake(
-                "KS2205", f"stage `{self.name}` closes the losing side without saying which one that is",
-                "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, if_unknown: worst_ranked}`, "
-                "with your own share and fallbacks", key="actions",
-            )  # fmt: skip
 
 
 class PolicySpec(Part):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from pydantic_core import SchemaValidator
 
+from killswitch.policy.checks import Breach, policy
 from killswitch.policy.documents import (
     AccountDocument,
     CorrelationGroupDocument,
@@ -21,6 +22,9 @@ KINDS: Mapping[str, type[Part]] = {
     "Ranking": RankingDocument,
     "CorrelationGroup": CorrelationGroupDocument,
 }
+
+CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy}
+"""What must hold between the keys of a kind, where anything must."""
 
 BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "genesis"})}
 """Names that are always there, so that no document may take them."""

@@ -241,10 +241,20 @@ def reference(value: object) -> str:
     )  # fmt: skip
 
 
+def manual(value: object) -> str:
+    """The word `manual`; the other way to reset is a mapping."""
+    if value == "manual":
+        return "manual"
+    raise mistake(
+        "KS2004", f"{spelled(value)} is no way to reset",
+        "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
+    )  # fmt: skip
+
+
 def endpoint(value: object) -> str:
     """An http(s) or ws(s) address without user or password in it."""
     if not isinstance(value, str) or not re.fullmatch(r"(https?|wss?)://\S+", value):
-        raise mistake("KS2107", f"{spelled(value)} is not an address", "write it as http://127.0.0.1:8700")
+        raise mistake("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
     if "@" in value.split("/")[2]:
         raise mistake(
             "KS2106", "an address must not carry a user or a password",
@@ -306,6 +316,7 @@ Words = Annotated[tuple[str, ...], Scalar(words, _one_or_more({"type": "string",
 Markets = Annotated[tuple[str, ...], Scalar(markets, _one_or_more({"enum": list(get_args(Market))}))]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Reference = Annotated[str, Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"))]
+Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
 StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]
 RankCount = Annotated[int, Scalar(rank_count, {"type": "integer", "minimum": 1, "maximum": 1000})]

@@ -26,9 +26,6 @@ class Part:
     def __init__(self, **values: object) -> None:
         self.__dict__.update(values)
 
-    def check(self) -> None:
-        """Raise the mistake where something between the keys does not hold; nothing does by default."""
-
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: documents are what was written")
 
@@ -69,10 +66,9 @@ class AtLeastOne:
     __slots__ = ()
 
 
-def mistake(code: str, message: str, fix: str, key: str | None = None) -> PydanticCustomError:
-    """The error that a check raises: its code, what is wrong, the way out, and the key at which it is wrong."""
-    context = {"message": message, "fix": fix, "key": key}
-    return PydanticCustomError(cast("Any", code), "{message}", context)
+def mistake(code: str, message: str, fix: str) -> PydanticCustomError:
+    """The error that reading a scalar raises: its code, what is wrong, and the way out."""
+    return PydanticCustomError(cast("Any", code), "{message}", {"message": message, "fix": fix})
 
 
 def as_values(part: Part) -> dict[str, object]:
@@ -86,12 +82,32 @@ def declared(part: type[Part]) -> dict[str, Any]:
     for cls in reversed(part.__mro__):
         if cls is not Part and issubclass(cls, Part):
             found |= get_annotations(cls)
-    return {name: annotation for name, annotation in found.items() if get_origin(annotation) is not ClassVar}
+    return {name: annotation for name, annotation in found.items() if not _of_class(annotation)}
+
+
+def _of_class(annotation: Any) -> bool:
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
 def written_keys(part: type[Part]) -> dict[str, str]:
     """Key as written → attribute."""
     return {part.KEYS.get(name, name): name for name in declared(part)}
+
+
+def part_at(part: type[Part], path: tuple[str | int, ...]) -> type[Part] | None:
+    """The part that stands at `path` (with the tags of choices, as the validator gives it); None if none does."""
+    here: Any = part
+    for step in path:
+        bare, metadata = unwrap(here)
+        choice = next((mark for mark in metadata if isinstance(mark, Choice)), None)
+        if choice is not None:
+            here = choice.shapes.get(str(step))
+        elif isinstance(bare, type) and issubclass(bare, Part):
+            here = declared(bare).get(written_keys(bare).get(str(step), ""))
+        else:
+            here = get_args(bare)[-1] if get_origin(bare) is dict else next(iter(get_args(bare)), None)
+    bare, _ = unwrap(here)
+    return bare if isinstance(bare, type) and issubclass(bare, Part) else None
 
 
 def validator(part: type[Part]) -> SchemaValidator:
@@ -120,9 +136,7 @@ def _part(part: type[Part]) -> CoreSchema:
     attributes = written_keys(part)
 
     def build(values: dict[str, object]) -> Part:
-        made = part(**{attributes[key]: value for key, value in values.items()})
-        made.check()
-        return made
+        return part(**{attributes[key]: value for key, value in values.items()})
 
     shape = core_schema.typed_dict_schema(fields, extra_behavior="forbid", strict=True)
     return core_schema.no_info_after_validator_function(build, shape)

@@ -1,0 +1,87 @@
+"""From paths to texts: which files are read, and why one cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.tree import Span
+from killswitch.policy.written import Written
+
+LARGEST = 1 << 20
+"""Bytes. A policy is read by people; a larger file is something else."""
+
+Report = Callable[[Diagnostic], None]
+
+
+def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
+    """Every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden ones are left out."""
+    seen: set[Path] = set()
+    for path in paths:
+        for file in _files(path, report):
+            real = file.resolve()
+            if real not in seen:
+                seen.add(real)
+                written = _read(file, report)
+                if written is not None:
+                    yield written
+
+
+def _files(path: Path, report: Report) -> list[Path]:
+    try:
+        if not path.is_dir():
+            return [path]
+        found = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix in (".yaml", ".yml")
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and not file.is_dir()
+        )
+    except OSError as error:
+        report(about_file("KS1001", path, f"cannot be read: {error.strerror}", "check that it may be read"))
+        return []
+    if not found:
+        report(about_file("KS1002", path, "holds no .yaml or .yml file", "name the folder that holds the policies"))
+    return found
+
+
+def _read(file: Path, report: Report) -> Written | None:
+    try:
+        if not file.is_file() and file.exists():
+            report(about_file("KS1001", file, "is not a file", "name a YAML file or a folder"))
+            return None
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except OSError as error:
+        report(about_file("KS1001", file, f"cannot be read: {error.strerror}", "check the path and who may read it"))
+        return None
+    if len(content) > LARGEST:
+        fix = "split it into several files; if it is data, keep it out of the policy folder"
+        report(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
+        return None
+    return _decoded(file, content, report)
+
+
+def _decoded(file: Path, content: bytes, report: Report) -> Written | None:
+    try:
+        return Written(str(file), content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        # utf-8-sig counts from behind the mark, so the place is looked up in what decodes without it
+        broken = error.start
+        before = Written(str(file), content[:broken].decode("utf-8", errors="replace"))
+        span = Span(len(before.lines) - 1, len(before.lines[-1]), len(before.lines) - 1, len(before.lines[-1]) + 1)
+        place = before.place(span)
+        report(
+            Diagnostic(
+                "KS1004", "error", f"byte 0x{content[broken]:02X} is not UTF-8", "save the file as UTF-8",
+                place.file, place.line, place.column, 1, place.text,
+            )
+        )  # fmt: skip
+        return None
+
+
+def about_file(code: str, path: Path, message: str, fix: str) -> Diagnostic:
+    """A problem with a file or folder as a whole."""
+    return Diagnostic(code, "error", f"{path} {message}", fix, str(path), 1, 1, 1, "")

@@ -1,0 +1,142 @@
+"""Policy files → documents with source positions, and every problem on the way, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic_core import ValidationError
+
+from killswitch.policy.checks import mixed_forms
+from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
+from killswitch.policy.documents import API_VERSION
+from killswitch.policy.files import about_file, texts
+from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, validator_of
+from killswitch.policy.mistakes import closest
+from killswitch.policy.mistakes import diagnostics as mistakes_in
+from killswitch.policy.scalars import spelled
+from killswitch.policy.shape import Part
+from killswitch.policy.source import SourceMap
+from killswitch.policy.tree import Node, Note, parse, plain_value
+from killswitch.policy.written import Written
+
+
+class Document(NamedTuple):
+    """One document that says what its kind may say. Whether its references hold is for the graph to find out."""
+
+    kind: str
+    name: str
+    model: Part
+    """A `PolicyDocument`, `AccountDocument`, …: the class that the registry of kinds has for `kind`."""
+    source: SourceMap
+
+
+class Loaded(NamedTuple):
+    """What was read: every sound document, and everything that is wrong."""
+
+    documents: tuple[Document, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def load(paths: Sequence[Path]) -> Loaded:
+    """Read every YAML file at or below `paths`. Never raises for what it finds there."""
+    loading = _Loading()
+    for written in texts(paths, loading.problems.append):
+        loading.file(written)
+    if not loading.documents and not loading.problems:
+        where = paths[0] if paths else Path()
+        loading.problems.append(
+            about_file("KS1202", where, "holds no document", "write a Policy; policies/ has some to start from")
+        )
+    return Loaded(tuple(loading.documents), in_order(loading.problems))
+
+
+class _Loading:
+    def __init__(self) -> None:
+        self.documents: list[Document] = []
+        self.problems: list[Diagnostic] = []
+        self._named: dict[tuple[str, str], Document] = {}
+
+    def file(self, written: Written) -> None:
+        """All documents of one file."""
+
+        def note(found: Note) -> None:
+            place = written.place(found.span)
+            length = written.length(found.span)
+            self.problems.append(diagnostic(found.code, place, found.message, found.fix, length=length))
+
+        before = len(self.problems)
+        roots = parse(written.text, note)
+        if not roots and len(self.problems) == before:
+            fix = "write a document that begins with apiVersion and kind, or take the file out"
+            self.problems.append(about_file("KS1202", Path(written.file), "holds no document", fix))
+        for root in roots:
+            self._document(root, SourceMap(written, root))
+
+    def _document(self, root: Node, source: SourceMap) -> None:
+        kind = self._kind(root, source)
+        if kind is None:
+            return
+        value = plain_value(root)
+        if isinstance(value, dict):
+            # a wrong version has had its own diagnostic
+            value["apiVersion"] = API_VERSION
+        breaches = list(CHECKS[kind](value)) if kind in CHECKS else []
+        for code, path, message, fix in breaches:
+            self.problems.append(source.diagnostic(code, path, message, fix, key=True))
+        try:
+            model = validator_of(kind).validate_python(value)
+        except ValidationError as error:
+            self.problems.extend(mistakes_in(error, KINDS[kind], source, mixed_forms(breaches)))
+            return
+        if breaches:
+            return
+        self._take(Document(kind, model.metadata.name, model, source))
+
+    def _kind(self, root: Node, source: SourceMap) -> str | None:
+        """The kind of document, or None when there is no telling."""
+        if root.pairs is None:
+            fix = "begin with `apiVersion: killswitch.dev/v1` and `kind: Policy`"
+            self.problems.append(source.diagnostic("KS1201", (), "a document is a mapping", fix))
+            return None
+        if "apiVersion" not in root.pairs:
+            fix = f"add `apiVersion: {API_VERSION}`, or keep other YAML out of the policy folder"
+            message = "no `apiVersion`: this is not a policy document"
+            self.problems.append(source.diagnostic("KS1203", (), message, fix, key=True))
+            return None
+        version = plain_value(root.pairs["apiVersion"][1])
+        if version != API_VERSION:
+            message = f"{spelled(version)} is not a version that this program reads"
+            self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, f"write `{API_VERSION}`"))
+        if "kind" not in root.pairs:
+            fix = f"add `kind:`, one of {', '.join(KINDS)}"
+            self.problems.append(source.diagnostic("KS1205", (), "the document has no `kind`", fix, key=True))
+            return None
+        return self._known_kind(plain_value(root.pairs["kind"][1]), source)
+
+    def _known_kind(self, kind: object, source: SourceMap) -> str | None:
+        if isinstance(kind, str) and kind in KINDS:
+            return kind
+        near = closest(str(kind), list(KINDS))
+        message = f"{spelled(kind)} is no kind of document" + (f", did you mean `{near}`?" if near else "")
+        fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}"
+        self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
+        return None
+
+    def _take(self, document: Document) -> None:
+        """Names are unique per kind, and those that are always there are taken."""
+        kind, name, _, source = document
+        at = ("metadata", "name")
+        if name in BUILT_IN.get(kind, ()):
+            message = f"the {kind} `{name}` is built in"
+            self.problems.append(source.diagnostic("KS1208", at, message, "give yours another name"))
+            return
+        first = self._named.setdefault((kind, name), document)
+        if first is not document:
+            place = first.source.place(at)
+            message = f"a {kind} named `{name}` is already in {place.file}:{place.line}"
+            fix = "rename one of the two, or take one out"
+            self.problems.append(source.diagnostic("KS1207", at, message, fix))
+            return
+        self.documents.append(document)

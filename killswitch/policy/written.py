@@ -1,0 +1,68 @@
+"""One file's text as it may be shown: line by line, with what may be a secret made unreadable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from killswitch.model.place import Place
+from killswitch.policy.tree import Span, split_lines
+
+_SECRET_KEY = re.compile(
+    r"(?i)([\w-]*(?:secret|passw|passphrase|token|api[_-]?key|private[_-]?key)[\w-]*[\"']?\s*:\s+[\"']?)"
+    r"(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*)"
+)
+_USERINFO = re.compile(r"(://)([^/\s]+)(?=@)")
+_CREDENTIALS = re.compile(r"(\s*(?:- +)?)[\"']?credentials[\"']?\s*:")
+_REFERENCE = re.compile(r"[\"']?(?:env|file):\S*[\"']?|#.*|[{}\[\],|>&*-]|\S*:(?=\s|$)|(\S+)")
+
+
+class Written:
+    """A file's lines, and places in them."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self.lines: Sequence[str] = split_lines(text)
+
+    def place(self, span: Span) -> Place:
+        """Where `span` begins."""
+        shown = self._shown[span.line] if span.line < len(self.lines) else ""
+        return Place(self.file, span.line + 1, span.column + 1, shown)
+
+    def length(self, span: Span) -> int:
+        """How many characters of its first line `span` takes, at least 1."""
+        if span.end_line == span.line:
+            return max(1, span.end_column - span.column)
+        line = self.lines[span.line] if span.line < len(self.lines) else ""
+        return max(1, len(line.rstrip()) - span.column)
+
+    @cached_property
+    def _shown(self) -> Sequence[str]:
+        return list(_masked(self.lines))
+
+
+def _masked(lines: Sequence[str]) -> Iterator[str]:
+    """Every line at its full length, so that columns stay where they are."""
+    inside: int | None = None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if inside is not None and line.strip() and indent <= inside:
+            inside = None
+        if found := _CREDENTIALS.match(line):
+            inside = len(found[1])
+            yield line[: found.end()] + _hide_values(line[found.end() :])
+        elif inside is not None:
+            yield _hide_values(line)
+        else:
+            yield _USERINFO.sub(_hide_second, _SECRET_KEY.sub(_hide_second, line))
+
+
+def _hide_values(text: str) -> str:
+    """Everything but keys, punctuation, references and comments."""
+    return _REFERENCE.sub(lambda found: "•" * len(found[0]) if found[1] else found[0], text)
+
+
+def _hide_second(found: re.Match[str]) -> str:
+    return found[1] + "•" * len(found[2])
