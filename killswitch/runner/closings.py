@@ -86,13 +86,11 @@ class ClosingWorker:
 
     async def _run_pass(self) -> None:
         try:
-            if not self._recovered:
+            if self._recovered:
+                await self._advance()
+            else:
                 await self._closer.recover()
                 self._recovered = self._more = True
-                return
-            while self._waiting:
-                self._closer.adopt(self._waiting.pop(0))
-            self._more = await self._closer.advance()
         except StoreError:
             raise
         except VenueError as error:
@@ -101,6 +99,11 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self.trouble = None
+
+    async def _advance(self) -> None:
+        while self._waiting:
+            self._closer.adopt(self._waiting.pop(0))
+        self._more = await self._closer.advance()
 
     def _fail(self, why: str) -> None:
         self._more = True

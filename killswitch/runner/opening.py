@@ -1,34 +1,70 @@
-"""From `Account` documents to accounts that can be read, and armed ones that can be acted on."""
+"""From paths and options to what a runner is made of: policies, accounts, adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from killswitch.graph.compile import compile_policies
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
+from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import AccountDocument
+from killswitch.policy.loader import load
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.adapters import make_adapter
+from killswitch.runner.commit import commit_of
 from killswitch.runner.credentials import resolve
 from killswitch.runner.reading import Readers
+
+
+class PolicyProblemsError(Exception):
+    """The policies cannot be used; `diagnostics` says where and why, every one of them."""
+
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__(f"{len(diagnostics)} problems in the policies")
+        self.diagnostics = diagnostics
 
 
 class NoAccountsError(Exception):
     """There is nothing to watch."""
 
 
-def open_accounts(documents: Iterable[object], *, live: bool) -> dict[str, ArmedAccount]:
-    """An adapter for each `Account` among the documents' models, by name. No connection is made yet.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the policy files say: the compiled policies, the accounts, and what the compiler warns of."""
+
+    policies: PolicySet
+    accounts: tuple[AccountDocument, ...]
+    warnings: tuple[Diagnostic, ...]
+
+
+def read_policies(paths: Sequence[Path]) -> Written:
+    """Load and compile; PolicyProblemsError if there is any error."""
+    loaded = load(paths)
+    policies, diagnostics = compile_policies(loaded.documents, commit_of(paths))
+    diagnostics = (*loaded.diagnostics, *diagnostics)
+    if policies is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
+        raise PolicyProblemsError(diagnostics)
+    accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))
+    return Written(policies, accounts, diagnostics)
+
+
+def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
+    """An adapter for each `Account` document, by name. No connection is made yet.
 
     An account is armed only if its document says `execution: live` and `live` is given. Raises NoAccountsError,
     CredentialError or AdapterError.
     """
-    found = [document for document in documents if isinstance(document, AccountDocument)]
-    if not found:
+    accounts = {document.metadata.name: _open(document, live=live) for document in documents}
+    if not accounts:
         raise NoAccountsError(
-            "the policies hold no Account document, so there is nothing to watch; add one (kind: Account) to the folder"
+            "the policies hold no Account document, so there is nothing to watch; "
+            "add one (kind: Account) to the folder, or name its file with another --policies"
         )
-    return {document.metadata.name: _open(document, live=live) for document in found}
+    return accounts
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
