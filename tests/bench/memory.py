@@ -1,0 +1,97 @@
+"""Memory of a runner after 100,000 ticks, against its own after 10,000: it must not grow.
+
+The real runner, armed, on the paper venue in the same process: a tick a second of virtual time through a calm
+day, with a crash on the way in which stages fire and positions are closed. The store is a real one on disk.
+Run by itself (`python -m tests.bench.memory`) in a process of its own, so that nothing else is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from killswitch.lab.book import demo_book
+from killswitch.lab.clock import VirtualClock
+from killswitch.lab.crash import CrashModel, crash_bars
+from killswitch.lab.feed import Feed
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.loop import Pace, Runner
+from killswitch.store.sqlite import open_store
+from killswitch_paper.local import LocalVenue
+from tests.bench.measure import Measure
+from tests.bench.replay import POLICIES, compiled
+
+EARLY, LATE = 10_000, 100_000
+CRASH = CrashModel(calm=700, after=900)
+"""The minutes of a little more than 100,000 seconds; the crash comes at tick 42,000."""
+
+
+def measures() -> Iterator[Measure]:
+    """The promise: within five hundredths."""
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.bench.memory"], check=True, capture_output=True, text=True
+    ).stdout
+    early, late, decisions = (int(part) for part in said.split())
+    name = f"memory after {LATE:,} ticks ({decisions} decisions)"
+    yield Measure(name, late / 1024, early / 1024, f"after {EARLY:,}", 1.05, "MB")
+
+
+def resident() -> int:
+    """Resident memory of this process in KB (Linux)."""
+    gc.collect()
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise RuntimeError("this system does not tell resident memory in /proc")
+
+
+def fast_folder() -> str | None:
+    """A folder in memory where there is one: what is measured is the process, not the disk."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+async def ticks(runner: Runner, clock: VirtualClock, feed: Feed, count: int) -> int:
+    """Run `count` ticks a second apart, closing in between; how many decisions there were."""
+    decisions = 0
+    for _ in range(count):
+        decisions += len((await runner.tick()).decisions)
+        for _ in range(10):
+            if not await runner.work():
+                break
+        await clock.sleep(1.0)
+        feed.until(clock.now())
+    return decisions
+
+
+async def watch(folder: Path) -> tuple[int, int, int]:
+    """(KB after EARLY ticks, KB after LATE ticks, decisions)."""
+    feed = Feed(crash_bars(7, CRASH), demo_book(), seed=7)
+    begin = feed.market.now
+    assert begin is not None
+    clock = VirtualClock(begin)
+    account = demo_book().accounts[0]
+    venue = LocalVenue(account.account, feed.market, clock)
+    armed = ArmedAccount(account.account, "paper", account.market, account.currency, venue, armed=True)
+    store = open_store(str(folder / "store.sqlite"))
+    pace = Pace(interval=1.0, read_timeout=5.0)
+    locks = LockPaths(folder / "locks", None)
+    runner = assemble(compiled(POLICIES), {account.account: armed}, store, clock, pace, live=True, locks=locks)
+    await runner.start()
+    decisions = await ticks(runner, clock, feed, EARLY)
+    early = resident()
+    decisions += await ticks(runner, clock, feed, LATE - EARLY)
+    late = resident()
+    await runner.finish()
+    store.close()
+    return early, late, decisions
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
+        print(*asyncio.run(watch(Path(place))))
