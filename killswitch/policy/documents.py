@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from killswitch.model.instant import SECOND
 from killswitch.model.words import LockMode, Market, PolicyMode
+from killswitch.policy.checks import COMPARISONS as COMPARISONS
 from killswitch.policy.scalars import (
     AT_ONCE,
     Confirmation,
@@ -39,8 +40,6 @@ API_VERSION = "killswitch.dev/v1"
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
 DEFAULT_GRACE = 60 * SECOND
-
-COMPARISONS = ("at_least", "at_most", "above", "below")
 
 ApiVersion = Literal["killswitch.dev/v1"]
 OnUnknown = Literal["hold", "trip", "warn"]
@@ -96,6 +95,8 @@ class Unexplained(Part):
 
 class ThresholdTrigger(Part):
     """A signal held against a number: exactly one of `at_least`, `at_most`, `above`, `below`."""
+
+    SCHEMA: ClassVar = {"oneOf": [{"required": [key]} for key in COMPARISONS]}
 
     signal: Annotated[Text, "A signal of the catalogue; `ksctl schema signals` lists it."]
     window: Annotated[Duration | None, "Time it is taken over, for signals that have a window."] = None
@@ -199,11 +200,10 @@ class Close(Part):
     except_assets: Annotated[tuple[Word, ...], "Base assets that are never sold. Left out: none."] = ()
 
 
-ACTIONS = ("lock_trading", "cancel_orders", "close")
-
-
 class Action(Part):
     """One thing to do: exactly one key. The order of acting is the program's, not the file's."""
+
+    SCHEMA: ClassVar = {"minProperties": 1, "maxProperties": 1}
 
     lock_trading: Annotated[LockTrading | None, "Tell the bots to stop."] = None
     cancel_orders: Annotated[CancelOrders | None, "Cancel resting orders."] = None
@@ -221,6 +221,7 @@ class Stage(Part):
     """A level of response: when it fires, what it does, and how it ends."""
 
     KEYS: ClassVar = {"any_of": "any", "all_of": "all"}
+    SCHEMA: ClassVar = {"anyOf": [{"required": ["any"]}, {"required": ["all"]}]}
 
     name: Annotated[Name, "Unique in the policy."]
     level: Annotated[StageLevel, "1 to 9; a higher level may always fire over a lower one."]

@@ -23,6 +23,9 @@ class Part:
     KEYS: ClassVar[Mapping[str, str]] = {}
     """Attribute → key as written, where the key is no fit name for an attribute (`for`, `any`, `apiVersion`)."""
 
+    SCHEMA: ClassVar[Mapping[str, object]] = {}
+    """What its JSON Schema says beyond its keys: what must hold between them."""
+
     def __init__(self, **values: object) -> None:
         self.__dict__.update(values)
 

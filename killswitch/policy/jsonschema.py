@@ -1,0 +1,84 @@
+"""JSON Schemas of the documents, generated from the same classes that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Literal, get_args, get_origin
+
+from killswitch.policy.documents import API_VERSION
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, declared, unwrap
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(kind: str) -> Schema:
+    """The JSON Schema of one kind of document; KeyError if there is no such kind."""
+    return {"$schema": DIALECT, "$id": f"https://{API_VERSION}/{kind}.json", "title": kind, **_part(KINDS[kind])}
+
+
+def schema_of_all() -> Schema:
+    """One schema that takes a document of any kind, for an editor that is told nothing more."""
+    cases = [
+        {"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": _part(part)}
+        for kind, part in KINDS.items()
+    ]
+    return {
+        "$schema": DIALECT,
+        "$id": f"https://{API_VERSION}/all.json",
+        "title": "Killswitch documents",
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {"apiVersion": {"const": API_VERSION}, "kind": {"enum": list(KINDS)}},
+        "allOf": cases,
+    }
+
+
+def _part(part: type[Part]) -> Schema:
+    properties = {part.KEYS.get(name, name): _described(annotation) for name, annotation in declared(part).items()}
+    required = [part.KEYS.get(name, name) for name in declared(part) if not hasattr(part, name)]
+    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    if required:
+        made["required"] = required
+    if part.__doc__:
+        made["description"] = part.__doc__
+    return {**made, **part.SCHEMA}
+
+
+def _described(annotation: Any) -> Schema:
+    _, metadata = unwrap(annotation)
+    words = [mark for mark in metadata if isinstance(mark, str)]
+    made = _schema(annotation)
+    return {**made, "description": words[-1]} if words else made
+
+
+def _schema(annotation: Any) -> Schema:
+    bare, metadata = unwrap(annotation)
+    for mark in metadata:
+        if isinstance(mark, Scalar):
+            return dict(mark.json)
+        if isinstance(mark, Choice):
+            return {"oneOf": [_schema(shape) for shape in mark.shapes.values()]}
+    if isinstance(bare, type) and issubclass(bare, Part):
+        return _part(bare)
+    if get_origin(bare) is Literal:
+        values = list(get_args(bare))
+        return {"const": values[0]} if len(values) == 1 else {"enum": values}
+    if get_origin(bare) is tuple:
+        least = {"minItems": 1} if any(isinstance(mark, AtLeastOne) for mark in metadata) else {}
+        return {"type": "array", "items": _described(get_args(bare)[0]), **least}
+    if get_origin(bare) is dict:
+        return {"type": "object", "additionalProperties": _described(get_args(bare)[1])}
+    return dict(_PLAIN[bare])
+
+
+_PLAIN: Mapping[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    bool: {"type": "boolean"},
+    Decimal: {"type": "number"},
+    object: {},
+}
