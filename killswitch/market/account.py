@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -90,10 +90,21 @@ class PaperAccount:
             del self.holdings[symbol]
         return realized
 
-    def finish(self, orders: Iterable[PaperOrder]) -> None:
+    def reducible(self, order: PaperOrder) -> Decimal:
+        """Base quantity that a reduce-only order may close: at or below zero when there is nothing on its side."""
+        held = self.open_quantity(order.request.symbol)
+        return -held if order.request.side == "buy" else held
+
+    def expire_exits(self, symbol: str) -> None:
+        """Reduce-only orders with nothing left to reduce expire."""
+        for order in self.working:
+            exits = order.request.reduce_only and order.request.symbol == symbol
+            if exits and order.state == "open" and self.reducible(order) <= 0:
+                order.state = "expired"
+
+    def drop_done(self) -> None:
         """Take orders that are no longer open from the working list."""
-        done = {order.id for order in orders}
-        self.working = [order for order in self.working if order.id not in done]
+        self.working = [order for order in self.working if order.state == "open"]
 
     def forget_before(self, oldest: datetime) -> None:
         """Drop fills and flows from before `oldest` from what snapshots show."""

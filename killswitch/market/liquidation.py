@@ -78,7 +78,7 @@ class Liquidator:
     def _step(self, account: PaperAccount, marks: Marks, at: datetime) -> None:
         for order in account.working:
             order.state = "canceled"
-        account.finish(account.working)
+        account.drop_done()
         symbol = max(account.holdings, key=lambda s: (abs(account.holdings[s].quantity) * marks[s], s))
         holding, tape = account.holdings[symbol], self._tapes[symbol]
         contracts = abs(holding.quantity) / tape.size

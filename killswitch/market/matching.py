@@ -93,22 +93,17 @@ class Matching:
             tape.taken[side] += quantity
         if order is not None:
             order.add(fill)
+        account.expire_exits(symbol)
         return fill
 
     def _fillable(self, account: PaperAccount, order: PaperOrder, tape: Tape) -> Decimal:
         """Contracts of the order that may fill now: what is left, within the bar's volume.
 
-        A reduce-only order gets no more than the position it reduces, so that it never turns it round; with
-        nothing left to reduce it expires.
+        A reduce-only order gets no more than the position it reduces, so that it never turns it round.
         """
         amount = order.left
         if order.request.reduce_only:
-            held = account.open_quantity(order.request.symbol)
-            against = -held if order.request.side == "buy" else held
-            if against <= 0:
-                order.state = "expired"
-                return ZERO
-            amount = min(amount, against / tape.size)
+            amount = min(amount, account.reducible(order) / tape.size)
         return min(amount, tape.available(self.rules.participation))
 
     def _taker_price(self, order: PaperOrder, tape: Tape, amount: Decimal) -> Decimal:

@@ -13,14 +13,13 @@ from killswitch.model.venue import OrderReport, OrderRequest, OrderState
 
 @dataclass(slots=True)
 class PaperOrder:
-    """One order from its submission on; `rested` once it has waited in the book, which makes it a maker."""
+    """One order from its submission on, with everything that it filled."""
 
     id: str
     request: OrderRequest
     created_at: datetime
     state: OrderState = "open"
     filled: Decimal = ZERO
-    rested: bool = False
     fills: list[Fill] = field(default_factory=list)
 
     @property

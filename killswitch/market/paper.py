@@ -184,13 +184,15 @@ class PaperMarket:
 
     def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
         """Market orders go on at the open; limit orders wait for the price."""
-        for order in account.working:
+        for order in tuple(account.working):
+            if order.state != "open":
+                continue  # one before it has closed the position that it was to reduce
             tape = self._tapes[order.request.symbol]
             if order.request.type == "limit":
                 self._matching.touch(account, order, tape, tape.last or ZERO, at)
             elif point == 0:
                 self._matching.take(account, order, tape, at)
-        account.finish([order for order in account.working if order.state != "open"])
+        account.drop_done()
 
     # -- what an adapter asks -----------------------------------------------------------------------------
 
@@ -219,11 +221,11 @@ class PaperMarket:
         assert self.now is not None  # the check has found a price, so there was a bar
         order = PaperOrder(self._next_id("o"), request, self.now)
         holder.orders[request.client_order_id] = order
+        holder.working.append(order)
         tape = self._tapes[request.symbol]
         if request.type == "market" or self._is_marketable(request, tape):
             self._matching.take(holder, order, tape, self.now)
-        if order.state == "open":
-            holder.working.append(order)
+        holder.drop_done()
         return order.report()
 
     def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
@@ -244,7 +246,7 @@ class PaperMarket:
         found = [o for o in holder.working if o.id == order_id and o.request.symbol == symbol]
         for order in found:
             order.state = "canceled"
-        holder.finish(found)
+        holder.drop_done()
 
     def _find(self, account: str, symbol: str, client_order_id: str) -> PaperOrder | None:
         order = self._account(account).orders.get(client_order_id)
