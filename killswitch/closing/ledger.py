@@ -1,0 +1,46 @@
+"""What our own orders leave of a position, whatever the venue shows: its positions may lag behind its fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from killswitch.closing.life import ZERO
+from killswitch.model.store import JournalEntry
+
+
+@dataclass(slots=True)
+class PositionLedger:
+    """One position over all decisions that work on it, folded from their journal entries in sequence.
+
+    `anchor` is the position as believed when an order was sent with nothing else in flight, less every fill
+    reported since; None before the first order. `outstanding` is what may fill yet, by client order id.
+    """
+
+    anchor: Decimal | None = None
+    outstanding: dict[str, Decimal] = field(default_factory=dict)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take one journal entry of an order on this position."""
+        name = entry.client_order_id
+        if name is None:
+            return
+        match entry.kind:
+            case "sending":
+                if not self.outstanding:
+                    self.anchor = Decimal(entry.data["position"] or 0)
+                self.outstanding[name] = Decimal(entry.data["amount"] or 0)
+            case "filled":
+                self.outstanding.pop(name, None)
+                if self.anchor is not None:
+                    self.anchor -= Decimal(entry.data["filled"] or 0)
+            case "rejected" | "absent":
+                self.outstanding.pop(name, None)
+
+    def believed(self, shown: Decimal) -> Decimal:
+        """The position that is surely there: never more than the venue shows, nor than our fills have left."""
+        return shown if self.anchor is None else min(shown, self.anchor)
+
+    def free(self, shown: Decimal) -> Decimal:
+        """What of it no order in flight may still close, at worst."""
+        return self.believed(shown) - sum(self.outstanding.values(), ZERO)

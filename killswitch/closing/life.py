@@ -1,0 +1,213 @@
+"""The life of a decision's target on one position: a state machine whose events are journal entries.
+
+What is not in the journal did not happen: the running program and the one that restarts after a kill -9 fold
+the same entries through the same table, so that both know the same.
+
+| state       | means                                              | leaves it by                                     |
+|-------------|----------------------------------------------------|--------------------------------------------------|
+| `READY`     | nothing is in flight; may send                     | `sending`, `verified`, `finished`                |
+| `SENDING`   | journaled; the request may or may not have left    | the venue's answer, or the lack of one           |
+| `UNKNOWN`   | no answer said what happened: ask, never send      | what the venue says when asked                   |
+| `WORKING`   | the venue has the order, and it is not final       | `filled`                                         |
+| `SETTLED`   | final at the venue; its effect is not verified yet | `verified`: nothing more is sent before          |
+| `AT_TARGET` | the venue's own positions show the target reached  | `verified` (it grew again), `finished`           |
+| `OVER`      | the decision's work on the account has ended       | nothing                                          |
+
+Journaled **before** the deed: `planned` (with the decision, in the tick's transaction) and `sending` (before the
+request leaves). Journaled **after** it, as the answer: `acknowledged`, `filled`, `rejected`, `unknown`, `absent`,
+`verified`, `finished`. Killed between a deed and its answer, the line is `SENDING`, and is asked about.
+
+A client order id is spent once the venue has answered about it. After `absent`, and after a refusal to listen,
+the same id is sent again: should the first request still arrive, the venue refuses the second as a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Final
+
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.store import JournalEntry
+
+PositionKey = tuple[str, Side]
+LineName = tuple[str, str, Side]
+ZERO = Decimal(0)
+
+
+class State(Enum):
+    READY = "ready"
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    WORKING = "working"
+    SETTLED = "settled"
+    AT_TARGET = "at target"
+    OVER = "over"
+
+
+class Event(Enum):
+    """A journal entry, as far as it moves the machine."""
+
+    SENDING = "sending"
+    ACKNOWLEDGED = "acknowledged"
+    FATE_UNKNOWN = "unknown"
+    FILLED = "filled"
+    REJECTED = "rejected"
+    ABSENT = "absent"
+    VERIFIED_AT = "verified at target"
+    VERIFIED_ABOVE = "verified above target"
+    FINISHED = "finished"
+
+
+_ANSWERS: Final = {
+    Event.ACKNOWLEDGED: State.WORKING,
+    Event.FILLED: State.SETTLED,
+    Event.REJECTED: State.READY,
+    Event.ABSENT: State.READY,
+}
+_VERDICTS: Final = {Event.VERIFIED_AT: State.AT_TARGET, Event.VERIFIED_ABOVE: State.READY}
+
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.READY: {Event.SENDING: State.SENDING, Event.FINISHED: State.OVER, **_VERDICTS},
+    State.SENDING: {Event.FATE_UNKNOWN: State.UNKNOWN, **_ANSWERS},
+    State.UNKNOWN: {**_ANSWERS},
+    State.WORKING: {Event.FILLED: State.SETTLED},
+    State.SETTLED: {**_VERDICTS},
+    State.AT_TARGET: {Event.FINISHED: State.OVER, **_VERDICTS},
+    State.OVER: {},
+}
+IN_FLIGHT: Final = frozenset({State.SENDING, State.UNKNOWN, State.WORKING})
+
+NOT_HEARD: Final = frozenset({"rate_limited", "venue_down"})
+"""Reasons of `rejected` for which the venue did not even look at the order: they spend neither id nor attempt."""
+
+
+class ForbiddenTransitionError(Exception):
+    """A journal entry does not follow from the ones before it: a defect of this program, or a foreign hand."""
+
+
+def event_of(entry: JournalEntry) -> Event | None:
+    """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`)."""
+    if entry.kind == "verified":
+        above = Decimal(entry.data["position"] or 0) > Decimal(entry.data["target"] or 0)
+        return Event.VERIFIED_ABOVE if above else Event.VERIFIED_AT
+    if entry.kind in ("planned", "cancelled", "locked"):
+        return None
+    return Event(entry.kind)
+
+
+@dataclass(slots=True)
+class Line:
+    """A decision's target on one position, and the orders towards it. Quantities in contracts.
+
+    `decided` is how much the decision closes, `largest` the biggest single order, `index` the place of the
+    first intent in the decision. What follows below is folded from the journal and nothing else.
+    """
+
+    decision: str
+    account: str
+    symbol: str
+    position_side: Side
+    side: OrderSide
+    target: Decimal
+    decided: Decimal
+    largest: Decimal
+    reduce_only: bool
+    rank: int
+    index: int
+
+    state: State = State.READY
+    attempt: int = 0
+    spent: bool = True
+    """Whether the id of `attempt` is used up, so that the next order needs the next one."""
+    client_order_id: str | None = None
+    order_id: str | None = None
+    sent_amount: Decimal = ZERO
+    sent_at: datetime | None = None
+    filled: Decimal = ZERO
+    fruitless: int = 0
+    """Attempts in a row that the venue answered without filling anything."""
+    refusal: str | None = None
+    """Why the venue refused the last order, if it did."""
+    mark: Decimal | None = None
+    value: Decimal | None = None
+    """The account currency that one contract moves when the mark doubles."""
+    cost: Decimal | None = field(default=ZERO)
+    """Fees and slippage against `mark` so far, account currency; None once a part of it is unknown."""
+
+    @property
+    def key(self) -> PositionKey:
+        return (self.symbol, self.position_side)
+
+    @property
+    def name(self) -> LineName:
+        """What tells it from every other line of its account."""
+        return (self.decision, self.symbol, self.position_side)
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state in IN_FLIGHT
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
+        event = event_of(entry)
+        if event is None:
+            self._take_mark(entry.data)
+            return
+        if event not in TRANSITIONS[self.state]:
+            raise ForbiddenTransitionError(
+                f"{self.decision} {self.symbol} {self.position_side}: {event.value} while {self.state.value}"
+            )
+        self.state = TRANSITIONS[self.state][event]
+        match event:
+            case Event.SENDING:
+                self._sent(entry)
+            case Event.ACKNOWLEDGED:
+                self.order_id = entry.data.get("order")
+            case Event.FILLED:
+                self._settled(entry.data)
+            case Event.REJECTED:
+                self._refused(entry.data)
+            case Event.ABSENT:
+                self.spent = False
+                self.fruitless += 1
+
+    def _take_mark(self, data: Mapping[str, str | None]) -> None:
+        if self.mark is None and (mark := data.get("mark")) and (value := data.get("value")):
+            self.mark, self.value = Decimal(mark), Decimal(value)
+
+    def _sent(self, entry: JournalEntry) -> None:
+        self.attempt = entry.attempt or 0
+        self.client_order_id = entry.client_order_id
+        self.sent_amount = Decimal(entry.data["amount"] or 0)
+        self.sent_at = entry.at
+        self.order_id = None
+        self._take_mark(entry.data)
+
+    def _settled(self, data: Mapping[str, str | None]) -> None:
+        self.spent = True
+        self.refusal = None
+        filled = Decimal(data["filled"] or 0)
+        self.filled += filled
+        self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        self._count_cost(filled, data.get("price"), data.get("fee"))
+
+    def _count_cost(self, filled: Decimal, price: str | None, fee: str | None) -> None:
+        if filled == ZERO or self.cost is None:
+            return
+        if price is None or fee is None or not self.mark or self.value is None:
+            self.cost = None
+            return
+        fall = (self.mark - Decimal(price)) / self.mark
+        self.cost += Decimal(fee) + filled * self.value * (fall if self.side == "sell" else -fall)
+
+    def _refused(self, data: Mapping[str, str | None]) -> None:
+        self.refusal = data.get("reason")
+        self.spent = self.refusal not in NOT_HEARD
+        if self.spent:
+            self.fruitless += 1
+        if self.refusal == "above_maximum":
+            self.largest = self.sent_amount / 2

@@ -1,0 +1,39 @@
+"""How patient closing is. Seconds of the clock that it was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The numbers of closing; each is a bound on harm, and none of them a rate budget."""
+
+    fruitless_attempts: int = 8
+    """Orders in a row that fill nothing, after which a position is given up and reported."""
+    first_wait: float = 0.5
+    """After a fruitless attempt; doubled after each further one."""
+    longest_wait: float = 30.0
+    absence_after: float = 2.0
+    """"No such order" is believed only this long after sending: a request may overtake the question."""
+    doubt_for: float = 5.0
+    """For how long the venue must show more than our fills have left before that is believed."""
+    doubt_reads: int = 3
+    """And in how many readings in a row. The same for an empty book that nothing explains."""
+    poll: float = 1.0
+    """Between passes that changed nothing."""
+    breath: float = 0.1
+    """The longest that one pass waits for the next to be due."""
+    request_timeout: float = 10.0
+    """Real seconds that a request may take before its answer counts as missing."""
+    fresh_for: float = 10.0
+    """How old a decision may be whose own reading stands in for one that fails now."""
+
+    def wait_after(self, fruitless: int) -> float:
+        """How long to wait after the `fruitless`th attempt in a row that filled nothing."""
+        if fruitless <= 0:
+            return 0.0
+        return min(self.longest_wait, self.first_wait * 2.0 ** min(fruitless - 1, 30))
+
+
+PACE = Pace()

@@ -1,0 +1,116 @@
+"""Which line may send which order now. Pure: positions and lines in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from enum import Enum
+
+from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.life import ZERO, Line, LineName, PositionKey, State
+from killswitch.model.snapshot import Instrument
+
+_RULED_OUT = frozenset({"below_minimum"})
+"""Refusals that no further order changes."""
+_RULES = frozenset({"below_minimum", "market_closed", "permission"})
+"""Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
+
+
+class Do(Enum):
+    NOTHING = "at target"
+    WAIT = "wait"
+    SEND = "send"
+    DOUBT = "the venue shows more than our fills have left"
+    BLOCKED = "the venue's rules do not let us"
+    GIVE_UP = "too many attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do about a line; `amount` with SEND, `reason` with what ends it."""
+
+    do: Do
+    amount: Decimal = ZERO
+    reason: str | None = None
+
+    @property
+    def ends(self) -> bool:
+        return self.do in (Do.BLOCKED, Do.GIVE_UP)
+
+
+WAIT = Verdict(Do.WAIT)
+
+
+def judge(
+    line: Line,
+    shown: Decimal,
+    ledger: PositionLedger,
+    instrument: Instrument | None,
+    *,
+    attempts: int,
+    believe_venue: bool = False,
+) -> Verdict:
+    """What is to be done about `line`, of whose position the venue shows `shown` contracts.
+
+    A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
+    nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
+    """
+    if line.in_flight or line.state is State.SETTLED:
+        return WAIT
+    if shown <= line.target:
+        return Verdict(Do.NOTHING)
+    if line.refusal in _RULED_OUT:
+        return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
+    if line.fruitless >= attempts:
+        do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
+        return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
+    held = shown if believe_venue and not ledger.outstanding else ledger.free(shown)
+    wanted = held - line.target
+    if line.target > ZERO:
+        wanted = min(wanted, line.decided - line.filled)
+    if wanted <= ZERO:
+        return _left_over(line, shown, ledger, believe_venue=believe_venue)
+    return _sized(line, wanted, instrument)
+
+
+def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Verdict:
+    """More is shown than the target, and yet nothing may be sent."""
+    if ledger.outstanding:
+        return WAIT
+    if not believe_venue:
+        return Verdict(Do.DOUBT)
+    return Verdict(
+        Do.GIVE_UP,
+        reason=f"{line.symbol}: all {line.decided} that were decided are closed, and the venue shows {shown}: "
+        "the position has grown meanwhile",
+    )
+
+
+def _sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
+    """`wanted` as one order that the venue's rules allow; planning has made the first one exact already."""
+    amount = min(wanted, line.largest)
+    if instrument is None or not instrument.amount_step:
+        return Verdict(Do.SEND, amount)
+    if instrument.max_amount:
+        amount = min(amount, instrument.max_amount)
+    steps = (amount / instrument.amount_step).to_integral_value(rounding=ROUND_FLOOR)
+    amount = steps * instrument.amount_step
+    if amount <= ZERO or (line.attempt > 0 and amount < (instrument.min_amount or ZERO)):
+        return Verdict(Do.BLOCKED, reason=f"dust: {wanted} {line.symbol} is below the venue's minimum")
+    return Verdict(Do.SEND, amount)
+
+
+def acting(lines: Iterable[Line], verdicts: Mapping[LineName, Verdict]) -> dict[PositionKey, Line]:
+    """The one line for each position that may send: the smallest target, of equals the one already at it.
+
+    Lines whose verdict ends them are passed over: another decision's line may try after them.
+    """
+    chosen: dict[PositionKey, Line] = {}
+    for line in lines:
+        if line.name in verdicts and verdicts[line.name].ends:
+            continue
+        other = chosen.get(line.key)
+        if other is None or (line.target, -line.attempt) < (other.target, -other.attempt):
+            chosen[line.key] = line
+    return chosen

@@ -1,0 +1,146 @@
+"""The work of one decision on one account: its lines, its cancels, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from killswitch.closing.intents import lines_of
+from killswitch.closing.life import ZERO, Line, PositionKey, State
+from killswitch.closing.schedule import Do, Verdict
+from killswitch.model.decision import Cancel, Decision
+from killswitch.model.snapshot import Closing, ClosingStatus, Residual
+from killswitch.model.store import JournalEntry
+
+_LEFT = "left "
+"""In a `finished` entry: `left SIDE SYMBOL` → contracts above the target."""
+
+
+class Work:
+    """Folded from the decision and its journal entries; knows nothing that is not in them."""
+
+    def __init__(self, decision: Decision, account: str, entries: Sequence[JournalEntry]) -> None:
+        """`entries` are the decision's journal, in sequence; those of other accounts are passed over."""
+        self.decision = decision
+        self.account = account
+        self.lines = lines_of(decision, account)
+        self._by_key = {line.key: line for line in self.lines}
+        self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
+        self._uncancellable: dict[str, str] = {}
+        self.planned = False
+        self.finished: JournalEntry | None = None
+        for entry in entries:
+            if entry.account == account:
+                self.apply(entry)
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take one journal entry of this decision on this account."""
+        if entry.kind == "planned":
+            self.planned = True
+        if entry.kind == "finished":
+            self.finished = entry
+            for ended in self.lines:
+                ended.apply(entry)
+            return
+        if entry.kind == "cancelled":
+            self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
+            return
+        line = self.line(entry)
+        if line is not None:
+            line.apply(entry)
+
+    def line(self, entry: JournalEntry) -> Line | None:
+        """The line that `entry` is about; None for entries about no position of this decision."""
+        if entry.symbol is None or entry.position_side is None:
+            return None
+        key: PositionKey = (entry.symbol, "long" if entry.position_side == "long" else "short")
+        return self._by_key.get(key)
+
+    def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
+        """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
+        blocked = {line.symbol for line in self.lines if line.refusal == "blocked_by_order"}
+        return [
+            cancel
+            for cancel in self.cancels
+            if cancel.order not in self._uncancellable
+            and (after_closing or cancel.why == "entry" or cancel.symbol in blocked)
+        ]
+
+    def cannot_cancel(self, cancel: Cancel, why: str) -> None:
+        """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
+        self._uncancellable[cancel.order] = why
+
+    def result(self, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
+        """What the `finished` entry says: status, reason if not flat, cost, and what is left of each position."""
+        status, reason = self._outcome(verdicts)
+        cost = self.cost()
+        left = {_LEFT + line.position_side + " " + line.symbol: str(left) for line, left in self._left(shown)}
+        return {"status": status, "reason": reason, "cost": None if cost is None else str(cost), **left}
+
+    def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
+        reasons = [verdict.reason for verdict in verdicts if verdict.reason]
+        reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
+        if not reasons:
+            return "flat", None
+        blocked = all(verdict.do is not Do.GIVE_UP for verdict in verdicts)
+        return ("blocked" if blocked else "residual"), "; ".join(reasons)
+
+    def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
+        """What has been reached, for the next snapshot. `shown`: positions as last read and trusted."""
+        if self.finished is not None:
+            return self._ended(self.finished)
+        begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
+        residual = tuple(
+            Residual(self.account, line.symbol, line.position_side, left) for line, left in self._left(shown)
+        )
+        status: ClosingStatus = "closing" if begun else "planned"
+        return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
+
+    def _ended(self, finished: JournalEntry) -> Closing:
+        cost = finished.data.get("cost")
+        residual = tuple(
+            Residual(self.account, line.symbol, line.position_side, Decimal(left))
+            for line in self.lines
+            if (left := finished.data.get(_LEFT + line.position_side + " " + line.symbol)) is not None
+        )
+        return Closing(
+            self.decision.id,
+            ended_as(finished),
+            residual,
+            None if cost is None else Decimal(cost),
+            self.decision.scope,
+        )
+
+    def _left(self, shown: Mapping[PositionKey, Decimal]) -> list[tuple[Line, Decimal]]:
+        """The lines not at their targets, and how far each is from it."""
+        return [(line, left) for line in self.lines if (left := _distance(line, shown)) > ZERO]
+
+    def cost(self) -> Decimal | None:
+        """Fees and slippage so far, never below 0; None if a part of it is unknown."""
+        total = ZERO
+        for line in self.lines:
+            if line.cost is None:
+                return None
+            total += line.cost
+        return max(ZERO, total)
+
+
+def ended_as(finished: JournalEntry) -> ClosingStatus:
+    """The status that a `finished` entry carries; `abandoned` for one that this program does not know."""
+    match finished.data.get("status"):
+        case "flat":
+            return "flat"
+        case "residual":
+            return "residual"
+        case "blocked":
+            return "blocked"
+        case _:
+            return "abandoned"
+
+
+def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
+    if line.state is State.AT_TARGET:
+        return ZERO
+    if line.key in shown:
+        return shown[line.key] - line.target
+    return line.decided - line.filled

@@ -1,0 +1,672 @@
+"""Closing: what is sent, what is believed, and how a decision's work ends. Cases C1, C4, C5, C9 by name."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.intents import client_order_id, planned_entries
+from killswitch.closing.life import TRANSITIONS, Event, ForbiddenTransitionError, Line, State
+from killswitch.gate.lock import LockFolder
+from killswitch.model.decision import LockOrder
+from killswitch.model.snapshot import AccountSnapshot, Quality, Snapshot
+from killswitch.model.store import JournalEntry, Store
+from killswitch.model.venue import (
+    FateUnknownError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimitedError,
+    RejectReason,
+    VenueDownError,
+    VenueError,
+)
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import NOW, HonestVenue, VirtualClock
+
+D = Decimal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = None) -> Closer:
+    return Closer(venue.account, venue, store, clock or VirtualClock())
+
+
+def close(venue: HonestVenue, store: Store, targets: dict[str, Decimal], passes: int = 5000) -> Closer:
+    """Decide, adopt and drive; the closer, for what it says of itself."""
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, targets)))
+    asyncio.run(drive(closer, passes))
+    return closer
+
+
+def kinds(store: Store, decision: str = "d1") -> list[str]:
+    return [entry.kind for entry in store.journal(decision)]
+
+
+def ending(store: Store, decision: str = "d1") -> dict[str, str | None]:
+    (finished,) = [entry for entry in store.journal(decision) if entry.kind == "finished"]
+    return finished.data
+
+
+class Answering(HonestVenue):
+    """Says something else than the truth about the account, for as long as `answer` gives it."""
+
+    lies = 10**9
+
+    def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+        return true
+
+    async def snapshot(self) -> AccountSnapshot:
+        true = await super().snapshot()
+        if self.lies <= 0:
+            return true
+        self.lies -= 1
+        return self.answer(true)
+
+
+class Refusing(HonestVenue):
+    """Refuses orders for the first `times`, for `reason`."""
+
+    reason: RejectReason = "other"
+    times = 10**9
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        if self.times > 0:
+            self.times -= 1
+            raise OrderRejectedError(self.reason, "no")
+        return await super().submit(request)
+
+
+def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
+    """Half of the long goes, all of the short goes, and the journal tells it in order."""
+    venue = HonestVenue({"BTC": D(100), "ETH": D(-30)})
+    closer = close(venue, store, {"BTC": D(50), "ETH": D(0)})
+    assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
+    assert kinds(store) == [
+        "planned", "planned", "sending", "filled", "sending", "filled", "verified", "verified", "finished",
+    ]  # fmt: skip
+    (closing,) = closer.progress()
+    assert (closing.status, closing.residual) == ("flat", ())
+    assert closing.cost == D(80) * D("0.05")
+
+
+def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None:
+    """The venue says that nothing is held and that margin is in use: nothing is recorded as closed."""
+
+    class Empty(Answering):
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            return msgspec.structs.replace(true, positions=())
+
+    venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
+    closer = close(venue, store, {"BTC": D(0)}, passes=60)
+    assert "verified" not in kinds(store)
+    assert "finished" not in kinds(store)
+    assert closer.progress()[0].status == "closing"
+    assert closer.distrust == "an empty book with 1000.0 of margin in use"
+
+
+@pytest.mark.parametrize("quality", ["stale", "malformed", "down"])
+def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality) -> None:
+    """Positions that come with anything but `ok` say nothing, however empty they are."""
+
+    class Bad(Answering):
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            return msgspec.structs.replace(true, quality=quality, reason="r", positions=(), margin_used=D(0))
+
+    venue = Bad({"BTC": D(100)}, fill_shares=("0.5",))
+    close(venue, store, {"BTC": D(0)}, passes=60)
+    assert "finished" not in kinds(store)
+    venue.lies = 0
+    restarted = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
+    asyncio.run(restarted.recover())
+    assert asyncio.run(drive(restarted))
+    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+
+
+def test_c1_positions_that_are_not_given_are_not_flat(store: Store) -> None:
+    """`positions: null` is unknown, not empty."""
+
+    class Silent(Answering):
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            return msgspec.structs.replace(true, positions=None)
+
+    venue = Silent({"BTC": D(100)}, fill_shares=("0.5",))
+    close(venue, store, {"BTC": D(0)}, passes=60)
+    assert "finished" not in kinds(store)
+
+
+def test_c1_sizes_that_read_zero_once_are_not_flat(store: Store) -> None:
+    """Positions of size 0 must repeat themselves before they count; one such answer is passed over."""
+
+    class ZeroOnce(Answering):
+        lies = 2
+
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            zero = tuple(msgspec.structs.replace(p, contracts=D(0)) for p in true.positions or ())
+            return msgspec.structs.replace(true, positions=zero)
+
+    venue = ZeroOnce({"BTC": D(100)}, fill_shares=("0.5",))
+    close(venue, store, {"BTC": D(0)})
+    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+
+
+def test_c4_close_all_is_not_done_until_the_venue_says_flat(store: Store) -> None:
+    """Orders that fill in part are followed by others, and the end is written only at a position of zero."""
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.3", "0", "0.5"))
+    close(venue, store, {"BTC": D(0)})
+    assert venue.position("BTC") == D(0)
+    assert ending(store)["status"] == "flat"
+    shown = [entry.data["position"] for entry in store.journal("d1") if entry.kind == "verified"]
+    assert [D(each or "nan") for each in shown] == [D(70), D(70), D(35), D(0)]
+
+
+def test_c4_a_close_that_cannot_finish_says_what_is_left(store: Store) -> None:
+    """A venue that fills nothing more ends as `residual`, with the contracts, never as flat."""
+    venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.3", *["0"] * 50))
+    closer = close(venue, store, {"BTC": D(0)})
+    assert ending(store)["status"] == "residual"
+    (closing,) = closer.progress()
+    assert closing.status == "residual"
+    assert [(left.symbol, left.position_side, left.contracts) for left in closing.residual] == [("BTC", "long", D(70))]
+    restarted = closer_for(venue, store)
+    asyncio.run(restarted.recover())
+    assert restarted.progress() == (closing,)
+
+
+def test_c5_an_observing_decision_touches_nothing(store: Store) -> None:
+    """No planned entry, no order, no cancel: the venue hears not one request."""
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
+    observed = msgspec.structs.replace(decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")}), mode="observe")
+    assert planned_entries(observed) == ()
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, observed))
+    assert asyncio.run(closer.advance()) is False
+    assert (venue.state["log"], venue.position("BTC"), list(venue.state["resting"])) == ([], D(100), ["o1"])
+    assert (kinds(store), closer.progress()) == ([], ())
+
+
+def test_c9_dust_ends_as_blocked_and_raises_nothing(store: Store) -> None:
+    """What is left below the venue's minimum is reported, and the other positions are closed."""
+    venue = HonestVenue({"BTC": D("1.0"), "ETH": D(10)}, fill_shares=("0.95",), step="0.01", minimum="0.1")
+    closer = close(venue, store, {"BTC": D(0), "ETH": D(0)})
+    assert (venue.position("BTC"), venue.position("ETH")) == (D("0.05"), D(0))
+    (closing,) = closer.progress()
+    assert (closing.status, [left.contracts for left in closing.residual]) == ("blocked", [D("0.05")])
+    assert ending(store)["reason"] == "dust: 0.050 BTC is below the venue's minimum"
+
+
+def test_c9_a_minimum_that_only_the_venue_knows_ends_as_blocked(store: Store) -> None:
+    """Without rules at hand the venue is asked once, and its `below_minimum` ends the line."""
+    venue = HonestVenue({"BTC": D("0.05")}, step=None, minimum="0.1")
+    close(venue, store, {"BTC": D(0)})
+    assert ending(store)["status"] == "blocked"
+    assert kinds(store).count("sending") == 1
+
+
+def test_l4_a_lock_never_holds_back_our_own_close(store: Store, tmp_path: Path) -> None:
+    """With the strictest lock on the account, the close goes through: halting is not asked before reducing."""
+    folder = LockFolder(tmp_path / "locks", None, generation=1, alive_for=15)
+    folder.write(LockOrder("account/main", "all", None), "s", "r", "d1", NOW)
+    venue = HonestVenue({"BTC": D(100)})
+    close(venue, store, {"BTC": D(0)})
+    assert venue.position("BTC") == D(0)
+
+
+def test_entries_are_cancelled_before_and_protection_after_closing(store: Store) -> None:
+    """The order of acting is the program's: entries, orders, and then what is left."""
+    venue = HonestVenue({"BTC": D(100)}, resting={"stop": "BTC", "entry": "BTC"})
+    closer = closer_for(venue, store)
+    cancels = {"stop": ("BTC", "all"), "entry": ("BTC", "entry")}
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels=cancels)))  # type: ignore[arg-type] # literals
+    asyncio.run(drive(closer))
+    name = client_order_id("d1", 0, 1)
+    assert venue.state["log"] == ["cancel entry", f"submit {name}", "cancel stop"]
+    assert ending(store)["status"] == "flat"
+
+
+def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) -> None:
+    """`blocked_by_order` takes away that symbol's resting orders, and the close is tried again."""
+
+    class Blocked(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if "stop" in self.state["resting"]:
+                raise OrderRejectedError("blocked_by_order", "a stop rests")
+            return await super().submit(request)
+
+    venue = Blocked({"BTC": D(100)}, resting={"stop": "BTC"})
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
+    asyncio.run(drive(closer))
+    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_an_unknown_fate_is_resolved_by_asking(store: Store, after_effect: bool) -> None:
+    """A timeout closes the position once, whether the order had arrived or not."""
+
+    class Timeout(HonestVenue):
+        lost = 1
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if self.lost and not after_effect:
+                self.lost = 0
+                raise FateUnknownError("timeout")
+            report = await super().submit(request)
+            if self.lost:
+                self.lost = 0
+                raise FateUnknownError("timeout")
+            return report
+
+    venue = Timeout({"BTC": D(100)})
+    close(venue, store, {"BTC": D(50)})
+    assert (venue.position("BTC"), venue.traded("BTC")) == (D(50), D(50))
+    log: list[str] = venue.state["log"]
+    if after_effect:
+        assert [line.split()[0] for line in log] == ["submit", "ask"]
+    else:
+        assert log[-1].startswith("submit")
+        assert {line.split()[0] for line in log[:-1]} == {"ask"}
+        names = {entry.client_order_id for entry in store.journal("d1") if entry.kind == "sending"}
+        assert len(names) == 1, "after `absent` the same name is sent again"
+
+
+def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> None:
+    """While the venue does not say what became of it, nothing more is sent for the position."""
+
+    class Deaf(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            await super().submit(request)
+            raise FateUnknownError("timeout")
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            raise VenueDownError("maintenance")
+
+    venue = Deaf({"BTC": D(100)}, fill_shares=("0.5",))
+    closer = close(venue, store, {"BTC": D(0)}, passes=300)
+    assert len(venue.state["orders"]) == 1
+    assert closer.progress()[0].status == "closing"
+
+
+@pytest.mark.parametrize("error", [VenueDownError("maintenance"), RateLimitedError("slow down", 7.0)])
+def test_a_venue_that_does_not_listen_spends_no_attempt(store: Store, error: VenueError) -> None:
+    """However often it does not listen, the close goes on, under the same name, once it does."""
+
+    class Busy(HonestVenue):
+        left = 40
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if self.left:
+                self.left -= 1
+                raise error
+            return await super().submit(request)
+
+    venue = Busy({"BTC": D(100)})
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert asyncio.run(drive(closer, passes=5000))
+    assert ending(store)["status"] == "flat"
+    assert {entry.attempt for entry in store.journal("d1") if entry.kind == "sending"} == {1}
+
+
+def test_a_rate_limit_is_kept(store: Store) -> None:
+    """Nothing at all is asked of the venue before `retry_after` is over."""
+
+    class Limited(HonestVenue):
+        calls: list[float]
+        told = False
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if not self.told:
+                self.told = True
+                raise RateLimitedError("slow down", 7.0)
+            return await super().submit(request)
+
+        async def snapshot(self) -> AccountSnapshot:
+            self.calls.append(clock.monotonic())
+            return await super().snapshot()
+
+    clock, venue = VirtualClock(), Limited({"BTC": D(100)})
+    venue.calls = []
+    closer = closer_for(venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert asyncio.run(drive(closer))
+    assert venue.calls[0] == 0.0
+    assert venue.calls[1] >= 7.0
+
+
+def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) -> None:
+    """A halted symbol is given up as blocked; the others, ranked after it, are closed meanwhile."""
+
+    class Halted(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if request.symbol == "BTC":
+                raise OrderRejectedError("market_closed", "halted")
+            return await super().submit(request)
+
+    venue = Halted({"BTC": D(100), "ETH": D(10)})
+    closer = close(venue, store, {"BTC": D(0), "ETH": D(0)}, passes=1)
+    assert venue.position("ETH") == D(0)
+    asyncio.run(drive(closer, passes=2000))
+    assert ending(store)["status"] == "blocked"
+
+
+def test_a_defect_in_an_adapter_does_not_hold_up_the_others(store: Store) -> None:
+    """Whatever an adapter raises, the other positions are closed, and the order is asked about."""
+
+    class Broken(HonestVenue):
+        broken = True
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if request.symbol == "BTC" and self.broken:
+                self.broken = False
+                raise KeyError("avgPx")
+            return await super().submit(request)
+
+    venue = Broken({"BTC": D(100), "ETH": D(10)})
+    close(venue, store, {"BTC": D(0), "ETH": D(0)})
+    assert (venue.position("BTC"), venue.position("ETH")) == (D(0), D(0))
+    assert ending(store)["status"] == "flat"
+
+
+def test_a_position_closed_by_hand_meanwhile_is_at_target(store: Store) -> None:
+    """Nothing is sent for what is gone, and the work ends as flat."""
+    venue = HonestVenue({"BTC": D(100)})
+    decision = commit(store, decide(venue, {"BTC": D(0)}))
+    venue.move("BTC", D(-100))
+    closer = closer_for(venue, store)
+    closer.adopt(decision)
+    asyncio.run(drive(closer))
+    assert (venue.state["log"], ending(store)["status"]) == ([], "flat")
+
+
+def test_a_position_that_turned_meanwhile_is_left_alone(store: Store) -> None:
+    """Long was to be closed and is short now: no order is sent into the short."""
+    venue = HonestVenue({"BTC": D(100)})
+    decision = commit(store, decide(venue, {"BTC": D(0)}))
+    venue.move("BTC", D(-150))
+    closer = closer_for(venue, store)
+    closer.adopt(decision)
+    asyncio.run(drive(closer))
+    assert venue.position("BTC") == D(-50)
+
+
+def test_targets_of_several_decisions_merge_to_the_smallest(store: Store) -> None:
+    """Two policies that each trim leave the smaller target, not the sum of their orders."""
+    venue = HonestVenue({"BTC": D(100)})
+    first, second = decide(venue, {"BTC": D(50)}), decide(venue, {"BTC": D(40)}, name="d2")
+    closer = closer_for(venue, store)
+    for decision in (first, second):
+        closer.adopt(commit(store, decision))
+    asyncio.run(drive(closer))
+    assert (venue.position("BTC"), venue.traded("BTC")) == (D(40), D(60))
+    assert (ending(store, "d1")["status"], ending(store, "d2")["status"]) == ("flat", "flat")
+
+
+def test_a_full_close_does_not_wait_for_a_trim_of_unknown_fate(store: Store) -> None:
+    """What the trim cannot have closed at worst is closed at once; the rest once its fate is known."""
+
+    class Lost(HonestVenue):
+        deaf = True
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if request.client_order_id == client_order_id("d1", 0, 1):
+                raise FateUnknownError("timeout")
+            return await super().submit(request)
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            if self.deaf:
+                raise VenueDownError("maintenance")
+            return await super().find_order(symbol, client_order_id)
+
+    venue = Lost({"BTC": D(100)})
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
+    asyncio.run(drive(closer, passes=3))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, name="d2")))
+    asyncio.run(drive(closer, passes=30))
+    assert venue.position("BTC") == D(50)
+    venue.deaf = False
+    asyncio.run(drive(closer))
+    assert venue.position("BTC") == D(0)
+
+
+def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: Store) -> None:
+    """The venue shows the old position for a while after the fill: 50% stays 50%."""
+
+    class Lagging(Answering):
+        lies = 6
+        first: AccountSnapshot | None = None
+
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            self.first = self.first or true
+            return self.first
+
+    venue = Lagging({"BTC": D(100)})
+    close(venue, store, {"BTC": D(50)})
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(50), "flat")
+
+
+def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store) -> None:
+    """A bot that buys back what was sold makes a residual: the decision closes no more than it decided."""
+
+    class Rebought(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            report = await super().submit(request)
+            self.move("BTC", D(50))
+            return report
+
+    venue = Rebought({"BTC": D(100)})
+    close(venue, store, {"BTC": D(50)})
+    assert venue.traded("BTC") == D(50)
+    assert ending(store)["status"] == "residual"
+    assert "has grown meanwhile" in (ending(store)["reason"] or "")
+
+
+def test_a_full_close_chases_a_position_that_grows(store: Store) -> None:
+    """Close everything means everything: what was bought meanwhile goes too."""
+
+    class ReboughtOnce(HonestVenue):
+        bought = False
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            report = await super().submit(request)
+            if not self.bought:
+                self.bought = True
+                self.move("BTC", D(20))
+            return report
+
+    venue = ReboughtOnce({"BTC": D(100)})
+    close(venue, store, {"BTC": D(0)})
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+
+
+def test_a_fresh_decision_goes_out_although_the_account_cannot_be_read(store: Store) -> None:
+    """The reading it was made on is seconds old and the order is reduce-only: the crash does not wait."""
+
+    class Unreadable(HonestVenue):
+        async def snapshot(self) -> AccountSnapshot:
+            raise VenueDownError("positions endpoint")
+
+    venue = Unreadable({"BTC": D(100), "ETH": D(5)})
+    close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=50)
+    assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
+    assert "finished" not in kinds(store)
+
+
+def test_an_old_decision_waits_for_a_reading(store: Store) -> None:
+    """After a restart nothing is sent on an old reading."""
+
+    class Unreadable(HonestVenue):
+        async def snapshot(self) -> AccountSnapshot:
+            raise VenueDownError("positions endpoint")
+
+    venue = Unreadable({"BTC": D(100)})
+    commit(store, decide(venue, {"BTC": D(50)}))
+    closer = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
+    asyncio.run(closer.recover())
+    asyncio.run(drive(closer, passes=50))
+    assert venue.state["log"] == []
+
+
+def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
+    """An acknowledged order is asked about until it is final; no second one is sent beside it."""
+
+    class Slow(HonestVenue):
+        asked = 0
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            report = await super().submit(request)
+            return msgspec.structs.replace(report, state="open", filled=D(0))
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            self.asked += 1
+            report = await super().find_order(symbol, client_order_id)
+            return report if report is None or self.asked > 5 else msgspec.structs.replace(report, state="open")
+
+    venue = Slow({"BTC": D(100)})
+    close(venue, store, {"BTC": D(0)})
+    assert kinds(store) == ["planned", "sending", "acknowledged", "filled", "verified", "finished"]
+    assert len(venue.state["orders"]) == 1
+
+
+def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> None:
+    """Eight refusals in a row end the line, with growing waits between them."""
+    venue, clock = Refusing({"BTC": D(100)}), VirtualClock()
+    venue.reason = "price_band"
+    closer = closer_for(venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert asyncio.run(drive(closer, passes=5000))
+    assert kinds(store).count("sending") == 8
+    assert clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8 + 16 + 30
+    assert ending(store)["status"] == "residual"
+    assert "price_band" in (ending(store)["reason"] or "")
+
+
+def test_an_order_above_the_maximum_is_sent_in_smaller_parts(store: Store) -> None:
+    """`above_maximum` halves what is sent at once until the venue takes it."""
+
+    class Small(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if request.amount > 30:
+                raise OrderRejectedError("above_maximum", "at most 30")
+            return await super().submit(request)
+
+    venue = Small({"BTC": D(100)})
+    close(venue, store, {"BTC": D(0)}, passes=5000)
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+
+
+def test_a_split_order_of_one_position_is_one_target(store: Store) -> None:
+    """Planning splits at the venue's maximum; closing sends parts of that size until the target is reached."""
+    venue = HonestVenue({"BTC": D(100)})
+    whole = decide(venue, {"BTC": D(20)})
+    parts = tuple(msgspec.structs.replace(whole.intents[0], contracts=D(part)) for part in ("30", "30", "20"))
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, msgspec.structs.replace(whole, intents=parts)))
+    asyncio.run(drive(closer))
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(20), "flat")
+    assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(30), D(30), D(20)]
+
+
+def test_slippage_is_counted_against_the_mark_of_the_decision(store: Store) -> None:
+    """Sold at 100 where the decision saw 110: ten a contract, and the fees."""
+    venue = HonestVenue({"BTC": D(10)})
+    decision = decide(venue, {"BTC": D(0)})
+    account = asyncio.run(venue.snapshot())
+    dearer = tuple(
+        msgspec.structs.replace(p, mark_price=D(110), notional=p.contracts * 110) for p in account.positions or ()
+    )
+    account = msgspec.structs.replace(account, positions=dearer)
+    snapshot = Snapshot(NOW, (account,), "killswitch.snapshot/v1")
+    (planned,) = planned_entries(decision, snapshot=snapshot)
+    assert planned.data == {"contracts": "10", "target": "0", "mark": "110", "value": "110"}
+    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    for entry in (
+        planned,
+        order_entry("sending", amount="10", position="10"),
+        order_entry("filled", filled="10", price="100", fee="5"),
+    ):
+        line.apply(entry)
+    assert line.cost is not None
+    assert round(line.cost, 9) == D(10) * 10 + 5
+
+
+def order_entry(kind: str, **data: str) -> JournalEntry:
+    return msgspec.convert(
+        {"decision": "d1", "kind": kind, "at": NOW, "account": "main", "symbol": "BTC", "position_side": "long",
+         "client_order_id": "x", "attempt": 1, "data": data},
+        JournalEntry,
+    )  # fmt: skip
+
+
+def test_only_armed_accounts_are_planned(store: Store) -> None:
+    """`planned_entries` leaves out what is not armed, so that a restart does not act on it."""
+    venue = HonestVenue({"BTC": D(100)})
+    decision = decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")})
+    assert planned_entries(decision, accounts=["other"]) == ()
+    assert [entry.account for entry in planned_entries(decision, accounts=["main"])] == ["main"]
+
+
+@given(st.text(), st.integers(0, 36**4 - 1), st.integers(0, 36**5 - 1))
+def test_a_client_order_id_is_short_plain_and_always_the_same(decision: str, index: int, attempt: int) -> None:
+    """At most 32 characters of [a-z0-9], and the same for the same decision, intent and attempt."""
+    name = client_order_id(decision, index, attempt)
+    assert re.fullmatch(r"[a-z0-9]{1,32}", name)
+    assert name == client_order_id(decision, index, attempt)
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 40), st.integers(0, 40)), unique=True, max_size=40))
+def test_different_orders_have_different_client_order_ids(orders: list[tuple[str, int, int]]) -> None:
+    """No two of (decision, intent, attempt) share a name."""
+    assert len({client_order_id(*order) for order in orders}) == len(orders)
+
+
+def test_a_line_never_sends_while_an_order_of_its_own_is_in_flight() -> None:
+    """The table has no way from an order in flight, or from one not yet verified, to another order."""
+    for state in (State.SENDING, State.UNKNOWN, State.WORKING, State.SETTLED, State.OVER):
+        assert Event.SENDING not in TRANSITIONS[state]
+
+
+def test_a_line_never_ends_while_an_order_is_in_flight() -> None:
+    """`finished` follows only where nothing can fill any more."""
+    allowed = {state for state, moves in TRANSITIONS.items() if Event.FINISHED in moves}
+    assert allowed == {State.READY, State.AT_TARGET}
+
+
+def test_every_state_but_the_last_can_be_left() -> None:
+    """No state is a trap, and none is out of reach from the beginning."""
+    reached, edge = {State.READY}, [State.READY]
+    while edge:
+        for state in TRANSITIONS[edge.pop()].values():
+            if state not in reached:
+                reached.add(state)
+                edge.append(state)
+    assert reached == set(State)
+    assert [state for state, moves in TRANSITIONS.items() if not moves] == [State.OVER]
+
+
+def test_an_entry_that_cannot_follow_is_refused() -> None:
+    """A journal in which an order is final twice is not believed."""
+    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    line.apply(order_entry("sending", amount="10", position="10"))
+    line.apply(order_entry("filled", filled="10"))
+    with pytest.raises(ForbiddenTransitionError, match="d1 BTC long: filled while settled"):
+        line.apply(order_entry("filled", filled="10"))
