@@ -27,6 +27,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/oracle tests/bench
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev

@@ -40,7 +40,8 @@ def measures() -> Iterator[Measure]:
     random = Random(20210519)
     conditions, lambdas = _conditions(random)
     ticks = _values(random)
-    columns = [(values, values, [None] * SIGNALS) for values in ticks]
+    texts: list[str | None] = [None] * SIGNALS
+    columns = [(values, values, texts) for values in ticks]
     machine = Machine.of(_graph(conditions), lower(conditions))
 
     def ours() -> None:
