@@ -1,0 +1,47 @@
+"""Options that several live verbs share, so that they are named and explained the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Duration(click.ParamType):
+    """A time as policies write it (`1s`, `250ms`, `1m30s`), in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        from killswitch.policy.scalars import duration
+
+        try:
+            return duration(value) / 1_000_000
+        except ValueError as error:
+            return self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
+                     help="The runner's store.")  # fmt: skip
+output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+lock_dir = click.option("--lock-dir", type=click.Path(file_okay=False, path_type=Path),
+                        help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
+lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_type=Path),
+                         help="One file for all scopes, for readers of version 6. Left out: none is written.")  # fmt: skip
+read_timeout = click.option("--read-timeout", type=DURATION, default="5s", show_default=True,
+                            help="How long a venue may take before it counts as down.")  # fmt: skip
+
+
+def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--policies`, which may be given more than once."""
+    return click.option(
+        "--policies", "policies_at", type=click.Path(exists=True, path_type=Path), multiple=True, required=required,
+        envvar="KSCTL_POLICIES", show_envvar=True,
+        help="Folder or file of policies and accounts. May be given more than once.",
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""`ksctl run`: evaluate the policies at an interval, and act where armed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import options
+
+if TYPE_CHECKING:
+    from killswitch.lab.recording import Writer
+    from killswitch.runner.loop import Runner, TickReport
+
+
+@click.command()
+@options.policies(required=True)
+@options.store
+@click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
+@click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
+@options.read_timeout
+@options.lock_dir
+@options.lock_file
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
+              help="Append every snapshot to this recording.")  # fmt: skip
+@click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@options.output
+def run(
+    policies_at: tuple[Path, ...], store_at: str, live: bool, interval: float, read_timeout: float,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, ticks: int | None, output: str,
+) -> None:  # fmt: skip
+    """Evaluate the policies at an interval, and act where armed.
+
+    Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
+    stderr. SIGTERM and SIGINT let the step under way end, give the lease back and exit 0.
+    """
+    from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, written
+    from killswitch.runner.assembly import assemble
+    from killswitch.runner.clock import SystemClock
+    from killswitch.runner.loop import Pace
+    from killswitch.runner.opening import open_accounts
+
+    found = written(policies_at)
+    terminal = Terminal(json=output == "json")
+    with friendly(), opened_store(store_at, read_only=False) as store:
+        accounts = open_accounts(found.accounts, live=live)
+        runner = assemble(
+            found.policies, accounts, store, SystemClock(), Pace(interval, read_timeout),
+            live=live, locks=lock_paths(store_at, lock_dir, lock_file), paths=tuple(map(str, policies_at)),
+            recorder=_recorder(record), witnesses=(terminal,),
+        )  # fmt: skip
+        click.echo(f"running {found.policies.digest}; {arming_words(accounts, live=live)}", err=True)
+        asyncio.run(_until_stopped(runner, ticks))
+    click.echo(f"stopped after {terminal.ticks} ticks; {terminal.last_words()}", err=True)
+
+
+async def _until_stopped(runner: Runner, ticks: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await runner.run(stop, ticks)
+
+
+class Terminal:
+    """Says what happens as it happens: decisions on stdout, the rest on stderr."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self._down: dict[str, str] = {}
+        self._closing: dict[str, str] = {}
+        self.ticks = 0
+
+    def ticked(self, report: TickReport) -> None:
+        """Only what is new since the tick before is said."""
+        self.ticks += 1
+        self._say_decisions(report)
+        self._say_notices(report)
+        self._say_accounts(report)
+        self._say_closings(report)
+
+    def _say_decisions(self, report: TickReport) -> None:
+        from killswitch.cli.wording import headline, instant
+        from killswitch.model.decision import encode_decision
+
+        for decision in report.decisions:
+            if self._json:
+                click.echo(encode_decision(decision))
+                continue
+            acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
+            click.echo(f"{instant(decision.as_of)}  {headline(decision)}  [{decision.id}]{acted}")
+            for intent in decision.intents:
+                click.echo(
+                    f"    {intent.side} {intent.contracts} {intent.symbol} on {intent.account}, leaving {intent.target}"
+                )
+        sys.stdout.flush()
+
+    def _say_notices(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant, notice_line
+
+        for notice in report.notices:
+            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+
+    def _say_accounts(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant
+
+        for account in report.snapshot.accounts:
+            now = "" if account.quality == "ok" else f"{account.quality}: {account.reason or 'no reason given'}"
+            if now != self._down.get(account.account, ""):
+                said = now or "ok again"
+                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+            self._down[account.account] = now
+
+    def _say_closings(self, report: TickReport) -> None:
+        from killswitch.cli.wording import instant
+
+        current = {closing.decision: closing.status for closing in report.snapshot.closings}
+        for decision, status in current.items():
+            if self._closing.get(decision) != status:
+                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {status}", err=True)
+        self._closing = dict(current)
+
+    def last_words(self) -> str:
+        """What a stop leaves behind."""
+        open_ = [decision for decision, status in self._closing.items() if status in ("planned", "closing")]
+        if not open_:
+            return "no closing is under way"
+        return f"closing under way, to go on at the next start: {', '.join(open_)}"
+
+
+def _recorder(path: Path | None) -> Writer | None:
+    if path is None:
+        return None
+    from killswitch.lab.recording import Writer
+
+    try:
+        return Writer(path, append=True)
+    except OSError as error:
+        raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error

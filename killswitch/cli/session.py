@@ -1,0 +1,76 @@
+"""What the live verbs begin with: policies, accounts and a store, with every refusal in words and exit 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from killswitch.model.store import Store
+    from killswitch.runner.accounts import ArmedAccount
+    from killswitch.runner.assembly import LockPaths
+    from killswitch.runner.opening import Written
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """Turn what a person can do something about into one line and exit 1, instead of a traceback."""
+    from killswitch.gate.errors import LockError
+    from killswitch.runner.adapters import AdapterError
+    from killswitch.runner.credentials import CredentialError
+    from killswitch.runner.lease import LeaseLostError, LeaseRefusedError
+    from killswitch.runner.opening import NoAccountsError
+    from killswitch.store.errors import StoreError
+
+    try:
+        yield
+    except (
+        AdapterError, CredentialError, LeaseLostError, LeaseRefusedError, LockError, NoAccountsError, StoreError,
+    ) as error:  # fmt: skip
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def opened_store(store_at: str, *, read_only: bool) -> Iterator[Store]:
+    """The store, closed again at the end. Read-only opening changes no byte of it."""
+    from killswitch.store.sqlite import open_store
+
+    store = open_store(store_at, read_only=read_only)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def written(policies_at: Sequence[Path]) -> Written:
+    """The policies, compiled; every mistake of theirs is told, and so are the warnings."""
+    from killswitch.cli.policies import compiled
+    from killswitch.policy.diagnostics import render
+
+    found = compiled(policies_at)
+    if found.warnings:
+        click.echo(render(found.warnings), err=True)
+    return found
+
+
+def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> LockPaths:
+    """Where locks go: as told, or into a folder beside the store."""
+    from killswitch.runner.assembly import LockPaths
+
+    beside = Path(store_at.removeprefix("sqlite:///") + ".locks")
+    return LockPaths(lock_dir or beside, lock_file)
+
+
+def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
+    """Which accounts are acted on, and why the others are not."""
+    armed = [account.name for account in accounts.values() if account.armed]
+    others = [account.name for account in accounts.values() if not account.armed]
+    words = [f"armed: {', '.join(armed)}"] if armed else []
+    if others:
+        why = "their documents say execution: observe" if live else "started without --live"
+        words.append(f"observed only ({why}): {', '.join(others)}")
+    return "; ".join(words)
