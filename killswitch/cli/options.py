@@ -33,7 +33,7 @@ output = click.option("--output", type=click.Choice(["text", "json"]), default="
 lock_dir = click.option("--lock-dir", type=click.Path(file_okay=False, path_type=Path),
                         help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_type=Path),
-                         help="One file for all scopes, for readers of version 6. Left out: none is written.")  # fmt: skip
+                         help="One file for all scopes, for v6 readers. Left out: none.")  # fmt: skip
 read_timeout = click.option("--read-timeout", type=DURATION, default="5s", show_default=True,
                             help="How long a venue may take before it counts as down.")  # fmt: skip
 

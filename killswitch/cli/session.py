@@ -48,10 +48,16 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[Store]:
 
 def written(policies_at: Sequence[Path]) -> Written:
     """The policies, compiled; every mistake of theirs is told, and so are the warnings."""
-    from killswitch.cli.policies import compiled
     from killswitch.policy.diagnostics import render
+    from killswitch.runner.opening import PolicyProblemsError, read_policies
 
-    found = compiled(policies_at)
+    try:
+        found = read_policies(policies_at)
+    except PolicyProblemsError as problems:
+        click.echo(render(problems.diagnostics), err=True)
+        raise click.ClickException(
+            f"{len(problems.diagnostics)} problems in the policies; nothing was started"
+        ) from None
     if found.warnings:
         click.echo(render(found.warnings), err=True)
     return found
