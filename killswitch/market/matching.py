@@ -33,12 +33,9 @@ class Matching:
         if amount <= 0:
             return
         price = self._taker_price(order, tape, amount)
-        if account.is_cash and order.request.side == "buy":
-            amount = min(amount, self._affordable(account, tape, price))
-            if amount <= 0:
-                order.state = "expired"
-                return
-        self.book(account, tape, order, order.request.side, amount, price, self.rules.taker_fee, at)
+        amount = self._payable(account, order, tape, amount, price)
+        if amount > 0:
+            self.book(account, tape, order, order.request.side, amount, price, self.rules.taker_fee, at)
 
     def touch(self, account: PaperAccount, order: PaperOrder, tape: Tape, to: Decimal, at: datetime) -> None:
         """The price moves to `to`: a resting limit order that lies strictly before it fills at its own price.
@@ -50,6 +47,7 @@ class Matching:
             return
         passed = to < limit if order.request.side == "buy" else to > limit
         amount = self._fillable(account, order, tape) if passed else ZERO
+        amount = self._payable(account, order, tape, amount, limit)
         if amount > 0:
             self.book(account, tape, order, order.request.side, amount, limit, self.rules.maker_fee, at)
 
@@ -119,6 +117,14 @@ class Matching:
             return price
         return min(price, limit) if side == "buy" else max(price, limit)
 
-    def _affordable(self, account: PaperAccount, tape: Tape, price: Decimal) -> Decimal:
-        each = tape.size * price * (1 + self.rules.taker_fee)
-        return lots_down(max(ZERO, account.cash) / each, tape.step)
+    def _payable(
+        self, account: PaperAccount, order: PaperOrder, tape: Tape, amount: Decimal, price: Decimal
+    ) -> Decimal:
+        """What of `amount` a cash account can pay at `price`; an order that it cannot pay at all expires."""
+        if amount <= 0 or order.request.side == "sell" or not account.is_cash:
+            return amount
+        each = tape.size * price * (1 + self.rules.taker_fee) + MONEY_STEP  # the fee is rounded up
+        amount = min(amount, lots_down(max(ZERO, account.cash) / each, tape.step))
+        if amount <= 0:
+            order.state = "expired"
+        return amount
