@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
     """A time as policies write it (`1s`, `250ms`, `1m30s`), in seconds."""
 
     name = "duration"
