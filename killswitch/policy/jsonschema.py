@@ -64,15 +64,18 @@ def _schema(annotation: Any) -> Schema:
             return {"oneOf": [_schema(shape) for shape in mark.shapes.values()]}
     if isinstance(bare, type) and issubclass(bare, Part):
         return _part(bare)
+    if get_origin(bare) is None:
+        return dict(_PLAIN[bare])
+    return _composed(bare, any(isinstance(mark, AtLeastOne) for mark in metadata))
+
+
+def _composed(bare: Any, not_empty: bool) -> Schema:
+    arguments = get_args(bare)
     if get_origin(bare) is Literal:
-        values = list(get_args(bare))
-        return {"const": values[0]} if len(values) == 1 else {"enum": values}
+        return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
     if get_origin(bare) is tuple:
-        least = {"minItems": 1} if any(isinstance(mark, AtLeastOne) for mark in metadata) else {}
-        return {"type": "array", "items": _described(get_args(bare)[0]), **least}
-    if get_origin(bare) is dict:
-        return {"type": "object", "additionalProperties": _described(get_args(bare)[1])}
-    return dict(_PLAIN[bare])
+        return {"type": "array", "items": _described(arguments[0]), **({"minItems": 1} if not_empty else {})}
+    return {"type": "object", "additionalProperties": _described(arguments[1])}
 
 
 _PLAIN: Mapping[Any, Schema] = {

@@ -1,0 +1,156 @@
+"""Verbs that only read policies: `validate`, `schema`, `graph`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS
+
+if TYPE_CHECKING:
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.policy.diagnostics import Diagnostic
+    from killswitch.policy.loader import Document
+
+paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
+output_option = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the answer."
+)
+
+
+@click.command()
+@paths_argument
+@click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
+@output_option
+@click.pass_context
+def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, output: str) -> None:
+    """Check policies: every mistake in one pass.
+
+    PATH is a file or a folder; all of them together are one policy set.
+    """
+    documents, policy_set, problems = _read(paths)
+    if output == "json":
+        click.echo(json.dumps(_answer(documents, policy_set, problems), indent=2, ensure_ascii=False))
+    else:
+        click.echo(_told(documents, policy_set, problems))
+    if any(problem.severity == "error" for problem in problems):
+        context.exit(EXIT_FAILED)
+    if strict and problems:
+        context.exit(EXIT_WARNINGS)
+
+
+def _read(
+    paths: Sequence[Path],
+) -> tuple[Sequence[Document], PolicySet | None, Sequence[Diagnostic]]:
+    """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
+    from killswitch.graph.compile import compile_policies
+    from killswitch.policy.diagnostics import has_errors, in_order
+    from killswitch.policy.loader import load
+
+    documents, unread = load(paths)
+    policy_set, unsound = compile_policies(documents)
+    return documents, None if has_errors(unread) else policy_set, in_order((*unread, *unsound))
+
+
+def _told(documents: Sequence[Document], policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
+    from killswitch.policy.diagnostics import render
+
+    told = [render(problems), ""] if problems else []
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    if policy_set is None:
+        told.append(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}; `ksctl explain CODE` says more")
+    else:
+        told.append(f"{_count(len(documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
+    return "\n".join(told)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _answer(
+    documents: Sequence[Document], policy_set: PolicySet | None, problems: Sequence[Diagnostic]
+) -> dict[str, object]:
+    from killswitch.policy.diagnostics import as_json
+
+    return {
+        "valid": policy_set is not None,
+        "digest": policy_set.digest if policy_set is not None else None,
+        "documents": [
+            {"kind": document.kind, "name": document.name, "file": document.source.file} for document in documents
+        ],
+        "diagnostics": as_json(problems),
+    }
+
+
+@click.command()
+@click.argument("what", metavar="[KIND|signals|all]", default="all")
+@output_option
+def schema(what: str, output: str) -> None:
+    """Print the JSON Schema of a kind, of all kinds in one, or the signal catalogue."""
+    if what == "signals":
+        click.echo(_signals_json() if output == "json" else _signals_text())
+        return
+    from killswitch.policy.jsonschema import schema_of, schema_of_all
+    from killswitch.policy.kinds import KINDS
+    from killswitch.policy.mistakes import closest
+
+    if what != "all" and what not in KINDS:
+        near = closest(what, [*KINDS, "signals", "all"])
+        hint = f" Did you mean {near}?" if near else ""
+        raise click.UsageError(f"{what} is not one of {', '.join([*KINDS, 'signals', 'all'])}.{hint}")
+    click.echo(json.dumps(schema_of_all() if what == "all" else schema_of(what), indent=2, ensure_ascii=False))
+
+
+def _signals_json() -> str:
+    from dataclasses import asdict
+
+    from killswitch.signals.catalogue import CATALOGUE
+
+    return json.dumps([asdict(signal) for signal in CATALOGUE], indent=2, ensure_ascii=False)
+
+
+def _signals_text() -> str:
+    from killswitch.signals.catalogue import CATALOGUE
+
+    entries = []
+    for signal in CATALOGUE:
+        use = f'{signal.name}("15m")' if signal.windowed else signal.name
+        entries.append(
+            f"{use}  ({signal.unit}, of a {signal.level})\n  {signal.meaning}\n"
+            f"  partly known: {signal.partly_known}\n  unknown: {signal.unknown}"
+        )
+    return "\n\n".join(entries)
+
+
+@click.command()
+@paths_argument
+@click.option(
+    "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
+    help="The language of the diagram.",
+)  # fmt: skip
+@output_option
+@click.pass_context
+def graph(context: click.Context, paths: tuple[Path, ...], form: str, output: str) -> None:
+    """Print the compiled decision graph as Mermaid or DOT."""
+    _, policy_set, problems = _read(paths)
+    if policy_set is None:
+        from killswitch.policy.diagnostics import as_json, render
+
+        if output == "json":
+            click.echo(json.dumps({"format": form, "text": None, "diagnostics": as_json(problems)}, ensure_ascii=False))
+        else:
+            click.echo(render(problems), err=True)
+        context.exit(EXIT_FAILED)
+    from killswitch.graph.diagram import dot, mermaid
+
+    drawn = mermaid(policy_set) if form == "mermaid" else dot(policy_set)
+    if output == "json":
+        click.echo(json.dumps({"format": form, "text": drawn, "digest": policy_set.digest}, ensure_ascii=False))
+    else:
+        click.echo(drawn.rstrip("\n"))
