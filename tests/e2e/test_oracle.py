@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from killswitch.graph.compile import compile_policies
-from killswitch.policy.loader import load
 
+from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import read_market
 from killswitch.lab.book import read_book
@@ -27,6 +26,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, decode_snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning.tick import Interpreter
+from killswitch.policy.loader import load
 from tests.conftest import REPOSITORY
 from tests.oracle.naive import Happening, OutsideDomainError, happenings
 from tests.oracle.naive import read as naive
@@ -227,3 +227,13 @@ def test_ksctl_replay_prints_what_the_naive_reading_says(shared: Path, tmp_path:
         Happening(datetime.fromisoformat(each["as_of"]), "main", each["level"], reset=each.get("kind") == "reset")
         for each in records
     ] == naive(path)
+
+
+def test_d2_a_debt_that_grows_after_the_wipe_out_is_new_loss(policies: PolicySet) -> None:
+    """Level 3 at −1,000; below that once its cooldown is over, it fires again: unit value is lower still."""
+    walk = Walk(leverage=3).see().wait(60).equity_to(Decimal(-1_000)).see()
+    for _ in range(6 * 12):
+        walk.wait(300).equity_to(Decimal(-2_000)).see()
+    expected = happenings(walk.snapshots)
+    assert [(each.level, each.reset) for each in expected] == [(3, False), (3, False)]
+    assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
