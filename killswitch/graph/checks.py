@@ -1,0 +1,83 @@
+"""What makes sense, and what cannot be meant: unused triggers, conditions without effect, stages out of reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from killswitch.graph.findings import Findings
+from killswitch.graph.nodes import Stage, Trigger
+from killswitch.graph.ranges import outcomes
+from killswitch.graph.stages import Surroundings
+from killswitch.graph.strictness import check_reachable, condition_path
+from killswitch.policy.documents import PolicySpec
+
+
+def check(
+    policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
+) -> None:
+    """Every check that looks at a policy as a whole. A trigger that is None has had its diagnostic already."""
+    found = around.found
+    _names_differ(stages, found)
+    _all_used(policy, around)
+    comes_to = _outcomes(policy, triggers, around)
+    _position_conditions(around)
+    never = {i for i, result in comes_to.items() if result == {False} and _trigger(triggers, i).on_unknown != "trip"}
+    check_reachable(policy, triggers, stages, never, found)
+
+
+def _trigger(triggers: Sequence[Trigger | None], number: int) -> Trigger:
+    found = triggers[number]
+    if found is None:
+        raise AssertionError("only triggers that compile have outcomes")
+    return found
+
+
+def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
+    seen: Counter[str] = Counter()
+    for number, stage in enumerate(stages):
+        if seen[stage.name]:
+            message = f"there is already a stage `{stage.name}`"
+            found.error("KS3020", ("spec", "stages", number, "name"), message, "give each stage a name of its own")
+        seen[stage.name] += 1
+
+
+def _all_used(policy: PolicySpec, around: Surroundings) -> None:
+    used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
+    for name in policy.triggers:
+        if name not in used:
+            message = f"no stage uses the trigger `{name}`"
+            fix = "name it under `any` or `all` of a stage, or take it out"
+            around.found.warning("KS5001", ("spec", "triggers", name), message, fix, key=True)
+
+
+def _outcomes(
+    policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings
+) -> dict[int, frozenset[bool]]:
+    """What each trigger can come to; warns of those, and of resets, that can come to one thing only."""
+    whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
+    conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
+    results = outcomes(conditions, around.columns.signals)
+    for (_, trigger), result in zip(whole, results, strict=False):
+        path = condition_path(policy, trigger.name)
+        if result == {True}:
+            message = f"`{trigger.name}` holds whatever its signals are"
+            around.found.warning("KS5002", path, message, "write what it should tell apart")
+        elif result == {False}:
+            message = f"`{trigger.name}` can never hold: its signals cannot reach that"
+            around.found.warning("KS5003", path, message, "`ksctl schema signals` says what each signal can be")
+    for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
+        if result == {False}:
+            message = "this can never hold, so the stage never resets by itself"
+            around.found.warning("KS5003", path, message, "correct it, or write `reset: manual`")
+    return {i: result for (i, _), result in zip(whole, results, strict=False)}
+
+
+def _position_conditions(around: Surroundings) -> None:
+    """Warn of an `all_if` that tells no position from another."""
+    results = outcomes([condition for _, condition in around.all_ifs], around.position_columns.signals)
+    for (path, _), result in zip(around.all_ifs, results, strict=True):
+        if result == {True}:
+            around.found.warning("KS5002", path, "this holds for every position", "write `fraction: 100%` instead")
+        elif result == {False}:
+            around.found.warning("KS5003", path, "this can never hold for any position", "correct it, or take it out")

@@ -1,0 +1,148 @@
+"""The graph as a picture: signals → triggers → stages → actions, as Mermaid and as DOT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from killswitch.graph.nodes import (
+    Action,
+    CancelOrders,
+    ConditionNode,
+    Graph,
+    LockTrading,
+    PolicySet,
+    Stage,
+    Trigger,
+)
+from killswitch.graph.wording import condition_text, signal_text, signals_of, span
+
+Shape = Literal["signal", "trigger", "stage", "action"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    key: str
+    shape: Shape
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrow:
+    start: str
+    end: str
+    label: str = ""
+
+
+def mermaid(policy_set: PolicySet) -> str:
+    """A Mermaid flowchart, one subgraph for each policy."""
+    ends = {"signal": ("([", "])"), "trigger": ("[", "]"), "stage": ("{{", "}}"), "action": ("[/", "/]")}
+    lines = ["flowchart LR"]
+    for number, graph in enumerate(policy_set.graphs):
+        lines.append(f'  subgraph p{number}["{_mermaid_text(_title(graph))}"]')
+        for part in _parts(graph, f"p{number}"):
+            if isinstance(part, _Box):
+                left, right = ends[part.shape]
+                text = "<br/>".join(map(_mermaid_text, part.lines))
+                lines.append(f'    {part.key}{left}"{text}"{right}')
+            else:
+                label = f'|"{_mermaid_text(part.label)}"|' if part.label else ""
+                lines.append(f"    {part.start} -->{label} {part.end}")
+        lines.append("  end")
+    return "\n".join(lines) + "\n"
+
+
+def dot(policy_set: PolicySet) -> str:
+    """A DOT digraph, one cluster for each policy."""
+    shapes = {"signal": "oval", "trigger": "box", "stage": "hexagon", "action": "note"}
+    lines = ["digraph killswitch {", "  rankdir=LR;"]
+    for number, graph in enumerate(policy_set.graphs):
+        lines += [f"  subgraph cluster_{number} {{", f'    label="{_dot_text(_title(graph))}";']
+        for part in _parts(graph, f"p{number}"):
+            if isinstance(part, _Box):
+                text = "\\n".join(map(_dot_text, part.lines))
+                lines.append(f'    {part.key} [shape={shapes[part.shape]}, label="{text}"];')
+            else:
+                label = f' [label="{_dot_text(part.label)}"]' if part.label else ""
+                lines.append(f"    {part.start} -> {part.end}{label};")
+        lines.append("  }")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _title(graph: Graph) -> str:
+    return f"{graph.policy} ({graph.mode}, each {graph.scope.each})"
+
+
+def _parts(graph: Graph, prefix: str) -> Iterator[_Box | _Arrow]:
+    for number, signal in enumerate(graph.signals):
+        yield _Box(f"{prefix}_s{number}", "signal", (signal_text(signal),))
+    for number, trigger in enumerate(graph.triggers):
+        yield _Box(f"{prefix}_t{number}", "trigger", _trigger(trigger, graph))
+        for index in sorted(signals_of(trigger.condition)):
+            yield _Arrow(f"{prefix}_s{index}", f"{prefix}_t{number}")
+    for number, stage in enumerate(graph.stages):
+        yield from _stage(stage, graph, prefix, number)
+
+
+def _stage(stage: Stage, graph: Graph, prefix: str, number: int) -> Iterator[_Box | _Arrow]:
+    key = f"{prefix}_g{number}"
+    yield _Box(key, "stage", (f"level {stage.level}: {stage.name}", *_ending(stage, graph)))
+    for index in stage.any_of:
+        yield _Arrow(f"{prefix}_t{index}", key, "any" if len(stage.any_of) > 1 or stage.all_of else "")
+    for index in stage.all_of:
+        yield _Arrow(f"{prefix}_t{index}", key, "all")
+    if stage.actions:
+        yield _Box(f"{key}_a", "action", tuple(_action(action, graph) for action in stage.actions))
+        yield _Arrow(key, f"{key}_a")
+
+
+def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
+    """Name, condition as written, and what confirms it."""
+    condition: ConditionNode = trigger.condition
+    if trigger.threshold is None:
+        asked = condition_text(condition, graph.signals)
+    else:
+        asked = f"{trigger.threshold.op} {trigger.threshold.written}"
+    confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
+    if trigger.confirm_ticks:
+        confirmed = f"for {trigger.confirm_ticks} ticks"
+    return trigger.name, asked, f"{confirmed}; unknown: {trigger.on_unknown}"
+
+
+def _ending(stage: Stage, graph: Graph) -> tuple[str, ...]:
+    """How long the stage rests, and what returns it to normal."""
+    reset = "reset by hand"
+    if stage.reset is not None:
+        condition = condition_text(graph.conditions[stage.reset.condition], graph.signals)
+        reset = f"reset when {condition} for {span(stage.reset.hold)}"
+    marks = ("corroborated",) if stage.corroborate else ()
+    return f"cooldown {span(stage.cooldown)}", reset, *marks
+
+
+def _action(action: Action, graph: Graph) -> str:
+    if isinstance(action, LockTrading):
+        return f"lock {action.mode}" + ("" if action.duration is None else f" for {span(action.duration)}")
+    if isinstance(action, CancelOrders):
+        return f"cancel {action.kind} orders"
+    bounds = [] if action.top is None else [f"top {action.top}"]
+    if action.worst_share is not None:
+        bounds.append(f"worst {action.worst_share:.12g}")
+    if action.symbols is not None:
+        bounds.append("only " + " ".join(action.symbols))
+    if action.except_assets:
+        bounds.append("not " + " ".join(action.except_assets))
+    if action.all_if is not None:
+        bounds.append(f"all if {condition_text(action.all_if, graph.position_signals)}")
+    return ", ".join([f"close {(action.fraction * 100).normalize():f}% of {action.side} by {action.ranking}", *bounds])
+
+
+def _mermaid_text(text: str) -> str:
+    """Mermaid reads entities inside quotes; `#` and `"` would end or begin something."""
+    for char, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("&", "#amp;")):
+        text = text.replace(char, entity)
+    return text
+
+
+def _dot_text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

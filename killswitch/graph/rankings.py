@@ -1,0 +1,34 @@
+"""Rankings: the three that are always there, and those that documents declare."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from killswitch.graph.nodes import RankingRule, RankingTerm
+from killswitch.model.instant import MINUTE
+from killswitch.policy.documents import RankingSpec, Weights
+
+TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+
+SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.25, 0.20, 0.10, 0.05), strict=True))
+"""0.40 × P&L delta + 0.25 × loss + 0.20 × liquidation proximity + 0.10 × notional share + 0.05 × margin loss."""
+
+BUILT_IN: dict[str, RankingRule] = {
+    "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
+    "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
+    "genesis": RankingRule("genesis", "genesis", SEED_WEIGHTS, 15 * MINUTE),
+}
+
+
+def ranking(name: str, spec: RankingSpec) -> RankingRule:
+    """The ranking that a document declares."""
+    if spec.formula == "genesis":
+        weights: tuple[tuple[RankingTerm, float], ...] = ()
+    else:
+        weights = SEED_WEIGHTS if spec.weights is None else _weights(spec.weights)
+    return RankingRule(name, spec.formula, weights, spec.window)
+
+
+def _weights(written: Weights) -> tuple[tuple[RankingTerm, float], ...]:
+    values: list[tuple[RankingTerm, Decimal]] = [(term, getattr(written, term)) for term in TERMS]
+    return tuple((term, float(value)) for term, value in values)

@@ -1,0 +1,45 @@
+"""References between documents, other than those inside one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from killswitch.graph.findings import Findings
+from killswitch.graph.naming import suggestion
+from killswitch.graph.nodes import CorrelationGroupRule
+from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.documents import CorrelationGroupDocument, PolicySpec
+from killswitch.policy.loader import Document
+
+
+def correlation_groups(documents: Sequence[Document]) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
+    """All groups by their order, then name. A symbol has one place in the order of closing, so one group."""
+    groups: list[CorrelationGroupRule] = []
+    diagnostics: list[Diagnostic] = []
+    owners: dict[str, str] = {}
+    for document in sorted(documents, key=lambda each: each.name):
+        if not isinstance(document.model, CorrelationGroupDocument):
+            continue
+        found = Findings(document.source)
+        spec = document.model.spec
+        for number, symbol in enumerate(spec.symbols):
+            owner = owners.setdefault(symbol, document.name)
+            if owner != document.name:
+                message = f"`{symbol}` is already in the group `{owner}`"
+                found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
+        groups.append(CorrelationGroupRule(document.name, spec.symbols, spec.order))
+        diagnostics += found.diagnostics
+    return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
+
+
+def accounts_exist(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
+    """Warn of an account that no document describes; without any Account document the names are a recording's."""
+    known = [document.name for document in documents if document.kind == "Account"]
+    named = policy.scope.match.account
+    if not known or named is None:
+        return
+    for number, account in enumerate(named):
+        if account not in known:
+            fix = suggestion(account, known) or "add the Account, or correct the name"
+            path = ("spec", "scope", "match", "account", number)
+            found.warning("KS5006", path, f"there is no Account `{account}`", fix)

@@ -1,0 +1,130 @@
+"""Stages and their actions, with every name in them resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from killswitch.graph.columns import Columns
+from killswitch.graph.findings import Findings
+from killswitch.graph.naming import unknown_name
+from killswitch.graph.nodes import (
+    Action,
+    AttributionRule,
+    AutoReset,
+    CancelOrders,
+    Close,
+    ConditionNode,
+    LockTrading,
+    RankingRule,
+    Stage,
+)
+from killswitch.graph.triggers import expression
+from killswitch.policy import documents
+from killswitch.policy.source import Path
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the stages of one policy may refer to, and what their conditions add to the graph."""
+
+    triggers: Mapping[str, int]
+    """Name → number of every trigger that is written, also of those that have a mistake."""
+    rankings: Mapping[str, RankingRule]
+    columns: Columns
+    position_columns: Columns
+    found: Findings
+    first_reset: int
+    resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
+    all_ifs: list[tuple[Path, ConditionNode]] = field(default_factory=list)
+    used_rankings: set[str] = field(default_factory=set)
+
+
+def stage(number: int, written: documents.Stage, around: Surroundings) -> Stage:
+    """Stage `number` as written; names that lead nowhere are left out, and told in `found`."""
+    path: Path = ("spec", "stages", number)
+    rule = written.attribution
+    return Stage(
+        name=written.name,
+        level=written.level,
+        any_of=_triggers(written.any_of, (*path, "any"), around),
+        all_of=_triggers(written.all_of, (*path, "all"), around),
+        cooldown=written.cooldown,
+        reset=_reset(written, path, around),
+        corroborate=written.corroborate,
+        attribution=None
+        if rule is None
+        else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown),
+        actions=tuple(
+            _action(action, written, (*path, "actions", place), around) for place, action in enumerate(written.actions)
+        ),
+        notify=written.notify,
+        runbook=written.runbook,
+        place=around.found.place(path),
+    )
+
+
+def _triggers(names: Sequence[str], path: Path, around: Surroundings) -> tuple[int, ...]:
+    for place, name in enumerate(names):
+        if name not in around.triggers:
+            message, fix = unknown_name("trigger", name, around.triggers)
+            around.found.error("KS3010", (*path, place), message, fix)
+    return tuple(dict.fromkeys(around.triggers[name] for name in names if name in around.triggers))
+
+
+def _reset(written: documents.Stage, path: Path, around: Surroundings) -> AutoReset | None:
+    if not isinstance(written.reset, documents.AutoReset):
+        return None
+    auto = written.reset.auto
+    where: Path = (*path, "reset", "auto", "when")
+    condition = expression(auto.when, "scope", where, around.columns, around.found)
+    if condition is None:
+        return None
+    around.resets.append((where, condition))
+    return AutoReset(around.first_reset + len(around.resets) - 1, auto.duration)
+
+
+def _action(written: documents.Action, stage: documents.Stage, path: Path, around: Surroundings) -> Action:
+    if written.lock_trading is not None:
+        return LockTrading(written.lock_trading.mode, written.lock_trading.duration)
+    if written.cancel_orders is not None:
+        return CancelOrders(written.cancel_orders.kind)
+    if written.close is None:
+        raise AssertionError("the schema lets no action through without one of its keys")
+    return _close(written.close, stage, (*path, "close"), around)
+
+
+def _close(written: documents.Close, stage: documents.Stage, path: Path, around: Surroundings) -> Close:
+    if written.rank not in around.rankings:
+        message, fix = unknown_name("ranking", written.rank, around.rankings)
+        around.found.error("KS3011", (*path, "rank"), message, fix)
+    around.used_rankings.add(written.rank)
+    _worst_applies(written, stage, path, around.found)
+    all_if = None
+    if written.all_if is not None:
+        where: Path = (*path, "all_if")
+        all_if = expression(written.all_if, "position", where, around.position_columns, around.found)
+        around.all_ifs += () if all_if is None else ((where, all_if),)
+    return Close(
+        side=written.side,
+        ranking=written.rank,
+        top=written.top,
+        worst_share=None if written.worst is None else float(written.worst),
+        fraction=written.fraction,
+        all_if=all_if,
+        symbols=written.symbols,
+        except_assets=written.except_assets,
+        place=around.found.place(path, key=True),
+    )
+
+
+def _worst_applies(written: documents.Close, stage: documents.Stage, path: Path, found: Findings) -> None:
+    rule = stage.attribution
+    falls_back = written.side == "losing" and rule is not None and "worst_ranked" in (rule.if_mixed, rule.if_unknown)
+    if written.worst is not None and not falls_back:
+        found.warning(
+            "KS5007", (*path, "worst"),
+            "`worst` never applies here: it bounds what is closed when attribution falls back to worst_ranked",
+            "take it out, or bound the number of positions with `top`",
+            key=True,
+        )  # fmt: skip

@@ -1,0 +1,114 @@
+"""The threshold form: a signal held against a number whose unit must fit it."""
+
+from __future__ import annotations
+
+from killswitch.graph.columns import Columns
+from killswitch.graph.findings import Findings
+from killswitch.graph.naming import signal_problem
+from killswitch.graph.nodes import ComparisonOp, SignalRef, Threshold
+from killswitch.graph.ranges import range_of
+from killswitch.model.instant import SECOND
+from killswitch.policy.documents import COMPARISONS, PolicySpec, ThresholdTrigger
+from killswitch.policy.scalars import Quantity, QuantityUnit
+from killswitch.policy.source import Path
+from killswitch.signals.catalogue import BY_NAME, SignalSpec, Unit
+
+OPERATORS: dict[str, ComparisonOp] = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
+
+_FITTING: dict[Unit, tuple[QuantityUnit, ...]] = {
+    "fraction": ("percent", "plain"),
+    "ratio": ("plain", "percent"),
+    "count": ("plain",),
+    "score": ("plain",),
+    "money": ("money",),
+    "seconds": ("time",),
+    "milliseconds": ("time",),
+}
+_EXAMPLES: dict[Unit, str] = {
+    "fraction": "4.5%",
+    "ratio": "2.5",
+    "count": "3",
+    "score": "0.5",
+    "seconds": "30s",
+    "milliseconds": "250ms",
+}
+_KINDS: dict[QuantityUnit, str] = {
+    "plain": "a plain number",
+    "percent": "a percentage",
+    "money": "money",
+    "time": "a time",
+}
+MILLISECONDS = SECOND // 1000
+
+
+def threshold(
+    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: Columns, found: Findings
+) -> Threshold | None:
+    """The threshold of the trigger at `path`; None where its signal, window or unit is wrong."""
+    spec = _signal(written, path, found)
+    if spec is None:
+        return None
+    key = next(each for each in COMPARISONS if getattr(written, each) is not None)
+    quantity: Quantity = getattr(written, key)
+    if not _unit_fits(spec, quantity, (*path, key), policy, found):
+        return None
+    scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
+    index = columns.of(SignalRef(spec.name, written.window))
+    return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+
+
+def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
+    """The signal that is meant, once it may be read here, is a number, and its window is in order."""
+    problem = signal_problem(written.signal, "scope")
+    if problem is not None:
+        found.error(problem[0], (*path, "signal"), problem[1], problem[2])
+        return None
+    spec = BY_NAME[written.signal]
+    if spec.type == "text":
+        fix = f'write it as an expression: `when: \'{spec.name}("15m") == "LONG"\'`'
+        found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
+        return None
+    if spec.windowed and written.window is None:
+        message = f"`{spec.name}` is taken over a window, and none is given"
+        found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
+        return None
+    if not spec.windowed and written.window is not None:
+        message = f"`{spec.name}` takes no window"
+        found.error("KS3003", (*path, "window"), message, "take `window` out", key=True)
+        return None
+    return spec
+
+
+def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    if quantity.unit not in _FITTING.get(spec.unit, ()):
+        message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
+        found.error("KS3004", path, message, f"write it as {_example(spec.unit, policy)}")
+        return False
+    if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= range_of(spec.name)[1]:
+        message = f"`{quantity.written}` is {quantity.value * 100:f}% of a fraction that never exceeds 100%"
+        found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
+        return False
+    return spec.unit != "money" or _currency_fits(spec, quantity, path, policy, found)
+
+
+def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    """Money is compared in the accounts' own currency, so the scope must hold no other."""
+    currencies = policy.scope.match.currency
+    if currencies == (quantity.currency,):
+        return True
+    others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
+    found.error(
+        "KS3008", path,
+        f"the threshold is in {quantity.currency}, and the policy's scope takes {others}",
+        f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead",
+    )  # fmt: skip
+    return False
+
+
+def _measures(unit: Unit) -> str:
+    return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
+
+
+def _example(unit: Unit, policy: PolicySpec) -> str:
+    currencies = policy.scope.match.currency
+    return _EXAMPLES.get(unit, f"10000 {currencies[0] if currencies else 'USDT'}")

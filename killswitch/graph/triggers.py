@@ -1,0 +1,51 @@
+"""Triggers of either form → the one kind of trigger that the graph has."""
+
+from __future__ import annotations
+
+from killswitch.graph.columns import Columns
+from killswitch.graph.findings import Findings
+from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Threshold, Trigger
+from killswitch.graph.thresholds import threshold
+from killswitch.policy.documents import ExpressionTrigger, PolicySpec
+from killswitch.policy.source import Path
+from killswitch.signals.catalogue import Level
+
+
+def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) -> Trigger | None:
+    """The trigger `name` of the policy; None when it has a mistake, which is then in `found`."""
+    written = policy.triggers[name]
+    path: Path = ("spec", "triggers", name)
+    held: Threshold | None = None
+    condition: ConditionNode | None
+    if isinstance(written, ExpressionTrigger):
+        condition = expression(written.when, "scope", (*path, "when"), columns, found)
+    else:
+        held = threshold(written, path, policy, columns, found)
+        condition = None if held is None else Compare(held.op, SignalRead(held.index), Number(held.value))
+    if written.confirm.ticks:
+        found.warning(
+            "KS5005", (*path, "confirm"),
+            f"{written.confirm.ticks} ticks last as long as the runner's interval makes them",
+            "write a time, such as 2m: it means the same at every interval",
+        )  # fmt: skip
+    if condition is None:
+        return None
+    return Trigger(
+        name=name,
+        condition=condition,
+        threshold=held,
+        confirm=written.confirm.micros,
+        confirm_ticks=written.confirm.ticks,
+        on_unknown=written.on_unknown,
+        grace=written.grace,
+        place=found.place(path, key=True),
+    )
+
+
+def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
+    """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
+    from killswitch.graph.expressions import condition  # CEL costs a third of start-up; many policies need none
+
+    node, problems = condition(text, level, columns.of)
+    found.within(path, problems)
+    return node

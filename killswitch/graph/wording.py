@@ -1,0 +1,86 @@
+"""Nodes of the graph in words: conditions as expressions, times with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from killswitch.graph.nodes import (
+    AllOf,
+    AnyOf,
+    Arithmetic,
+    Compare,
+    ConditionNode,
+    Constant,
+    Not,
+    Number,
+    NumberNode,
+    SignalRead,
+    SignalRef,
+    TextIs,
+)
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+
+_UNITS = (("d", 24 * HOUR), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", SECOND // 1000), ("us", 1))
+
+
+def span(micros: int) -> str:
+    """A time as a policy would write it: `1h30m`, `90s` as `1m30s`, `0s`."""
+    parts = []
+    for unit, size in _UNITS:
+        count, micros = divmod(micros, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def signal_text(signal: SignalRef) -> str:
+    """A signal as an expression has it: `equity.drawdown("15m")`."""
+    return signal.name if signal.window is None else f'{signal.name}("{span(signal.window)}")'
+
+
+def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
+    """A condition as an expression, every part in parentheses but the plainest."""
+    if isinstance(node, Constant):
+        return str(node.value).lower()
+    if isinstance(node, TextIs):
+        values = ", ".join(f'"{value}"' for value in node.values)
+        name = signal_text(signals[node.index])
+        return f"{name} == {values}" if len(node.values) == 1 else f"{name} in [{values}]"
+    if isinstance(node, Compare):
+        return f"{_number(node.left, signals)} {node.op} {_number(node.right, signals)}"
+    if isinstance(node, Not):
+        return f"!({condition_text(node.part, signals)})"
+    word = " && " if isinstance(node, AllOf) else " || "
+    return word.join(_inner(part, signals) for part in node.parts)
+
+
+def signals_of(node: ConditionNode) -> frozenset[int]:
+    """The columns that a condition reads."""
+    return frozenset(_columns(node))
+
+
+def _columns(node: ConditionNode | NumberNode) -> Iterator[int]:
+    if isinstance(node, SignalRead | TextIs):
+        yield node.index
+    elif isinstance(node, Compare | Arithmetic):
+        yield from _columns(node.left)
+        yield from _columns(node.right)
+    elif isinstance(node, Not):
+        yield from _columns(node.part)
+    elif isinstance(node, AllOf | AnyOf):
+        for part in node.parts:
+            yield from _columns(part)
+
+
+def _inner(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
+    text = condition_text(node, signals)
+    return f"({text})" if isinstance(node, AllOf | AnyOf) else text
+
+
+def _number(node: NumberNode, signals: Sequence[SignalRef]) -> str:
+    if isinstance(node, SignalRead):
+        return signal_text(signals[node.index])
+    if isinstance(node, Number):
+        return f"{node.value:.12g}"
+    sides = (_number(side, signals) for side in (node.left, node.right))
+    return "(" + f" {node.op} ".join(sides) + ")"
