@@ -196,10 +196,11 @@ def test_no_order_fills_more_than_it_asked_for(market: Market, steps: list[Step]
                 assert (report.state == "filled") == (report.filled == report.amount)
 
 
-@given(plays)
-def test_a_spot_account_owes_nothing(steps: list[Step]) -> None:
-    """However it trades, cash stays at or above zero while nobody withdraws."""
-    kept = [step for step in steps if not isinstance(step, Money)]
+@given(plays, st.integers(45_000, 50_000))
+def test_a_spot_account_owes_nothing(steps: list[Step], all_in: int) -> None:
+    """However it trades, all in from the start, cash stays at or above zero while nobody withdraws."""
+    kept: list[Step] = [Send("A", "buy", all_in, reduce_only=False, limit=None)]
+    kept += [step for step in steps if not isinstance(step, Money)]
     balances = _played("spot", kept).seen.balances
     assert balances is not None
     assert all(balance.amount >= 0 for balance in balances)
@@ -208,7 +209,8 @@ def test_a_spot_account_owes_nothing(steps: list[Step]) -> None:
 @given(plays)
 def test_after_a_bar_an_account_that_was_not_overdrawn_has_margin_or_nothing(steps: list[Step]) -> None:
     """The venue's liquidation leaves equity above the maintenance margin at the close, or no position."""
-    seen = _played("swap", [*steps, Pass(((10000, 9000, 100, 100, 500),) * 2)]).seen
+    heavy: list[Step] = [Send(symbol, "buy", 150_000, reduce_only=False, limit=None) for symbol in SYMBOLS]
+    seen = _played("swap", [*heavy, *steps, Pass(((10000, 9000, 100, 100, 500),) * 2)]).seen
     assert seen.equity is not None and seen.maintenance_margin is not None
     assert seen.equity > seen.maintenance_margin or not seen.positions
 

@@ -131,3 +131,17 @@ def test_without_liquidation_equity_goes_below_zero() -> None:
     desk.send("buy", "100")
     desk.pass_bar(A=bar("50"))
     assert desk.seen.equity == -4000
+
+
+def test_prices_that_move_together_are_followed_from_point_to_point() -> None:
+    """Long 100 A, short 50 B, wallet 1,000; both rise to 106, then A falls to 85 and B to 99.
+
+    On that way a = 106 − 21t, b = 106 − 7t, equity 1300 − 1750t, maintenance 79.5 − 12.25t: they meet at
+    t = 1220.5 ÷ 1737.75, where A is at 91.25.
+    """
+    desk = Desk(instrument("A"), instrument("B"), wallet="1000", leverage="25", rules=RULES)
+    desk.send("buy", "100")
+    desk.send("sell", "50", symbol="B")
+    desk.pass_bar(A=bar("100", "106", "85", "85"), B=bar("100", "106", "99", "99"))
+    first = _liquidated(desk)[0]
+    assert (first.symbol, first.price) == ("A", Decimal("91.25"))

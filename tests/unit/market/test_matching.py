@@ -127,3 +127,18 @@ def test_jitter_is_drawn_from_the_seed() -> None:
     prices = [Desk(rules=rules, seed=seed).send("buy", "100").average_price for seed in (1, 1, 2)]
     assert prices[0] == prices[1] != prices[2]
     assert all(p is not None and Decimal("100.5") <= p <= Decimal("101.5") for p in prices)
+
+
+def test_spot_fills_only_what_the_cash_can_pay() -> None:
+    """10,000 passes the check for 99.9 at 100, but impact makes it 100.9…: what does not fit is not bought."""
+    desk = Desk(market="spot", rules=_rules(impact="0.1"))
+    report = desk.send("buy", "99.9")
+    assert report.average_price is not None
+    assert report.state == "open" and report.filled * report.average_price <= 10000
+    assert report.filled > 98
+    desk.pass_bar(A=bar("100"))
+    final = desk.market.find_order("main", "A", "c1")
+    assert final is not None
+    assert final.state in {"filled", "expired"}
+    assert desk.seen.balances is not None
+    assert desk.seen.balances[0].amount >= 0
