@@ -1,0 +1,132 @@
+"""Closes a book in a child process that kills itself at one moment, and then, in another child, without being killed.
+
+Run as a program: `python -m tests.faults.killed_closer FOLDER MOMENT [MOMENT …]`. A moment is
+`write-N-before`, `write-N-after` (the N-th durable write of the store, the decision's own commit being the first),
+`order-N-before`, `order-N-after`, `cancel-N-before` or `cancel-N-after` (the venue has done it, and its answer is
+lost), counted anew in each child. With several, each is the end of one child in turn. Prints the moments that one
+undisturbed child passes through, where no MOMENT is given; otherwise how each child ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from killswitch.closing.closer import Closer
+from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.model.venue import OrderReport, OrderRequest
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import NOW, HonestVenue, VirtualClock
+
+
+class Death:
+    """Kills this process, with no chance to tidy up, when the moment has come."""
+
+    def __init__(self, moment: str | None) -> None:
+        self._moment = moment
+        self._seen: Counter[str] = Counter()
+        self.passed: list[str] = []
+
+    def before(self, what: str) -> None:
+        self._seen[what] += 1
+        self._pass(f"{what}-{self._seen[what]}-before")
+
+    def after(self, what: str) -> None:
+        self._pass(f"{what}-{self._seen[what]}-after")
+
+    def _pass(self, moment: str) -> None:
+        self.passed.append(moment)
+        if moment == self._moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingStore:
+    """The real store; its writes are moments."""
+
+    def __init__(self, store: SqlStore, death: Death) -> None:
+        self._store = store
+        self._death = death
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append(self, entry: JournalEntry) -> int:
+        self._death.before("write")
+        sequence = self._store.append(entry)
+        self._death.after("write")
+        return sequence
+
+    def commit_tick(self, record: TickRecord) -> None:
+        self._death.before("write")
+        self._store.commit_tick(record)
+        self._death.after("write")
+
+
+class DyingVenue(HonestVenue):
+    """The honest venue in its file; what it does is a moment, before it is done and before the answer arrives."""
+
+    death: Death
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.death.before("order")
+        report = await super().submit(request)
+        self.death.after("order")
+        return report
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        self.death.before("cancel")
+        await super().cancel(symbol, order_id)
+        self.death.after("cancel")
+
+
+def venue_in(folder: Path) -> DyingVenue:
+    """A long to be halved, a short to be closed, an entry and a stop to be cancelled; first orders fill in part."""
+    return DyingVenue(
+        {"BTC": Decimal(100), "ETH": Decimal(-30)},
+        resting={"entry": "BTC", "stop": "BTC"},
+        fill_shares=("0.6", "0.5"),
+        file=folder / "venue.json",
+    )
+
+
+async def life(folder: Path, death: Death, number: int) -> bool:
+    """What a runner does for closing from its start on; the decision is made if no earlier life has made it."""
+    venue, clock = venue_in(folder), VirtualClock(NOW + timedelta(hours=number))
+    venue.death = death
+    store = DyingStore(open_store(str(folder / "store.sqlite")), death)
+    closer = Closer("main", venue, store, clock)
+    await closer.recover()
+    if store.decision("d1") is None:
+        cancels = {"entry": ("BTC", "entry"), "stop": ("BTC", "all")}
+        decision = decide(venue, {"BTC": Decimal(50), "ETH": Decimal(0)}, cancels=cancels)  # type: ignore[arg-type] # literals
+        closer.adopt(commit(store, decision))
+    return await drive(closer)
+
+
+def main() -> None:
+    folder, moments = Path(sys.argv[1]), sys.argv[2:]
+    if not moments:
+        death = Death(None)
+        asyncio.run(life(folder, death, 0))
+        print(*death.passed, sep="\n")
+        return
+    for number, moment in enumerate([*moments, None]):
+        child = os.fork()
+        if child == 0:
+            done = asyncio.run(life(folder, Death(moment), number))
+            os._exit(0 if done else 1)
+        _, status = os.waitpid(child, 0)
+        print("killed" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""A kill -9 between any two writes of a close, and between a request and its answer, changes nothing about the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.store.sqlite import open_store
+from tests.honest_venue import HonestVenue
+
+WRITES, ORDERS, CANCELS = 16, 4, 2
+MOMENTS = [
+    f"{what}-{number}-{side}"
+    for what, count in (("write", WRITES), ("order", ORDERS), ("cancel", CANCELS))
+    for number in range(1, count + 1)
+    for side in ("before", "after")
+]
+
+
+def run(repository: Path, folder: Path, *moments: str) -> list[str]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.faults.killed_closer", folder, *moments],
+        capture_output=True, text=True, check=False, cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.split("\n")[:-1]
+
+
+def assert_closed_as_decided(folder: Path) -> None:
+    """Exactly the intended quantity is closed, each order was journaled before, and the record says flat."""
+    venue = HonestVenue({}, file=folder / "venue.json")
+    store = open_store(str(folder / "store.sqlite"), read_only=True)
+    journal = store.journal("d1")
+    assert (venue.position("BTC"), venue.position("ETH")) == (Decimal(50), Decimal(0))
+    assert (venue.traded("BTC"), venue.traded("ETH")) == (Decimal(50), Decimal(30))
+    assert venue.state["resting"] == {}
+    journaled = {entry.client_order_id for entry in journal if entry.kind == "sending"}
+    assert set(venue.state["orders"]) <= journaled
+    filled = [Decimal(entry.data["filled"] or 0) for entry in journal if entry.kind == "filled"]
+    assert sum(filled) == Decimal(80)
+    assert [entry.data["status"] for entry in journal if entry.kind == "finished"] == ["flat"]
+    assert list(store.unfinished()) == []
+    store.close()
+
+
+def test_the_moments_are_all_that_an_undisturbed_close_passes_through(repository: Path, tmp_path: Path) -> None:
+    """A write or a request that is added to closing must be added to the kills below."""
+    assert sorted(run(repository, tmp_path)) == sorted(MOMENTS)
+    assert_closed_as_decided(tmp_path)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_kill_9_at_any_moment_leaves_exactly_the_intended_quantity_closed(
+    repository: Path, tmp_path: Path, moment: str
+) -> None:
+    """Killed there and started again, the close ends where it would have ended."""
+    assert run(repository, tmp_path, moment) == ["killed", "exit 0"]
+    assert_closed_as_decided(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["write-4-after", "order-1-after", "order-2-before"])
+@pytest.mark.parametrize("second", ["write-1-before", "write-1-after", "order-1-before", "order-1-after"])
+def test_kill_9_during_recovery_changes_nothing_either(
+    repository: Path, tmp_path: Path, first: str, second: str
+) -> None:
+    """Killed in mid-close, and killed again while picking up the pieces."""
+    assert run(repository, tmp_path, first, second) == ["killed", "killed", "exit 0"]
+    assert_closed_as_decided(tmp_path)

@@ -1,0 +1,138 @@
+"""Closing against a venue between which and us everything goes wrong, in any order, with restarts at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from killswitch.closing.closer import Closer
+from killswitch.model.store import JournalEntry
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.faulty_venue import FAULTS, Fault, FaultyVenue
+from tests.honest_venue import VirtualClock
+
+START = {"BTC": Decimal(100), "ETH": Decimal(-40), "SOL": Decimal(7)}
+FRACTIONS = ("0", "0.25", "0.5", "0.9")
+
+
+class ClosingUnderFaults(RuleBasedStateMachine):
+    """Decisions come, passes run, requests fail, the program dies and starts again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = str(Path(self.folder.name) / "store.sqlite")
+        self.store = open_store(self.path)
+        self.clock = VirtualClock()
+        self.venue = FaultyVenue(START, clock=self.clock, store=self.store)
+        self.closer = self.new_closer()
+        self.targets: dict[str, Decimal] = {}
+        self.decisions = 0
+        self.read = 0
+
+    def new_closer(self) -> Closer:
+        return Closer("main", self.venue, self.store, self.clock)
+
+    @precondition(lambda self: self.decisions < 6)
+    @rule(
+        symbols=st.lists(st.sampled_from(sorted(START)), min_size=1, max_size=3, unique=True),
+        left=st.sampled_from(FRACTIONS),
+        resting=st.booleans(),
+    )
+    def a_decision_is_made(self, symbols: list[str], left: str, resting: bool) -> None:
+        """On what is truly held, as the interpreter would on a good snapshot."""
+        held = [symbol for symbol in symbols if self.venue.position(symbol) != 0]
+        if not held:
+            return
+        self.decisions += 1
+        order = f"o{self.decisions}"
+        self.venue.state["resting"][order] = held[0]
+        targets = {symbol: abs(self.venue.position(symbol)) * Decimal(left) for symbol in held}
+        decision = decide(
+            self.venue,
+            targets,
+            name=f"d{self.decisions}",
+            cancels={order: (held[0], "all" if resting else "entry")},
+        )
+        self.closer.adopt(commit(self.store, decision))
+        for symbol, target in targets.items():
+            self.targets[symbol] = min(target, self.targets.get(symbol, target))
+
+    @rule(plan=st.lists(st.sampled_from(FAULTS), max_size=6), passes=st.integers(1, 4))
+    def passes_run(self, plan: list[Fault], passes: int) -> None:
+        """A few passes, in which the next requests go wrong as planned."""
+        self.venue.plan = list(plan)
+        asyncio.run(drive(self.closer, passes))
+
+    @rule(plan=st.lists(st.sampled_from(FAULTS), max_size=3))
+    def the_program_dies_and_starts_again(self, plan: list[Fault]) -> None:
+        """All it has is the journal."""
+        self.store.close()
+        self.store = open_store(self.path)
+        self.venue._store = self.store
+        self.venue.plan = list(plan)
+        self.closer = self.new_closer()
+        asyncio.run(self.closer.recover())
+
+    @rule(seconds=st.sampled_from([0.3, 1.5, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        """Long enough for late requests to arrive, or not."""
+        self.clock.elapsed += seconds
+        asyncio.run(self.venue.arrive())
+
+    @invariant()
+    def never_more_is_closed_than_decided(self) -> None:
+        """What is left of each position is at least the smallest target of all decisions."""
+        for symbol, start in START.items():
+            assert abs(self.venue.position(symbol)) >= self.targets.get(symbol, abs(start)), symbol
+
+    @invariant()
+    def no_position_is_ever_turned(self) -> None:
+        """A long stays long until it is flat, a short stays short."""
+        for symbol, start in START.items():
+            assert self.venue.position(symbol) * start >= 0, symbol
+
+    @invariant()
+    def flat_is_written_only_when_it_is_true(self) -> None:
+        """At the moment at which `finished: flat` is journaled, the venue holds no more than the targets."""
+        journal = self.store.journal()
+        news, self.read = journal[self.read :], len(journal)
+        for entry in news:
+            if entry.kind == "finished" and entry.data["status"] == "flat":
+                self.assert_reached(entry)
+
+    def assert_reached(self, finished: JournalEntry) -> None:
+        stored = self.store.decision(finished.decision)
+        assert stored is not None
+        for intent in stored.decision.intents:
+            assert abs(self.venue.position(intent.symbol)) <= intent.target
+        for cancel in stored.decision.cancels:
+            assert cancel.order not in self.venue.state["resting"]
+
+    def teardown(self) -> None:
+        """Once nothing goes wrong any more, every decision that was not given up comes to its end."""
+        self.venue.plan = []
+        asyncio.run(drive(self.closer))
+        for _ in range(2):
+            self.time_passes(40.0)
+            assert asyncio.run(drive(self.closer)), "the work has no end"
+        self.never_more_is_closed_than_decided()
+        self.no_position_is_ever_turned()
+        self.flat_is_written_only_when_it_is_true()
+        given_up = any(entry.kind == "finished" and entry.data["status"] != "flat" for entry in self.store.journal())
+        if not given_up:
+            for symbol, target in self.targets.items():
+                assert abs(self.venue.position(symbol)) == target
+        self.store.close()
+        self.folder.cleanup()
+
+
+TestClosingUnderFaults = ClosingUnderFaults.TestCase
+TestClosingUnderFaults.settings = settings(max_examples=60, stateful_step_count=25)
