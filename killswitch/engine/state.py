@@ -9,11 +9,11 @@ NEVER = 1 << 62
 
 
 class Triggers(Struct, frozen=True):
-    """All triggers, bit i or item i for trigger i of the graph.
+    """All triggers: bit i of a mask, or key i, is trigger i of the graph. The dicts are never changed in place.
 
     held: counts as true. confirmed: was true for long enough, and stays so while it is held.
-    reported: its long unknown was told. since: when it began to be held (0: is not).
-    ticks: scheduled ticks held. unknown_since: when it became unknown (0: is not).
+    reported: its long unknown was told. since: when it began to be held.
+    ticks: scheduled ticks held, of the pending ones that confirm in ticks. unknown_since: when it became unknown.
     due: before this instant nothing changes unless held or unknown do.
     """
 
@@ -21,10 +21,14 @@ class Triggers(Struct, frozen=True):
     confirmed: int
     unknown: int
     reported: int
-    since: tuple[int, ...]
-    ticks: tuple[int, ...]
-    unknown_since: tuple[int, ...]
+    since: dict[int, int]
+    ticks: dict[int, int]
+    unknown_since: dict[int, int]
     due: int = NEVER
+
+
+QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
+"""No trigger is held or unknown."""
 
 
 class State(Struct, frozen=True):
@@ -44,15 +48,9 @@ class State(Struct, frozen=True):
     barren: str | None = None
 
 
-def quiet(count: int) -> Triggers:
-    """`count` triggers of which none is held."""
-    zeros = (0,) * count
-    return Triggers(0, 0, 0, 0, zeros, zeros, zeros)
-
-
-def initial(count: int) -> State:
+def initial() -> State:
     """Nothing held, nothing fired."""
-    return State(quiet(count))
+    return State(QUIET)
 
 
 class StoredTrigger(Struct, frozen=True):
@@ -61,9 +59,9 @@ class StoredTrigger(Struct, frozen=True):
     held: bool
     confirmed: bool
     reported: bool
-    since: int
-    ticks: int
-    unknown_since: int
+    since: int | None
+    ticks: int | None
+    unknown_since: int | None
 
 
 class StoredState(Struct, frozen=True):
@@ -85,7 +83,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
     triggers = {
         name: StoredTrigger(
             bool(now.held >> i & 1), bool(now.confirmed >> i & 1), bool(now.reported >> i & 1),
-            now.since[i], now.ticks[i], now.unknown_since[i],
+            now.since.get(i), now.ticks.get(i), now.unknown_since.get(i),
         )
         for i, name in enumerate(names)
         if (now.held | now.unknown) >> i & 1
@@ -96,7 +94,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
     )  # fmt: skip
 
 
-_ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=0, ticks=0, unknown_since=0)
+_ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=None, ticks=None, unknown_since=None)
 
 
 def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
@@ -109,11 +107,11 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
     triggers = Triggers(
         held=mask([t.held for t in found]),
         confirmed=mask([t.confirmed for t in found]),
-        unknown=mask([t.unknown_since != 0 for t in found]),
+        unknown=mask([t.unknown_since is not None for t in found]),
         reported=mask([t.reported for t in found]),
-        since=tuple(t.since for t in found),
-        ticks=tuple(t.ticks for t in found),
-        unknown_since=tuple(t.unknown_since for t in found),
+        since={i: t.since for i, t in enumerate(found) if t.since is not None},
+        ticks={i: t.ticks for i, t in enumerate(found) if t.ticks is not None},
+        unknown_since={i: t.unknown_since for i, t in enumerate(found) if t.unknown_since is not None},
         due=0,  # whatever the policy says now, look at the next step
     )
     return State(

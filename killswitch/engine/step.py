@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import NEVER, State, Triggers, quiet
+from killswitch.engine.state import NEVER, State, Triggers, initial
 from killswitch.graph.nodes import Graph, Stage
 
 Evaluate = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
@@ -66,8 +67,7 @@ class Machine:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """What one evaluation says. `eligible`: stages that may fire now, highest first. `unknown`: triggers to report."""
 
     state: State
@@ -117,36 +117,65 @@ def _move(
     machine: Machine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
 ) -> tuple[Triggers, tuple[int, ...]]:
     """The triggers after this evaluation, and those whose unknown is due to be reported."""
-    since, ticks, unknown_since = list(before.since), list(before.ticks), list(before.unknown_since)
-    for i in bits(before.held & ~held):
-        since[i] = ticks[i] = 0
-    for i in bits(held & ~before.held):
-        since[i] = now
-    for i in bits(before.unknown & ~missing):
-        unknown_since[i] = 0
-    for i in bits(missing & ~before.unknown):
-        unknown_since[i] = now
-    confirmed, due = before.confirmed & held, NEVER
+    since, due = before.since, before.due
+    changed = held ^ before.held
+    if changed:
+        since = dict(since)
+        for i in bits(changed & before.held):
+            del since[i]
+        for i in bits(changed & held):
+            since[i] = now
+            due = min(due, now + machine.confirm[i])
+    confirmed, ticks = before.confirmed & held, before.ticks
+    if ticks or machine.counting:
+        ticks = _count(machine, ticks, held & ~confirmed, scheduled)
+    unknown_since, reported, reports = before.unknown_since, 0, ()
+    if missing or before.unknown:
+        unknown_since = {i: before.unknown_since.get(i, now) for i in bits(missing)}
+        reports, reported, due = _overdue(machine, unknown_since, before.reported & missing, now, due)
+    if now >= due or ticks:
+        confirmed, due = _confirm(machine, confirmed, held, asserted, since, ticks, now)
+        due = min(due, _next_report(machine, unknown_since, reported))
+    return Triggers(held, confirmed, missing, reported, since, ticks, unknown_since, due), reports
+
+
+def _count(machine: Machine, ticks: dict[int, int], pending: int, scheduled: bool) -> dict[int, int]:
+    """Scheduled ticks of the pending triggers that confirm in ticks."""
+    return {i: ticks.get(i, 0) + scheduled for i in bits(pending & machine.counting)}
+
+
+def _confirm(
+    machine: Machine, confirmed: int, held: int, asserted: int, since: dict[int, int], ticks: dict[int, int], now: int
+) -> tuple[int, int]:
+    """The confirmed triggers, and when the next of the pending ones is due.
+
+    An unknown that is held keeps its clock, but only a true that is seen completes a confirmation.
+    """
+    due = NEVER
     for i in bits(held & ~confirmed):
         if machine.confirm_ticks[i]:
-            ticks[i] += scheduled
             enough = ticks[i] >= machine.confirm_ticks[i]
         else:
             enough = now - since[i] >= machine.confirm[i]
-        # an unknown that is held keeps its clock, but only a true that is seen completes a confirmation
+            due = due if enough and asserted >> i & 1 else min(due, since[i] + machine.confirm[i])
         if enough and asserted >> i & 1:
             confirmed |= 1 << i
-        elif not machine.confirm_ticks[i]:
-            due = min(due, since[i] + machine.confirm[i])
-    reported, reports = before.reported & missing, []
-    for i in bits(missing & ~reported):
-        if now - unknown_since[i] >= machine.grace[i]:
-            reported |= 1 << i
-            reports.append(i)
-        else:
-            due = min(due, unknown_since[i] + machine.grace[i])
-    moved = Triggers(held, confirmed, missing, reported, tuple(since), tuple(ticks), tuple(unknown_since), due)
-    return moved, tuple(reports)
+    return confirmed, due
+
+
+def _overdue(
+    machine: Machine, unknown_since: dict[int, int], reported: int, now: int, due: int
+) -> tuple[tuple[int, ...], int, int]:
+    """The triggers whose unknown is to be reported now, all that were, and when to look again."""
+    late = tuple(i for i, at in unknown_since.items() if not reported >> i & 1 and now - at >= machine.grace[i])
+    for i in late:
+        reported |= 1 << i
+    return late, reported, min(due, _next_report(machine, unknown_since, reported))
+
+
+def _next_report(machine: Machine, unknown_since: dict[int, int], reported: int) -> int:
+    waiting = (at + machine.grace[i] for i, at in unknown_since.items() if not reported >> i & 1)
+    return min(waiting, default=NEVER)
 
 
 def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
@@ -208,6 +237,6 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
     )
 
 
-def reset(state: State) -> State:
+def reset() -> State:
     """The state after a reset: nothing latched, and every trigger begins afresh."""
-    return State(quiet(len(state.triggers.since)))
+    return initial()

@@ -73,6 +73,7 @@ class _ConditionWriter:
         self._numbers = NumberWriter()
         self._texts: set[int] = set()
         self._ladders: dict[tuple[int, bool], list[_Rung]] = {}
+        self._others: list[tuple[str, str, int]] = []
         self._always = 0
 
     def add(self, condition: ConditionNode, mask: int) -> None:
@@ -84,24 +85,39 @@ class _ConditionWriter:
         if step is not None:
             self._ladders.setdefault((step.index, step.rising), []).append(_Rung(step, mask))
             return
-        true, false = self._verdict(condition)
-        self._numbers.lines += [
-            f"if {true}: t |= {mask:#x}; p |= {mask:#x}",
-            f"elif not {false}: p |= {mask:#x}",
-        ]
+        self._others.append((*self._verdict(condition), mask))
 
     def text(self) -> str:
         """The whole function."""
         ladders: list[str] = []
+        climbs: list[str] = []
         for (index, rising), rungs in self._ladders.items():
             self._numbers.reads.add(index)
             sure, possible = (f"l{index}", f"h{index}") if rising else (f"h{index}", f"l{index}")
             steps = _ladder(rungs)
             ladders += _climb(sure, "t", steps) + _climb(possible, "p", steps)
+            climbs += _climb(f"l{index}", "t", steps)
         loads = [f"l{i} = lows[{i}]; h{i} = highs[{i}]" for i in sorted(self._numbers.reads)]
         loads += [f"s{i} = texts[{i}]" for i in sorted(self._texts)]
-        lines = [f"t = p = {self._always:#x}", *loads, *ladders, *self._numbers.lines, "return t, p ^ t"]
-        return "\n ".join(("def evaluate(lows, highs, texts):", *lines)) + "\n"
+        others = [
+            line
+            for true, false, mask in self._others
+            for line in (f"if {true}: t |= {mask:#x}; p |= {mask:#x}", f"elif not {false}: p |= {mask:#x}")
+        ]
+        lines = [f"t = p = {self._always:#x}", *self._points(climbs), *loads, *ladders, *self._numbers.lines, *others]
+        return "\n ".join(("def evaluate(lows, highs, texts):", *lines, "return t, p ^ t")) + "\n"
+
+    def _points(self, climbs: list[str]) -> list[str]:
+        """The shorter way where every signal is known, which is nearly always: nothing can be unknown then.
+
+        Not where texts are read, which may be unknown by themselves, nor where arithmetic is done, whose result
+        may be (∞ − ∞).
+        """
+        if self._texts or self._numbers.lines:
+            return []
+        loads = [f"l{i} = h{i} = lows[{i}]" for i in sorted(self._numbers.reads)]
+        others = [f"if {true}: t |= {mask:#x}" for true, _, mask in self._others]
+        return ["if lows == highs:", *(f" {line}" for line in (*loads, *climbs, *others)), " return t, 0"]
 
     def _verdict(self, node: ConditionNode) -> tuple[str, str]:
         """Two Python conditions: `node` is surely true, and surely false."""

@@ -171,7 +171,7 @@ class Interpreter:
             told.append(tell.not_latched(watch, now))
             return []
         record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
-        watch.state = reset(watch.state)
+        watch.state = reset()
         watch.history.rebase()
         return [record]
 

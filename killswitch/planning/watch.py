@@ -39,7 +39,7 @@ class Watch:
         self.prepared = prepared
         self.scope = scope
         self.history = History(prepared.windows, prepared.keep, prepared.terms)
-        self.state: State = initial(len(prepared.graph.triggers))
+        self.state: State = initial()
         self.columns: Columns | None = None
         self.decision: str | None = None
         self.cost = ZERO

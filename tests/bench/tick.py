@@ -45,7 +45,7 @@ def measures() -> Iterator[Measure]:
     machine = Machine.of(_graph(conditions), lower(conditions))
 
     def ours() -> None:
-        state, now = initial(TRIGGERS), 1_600_000_000 * SECOND
+        state, now = initial(), 1_600_000_000 * SECOND
         for column in columns:
             now += SECOND
             state = step(machine, state, column, now).state
