@@ -1,0 +1,144 @@
+"""Bars drive a market, and books are recorded that nobody trades."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from killswitch.lab.bars import BarTable, Series, read_market
+from killswitch.lab.book import Book, BookAccount, BookPosition, read_book
+from killswitch.lab.feed import Feed, bench_recording, record
+
+MINUTE = 60_000_000
+
+
+def _table(**closes: list[float]) -> BarTable:
+    """Flat bars, a minute apart."""
+    series = [
+        Series(symbol, [MINUTE * i for i in range(len(prices))], *[prices] * 4, volume=[1e6] * len(prices))
+        for symbol, prices in closes.items()
+    ]
+    return BarTable("t", series)
+
+
+def _book(market: str = "swap", **notionals: str) -> Book:
+    """10,000 of equity; a notional below zero is a short; 5 times leverage where there is margin."""
+    positions = tuple(
+        BookPosition(
+            symbol=symbol,
+            side="short" if notional.startswith("-") else "long",
+            notional=Decimal(notional.lstrip("-")),
+            leverage=Decimal(5) if market == "swap" else None,
+        )
+        for symbol, notional in notionals.items()
+    )
+    account = BookAccount(
+        account="main",
+        market=market,
+        currency="USDT",
+        equity=Decimal(10000),
+        positions=positions,
+        venue="v",  # type: ignore[arg-type] # one of two
+    )
+    return Book(name="b", accounts=(account,))
+
+
+def test_equity_is_the_books_plus_what_the_prices_did() -> None:
+    """Long 1,000 of A at 10 and short 500 of B at 20: 12 and 18 make 200 + 50."""
+    seen = [one.accounts[0] for one in record(_table(A=[10.0, 12.0], B=[20.0, 18.0]), _book(A="1000", B="-500"))]
+    assert [account.equity for account in seen] == [10000, 10250]
+    assert [p.unrealized_pnl for p in seen[1].positions or ()] == [200, 50]
+
+
+def test_the_book_is_opened_at_the_first_close_in_whole_lots() -> None:
+    """1,000 ÷ 30 is 33.33 contracts of a lot of 0.01; instruments are given once."""
+    snapshots = list(record(_table(A=[30.0, 33.0, 30.0]), _book(A="1000")))
+    held = (snapshots[0].accounts[0].positions or ())[0]
+    assert (str(held.contracts), held.entry_price) == ("33.33", 30)
+    assert [one.accounts[0].instruments is None for one in snapshots] == [False, True, True]
+    assert [one.as_of.minute for one in snapshots] == [1, 2, 3]
+    assert {one.accounts[0].venue for one in snapshots} == {"v"}
+
+
+def test_a_recorded_book_is_never_liquidated() -> None:
+    """Equity below zero is recorded as it is (D2), with the position still there."""
+    seen = list(record(_table(A=[10.0, 5.0]), _book(A="30000")))[-1].accounts[0]
+    assert (seen.equity, len(seen.positions or ())) == (-5000, 1)
+
+
+def test_a_spot_book_pays_for_what_it_holds() -> None:
+    """10,000 of equity, 4,000 of it in A; A doubles: 14,000."""
+    seen = [one.accounts[0] for one in record(_table(A=[10.0, 20.0]), _book("spot", A="4000"))]
+    assert [account.equity for account in seen] == [10000, 14000]
+    assert [(b.asset, b.amount) for b in seen[1].balances or ()] == [("USDT", 6000), ("A", 400)]
+
+
+def test_a_spot_book_worth_more_than_its_equity_cannot_be_opened() -> None:
+    """Spot has no credit."""
+    with pytest.raises(ValueError, match="owe money"):
+        list(record(_table(A=[10.0, 20.0]), _book("spot", A="10001")))
+
+
+def test_a_feed_steps_until_the_bars_are_used_up() -> None:
+    """`due` says when the next bars close; after the last there is nothing."""
+    feed = Feed(_table(A=[10.0, 11.0, 12.0]), _book(A="1000"), seed=1)
+    assert feed.due == datetime(1970, 1, 1, 0, 2, tzinfo=UTC)
+    feed.until(datetime(1970, 1, 1, 0, 2, 59, tzinfo=UTC))
+    assert feed.due == datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
+    assert feed.step() == datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
+    assert (feed.step(), feed.due) == (None, None)
+    assert feed.market.snapshot("main").equity == 10200
+
+
+def test_a_feed_may_begin_later_in_the_bars_and_at_another_date() -> None:
+    """Two bars left out: the book opens at the third close, dated as told."""
+    begins = datetime(2025, 1, 1, tzinfo=UTC)
+    feed = Feed(_table(A=[10.0, 11.0, 20.0]), _book(A="1000"), seed=1, skip=2, begins=begins)
+    seen = feed.market.snapshot("main")
+    assert (seen.observed_at, (seen.positions or ())[0].entry_price) == (begins, 20)
+    with pytest.raises(ValueError, match="no bar is left after skipping 3"):
+        Feed(_table(A=[10.0, 11.0, 20.0]), _book(A="1000"), seed=1, skip=3)
+
+
+def test_the_bench_recording_is_like_a_recording() -> None:
+    """Eight positions, a minute apart, the fields of `record`, and as many as asked for."""
+    snapshots = list(bench_recording(30))
+    assert len(snapshots) == 30
+    assert {len(one.accounts[0].positions or ()) for one in snapshots} == {8}
+    steps = {b.as_of - a.as_of for a, b in pairwise(snapshots)}
+    assert steps == {timedelta(minutes=1)}
+
+
+@pytest.mark.parametrize(
+    ("market", "book"),
+    [("2021-05-19_binance-spot_1m", "hedged-2021-05-19"), ("2021-05-19_binance-spot_1m", "short-2021-05-19")],
+)
+def test_real_recordings_add_up_at_every_bar(shared: Path, market: str, book: str) -> None:
+    """Equity is the balance plus the positions' P&L exactly, and the P&L is contracts × (mark − entry)."""
+    table, held = read_market(shared / "data/market" / market), read_book(shared / f"data/books/{book}.yaml")
+    for snapshot in record(table, held):
+        (account,) = snapshot.accounts
+        assert account.balances is not None and account.positions is not None
+        total = account.balances[0].amount
+        for position in account.positions:
+            assert position.mark_price is not None and position.entry_price is not None
+            sign = 1 if position.side == "long" else -1
+            pnl = sign * position.contracts * (position.mark_price - position.entry_price)
+            assert position.unrealized_pnl == pnl
+            total += pnl
+        assert account.equity == total
+
+
+def test_real_falls_are_those_of_the_datas_readme(shared: Path) -> None:
+    """Read independently, the worst fall of BTC's lows within 15 minutes is the 18.0% that the README gives."""
+    highs: list[tuple[datetime, Decimal]] = []
+    worst = Decimal(0)
+    for at, bars in read_market(shared / "data/market/2021-05-19_binance-spot_1m"):
+        bar = bars["BTC_USDT"]
+        highs = [(t, high) for t, high in highs if at - t < timedelta(minutes=15)] + [(at, bar.high)]
+        worst = max(worst, 1 - bar.low / max(high for _, high in highs))
+    assert round(worst, 3) == Decimal("0.180")

@@ -1,0 +1,115 @@
+"""Recordings: what is written is read, and what cannot be read says where."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from killswitch.lab.recording import RecordingError, Writer, last, read
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from tests.worlds import after
+
+LINE = '{"format":"killswitch.snapshot/v1","as_of":"2024-01-01T00:0%d:00Z","accounts":[]}\n'
+
+
+def _snapshots(count: int, first: int = 0) -> list[Snapshot]:
+    account = AccountSnapshot("main", "paper", "swap", "USDT", "down", reason="é")
+    return [
+        Snapshot(as_of=after(minutes=first + minute), accounts=(account,), format="killswitch.snapshot/v1")
+        for minute in range(count)
+    ]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    """Plain and compressed, also when a second writer goes on where the first stopped."""
+    path = tmp_path / name
+    for first in (0, 3):
+        with Writer(path, append=first > 0) as writer:
+            for snapshot in _snapshots(3, first):
+                writer.write(snapshot)
+    assert list(read(path)) == _snapshots(6)
+    assert last(path) == _snapshots(6)[-1]
+
+
+def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
+    """The old content is gone."""
+    path = tmp_path / "r.jsonl"
+    for count in (3, 1):
+        with Writer(path) as writer:
+            for snapshot in _snapshots(count):
+                writer.write(snapshot)
+    assert list(read(path)) == _snapshots(1)
+
+
+def test_a_written_snapshot_can_be_read_before_the_end(tmp_path: Path) -> None:
+    """A plain recording is never behind: another process sees each line as soon as it is written."""
+    path = tmp_path / "r.jsonl"
+    with Writer(path) as writer:
+        writer.write(_snapshots(1)[0])
+        assert list(read(path)) == _snapshots(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        (LINE % 1 + "{}\n", 2, "missing required field"),
+        (LINE % 1 + "\n" + LINE % 2 + "nonsense\n", 4, "not a snapshot"),
+        (LINE % 2 + LINE % 1, 2, "before 2024-01-01T00:02:00+00:00 of the line before: oldest first"),
+        (LINE % 1 + (LINE % 2)[:40], 2, "the last line is cut off"),
+        (LINE.replace("snapshot/v1", "snapshot/v9") % 1, 1, "not a killswitch.snapshot/v1 snapshot"),
+        (LINE.replace('"format":"killswitch.snapshot/v1",', "") % 1, 1, "missing required field `format`"),
+        (LINE.replace("Z", "") % 1, 1, "as_of"),
+    ],
+)
+def test_a_line_that_is_no_snapshot_is_named(tmp_path: Path, text: str, line: int, expected: str) -> None:
+    """File, line, and why."""
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises(RecordingError) as caught:
+        list(read(path))
+    assert caught.value.line == line
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert expected in str(caught.value)
+
+
+def test_two_snapshots_may_have_the_same_time(tmp_path: Path) -> None:
+    """A push within the clock's resolution is no disorder."""
+    path = tmp_path / "r.jsonl"
+    path.write_text(LINE % 1 + LINE % 1)
+    assert len(list(read(path))) == 2
+
+
+def test_a_compressed_file_that_is_cut_off_or_none_says_so(tmp_path: Path) -> None:
+    """Half a gzip, and text under the name of a compressed file."""
+    half = tmp_path / "half.gz"
+    half.write_bytes(gzip.compress((LINE % 1 * 500).encode())[:-20])
+    with pytest.raises(RecordingError, match="cut off inside its compressed data"):
+        list(read(half))
+    for name in ("text.gz", "text.zst"):
+        (tmp_path / name).write_text(LINE % 1)
+        with pytest.raises(RecordingError, match=name):
+            list(read(tmp_path / name))
+
+
+def test_a_cut_off_zstd_file_says_so(tmp_path: Path) -> None:
+    """What the killed writer had not finished is not taken for the end."""
+    path = tmp_path / "r.zst"
+    with Writer(path) as writer:
+        for snapshot in _snapshots(2000):
+            writer.write(snapshot)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RecordingError):
+        list(read(path))
+
+
+def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
+    """A missing file cannot be read; an empty one has no last snapshot."""
+    with pytest.raises(RecordingError, match="No such file"):
+        list(read(tmp_path / "none.jsonl"))
+    (tmp_path / "empty.jsonl").write_text("")
+    assert list(read(tmp_path / "empty.jsonl")) == []
+    with pytest.raises(RecordingError, match="holds no snapshot"):
+        last(tmp_path / "empty.jsonl")
