@@ -75,8 +75,8 @@ def assemble(
     publisher = Publisher(
         store, interpreter, policies, arming.names,
         owner=lease.owner, started_at=clock.now(), interval=pace.interval, live=live, paths=paths,
-        lock_folder=str(locks.folder) if arming.names else None,
-        union=str(locks.union) if arming.names and locks.union is not None else None,
+        lock_folder=str(locks.folder.resolve()) if arming.names else None,
+        union=str(locks.union.resolve()) if arming.names and locks.union is not None else None,
     )  # fmt: skip
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.graph.nodes import Graph, PolicySet, Trigger
 from killswitch.model.place import Place
 from killswitch.model.store import Store
+from killswitch.signals.catalogue import CATALOGUE
+
+_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
 
 
 class WrittenAt(Struct, frozen=True):
@@ -18,43 +21,59 @@ class WrittenAt(Struct, frozen=True):
     text: str
 
 
-class PolicyPlaces(Struct, frozen=True):
-    """One policy: its own line, its stages' and its triggers', and each trigger's threshold as written."""
+class TriggerText(Struct, frozen=True):
+    """A trigger as written. Signal, unit and threshold are those of the threshold form; null for an expression."""
 
-    policy: WrittenAt
+    at: WrittenAt
+    signal: str | None
+    unit: str | None
+    threshold: str | None
+
+
+class PolicyText(Struct, frozen=True):
+    """One policy: its own line, its stages' and its triggers'."""
+
+    at: WrittenAt
     stages: dict[str, WrittenAt]
-    triggers: dict[str, WrittenAt]
-    thresholds: dict[str, str]
+    triggers: dict[str, TriggerText]
 
 
-_DECODER = msgspec.json.Decoder(dict[str, PolicyPlaces])
+_DECODER = msgspec.json.Decoder(dict[str, PolicyText])
 
 
 def keep_places(store: Store, policies: PolicySet) -> None:
-    """Write down the places of `policies` under its digest, once per set."""
+    """Write down the places of `policies` under its digest, unless they stand there."""
     name = _name(policies.digest)
-    blob = msgspec.json.encode({graph.policy: _places(graph) for graph in policies.graphs})
+    blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
     if store.live(name) != blob:
         store.put_live(name, blob)
 
 
-def places_of(store: Store, digest: str) -> dict[str, PolicyPlaces]:
-    """Policy name → places, of the policy set with this digest; empty if it was never run on this store."""
+def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
+    """Policy name → its text, of the policy set with this digest; empty if it was never run on this store."""
     blob = store.live(_name(digest))
-    return {} if blob is None else _DECODER.decode(blob)
+    if blob is None:
+        return {}
+    try:
+        return _DECODER.decode(blob)
+    except msgspec.DecodeError:
+        return {}  # written by another version: then the places are simply not known
 
 
-def _places(graph: Graph) -> PolicyPlaces:
-    return PolicyPlaces(
-        policy=_written(graph.place),
+def _policy(graph: Graph) -> PolicyText:
+    return PolicyText(
+        at=_written(graph.place),
         stages={stage.name: _written(stage.place) for stage in graph.stages},
-        triggers={trigger.name: _written(trigger.place) for trigger in graph.triggers},
-        thresholds={
-            trigger.name: f"{trigger.threshold.op} {trigger.threshold.written}"
-            for trigger in graph.triggers
-            if trigger.threshold is not None
-        },
+        triggers={trigger.name: _trigger(graph, trigger) for trigger in graph.triggers},
     )
+
+
+def _trigger(graph: Graph, trigger: Trigger) -> TriggerText:
+    threshold = trigger.threshold
+    if threshold is None:
+        return TriggerText(_written(trigger.place), None, None, None)
+    name = graph.signals[threshold.index].name
+    return TriggerText(_written(trigger.place), name, _UNITS.get(name), f"{threshold.op} {threshold.written}")
 
 
 def _written(place: Place) -> WrittenAt:

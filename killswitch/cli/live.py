@@ -1,0 +1,54 @@
+"""`ksctl status` and `ksctl history`: what stands, and what was decided, read from the store alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from killswitch.cli import options
+
+
+@click.command()
+@options.store
+@click.option("--notices", "notice_count", type=click.IntRange(min=0), default=5, show_default=True,
+              help="How many of the newest notices to show.")  # fmt: skip
+@options.output
+def status(store_at: str, notice_count: int, output: str) -> None:
+    """Show stages, locks and closings as they are. Changes nothing, and asks no venue.
+
+    A stage's latch and a lock's life are two things, and both are shown. What a dead runner saw last is dated.
+    """
+    from killswitch.cli.session import friendly, opened_store
+    from killswitch.cli.status_text import status_text
+    from killswitch.runner.standing import encode_standing, standing_of
+
+    with friendly(), opened_store(store_at, read_only=True) as store:
+        standing = standing_of(store, datetime.now(UTC), notice_count)
+    click.echo(encode_standing(standing) if output == "json" else status_text(standing, store_at))
+
+
+@click.command()
+@options.store
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
+@options.output
+def history(store_at: str, limit: int, output: str) -> None:
+    """List past decisions and their results, newest first.
+
+    With --output json one object a line: the decision record and its result.
+    """
+    import msgspec
+
+    from killswitch.cli.session import friendly, opened_store
+    from killswitch.cli.status_text import history_text
+    from killswitch.model.decision import decision_record
+    from killswitch.runner.results import decided
+
+    with friendly(), opened_store(store_at, read_only=True) as store:
+        found = decided(store, limit)
+    if output == "text":
+        click.echo(history_text(found))
+        return
+    encoder = msgspec.json.Encoder(decimal_format="string")
+    for decision, result in found:
+        click.echo(encoder.encode({"decision": decision_record(decision), "result": result}))

@@ -1,0 +1,169 @@
+"""What `status` and `history` look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, table
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing
+from killswitch.runner.results import Result
+from killswitch.runner.standing import LockView, Standing
+from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
+
+
+def status_text(standing: Standing, store_at: str) -> str:
+    """Everything, one block for each subject."""
+    return "\n\n".join(block for block in _blocks(standing, store_at) if block)
+
+
+def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
+    yield _runner(standing, store_at)
+    view = standing.view
+    if view is None:
+        yield f"Stages: unknown, {standing.view_problem}"
+    else:
+        yield _accounts(view)
+        yield _stages(view, standing)
+        yield from (_triggers(machine) for machine in view.machines)
+        yield _locks(standing.locks, view, standing)
+        yield _closings(view.closings)
+        yield _list("Problems", view.problems)
+    yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
+    yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
+
+
+def _runner(standing: Standing, store_at: str) -> str:
+    runner, view = standing.runner, standing.view
+    who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
+    said = {
+        "alive": f"alive ({who}), lease until {instant(runner.lease_until)}",
+        "silent": f"NOT RUNNING: {runner.why} ({who}, lease until {instant(runner.lease_until)})",
+        "gone": f"not running: {runner.why}",
+    }[runner.liveness]
+    lines = [f"Store    {store_at}", f"Runner   {said}"]
+    if view is not None:
+        mode = "started with --live" if view.live else "observes only (started without --live)"
+        lines += [
+            f"         {mode}; policies {', '.join(view.policies) or 'given in process'}",
+            f"         {view.policy_set}",
+            f"Tick     {ago(view.as_of, standing.now)} ({instant(view.as_of)}), number {view.ticks} since "
+            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s",
+        ]
+        if runner.liveness != "alive":
+            lines.append("         Stages, triggers and closings below are as of that tick, not as of now.")
+    return "\n".join(lines)
+
+
+def _accounts(view: RunnerView) -> str:
+    rows = [
+        (
+            each.account, each.venue, each.market, "live" if each.armed else "observe",
+            each.quality if each.reason is None else f"{each.quality}: {each.reason}",
+            money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
+            instant(each.observed_at),
+        )
+        for each in view.accounts
+    ]  # fmt: skip
+    return "Accounts\n" + table(
+        ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed"), rows
+    )
+
+
+def _stages(view: RunnerView, standing: Standing) -> str:
+    if not view.machines:
+        return "Stages: no policy's scope matches an account"
+    rows = [
+        (
+            machine.scope, machine.policy, machine.mode, str(machine.level), machine.stage or "normal",
+            instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
+        )
+        for machine in view.machines
+    ]  # fmt: skip
+    head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
+    return "Stages\n" + table(head, rows)
+
+
+def _cooldown(machine: MachineView, standing: Standing) -> str:
+    if machine.cooldown_until is None:
+        return "-"
+    left = machine.cooldown_until - standing.now
+    return f"{lasting(left)} left" if left.total_seconds() > 0 else "over"
+
+
+def _triggers(machine: MachineView) -> str:
+    rows = [
+        (
+            trigger.name, interval(trigger.value, trigger.unit), trigger.threshold or "expression",
+            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-", _truth(trigger),
+        )
+        for trigger in machine.triggers
+    ]  # fmt: skip
+    head = ("trigger", "value", "threshold", "headroom", "is")
+    return f"Triggers of {machine.policy} on {machine.scope}\n" + table(head, rows)
+
+
+def _truth(trigger: TriggerStatus) -> str:
+    if trigger.truth is None:
+        held = ", counts as true" if trigger.held else ""
+        return f"unknown{held}: {trigger.unknown_because or 'not evaluated yet'}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
+
+
+def _locks(locks: Sequence[LockView], view: RunnerView, standing: Standing) -> str:
+    if view.lock_folder is None:
+        return "Locks: none are written, because no account is armed"
+    if not locks:
+        return f"Locks: no file in {view.lock_folder}; a reader takes that for locked"
+    rows = []
+    for lock in locks:
+        said = f"LOCKED {lock.mode}" if lock.locked else "open"
+        until = "-" if not lock.locked else "lifted by hand" if lock.until is None else instant(lock.until)
+        alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
+        stale = lock.alive_until is not None and lock.alive_until < standing.now
+        rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if stale else ''}", lock.reason))
+    return f"Locks, as bots read them in {view.lock_folder}\n" + table(
+        ("scope", "says", "until", "kept alive until", "reason"), rows
+    )
+
+
+def _closings(closings: Sequence[Closing]) -> str:
+    rows = []
+    for closing in closings:
+        left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
+        rows.append((closing.decision, closing.status, left or "nothing known to be left", money(closing.cost)))
+    return "Closings\n" + table(("decision", "status", "left to close", "cost so far"), rows) if rows else ""
+
+
+def _hand(standing: Standing, index: int) -> str:
+    event = standing.pending[index]
+    return (
+        f"{event.kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
+        f"{event.reason or 'no reason'}"
+    )
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    return "\n".join((title, *(f"  {line}" for line in lines))) if lines else ""
+
+
+def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
+    """One line for each decision, newest first."""
+    if not found:
+        return "No decision is recorded on this store."
+    rows = [
+        (instant(decision.as_of), decision.id, headline(decision), *_result(decision, result))
+        for decision, result in found
+    ]
+    return table(("as of", "decision", "what", "result", "closed", "realised", "fees"), rows, indent="")
+
+
+def _result(decision: Decision, result: Result) -> tuple[str, str, str, str]:
+    if decision.kind == "reset":
+        return "reset", "-", "-", "-"
+    closed = f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-"
+    if not result.closed:
+        return result.standing, closed, "-", "-"
+    return result.standing, closed, money(result.realised), money(result.fees)

@@ -1,0 +1,136 @@
+"""How things stand on a store: the runner, its last tick, the locks as bots read them, and what waits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.gate.reading import read_file, read_lock
+from killswitch.model.decision import Notice
+from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Lease, Store
+from killswitch.runner.lease import is_dead, pid_of
+from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
+
+STATUS_FORMAT = "killswitch.status/v1"
+
+Liveness = Literal["alive", "silent", "gone"]
+"""alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
+
+
+class RunnerState(Struct, frozen=True):
+    """Whether a runner lives on the store."""
+
+    liveness: Liveness
+    owner: str | None
+    pid: int | None
+    generation: int | None
+    lease_until: datetime | None
+    why: str
+
+
+class LockView(Struct, frozen=True):
+    """A lock file as a bot reads it now. `until` is null for a lock without end."""
+
+    file: str
+    scope: str | None
+    locked: bool
+    mode: str | None
+    reason: str
+    stage: str | None
+    until: datetime | None
+    alive_until: datetime | None
+
+
+class Standing(Struct, frozen=True):
+    """Everything that `ksctl status` says. `view` is null where no runner has ticked on this store."""
+
+    now: datetime
+    runner: RunnerState
+    view: RunnerView | None
+    view_problem: str | None
+    locks: tuple[LockView, ...]
+    pending: tuple[Event, ...]
+    notices: tuple[Notice, ...]
+    format: str = STATUS_FORMAT
+
+
+encode_standing = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def standing_of(store: Store, now: datetime, notices: int) -> Standing:
+    """Read everything once. StoreError if the store cannot be read; nothing else raises."""
+    view, problem = _view(store)
+    return Standing(
+        now=now,
+        runner=runner_state(store.lease(), now),
+        view=view,
+        view_problem=problem,
+        locks=() if view is None else _locks(view, now),
+        pending=tuple(store.pending_events()),
+        notices=tuple(store.notices(notices)),
+    )
+
+
+def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
+    """Whether the holder of `lease` lives, as far as can be told from here, and why that is said."""
+    if lease is None:
+        return RunnerState("gone", None, None, None, None, "nobody holds the lease")
+    until = from_micros(lease.expires_at)
+    liveness: Liveness = "alive"
+    why = "it holds the lease"
+    if is_dead(lease.owner):
+        liveness, why = "silent", "its process is gone, without giving the lease back"
+    elif lease.expires_at <= to_micros(now):
+        liveness, why = "silent", "its lease ran out without being renewed"
+    return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)
+
+
+def _view(store: Store) -> tuple[RunnerView | None, str | None]:
+    blob = store.live(LIVE_NAME)
+    if blob is None:
+        return None, "no runner has ticked on this store yet"
+    try:
+        return decode_view(blob), None
+    except msgspec.DecodeError as error:
+        return None, f"the last tick was written by another version of ksctl ({error})"
+
+
+def _locks(view: RunnerView, now: datetime) -> tuple[LockView, ...]:
+    paths: list[Path] = []
+    if view.lock_folder is not None:
+        paths += sorted(Path(view.lock_folder).glob("*.json"))
+    if view.union is not None:
+        paths.append(Path(view.union))
+    return tuple(_lock(path, now) for path in dict.fromkeys(paths))
+
+
+def _lock(path: Path, now: datetime) -> LockView:
+    verdict, lock = read_lock(path, now), read_file(path).lock
+    endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
+    return LockView(
+        file=str(path),
+        scope=None if lock is None else lock.scope,
+        locked=verdict.locked,
+        mode=verdict.mode,
+        reason=verdict.reason,
+        stage=None if lock is None else lock.stage,
+        until=None if lock is None or endless else _instant(lock.expires_ts),
+        alive_until=None if lock is None else _instant(lock.alive_until),
+    )
+
+
+_YEAR_9000 = 221_845_392_000.0
+
+
+def _instant(seconds: float) -> datetime | None:
+    """Unix seconds as an instant; None for what no calendar holds."""
+    try:
+        return from_micros(round(seconds * 1_000_000))
+    except (OverflowError, ValueError):
+        return None
