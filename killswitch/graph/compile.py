@@ -16,12 +16,11 @@ from killswitch.graph.nodes import (
     RankingRule,
     ScopeRule,
 )
-from killswitch.graph.rankings import BUILT_IN, ranking
-from killswitch.graph.references import accounts_exist, correlation_groups
+from killswitch.graph.references import accounts_exist, correlation_groups, declared_rankings
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
 from killswitch.policy.diagnostics import Diagnostic, has_errors, in_order
-from killswitch.policy.documents import PolicyDocument, PolicySpec, RankingDocument
+from killswitch.policy.documents import PolicyDocument, PolicySpec
 from killswitch.policy.loader import Document
 
 OPERATOR = "operator"
@@ -36,13 +35,9 @@ def compile_policies(
     `commit` is the git commit that the documents come from, where there is one.
     """
     content = digest(documents)
-    rankings = dict(BUILT_IN)
-    rankings.update(
-        (document.name, ranking(document.name, document.model.spec))
-        for document in documents
-        if isinstance(document.model, RankingDocument)
-    )
-    groups, diagnostics = correlation_groups(documents)
+    rankings, diagnostics = declared_rankings(documents)
+    groups, of_groups = correlation_groups(documents)
+    diagnostics += of_groups
     graphs: list[Graph] = []
     for document in sorted(documents, key=lambda each: each.name):
         if isinstance(document.model, PolicyDocument):

@@ -30,6 +30,7 @@ _HABITS = (
     (re.compile(r"\s*#"), "a comment begins with `//`"),
 )
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?=$|[)&|])")
+_COMMENTS = re.compile(r"""(//[^\n]*)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 _SPLIT = "split it into several triggers"
 _TYPES = "a condition compares numbers with numbers and texts with texts"
 
@@ -51,6 +52,11 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
         return None, tuple(reader.problems)
     problems = _type_problems(text, _whole_numbers(parsed.tree, parsed.positions, text))
     return (None, problems) if problems else (node, ())
+
+
+def comments(text: str) -> list[tuple[int, int]]:
+    """Start and end of every comment in an expression; `//` inside a text is none."""
+    return [found.span(1) for found in _COMMENTS.finditer(text) if found[1] is not None]
 
 
 def _type_problems(text: str, widened: list[tuple[int, int, str]]) -> tuple[Problem, ...]:

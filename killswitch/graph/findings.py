@@ -33,6 +33,10 @@ class Findings:
                 diagnostic(problem.code, place, problem.message, problem.fix, length=problem.length)
             )
 
+    def line(self, path: Path, offset: int) -> int:
+        """The line on which character `offset` of the text at `path` was written."""
+        return self._source.inside(path, offset).line
+
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Where the value at `path`, or its key, was written."""
         return self._source.place(path, key=key)

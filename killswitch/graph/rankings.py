@@ -22,11 +22,9 @@ BUILT_IN: dict[str, RankingRule] = {
 
 def ranking(name: str, spec: RankingSpec) -> RankingRule:
     """The ranking that a document declares."""
-    if spec.formula == "genesis":
-        weights: tuple[tuple[RankingTerm, float], ...] = ()
-    else:
-        weights = SEED_WEIGHTS if spec.weights is None else _weights(spec.weights)
-    return RankingRule(name, spec.formula, weights, spec.window)
+    return RankingRule(
+        name, spec.formula, SEED_WEIGHTS if spec.weights is None else _weights(spec.weights), spec.window
+    )
 
 
 def _weights(written: Weights) -> tuple[tuple[RankingTerm, float], ...]:

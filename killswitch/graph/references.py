@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from killswitch.graph.findings import Findings
 from killswitch.graph.naming import suggestion
-from killswitch.graph.nodes import CorrelationGroupRule
+from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
+from killswitch.graph.rankings import BUILT_IN, ranking
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import CorrelationGroupDocument, PolicySpec
+from killswitch.policy.documents import CorrelationGroupDocument, PolicySpec, RankingDocument
 from killswitch.policy.loader import Document
 
 
@@ -30,6 +31,23 @@ def correlation_groups(documents: Sequence[Document]) -> tuple[tuple[Correlation
         groups.append(CorrelationGroupRule(document.name, spec.symbols, spec.order))
         diagnostics += found.diagnostics
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
+
+
+def declared_rankings(documents: Sequence[Document]) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+    """The built-in rankings and those of the documents, by name."""
+    rankings = dict(BUILT_IN)
+    diagnostics: list[Diagnostic] = []
+    for document in documents:
+        if not isinstance(document.model, RankingDocument):
+            continue
+        rule = ranking(document.name, document.model.spec)
+        if not any(weight for _, weight in rule.weights):
+            found = Findings(document.source)
+            fix = "give at least one term a weight, or leave `weights` out"
+            found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
+            diagnostics += found.diagnostics
+        rankings[document.name] = rule
+    return rankings, diagnostics
 
 
 def accounts_exist(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:

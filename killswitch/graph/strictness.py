@@ -42,11 +42,10 @@ def check_reachable(
     if not all(_resolved(policy, stages, number, triggers) for number in range(len(stages))):
         return  # names that lead nowhere have been told; what would follow from them is noise
     judge = _Judge(policy, triggers, stages, frozenset(never), found)
-    order = sorted(range(len(stages)), key=lambda number: (-stages[number].level, number))
-    for place, number in enumerate(order):
-        if not judge.out_of_reach(number):
-            for earlier in order[:place]:
-                judge.compare(earlier, number)
+    asked: list[int] = []
+    for number in sorted(range(len(stages)), key=lambda number: (-stages[number].level, number)):
+        if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
+            asked.append(number)
 
 
 def _resolved(policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None]) -> bool:
@@ -80,23 +79,27 @@ class _Judge:
         self._unreachable(number, why, "correct the triggers, or take the stage out")
         return True
 
-    def compare(self, higher: int, lower: int) -> None:
-        """Hold the stage `lower` against one that is asked before it."""
+    def shadowed(self, lower: int, asked: Sequence[int]) -> bool:
+        """Hold a stage against those asked before it; report and say so if one of them always fires instead."""
+        weaker = [higher for higher in asked if self._no_stricter(higher, lower)]
+        for higher in asked:
+            first, second = self.stages[higher], self.stages[lower]
+            covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
+            if covered and higher not in weaker:
+                why = f"whenever its triggers hold, level {first.level} `{first.name}` fires instead"
+                self._unreachable(lower, why, "give it a lower threshold or a shorter confirmation, or take it out")
+                return True
+        return False
+
+    def _no_stricter(self, higher: int, lower: int) -> bool:
+        """Report every trigger, enough by itself for the higher level, that asks for no more than a lower one's."""
         first, second = self.stages[higher], self.stages[lower]
-        # a trigger that is enough by itself for the stage that is asked first
+        if first.level == second.level:
+            return False
         enough = [each for way in ways(first) if len(way) == 1 for each in way]
-        told = False
-        if first.level > second.level:
-            needed = sorted({*second.any_of, *second.all_of})
-            pairs = [(strong, weak) for strong in enough for weak in needed if strong != weak]
-            for strong, weak in pairs:
-                told |= self._not_stricter(first, strong, second, weak)
-        if told:
-            return
-        shadowed = [way for way in ways(second) if any(self._implies(way, other) for other in ways(first))]
-        if len(shadowed) == len(ways(second)):
-            why = f"whenever its triggers hold, level {first.level} `{first.name}` fires instead"
-            self._unreachable(lower, why, "give it a lower threshold or a shorter confirmation, or take it out")
+        needed = sorted({*second.any_of, *second.all_of})
+        pairs = [(strong, weak) for strong in enough for weak in needed if strong != weak]
+        return sum(self._not_stricter(first, strong, second, weak) for strong, weak in pairs) > 0
 
     def _not_stricter(self, first: Stage, strong: int, second: Stage, weak: int) -> bool:
         """Report if `strong`, enough for the higher level, asks for no more than `weak` of the lower one."""

@@ -82,10 +82,12 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
 def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
     if quantity.unit not in _FITTING.get(spec.unit, ()):
         message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
-        found.error("KS3004", path, message, f"write it as {_example(spec.unit, policy)}")
+        found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
         return False
     if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= range_of(spec.name)[1]:
-        message = f"`{quantity.written}` is {quantity.value * 100:f}% of a fraction that never exceeds 100%"
+        message = (
+            f"`{quantity.written}` is {(quantity.value * 100).normalize():f}% of a fraction that never exceeds 100%"
+        )
         found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
         return False
     return spec.unit != "money" or _currency_fits(spec, quantity, path, policy, found)
@@ -109,6 +111,9 @@ def _measures(unit: Unit) -> str:
     return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
 
 
-def _example(unit: Unit, policy: PolicySpec) -> str:
+def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
     currencies = policy.scope.match.currency
-    return _EXAMPLES.get(unit, f"10000 {currencies[0] if currencies else 'USDT'}")
+    units = {"money": f" {currencies[0] if currencies else 'USDT'}", "seconds": "s", "milliseconds": "ms"}
+    if quantity.unit == "plain" and unit in units:
+        return f"write it with its unit: {quantity.written}{units[unit]}"
+    return f"write it as, for example, {_EXAMPLES.get(unit, '10000' + units.get(unit, ''))}"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from killswitch.graph.columns import Columns
 from killswitch.graph.findings import Findings
 from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Threshold, Trigger
+from killswitch.graph.problems import Problem
 from killswitch.graph.thresholds import threshold
 from killswitch.policy.documents import ExpressionTrigger, PolicySpec
 from killswitch.policy.source import Path
 from killswitch.signals.catalogue import Level
+
+_FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
 
 def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) -> Trigger | None:
@@ -44,8 +47,13 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
     """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
-    from killswitch.graph.expressions import condition  # CEL costs a third of start-up; many policies need none
+    from killswitch.graph.expressions import comments, condition  # CEL costs start-up time; many policies need none
 
     node, problems = condition(text, level, columns.of)
-    found.within(path, problems)
-    return node
+    swallowed = [
+        Problem("KS4010", "this comment swallows the lines below it", _FOLDED, start, end - start)
+        for start, end in comments(text)
+        if found.line(path, start) != found.line(path, end - 1)
+    ]
+    found.within(path, swallowed or problems)
+    return None if swallowed else node

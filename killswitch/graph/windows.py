@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic_core import PydanticCustomError
-
 from killswitch.graph.problems import Problem
 from killswitch.policy.scalars import duration
+from killswitch.policy.shape import MistakeError
 from killswitch.signals.catalogue import SignalSpec
 
 
@@ -24,6 +23,6 @@ def window_of(spec: SignalSpec, written: str | None) -> int | Problem | None:
         return Problem("KS3002", f"`{spec.name}` needs a window", f"write `{spelled(spec)}`")
     try:
         return duration(written)
-    except PydanticCustomError:  # its message is for a value of its own; here the way out is the whole call
+    except MistakeError:  # its message is for a value of its own; here the way out is the whole call
         fix = f"a window is one text with a number and its unit: `{spelled(spec)}`"
         return Problem("KS4005", f"this is no window for `{spec.name}`", fix)

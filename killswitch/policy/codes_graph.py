@@ -101,6 +101,14 @@ _REFERENCES = (
         "Keep the symbol in one group.",
     ),
     Page(
+        "KS3014",
+        "the ranking weighs nothing",
+        "Every weight is zero, so every position has the same score, and the order of closing would be that of "
+        "the alphabet.",
+        "kind: Ranking\nspec: {formula: normalised, weights: {}, window: 15m}",
+        "Give at least one term a weight, or leave `weights` out for the usual ones.",
+    ),
+    Page(
         "KS3020",
         "two stages of one name",
         "Decisions, status and history name stages; two of one name could not be told apart.",
@@ -201,6 +209,16 @@ _EXPRESSIONS = (
         "A number too large to compute with, or a division by zero: the condition could never be anything but unknown.",
         "when: 'equity.value / 0 > 1'",
         "Correct the number.",
+    ),
+    Page(
+        "KS4010",
+        "a comment swallows the lines below it",
+        "A comment in an expression reaches to the end of its line. YAML folds this text (`>`, or a text in "
+        "quotes or without "
+        "them that goes on over several lines) into one line, so what follows the comment is a comment, too.",
+        "when: >\n  equity.drawdown(\"15m\") >= 0.1   // hard\n  || venue.age > 30",
+        "Write the text as a literal block, `|`, which keeps its lines, or write the comment in YAML, with `#`, "
+        "elsewhere.",
     ),
 )  # fmt: skip
 

@@ -1,0 +1,37 @@
+"""A policy set as plain text, one fact a line: what the golden files of the compiler hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.place import Place
+
+
+def as_text(policy_set: PolicySet) -> str:
+    """Every field of every node by its path; digests and source lines are left out, places are `line:column`."""
+    return "".join(f"{line}\n" for line in _lines("set", policy_set))
+
+
+def _lines(path: str, node: object) -> Iterator[str]:
+    if isinstance(node, Place):
+        yield f"{path} @ {node.line}:{node.column}"
+    elif is_dataclass(node) and not isinstance(node, type):
+        inner = [each for each in fields(node) if each.name not in ("digest", "commit")]
+        if all(not _deep(getattr(node, each.name)) for each in inner):
+            flat = ", ".join(f"{each.name}={getattr(node, each.name)!r}" for each in inner)
+            yield f"{path} = {type(node).__name__}({flat})"
+            return
+        yield f"{path}: {type(node).__name__}"
+        for each in inner:
+            yield from _lines(f"{path}.{each.name}", getattr(node, each.name))
+    elif isinstance(node, tuple) and any(map(_deep, node)):
+        for number, each in enumerate(node):
+            yield from _lines(f"{path}[{number}]", each)
+    else:
+        yield f"{path} = {node!r}"
+
+
+def _deep(value: object) -> bool:
+    return is_dataclass(value) or (isinstance(value, tuple) and any(map(_deep, value)))
