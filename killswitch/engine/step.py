@@ -129,7 +129,8 @@ def _move(
     confirmed, ticks = before.confirmed & held, before.ticks
     if ticks or machine.counting:
         ticks = _count(machine, ticks, held & ~confirmed, scheduled)
-    unknown_since, reported, reports = before.unknown_since, 0, ()
+    unknown_since, reported = before.unknown_since, 0
+    reports: tuple[int, ...] = ()
     if missing or before.unknown:
         unknown_since = {i: before.unknown_since.get(i, now) for i in bits(missing)}
         reports, reported, due = _overdue(machine, unknown_since, before.reported & missing, now, due)

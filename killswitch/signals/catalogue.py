@@ -55,10 +55,12 @@ CATALOGUE: tuple[SignalSpec, ...] = (
                "has not explained since; below zero for a fall.",
                "never", f"{_EQUITY_UNKNOWN}; a position gives neither its P&L nor the prices to compute it"),
     SignalSpec("attribution.long_share", "number", "fraction", True, "scope",
-               "The long side's part of what the losing sides lost in the window, realised and unrealised.",
+               "The long side's part of what the losing sides lost, realised and unrealised, since the unit value "
+               "was highest in the window.",
                "never", f"{_POSITIONS_UNKNOWN} at either end; the window is not complete; neither side lost"),
     SignalSpec("attribution.short_share", "number", "fraction", True, "scope",
-               "The short side's part of what the losing sides lost in the window, realised and unrealised.",
+               "The short side's part of what the losing sides lost, realised and unrealised, since the unit value "
+               "was highest in the window.",
                "never", f"{_POSITIONS_UNKNOWN} at either end; the window is not complete; neither side lost"),
     SignalSpec("attribution.source", "text", "source", True, "scope",
                "LONG or SHORT where that side's share is at least two thirds, else MIXED.",
@@ -89,7 +91,7 @@ CATALOGUE: tuple[SignalSpec, ...] = (
                "Snapshots in a row, this one included, in which an account of the scope was not `ok`.",
                "never", "never"),
     SignalSpec("position.pnl_delta", "number", "money", True, "position",
-               "Change of the position's P&L in the window, realised and unrealised.",
+               "Change of the position's P&L, realised and unrealised, since the unit value was highest in the window.",
                "never", "the position's P&L is unknown at either end, or the window is not complete"),
     SignalSpec("position.loss", "number", "money", False, "position",
                "Current unrealised loss, as a positive number; 0 when in profit.", "never", "its P&L is unknown"),

@@ -264,17 +264,21 @@ class History:
         return self._either([t.value for t in (self.main, self.other) if t])
 
     def pnl_change(self, window: int) -> dict[PnlKey, Decimal] | str:
-        """P&L of every position in the window, closed ones included; or why that is unknown."""
+        """P&L of every position since the unit value's highest in the window; or why that is unknown.
+
+        Closed positions are in it. The values sum to the fall that drawdown over the window measures.
+        """
         if self.unknown is not None or not self.rows:
             return self.unknown or "nothing was observed yet"
         partly = self.why_partly(window)
         if partly is not None:
             return partly
         now, edge = self.rows[-1], self.rows[-1].at - window
-        first = next(row for row in self.rows if row.at >= edge)
-        if now.pnl is None or first.pnl is None:
+        # of equals the latest: nothing was lost between them
+        highest = max((row for row in self.rows if row.at >= edge), key=lambda row: (row.value, row.at))
+        if now.pnl is None or highest.pnl is None:
             return "a position's profit and loss is unknown"
-        return {key: value - first.pnl.get(key, ZERO) for key, value in now.pnl.items()}
+        return {key: value - highest.pnl.get(key, ZERO) for key, value in now.pnl.items()}
 
     # Serialising
 

@@ -382,3 +382,11 @@ def test_memory_of_a_watch_does_not_grow_with_ticks() -> None:
         interpreter.tick(at(minute, "0", flows=[paid] if minute < 3 else []))
         sizes.append(len(interpreter.states()[0].blob))
     assert max(sizes[100:]) <= max(sizes[:100]) + 8
+
+
+def test_the_fall_is_attributed_from_its_peak_inside_the_window() -> None:
+    """The longs gained 8,000 and gave back 7,500: against the window's start nobody lost, but the longs did."""
+    climb = [at(15 + minute, str(1600 * minute)) for minute in range(1, 6)]
+    (decision,) = fired(run(Interpreter(policy_set(policy())), *calm(), *climb, at(21, "500", "200")))
+    assert decision.attribution is not None
+    assert (decision.attribution.source, decision.attribution.long_share) == ("LONG", "1")
