@@ -98,7 +98,7 @@ def schema(what: str, output: str) -> None:
         return
     from killswitch.policy.jsonschema import schema_of, schema_of_all
     from killswitch.policy.kinds import KINDS
-    from killswitch.policy.mistakes import closest
+    from killswitch.policy.reading import closest
 
     if what != "all" and what not in KINDS:
         near = closest(what, [*KINDS, "signals", "all"])

@@ -121,14 +121,12 @@ class ExpressionTrigger(Part):
 Trigger = ThresholdTrigger | ExpressionTrigger
 
 
-def trigger_form(written: object) -> str:
+def trigger_form(written: object) -> int:
     """`when` makes it an expression, unless `signal` is there too: then the superfluous `when` is the mistake."""
-    if isinstance(written, dict) and "when" in written and "signal" not in written:
-        return "\0expression"
-    return "\0threshold"
+    return int(isinstance(written, dict) and "when" in written and "signal" not in written)
 
 
-TRIGGER = Choice(trigger_form, {"\0threshold": ThresholdTrigger, "\0expression": ExpressionTrigger})
+TRIGGER = Choice(trigger_form, ThresholdTrigger, ExpressionTrigger)
 
 
 class Auto(Part):
@@ -146,12 +144,12 @@ class AutoReset(Part):
     auto: Annotated[Auto, "When a stage returns to normal by itself; its cooldown must be over too."]
 
 
-def reset_form(written: object) -> str:
+def reset_form(written: object) -> int:
     """A mapping is meant to be `auto`; anything else must be the word `manual`."""
-    return "\0auto" if isinstance(written, dict) else "\0manual"
+    return int(isinstance(written, dict))
 
 
-RESET = Choice(reset_form, {"\0manual": Manual, "\0auto": AutoReset})
+RESET = Choice(reset_form, Manual, AutoReset)
 
 
 class AttributionRule(Part):

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from killswitch.policy.documents import API_VERSION
 from killswitch.policy.kinds import KINDS
-from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, declared, unwrap
+from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, fields, unwrap
 
 Schema = dict[str, Any]
 
@@ -38,9 +38,13 @@ def schema_of_all() -> Schema:
 
 
 def _part(part: type[Part]) -> Schema:
-    properties = {part.KEYS.get(name, name): _described(annotation) for name, annotation in declared(part).items()}
-    required = [part.KEYS.get(name, name) for name in declared(part) if not hasattr(part, name)]
-    made: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    known = fields(part)
+    made: Schema = {
+        "type": "object",
+        "properties": {key: _described(field.annotation) for key, field in known.items()},
+        "additionalProperties": False,
+    }
+    required = [key for key, field in known.items() if field.required]
     if required:
         made["required"] = required
     if part.__doc__:
@@ -61,7 +65,7 @@ def _schema(annotation: Any) -> Schema:
         if isinstance(mark, Scalar):
             return dict(mark.json)
         if isinstance(mark, Choice):
-            return {"oneOf": [_schema(shape) for shape in mark.shapes.values()]}
+            return {"oneOf": [_schema(shape) for shape in mark.shapes]}
     if isinstance(bare, type) and issubclass(bare, Part):
         return _part(bare)
     if get_origin(bare) is None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-
-from pydantic_core import SchemaValidator
 
 from killswitch.policy.checks import Breach, policy
 from killswitch.policy.documents import (
@@ -14,7 +11,7 @@ from killswitch.policy.documents import (
     PolicyDocument,
     RankingDocument,
 )
-from killswitch.policy.shape import Part, validator
+from killswitch.policy.shape import Part
 
 KINDS: Mapping[str, type[Part]] = {
     "Policy": PolicyDocument,
@@ -28,9 +25,3 @@ CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy}
 
 BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "genesis"})}
 """Names that are always there, so that no document may take them."""
-
-
-@cache
-def validator_of(kind: str) -> SchemaValidator:
-    """The validator of a kind of the registry, built when it is first asked for."""
-    return validator(KINDS[kind])

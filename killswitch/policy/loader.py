@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic_core import ValidationError
-
 from killswitch.policy.checks import mixed_forms
 from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
-from killswitch.policy.documents import API_VERSION
+from killswitch.policy.documents import API_VERSION, AnyDocument
 from killswitch.policy.files import about_file, texts
-from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, validator_of
-from killswitch.policy.mistakes import closest
-from killswitch.policy.mistakes import diagnostics as mistakes_in
+from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS
+from killswitch.policy.reading import Reader, closest
 from killswitch.policy.scalars import spelled
-from killswitch.policy.shape import Part
 from killswitch.policy.source import SourceMap
 from killswitch.policy.tree import Node, Note, parse, plain_value
 from killswitch.policy.written import Written
@@ -27,8 +23,8 @@ class Document(NamedTuple):
 
     kind: str
     name: str
-    model: Part
-    """A `PolicyDocument`, `AccountDocument`, …: the class that the registry of kinds has for `kind`."""
+    model: AnyDocument
+    """Of the class that the registry of kinds has for `kind`."""
     source: SourceMap
 
 
@@ -78,21 +74,14 @@ class _Loading:
         kind = self._kind(root, source)
         if kind is None:
             return
-        value = plain_value(root)
-        if isinstance(value, dict):
-            # a wrong version has had its own diagnostic
-            value["apiVersion"] = API_VERSION
-        breaches = list(CHECKS[kind](value)) if kind in CHECKS else []
+        breaches = list(CHECKS[kind](plain_value(root))) if kind in CHECKS else []
         for code, path, message, fix in breaches:
             self.problems.append(source.diagnostic(code, path, message, fix, key=True))
-        try:
-            model = validator_of(kind).validate_python(value)
-        except ValidationError as error:
-            self.problems.extend(mistakes_in(error, KINDS[kind], source, mixed_forms(breaches)))
-            return
-        if breaches:
-            return
-        self._take(Document(kind, model.metadata.name, model, source))
+        reader = Reader(source, mixed_forms(breaches))
+        model = reader.document(KINDS[kind], root)
+        self.problems += reader.problems
+        if isinstance(model, AnyDocument) and not breaches:
+            self._take(Document(kind, model.metadata.name, model, source))
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:
         """The kind of document, or None when there is no telling."""
@@ -109,6 +98,7 @@ class _Loading:
         if version != API_VERSION:
             message = f"{spelled(version)} is not a version that this program reads"
             self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, f"write `{API_VERSION}`"))
+            root.pairs["apiVersion"][1].refused = True
         if "kind" not in root.pairs:
             fix = f"add `kind:`, one of {', '.join(KINDS)}"
             self.problems.append(source.diagnostic("KS1205", (), "the document has no `kind`", fix, key=True))

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.words import Market
-from killswitch.policy.shape import Scalar, mistake
+from killswitch.policy.shape import MistakeError, Scalar
 
 QuantityUnit = Literal["plain", "percent", "money", "time"]
 
@@ -75,10 +75,10 @@ def duration(value: object) -> int:
     """Microseconds of `90s`, `1h30m`; zero and more than ten years are mistakes."""
     text = value.strip() if isinstance(value, str) else None
     if text is None or _DURATION.fullmatch(text) is None:
-        raise mistake("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
+        raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
     micros = _micros(text)
     if not 0 < micros <= LONGEST:
-        raise mistake("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
+        raise MistakeError("KS2101", f"{spelled(value)} is no usable duration", "write more than 0 and at most 3660d")
     return micros
 
 
@@ -104,7 +104,7 @@ def fraction(value: object) -> Decimal:
     """A share above 0 and at most 1, from `4.5%` or `0.045`."""
     share = _share(value)
     if not 0 < share <= 1:
-        raise mistake("KS2102", f"{spelled(value)} is not above 0% and at most 100%", PERCENT_FIX)
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", PERCENT_FIX)
     return share
 
 
@@ -112,7 +112,7 @@ def majority(value: object) -> Decimal:
     """A share above one half and at most 1, so that not both sides can have it."""
     share = _share(value)
     if not Decimal("0.5") < share <= 1:
-        raise mistake(
+        raise MistakeError(
             "KS2102", f"{spelled(value)} is not above 50% and at most 100%",
             "write a share that only one side can have, such as 0.65",
         )  # fmt: skip
@@ -125,7 +125,7 @@ def _share(value: object) -> Decimal:
         return number
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
-        raise mistake("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
+        raise MistakeError("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
     return Decimal(found[1]) / 100
 
 
@@ -133,7 +133,9 @@ def weight(value: object) -> Decimal:
     """A plain number, zero or more."""
     number = _plain(value)
     if number is None or number < 0:
-        raise mistake("KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25")
+        raise MistakeError(
+            "KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25"
+        )
     return number
 
 
@@ -160,7 +162,7 @@ def quantity(value: object) -> Quantity:
         return Quantity(Decimal(_micros(text)) / SECOND, "time", None, text)
     if found := _MONEY.fullmatch(text):
         return Quantity(Decimal(found[1]), "money", found[2], text)
-    raise mistake("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
+    raise MistakeError("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
 
 
 def confirm(value: object) -> Confirm:
@@ -168,10 +170,12 @@ def confirm(value: object) -> Confirm:
     if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
         ticks = int(found[1])
         if not 1 <= ticks <= 1000:
-            raise mistake("KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time")
+            raise MistakeError(
+                "KS2104", f"{spelled(value)} is no usable confirmation", "write 1 to 1000 ticks, or a time"
+            )
         return Confirm(0, ticks)
     if not isinstance(value, str) or _DURATION.fullmatch(value.strip()) is None:
-        raise mistake("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
+        raise MistakeError("KS2104", f"{spelled(value)} is not a confirmation", "write a time such as 2m, or `3 ticks`")
     return Confirm(duration_or_zero(value), 0)
 
 
@@ -184,7 +188,7 @@ def name(value: object) -> str:
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
     elif isinstance(value, str) and _NAME.fullmatch(suggestion := _as_name(value)):
         fix += f"; for example {suggestion}"
-    raise mistake("KS2105", f"{spelled(value)} is not a name", fix)
+    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
 
 
 def _as_name(value: str) -> str:
@@ -198,14 +202,14 @@ def word(value: object) -> str:
     fix = "write it without spaces"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
-    raise mistake("KS2105", f"{spelled(value)} is not a name", fix)
+    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
 
 
 def words(value: object) -> tuple[str, ...]:
     """One name or a list of them."""
     if isinstance(value, list):
         if not value:
-            raise mistake("KS2007", "the list is empty", "name at least one, or leave the key out to match any")
+            raise MistakeError("KS2007", "the list is empty", "name at least one, or leave the key out to match any")
         return tuple(word(item) for item in value)
     return (word(value),)
 
@@ -215,7 +219,7 @@ def markets(value: object) -> tuple[str, ...]:
     named = words(value)
     for market in named:
         if market not in get_args(Market):
-            raise mistake(
+            raise MistakeError(
                 "KS2004", f"`{market}` is not a kind of market", f"write one of {', '.join(get_args(Market))}"
             )
     return named
@@ -228,14 +232,14 @@ def text(value: object) -> str:
     fix = "write some text"
     if isinstance(value, int | Decimal):
         fix = f'YAML does not read this as text; write it in quotes: "{spelled(value).strip("`")}"'
-    raise mistake("KS2003", f"{spelled(value)} is not text", fix)
+    raise MistakeError("KS2003", f"{spelled(value)} is not text", fix)
 
 
 def reference(value: object) -> str:
     """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
     if isinstance(value, str) and _REFERENCE.fullmatch(value):
         return value
-    raise mistake(
+    raise MistakeError(
         "KS2106", "a credential must be a reference, not a value",
         "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
     )  # fmt: skip
@@ -245,7 +249,7 @@ def manual(value: object) -> str:
     """The word `manual`; the other way to reset is a mapping."""
     if value == "manual":
         return "manual"
-    raise mistake(
+    raise MistakeError(
         "KS2004", f"{spelled(value)} is no way to reset",
         "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
     )  # fmt: skip
@@ -254,9 +258,9 @@ def manual(value: object) -> str:
 def endpoint(value: object) -> str:
     """An http(s) or ws(s) address without user or password in it."""
     if not isinstance(value, str) or not re.fullmatch(r"(https?|wss?)://\S+", value):
-        raise mistake("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
+        raise MistakeError("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
     if "@" in value.split("/")[2]:
-        raise mistake(
+        raise MistakeError(
             "KS2106", "an address must not carry a user or a password",
             "take the part before the @ out, and refer to it under `credentials`",
         )  # fmt: skip
@@ -281,7 +285,9 @@ def order(value: object) -> int:
 def _between(value: object, low: int, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise mistake("KS2006", f"{spelled(value)} is not a whole number from {low} to {high}", f"write {low} to {high}")
+    raise MistakeError(
+        "KS2006", f"{spelled(value)} is not a whole number from {low} to {high}", f"write {low} to {high}"
+    )
 
 
 def _pattern(pattern: str, *examples: object) -> dict[str, object]:
