@@ -1,0 +1,190 @@
+"""What `explain DECISION` looks like: one block for each link of the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from killswitch.cli.wording import headline, instant, interval, money, table
+from killswitch.model.decision import Decision, TriggerReading
+from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.runner.chain import Chain
+from killswitch.runner.places import WrittenAt
+from killswitch.runner.results import OrderLine
+
+
+def chain_text(chain: Chain) -> str:
+    """The whole chain."""
+    return "\n\n".join(block for block in _blocks(chain) if block)
+
+
+def _blocks(chain: Chain) -> Iterator[str]:
+    decision = chain.decision
+    yield f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}"
+    yield _policy(chain)
+    yield _triggers(chain)
+    yield _attribution(chain)
+    yield _snapshot(chain)
+    yield _plan(chain)
+    yield _orders(chain)
+    yield _end(chain)
+
+
+def _policy(chain: Chain) -> str:
+    decision = chain.decision
+    if decision.kind == "manual":
+        return f"By hand\n  {decision.author or 'unknown'}: {decision.reason or 'no reason given'}"
+    if chain.policy is None:
+        return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
+    stage = chain.policy.stages.get(decision.stage or "")
+    lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
+    if decision.commit:
+        lines.append(f"  commit {decision.commit}")
+    if decision.kind == "reset":
+        lines.append(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}")
+    return "\n".join(("Policy line", *lines))
+
+
+def _line(at: WrittenAt) -> str:
+    return f"  {at.file}:{at.line}  {at.text}"
+
+
+def _triggers(chain: Chain) -> str:
+    lines: list[str] = []
+    for trigger in chain.decision.triggers:
+        text = None if chain.policy is None else chain.policy.triggers.get(trigger.name)
+        if text is not None:
+            lines.append(_line(text.at))
+        since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
+        threshold = (text.threshold if text else None) or trigger.threshold or "its expression"
+        value = f"{text.signal} {_value(trigger, text.unit)}" if text and text.signal else _value(trigger, None)
+        lines.append(f"    {trigger.name}: {value}, held against {threshold}{since}")
+        if trigger.reason:
+            lines.append(f"    {trigger.reason}")
+    return "\n".join(("Triggers and values", *lines)) if lines else ""
+
+
+def _value(trigger: TriggerReading, unit: str | None) -> str:
+    if trigger.value is None:
+        return "unknown" if trigger.threshold else "true"
+    low, high = (None if each is None else float(each) for each in trigger.value)
+    return interval((low, high), unit)
+
+
+def _attribution(chain: Chain) -> str:
+    found = chain.decision.attribution
+    if found is None:
+        return ""
+    shares = f"long {_share(found.long_share)}, short {_share(found.short_share)} over {found.window}"
+    why = f" ({found.reason})" if found.reason else ""
+    return f"Who lost\n  {found.source}: {shares}{why}"
+
+
+def _share(share: str | None) -> str:
+    return "unknown" if share is None else f"{float(share):.1%}"
+
+
+def _snapshot(chain: Chain) -> str:
+    if chain.snapshot is None:
+        return "Snapshot\n  not kept"
+    blocks = [f"Snapshot of {instant(chain.snapshot.as_of)}"]
+    for account in chain.snapshot.accounts:
+        blocks.append(_account(account))
+        if account.positions:
+            rows = [_position(position) for position in account.positions]
+            blocks.append(table(("symbol", "side", "contracts", "entry", "mark", "liquidation", "P&L"), rows, "    "))
+    return "\n".join(blocks)
+
+
+def _account(account: AccountSnapshot) -> str:
+    quality = account.quality if account.reason is None else f"{account.quality}: {account.reason}"
+    held = "positions unknown" if account.positions is None else f"{len(account.positions)} positions"
+    return (
+        f"  {account.account} at {account.venue}, {quality}: equity {money(account.equity, account.currency)}, "
+        f"margin used {money(account.margin_used)}, {held}"
+    )
+
+
+def _position(position: Position) -> tuple[str, ...]:
+    return (
+        position.symbol, position.side, f"{position.contracts:f}", _plain(position.entry_price),
+        _plain(position.mark_price), _plain(position.liquidation_price), money(position.unrealized_pnl),
+    )  # fmt: skip
+
+
+def _plain(number: Decimal | None) -> str:
+    return "unknown" if number is None else f"{number:f}"
+
+
+def _plan(chain: Chain) -> str:
+    return what_is_decided(chain.decision)
+
+
+def what_is_decided(decision: Decision) -> str:
+    """Orders, cancels and lock of a decision, before anything is done."""
+    rows = [
+        (
+            str(intent.rank), intent.account, intent.symbol, intent.position_side,
+            f"{intent.side} {intent.contracts:f}", f"{intent.target:f}", intent.score or "-",
+        )
+        for intent in decision.intents
+    ]  # fmt: skip
+    lines = [table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)] if rows else []
+    lines += [f"  cancel {each.order} {each.symbol} on {each.account} ({each.why})" for each in decision.cancels]
+    if decision.lock is not None:
+        until = "until it is lifted" if decision.lock.until is None else f"until {instant(decision.lock.until)}"
+        lines.append(f"  lock {decision.lock.scope} {decision.lock.mode} {until}")
+    return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
+
+
+def _orders(chain: Chain) -> str:
+    rows = [_order(order) for order in chain.result.orders]
+    if not rows:
+        return ""
+    head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
+    return "Orders and fills\n" + table(head, rows)
+
+
+def _order(order: OrderLine) -> tuple[str, ...]:
+    return (
+        order.symbol, order.position_side or "-", instant(order.sent_at), f"{order.side} {_plain(order.amount)}",
+        order.client_order_id or "-", f"{order.outcome}{f' ({order.text})' if order.text else ''}",
+        _dash(order.filled), _dash(order.price), _dash(order.fee),
+    )  # fmt: skip
+
+
+def _dash(number: Decimal | None) -> str:
+    return "-" if number is None else f"{number:f}"
+
+
+def _end(chain: Chain) -> str:
+    result = chain.result
+    lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
+    lines += [f"  cancelled {order}" for order in result.cancelled]
+    lines += [
+        f"  {each.symbol} {each.position_side} on {each.account}: {each.position:f} left, as the venue says "
+        f"(target {each.target:f}, {instant(each.at)})"
+        for each in result.verified
+    ]
+    for ending in result.endings:
+        why = f": {ending.reason}" if ending.reason else ""
+        lines.append(f"  {ending.account} ended {ending.status} at {instant(ending.at)}{why}")
+    lines.append(f"  {_standing(chain)}")
+    if result.closed:
+        lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
+    return "\n".join(("End", *lines))
+
+
+def _standing(chain: Chain) -> str:
+    if chain.decision.kind == "reset":
+        return "the scope is back to normal"
+    return {
+        "recorded only": "recorded only: nothing was sent, because the account or the policy observes",
+        "nothing to close": "nothing was to be closed",
+        "closing": "closing: not finished yet",
+        "flat": "flat: the venue itself shows every target of 0 reached",
+        "at target": "at target: the venue itself shows every target reached",
+        "residual": "residual: something is left, see above",
+        "blocked": "blocked: the venue does not let the rest be closed, see above",
+        "abandoned": "abandoned",
+    }[chain.result.standing]

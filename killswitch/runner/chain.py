@@ -1,0 +1,51 @@
+"""The chain behind a decision: policy line → trigger → values → snapshot → orders → fills → flat."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.model.decision import Decision, decision_record
+from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.store import Store
+from killswitch.runner.places import PolicyText, places_of
+from killswitch.runner.results import Result, result_of
+
+CHAIN_FORMAT = "killswitch.explanation/v1"
+
+
+class Chain(Struct, frozen=True):
+    """A decision with all that led to it and all that came of it. What was not kept is null."""
+
+    decision: Decision
+    policy: PolicyText | None
+    snapshot: Snapshot | None
+    result: Result
+
+
+def chain_of(store: Store, id_prefix: str) -> Chain:
+    """The chain of the one decision whose id starts so. LookupError, in words, if there is none or several."""
+    stored = store.decision(id_prefix)
+    if stored is None:
+        raise LookupError(f"no decision starts with {id_prefix}; `ksctl history` lists them")
+    decision = stored.decision
+    snapshot = None if stored.snapshot is None else decode_snapshot(stored.snapshot)
+    return Chain(
+        decision,
+        places_of(store, decision.policy_set).get(decision.policy),
+        snapshot,
+        result_of(decision, store.journal(decision.id), snapshot),
+    )
+
+
+def encode_chain(chain: Chain) -> bytes:
+    """The chain as one JSON object, format `killswitch.explanation/v1`."""
+    return msgspec.json.Encoder(decimal_format="string").encode(
+        {
+            "format": CHAIN_FORMAT,
+            "decision": decision_record(chain.decision),
+            "policy": chain.policy,
+            "snapshot": chain.snapshot,
+            "result": chain.result,
+        }
+    )

@@ -1,0 +1,112 @@
+"""Hands: a command of a person becomes an event of a tick. Beside a living runner nothing else is done."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Literal
+
+from killswitch.model.decision import Decision, Notice, decision_id
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.planning.hands import OPERATOR
+from killswitch.runner.results import Result, result_of
+from killswitch.runner.status import AccountView, RunnerView
+
+HandKind = Literal["close", "reset"]
+
+LOOK_BACK = 50
+"""How many of the newest decisions and notices are searched for the answer to a hand."""
+
+
+class RefusedScopeError(Exception):
+    """The scope names nothing that is watched; the message lists what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tick made of a hand: its decisions, and what it said instead."""
+
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+
+
+def hand(kind: HandKind, scope: str | None, author: str, reason: str, at: datetime) -> Event:
+    """The event of a command given at `at`."""
+    return Event(id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason)
+
+
+def require_scope(scope: str, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`."""
+    if scope in known:
+        return
+    near = get_close_matches(scope, known, 1)
+    meant = f", did you mean {near[0]}?" if near else "."
+    raise RefusedScopeError(f"nothing is watched under {scope}{meant} Known: {', '.join(sorted(known)) or 'nothing'}")
+
+
+def closable_scopes(view: RunnerView) -> set[str]:
+    """What a close by hand may name."""
+    accounts = {f"account/{account.account}" for account in view.accounts}
+    return accounts | {f"venue/{account.venue}" for account in view.accounts} | {"portfolio"}
+
+
+def resettable_scopes(view: RunnerView) -> set[str]:
+    """The scopes that have a stage machine."""
+    return {machine.scope for machine in view.machines}
+
+
+def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
+    """The accounts that a close of `scope` reaches."""
+    kind, _, name = (scope or "portfolio").partition("/")
+    return tuple(
+        each
+        for each in view.accounts
+        if kind == "portfolio" or (kind, name) in (("account", each.account), ("venue", each.venue))
+    )
+
+
+def is_waiting(store: Store, event: Event) -> bool:
+    """Whether no tick has taken `event` yet."""
+    return any(pending.id == event.id for pending in store.pending_events())
+
+
+def answer_to(store: Store, event: Event) -> Answer:
+    """What the tick that took `event` made of it."""
+    recent = [stored.decision for stored in store.decisions(LOOK_BACK)]
+    mine: Callable[[Decision], bool] = _closes(event) if event.kind == "close" else _resets(event)
+    return Answer(
+        tuple(decision for decision in recent if mine(decision)),
+        tuple(
+            notice
+            for notice in store.notices(LOOK_BACK)
+            if notice.subject == event.id or (_not_latched(notice, event) and notice.as_of >= event.at)
+        ),
+    )
+
+
+def progress_of(store: Store, decision: Decision) -> Result:
+    """What has come of `decision` so far."""
+    return result_of(decision, store.journal(decision.id), None)
+
+
+def _closes(event: Event) -> Callable[[Decision], bool]:
+    def test(decision: Decision) -> bool:
+        return decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
+
+    return test
+
+
+def _resets(event: Event) -> Callable[[Decision], bool]:
+    def test(decision: Decision) -> bool:
+        same = (decision.scope, decision.author, decision.reason) == (event.scope, event.author, event.reason)
+        return decision.kind == "reset" and same and decision.as_of >= event.at
+
+    return test
+
+
+def _not_latched(notice: Notice, event: Event) -> bool:
+    return event.kind == "reset" and notice.scope == event.scope and "no stage is latched" in notice.text
