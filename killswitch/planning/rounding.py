@@ -49,11 +49,17 @@ def reduction(position: Position, wanted: Decimal, instrument: Instrument | None
 
 
 def _floor(amount: Decimal, step: Decimal) -> Decimal:
-    return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
+    return _plain((amount / step).to_integral_value(rounding=ROUND_FLOOR) * step)
 
 
 def _ceiling(amount: Decimal, step: Decimal) -> Decimal:
-    return -((-amount / step).to_integral_value(rounding=ROUND_FLOOR)) * step
+    return -_floor(-amount, step)
+
+
+def _plain(amount: Decimal) -> Decimal:
+    """Without a power of ten behind it: `50000`, not `5E+4`, as records and venues write quantities."""
+    exponent = amount.as_tuple().exponent
+    return amount.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else amount
 
 
 def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:

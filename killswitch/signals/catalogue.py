@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from killswitch.model.record import Record, record
 
 SignalType = Literal["number", "text"]
 Unit = Literal["fraction", "money", "seconds", "milliseconds", "count", "ratio", "score", "source"]
 Level = Literal["scope", "position"]
 
 
-@dataclass(frozen=True, slots=True)
-class SignalSpec:
+@record
+class SignalSpec(Record):
     """A signal as policies may use it.
 
     `level` says what it is a quantity of: the scope that a stage machine watches, or one position of it.

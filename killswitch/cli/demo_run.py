@@ -1,0 +1,133 @@
+"""The demo's run: the real runner on the paper market, with a clock that only moves when a bar closes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from killswitch.cli.demo_screen import Screen
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.bars import BarTable, read_market
+from killswitch.lab.book import Book, BookAccount, BookPosition, demo_book, read_book
+from killswitch.lab.clock import VirtualClock
+from killswitch.lab.crash import crash_bars
+from killswitch.lab.feed import Feed
+from killswitch.lab.recording import Writer
+from killswitch.model.venue import AccountSpec
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.adapters import make_adapter
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.loop import Pace
+from killswitch.store.sqlite import open_store
+
+if TYPE_CHECKING:
+    from killswitch.market.paper import PaperMarket
+
+BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
+"""How much is shown around the worst hour of real bars."""
+WORST = timedelta(hours=1)
+GROSS = Decimal(300_000)
+EQUITY = Decimal(100_000)
+ROUNDS = 200
+"""Passes of closing between two bars, a quarter of a second apart, at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Which bars are run: how many are passed over first, and how many are shown."""
+
+    skip: int
+    count: int
+
+
+def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple[BarTable, Book]:
+    """The bars and the book to run. BarsError, BookError."""
+    bars = crash_bars(seed) if market is None else read_market(market)
+    if book_at is not None:
+        return bars, read_book(book_at)
+    demo = demo_book()
+    return bars, demo if demo.symbols <= set(bars.symbols) else _half_and_half(bars)
+
+
+def _half_and_half(bars: BarTable) -> Book:
+    """The first half of the symbols long, the others short, gross 3; a single symbol is held long."""
+    symbols = bars.symbols
+    longs = (len(symbols) + 1) // 2
+    each = GROSS / len(symbols)
+    positions = tuple(
+        BookPosition(symbol=s, side="long" if i < longs else "short", notional=each, leverage=Decimal(5))
+        for i, s in enumerate(symbols)
+    )
+    account = BookAccount(account="main", market="swap", currency="USDT", equity=EQUITY, positions=positions)
+    return Book(name="half long, half short", accounts=(account,))
+
+
+def excerpt(bars: BarTable, book: Book) -> Excerpt:
+    """The hours around the worst fall of the held symbols within an hour, or everything where bars are few."""
+    levels: list[float] = []
+    first: dict[str, float] = {}
+    for _, prices in bars.since(book.symbols):
+        held = {symbol: float(bar.close) for symbol, bar in prices.items() if symbol in book.symbols}
+        first = first or held
+        levels.append(sum(price / first[symbol] for symbol, price in held.items()) / len(held))
+    before, after, hour = (max(1, span // bars.interval) for span in (BEFORE, AFTER, WORST))
+    if len(levels) <= before + after:
+        return Excerpt(0, len(levels))
+    worst = min(range(hour, len(levels)), key=lambda i: levels[i] / max(levels[i - hour : i + 1]))
+    skip = max(0, worst - hour - before)
+    return Excerpt(skip, min(len(levels) - skip, before + hour + after))
+
+
+async def run_demo(policies: PolicySet, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
+    """Run the whole job in `folder`, telling `screen`. BarsError or ValueError for a book that cannot be opened."""
+    shown = excerpt(bars, book)
+    feed = Feed(bars, book, seed=seed, skip=shown.skip)
+    bystander = Feed(bars, book, seed=seed, skip=shown.skip)
+    assert feed.market.now is not None  # a feed has closed its first bars
+    clock = VirtualClock(feed.market.now, lambda at: _let_bars_close(feed, at))
+    screen.begin(bars, book, policies, shown.count)
+    accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
+    store = open_store(str(folder / "killswitch.sqlite"))
+    pace = Pace(interval=bars.interval.total_seconds(), read_timeout=5.0)
+    locks = LockPaths(folder / "locks", folder / "trading_lock.json")
+    try:
+        runner = assemble(
+            policies, accounts, store, clock, pace,
+            live=True, locks=locks, recorder=Writer(folder / "recording.jsonl"), witnesses=(screen.watching(store),),
+        )  # fmt: skip
+        await runner.start()
+        for _ in range(shown.count):
+            await runner.tick()
+            screen.beside("with the policies", feed)
+            screen.beside("without", bystander.until(clock.now()))
+            due = feed.due
+            for _ in range(ROUNDS):
+                working = await runner.work()
+                screen.worked()
+                if not working or due is None:
+                    break
+                await clock.sleep(0.25)
+            if due is None:
+                break
+            await clock.sleep((due - clock.now()).total_seconds())
+        await runner.finish()
+        screen.end(feed, bystander, book, folder)
+    finally:
+        store.close()
+
+
+def _let_bars_close(feed: Feed, at: datetime) -> None:
+    feed.until(at)
+
+
+def _account(account: BookAccount, market: PaperMarket, clock: VirtualClock) -> ArmedAccount:
+    spec = AccountSpec(
+        account=account.account, adapter="paper", market=account.market, currency=account.currency,
+        endpoint=None, options={"market": market, "clock": clock}, credentials={},
+    )  # fmt: skip
+    return ArmedAccount(
+        account.account, account.venue, account.market, account.currency, make_adapter(spec), armed=True
+    )

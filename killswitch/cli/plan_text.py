@@ -1,0 +1,140 @@
+"""A plan in words: accounts, triggers with their headroom, and what would be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from killswitch.cli.wording import instant, interval, money, number, table
+from killswitch.model.decision import Book, Decision, Intent
+from killswitch.runner.preview import Preview
+from killswitch.runner.status import MachineView, TriggerStatus
+
+
+def plan_text(shown: Preview) -> str:
+    """The whole plan."""
+    return "\n".join(_lines(shown))
+
+
+def _lines(shown: Preview) -> Iterator[str]:
+    yield f"Plan as of {instant(shown.snapshot.as_of)}, policy set {shown.policies.digest[:19]}"
+    yield f"Memory: {shown.memory}"
+    yield ""
+    for account in shown.accounts:
+        reason = f" ({account.reason})" if account.reason else ""
+        positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
+        yield (
+            f"Account {account.account} at {account.venue} ({account.market}): {account.quality}{reason}, "
+            f"equity {money(account.equity, account.currency)}, {positions}, "
+            f"{'acts when run with --live' if account.armed else 'observed only'}"
+        )
+    for machine in shown.machines:
+        yield ""
+        yield from _machine(machine)
+    for decision in shown.decisions:
+        yield ""
+        yield from _decision(decision, shown)
+    if shown.notices:
+        yield ""
+        yield from (f"Note: {notice.scope}: {notice.text}" for notice in shown.notices)
+    yield ""
+    yield _summary(shown)
+
+
+def _machine(machine: MachineView) -> Iterator[str]:
+    latched = f"level {machine.level} ({machine.stage})" if machine.level else "nothing latched"
+    cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
+    yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
+    yield table(
+        ("trigger", "value", "threshold", "headroom", "now"),
+        [
+            (each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit), _truth(each))
+            for each in machine.triggers
+        ],
+    )
+
+
+def _value(trigger: TriggerStatus) -> str:
+    return interval(trigger.value, trigger.unit) if trigger.threshold else "-"
+
+
+def _truth(trigger: TriggerStatus) -> str:
+    if trigger.truth is None:
+        return f"unknown: {trigger.unknown_because}"
+    if not trigger.truth:
+        return "false"
+    return f"true since {instant(trigger.true_since)}{'' if trigger.confirmed else ', confirming'}"
+
+
+def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
+    if decision.kind == "reset":
+        yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
+        return
+    what = (
+        f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else "close by hand"
+    )
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
+    for trigger in decision.triggers:
+        low, high = trigger.value or (None, None)
+        yield f"  because {trigger.name} is {low if low == high else f'[{low}, {high}]'} against {trigger.threshold}"
+    if decision.attribution is not None:
+        found = decision.attribution
+        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
+        yield f"  the loss is {found.source} ({shares}, over {found.window or 'no window'})"
+    if decision.lock is not None:
+        until = instant(decision.lock.until) if decision.lock.until else "it is lifted"
+        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {until}"
+    yield from _orders(decision, shown)
+    if decision.book is not None:
+        yield f"  book: {_book(decision.book.before)}"
+        yield f"     →  {_book(decision.book.after)}"
+
+
+def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
+    for when, why in (("first", "entry"), ("at the end", "all")):
+        for cancel in decision.cancels:
+            if cancel.why == why:
+                yield f"  cancel {when}: order {cancel.order} of {cancel.symbol} in {cancel.account}"
+    if decision.intents:
+        yield table(
+            ("#", "account", "order", "contracts", "symbol", "leaves", ""),
+            [
+                (
+                    str(intent.rank), intent.account, intent.side, f"{intent.contracts:f}",
+                    f"{intent.symbol} ({intent.position_side})", f"{intent.target:f}", _remarks(intent),
+                )
+                for intent in decision.intents
+            ],
+        )  # fmt: skip
+    elif decision.stage is not None:
+        yield "  no order"
+
+
+def _remarks(intent: Intent) -> str:
+    remarks = ["reduce-only"] if intent.reduce_only else []
+    if not intent.exact:
+        remarks.append("not rounded: the venue's rules are unknown")
+    return ", ".join(remarks)
+
+
+def _book(book: Book) -> str:
+    ratio = "unknown" if book.margin_ratio is None else number(float(book.margin_ratio), "fraction")
+    return f"gross {money(book.gross)}, net {money(book.net)}, margin ratio {ratio}"
+
+
+def _summary(shown: Preview) -> str:
+    fires = [decision for decision in shown.decisions if decision.kind != "reset"]
+    orders = sum(len(decision.intents) for decision in fires if decision.mode == "enforce")
+    cancels = sum(len(decision.cancels) for decision in fires if decision.mode == "enforce")
+    locks = sum(1 for decision in fires if decision.mode == "enforce" and decision.lock)
+    resets = len(shown.decisions) - len(fires)
+    if not shown.pending:
+        return "Nothing to do. Nothing was changed."
+    return (
+        f"Plan: {_count(len(fires), 'stage')}, {_count(orders, 'order')}, {_count(cancels, 'cancel')}, "
+        f"{_count(locks, 'lock')}, {_count(resets, 'reset')}. Nothing was changed."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,14 @@
+"""Where the ready content is: in a wheel it is package data, in a source tree it stands beside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def policies_folder() -> Path:
+    """The folder of the shipped policy sets, one folder each. FileNotFoundError if the installation lacks it."""
+    package = Path(__file__).parent
+    for folder in (package / "_content" / "policies", package.parent / "policies"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("the shipped policies are not installed: neither package data nor a source tree holds them")
