@@ -6,11 +6,11 @@ Times are whole microseconds. Conditions read *columns*: position `i` of the col
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 from killswitch.model.place import Place as Place
+from killswitch.model.record import Record, record
 from killswitch.model.words import LockMode, PolicyMode
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -20,28 +20,28 @@ Fallback = Literal["worst_ranked", "both", "none"]
 """What MIXED and UNKNOWN select: the worst ranked of all positions, both sides, or nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignalRef:
+@record
+class SignalRef(Record):
     """A signal as used: its catalogue name, and its window where it takes one (microseconds)."""
 
     name: str
     window: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SignalRead:
+@record
+class SignalRead(Record):
     """The interval of column `index`."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+@record
+class Number(Record):
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
+@record
+class Arithmetic(Record):
     op: ArithmeticOp
     left: NumberNode
     right: NumberNode
@@ -50,46 +50,46 @@ class Arithmetic:
 NumberNode = SignalRead | Number | Arithmetic
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+@record
+class Compare(Record):
     op: ComparisonOp
     left: NumberNode
     right: NumberNode
 
 
-@dataclass(frozen=True, slots=True)
-class TextIs:
+@record
+class TextIs(Record):
     """Whether the text of column `index` is one of `values`; unknown text is unknown."""
 
     index: int
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+@record
+class AllOf(Record):
     parts: tuple[ConditionNode, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+@record
+class AnyOf(Record):
     parts: tuple[ConditionNode, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+@record
+class Not(Record):
     part: ConditionNode
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+@record
+class Constant(Record):
     value: bool
 
 
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
+@record
+class Threshold(Record):
     """The threshold form of a trigger, kept for headroom and attribution: signal `index` `op` `value`."""
 
     index: int
@@ -99,8 +99,8 @@ class Threshold:
     """As the policy has it: `4.5%`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+@record
+class Trigger(Record):
     """Condition number `i` of the graph belongs to trigger number `i`."""
 
     name: str
@@ -116,35 +116,35 @@ class Trigger:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class AutoReset:
+@record
+class AutoReset(Record):
     """`condition` is the index in `Graph.conditions` of what must hold for `hold` microseconds."""
 
     condition: int
     hold: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttributionRule:
+@record
+class AttributionRule(Record):
     source_at_least: float
     if_mixed: Fallback
     if_unknown: Fallback
 
 
-@dataclass(frozen=True, slots=True)
-class LockTrading:
+@record
+class LockTrading(Record):
     mode: LockMode
     duration: int | None
     """Microseconds; None is a lock without end."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelOrders:
+@record
+class CancelOrders(Record):
     kind: Literal["entry", "all"]
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+@record
+class Close(Record):
     """What to select and how much of it to close.
 
     `top` and `worst_share` bound the number of positions by rank; `worst_share` applies when attribution
@@ -168,8 +168,8 @@ class Close:
 Action = LockTrading | CancelOrders | Close
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+@record
+class Stage(Record):
     name: str
     level: int
     any_of: tuple[int, ...]
@@ -190,8 +190,8 @@ RankingFormula = Literal["normalised", "killswitch-v6", "genesis"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
-@dataclass(frozen=True, slots=True)
-class RankingRule:
+@record
+class RankingRule(Record):
     """How positions are ordered: the formula, and the weight of each term."""
 
     name: str
@@ -201,8 +201,8 @@ class RankingRule:
     """Microseconds over which P&L delta is taken when no trigger's window is at hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class CorrelationGroupRule:
+@record
+class CorrelationGroupRule(Record):
     """Declared members; positions of a group are closed in the group's place in the order."""
 
     name: str
@@ -210,8 +210,8 @@ class CorrelationGroupRule:
     order: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeRule:
+@record
+class ScopeRule(Record):
     """Which scopes get a stage machine: each account, each venue, or the whole portfolio, of matching accounts."""
 
     each: Literal["account", "venue", "portfolio"]
@@ -221,8 +221,8 @@ class ScopeRule:
     currencies: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class EquityRule:
+@record
+class EquityRule(Record):
     """How equity history is judged."""
 
     max_gap: int
@@ -235,8 +235,8 @@ class EquityRule:
     """Data observed longer ago than this is unknown (microseconds); None: the adapter's word on quality holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+@record
+class Graph(Record):
     """One policy, compiled."""
 
     policy: str
@@ -257,8 +257,8 @@ class Graph:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class PolicySet:
+@record
+class PolicySet(Record):
     """All policies compiled together."""
 
     digest: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from killswitch.model.record import Record, record
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+@record
+class Place(Record):
     """Where in the policy text a node was written; lines and columns count from 1."""
 
     file: str

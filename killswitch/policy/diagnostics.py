@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from killswitch.model.place import Place
+from killswitch.model.record import Record, record
 
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+@record
+class Diagnostic(Record):
     """One problem. `line` and `column` count from 1 in characters; `length` is how much to underline, at least 1.
 
     `source_line` is the line as written, secrets masked; empty where there is no line (a missing file).
