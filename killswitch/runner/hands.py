@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal
 
+from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.hands import OPERATOR
+from killswitch.planning.scopes import Identity, scopes_of
+from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.results import Result, result_of
 from killswitch.runner.status import AccountView, RunnerView
 
@@ -52,6 +55,12 @@ def closable_scopes(view: RunnerView) -> set[str]:
     """What a close by hand may name."""
     accounts = {f"account/{account.account}" for account in view.accounts}
     return accounts | {f"venue/{account.venue}" for account in view.accounts} | {"portfolio"}
+
+
+def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
+    """The scopes that would have a stage machine with these policies and accounts."""
+    identities: list[Identity] = [(a.name, a.venue, a.market, a.currency) for a in accounts.values()]
+    return {scope for graph in policies.graphs for scope in scopes_of(graph.scope, identities)}
 
 
 def resettable_scopes(view: RunnerView) -> set[str]:

@@ -130,7 +130,7 @@ class Runner:
                 await self._between(due, stop)
             await self.finish()
         finally:
-            await self._let_go()
+            await self.let_go()
 
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
@@ -163,12 +163,22 @@ class Runner:
         await self._closings.advance(self._pace.closing_pause)
         return self._closings.working
 
+    async def work_through(self, patience: float) -> bool:
+        """Closing until nothing is left to do, for at most `patience` seconds; whether it is done."""
+        deadline = self._clock.monotonic() + patience
+        while await self.work():
+            if self._clock.monotonic() >= deadline:
+                return False
+            await self._clock.sleep(self._pace.closing_pause)
+        return True
+
     async def finish(self) -> None:
         """Let requests under way end, and give the lease back. Lock files stay as they are, and go stale in time."""
         await self._closings.rest(self._pace.last_words)
         self._lease.release()
 
-    async def _let_go(self) -> None:
+    async def let_go(self) -> None:
+        """Give back connections and files, whatever has happened."""
         await self._readers.abandon()
         if self._recorder is not None:
             self._recorder.close()
