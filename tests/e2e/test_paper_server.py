@@ -1,0 +1,169 @@
+"""`ksctl paper` as a process of its own, reached over loopback through the adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import AccountSpec, OrderRequest, VenueAdapter
+from killswitch_paper import adapter
+
+T = TypeVar("T")
+COMMAND = (sys.executable, "-c", "from killswitch.cli import main; main()", "paper")
+PATIENCE = 30.0
+
+
+@contextmanager
+def _serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a running server and its process, which is ended by its id."""
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:"), address
+            yield address, process
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def _with(address: str, use: Callable[[VenueAdapter], Awaitable[T]]) -> T:
+    async def run() -> T:
+        venue = adapter(AccountSpec("main", "paper", "swap", "USDT", address, {}, {}))
+        try:
+            return await asyncio.wait_for(use(venue), PATIENCE)
+        finally:
+            await venue.close()
+
+    return asyncio.run(run())
+
+
+def test_a_book_is_closed_to_the_last_contract_over_the_wire() -> None:
+    """The demo's eight positions are there; each is closed reduce-only; then there is none, and the money adds up."""
+
+    async def close_all(venue: VenueAdapter) -> tuple[AccountSnapshot, AccountSnapshot]:
+        before = await venue.snapshot()
+        for number, held in enumerate(before.positions or ()):
+            side = "sell" if held.side == "long" else "buy"
+            await venue.submit(
+                OrderRequest(f"close{number}", held.symbol, side, held.side, held.contracts, reduce_only=True)  # type: ignore[arg-type] # side is one of the two
+            )
+        after = await venue.snapshot()
+        while after.positions:  # a bar's volume may not be enough: what is left works on through the next ones
+            after = await venue.snapshot()
+        return before, after
+
+    with _serving("--crash", "1", "--speed", "6000") as (address, _):
+        before, after = _with(address, close_all)
+    assert (before.quality, len(before.positions or ())) == ("ok", 8)
+    assert after.positions == ()
+    fees = sum((fill.fee or Decimal(0) for fill in after.fills or ()), Decimal(0))
+    realized = sum((fill.realized_pnl or Decimal(0) for fill in after.fills or ()), Decimal(0))
+    assert after.equity == 100000 + realized - fees
+    assert fees > 0
+
+
+def test_the_market_moves_by_itself_at_its_speed() -> None:
+    """At 6,000 times a bar of a minute passes every 10 ms: the prices seen change without anybody's doing."""
+
+    async def two_prices(venue: VenueAdapter) -> None:
+        first = (await venue.snapshot()).positions
+        while (await venue.snapshot()).positions == first:
+            pass
+
+    with _serving("--crash", "1", "--speed", "6000") as (address, _):
+        _with(address, two_prices)
+
+
+def test_at_speed_zero_the_market_stands_still() -> None:
+    """What is seen changes its time and nothing else."""
+
+    async def twice(venue: VenueAdapter) -> tuple[AccountSnapshot, AccountSnapshot]:
+        return await venue.snapshot(), await venue.snapshot()
+
+    with _serving("--crash", "1", "--speed", "0") as (address, _):
+        first, second = _with(address, twice)
+    assert first.observed_at is not None and second.observed_at is not None
+    assert first.observed_at < second.observed_at
+    assert (first.equity, first.positions) == (second.equity, second.positions)
+
+
+def test_two_readers_do_not_take_each_others_fills() -> None:
+    """A preview beside a runner sees the same fill, and so does whoever connects later."""
+
+    async def buy(venue: VenueAdapter) -> AccountSnapshot:
+        await venue.submit(OrderRequest("x", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
+        return await venue.snapshot()
+
+    with _serving("--crash", "1", "--speed", "0") as (address, _):
+        first = _with(address, buy)
+        second = _with(address, lambda venue: venue.snapshot())
+    assert first.fills == second.fills
+    assert len(first.fills or ()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_it_is_told_to_and_is_then_down(number: signal.Signals) -> None:
+    """The process ends with 0; the adapter says down, with no numbers."""
+    with _serving("--crash", "1", "--speed", "0") as (address, process):
+        os.kill(process.pid, number)
+        assert process.wait(PATIENCE) == 0
+        seen = _with(address, lambda venue: venue.snapshot())
+    assert (seen.quality, seen.positions, seen.equity) == ("down", None, None)
+
+
+def test_real_bars_and_a_real_book_are_served(shared: Path) -> None:
+    """The book is opened at the close of the bar after those left out."""
+    market = shared / "data/market/2021-05-19_binance-spot_1m"
+    book = shared / "data/books/short-2021-05-19.yaml"
+    options = ("--market", str(market), "--book", str(book), "--skip", "3000", "--speed", "0")
+    with _serving(*options) as (address, _):
+        seen = _with(address, lambda venue: venue.snapshot())
+    assert seen.equity == 100000
+    assert {(p.symbol, p.side) for p in seen.positions or ()} == {
+        ("BTC_USDT", "short"), ("ETH_USDT", "short"), ("LINK_USDT", "short"), ("XRP_USDT", "short")}  # fmt: skip
+    btc = next(p for p in seen.positions or () if p.symbol == "BTC_USDT")
+    assert btc.mark_price is not None and abs(btc.mark_price / 40000 - 1) < Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "text"),
+    [
+        ((), 64, "Give either --market DIR or --crash SEED."),
+        (("--crash", "1", "--market", "x"), 64, "Give either --market DIR or --crash SEED."),
+        (("--crash", "-1"), 64, "--crash SEED must not be below zero."),
+        (("--market", "x"), 64, "--market needs --book FILE."),
+        (("--market", "nowhere", "--book", "b.yaml"), 1, "nowhere: no such folder"),
+        (("--crash", "1", "--book", "none.yaml"), 1, "none.yaml: No such file"),
+        (("--crash", "1", "--skip", "100000"), 1, "no bar is left after skipping 100000"),
+        (("--crash", "1", "--port", "70000"), 64, "70000"),
+    ],
+)
+def test_a_wrong_call_is_told_in_a_line_and_not_in_a_traceback(
+    tmp_path: Path, options: tuple[str, ...], status: int, text: str
+) -> None:
+    """Wrong usage is 64, what cannot be read is 1."""
+    done = subprocess.run([*COMMAND, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    """The second server on the same port fails with a message."""
+    with _serving("--crash", "1", "--speed", "0") as (address, _):
+        port = address.rpartition(":")[2]
+        done = subprocess.run([*COMMAND, "--crash", "1", "--port", port], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"cannot serve on port {port}" in done.stderr

@@ -1,0 +1,222 @@
+"""Every way in which a call to a paper server can fail, and what is known afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+
+import pytest
+
+from killswitch.model.venue import (
+    AccountSpec,
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderRequest,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_paper import adapter
+from killswitch_paper.server import serve
+from tests.markets import START, Desk
+
+Answer = Callable[[bytes], Awaitable[bytes | None]]
+ORDER = OrderRequest("c1", "A", "buy", "long", Decimal(1), reduce_only=False)
+
+
+def _venue(port: int) -> VenueAdapter:
+    options: dict[str, object] = {"timeout": 0.3}
+    return adapter(AccountSpec("main", "paper", "swap", "USDT", f"http://127.0.0.1:{port}", options, {}))
+
+
+async def _against(answer: Answer, ask: Callable[[VenueAdapter], Awaitable[object]]) -> object:
+    """What `ask` gets from a server that reads one request and sends `answer`'s bytes (None: nothing, and waits)."""
+    over = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = await answer(await _request(reader))
+        if said is None:
+            await over.wait()
+        else:
+            writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    venue = _venue(server.sockets[0].getsockname()[1])
+    try:
+        return await ask(venue)
+    finally:
+        over.set()
+        await venue.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    return head + (await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b"")
+
+
+def _says(status: str, body: str = "", *headers: str) -> Answer:
+    async def answer(_request: bytes) -> bytes:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+    return answer
+
+
+async def _hangs_up(_request: bytes) -> bytes:
+    return b""
+
+
+async def _never_answers(_request: bytes) -> None:
+    return None
+
+
+async def _breaks_off(_request: bytes) -> bytes:
+    return b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id": "o1", '
+
+
+ASKS: dict[str, Callable[[VenueAdapter], Awaitable[object]]] = {
+    "submit": lambda venue: venue.submit(ORDER),
+    "cancel": lambda venue: venue.cancel("A", "o1"),
+    "find": lambda venue: venue.find_order("A", "c1"),
+    "orders": lambda venue: venue.open_orders(),
+    "fills": lambda venue: venue.fills("A", "c1"),
+}
+CHANGES = {"submit", "cancel"}
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize(
+    "answer", [_hangs_up, _never_answers, _breaks_off, _says("502 Bad Gateway"), _says("503 No")],
+    ids=["hangs up", "never answers", "breaks off", "502", "503"],
+)  # fmt: skip
+def test_c2_no_answer_to_a_change_is_unknown_and_to_a_question_is_down(answer: Answer, ask: str) -> None:
+    """A request that left may have worked; a question that was not answered changed nothing."""
+    expected = FateUnknownError if ask in CHANGES else VenueDownError
+    with pytest.raises(VenueError) as caught:
+        asyncio.run(_against(answer, ASKS[ask]))
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_a_venue_that_cannot_be_reached_surely_did_nothing(ask: str) -> None:
+    """No connection, no request: down, for changes too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    async def run() -> None:
+        venue = _venue(port)
+        try:
+            await ASKS[ask](venue)
+        finally:
+            await venue.close()
+
+    with pytest.raises(VenueDownError, match="cannot be reached"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("ask", ["submit", "find", "orders", "fills"])
+@pytest.mark.parametrize("body", ["", "<html>", "{}", "null", '{"id": 3}'])
+def test_c1_an_answer_that_makes_no_sense_is_malformed_and_not_empty(ask: str, body: str) -> None:
+    """Nothing is read as no order, no fill or no position that is not said so."""
+    with pytest.raises(MalformedAnswerError):
+        asyncio.run(_against(_says("200 OK", body), ASKS[ask]))
+
+
+@pytest.mark.parametrize("body", ["", "<html>not here</html>", '{"detail": "no such page"}'])
+def test_c1_a_wrong_address_is_not_an_order_that_never_was(body: str) -> None:
+    """Only the venue's own word says that there is no order; any other 404 says nothing."""
+    with pytest.raises(MalformedAnswerError):
+        asyncio.run(_against(_says("404 Not Found", body), ASKS["find"]))
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_too_many_requests_says_when_to_come_again(ask: str) -> None:
+    """The venue refused to listen, so nothing was done; seven seconds are seven seconds."""
+    with pytest.raises(RateLimitedError) as caught:
+        asyncio.run(_against(_says("429 Slow", "", "Retry-After: 7"), ASKS[ask]))
+    assert caught.value.retry_after == 7.0
+
+
+def test_too_many_requests_without_a_time_leaves_it_unknown() -> None:
+    """A date or nothing in the header is no number of seconds."""
+    answer = _says("429 Slow", "", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT")
+    with pytest.raises(RateLimitedError) as caught:
+        asyncio.run(_against(answer, ASKS["submit"]))
+    assert caught.value.retry_after is None
+
+
+def test_an_unknown_account_is_down_and_a_senseless_request_rejected() -> None:
+    """In both cases the venue says that nothing was done."""
+    nobody = _says("404 Not Found", '{"code":"no_such_account","text":"no account main"}')
+    with pytest.raises(VenueDownError, match="no account main"):
+        asyncio.run(_against(nobody, ASKS["submit"]))
+    senseless = _says("400 Bad", '{"code":"bad_request","text":"not an OrderRequest"}')
+    with pytest.raises(OrderRejectedError) as caught:
+        asyncio.run(_against(senseless, ASKS["submit"]))
+    assert caught.value.reason == "other"
+
+
+SNAPSHOTS: list[tuple[str, Answer, str, str]] = [
+    ("hangs up", _hangs_up, "down", "errors"),
+    ("never answers", _never_answers, "down", "timeouts"),
+    ("500", _says("500 Oops"), "down", "errors"),
+    ("429", _says("429 Slow"), "down", "rate_limited"),
+    ("no account", _says("404 No", '{"code":"no_such_account","text":"none"}'), "down", "errors"),
+    ("a redirect", _says("302 Found", "", "Location: http://127.0.0.1:1/"), "malformed", "malformed"),
+    ("nonsense", _says("200 OK", "[]"), "malformed", "malformed"),
+    ("somebody else's account",
+     _says("200 OK", '{"account":"other","venue":"v","market":"swap","currency":"USDT","quality":"ok"}'),
+     "malformed", "malformed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "quality", "count"), SNAPSHOTS, ids=[case[0] for case in SNAPSHOTS])
+def test_c1_a_failed_snapshot_says_so_and_holds_no_numbers(name: str, answer: Answer, quality: str, count: str) -> None:
+    """Quality and reason, one failure counted under its name, and nothing that could be taken for flat."""
+    seen = asyncio.run(_against(answer, lambda venue: venue.snapshot()))
+    assert getattr(seen, "quality") == quality, name  # noqa: B009 - an object to the type checker
+    known = {field for field in seen.__struct_fields__ if getattr(seen, field) is not None}  # type: ignore[attr-defined] # a Struct
+    assert known == {"account", "venue", "market", "currency", "quality", "reason", "health"}
+    health = seen.health  # type: ignore[attr-defined] # likewise
+    counts = {field: getattr(health, field) for field in ("errors", "timeouts", "malformed", "rate_limited")}
+    assert {field for field, number in counts.items() if number} == {count}
+
+
+def test_c2_after_a_lost_answer_asking_finds_the_order_that_was_done() -> None:
+    """The order reached the market, its answer did not come: unknown; asked, the venue has it, once."""
+    desk = Desk()
+
+    async def run() -> None:
+        server = await serve(desk.market, port=0, now=lambda: desk.market.now or START)
+        port = int(server.address.rpartition(":")[2])
+
+        async def loses_answers_to_orders(request: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request.replace(b"keep-alive", b"close"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            answer = head + await reader.readexactly(length)
+            writer.close()
+            await writer.wait_closed()
+            return b"" if request.startswith(b"POST") else answer
+
+        async def ask(venue: VenueAdapter) -> object:
+            with pytest.raises(FateUnknownError):
+                await venue.submit(ORDER)
+            return await venue.find_order("A", "c1")
+
+        found = await _against(loses_answers_to_orders, ask)
+        assert getattr(found, "state", None) == "filled"
+        await server.close()
+
+    asyncio.run(run())
+    assert desk.position().contracts == 1
