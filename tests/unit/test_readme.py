@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +96,18 @@ def test_the_policy_of_the_readme_compiles(readme: str, tmp_path: Path) -> None:
     policies, problems = compile_policies(loaded.documents)
     assert (*loaded.diagnostics, *problems) == ()
     assert policies is not None
+
+
+def test_the_demo_prints_what_the_readme_shows(readme: str, repository: Path, tmp_path: Path) -> None:
+    """Every line of the README's block (but its `…`) is a line of the demo, in that order."""
+    (block,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
+    ksctl = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
+    said = subprocess.run(ksctl, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    printed = iter(without_digest(said))
+    missing = [line for line in without_digest(block) if line not in {"", "…"} and line not in printed]
+    assert missing == []
+
+
+def without_digest(text: str) -> list[str]:
+    """The lines of `text`, with the policies' digest left out: it changes with every word of a policy."""
+    return [re.sub(r"sha256:[0-9a-f]+", "sha256:…", line.rstrip()) for line in text.splitlines()]
