@@ -6,7 +6,6 @@ Importing this module loads a native extension and protobuf; only policies that 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,14 +14,15 @@ from cel_expr_python import cel
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from killswitch.model.record import Record, record
 from killswitch.signals.catalogue import CATALOGUE
 
-_MISTAKE = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
-_TRAILER = re.compile(r" \[[A-Z_]+\]$")
+_MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
+_TRAILER = r" \[[A-Z_]+\]$"
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+@record
+class Mistake(Record):
     """What CEL says is wrong, and where: an offset in code points, or None where it names no place."""
 
     offset: int | None
@@ -37,8 +37,8 @@ class CelError(Exception):
         self.mistakes = mistakes
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+@record
+class Parsed(Record):
     """The syntax tree (`cel.expr.Expr`), and where in the text each node stands."""
 
     tree: Any
@@ -84,8 +84,8 @@ def _environment() -> Any:
 def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:
     lines = text.split("\n")
     found = []
-    for match in _MISTAKE.finditer(refusal):
-        line, column, said = int(match[1]), int(match[2]), _TRAILER.sub("", match[3])
+    for match in re.finditer(_MISTAKE, refusal):
+        line, column, said = int(match[1]), int(match[2]), re.sub(_TRAILER, "", match[3])
         offset = sum(len(passed) + 1 for passed in lines[: line - 1]) + column - 1 if line > 0 else None
         found.append(Mistake(offset, said))
-    return tuple(dict.fromkeys(found)) or (Mistake(None, _TRAILER.sub("", refusal)),)
+    return tuple(dict.fromkeys(found)) or (Mistake(None, re.sub(_TRAILER, "", refusal)),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from killswitch.graph.nodes import (
@@ -17,19 +16,20 @@ from killswitch.graph.nodes import (
     Trigger,
 )
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
+from killswitch.model.record import Record, record
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+@record
+class _Box(Record):
     key: str
     shape: Shape
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrow:
+@record
+class _Arrow(Record):
     start: str
     end: str
     label: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from killswitch.graph.cel import CelError, Mistake, parse, result_type
+from killswitch.graph.cel import CelError, parse, result_type
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.problems import Problem
 from killswitch.graph.reading import ColumnOf, Reader
@@ -20,16 +20,6 @@ LONGEST = 10_000
 """Characters of an expression; CEL itself refuses nesting deeper than 32."""
 
 _WHOLE = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|[0-9]+)")
-_HABITS = (
-    (re.compile(r"\s*=(?!=)"), "equality is written `==`"),
-    (re.compile(r"\s*and\b"), "`and` is written `&&`"),
-    (re.compile(r"\s*or\b"), "`or` is written `||`"),
-    (re.compile(r"\s*not\b"), "`not` is written `!`"),
-    (re.compile(r"\s*implies\b"), "`a implies b` is written `!(a) || b`"),
-    (re.compile(r"\s*[≥≤≠]"), "comparisons are written `>=`, `<=` and `!=`"),
-    (re.compile(r"\s*#"), "a comment begins with `//`"),
-)
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?=$|[)&|])")
 _COMMENTS = re.compile(r"""(//[^\n]*)|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'""")
 _SPLIT = "split it into several triggers"
 _TYPES = "a condition compares numbers with numbers and texts with texts"
@@ -45,7 +35,9 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
     try:
         parsed = parse(text)
     except CelError as refusal:
-        return None, (_syntax(refusal.mistakes[0], text),)
+        from killswitch.graph.syntax import syntax_problem
+
+        return None, (syntax_problem(refusal.mistakes[0], text),)
     reader = Reader(Tree(text, parsed.positions), level, column)
     node = reader.read(parsed.tree)
     if reader.problems or node is None:
@@ -86,25 +78,3 @@ def _whole_numbers(root: Any, positions: dict[int, int], text: str) -> list[tupl
             if match is not None:
                 found.append((match.start(), match.end(), f"{node.const_expr.int64_value}.0"))
     return found
-
-
-def _syntax(mistake: Mistake, text: str) -> Problem:
-    if "recursion" in mistake.text or "nested" in mistake.text:
-        return Problem("KS4006", "the expression is nested too deeply", f"at most 32 levels: {_SPLIT}")
-    percent = _PERCENT.search(text)
-    if percent is not None:
-        fraction = f"{float(percent[1]) / 100:.10g}"
-        fix = f"an expression has no percent: write {fraction}"
-        return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
-    offset = min(mistake.offset or 0, len(text))
-    said = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
-    for habit, fix in _HABITS:
-        match = habit.match(text, offset)
-        if match is not None:
-            start = offset + len(match[0]) - len(match[0].lstrip())
-            return Problem("KS4001", f"CEL cannot read this: {said}", fix, start, len(match[0].lstrip()))
-    if "'<EOF>'" in said and "mismatched input '<EOF>'" in said:
-        return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
-    if said == "invalid int literal":
-        return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
-    return Problem("KS4001", f"CEL cannot read this: {said}", "the language is CEL; `ksctl explain KS4001`", offset)

@@ -7,17 +7,17 @@ nearest float is monotone, so the bounds hold every result that floats inside th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
+from killswitch.model.record import Record, record
 
 INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+@record
+class Bounds(Record):
     """Two Python expressions (names or literals) for the ends of an interval."""
 
     low: str

@@ -8,7 +8,6 @@ has reached, it has reached all lower ones too, so a few comparisons settle the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from killswitch.graph.intervals import NumberWriter
 from killswitch.graph.nodes import (
@@ -20,6 +19,7 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.steps import Step, step_of
+from killswitch.model.record import Record, record
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 
@@ -60,8 +60,8 @@ def source(conditions: Sequence[ConditionNode]) -> str:
     return writer.text()
 
 
-@dataclass(frozen=True, slots=True)
-class _Rung:
+@record
+class _Rung(Record):
     """One threshold of a ladder; `mask` are the conditions that it settles."""
 
     step: Step

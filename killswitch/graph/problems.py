@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from killswitch.model.record import Record, record
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+@record
+class Problem(Record):
     """`start` and `length` count characters of the text in which it was found."""
 
     code: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from killswitch.graph.nodes import (
 from killswitch.graph.problems import Problem
 from killswitch.graph.tree import Tree, construct, dotted, is_literal, operation
 from killswitch.graph.windows import window_of
+from killswitch.model.record import Record, record
 from killswitch.signals.catalogue import BY_NAME, Level
 
 TEXT_VALUES = {"attribution.source": ("LONG", "SHORT", "MIXED")}
@@ -50,8 +50,8 @@ class _RefusedError(Exception):
     """This part of the tree has no meaning; why is already in the reader's list."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+@record
+class _Value(Record):
     """A number as written, and what it measures."""
 
     node: NumberNode

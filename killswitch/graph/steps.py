@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 
 from killswitch.graph.nodes import AllOf, AnyOf, Compare, ComparisonOp, ConditionNode, Number, SignalRead
+from killswitch.model.record import Record, record
 
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+@record
+class Step(Record):
     """Column `index` at or beyond `value`: upwards when `rising`, and past it when `strict`."""
 
     index: int

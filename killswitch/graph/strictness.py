@@ -8,12 +8,12 @@ way also makes a stage before it fire never fires at all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from killswitch.graph.findings import Findings
 from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.steps import Step, step_of
+from killswitch.model.record import Record, record
 from killswitch.policy.documents import COMPARISONS, ExpressionTrigger, PolicySpec
 from killswitch.policy.source import Path
 
@@ -61,8 +61,8 @@ def ways(stage: Stage) -> list[Way]:
     return [needed | {each} for each in stage.any_of] or [needed]
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
+@record
+class _Judge(Record):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_WORD = re.compile(r"[\w.]+|\"[^\"\n]*\"|'[^'\n]*'|\S")
+_WORD = r"[\w.]+|\"[^\"\n]*\"|'[^'\n]*'|\S"
 _KINDS = {
     "comprehension_expr": "a comprehension",
     "list_expr": "a list",
@@ -47,7 +47,7 @@ class Tree:
         name = dotted(node)
         if name is not None:
             return len(name)
-        match = _WORD.match(self._text, self.start(node))
+        match = re.match(_WORD, self._text[self.start(node) :])
         return len(match[0]) if match else 1
 
 

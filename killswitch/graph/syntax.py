@@ -1,0 +1,43 @@
+"""Mistakes of syntax in an expression: where CEL stops reading, and what was probably meant."""
+
+from __future__ import annotations
+
+import re
+
+from killswitch.graph.cel import Mistake
+from killswitch.graph.problems import Problem
+
+_HABITS = (
+    (re.compile(r"\s*=(?!=)"), "equality is written `==`"),
+    (re.compile(r"\s*and\b"), "`and` is written `&&`"),
+    (re.compile(r"\s*or\b"), "`or` is written `||`"),
+    (re.compile(r"\s*not\b"), "`not` is written `!`"),
+    (re.compile(r"\s*implies\b"), "`a implies b` is written `!(a) || b`"),
+    (re.compile(r"\s*[≥≤≠]"), "comparisons are written `>=`, `<=` and `!=`"),
+    (re.compile(r"\s*#"), "a comment begins with `//`"),
+)
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?=$|[)&|])")
+_SPLIT = "split it into several triggers"
+
+
+def syntax_problem(mistake: Mistake, text: str) -> Problem:
+    """What CEL's `mistake` in `text` is, with the way out where the cause is a habit of another language."""
+    if "recursion" in mistake.text or "nested" in mistake.text:
+        return Problem("KS4006", "the expression is nested too deeply", f"at most 32 levels: {_SPLIT}")
+    percent = _PERCENT.search(text)
+    if percent is not None:
+        fraction = f"{float(percent[1]) / 100:.10g}"
+        fix = f"an expression has no percent: write {fraction}"
+        return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
+    offset = min(mistake.offset or 0, len(text))
+    said = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
+    for habit, fix in _HABITS:
+        match = habit.match(text, offset)
+        if match is not None:
+            start = offset + len(match[0]) - len(match[0].lstrip())
+            return Problem("KS4001", f"CEL cannot read this: {said}", fix, start, len(match[0].lstrip()))
+    if "'<EOF>'" in said and "mismatched input '<EOF>'" in said:
+        return Problem("KS4001", "the expression ends too early", "something is missing here", max(0, len(text) - 1))
+    if said == "invalid int literal":
+        return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
+    return Problem("KS4001", f"CEL cannot read this: {said}", "the language is CEL; `ksctl explain KS4001`", offset)
