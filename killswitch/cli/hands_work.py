@@ -26,7 +26,7 @@ from killswitch.runner.loop import Pace, Runner
 from killswitch.runner.opening import Written, open_accounts, read_once
 from killswitch.runner.preview import from_store, preview
 from killswitch.runner.results import Result
-from killswitch.runner.standing import Standing, standing_of
+from killswitch.runner.standing import Standing, runner_state, standing_of
 from killswitch.runner.status import RunnerView
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sqlite import open_store
@@ -132,12 +132,29 @@ def _tell_preview(
 
 def give(order: Order, place: Place, *, live: bool) -> None:
     """Hand the order to the living runner, or tick once ourselves."""
+    if order.kind == "close" and not live:
+        _require_runner(place.store_at)
     with friendly(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
         if standing.runner.liveness == "alive" and standing.view is not None:
             _hand_over(order, store, standing, standing.view)
         else:
             _tick_ourselves(order, store, place, standing.view, live=live)
+
+
+def _require_runner(store_at: str) -> None:
+    """Refuse, before anything is made or changed, a close that nobody would carry out."""
+    with friendly():
+        store = _store_to_read(store_at)
+        liveness = "gone"
+        if store is not None:
+            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+            store.close()
+    if liveness != "alive":
+        raise click.UsageError(
+            "no runner lives on this store, so this command would send the orders itself: add --live, "
+            "or --dry-run to see them"
+        )
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> None:
@@ -166,11 +183,6 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
 
 
 def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView | None, *, live: bool) -> None:
-    if order.kind == "close" and not live:
-        raise click.UsageError(
-            "no runner lives on this store, so this command would send the orders itself: add --live, "
-            "or --dry-run to see them"
-        )
     found = place.written(view)
     accounts = open_accounts(found.accounts, live=live)
     if order.kind == "close":
@@ -249,7 +261,9 @@ def _outcome(decision: Decision, result: Result) -> str:
     if decision.kind == "reset":
         return "back to normal"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    words = f"{result.standing}, {result.closed} positions closed, fees {money(result.fees)}"
+    words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
+    if result.standing == "closing":
+        reasons.append("it goes on while a runner lives that is armed (`ksctl run --live`)")
     return "; ".join((words, *reasons))
 
 

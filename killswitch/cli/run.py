@@ -50,8 +50,8 @@ def run(
         accounts = open_accounts(found.accounts, live=live)
         runner = assemble(
             found.policies, accounts, store, SystemClock(), Pace(interval, read_timeout),
-            live=live, locks=lock_paths(store_at, lock_dir, lock_file), paths=tuple(str(path.resolve()) for path in policies_at),
-            recorder=_recorder(record), witnesses=(terminal,),
+            live=live, locks=lock_paths(store_at, lock_dir, lock_file),
+            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record), witnesses=(terminal,),
         )  # fmt: skip
         click.echo(f"running {found.policies.digest}; {arming_words(accounts, live=live)}", err=True)
         asyncio.run(_until_stopped(runner, ticks))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, table
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Closing
 from killswitch.runner.results import Result
-from killswitch.runner.standing import LockView, Standing
+from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
 
@@ -26,9 +26,9 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield _accounts(view)
         yield _stages(view, standing)
         yield from (_triggers(machine) for machine in view.machines)
-        yield _locks(standing.locks, view, standing)
-        yield _closings(view.closings)
+        yield _locks(standing.locks, view)
         yield _list("Problems", view.problems)
+    yield _closings(standing.closings)
     yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
@@ -112,7 +112,7 @@ def _truth(trigger: TriggerStatus) -> str:
     return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
 
 
-def _locks(locks: Sequence[LockView], view: RunnerView, standing: Standing) -> str:
+def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
     if view.lock_folder is None:
         return "Locks: none are written, because no account is armed"
     if not locks:
@@ -120,21 +120,34 @@ def _locks(locks: Sequence[LockView], view: RunnerView, standing: Standing) -> s
     rows = []
     for lock in locks:
         said = f"LOCKED {lock.mode}" if lock.locked else "open"
-        until = "-" if not lock.locked else "lifted by hand" if lock.until is None else instant(lock.until)
+        until = _until(lock)
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
-        stale = lock.alive_until is not None and lock.alive_until < standing.now
-        rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if stale else ''}", lock.reason))
+        rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if lock.stale else ''}", lock.reason))
     return f"Locks, as bots read them in {view.lock_folder}\n" + table(
         ("scope", "says", "until", "kept alive until", "reason"), rows
     )
 
 
-def _closings(closings: Sequence[Closing]) -> str:
+def _until(lock: LockView) -> str:
+    if not lock.locked:
+        return "-"
+    if lock.until is not None:
+        return instant(lock.until)
+    return "a runner lives" if lock.stale else "it is lifted"
+
+
+def _closings(closings: Sequence[OpenClosing]) -> str:
     rows = []
     for closing in closings:
-        left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
-        rows.append((closing.decision, closing.status, left or "nothing known to be left", money(closing.cost)))
-    return "Closings\n" + table(("decision", "status", "left to close", "cost so far"), rows) if rows else ""
+        outcomes = Counter(order.outcome for order in closing.result.orders)
+        orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
+        left = [
+            f"{each.position - each.target:f} {each.symbol} {each.position_side}"
+            for each in closing.result.verified
+            if each.account == closing.account and each.position > each.target
+        ]
+        rows.append((closing.decision, closing.account, orders, ", ".join(left) or "not verified yet"))
+    return "Closings under way\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
 
 
 def _hand(standing: Standing, index: int) -> str:

@@ -14,7 +14,9 @@ from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Lease, Store
+from killswitch.runner.acting import left_to_do
 from killswitch.runner.lease import is_dead, pid_of
+from killswitch.runner.results import Result, result_of
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"
@@ -45,6 +47,17 @@ class LockView(Struct, frozen=True):
     stage: str | None
     until: datetime | None
     alive_until: datetime | None
+    stale: bool
+    """Nobody keeps the file alive any more: locked for that reason alone, whatever else it says."""
+
+
+class OpenClosing(Struct, frozen=True):
+    """A decision whose work on an account is planned and not finished."""
+
+    decision: str
+    scope: str
+    account: str
+    result: Result
 
 
 class Standing(Struct, frozen=True):
@@ -55,6 +68,7 @@ class Standing(Struct, frozen=True):
     view: RunnerView | None
     view_problem: str | None
     locks: tuple[LockView, ...]
+    closings: tuple[OpenClosing, ...]
     pending: tuple[Event, ...]
     notices: tuple[Notice, ...]
     format: str = STATUS_FORMAT
@@ -72,6 +86,11 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         view=view,
         view_problem=problem,
         locks=() if view is None else _locks(view, now),
+        closings=tuple(
+            OpenClosing(decision.id, decision.scope, account, result_of(decision, store.journal(decision.id), None))
+            for account, decisions in left_to_do(store).items()
+            for decision in decisions
+        ),
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
     )
@@ -122,6 +141,7 @@ def _lock(path: Path, now: datetime) -> LockView:
         stage=None if lock is None else lock.stage,
         until=None if lock is None or endless else _instant(lock.expires_ts),
         alive_until=None if lock is None else _instant(lock.alive_until),
+        stale=lock is not None and lock.alive_until < now.timestamp(),
     )
 
 
