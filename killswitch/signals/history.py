@@ -157,6 +157,9 @@ class History:
             self.main.open(float(equity))
             return None
         value, flow = float(equity), float(gathered.unit_flow)
+        if self.main.value <= 0.0 < min(flow, value):  # money into a wiped-out account begins a new series
+            self._begin_anew(at, value)
+            return None
         if flow:
             self.main.issue(flow, value)
             if self.other is not None:
@@ -169,6 +172,14 @@ class History:
             if abs(residual) > noise:
                 return self._hold_apart(at, residual, value, noise)
         return self._write_off(at)
+
+    def _begin_anew(self, at: int, equity: float) -> None:
+        self.main.open(equity)
+        self.other = None
+        self.unexplained, self.unexplained_since, self._written_off = ZERO, None, ZERO
+        self.rows.clear()
+        self.gaps.clear()
+        self.begun_at, self.rebased = at, True
 
     def _hold_apart(self, at: int, residual: Decimal, equity: float, noise: Decimal) -> Unexplained | None:
         """Open, extend or end the second reading, in which the unexplained change was a flow."""
@@ -307,7 +318,8 @@ class History:
             self.other = Track(self._windows)
             self.other.restore(state.other)
         for row in rows:
-            self._replay(row)
+            if self.begun_at is not None and row.at >= self.begun_at:  # what was before a reset is forgotten
+                self._replay(row)
 
     def _replay(self, row: StoredRow) -> None:
         pnl = None if row.pnl is None else {(a, s, side): value for a, s, side, value in row.pnl}

@@ -2,7 +2,8 @@
 
 A deposit issues units and a withdrawal redeems them at the value just before it; drawdown is the fall of the
 value of one unit (the method of unit pricing, as in GIPS' true time-weighted return).
-Values are floats in account currency per unit; the first unit is worth 1.
+Values are floats in account currency per unit. An account begins as one unit, so that without flows a value is
+the equity itself and a fall of exactly a threshold reaches it; a debt is a value below zero.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Track:
         self.start = 0.0
 
     def open(self, equity: float) -> None:
-        """Begin with one unit for each unit of currency; equity at or below zero begins wiped out."""
-        self.units = equity if equity > 0 else 1.0
-        self.value = 1.0 if equity > 0 else 0.0
-        self.peak = self.start = 1.0
+        """Begin as one unit; equity at or below zero begins wiped out."""
+        self.units = 1.0
+        self.value = self.peak = self.start = equity
+        for maxima in self._maxima.values():
+            maxima.clear()
 
     def issue(self, flow: float, equity: float) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
@@ -47,12 +49,10 @@ class Track:
         What was in the account just before a flow is its value at the observation before. Where that cannot
         be (more was taken out than was there then, or nothing is left) the profit or loss came first.
         """
+        if self.value <= 0.0:  # a unit that is worth nothing cannot be bought
+            return
         if self.units <= 0.0:
             self.units = max(0.0, equity) / self.value
-            return
-        if self.value <= 0.0:
-            if flow > 0.0 and equity > 0.0:  # money into a wiped-out account begins a new series
-                self._restart(equity)
             return
         units = self.units + flow / self.value
         if units > 0.0 and equity != 0.0:
@@ -63,16 +63,10 @@ class Track:
             self.value = before
             self.units = max(0.0, equity) / before
 
-    def _restart(self, equity: float) -> None:
-        self.units = equity
-        self.value = self.peak = self.start = 1.0
-        for maxima in self._maxima.values():
-            maxima.clear()
-
     def observe(self, at: int, equity: float) -> None:
         """Take the equity observed `at`, after its flows were issued. An emptied account keeps its value."""
         if self.units > 0.0:
-            self.value = equity / self.units if equity > 0.0 else 0.0
+            self.value = equity / self.units
         self.record(at, self.value)
 
     def record(self, at: int, value: float) -> None:
@@ -93,7 +87,7 @@ class Track:
             maxima.clear()
 
     def fall(self, window: int) -> float:
-        """1 − now ÷ highest in the window; 1 when the value is zero."""
+        """1 − now ÷ highest in the window; 1 when the value is at or below zero."""
         maxima = self._maxima[window]
         return fall_from(maxima[0][1] if maxima else self.value, self.value)
 
@@ -101,7 +95,7 @@ class Track:
         """A reading in which the present equity is another; the past stays."""
         other = copy(self)
         if self.units > 0.0:
-            other.value = equity / self.units if equity > 0.0 else 0.0
+            other.value = equity / self.units
         return other
 
     def fork(self) -> Track:
@@ -121,4 +115,4 @@ def fall_from(highest: float, now: float) -> float:
     """The fall from `highest` to `now` as a fraction 0…1; a value at or below zero has fallen by all of it."""
     if now <= 0.0:
         return 1.0
-    return 1.0 - now / highest if highest > now else 0.0
+    return (highest - now) / highest if highest > now else 0.0

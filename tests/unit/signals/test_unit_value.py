@@ -61,7 +61,7 @@ def test_a_flow_told_twice_counts_once() -> None:
     observe(past, after(minutes=1), account("50000", flows=[out]))
     observe(past, after(minutes=2), account("50000", flows=[out]))
     assert fall_of(past) == 0
-    assert past.main.units == pytest.approx(50_000)
+    assert past.main.value == 100_000
 
 
 def test_d2_equity_at_or_below_zero_is_a_drawdown_of_all() -> None:
@@ -82,7 +82,7 @@ def test_an_account_emptied_by_its_owner_has_not_lost() -> None:
     gain = fill("f", after(seconds=20), "BTC", "sell", "1", "1", realized_pnl="10000", fee="0", fee_currency="USDT")
     observe(past, after(minutes=1), account("0", [], flows=[taken], fills=[gain]))
     assert fall_of(past) == 0
-    assert past.main.value == pytest.approx(1.1)
+    assert past.main.value == pytest.approx(110_000)
 
 
 def test_d21_an_unexplained_fall_counts_as_loss_after_its_grace_and_pages() -> None:
@@ -129,7 +129,7 @@ def test_an_unexplained_rise_is_neither_gain_nor_deposit_until_the_ledger_says()
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("150000", [position("BTC", "long", "0")]))
-    assert past.unit_value() == pytest.approx((1.0, 1.5))
+    assert past.unit_value() == pytest.approx((100_000, 150_000))
     observe(past, after(minutes=2), account("120000", [position("BTC", "long", "-30000")]))
     assert past.drawdown(15 * MINUTE) == (pytest.approx(0.2), 1.0)
 
@@ -150,7 +150,7 @@ def test_d4_profit_taking_is_no_loss() -> None:
     taken = fill("f", after(seconds=9), "BTC", "sell", "1", "1", realized_pnl="5000", fee="0", fee_currency="USDT")
     observe(past, after(minutes=1), account("110000", [position("BTC", "long", "5000")], fills=[taken]))
     assert past.unexplained == 0
-    assert past.main.value == pytest.approx(1.0)
+    assert past.main.value == pytest.approx(110_000)
     key = ("main", "BTC", "long")
     assert past.rows[-1].pnl == {key: Decimal(10000)}
 
@@ -190,7 +190,7 @@ def test_unit_value_is_the_chain_of_returns(moves: list[tuple[str, Decimal]]) ->
             pnl += amount
         equity += amount
         observe(past, after(seconds=number), account(str(equity), [position("BTC", "long", str(pnl))], flows=flows))
-    assert past.main.value == pytest.approx(expected, rel=1e-9)
+    assert past.main.value == pytest.approx(500_000 * expected, rel=1e-9)
 
 
 def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> None:
@@ -209,3 +209,15 @@ def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> Non
         assert again.drawdown(15 * MINUTE) == past.drawdown(15 * MINUTE)
         assert again.pnl_change(2 * MINUTE) == past.pnl_change(2 * MINUTE)
         assert again.state() == past.state()
+
+
+def test_d2_money_into_a_wiped_out_account_begins_a_new_series() -> None:
+    """A unit that is worth nothing cannot be bought: after the deposit, falls count from what was paid in."""
+    past = history()
+    observe(past, after(), account("100000", [position("BTC", "long", "0")]))
+    observe(past, after(minutes=1), account("-1000", [position("BTC", "long", "-101000")]))
+    saved = flow("d", after(minutes=1.5), "51000", "deposit")
+    observe(past, after(minutes=2), account("50000", [position("BTC", "long", "-101000")], flows=[saved]))
+    assert fall_of(past) == 0
+    observe(past, after(minutes=3), account("45000", [position("BTC", "long", "-106000")]))
+    assert fall_of(past) == pytest.approx(0.1)
