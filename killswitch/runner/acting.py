@@ -6,6 +6,9 @@ from killswitch.model.decision import Decision
 from killswitch.model.store import Store
 from killswitch.runner.accounts import Arming
 
+REMEMBERED = 10_000
+"""How many decisions back a start looks for what still stands."""
+
 
 def is_acted_on(decision: Decision, arming: Arming) -> bool:
     """Whether anything is done about `decision`, or it is recorded only.
@@ -16,6 +19,24 @@ def is_acted_on(decision: Decision, arming: Arming) -> bool:
     if decision.mode != "enforce" and decision.kind != "reset":
         return False
     return bool(arming.reached_by(decision.policy, decision.scope))
+
+
+def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
+    """Firings that still stand on scopes that are armed now, but were only observed when they fired.
+
+    Their stages are latched, so nothing will happen about them by itself: a person must know.
+    """
+    newest: dict[tuple[str, str], Decision] = {}
+    for stored in store.decisions(REMEMBERED):
+        newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
+    return tuple(
+        decision
+        for decision in newest.values()
+        if decision.kind is None
+        and is_acted_on(decision, arming)
+        and (decision.intents or decision.cancels or decision.lock)
+        and not any(entry.kind == "planned" for entry in store.journal(decision.id))
+    )
 
 
 def left_to_do(store: Store) -> dict[str, tuple[Decision, ...]]:

@@ -18,7 +18,7 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import left_to_do
+from killswitch.runner.acting import left_to_do, observed_latches
 from killswitch.runner.closings import Closings, ClosingWorker
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
@@ -72,11 +72,12 @@ def assemble(
     arming = Arming(accounts, policies)
     interpreter = Interpreter(policies)
     unfinished = left_to_do(store)
+    has_locks = bool(arming.names) or locks.folder.is_dir()
     publisher = Publisher(
         store, interpreter, policies, arming.names,
         owner=lease.owner, started_at=clock.now(), interval=pace.interval, live=live, paths=paths,
-        lock_folder=str(locks.folder.resolve()) if arming.names else None,
-        union=str(locks.union.resolve()) if arming.names and locks.union is not None else None,
+        lock_folder=str(locks.folder.resolve()) if has_locks else None,
+        union=str(locks.union.resolve()) if has_locks and locks.union is not None else None,
     )  # fmt: skip
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
@@ -85,7 +86,7 @@ def assemble(
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),
-        standing=_left_lying(unfinished, arming),
+        standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
     )  # fmt: skip
 
 
@@ -117,6 +118,14 @@ def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) 
         "armed: start with --live (and execution: live) to go on with it"
         for name in sorted(unfinished.keys() - arming.names)
         for decision in unfinished[name]
+    )
+
+
+def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
+    return tuple(
+        f"{decision.stage} of {decision.policy} on {decision.scope} is latched by decision {decision.id}, which was "
+        "only observed: nothing was sent about it, and nothing will be until it fires anew or is reset"
+        for decision in observed_latches(store, arming)
     )
 
 

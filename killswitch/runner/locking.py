@@ -17,9 +17,7 @@ from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.runner.accounts import Arming
-
-REMEMBERED = 10_000
-"""How many decisions back a start looks for locks that still hold."""
+from killswitch.runner.acting import REMEMBERED
 
 
 class LockKeeper(Protocol):
