@@ -5,6 +5,7 @@ from __future__ import annotations
 from killswitch.graph.columns import Columns
 from killswitch.graph.findings import Findings
 from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Threshold, Trigger
+from killswitch.graph.plain import plain_condition
 from killswitch.graph.problems import Problem
 from killswitch.graph.thresholds import threshold
 from killswitch.policy.documents import ExpressionTrigger, PolicySpec
@@ -47,6 +48,9 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
     """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
+    plain = plain_condition(text, level, columns)
+    if plain is not None:
+        return plain
     from killswitch.graph.expressions import comments, condition  # CEL costs start-up time; many policies need none
 
     node, problems = condition(text, level, columns.of)

@@ -1,0 +1,132 @@
+"""Expressions: what they mean here against what Google's CEL itself makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cel_expr_python import cel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.graph.columns import Columns
+from killswitch.graph.expressions import condition
+from killswitch.graph.lowering import FALSE, TRUE, UNKNOWN, lower_one
+from killswitch.graph.nodes import ConditionNode
+from killswitch.graph.plain import plain_condition
+from killswitch.graph.wording import condition_text
+from killswitch.signals.catalogue import BY_NAME, CATALOGUE, Level
+
+# signals without a unit, so that any of them may be compared with and added to any other
+PLAIN = ("exposure.leverage", "exposure.margin_ratio", "exposure.largest_share", "venue.malformed")
+ENVIRONMENT = cel.NewEnv(variables=dict.fromkeys(PLAIN, cel.Type.DOUBLE))
+
+# mostly small numbers: among large ones every comparison is decided by the largest, and a wrong sign goes unseen
+values = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, -2.0, 3.0]) | st.floats(-9.0, 9.0)
+literals = values.map(lambda value: f"{value:.6f}")
+names = st.sampled_from(PLAIN)
+numbers = st.recursive(
+    names | literals,
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from("+-*/"), inner) | st.builds("-({})".format, inner)
+    ),
+    max_leaves=4,
+)
+comparisons = st.builds("{} {} {}".format, numbers, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), numbers)
+expressions = st.recursive(
+    comparisons | st.sampled_from(["true", "false"]),
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["&&", "||"]), inner)
+        | st.builds("!({})".format, inner)
+        | st.builds("{} && {} || {}".format, inner, inner, inner)
+    ),
+    max_leaves=5,
+)
+
+
+def compiled(text: str, level: Level = "scope") -> tuple[ConditionNode | None, tuple[str, ...], Columns]:
+    columns = Columns()
+    node, problems = condition(text, level, columns.of)
+    return node, tuple(problem.code for problem in problems), columns
+
+
+def asked_of_cel(text: str, known: dict[str, float]) -> Any:
+    return ENVIRONMENT.compile(text).eval(data=known).value()
+
+
+@settings(max_examples=300)
+@given(comparisons | expressions, st.lists(values, min_size=len(PLAIN), max_size=len(PLAIN)))
+def test_with_every_signal_known_an_expression_means_what_cel_says(text: str, known: list[float]) -> None:
+    """Where the verdict is not unknown it is CEL's own; unknown is left for a division by zero alone."""
+    node, codes, columns = compiled(text)
+    if node is None:
+        assert set(codes) <= {"KS4006", "KS4009"}
+        return
+    by_name = dict(zip(PLAIN, known, strict=True))
+    column = [by_name[signal.name] for signal in columns.signals]
+    verdict = lower_one(node)(column, column, [None] * len(column))
+    if verdict == UNKNOWN:
+        assert "/" in text
+    else:
+        assert verdict == (TRUE if asked_of_cel(text, by_name) else FALSE)
+
+
+@given(expressions)
+def test_a_condition_in_words_reads_back_as_itself(text: str) -> None:
+    """The text that `graph` and `explain` show is an expression of the same meaning."""
+    node, _, columns = compiled(text)
+    if node is None:
+        return
+    shown = condition_text(node, columns.signals)
+    again, codes, columns_again = compiled(shown)
+    if "KS4006" in codes:
+        return  # its parentheses nest deeper than CEL reads
+    assert codes == ()
+    assert again is not None
+    for known in (0.0, 0.75, 2.0, -3.0):
+        column = [known] * len(columns.signals)
+        column_again = [known] * len(columns_again.signals)
+        texts: list[str | None] = [None] * len(column)
+        assert lower_one(node)(column, column, texts) == lower_one(again)(column_again, column_again, texts)
+
+
+@st.composite
+def plain_texts(draw: st.DrawFn) -> tuple[str, Level]:
+    """A signal against a number: nearly always in order, sometimes with a window too many or too few."""
+    spec = draw(st.sampled_from(CATALOGUE))
+    windowed = spec.windowed if draw(st.integers(0, 9)) else not spec.windowed
+    window = (
+        f'("{draw(st.sampled_from(["15m", "1h", "90s", "1h30m", "250ms", "1.5h", "0s", "15"]))}")' if windowed else ""
+    )
+    number = draw(st.integers(-(10**15), 10**15).map(str) | st.decimals(-1000, 1000, places=6).map(lambda d: f"{d:f}"))
+    op = draw(st.sampled_from(["<", "<=", ">", ">="]))
+    gap = draw(st.sampled_from(["", " "]))
+    return f"{spec.name}{window}{gap}{op}{gap}{number}", draw(st.sampled_from(["scope", "position"]))
+
+
+@given(plain_texts())
+def test_what_is_read_without_cel_means_the_same_with_it(case: tuple[str, Level]) -> None:
+    """Equal nodes over equal columns; what has a mistake is left to CEL."""
+    text, level = case
+    columns = Columns()
+    plain = plain_condition(text, level, columns)
+    node, codes, columns_of_cel = compiled(text, level)
+    if plain is None:
+        assert codes != () or len(text.rsplit("=", 1)[-1].rsplit("<", 1)[-1].strip(" ->")) > 15
+    else:
+        assert (plain, columns.signals) == (node, columns_of_cel.signals)
+
+
+@given(st.text(max_size=60) | st.text(alphabet='equity.valudrawn("15m") <>=&|!+-*/0123456789\n\'\\%', max_size=60))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    """Whatever is written, there is a condition or a problem inside the text, never an exception."""
+    node, codes, _ = compiled(text)
+    assert (node is None) == (codes != ())
+    _, problems = condition(text, "scope", lambda _: 0)
+    for problem in problems:
+        assert 0 <= problem.start <= len(text)
+        assert problem.length >= 1
+
+
+def test_all_units_of_the_plain_signals_are_alike() -> None:
+    """The generators above rely on it."""
+    assert all(BY_NAME[name].unit in ("ratio", "fraction", "count") for name in PLAIN)
