@@ -1,0 +1,155 @@
+"""A small world for tests of the runner: venues that do as told, a store on disk, one policy, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, PolicySet
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.loop import Pace, Runner, TickReport, Witness
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests import graphs, worlds
+
+PACE = Pace(interval=1.0, read_timeout=0.5, last_words=0.5)
+
+
+class ScriptedVenue:
+    """Answers snapshots with `answer`: a snapshot, an exception to raise, or None for no answer at all."""
+
+    def __init__(self, answer: AccountSnapshot | Exception | None, account: str = "main") -> None:
+        self.account = account
+        self.answer = answer
+        self.reads = 0
+        self.in_flight = 0
+        self.sent: list[OrderRequest] = []
+        self.closed = False
+
+    async def snapshot(self) -> AccountSnapshot:
+        self.reads += 1
+        self.in_flight += 1
+        try:
+            if self.answer is None:
+                await asyncio.Event().wait()
+        finally:
+            self.in_flight -= 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        assert self.answer is not None
+        return self.answer
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        """Fills at once, and the position is smaller from then on."""
+        self.sent.append(request)
+        assert isinstance(self.answer, AccountSnapshot)
+        kept = tuple(
+            replace_contracts(position, position.contracts - request.amount)
+            if position.symbol == request.symbol
+            else position
+            for position in self.answer.positions or ()
+        )
+        self.answer = _with(self.answer, positions=tuple(p for p in kept if p.contracts > 0))
+        return OrderReport(
+            f"o{len(self.sent)}", request.client_order_id, request.symbol, "filled", request.amount, request.amount,
+            Decimal(100), Decimal(1),
+        )  # fmt: skip
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        return None
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        return ()
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        return ()
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        raise VenueDownError("this venue does not cancel")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def replace_contracts(position: object, contracts: Decimal) -> object:
+    return _with(position, contracts=contracts)
+
+
+def _with(record: object, **changes: object) -> object:
+    from msgspec import structs
+
+    return structs.replace(record, **changes)
+
+
+def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:
+    """An account of 1,100 at cost with 10 contracts long at 110, marked so that its equity is `equity`."""
+    pnl = Decimal(equity) - 1100
+    mark = 110 + pnl / 10
+    held = worlds.position(
+        "BTC", "long", str(pnl), contracts="10", entry_price="110", mark_price=str(mark), notional=str(mark * 10),
+    )  # fmt: skip
+    return worlds.account(equity, (held,), name=name, instruments=(worlds.rules("BTC"),), **more)
+
+
+def crash_policy(**more: object) -> Graph:
+    """Closes everything and locks for reduce-only as soon as the account is 10% below its start."""
+    from killswitch.graph.nodes import SignalRef
+
+    fall = SignalRef("equity.loss_from_start")
+    stage = graphs.stage(
+        "close-everything", 3, 0,
+        actions=(LockTrading("reduce_only", None), graphs.close(), CancelOrders("all")),
+    )  # fmt: skip
+    return graphs.graph([fall], [graphs.trigger("fall", 0, 0.10)], [stage], policy="crash", **more)
+
+
+class Seen:
+    """A witness that keeps its reports, for short runs."""
+
+    def __init__(self) -> None:
+        self.reports: list[TickReport] = []
+
+    def ticked(self, report: TickReport) -> None:
+        self.reports.append(report)
+
+
+class World:
+    """One store in `folder`, and runners on it. `accounts`: name → (venue, armed)."""
+
+    def __init__(self, folder: Path, start: datetime = worlds.START) -> None:
+        self.folder = folder
+        self.clock = VirtualClock(start)
+        self.locks = LockPaths(folder / "locks", folder / "union.json")
+
+    def open(self, *, read_only: bool = False) -> SqlStore:
+        return open_store(str(self.folder / "store.sqlite"), read_only=read_only)
+
+    def runner(
+        self,
+        store: SqlStore,
+        venues: Sequence[ScriptedVenue],
+        *,
+        armed: bool = True,
+        policies: PolicySet | None = None,
+        pace: Pace = PACE,
+        witnesses: tuple[Witness, ...] = (),
+    ) -> Runner:
+        accounts = {
+            venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=armed) for venue in venues
+        }
+        return assemble(
+            policies or graphs.policy_set(crash_policy()), accounts, store, self.clock, pace,
+            live=armed, locks=self.locks, witnesses=witnesses,
+        )  # fmt: skip
+
+
+def observing(graph: Graph) -> Graph:
+    return replace(graph, mode="observe")

@@ -1,0 +1,327 @@
+"""The tick: read, decide, write down, act; and what each kind of trouble does to it."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.gate.reading import read_lock
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.venue import VenueDownError
+from killswitch.runner.hands import hand
+from killswitch.runner.lease import LeaseRefusedError
+from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.store.errors import StoreError
+from killswitch.store.sql import SqlStore
+from tests import graphs
+from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy, observing
+from tests.worlds import START, account
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: bool = True,
+                policies: PolicySet | None = None) -> Seen:  # fmt: skip
+    """A runner that sees 1,000, then 850, and has all the time it wants to close."""
+    seen = Seen()
+    runner = world.runner(store, [venue], armed=armed, policies=policies, witnesses=(seen,))
+    venue.answer = book("1000")
+    await runner.start()
+    await runner.tick()
+    venue.answer = book("850")
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    assert await runner.work_through(60.0)
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    await runner.finish()
+    return seen
+
+
+def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
+    """The whole of a tick, in the order in which the journal has it: planned, locked, sent, verified flat."""
+    store, venue = world.open(), ScriptedVenue(None)
+    seen = asyncio.run(crash(world, store, venue))
+    (decision,) = [decision for report in seen.reports for decision in report.decisions]
+    assert (decision.level, decision.stage, decision.scope) == (3, "close-everything", "account/main")
+    assert [("sell", Decimal(10), True)] == [(r.side, r.amount, r.reduce_only) for r in venue.sent]
+    kinds = [entry.kind for entry in store.journal(decision.id)]
+    assert kinds.index("planned") < kinds.index("locked") < kinds.index("sending") < kinds.index("verified")
+    assert kinds[-1] == "finished"
+    verdict = read_lock(world.folder / "locks" / "account__main.json", world.clock.now())
+    assert (verdict.locked, verdict.mode) == (True, "reduce_only")
+    assert read_lock(world.folder / "union.json", world.clock.now()).locked
+    assert seen.reports[-1].snapshot.closings[0].status == "flat"
+    stored = store.decision(decision.id)
+    assert stored is not None
+    assert stored.snapshot is not None
+    assert decode_snapshot(stored.snapshot).accounts[0].equity == book("850").equity
+
+
+@pytest.mark.parametrize("why", ["not armed", "the policy observes"])
+def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: str) -> None:
+    """Live is armed twice, and an observing policy never acts: no order, no lock, but the decision is there."""
+    store, venue = world.open(), ScriptedVenue(None)
+    policies = graphs.policy_set(observing(crash_policy())) if why == "the policy observes" else None
+    seen = asyncio.run(crash(world, store, venue, armed=why != "not armed", policies=policies))
+    (decision,) = [decision for report in seen.reports for decision in report.decisions]
+    assert venue.sent == []
+    assert store.journal(decision.id) == []
+    assert all(report.acting_on == () for report in seen.reports)
+    lock = world.folder / "locks" / "account__main.json"
+    assert not lock.exists() or not read_lock(lock, world.clock.now()).locked
+
+
+def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
+    """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
+    from dataclasses import replace
+
+    from killswitch.graph.nodes import ScopeRule
+    from killswitch.runner.accounts import ArmedAccount
+    from killswitch.runner.assembly import assemble
+    from tests.runner_world import PACE
+
+    graph = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
+    store = world.open()
+    one, two = ScriptedVenue(book("1000", "one"), "one"), ScriptedVenue(book("1000", "two"), "two")
+    accounts = {
+        "one": ArmedAccount("one", "paper", "swap", "USDT", one, armed=True),
+        "two": ArmedAccount("two", "paper", "swap", "USDT", two, armed=False),
+    }
+
+    async def story() -> str:
+        runner = assemble(graphs.policy_set(graph), accounts, store, world.clock, PACE, live=True, locks=world.locks)
+        await runner.start()
+        await runner.tick()
+        one.answer, two.answer = book("500", "one"), book("500", "two")
+        await world.clock.sleep(1.0)
+        report = await runner.tick()
+        assert await runner.work_through(60.0)
+        (decision,) = report.decisions
+        assert {"one", "two"} == {intent.account for intent in decision.intents}
+        return decision.id
+
+    decision = asyncio.run(story())
+    assert (len(one.sent), len(two.sent)) == (1, 0)
+    assert {None, "one"} == {entry.account for entry in store.journal(decision) if entry.kind == "planned"}
+
+
+def test_a_venue_that_is_down_is_a_quality_and_not_the_end(world: World) -> None:
+    """A tick over a venue error carries the reason, and the next tick sees the venue again."""
+
+    async def story() -> tuple[Snapshot, Snapshot]:
+        store, venue = world.open(), ScriptedVenue(VenueDownError("maintenance"))
+        runner = world.runner(store, [venue])
+        await runner.start()
+        first = (await runner.tick()).snapshot
+        venue.answer = account("1000")
+        await world.clock.sleep(1.0)
+        return first, (await runner.tick()).snapshot
+
+    first, second = asyncio.run(story())
+    assert (first.accounts[0].quality, first.accounts[0].reason) == ("down", "maintenance")
+    assert second.accounts[0].quality == "ok"
+
+
+def test_a_store_that_fails_ends_the_run_before_anything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acting unrecorded is worse than stopping: no order, no lock, and the error comes out of the run."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("500")
+
+        def refuse(record: object) -> None:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(store, "commit_tick", refuse)
+        await world.clock.sleep(1.0)
+        await runner.run(asyncio.Event(), ticks=1)
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        asyncio.run(story())
+    assert venue.sent == []
+    assert venue.closed, "the connection was not given back"
+    assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
+
+
+def test_a_lock_that_cannot_be_written_is_told_and_does_not_keep_positions_open(world: World) -> None:
+    """L3: the close goes on, the trouble is a page, and the lock is written as soon as the folder allows it."""
+    store, venue = world.open(), ScriptedVenue(None)
+    (world.folder / "locks").write_text("a file where the folder should be", encoding="utf-8")
+    seen = asyncio.run(crash(world, store, venue))
+    assert len(venue.sent) == 1
+    assert any("lock of account/main failed" in problem for problem in seen.reports[-1].problems)
+    told = [notice for notice in store.notices(10) if notice.policy == "runner"]
+    assert any("writing the lock of account/main" in notice.text and notice.severity == "page" for notice in told)
+
+    async def again() -> None:
+        (world.folder / "locks").unlink()
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.finish()
+
+    asyncio.run(again())
+    assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
+
+
+def test_a_restart_writes_the_lock_that_a_kill_kept_from_being_written(world: World) -> None:
+    """L1: the lock is planned in the decision's own transaction, so a crash before the file loses nothing."""
+    store, venue = world.open(), ScriptedVenue(None)
+    asyncio.run(crash(world, store, venue))
+    (world.folder / "locks" / "account__main.json").unlink()
+    (world.folder / "union.json").unlink()
+
+    async def again() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.finish()
+
+    asyncio.run(again())
+    assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).mode == "reduce_only"
+    assert read_lock(world.folder / "union.json", world.clock.now()).locked
+
+
+def test_a_restart_does_not_fire_again_and_goes_on_from_the_stage(world: World) -> None:
+    """D7: the latch, and the drawdown behind it, come from the store."""
+    store, venue = world.open(), ScriptedVenue(None)
+    asyncio.run(crash(world, store, venue))
+
+    async def again() -> list[object]:
+        seen = Seen()
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        await runner.finish()
+        return [decision for report in seen.reports for decision in report.decisions]
+
+    assert asyncio.run(again()) == []
+    blob = store.live(LIVE_NAME)
+    assert blob is not None
+    (machine,) = decode_view(blob).machines
+    assert (machine.level, machine.stage) == (3, "close-everything")
+
+
+def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: World) -> None:
+    """L5: a hand is an event of the next tick; after it the machine is at 0 and bots may trade."""
+    store, venue = world.open(), ScriptedVenue(None)
+    asyncio.run(crash(world, store, venue))
+    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+
+    async def again() -> list[tuple[str | None, int]]:
+        seen = Seen()
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        for _ in range(3):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+        await runner.finish()
+        return [(decision.kind, decision.level) for report in seen.reports for decision in report.decisions]
+
+    assert asyncio.run(again()) == [("reset", 0)]
+    assert store.pending_events() == []
+    assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
+
+
+def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
+    """L2: the scope's file is lifted when no policy wants it any more, and not before."""
+    from killswitch.gate.lock import LockFolder
+    from killswitch.model.decision import Decision, LockOrder
+    from killswitch.model.store import TickRecord
+    from killswitch.runner.accounts import ArmedAccount, Arming
+    from killswitch.runner.locking import Locking
+
+    store, now = world.open(), world.clock.now()
+    policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))
+    accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", ScriptedVenue(None), armed=True)}
+
+    def locking() -> Locking:
+        folder = LockFolder(world.locks.folder, None, generation=1, alive_for=3600.0)
+        return Locking(folder, store, Arming(accounts, policies))
+
+    def decision(policy: str, kind: str | None = None) -> Decision:
+        return Decision(
+            id=f"{policy}-{kind or 'fires'}", as_of=now, policy=policy, policy_set="sha256:test", scope="account/main",
+            mode="enforce", stage="stop", level=1, previous_level=0, kind=kind,  # type: ignore[arg-type]  # literal
+            lock=None if kind else LockOrder("account/main", "reduce_only", None),
+        )  # fmt: skip
+
+    def commit(one: Decision, gate: Locking) -> None:
+        store.commit_tick(TickRecord(now, "sha256:test", (), (), (one,), (), gate.planned(one), None, (), 0))
+        gate.act((one,), now)
+
+    def locked() -> bool:
+        return read_lock(world.locks.folder / "account__main.json", now).locked
+
+    gate = locking()
+    for policy in ("crash", "other"):
+        commit(decision(policy), gate)
+    commit(decision("crash", "reset"), gate)
+    assert locked()
+    restarted = locking()
+    restarted.recover(now)
+    assert locked(), "a restart lifted a lock that is still wanted"
+    commit(decision("other", "reset"), restarted)
+    assert not locked()
+
+
+def test_a_second_runner_on_the_store_is_refused(world: World) -> None:
+    """The lease is taken before anything else is read or written."""
+    store = world.open()
+    store.acquire("elsewhere/1/1", to_micros(world.clock.now()), 3600 * SECOND)
+    with pytest.raises(LeaseRefusedError):
+        world.runner(store, [ScriptedVenue(book("1"))])
+    assert store.states() == []
+
+
+def test_a_latch_that_was_only_observed_is_paged_when_the_account_is_armed(world: World) -> None:
+    """An armed start on a store that has observed a firing says that nothing was sent about it."""
+    store, venue = world.open(), ScriptedVenue(None)
+    asyncio.run(crash(world, store, venue, armed=False))
+    seen = asyncio.run(_one_tick(world, store, venue))
+    assert any("which was only observed" in problem for problem in seen.reports[0].problems)
+
+
+async def _one_tick(world: World, store: SqlStore, venue: ScriptedVenue) -> Seen:
+    seen = Seen()
+    runner = world.runner(store, [venue], witnesses=(seen,))
+    await runner.start()
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    await runner.finish()
+    return seen
+
+
+def test_a_stop_is_heeded_between_ticks_and_gives_the_lease_back(world: World) -> None:
+    """A set stop ends the run after the step under way; the next runner need not wait."""
+    store = world.open()
+
+    async def story() -> None:
+        stop = asyncio.Event()
+
+        class StopAtThird:
+            ticks = 0
+
+            def ticked(self, report: object) -> None:
+                self.ticks += 1
+                if self.ticks == 3:
+                    stop.set()
+
+        witness = StopAtThird()
+        await world.runner(store, [ScriptedVenue(book("1000"))], witnesses=(witness,)).run(stop)
+        assert witness.ticks == 3
+
+    asyncio.run(story())
+    assert store.lease() is None
+    assert world.clock.now() >= START

@@ -1,0 +1,135 @@
+"""Credentials, adapters, the timeline, and sharing one adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from killswitch.model.venue import AccountSpec
+from killswitch.runner.adapters import AdapterError, make_adapter
+from killswitch.runner.clock import Timeline
+from killswitch.runner.credentials import CredentialError, resolve
+from killswitch.runner.sharing import shared
+from tests.runner_world import ScriptedVenue
+from tests.worlds import START, account, after, fill, flow, rules
+
+
+def test_w3_a_credential_never_shows_in_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """W3: not its first characters, not its length; the value itself is usable as text."""
+    monkeypatch.setenv("VENUE_KEY", "abcdefghij0123456789")
+    (tmp_path / "secret").write_text("s3cr3t-value\n", encoding="utf-8")
+    found = resolve({"key": "env:VENUE_KEY", "secret": f"file:{tmp_path / 'secret'}"}, account="main")
+    assert (found["key"], found["secret"]) == ("abcdefghij0123456789", "s3cr3t-value")
+    spec = AccountSpec("main", "paper", "swap", "USDT", None, {}, found)
+    assert "abc" not in repr(spec)
+    assert "s3c" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("env:NOT_SET_ANYWHERE", "the environment variable NOT_SET_ANYWHERE is not set; set it for this process"),
+        ("file:/not/there", "cannot read /not/there (No such file or directory); check the path and its rights"),
+        ("pasted-secret", "not a reference; write env:NAME or file:PATH"),
+    ],
+    ids=["no variable", "no file", "a pasted secret is not repeated"],
+)
+def test_a_reference_that_cannot_be_resolved_names_itself_and_the_way_out(reference: str, says: str) -> None:
+    """Account and credential are named, and never a value."""
+    with pytest.raises(CredentialError) as refused:
+        resolve({"key": reference}, account="main")
+    assert f"account main, credential key: {says}" == str(refused.value)
+
+
+def test_an_unknown_adapter_is_refused_with_what_there_is() -> None:
+    """A misspelt adapter gets a suggestion and the list of installed ones."""
+    with pytest.raises(AdapterError) as refused:
+        make_adapter(AccountSpec("main", "papre", "swap", "USDT", None, {}, {}))
+    assert "no adapter is called papre, did you mean paper?" in str(refused.value)
+
+
+def test_an_adapter_that_refuses_its_account_says_which_and_why() -> None:
+    """The adapter's own words come through."""
+    with pytest.raises(AdapterError) as refused:
+        make_adapter(AccountSpec("main", "paper", "swap", "USDT", None, {}, {}))
+    assert "account main: adapter paper refused it" in str(refused.value)
+    assert "needs an endpoint" in str(refused.value)
+
+
+@dataclass
+class TwoClocks:
+    """A wall clock that may be put back, and a monotonic one that may not."""
+
+    wall: datetime = START
+    monotonic_seconds: float = 0.0
+    steps: list[float] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.monotonic_seconds
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps here")
+
+
+def test_time_never_goes_back_and_goes_on_at_its_pace_when_the_wall_clock_is_put_back() -> None:
+    """Windows and confirmations keep their lengths over a step of the wall clock."""
+    clock = TwoClocks()
+    line = Timeline(clock, None)
+    assert line.next() == START
+    clock.wall, clock.monotonic_seconds = START - timedelta(hours=1), 10.0
+    assert line.next() == after(seconds=10)
+    clock.wall, clock.monotonic_seconds = START - timedelta(minutes=59), 70.0
+    assert line.next() == after(seconds=70)
+    clock.wall, clock.monotonic_seconds = after(hours=2), 71.0
+    assert line.next() == after(hours=2)
+
+
+def test_a_restart_with_a_clock_that_is_behind_goes_on_after_the_last_tick() -> None:
+    """The store's last `as_of` is never repeated or undercut."""
+    clock = TwoClocks(wall=START - timedelta(days=1))
+    line = Timeline(clock, START)
+    clock.monotonic_seconds = 2.0
+    assert line.next() == after(seconds=2)
+    assert line.next() > after(seconds=2)
+
+
+def test_what_a_venue_tells_once_reaches_both_readers() -> None:
+    """Instruments, flows and fills that the closing was told of are in the next tick's snapshot, once."""
+
+    async def story() -> None:
+        venue = ScriptedVenue(
+            account("1", instruments=(rules("BTC"),), flows=(flow("w1", START, "-5"),),
+                    fills=(fill("f1", START, "BTC", "sell", "1", "100"),))
+        )  # fmt: skip
+        ticks, closing = shared(venue)
+        await closing.snapshot()
+        venue.answer = account("1", flows=(flow("w2", START, "-6"),))
+        seen = await ticks.snapshot()
+        assert [each.symbol for each in seen.instruments or ()] == ["BTC"]
+        assert [each.id for each in seen.flows or ()] == ["w1", "w2"]
+        assert [each.id for each in seen.fills or ()] == ["f1"]
+        assert [each.id for each in (await ticks.snapshot()).flows or ()] == ["w2"]
+
+    asyncio.run(story())
+
+
+def test_what_was_kept_waits_for_a_reading_that_is_ok() -> None:
+    """Rows are not lost to a snapshot that nobody decides on."""
+
+    async def story() -> None:
+        venue = ScriptedVenue(account("1", instruments=(rules("BTC"),)))
+        ticks, closing = shared(venue)
+        await closing.snapshot()
+        venue.answer = account(None, None, quality="down", reason="maintenance")
+        assert not (await ticks.snapshot()).instruments
+        venue.answer = account("1")
+        assert [each.symbol for each in (await ticks.snapshot()).instruments or ()] == ["BTC"]
+
+    asyncio.run(story())

@@ -1,0 +1,124 @@
+"""Reading all accounts for a tick: whatever a venue does, a snapshot of each account comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.reading import Readers
+from tests.runner_world import ScriptedVenue, book
+from tests.worlds import account
+
+
+def armed(venue: ScriptedVenue) -> ArmedAccount:
+    return ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)
+
+
+def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Readers:
+    return Readers({venue.account: armed(venue) for venue in venues}, timeout)
+
+
+@pytest.mark.parametrize(
+    ("error", "quality", "reason"),
+    [
+        (VenueDownError("maintenance"), "down", "maintenance"),
+        (FateUnknownError("no answer"), "down", "no answer"),
+        (RateLimitedError("slow down", 3.0), "down", "rate limited: slow down"),
+        (MalformedAnswerError("equity is text"), "malformed", "equity is text"),
+        (KeyError("equity"), "down", "the adapter failed: 'equity'"),
+        (VenueDownError(), "down", "VenueDownError"),
+    ],
+    ids=["down", "fate unknown", "rate limited", "malformed", "a defect of the adapter", "no text"],
+)
+def test_a_failed_read_is_an_unreadable_account_with_the_reason(error: Exception, quality: str, reason: str) -> None:
+    """No error of a venue, nor a defect of its adapter, leaves the reading of a tick."""
+    (seen,) = asyncio.run(readers(ScriptedVenue(error)).gather())
+    assert (quality, reason) == (seen.quality, seen.reason)
+    assert seen.positions is None
+    assert seen.equity is None
+
+
+def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> None:
+    """C14: the first silent read is waited for until its timeout; after that, ticks go on without waiting."""
+
+    async def story() -> None:
+        silent, good = ScriptedVenue(None, "silent"), ScriptedVenue(account("1", name="good"), "good")
+        watch = readers(silent, good, timeout=0.05)
+        first = asyncio.create_task(watch.gather())
+        await turns(50)
+        assert not first.done(), "the first tick gave up before the timeout"
+        assert tuple(seen.quality for seen in await first) == ("down", "ok")
+        for _ in range(3):
+            tick = asyncio.create_task(watch.gather())
+            await turns(50)
+            assert tick.done(), "a tick waited again for a venue that is known to be silent"
+            assert tuple(seen.quality for seen in tick.result()) == ("down", "ok")
+        assert silent.in_flight <= 1
+        await watch.abandon()
+        assert silent.in_flight == 0
+
+    asyncio.run(story())
+
+
+async def turns(count: int) -> None:
+    """Let everything run that is ready, without time going by."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_late_venue_is_back_as_soon_as_a_background_read_has_come_in() -> None:
+    """An account that was given up on is read in the background, and its answer ends the waiting."""
+
+    async def story() -> list[str]:
+        venue = ScriptedVenue(None)
+        watch = readers(venue, timeout=0.01)
+        found = [(await watch.gather())[0].quality]
+        venue.answer = account("1")
+        for _ in range(1000):
+            found.append((await watch.gather())[0].quality)
+            if found[-1] == "ok":
+                break
+            await asyncio.sleep(0)
+        found.append((await watch.gather())[0].quality)
+        return found
+
+    qualities = asyncio.run(story())
+    assert qualities[0] == "down"
+    assert qualities[-2:] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (account("1", name="other"), "the document says account main, the venue answers for other"),
+        (account("1", market="spot"), "the document says market swap, the venue answers for spot"),
+        (account("1", currency="EUR"), "the document says currency USDT, the venue answers for EUR"),
+    ],
+    ids=["account", "market", "currency"],
+)
+def test_an_answer_about_something_else_is_malformed(answer: object, reason: str) -> None:
+    """What the venue says is held against the account's document before anybody decides on it."""
+    (seen,) = asyncio.run(readers(ScriptedVenue(answer)).gather())  # type: ignore[arg-type]  # a snapshot by the cases
+    assert ("malformed", reason) == (seen.quality, seen.reason)
+
+
+def test_the_documents_name_for_the_venue_holds() -> None:
+    """Policies match venues by the name in the document, whatever the adapter calls it."""
+    (seen,) = asyncio.run(readers(ScriptedVenue(book("1", venue="testnet"))).gather())
+    assert seen.venue == "paper"
+
+
+def test_a_second_reading_reads_only_the_accounts_named() -> None:
+    """Corroboration asks about the scope's accounts and leaves the others alone."""
+
+    async def again() -> tuple[int, int]:
+        one, two = ScriptedVenue(account("1", name="one"), "one"), ScriptedVenue(account("1", name="two"), "two")
+        watch = readers(one, two)
+        seen = await watch.gather_again(("two",), 2.0)
+        assert {"two"} == set(seen)
+        return one.reads, two.reads
+
+    assert asyncio.run(again()) == (0, 1)
