@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from killswitch.policy.scalars import name
+from killswitch.policy.shape import MistakeError
+
 COMPARISONS = ("at_least", "at_most", "above", "below")
 ACTIONS = ("lock_trading", "cancel_orders", "close")
 
@@ -27,12 +30,21 @@ class Breach(NamedTuple):
 def policy(written: object) -> Iterator[Breach]:
     """All that must hold inside one `Policy`."""
     spec = _mapping(_mapping(written).get("spec"))
-    for name, trigger in _mapping(spec.get("triggers")).items():
+    for key, trigger in _mapping(spec.get("triggers")).items():
+        yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
-            yield from _trigger(("spec", "triggers", name), trigger)
+            yield from _trigger(("spec", "triggers", key), trigger)
     for number, stage in enumerate(_list(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
+
+
+def _named(at: Path, trigger: str) -> Iterator[Breach]:
+    """Triggers are named by their keys, and as everything is named."""
+    try:
+        name(trigger)
+    except MistakeError as mistake:
+        yield Breach(mistake.code, at, mistake.message, mistake.fix)
 
 
 def mixed_forms(breaches: Iterable[Breach]) -> frozenset[Path]:
@@ -70,10 +82,10 @@ def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[B
 
 def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
     """A stage needs something to fire on, and `losing` needs to know which side that is."""
-    name = stage.get("name", at[-1])
+    called = stage.get("name", at[-1])
     if not any(stage.get(key) for key in ("any", "all")):
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
-        message = f"stage `{name}` has no trigger, so it can never fire"
+        message = f"stage `{called}` has no trigger, so it can never fire"
         yield Breach("KS2203", where, message, "name triggers under `any` or `all`")
     for number, action in enumerate(_list(stage.get("actions"))):
         if isinstance(action, dict):
@@ -83,7 +95,7 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
                     "add to the stage `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
                     "if_unknown: worst_ranked}`, with your own share and fallbacks"
                 )
-                message = f"stage `{name}` closes the losing side without saying which one that is"
+                message = f"stage `{called}` closes the losing side without saying which one that is"
                 yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -65,12 +66,12 @@ def _read(file: Path, report: Report) -> Written | None:
 
 
 def _decoded(file: Path, content: bytes, report: Report) -> Written | None:
+    content = content.removeprefix(BOM_UTF8)
     try:
-        return Written(str(file), content.decode("utf-8-sig"))
+        return Written(str(file), content.decode())
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the mark, so the place is looked up in what decodes without it
         broken = error.start
-        before = Written(str(file), content[:broken].decode("utf-8", errors="replace"))
+        before = Written(str(file), content[:broken].decode(errors="replace"))
         span = Span(len(before.lines) - 1, len(before.lines[-1]), len(before.lines) - 1, len(before.lines[-1]) + 1)
         place = before.place(span)
         report(

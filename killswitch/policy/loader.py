@@ -68,9 +68,10 @@ class _Loading:
             fix = "write a document that begins with apiVersion and kind, or take the file out"
             self.problems.append(about_file("KS1202", Path(written.file), "holds no document", fix))
         for root in roots:
-            self._document(root, SourceMap(written, root))
+            self._document(root.node, SourceMap(written, root.node), root.sound)
 
-    def _document(self, root: Node, source: SourceMap) -> None:
+    def _document(self, root: Node, source: SourceMap, sound: bool) -> None:
+        """Everything that is wrong is said, also of a document whose text has had a note; but then it is not taken."""
         kind = self._kind(root, source)
         if kind is None:
             return
@@ -80,7 +81,7 @@ class _Loading:
         reader = Reader(source, mixed_forms(breaches))
         model = reader.document(KINDS[kind], root)
         self.problems += reader.problems
-        if isinstance(model, AnyDocument) and not breaches:
+        if isinstance(model, AnyDocument) and sound and not breaches:
             self._take(Document(kind, model.metadata.name, model, source))
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:

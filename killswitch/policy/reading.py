@@ -48,7 +48,7 @@ class Reader:
         return made if isinstance(made, Part) else None
 
     def _value(self, annotation: Any, node: Node, path: Path) -> object:
-        if node.refused and node.text is not None:
+        if node.refused and node.pairs is None:
             return _REFUSED
         if node.text is not None and plain_value(node) is None:
             return self._no_value(path)

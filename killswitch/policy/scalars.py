@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.words import Market
-from killswitch.policy.shape import MistakeError, Scalar
+from killswitch.policy.shape import AtLeastOne, Choice, MistakeError, Scalar
 
 QuantityUnit = Literal["plain", "percent", "money", "time"]
 
@@ -205,24 +205,27 @@ def word(value: object) -> str:
     raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
 
 
-def words(value: object) -> tuple[str, ...]:
-    """One name or a list of them."""
-    if isinstance(value, list):
-        if not value:
-            raise MistakeError("KS2007", "the list is empty", "name at least one, or leave the key out to match any")
-        return tuple(word(item) for item in value)
+def one_word(value: object) -> tuple[str, ...]:
+    """One name where several may stand."""
     return (word(value),)
 
 
-def markets(value: object) -> tuple[str, ...]:
-    """One kind of market or a list of them."""
-    named = words(value)
-    for market in named:
-        if market not in get_args(Market):
-            raise MistakeError(
-                "KS2004", f"`{market}` is not a kind of market", f"write one of {', '.join(get_args(Market))}"
-            )
-    return named
+def market(value: object) -> str:
+    """A kind of market."""
+    if value not in get_args(Market):
+        known = ", ".join(get_args(Market))
+        raise MistakeError("KS2004", f"{spelled(value)} is not a kind of market", f"write one of {known}")
+    return str(value)
+
+
+def one_market(value: object) -> tuple[str, ...]:
+    """One kind of market where several may stand."""
+    return (market(value),)
+
+
+def several(value: object) -> int:
+    """Which of the two shapes of one-or-more is meant."""
+    return int(isinstance(value, list))
 
 
 def text(value: object) -> str:
@@ -294,10 +297,6 @@ def _pattern(pattern: str, *examples: object) -> dict[str, object]:
     return {"type": "string", "pattern": f"^(?:{pattern})$", "examples": list(examples)}
 
 
-def _one_or_more(item: dict[str, object]) -> dict[str, object]:
-    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
-
-
 _SHARE_JSON = {
     "anyOf": [
         {"type": "string", "pattern": rf"^{_NUMBER}\s*%$"},
@@ -307,6 +306,8 @@ _SHARE_JSON = {
 }
 _QUANTITY_JSON = {"type": ["string", "number"], "examples": ["4.5%", "10000 USDT", "30s", "250ms", 3]}
 _NAME_JSON: dict[str, object] = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
+_WORD_JSON: dict[str, object] = {"type": "string", "pattern": r"^\S+$"}
+_MARKET_JSON: dict[str, object] = {"enum": list(get_args(Market))}
 _DURATION_JSON = _pattern(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", "1h30m")
 
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
@@ -317,9 +318,12 @@ Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
-Word = Annotated[str, Scalar(word, {"type": "string", "pattern": r"^\S+$"})]
-Words = Annotated[tuple[str, ...], Scalar(words, _one_or_more({"type": "string", "pattern": r"^\S+$"}))]
-Markets = Annotated[tuple[str, ...], Scalar(markets, _one_or_more({"enum": list(get_args(Market))}))]
+Word = Annotated[str, Scalar(word, _WORD_JSON)]
+OneWord = Annotated[tuple[str, ...], Scalar(one_word, _WORD_JSON)]
+Words = Annotated[tuple[str, ...], Choice(several, OneWord, Annotated[tuple[Word, ...], AtLeastOne()])]
+MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
+OneMarket = Annotated[tuple[str, ...], Scalar(one_market, _MARKET_JSON)]
+Markets = Annotated[tuple[str, ...], Choice(several, OneMarket, Annotated[tuple[MarketKind, ...], AtLeastOne()])]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Reference = Annotated[str, Scalar(reference, _pattern(_REFERENCE.pattern, "env:BINANCE_KEY", "file:/run/secrets/key"))]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]

@@ -41,6 +41,13 @@ class Note(NamedTuple):
     fix: str
 
 
+class Root(NamedTuple):
+    """The top of one document; `sound` is false when something in its text has had a note."""
+
+    node: Node
+    sound: bool
+
+
 class Node:
     """A value as written. Of `text`, `pairs` and `items` exactly one is not None; `pairs` is key → (key, value).
 
@@ -58,16 +65,16 @@ class Node:
         self.items: list[Node] | None = None
 
 
-def parse(text: str, note: Callable[[Note], None]) -> list[Node]:
+def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
     """The documents of a text, empty ones left out; everything wrong with it goes to `note`.
 
-    A text that is no YAML at all gives the documents before the place where it breaks.
+    A text that breaks off being YAML gives the documents before the one in which it does.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
 
-    documents: list[Node] = []
+    documents: list[Root] = []
     builder = _Builder(documents, note)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
@@ -116,11 +123,13 @@ class _Frame:
 class _Builder:
     """Takes events one by one and hangs what they say where it belongs."""
 
-    def __init__(self, documents: list[Node], note: Callable[[Note], None]) -> None:
+    def __init__(self, documents: list[Root], note: Callable[[Note], None]) -> None:
         self._documents = documents
         self._note = note
         self._open: list[_Frame] = []
         self._count = 0
+        self._root: Node | None = None
+        self._sound = True
 
     def take(self, event: Any) -> bool:
         """False if the rest of the text is not worth reading."""
@@ -134,18 +143,24 @@ class _Builder:
         elif kind == "AliasEvent":
             self._alias(event)
         elif kind == "DocumentStartEvent":
+            self._root, self._sound = None, True
             self._directives(event)
+        elif kind == "DocumentEndEvent" and self._root is not None:
+            self._documents.append(Root(self._root, self._sound))
         return True
 
     def _scalar(self, event: Any) -> bool:
         self._properties(event)
         plain = event.style is None and event.implicit[0]
-        self._hang(Node(_content_span(event), event.value, plain))
+        node = Node(_content_span(event), event.value, plain)
+        node.refused = event.ctag is not None
+        self._hang(node)
         return self._bounded(event)
 
     def _begin(self, event: Any, mapping: bool) -> bool:
         self._properties(event)
         node = Node(_span(event))
+        node.refused = event.ctag is not None
         if mapping:
             node.pairs = {}
         else:
@@ -196,7 +211,7 @@ class _Builder:
     def _hang(self, node: Node) -> None:
         if not self._open:
             if node.text is None or node.text or not node.plain:
-                self._documents.append(node)
+                self._root = node
             return
         frame = self._open[-1]
         if frame.node.items is not None:
@@ -222,6 +237,7 @@ class _Builder:
             pairs[key.text] = (key, value)
 
     def _say(self, code: str, span: Span, message: str, fix: str) -> None:
+        self._sound = False
         self._note(Note(code, span, message, fix))
 
 

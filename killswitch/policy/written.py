@@ -9,10 +9,9 @@ from functools import cached_property
 from killswitch.model.place import Place
 from killswitch.policy.tree import Span, split_lines
 
-_SECRET_KEY = re.compile(
-    r"(?i)([\w-]*(?:secret|passw|passphrase|token|api[_-]?key|private[_-]?key)[\w-]*[\"']?\s*:\s+[\"']?)"
-    r"(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*)"
-)
+# possessive throughout: a long line must not cost more than its length
+_PAIR = re.compile(r"(?<![\w-])([\w-]++)([\"']?+\s*+:\s++[\"']?+)(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*+)")
+_SECRET = re.compile(r"(?i)secret|passw|passphrase|token|api[_-]?key|private[_-]?key")
 _USERINFO = re.compile(r"(://)([^/\s]+)(?=@)")
 _CREDENTIALS = re.compile(r"(\s*(?:- +)?)[\"']?credentials[\"']?\s*:")
 _REFERENCE = re.compile(r"[\"']?(?:env|file):\S*[\"']?|#.*|[{}\[\],|>&*-]|\S*:(?=\s|$)|(\S+)")
@@ -56,7 +55,7 @@ def _masked(lines: Sequence[str]) -> Iterator[str]:
         elif inside is not None:
             yield _hide_values(line)
         else:
-            yield _USERINFO.sub(_hide_second, _SECRET_KEY.sub(_hide_second, line))
+            yield _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line))
 
 
 def _hide_values(text: str) -> str:
@@ -64,5 +63,10 @@ def _hide_values(text: str) -> str:
     return _REFERENCE.sub(lambda found: "•" * len(found[0]) if found[1] else found[0], text)
 
 
-def _hide_second(found: re.Match[str]) -> str:
+def _hide_secret(found: re.Match[str]) -> str:
+    """The value of a key that sounds like a secret."""
+    return found[1] + found[2] + "•" * len(found[3]) if _SECRET.search(found[1]) else found[0]
+
+
+def _hide_user(found: re.Match[str]) -> str:
     return found[1] + "•" * len(found[2])
