@@ -7,7 +7,7 @@ and `1m30s`, a default written out or left out) do not change it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from hashlib import sha256
 
@@ -32,14 +32,20 @@ def canonical(value: object) -> str:
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Part):
-        values = as_values(value)
-        value = {key: _unlaid(each) if key in EXPRESSIONS else each for key, each in values.items()}
+        value = {key: _unlaid(each) if key in EXPRESSIONS else each for key, each in _said(value)}
     if isinstance(value, Mapping):
         inside = sorted((canonical(key), canonical(each)) for key, each in value.items())
         return "{" + "".join(key + each for key, each in inside) + "}"
     if isinstance(value, list | tuple):
         return "[" + "".join(canonical(each) for each in value) + "]"
     return _scalar(value)
+
+
+def _said(part: Part) -> Iterator[tuple[str, object]]:
+    """The values that differ from what leaving them out means: so a key that is new one day changes no digest."""
+    for key, value in as_values(part).items():
+        if not (hasattr(type(part), key) and getattr(type(part), key) == value):
+            yield key, value
 
 
 def _scalar(value: object) -> str:
