@@ -32,7 +32,10 @@ def position(symbol: str, side: str, pnl: str | None = None, **more: Any) -> Pos
     fields: dict[str, Any] = {"contracts": "1", **more}
     numbers = {k: Decimal(v) if isinstance(v, str) and k != "strategy" else v for k, v in fields.items()}
     return Position(
-        symbol=symbol, side=side, unrealized_pnl=None if pnl is None else Decimal(pnl), **numbers  # type: ignore[arg-type]  # literal by the caller
+        symbol=symbol,
+        side=side,
+        unrealized_pnl=None if pnl is None else Decimal(pnl),
+        **numbers,  # type: ignore[arg-type]  # literal by the caller
     )
 
 
@@ -94,7 +97,13 @@ def fill(id_: str, at: datetime, symbol: str, side: str, amount: str, price: str
     """A fill; `realized_pnl`, `fee` as text."""
     fields = {k: Decimal(v) if k in ("realized_pnl", "fee") else v for k, v in more.items()}
     return Fill(
-        id=id_, at=at, symbol=symbol, side=side, amount=Decimal(amount), price=Decimal(price), **fields  # type: ignore[arg-type]  # literal
+        id=id_,
+        at=at,
+        symbol=symbol,
+        side=side,
+        amount=Decimal(amount),
+        price=Decimal(price),
+        **fields,  # type: ignore[arg-type]  # literal
     )
 
 

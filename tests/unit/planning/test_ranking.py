@@ -19,7 +19,9 @@ from tests.worlds import START, account, position
 V6 = RankingRule("killswitch-v6", "killswitch-v6", DEFAULT_RANKING.weights, 15 * MINUTE)
 
 
-def ranked(positions: list[Position], delta: dict[str, str] | None, rule: RankingRule = DEFAULT_RANKING) -> list[Ranked]:
+def ranked(
+    positions: list[Position], delta: dict[str, str] | None, rule: RankingRule = DEFAULT_RANKING
+) -> list[Ranked]:
     view = ScopeView(to_micros(START), True, (account("100000", positions),), {}, None)
     change: dict[PnlKey, Decimal] | None = None
     if delta is not None:

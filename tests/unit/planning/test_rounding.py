@@ -63,7 +63,9 @@ def test_c12_a_halted_symbol_is_blocked_and_says_so() -> None:
 def test_without_the_venues_rules_nothing_is_rounded_and_that_is_said() -> None:
     """Unknown steps: the exact half, marked as not exact."""
     held = position("X", "long", contracts="0.0333")
-    assert reduction(held, D("0.01665"), None, reduce_only=True) == Reduction(D("0.01665"), (D("0.01665"),), exact=False)
+    assert reduction(held, D("0.01665"), None, reduce_only=True) == Reduction(
+        D("0.01665"), (D("0.01665"),), exact=False
+    )
 
 
 @given(
@@ -82,9 +84,7 @@ def test_what_is_left_is_never_more_than_decided_and_orders_never_more_than_held
     least = D(step) * minimum_steps
     most = least + D(step) * maximum_steps
     limits = {"amount_step": step, "min_amount": str(least), "max_amount": str(most)}
-    result = reduction(
-        position("X", "short", contracts=str(held)), wanted, rules("X", **limits), reduce_only=True
-    )
+    result = reduction(position("X", "short", contracts=str(held)), wanted, rules("X", **limits), reduce_only=True)
     assert sum(result.parts) + result.target == held
     if result.blocked is None and percent:
         assert result.target <= wanted or held - result.target == (held // D(step)) * D(step)

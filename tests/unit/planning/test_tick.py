@@ -372,7 +372,6 @@ def test_unknown_past_its_grace_pages_with_the_reason() -> None:
     assert told == [(after(minutes=2), "page", "fall is unknown (hold): main is down: timeout")]
 
 
-
 def test_memory_of_a_watch_does_not_grow_with_ticks() -> None:
     """After hours of ticks the stored memory and rows are as large as after one window."""
     interpreter = Interpreter(policy_set(policy()))

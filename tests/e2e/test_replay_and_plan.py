@@ -1,0 +1,230 @@
+"""`ksctl replay`, `ksctl plan` and `ksctl demo` as a user calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.lab.book import demo_book
+from killswitch.lab.crash import crash_bars
+from killswitch.lab.feed import record
+from killswitch.lab.recording import Writer
+
+KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
+
+ACCOUNT = """\
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {{name: main}}
+spec: {{adapter: paper, market: swap, currency: USDT, endpoint: "{address}", execution: live}}
+"""
+
+
+def ksctl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KSCTL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of the generated crash with the demo's book, in which all levels fire."""
+    path = tmp_path_factory.mktemp("recording") / "crash.jsonl.gz"
+    with Writer(path) as writer:
+        for snapshot in record(crash_bars(7), demo_book()):
+            writer.write(snapshot)
+    return path
+
+
+@pytest.fixture(scope="module")
+def policies(repository: Path) -> Path:
+    return repository / "policies" / "futures-drawdown"
+
+
+@pytest.fixture(scope="module")
+def decisions(crash: Path, policies: Path) -> list[dict[str, Any]]:
+    done = ksctl("replay", "--policies", policies, "--snapshots", crash, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_replay_prints_one_public_decision_record_a_line(decisions: list[dict[str, Any]]) -> None:
+    """Format, keys and decimal strings as the public format has them."""
+    assert [d["level"] for d in decisions if d.get("kind") != "reset"] == [1, 2, 3]
+    first = decisions[0]
+    expected = {
+        "format", "id", "as_of", "policy", "policy_set", "commit", "scope", "mode", "stage", "level",
+        "previous_level", "triggers", "attribution", "book", "intents", "cancels", "lock", "cooldown_until",
+    }  # fmt: skip
+    assert expected <= first.keys()
+    assert (first["format"], first["scope"]) == ("killswitch.decision/v1", "account/main")
+    assert first["policy_set"].startswith("sha256:")
+    intent = first["intents"][0]
+    assert intent.keys() >= {
+        "account", "symbol", "position_side", "side", "contracts", "target", "reduce_only", "rank", "score",
+    }  # fmt: skip
+    assert all(isinstance(intent[key], str) and "E" not in intent[key] for key in ("contracts", "target"))
+    low, high = first["triggers"][0]["value"]
+    assert float(low) == float(high) >= float(first["triggers"][0]["threshold"])
+    assert len(intent_targets(first)) == 3
+
+
+def intent_targets(decision: dict[str, Any]) -> dict[str, str]:
+    return {intent["symbol"]: intent["target"] for intent in decision["intents"]}
+
+
+def test_a_line_that_is_no_snapshot_is_named_by_file_and_line(tmp_path: Path, policies: Path) -> None:
+    """Never a traceback for bad input."""
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"format": "killswitch.snapshot/v1", "as_of": "yesterday", "accounts": []}\n', encoding="utf-8")
+    done = ksctl("replay", "--policies", policies, "--snapshots", bad)
+    assert done.returncode == 1
+    assert f"{bad}:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_on_a_recording_shows_what_its_last_line_calls_for(
+    crash: Path, policies: Path, decisions: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Cut off at the first decision, the plan's decision is the replay's, and exit 2 says that there is work."""
+    import gzip
+
+    cut = tmp_path / "cut.jsonl"
+    with gzip.open(crash, "rt", encoding="utf-8") as whole, cut.open("w", encoding="utf-8") as part:
+        for line in whole:
+            part.write(line)
+            if json.loads(line)["as_of"] == decisions[0]["as_of"]:
+                break
+    done = ksctl("plan", "--policies", policies, "--snapshot", cut, "--output", "json", "--detailed-exitcode")
+    assert done.returncode == 2, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["format"] == "killswitch.plan/v1"
+    assert shown["decisions"] == [decisions[0]]
+    text = ksctl("plan", "--policies", policies, "--snapshot", cut)
+    assert text.returncode == 0
+    assert "WOULD FIRE futures-drawdown on account/main: trim-top-risk, level 0 → 1" in text.stdout
+    assert "Plan: 1 stage, 3 orders, 0 cancels, 1 lock, 0 resets. Nothing was changed." in text.stdout
+
+
+def test_plan_with_nothing_to_do_exits_0(crash: Path, policies: Path, tmp_path: Path) -> None:
+    """One calm line: intervals are partly known and said so; nothing to do."""
+    import gzip
+
+    one = tmp_path / "one.jsonl"
+    with gzip.open(crash, "rt", encoding="utf-8") as whole:
+        one.write_text(next(whole), encoding="utf-8")
+    done = ksctl("plan", "--policies", policies, "--snapshot", one, "--detailed-exitcode")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do. Nothing was changed." in done.stdout
+    assert "history does not reach back to the window's start" in done.stdout
+
+
+@pytest.fixture
+def venue() -> Iterator[str]:
+    """The address of a paper venue in a process of its own, standing still in the middle of its crash."""
+    process = subprocess.Popen(
+        [*KSCTL, "paper", "--crash", "7", "--skip", "240", "--speed", "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_c5_plan_against_a_live_venue_changes_nothing_anywhere(venue: str, policies: Path, tmp_path: Path) -> None:
+    """Files, store and the venue's own account of positions and orders are as they were before."""
+    import urllib.request
+
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text((policies / "policy.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "account.yaml").write_text(ACCOUNT.format(address=venue), encoding="utf-8")
+    store = tmp_path / "ks.sqlite"
+    warm = ksctl("run", "--policies", folder, "--store", store, "--ticks", "3", "--interval", "50ms", cwd=tmp_path)
+    assert warm.returncode == 0, warm.stderr
+
+    def told() -> tuple[Any, Any]:
+        with urllib.request.urlopen(f"{venue}/v1/accounts/main/snapshot", timeout=10) as answer:
+            seen = json.load(answer)
+        return seen["positions"], seen.get("orders")
+
+    before, at_venue = digest(tmp_path), told()
+    done = ksctl("plan", "--policies", folder, "--store", store, "--output", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["accounts"][0]["quality"] == "ok"
+    assert shown["memory"] == "the runner's store"
+    assert digest(tmp_path) == before
+    assert told() == at_venue
+
+
+def test_plan_of_a_venue_that_is_away_says_so(policies: Path, tmp_path: Path) -> None:
+    """Unknown, with the reason; not flat, not calm, not a traceback."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text((policies / "policy.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "account.yaml").write_text(ACCOUNT.format(address="http://127.0.0.1:9"), encoding="utf-8")
+    done = ksctl("plan", "--policies", folder)
+    assert done.returncode == 0, done.stderr
+    assert "down" in done.stdout
+    assert "positions unknown" in done.stdout
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_demo_shows_the_main_job_from_fall_to_lock(
+    real: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Equity falling, triggers confirming, stages firing, positions closed, the lock written; files left behind."""
+    market = []
+    if real:
+        shared: Path = request.getfixturevalue("shared")
+        market = ["--market", str(shared / "data" / "market" / "2021-05-19_binance-spot_1m")]
+    done = ksctl("demo", "--pace", "0", *market, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("equity", "confirming", "FIRES", "filled", "lock written: account/main", "How it came out"):
+        assert words in done.stdout, words
+    lock = json.loads((tmp_path / "demo-run" / "trading_lock.json").read_text(encoding="utf-8"))
+    assert {"locked", "scope", "stage", "reason", "created_ts", "expires_ts", "details"} <= lock.keys()
+    replayed = ksctl("replay", "--policies", _shipped(), "--snapshots", tmp_path / "demo-run" / "recording.jsonl")
+    assert "decision" in replayed.stdout
+
+
+def test_the_demo_leaves_a_folder_that_is_not_its_own_alone(tmp_path: Path) -> None:
+    """It refuses to empty what no demo made."""
+    mine = tmp_path / "demo-run"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("important", encoding="utf-8")
+    done = ksctl("demo", "--pace", "0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no earlier demo made it" in done.stderr
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "important"
+
+
+def _shipped() -> Path:
+    from killswitch.content import policies_folder
+
+    return policies_folder() / "futures-drawdown"
+
+
+def test_wrong_usage_exits_64() -> None:
+    """One exit table for every verb."""
+    assert ksctl("plan").returncode == os.EX_USAGE
