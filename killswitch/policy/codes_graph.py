@@ -279,6 +279,17 @@ _WARNINGS = (
         "close: {side: both, worst: 60%, fraction: 100%}",
         "Take it out, or bound the number of positions with `top`.",
     ),
+    Page(
+        "KS5008",
+        "the stage fires only when another declines",
+        "Whenever this stage's triggers hold, those of a stage that is asked before it hold, too. That one "
+        "declines only if "
+        "its prints are not corroborated, or if its closes select nothing of a book that is not empty.",
+        "stages:\n"
+        "  - {name: trim, level: 1, any: [fall], …}\n"
+        "  - {name: close, level: 2, any: [fall], corroborate: true, …}",
+        "If that is meant, leave it. Otherwise give the lower level a trigger that comes earlier.",
+    ),
 )  # fmt: skip
 
 PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS)

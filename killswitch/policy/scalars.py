@@ -17,15 +17,15 @@ from killswitch.policy.shape import AtLeastOne, Choice, MistakeError, Scalar
 QuantityUnit = Literal["plain", "percent", "money", "time"]
 
 _STEP = {"ms": SECOND // 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": 24 * HOUR}
-_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|s|m|h|d)){1,5}")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|s|m|h|d)){1,5}", re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 # digits are bounded so that no number is too large to compute with
 _NUMBER = r"[+-]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][+-]?\d{1,2})?"
-_PERCENT = re.compile(rf"({_NUMBER})\s*%")
-_MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})")
-_PLAIN = re.compile(_NUMBER)
-_TICKS = re.compile(r"(\d{1,6})\s*ticks?")
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_PERCENT = re.compile(rf"({_NUMBER})\s*%", re.ASCII)
+_MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
+_PLAIN = re.compile(_NUMBER, re.ASCII)
+_TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 _WORD = re.compile(r"\S+")
 

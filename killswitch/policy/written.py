@@ -13,8 +13,9 @@ from killswitch.policy.tree import Span, split_lines
 _PAIR = re.compile(r"(?<![\w-])([\w-]++)([\"']?+\s*+:\s++[\"']?+)(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*+)")
 _SECRET = re.compile(r"(?i)secret|passw|passphrase|token|api[_-]?key|private[_-]?key")
 _USERINFO = re.compile(r"(://)([^/\s]+)(?=@)")
-_CREDENTIALS = re.compile(r"(\s*(?:- +)?)[\"']?credentials[\"']?\s*:")
-_REFERENCE = re.compile(r"[\"']?(?:env|file):\S*[\"']?|#.*|[{}\[\],|>&*-]|\S*:(?=\s|$)|(\S+)")
+_CREDENTIALS = re.compile(r"(?<![\w-])[\"']?credentials[\"']?\s*+:")
+_FIRST_KEY = re.compile(r"\s*+[^\s:]++\s*+:(?=\s|$)")
+_VALUE = re.compile(r"[\"']?(?:env|file):\S*|#.*|(?<=[{,])\s*+[^\s:{},]++\s*+:(?=\s)|[{}\[\],|>&*-]|([^\s{}\[\],]++)")
 
 
 class Written:
@@ -44,23 +45,51 @@ class Written:
 
 def _masked(lines: Sequence[str]) -> Iterator[str]:
     """Every line at its full length, so that columns stay where they are."""
-    inside: int | None = None
+    block: _Credentials | None = None
     for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if inside is not None and line.strip() and indent <= inside:
-            inside = None
-        if found := _CREDENTIALS.match(line):
-            inside = len(found[1])
+        if block is not None and block.goes_on(line):
+            yield block.hide(line)
+        elif found := _CREDENTIALS.search(line):
+            block = _Credentials(line, found.end())
             yield line[: found.end()] + _hide_values(line[found.end() :])
-        elif inside is not None:
-            yield _hide_values(line)
         else:
+            block = None
             yield _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line))
 
 
+class _Credentials:
+    """The lines that belong to one `credentials:`, told from the text alone: it may not even be YAML."""
+
+    def __init__(self, line: str, end: int) -> None:
+        self._indent = _indent(line)
+        self._open = _brackets(line[end:])
+        self._children: int | None = None
+
+    def goes_on(self, line: str) -> bool:
+        """Deeper lines, blank ones, and whatever comes before the brackets are closed."""
+        return self._open > 0 or not line.strip() or _indent(line) > self._indent
+
+    def hide(self, line: str) -> str:
+        """The line with its keys left; what is deeper than the keys is a value that goes on."""
+        self._open += _brackets(line)
+        if self._children is None and line.strip():
+            self._children = _indent(line)
+        first = _FIRST_KEY.match(line) if _indent(line) == self._children else None
+        start = first.end() if first else 0
+        return line[:start] + _hide_values(line[start:])
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _brackets(text: str) -> int:
+    return sum((char in "{[") - (char in "}]") for char in text)
+
+
 def _hide_values(text: str) -> str:
-    """Everything but keys, punctuation, references and comments."""
-    return _REFERENCE.sub(lambda found: "•" * len(found[0]) if found[1] else found[0], text)
+    """Everything but keys in braces, punctuation, references and comments."""
+    return _VALUE.sub(lambda found: "•" * len(found[0]) if found[1] else found[0], text)
 
 
 def _hide_secret(found: re.Match[str]) -> str:

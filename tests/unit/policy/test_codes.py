@@ -1,0 +1,62 @@
+"""Every code has a page, and every code of this room is brought about by a test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from killswitch.policy.codes import PAGES, page
+
+ROOMS = Path(__file__).parents[3] / "killswitch"
+TESTS = Path(__file__).parents[2]
+CODE = re.compile(r"\bKS[1-5]\d{3}\b")
+
+PAGES_OF_CODES = {"codes_text.py", "codes_schema.py", "codes_graph.py"}
+
+
+def codes_in(files: list[Path]) -> set[str]:
+    """Every code written in the files."""
+    return {code for file in files for code in CODE.findall(file.read_text())}
+
+
+def raised() -> set[str]:
+    """Every code that the rooms can raise."""
+    files = [*(ROOMS / "policy").glob("*.py"), *(ROOMS / "graph").glob("*.py")]
+    return codes_in([file for file in files if file.name not in PAGES_OF_CODES])
+
+
+def test_every_code_has_a_page_and_every_page_a_code() -> None:
+    """`ksctl explain` knows what `ksctl validate` says, and nothing that it never says."""
+    assert raised() == set(PAGES)
+
+
+def test_every_code_of_the_policy_room_is_exercised() -> None:
+    """A fixture or a test brings it about, so that its place and its way out are held."""
+    of_policy = {code for code in raised() if code < "KS3"}
+    here = [file for file in Path(__file__).parent.rglob("*") if file.suffix in (".py", ".yaml")]
+    assert of_policy - codes_in([file for file in here if file != Path(__file__)]) == set()
+
+
+@pytest.mark.parametrize("code", sorted(PAGES))
+def test_a_page_says_what_is_wrong_and_how_to_fix_it(code: str) -> None:
+    """No part of a page is empty, and the page begins with the code and its title."""
+    assert all(part.strip() for part in PAGES[code])
+    text = page(code)
+    assert text.startswith(f"{code}: {PAGES[code].title}\n")
+    assert PAGES[code].meaning in text
+    assert text.endswith(f"How to fix it:\n\n{PAGES[code].fix}\n")
+
+
+def test_a_code_may_be_asked_for_in_small_letters() -> None:
+    """What is typed by hand is taken as it is meant."""
+    assert page(" ks2001 ") == page("KS2001")
+
+
+def test_an_unknown_code_is_answered_with_the_nearest() -> None:
+    """LookupError, in words that can be shown."""
+    with pytest.raises(LookupError, match=r"there is no code KS20011; did you mean KS2001\?"):
+        page("KS20011")
+    with pytest.raises(LookupError, match=r"there is no code nonsense$"):
+        page("nonsense")
