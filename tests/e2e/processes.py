@@ -1,0 +1,174 @@
+"""A paper venue and runners as real processes, and waiting for what can be seen, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import AccountSpec
+from killswitch.runner.standing import Standing, standing_of
+from killswitch.store.sqlite import open_store
+from killswitch_paper import adapter
+
+KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
+PATIENCE = 90.0
+"""Seconds until a wait is a failure; a deadline for a machine under load, not an expectation."""
+
+T = TypeVar("T")
+
+POLICY = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: stop}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers:
+    loss: {signal: equity.loss_from_start, at_least: 2%, on_unknown: hold}
+  stages:
+    - name: close-everything
+      level: 1
+      any: [loss]
+      cooldown: 6h
+      reset: manual
+      actions:
+        - lock_trading: {mode: reduce_only}
+        - cancel_orders: {kind: entry}
+        - close: {side: both, fraction: 100%}
+"""
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`ksctl` with these arguments; ended by its id if it still runs at the end."""
+    with subprocess.Popen(
+        [*KSCTL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    ) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+@contextmanager
+def paper(*options: str) -> Iterator[str]:
+    """The address of a running paper venue."""
+    with process("paper", *options) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), address
+        yield address
+
+
+def ksctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command, run to its end."""
+    return subprocess.run([*KSCTL, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def until(seen: Callable[[], T], what: str) -> T:
+    """Poll until `seen()` is true, and return it; fails with `what` at the deadline."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = seen()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"within {PATIENCE:g} s it was never seen that {what}")
+
+
+class Site:
+    """One store with its policies, against the venue at `address`."""
+
+    def __init__(self, folder: Path, address: str, *, execution: str = "live", policy: str = POLICY) -> None:
+        self.folder = folder
+        self.address = address
+        self.store = folder / "store.sqlite"
+        self.locks = folder / "locks"
+        self.policies = folder / "policies"
+        self.policies.mkdir()
+        (self.policies / "policy.yaml").write_text(policy, encoding="utf-8")
+        (self.policies / "account.yaml").write_text(
+            "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
+            f"spec: {{adapter: paper, market: swap, currency: USDT, endpoint: '{address}', execution: {execution}}}\n",
+            encoding="utf-8",
+        )
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The options that name the policies, the store and the locks."""
+        return ("--policies", str(self.policies), "--store", str(self.store), "--lock-dir", str(self.locks))
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """A runner that has ticked."""
+        before = self._ticked()
+        with process("run", *self.place, "--interval", "100ms", *options) as runner:
+            until(lambda: runner.poll() is not None or self._ticked() != before, "the runner ticks")
+            yield runner
+
+    def standing(self) -> Standing:
+        from datetime import UTC, datetime
+
+        store = open_store(str(self.store), read_only=True)
+        try:
+            return standing_of(store, datetime.now(UTC), 20)
+        finally:
+            store.close()
+
+    def decisions(self) -> list[Decision]:
+        """Newest first."""
+        store = open_store(str(self.store), read_only=True)
+        try:
+            return [stored.decision for stored in store.decisions(50)]
+        finally:
+            store.close()
+
+    def journal(self) -> list[JournalEntry]:
+        store = open_store(str(self.store), read_only=True)
+        try:
+            return list(store.journal())
+        finally:
+            store.close()
+
+    def venue(self) -> AccountSnapshot:
+        """The account as the venue itself has it."""
+
+        async def read() -> AccountSnapshot:
+            venue = adapter(AccountSpec("main", "paper", "swap", "USDT", self.address, {}, {}))
+            try:
+                return await venue.snapshot()
+            finally:
+                await venue.close()
+
+        return asyncio.run(read())
+
+    def _ticked(self) -> object:
+        if not self.store.exists():
+            return None
+        from killswitch.store.errors import StoreError
+
+        try:
+            view = self.standing().view
+        except StoreError:
+            return None  # being made at this moment
+        return None if view is None else (view.owner, view.started_at)
+
+
+def terminate(runner: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """SIGTERM; exit code, stdout and stderr."""
+    runner.send_signal(signal.SIGTERM)
+    out, err = runner.communicate(timeout=PATIENCE)
+    return runner.returncode, out, err

@@ -1,0 +1,195 @@
+"""The whole thing with real processes: a paper venue that crashes, a runner, and hands."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+from killswitch.gate.reading import read_lock
+from tests.e2e.processes import Site, ksctl, paper, terminate, until
+
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
+"""Ten bars a second, the crash about to begin."""
+STANDING = ("--crash", "7", "--speed", "0")
+"""A market that does not move."""
+SLOW = ("--crash", "7", "--speed", "40")
+"""A bar every second and a half, and calm: large orders wait for volume."""
+
+
+def test_a_crash_fires_locks_closes_and_sigterm_exits_0(tmp_path: Path) -> None:
+    """The main job: decided in the fall, the lock written, the venue itself flat, and a clean end."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live", "--output", "json", "--record", str(tmp_path / "seen.jsonl")) as runner:
+            until(lambda: "flat" in _endings(site), "the closing ends flat")
+            status, out, err = terminate(runner)
+        assert status == 0, err
+        (line,) = out.splitlines()
+        decision = json.loads(line)
+        assert (
+            decision["format"], decision["stage"], decision["level"],
+        ) == ("killswitch.decision/v1", "close-everything", 1)  # fmt: skip
+        assert site.venue().positions == ()
+        lock = json.loads((site.locks / "account__main.json").read_text(encoding="utf-8"))
+        assert (lock["locked"], lock["mode"], lock["stage"]) == (True, "reduce_only", "close-everything")
+        assert lock["details"]["decision"] == decision["id"]
+        explained = ksctl("explain", decision["id"][:8], "--store", str(site.store))
+        assert explained.returncode == 0
+        assert "policy.yaml:12  - name: close-everything" in explained.stdout
+        assert (
+            "policy.yaml:10  loss: {signal: equity.loss_from_start, at_least: 2%, on_unknown: hold}" in explained.stdout
+        )
+        assert "flat: the venue itself shows every target of 0 reached" in explained.stdout
+        assert "stopped after" in err
+        assert site.standing().runner.liveness == "gone"
+        replayed = ksctl(
+            "replay", "--policies", str(site.policies), "--snapshots", str(tmp_path / "seen.jsonl"), "--output", "json"
+        )
+        assert [decision["id"]] == [json.loads(line)["id"] for line in replayed.stdout.splitlines()], replayed.stderr
+
+
+def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
+    """C3: killed while an order rests at the venue, the next runner closes the rest, exactly, and turns nothing."""
+    with paper(*SLOW) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            held = {position.key: position.contracts for position in site.venue().positions or ()}
+            assert ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms").returncode == 1
+            until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
+            runner.kill()
+            runner.wait()
+        assert site.standing().runner.liveness == "silent"
+        with site.running("--live") as runner:
+            until(lambda: "flat" in _endings(site), "the closing that was interrupted ends flat")
+            status, _, err = terminate(runner)
+        assert status == 0, err
+        assert site.venue().positions == ()
+        assert held == _filled(site)
+
+
+def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
+    """One writer per store: the second one says who lives there, and exits 1 without having touched anything."""
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            second = ksctl("run", *site.place, "--live", "--ticks", "1")
+            assert second.returncode == 1
+            assert f"/{runner.pid}/" in second.stderr
+            assert "another runner lives on this store" in second.stderr
+            assert "Traceback" not in second.stderr
+            assert site.standing().runner.generation == 1
+            assert terminate(runner)[0] == 0
+
+
+def test_a_reset_by_hand_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> None:
+    """The hand is an event: the runner takes it, the stage ends, the lock is lifted, and the record has the author."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            until(lambda: "flat" in _endings(site), "the closing ends flat")
+            done = ksctl(
+                "reset", "account/main", "--store", str(site.store), "--reason", "reviewed", "--author", "operator-1"
+            )
+            assert done.returncode == 0, done.stderr
+            assert "back to normal" in done.stdout
+            newest = site.decisions()[0]
+            assert (newest.kind, newest.author, newest.reason, newest.level) == ("reset", "operator-1", "reviewed", 0)
+            until(lambda: _levels(site) == [0], "the machine is back at level 0")
+            assert not _locked(site)
+            wrong = ksctl("reset", "account/mian", "--store", str(site.store), "--reason", "reviewed")
+            assert wrong.returncode == 1
+            assert "did you mean account/main?" in wrong.stderr
+            assert terminate(runner)[0] == 0
+
+
+def test_observing_sends_nothing(tmp_path: Path) -> None:
+    """Without --live the same crash is decided and recorded; no order leaves and no lock is written."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        with site.running() as runner:
+            until(site.decisions, "the crash is decided")
+            refused = ksctl("close", "--store", str(site.store), "--reason", "drill")
+            assert refused.returncode == 1
+            assert "is armed for no account of the portfolio" in refused.stderr
+            status, out, _ = terminate(runner)
+        assert status == 0
+        assert "observed only: nothing is sent" in out
+        assert len(site.venue().positions or ()) == 8
+        assert site.journal() == []
+        assert not site.locks.exists()
+
+
+def test_c5_a_dry_run_changes_nothing_anywhere(tmp_path: Path) -> None:
+    """C5: not a byte of the store, of the lock folder or of the venue's account is another afterwards."""
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            assert terminate(runner)[0] == 0
+        before, files = site.venue(), _bytes(tmp_path)
+        done = ksctl("close", *site.place, "--reason", "drill", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("Dry run: nothing is sent, nothing is written.")
+        assert done.stdout.count("leaving") == 1
+        assert len([line for line in done.stdout.splitlines() if " main " in line]) == 8
+        after = site.venue()
+        assert files == _bytes(tmp_path)
+        assert (before.positions, before.orders, before.equity, before.fills) == (
+            after.positions, after.orders, after.equity, after.fills,
+        )  # fmt: skip
+
+
+def test_c5_a_dry_run_beside_a_living_runner_leaves_no_hand_behind(tmp_path: Path) -> None:
+    """C5: the runner never hears of it."""
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            done = ksctl("close", *site.place, "--reason", "drill", "--dry-run", "--output", "json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["kind"] == "manual"
+            standing = site.standing()
+            assert (standing.runner.liveness, standing.pending) == ("alive", ())
+            assert site.decisions() == []
+            assert terminate(runner)[0] == 0
+        assert len(site.venue().positions or ()) == 8
+
+
+def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) -> None:
+    """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
+    with paper("--crash", "7", "--speed", "600") as address:
+        site = Site(tmp_path, address)
+        unarmed = ksctl("close", *site.place, "--reason", "drill")
+        assert (unarmed.returncode, site.store.exists()) == (64, False)
+        done = ksctl("close", *site.place, "--reason", "drill", "--live", "--author", "operator-1", "--wait", "1m")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "close by hand by operator-1" in done.stdout
+        assert site.venue().positions == ()
+        assert site.standing().runner.liveness == "gone"
+
+
+def _endings(site: Site) -> set[str | None]:
+    return {entry.data.get("status") for entry in site.journal() if entry.kind == "finished"}
+
+
+def _levels(site: Site) -> list[int]:
+    view = site.standing().view
+    return [] if view is None else [machine.level for machine in view.machines]
+
+
+def _locked(site: Site) -> bool:
+    from datetime import UTC, datetime
+
+    return read_lock(site.locks / "account__main.json", datetime.now(UTC)).locked
+
+
+def _filled(site: Site) -> dict[tuple[str, str], Decimal]:
+    found: dict[tuple[str, str], Decimal] = {}
+    for entry in site.journal():
+        if entry.kind == "filled" and entry.symbol and entry.position_side:
+            key = (entry.symbol, entry.position_side)
+            found[key] = found.get(key, Decimal(0)) + Decimal(entry.data["filled"] or 0)
+    return found
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
