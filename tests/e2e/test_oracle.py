@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -236,4 +236,35 @@ def test_d2_a_debt_that_grows_after_the_wipe_out_is_new_loss(policies: PolicySet
         walk.wait(300).equity_to(Decimal(-2_000)).see()
     expected = happenings(walk.snapshots)
     assert [(each.level, each.reset) for each in expected] == [(3, False), (3, False)]
+    assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
+
+
+@given(begin=st.integers(1_000_00, 9_999_999_99), fall=st.sampled_from(("0.045", "0.07", "0.1")))
+def test_a_fall_of_exactly_the_threshold_reaches_it_to_the_cent(policies: PolicySet, begin: int, fall: str) -> None:
+    """Whatever the book began with, in cents: what reads 7% in exact arithmetic is 7%, not 6.999…%."""
+    start = Decimal(begin) / 100
+    walk = Walk(cash=start, size=Decimal("0.01")).see()
+    for _ in range(60):
+        walk.wait(60).see()
+    walk.equity_to(start * (1 - Decimal(fall)))
+    for _ in range(3):
+        walk.wait(60).see()
+    expected = happenings(walk.snapshots)
+    assert len(expected) == 1
+    assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
+
+
+@given(slide=st.integers(125, 155), share=st.integers(-90, 300).filter(bool))
+def test_d3_money_moved_after_the_cooldown_is_no_new_loss(policies: PolicySet, slide: int, share: int) -> None:
+    """A stage has fired and rested, its trigger is held over an outage, and money comes or goes: nothing fires."""
+    walk = Walk().see()
+    for minute in range(1, 7_000 // slide + 2):
+        walk.wait(60).equity_to(Decimal(100_000 - slide * minute)).see()
+    walk.wait(60).see().wait(60).see()
+    for _ in range(40):
+        walk.wait(60).see("down")
+    walk.flow((walk.equity * share / 100).quantize(Decimal("0.01"))).wait(1).see()
+    expected = happenings(walk.snapshots)
+    assert [each.level for each in expected] == [1]
+    assert expected[0].at < walk.at - timedelta(minutes=30)
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
