@@ -1,0 +1,106 @@
+"""JSON Schemas come from the classes that check documents, and agree with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from killswitch.policy.jsonschema import schema_of, schema_of_all
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.shape import fields
+
+
+def objects(schema: Any) -> list[dict[str, Any]]:
+    """Every object schema with keys of its own, however deep."""
+    found = [schema] if isinstance(schema, dict) and "properties" in schema else []
+    below = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return found + [each for part in below for each in objects(part)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schema_has_the_keys_of_its_kind_and_no_others(kind: str) -> None:
+    """Required is what has no value to fall back on; unknown keys are refused at every depth."""
+    schema = schema_of(kind)
+    assert schema["title"] == kind
+    assert list(schema["properties"]) == ["apiVersion", "kind", "metadata", "spec"]
+    assert schema["required"] == ["apiVersion", "kind", "metadata", "spec"]
+    assert schema["properties"]["kind"] == {"const": kind}
+    assert all(each["additionalProperties"] is False for each in objects(schema))
+    json.dumps(schema)
+
+
+def test_what_may_be_left_out_says_what_that_means() -> None:
+    """Every key of a policy with a value of its own has a description that says `Left out`, save the one-key ones."""
+    silent = [
+        f"{key} of {each.get('description', '')}"
+        for kind in KINDS
+        for each in objects(schema_of(kind)["properties"]["spec"])
+        for key, value in each["properties"].items()
+        if key not in each.get("required", ()) and "Left out" not in value.get("description", "")
+    ]
+    explained_together = ("at_least", "at_most", "above", "below", "window", "lock_trading", "cancel_orders", "close")
+    weights = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
+    match = ("account", "venue", "market", "currency")
+    assert [each for each in silent if each.split()[0] not in (*explained_together, *weights, *match)] == []
+
+
+def test_the_schema_of_all_kinds_tells_them_apart() -> None:
+    """One schema for an editor that knows only the folder."""
+    schema = schema_of_all()
+    assert [each["if"]["properties"]["kind"]["const"] for each in schema["allOf"]] == list(KINDS)
+    assert schema["properties"]["kind"]["enum"] == list(KINDS)
+
+
+def test_keys_are_named_as_they_are_written() -> None:
+    """`for`, `any` and `all` stand under these names, whatever the attribute is called."""
+    stage = schema_of("Policy")["properties"]["spec"]["properties"]["stages"]["items"]
+    assert {"any", "all"} <= set(stage["properties"])
+    assert "any_of" not in json.dumps(stage)
+    assert set(fields(KINDS["Policy"])) == {"apiVersion", "kind", "metadata", "spec"}
+
+
+def conforms(value: Any, schema: dict[str, Any]) -> bool:
+    """A reading of the part of JSON Schema that the schemas use, enough for documents that are sound."""
+    import re
+
+    sorts = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+    wanted = schema.get("type")
+    if wanted is not None:
+        kinds = [wanted] if isinstance(wanted, str) else wanted
+        if not any(isinstance(value, sorts[kind]) for kind in kinds):
+            return False
+    if "const" in schema and value != schema["const"]:
+        return False
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    if isinstance(value, str) and "pattern" in schema and not re.search(schema["pattern"], value):
+        return False
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        more = schema.get("additionalProperties", {})
+        if not all(key in value for key in schema.get("required", ())):
+            return False
+        if not all(conforms(each, known[key]) if key in known else more is not False and conforms(each, more or {})
+                   for key, each in value.items()):  # fmt: skip
+            return False
+    if isinstance(value, list) and (
+        len(value) < schema.get("minItems", 0) or not all(conforms(each, schema.get("items", {})) for each in value)
+    ):
+        return False
+    if "oneOf" in schema and sum(conforms(value, each) for each in schema["oneOf"]) != 1:
+        return False
+    return "anyOf" not in schema or any(conforms(value, each) for each in schema["anyOf"])
+
+
+@pytest.mark.parametrize("name", ["circuit-breaker", "futures-drawdown", "spot-drawdown"])
+def test_shipped_policies_conform_to_the_schema(repository: Path, name: str) -> None:
+    """What an editor is told and what validate says agree on what is sound."""
+    text = (repository / "policies" / name / "policy.yaml").read_text()
+    document = YAML(typ="safe", pure=True).load(text)
+    assert conforms(document, schema_of("Policy"))
+    document["spec"]["stages"][0]["coldown"] = "1m"
+    assert not conforms(document, schema_of("Policy"))

@@ -1,0 +1,141 @@
+"""The shipped policy sets say what the risk desk was promised."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.compile import compile_policies
+from killswitch.policy.documents import AutoReset, Close, PolicyDocument, PolicySpec, Stage, ThresholdTrigger
+from killswitch.policy.loader import load
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+
+SETS = ("circuit-breaker", "futures-drawdown", "spot-drawdown")
+
+
+def spec(repository: Path, name: str) -> PolicySpec:
+    """The one policy of a shipped folder."""
+    loaded = load([repository / "policies" / name])
+    assert loaded.diagnostics == ()
+    (document,) = loaded.documents
+    assert isinstance(document.model, PolicyDocument)
+    assert document.name == name
+    return document.model.spec
+
+
+def threshold(policy: PolicySpec, name: str) -> tuple[str, int | None, Decimal, int, str]:
+    """(signal, window, at least, confirmation, on unknown) of a threshold trigger."""
+    trigger = policy.triggers[name]
+    assert isinstance(trigger, ThresholdTrigger)
+    assert trigger.at_least is not None
+    assert trigger.confirm.ticks == 0
+    return trigger.signal, trigger.window, trigger.at_least.value, trigger.confirm.micros, trigger.on_unknown
+
+
+def closes(stage: Stage) -> Close:
+    """The one close of a stage."""
+    (close,) = [action.close for action in stage.actions if action.close is not None]
+    return close
+
+
+def ends(stage: Stage) -> tuple[str, int] | str:
+    """How a stage is reset."""
+    if isinstance(stage.reset, AutoReset):
+        return stage.reset.auto.when, stage.reset.auto.duration
+    return stage.reset
+
+
+def test_every_shipped_folder_compiles_without_a_warning(repository: Path) -> None:
+    """Alone, and all together."""
+    folders = sorted(folder.name for folder in (repository / "policies").iterdir())
+    assert folders == list(SETS)
+    for paths in ([repository / "policies"], *([repository / "policies" / name] for name in SETS)):
+        loaded = load(paths)
+        policy_set, diagnostics = compile_policies(loaded.documents)
+        assert (loaded.diagnostics, diagnostics) == ((), ())
+        assert policy_set is not None
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_shipped_folder_says_what_it_is_for(repository: Path, name: str) -> None:
+    """A README beside the policy, under the policy's name."""
+    assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")
+
+
+def test_futures_drawdown_watches_two_windows_at_three_levels(repository: Path) -> None:
+    """4.5%/7% confirmed for 2m, 7%/10% for 1m, 10%/14% at once; unknown holds."""
+    policy = spec(repository, "futures-drawdown")
+    assert (policy.scope.each, policy.scope.match.market) == ("account", ("swap", "future"))
+    assert policy.max_gap == 10 * MINUTE
+    wanted = [
+        ("0.045", "0.07", 2 * MINUTE, 30 * MINUTE),
+        ("0.07", "0.10", 1 * MINUTE, 90 * MINUTE),
+        ("0.10", "0.14", 0, 360 * MINUTE),
+    ]
+    for stage, (quarter, hour, confirm, cooldown) in zip(policy.stages, wanted, strict=True):
+        assert [threshold(policy, trigger) for trigger in stage.any_of] == [
+            ("equity.drawdown", 15 * MINUTE, Decimal(quarter), confirm, "hold"),
+            ("equity.drawdown", HOUR, Decimal(hour), confirm, "hold"),
+        ]
+        assert (stage.all_of, stage.cooldown) == ((), cooldown)
+    assert [stage.level for stage in policy.stages] == [1, 2, 3]
+    assert [stage.corroborate for stage in policy.stages] == [False, False, True]
+
+
+def test_futures_drawdown_trims_then_closes_a_side_then_everything(repository: Path) -> None:
+    """What each level selects, how much of it, and what it falls back to when no side is to blame."""
+    first, second, third = spec(repository, "futures-drawdown").stages
+    assert closes(first) == Close(
+        side="losing", top=3, fraction=Decimal("0.5"), all_if="position.liquidation_distance <= 0.03"
+    )
+    assert closes(second) == Close(side="losing", worst=Decimal("0.6"), fraction=Decimal(1))
+    assert closes(third) == Close(side="both", fraction=Decimal(1))
+    for stage, share in ((first, "0.65"), (second, "0.60")):
+        assert stage.attribution is not None
+        assert stage.attribution.source_at_least == Decimal(share)
+        assert (stage.attribution.if_mixed, stage.attribution.if_unknown) == ("worst_ranked", "worst_ranked")
+        assert ends(stage) == ('equity.drawdown("1h") < 0.02', HOUR)
+    assert ends(third) == "manual"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_whatever_closes_also_locks_and_cancels_entries(repository: Path, name: str) -> None:
+    """No stage of a shipped policy sells while bots may still buy."""
+    for stage in spec(repository, name).stages:
+        kinds = [action.kind for action in stage.actions]
+        if "close" in kinds:
+            assert kinds[:2] == ["lock_trading", "cancel_orders"]
+            assert stage.actions[1].cancel_orders is not None
+            assert stage.actions[1].cancel_orders.kind == "entry"
+
+
+def test_spot_drawdown_sells_a_list_then_all_but_stable_coins(repository: Path) -> None:
+    """12% and 20% in an hour, cooldowns of 120 and 480 minutes."""
+    policy = spec(repository, "spot-drawdown")
+    assert policy.scope.match.market == ("spot",)
+    first, second = policy.stages
+    assert [threshold(policy, trigger) for trigger in (*first.any_of, *second.any_of)] == [
+        ("equity.drawdown", HOUR, Decimal("0.12"), 0, "hold"),
+        ("equity.drawdown", HOUR, Decimal("0.20"), 0, "hold"),
+    ]
+    assert (first.cooldown, second.cooldown) == (120 * MINUTE, 480 * MINUTE)
+    assert closes(first).symbols
+    assert {"USDT", "USDC"} <= set(closes(second).except_assets)
+    assert closes(second).symbols is None
+
+
+def test_the_circuit_breaker_warns_then_trips_on_initial_capital(repository: Path) -> None:
+    """3% does nothing but tell; 5% closes everything until a person resets it."""
+    policy = spec(repository, "circuit-breaker")
+    warn, trip = policy.stages
+    assert [threshold(policy, trigger)[:3] for trigger in (*warn.any_of, *trip.any_of)] == [
+        ("equity.loss_from_start", None, Decimal("0.03")),
+        ("equity.loss_from_start", None, Decimal("0.05")),
+    ]
+    assert (warn.actions, bool(warn.notify)) == ((), True)
+    assert closes(trip) == Close(side="both", fraction=Decimal(1))
+    assert ends(trip) == "manual"

@@ -1,0 +1,151 @@
+"""`validate`, `schema` and `graph`: what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIXTURES = Path(__file__).parent / "policy" / "mistakes"
+
+
+def ksctl(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run it as a user does."""
+    command = [sys.executable, "-c", "from killswitch.cli import main; main()", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def warned(tmp_path: Path, repository: Path) -> Path:
+    """A policy with a trigger that no stage uses: a warning, and nothing worse."""
+    text = (repository / "policies" / "circuit-breaker" / "policy.yaml").read_text()
+    spare = "  triggers:\n    spare: {signal: exposure.leverage, above: 5, on_unknown: warn}\n"
+    file = tmp_path / "policy.yaml"
+    file.write_text(text.replace("  triggers:\n", spare))
+    return file
+
+
+def test_sound_policies_are_told_with_their_digest(repository: Path) -> None:
+    """Exit 0, one line, nothing on stderr."""
+    done = ksctl("validate", repository / "policies")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("3 documents, 0 warnings; sha256:")
+
+
+def test_mistakes_are_told_with_place_caret_and_fix() -> None:
+    """Exit 1, every mistake of the file."""
+    done = ksctl("validate", FIXTURES / "many-mistakes-in-one-pass.yaml")
+    assert done.returncode == 1
+    assert done.stdout.count("error KS") == 4
+    assert f"{FIXTURES / 'many-mistakes-in-one-pass.yaml'}:9:37: error KS2001: unknown key `windw`" in done.stdout
+    assert done.stdout.endswith("4 errors, 0 warnings; `ksctl explain CODE` says more\n")
+    assert done.stderr == ""
+
+
+def test_as_json_the_answer_is_whole() -> None:
+    """Every field of every diagnostic, on stdout, and nothing else there."""
+    done = ksctl("validate", FIXTURES / "KS2004-misspelt-mode.yaml", "--output", "json")
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert answer == {
+        "valid": False,
+        "digest": None,
+        "documents": [],
+        "diagnostics": [
+            {
+                "code": "KS2004",
+                "severity": "error",
+                "message": "`enforced` is not one of enforce, observe; did you mean `enforce`?",
+                "fix": "write enforce",
+                "file": str(FIXTURES / "KS2004-misspelt-mode.yaml"),
+                "line": 5,
+                "column": 9,
+                "length": 8,
+                "source_line": "  mode: enforced",
+            }
+        ],
+    }
+
+
+def test_as_json_sound_policies_are_listed(repository: Path) -> None:
+    """Kind, name and file of each document, and the digest of all."""
+    answer = json.loads(ksctl("validate", repository / "policies", "--output", "json").stdout)
+    assert (answer["valid"], answer["diagnostics"]) == (True, [])
+    assert answer["digest"].startswith("sha256:")
+    assert [each["name"] for each in answer["documents"]] == ["circuit-breaker", "futures-drawdown", "spot-drawdown"]
+
+
+def test_warnings_fail_only_when_asked_to(warned: Path) -> None:
+    """Exit 0, and 3 under --strict; the warning is told either way."""
+    lenient, strict = ksctl("validate", warned), ksctl("validate", "--strict", warned)
+    assert (lenient.returncode, strict.returncode) == (0, 3)
+    assert "warning KS" in lenient.stdout
+    assert lenient.stdout == strict.stdout
+
+
+def test_errors_are_errors_under_strict_too() -> None:
+    """Exit 1 wins over 3."""
+    assert ksctl("validate", "--strict", FIXTURES / "KS2004-misspelt-mode.yaml").returncode == 1
+
+
+def test_a_missing_folder_is_no_success(tmp_path: Path) -> None:
+    """Nor is an empty one."""
+    assert ksctl("validate", tmp_path / "nowhere").returncode == 1
+    assert ksctl("validate", tmp_path).returncode == 1
+
+
+def test_wrong_usage_exits_with_64() -> None:
+    """No path, and an option that does not exist."""
+    assert ksctl("validate").returncode == 64
+    assert ksctl("validate", "--sloppy", "policies").returncode == 64
+    done = ksctl("schema", "Polcy")
+    assert done.returncode == 64
+    assert "Did you mean Policy?" in done.stderr
+
+
+def test_schemas_are_printed_as_json() -> None:
+    """One kind, or all of them when nothing is named."""
+    assert json.loads(ksctl("schema", "Ranking").stdout)["title"] == "Ranking"
+    assert json.loads(ksctl("schema").stdout) == json.loads(ksctl("schema", "all").stdout)
+
+
+def test_the_signal_catalogue_is_printed_for_people_and_machines() -> None:
+    """Every signal with its unit, its meaning, and what makes it unknown."""
+    text = ksctl("schema", "signals").stdout
+    assert 'equity.drawdown("15m")  (fraction, of a scope)' in text
+    signals = json.loads(ksctl("schema", "signals", "--output", "json").stdout)
+    assert {"name", "type", "unit", "windowed", "level", "meaning", "partly_known", "unknown"} == set(signals[0])
+    assert all(signal["name"] in text and signal["unknown"] in text for signal in signals)
+
+
+def test_the_graph_is_drawn_in_two_languages(repository: Path) -> None:
+    """Mermaid unless told otherwise; as JSON with the digest that it belongs to."""
+    policies = repository / "policies" / "futures-drawdown"
+    assert "close-everything" in ksctl("graph", policies).stdout
+    assert ksctl("graph", policies, "--format", "dot").stdout.startswith("digraph")
+    answer = json.loads(ksctl("graph", policies, "--output", "json").stdout)
+    assert answer["format"] == "mermaid"
+    assert answer["digest"] == json.loads(ksctl("validate", policies, "--output", "json").stdout)["digest"]
+
+
+def test_a_graph_of_mistakes_is_not_drawn() -> None:
+    """Exit 1, the mistakes on stderr, and stdout empty so that a pipe gets no half of a diagram."""
+    done = ksctl("graph", FIXTURES / "KS2004-misspelt-mode.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "KS2004" in done.stderr
+
+
+def test_validate_loads_nothing_heavy(repository: Path) -> None:
+    """What reading policies does not need is not imported: that is where its speed comes from."""
+    heavy = ("numpy", "sqlalchemy", "rich", "aiohttp", "msgspec", "pydantic", "opentelemetry", "jinja2", "asyncio")
+    code = (
+        "import sys\nfrom killswitch.cli import ksctl\n"
+        f"sys.argv = ['ksctl', 'validate', {str(repository / 'policies')!r}]\n"
+        "ksctl.main(standalone_mode=False)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
