@@ -172,7 +172,7 @@ class Interpreter:
             return []
         record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
         watch.state = reset()
-        watch.history.rebase()
+        watch.history.rebase(accept=event is not None)
         return [record]
 
     def _close(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:

@@ -46,10 +46,11 @@ CATALOGUE: tuple[SignalSpec, ...] = (
                f"{_WINDOW_PARTLY}; an unexplained change leaves two readings of the unit value open",
                _EQUITY_UNKNOWN),
     SignalSpec("equity.drawdown_from_peak", "number", "fraction", False, "scope",
-               "Fall of the unit value from its highest since the start or the last reset.",
+               "Fall of the unit value from its highest since the start or the last reset by hand.",
                "an unexplained change leaves two readings of the unit value open", _EQUITY_UNKNOWN),
     SignalSpec("equity.loss_from_start", "number", "fraction", False, "scope",
-               "Fall of the unit value from what it was at the start of observation: 0 when above it.",
+               "Fall of the unit value from what it was at the start of observation, or at the last reset by hand; "
+               "0 when above it.",
                "an unexplained change leaves two readings of the unit value open", _EQUITY_UNKNOWN),
     SignalSpec("equity.unexplained", "number", "money", False, "scope",
                "Change of equity that positions, fills, fees, funding and flows do not explain and the ledger "

@@ -211,11 +211,11 @@ class History:
         self.unexplained, self.unexplained_since, self.other = ZERO, None, None
         return Unexplained("lost", lost)
 
-    def rebase(self) -> None:
-        """A reset: windows begin now and count as complete."""
-        self.main.rebase()
+    def rebase(self, *, accept: bool) -> None:
+        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too."""
+        self.main.rebase(accept=accept)
         if self.other is not None:
-            self.other.rebase()
+            self.other.rebase(accept=accept)
         self.gaps.clear()
         self.rebased = True
         self.begun_at = self.last_at
@@ -263,11 +263,11 @@ class History:
         return UNKNOWN if self.unknown is not None else (min(falls), max(falls))
 
     def drawdown_from_peak(self) -> Interval:
-        """Fall from the highest value since the start or the last reset."""
+        """Fall from the highest value since the start or the last reset by hand."""
         return self._either([fall_from(t.peak, t.value) for t in (self.main, self.other) if t])
 
     def loss_from_start(self) -> Interval:
-        """Fall from the value at the start or the last reset."""
+        """Fall from the value at the start or the last reset by hand."""
         return self._either([fall_from(t.start, t.value) for t in (self.main, self.other) if t])
 
     def unit_value(self) -> Interval:

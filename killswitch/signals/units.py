@@ -80,9 +80,10 @@ class Track:
             while maxima[0][0] < edge:
                 maxima.popleft()
 
-    def rebase(self) -> None:
-        """Forget everything before now: a reset begins the windows anew."""
-        self.peak = self.start = self.value
+    def rebase(self, *, accept: bool) -> None:
+        """Begin the windows anew. With `accept` the loss so far is taken: peak and start are the present value."""
+        if accept:
+            self.peak = self.start = self.value
         for maxima in self._maxima.values():
             maxima.clear()
 

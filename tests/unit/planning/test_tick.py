@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as put
 
-from killswitch.graph.nodes import AttributionRule, CancelOrders, Graph, LockTrading, ScopeRule
+from killswitch.graph.nodes import (
+    AttributionRule,
+    AutoReset,
+    CancelOrders,
+    Compare,
+    Graph,
+    LockTrading,
+    Number,
+    ScopeRule,
+    SignalRead,
+    SignalRef,
+)
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import Closing, Order, Position, Snapshot
@@ -389,3 +400,25 @@ def test_the_fall_is_attributed_from_its_peak_inside_the_window() -> None:
     (decision,) = fired(run(Interpreter(policy_set(policy())), *calm(), *climb, at(21, "500", "200")))
     assert decision.attribution is not None
     assert (decision.attribution.source, decision.attribution.long_share) == ("LONG", "1")
+
+
+def test_d18_a_reset_by_hand_accepts_the_loss_and_an_automatic_one_does_not() -> None:
+    """Loss of initial capital: after the hand it counts from there; six automatic resets hide nothing."""
+    start = SignalRef("equity.loss_from_start")
+    breaker = graph(
+        (start,),
+        (trigger("warn", 0, 0.03), trigger("trip", 0, 0.05)),
+        (
+            stage("warn", 1, 0, cooldown=MINUTE, reset=AutoReset(2, MINUTE)),
+            stage("trip", 2, 1, cooldown=MINUTE, actions=(close(),)),
+        ),
+        reset_when=(Compare("<", SignalRead(0), Number(0.028)),),
+    )
+    interpreter = Interpreter(policy_set(breaker))
+    swings = [at(2 * n + half, "-3500" if not half else "-2500") for n in range(1, 7) for half in (0, 1)]
+    run(interpreter, at(0, "0"), *swings)
+    tripped = fired(run(interpreter, at(20, "-5100")))
+    assert [decision.stage for decision in tripped] == ["trip"]
+    by_hand = at(30, "-5100", events=[hand("reset", after(minutes=29))])
+    outcomes = run(interpreter, by_hand, at(31, "-5200"), at(32, "-7900"), at(33, "-10000"))
+    assert [(d.kind, d.stage) for d in fired(outcomes)] == [("reset", "trip"), (None, "trip")]

@@ -90,7 +90,7 @@ def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
     past = history()
     for minute in range(20):
         observe(past, minute, 100_000 - 1000 * minute)
-    past.rebase()
+    past.rebase(accept=True)
     assert past.drawdown(HOUR) == (0.0, 0.0)
     observe(past, 20, 80_000)
     assert past.drawdown(HOUR) == pytest.approx((1 - 80 / 81, 1 - 80 / 81))
