@@ -186,7 +186,7 @@ class Stage(Record):
     place: Place
 
 
-RankingFormula = Literal["normalised", "killswitch-v6", "genesis"]
+RankingFormula = Literal["normalised", "killswitch-v6"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 

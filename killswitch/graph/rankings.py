@@ -1,4 +1,4 @@
-"""Rankings: the three that are always there, and those that documents declare."""
+"""Rankings: the two that are always there, and those that documents declare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.
 BUILT_IN: dict[str, RankingRule] = {
     "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
     "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
-    "genesis": RankingRule("genesis", "genesis", SEED_WEIGHTS, 15 * MINUTE),
 }
 
 

@@ -2,7 +2,7 @@
 
 A stage fires through any one *way*: one of its `any` triggers together with all of its `all` triggers. Of several
 stages that could fire at once only the first does, in the order of level, then of writing. So a stage whose every
-way also makes a stage before it fire never fires at all.
+way also makes a stage before it fire never fires at all, unless that one may decline.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from math import inf
 
 from killswitch.graph.findings import Findings
-from killswitch.graph.nodes import Stage, Trigger
+from killswitch.graph.nodes import Close, Stage, Trigger
 from killswitch.graph.steps import Step, step_of
 from killswitch.model.record import Record, record
 from killswitch.policy.documents import COMPARISONS, ExpressionTrigger, PolicySpec
@@ -61,6 +61,16 @@ def ways(stage: Stage) -> list[Way]:
     return [needed | {each} for each in stage.any_of] or [needed]
 
 
+def may_decline(stage: Stage) -> bool:
+    """Whether the stage can leave it to the next one though its triggers hold: see `docs/adr/0005`.
+
+    It does where its prints are not corroborated, and where its closes select nothing of a book that is not empty.
+    """
+    closes = [action for action in stage.actions if isinstance(action, Close)]
+    selects = any(close.side == "both" and close.symbols is None and not close.except_assets for close in closes)
+    return stage.corroborate or (bool(closes) and not selects)
+
+
 @record
 class _Judge(Record):
     policy: PolicySpec
@@ -85,7 +95,11 @@ class _Judge(Record):
         for higher in asked:
             first, second = self.stages[higher], self.stages[lower]
             covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
-            if covered and higher not in weaker:
+            if covered and higher not in weaker and may_decline(first):
+                message = f"stage `{second.name}` fires only when level {first.level} `{first.name}` declines to"
+                fix = "if that is meant, leave it; otherwise give it a lower threshold or a shorter confirmation"
+                self.found.warning("KS5008", ("spec", "stages", lower, "name"), message, fix)
+            elif covered and higher not in weaker:
                 why = f"whenever its triggers hold, level {first.level} `{first.name}` fires instead"
                 self._unreachable(lower, why, "give it a lower threshold or a shorter confirmation, or take it out")
                 return True

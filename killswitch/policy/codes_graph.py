@@ -80,7 +80,7 @@ _REFERENCES = (
     Page(
         "KS3011",
         "there is no such ranking",
-        "A `close` names a ranking that is neither built in (`default`, `killswitch-v6`, `genesis`) nor a "
+        "A `close` names a ranking that is neither built in (`default`, `killswitch-v6`) nor a "
         "Ranking document.",
         "close: {side: both, rank: by-size, fraction: 50%}",
         "Correct the name, or add a Ranking document of that name to the folder.",

@@ -177,7 +177,7 @@ _DOCUMENTS = (
     Page(
         "KS1208",
         "A built-in name",
-        "Some names are always there: the rankings `default`, `killswitch-v6` and `genesis`. If a document could take "
+        "Some names are always there: the rankings `default` and `killswitch-v6`. If a document could take "
         "one, the same policy would mean different things in different folders.",
         "kind: Ranking\nmetadata: {name: default}",
         "Give your own ranking another name, and refer to it by `rank:`.",

@@ -285,7 +285,7 @@ class Weights(Part):
 class RankingSpec(Part):
     """In which order positions are closed."""
 
-    formula: Annotated[Literal["normalised", "killswitch-v6", "genesis"], "How the terms become a score."]
+    formula: Annotated[Literal["normalised", "killswitch-v6"], "How the terms become a score."]
     weights: Annotated[Weights | None, "Left out: 0.40, 0.25, 0.20, 0.10, 0.05 in the order of the terms."] = None
     window: Annotated[Duration, "Time over which the loss is taken when no trigger's window is at hand."]
 

@@ -23,5 +23,5 @@ KINDS: Mapping[str, type[Part]] = {
 CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy}
 """What must hold between the keys of a kind, where anything must."""
 
-BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "genesis"})}
+BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6"})}
 """Names that are always there, so that no document may take them."""
