@@ -6,7 +6,7 @@ sent, the worst rank first; cancel what is left once nothing is to be closed; en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
 
@@ -16,7 +16,7 @@ from killswitch.closing.life import Line, LineName, PositionKey, State
 from killswitch.closing.pace import PACE, Pace
 from killswitch.closing.reconciliation import Distrust, Reading, Trust
 from killswitch.closing.schedule import Do, Verdict, acting, judge
-from killswitch.closing.work import Work
+from killswitch.closing.work import Work, key_of
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument
@@ -51,15 +51,12 @@ class Closer:
 
     async def recover(self) -> None:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
-        for stored in reversed(self._store.decisions(REMEMBERED)):
-            work = self._work(stored.decision)
-            if work.finished is not None:
-                self._ended[work.decision.id] = work.closing({})
+        recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
+        ended = [work for work in recent if work.finished is not None]
+        self._ended = {work.decision.id: work.closing({}) for work in ended}
         works = [self._work(stored.decision) for stored in self._store.unfinished()]
-        self._works = {work.decision.id: work for work in works if work.planned and work.finished is None}
-        entries = chain.from_iterable(self._store.journal(decision) for decision in self._works)
-        for entry in sorted(entries, key=lambda entry: entry.sequence):
-            self._enter(entry)
+        self._works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
+        self._recall([*self._works.values(), *ended])
         await self._ask_in_flight()
 
     def adopt(self, decision: Decision) -> None:
@@ -67,7 +64,7 @@ class Closer:
         if decision.id in self._works:
             return
         work = self._work(decision)
-        if work.planned and work.finished is None:
+        if work.planned is not None and work.finished is None:
             self._works[decision.id] = work
             self._due = 0.0
 
@@ -193,16 +190,9 @@ class Closer:
 
         Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
         """
-        lines = list(self._lines())
-        for line in sorted(acting(lines, {}).values(), key=lambda line: (line.rank, line.index)):
-            untouched = all(other.attempt == 0 for other in lines if other.key == line.key)
-            if (
-                untouched
-                and line.state is State.READY
-                and line.reduce_only
-                and self._fresh(line)
-                and self._may_send(line)
-            ):
+        for line in sorted(acting(self._lines(), {}).values(), key=lambda line: (line.rank, line.index)):
+            untouched = line.state is State.READY and self._ledger(line.key).anchor is None
+            if untouched and line.reduce_only and self._fresh(line) and self._may_send(line):
                 amount = min(line.decided, line.largest)
                 await self._executor.send(line, amount, line.decided + line.target, None)
                 self._wait_after(line)
@@ -267,14 +257,21 @@ class Closer:
         self._store.append(entry)
         self._written += 1
         self._works[entry.decision].apply(entry)
-        self._enter(entry)
+        if (key := key_of(entry)) is not None:
+            self._ledger(key).apply(entry)
 
-    def _enter(self, entry: JournalEntry) -> None:
-        """Take an entry into the ledger of its position."""
-        work = self._works.get(entry.decision)
-        line = None if work is None or entry.account != self._account else work.line(entry)
-        if line is not None:
-            self._ledger(line.key).apply(entry)
+    def _recall(self, works: Sequence[Work]) -> None:
+        """Fold the ledgers of the positions at work, from every decision that has ever been at work beside these.
+
+        What an ended one has closed meanwhile counts too: the venue's positions may not show it yet.
+        """
+        begun = min((work.planned for work in self._works.values() if work.planned is not None), default=0)
+        beside = [work for work in works if work.finished is None or work.finished.sequence > begun]
+        keys = {line.key for line in self._lines()}
+        entries = chain.from_iterable(self._store.journal(work.decision.id) for work in beside)
+        for entry in sorted(entries, key=lambda entry: entry.sequence):
+            if entry.account == self._account and (key := key_of(entry)) in keys:
+                self._ledger(key).apply(entry)
 
     def _work(self, decision: Decision) -> Work:
         return Work(decision, self._account, self._store.journal(decision.id))

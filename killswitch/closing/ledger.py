@@ -13,15 +13,18 @@ from killswitch.model.store import JournalEntry
 class PositionLedger:
     """One position over all decisions that work on it, folded from their journal entries in sequence.
 
-    `anchor` is the position as believed when an order was sent with nothing else in flight, less every fill
-    reported since; None before the first order. `outstanding` is what may fill yet, by client order id.
+    `anchor` is the smallest position verified, or believed when an order was sent with nothing else in flight,
+    less every fill reported since; None before the first. `outstanding` is what may fill yet, by client order id.
     """
 
     anchor: Decimal | None = None
     outstanding: dict[str, Decimal] = field(default_factory=dict)
 
     def apply(self, entry: JournalEntry) -> None:
-        """Take one journal entry of an order on this position."""
+        """Take one journal entry about this position."""
+        if entry.kind == "verified" and not self.outstanding:
+            shown = Decimal(entry.data["position"] or 0)
+            self.anchor = shown if self.anchor is None else min(shown, self.anchor)
         name = entry.client_order_id
         if name is None:
             return

@@ -27,7 +27,8 @@ class Work:
         self._by_key = {line.key: line for line in self.lines}
         self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
         self._uncancellable: dict[str, str] = {}
-        self.planned = False
+        self.planned: int | None = None
+        """Where in the journal the work begins; None if none was planned on this account."""
         self.finished: JournalEntry | None = None
         for entry in entries:
             if entry.account == account:
@@ -36,7 +37,7 @@ class Work:
     def apply(self, entry: JournalEntry) -> None:
         """Take one journal entry of this decision on this account."""
         if entry.kind == "planned":
-            self.planned = True
+            self.planned = entry.sequence if self.planned is None else self.planned
         if entry.kind == "finished":
             self.finished = entry
             for ended in self.lines:
@@ -45,16 +46,8 @@ class Work:
         if entry.kind == "cancelled":
             self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
             return
-        line = self.line(entry)
-        if line is not None:
-            line.apply(entry)
-
-    def line(self, entry: JournalEntry) -> Line | None:
-        """The line that `entry` is about; None for entries about no position of this decision."""
-        if entry.symbol is None or entry.position_side is None:
-            return None
-        key: PositionKey = (entry.symbol, "long" if entry.position_side == "long" else "short")
-        return self._by_key.get(key)
+        if (key := key_of(entry)) in self._by_key:
+            self._by_key[key].apply(entry)
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
@@ -123,6 +116,13 @@ class Work:
                 return None
             total += line.cost
         return max(ZERO, total)
+
+
+def key_of(entry: JournalEntry) -> PositionKey | None:
+    """The position that `entry` is about; None if it is about none."""
+    if entry.symbol is None or entry.position_side is None:
+        return None
+    return (entry.symbol, "long" if entry.position_side == "long" else "short")
 
 
 def ended_as(finished: JournalEntry) -> ClosingStatus:

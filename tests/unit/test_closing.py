@@ -464,6 +464,29 @@ def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: S
     assert (venue.position("BTC"), ending(store)["status"]) == (D(50), "flat")
 
 
+def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store) -> None:
+    """The venue shows the position from before an order of a decision that has ended since: nothing is sent twice."""
+
+    class Lagging(Answering):
+        lies = 0
+
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            old = tuple(msgspec.structs.replace(p, contracts=D(100)) for p in true.positions or ())
+            return msgspec.structs.replace(true, positions=old)
+
+    venue = Lagging({"BTC": D(100)}, resting={"stop": "BTC"})
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(25)})))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(25)}, name="d2", cancels={"stop": ("BTC", "all")})))
+    asyncio.run(drive(closer, passes=2))
+    assert (ending(store)["status"], "finished" in kinds(store, "d2")) == ("flat", False)
+    venue.lies = 5
+    restarted = closer_for(venue, store)
+    asyncio.run(restarted.recover())
+    asyncio.run(drive(restarted))
+    assert (venue.position("BTC"), ending(store, "d2")["status"]) == (D(25), "flat")
+
+
 def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store) -> None:
     """A bot that buys back what was sold makes a residual: the decision closes no more than it decided."""
 
