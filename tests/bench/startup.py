@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.measure import Measure, best_of
 
-ROUNDS = 25
+ROUNDS = 40
 KSCTL = Path(sys.executable).parent / "ksctl"
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
