@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS
+from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
     from killswitch.policy.diagnostics import Diagnostic
     from killswitch.policy.loader import Document
 
+_NOT_FOUND = frozenset({"KS3011", "KS5006"})
+"""Codes of references from one document to another."""
+
 paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
-output_option = click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print the answer."
-)
 
 
 @click.command()
 @paths_argument
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
-@output_option
+@options.output
 @click.pass_context
 def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, output: str) -> None:
     """Check policies: every mistake in one pass.
@@ -34,7 +33,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, outp
     """
     documents, policy_set, problems = _read(paths)
     if output == "json":
-        click.echo(json.dumps(_answer(documents, policy_set, problems), indent=2, ensure_ascii=False))
+        click.echo(_json(_answer(documents, policy_set, problems)))
     else:
         click.echo(_told(documents, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
@@ -53,7 +52,10 @@ def _read(
 
     documents, unread = load(paths)
     policy_set, unsound = compile_policies(documents)
-    return documents, None if has_errors(unread) else policy_set, in_order((*unread, *unsound))
+    if has_errors(unread):
+        # what is not found may well stand in a document that has just been refused
+        policy_set, unsound = None, tuple(found for found in unsound if found.code not in _NOT_FOUND)
+    return documents, policy_set, in_order((*unread, *unsound))
 
 
 def _told(documents: Sequence[Document], policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
@@ -67,6 +69,12 @@ def _told(documents: Sequence[Document], policy_set: PolicySet | None, problems:
     else:
         told.append(f"{_count(len(documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
     return "\n".join(told)
+
+
+def _json(answer: object) -> str:
+    import json
+
+    return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 def _count(number: int, word: str) -> str:
@@ -90,7 +98,7 @@ def _answer(
 
 @click.command()
 @click.argument("what", metavar="[KIND|signals|all]", default="all")
-@output_option
+@options.output
 def schema(what: str, output: str) -> None:
     """Print the JSON Schema of a kind, of all kinds in one, or the signal catalogue."""
     if what == "signals":
@@ -104,7 +112,7 @@ def schema(what: str, output: str) -> None:
         near = closest(what, [*KINDS, "signals", "all"])
         hint = f" Did you mean {near}?" if near else ""
         raise click.UsageError(f"{what} is not one of {', '.join([*KINDS, 'signals', 'all'])}.{hint}")
-    click.echo(json.dumps(schema_of_all() if what == "all" else schema_of(what), indent=2, ensure_ascii=False))
+    click.echo(_json(schema_of_all() if what == "all" else schema_of(what)))
 
 
 def _signals_json() -> str:
@@ -112,7 +120,7 @@ def _signals_json() -> str:
 
     from killswitch.signals.catalogue import CATALOGUE
 
-    return json.dumps([asdict(signal) for signal in CATALOGUE], indent=2, ensure_ascii=False)
+    return _json([asdict(signal) for signal in CATALOGUE])
 
 
 def _signals_text() -> str:
@@ -134,7 +142,7 @@ def _signals_text() -> str:
     "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
     help="The language of the diagram.",
 )  # fmt: skip
-@output_option
+@options.output
 @click.pass_context
 def graph(context: click.Context, paths: tuple[Path, ...], form: str, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
@@ -143,7 +151,7 @@ def graph(context: click.Context, paths: tuple[Path, ...], form: str, output: st
         from killswitch.policy.diagnostics import as_json, render
 
         if output == "json":
-            click.echo(json.dumps({"format": form, "text": None, "diagnostics": as_json(problems)}, ensure_ascii=False))
+            click.echo(_json({"format": form, "text": None, "diagnostics": as_json(problems)}))
         else:
             click.echo(render(problems), err=True)
         context.exit(EXIT_FAILED)
@@ -151,6 +159,6 @@ def graph(context: click.Context, paths: tuple[Path, ...], form: str, output: st
 
     drawn = mermaid(policy_set) if form == "mermaid" else dot(policy_set)
     if output == "json":
-        click.echo(json.dumps({"format": form, "text": drawn, "digest": policy_set.digest}, ensure_ascii=False))
+        click.echo(_json({"format": form, "text": drawn, "digest": policy_set.digest}))
     else:
         click.echo(drawn.rstrip("\n"))

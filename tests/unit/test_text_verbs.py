@@ -91,6 +91,22 @@ def test_errors_are_errors_under_strict_too() -> None:
     assert ksctl("validate", "--strict", FIXTURES / "KS2004-misspelt-mode.yaml").returncode == 1
 
 
+def test_a_reference_into_a_refused_document_is_not_told(tmp_path: Path, repository: Path) -> None:
+    """The ranking is there, but has a mistake: saying that it is missing would send people looking."""
+    text = (repository / "policies" / "futures-drawdown" / "policy.yaml").read_text()
+    (tmp_path / "policy.yaml").write_text(text.replace("rank: default", "rank: mine"))
+    alone = ksctl("validate", tmp_path)
+    assert "KS3011" in alone.stdout
+    ranking = (
+        "apiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: mine}\nspec: {formula: normalised, window: 1}\n"
+    )
+    (tmp_path / "ranking.yaml").write_text(ranking)
+    both = ksctl("validate", tmp_path)
+    assert both.returncode == 1
+    assert "KS2101" in both.stdout
+    assert "KS3011" not in both.stdout
+
+
 def test_a_missing_folder_is_no_success(tmp_path: Path) -> None:
     """Nor is an empty one."""
     assert ksctl("validate", tmp_path / "nowhere").returncode == 1
