@@ -487,6 +487,86 @@ def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store
     assert (venue.position("BTC"), ending(store, "d2")["status"]) == (D(25), "flat")
 
 
+def test_the_orders_of_an_ended_decision_bound_what_another_sends_after_a_restart(store: Store) -> None:
+    """The second decision was made before the first one's fill, and the venue shows the position from then."""
+
+    class Busy(Answering):
+        lies = 0
+        limited = False
+
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            old = tuple(msgspec.structs.replace(p, contracts=D(100)) for p in true.positions or ())
+            return msgspec.structs.replace(true, positions=old)
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if self.limited:
+                raise RateLimitedError("slow down", 5.0)
+            return await super().submit(request)
+
+    venue = Busy({"BTC": D(100), "ETH": D(10)})
+    first, second = decide(venue, {"BTC": D(50)}), decide(venue, {"ETH": D(0), "BTC": D(25)}, name="d2")
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, first))
+    asyncio.run(drive(closer, passes=1))
+    venue.limited = True
+    closer.adopt(commit(store, second))
+    asyncio.run(drive(closer, passes=1))
+    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(50))
+    venue.limited, venue.lies = False, 1
+    restarted = closer_for(venue, store)
+    asyncio.run(restarted.recover())
+    asyncio.run(drive(restarted))
+    assert (venue.position("BTC"), ending(store, "d2")["status"]) == (D(25), "flat")
+
+
+def test_an_absence_is_not_believed_before_a_late_request_can_have_arrived(store: Store) -> None:
+    """Asked a moment after sending, the venue has no such order: that is no answer yet."""
+
+    class Slow(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            raise FateUnknownError("timeout")
+
+    venue, clock = Slow({"BTC": D(100)}), VirtualClock()
+    closer = closer_for(venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
+    while clock.monotonic() < 1.9:
+        asyncio.run(closer.advance())
+    assert kinds(store) == ["planned", "sending", "unknown"]
+    while clock.monotonic() < 3.5:
+        asyncio.run(closer.advance())
+    assert "absent" in kinds(store)
+
+
+def test_a_name_that_the_venue_has_already_is_asked_about(store: Store) -> None:
+    """Wrongly told that there is no such order, closing sends it again; the refused repeat leads to the fill."""
+
+    class Forgetful(HonestVenue):
+        forgets = 4
+
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            report = await super().submit(request)
+            raise FateUnknownError(f"timeout after {report.id}")
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            self.forgets -= 1
+            return None if self.forgets > 0 else await super().find_order(symbol, client_order_id)
+
+        async def snapshot(self) -> AccountSnapshot:
+            if not any(kind == "filled" for kind in kinds(store)):
+                self.state["positions"], real = {"BTC": "100"}, dict(self.state["positions"])
+                shown = await super().snapshot()
+                self.state["positions"] = real
+                return shown
+            return await super().snapshot()
+
+    venue = Forgetful({"BTC": D(100)})
+    closer = close(venue, store, {"BTC": D(50)})
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(50), "flat")
+    assert "absent" in kinds(store)
+    assert [D(e.data["filled"] or 0) for e in store.journal("d1") if e.kind == "filled"] == [D(50)]
+    assert closer.progress()[0].cost == D(50) * D("0.05")
+
+
 def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store) -> None:
     """A bot that buys back what was sold makes a residual: the decision closes no more than it decided."""
 

@@ -118,6 +118,18 @@ def test_every_commit_is_synced(path: Path) -> None:
     store.close()
 
 
+def test_a_write_holds_the_lock_from_its_first_read_on(path: Path) -> None:
+    """Taking the lease reads before it writes: nobody may come in between."""
+    store = open_store(str(path))
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+    with store._writing() as connection:
+        connection.exec_driver_sql("SELECT * FROM lease")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.close()
+    store.close()
+
+
 def test_a_written_entry_survives_kill_9(path: Path) -> None:
     """What `append` has returned for is there after the process was killed without a chance to close."""
     program = (
