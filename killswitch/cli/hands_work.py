@@ -164,6 +164,8 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
             "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
         )
+    if order.kind == "reset" and not any(account.armed for account in view.accounts):
+        click.echo("locks stay as they are: the runner is armed for no account", err=True)
     event = order.event()
     store.put_event(event)
     click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)

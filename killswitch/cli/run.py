@@ -56,6 +56,8 @@ def run(
         click.echo(f"running {found.policies.digest}; {arming_words(accounts, live=live)}", err=True)
         asyncio.run(_until_stopped(runner, ticks))
     click.echo(f"stopped after {terminal.ticks} ticks; {terminal.last_words()}", err=True)
+    if any(account.armed for account in accounts.values()):
+        click.echo("the lock files go stale now, which bots read as locked, until a runner lives again", err=True)
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> None:

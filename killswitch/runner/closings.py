@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Closing, ClosingStatus
+from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
 
@@ -22,6 +22,8 @@ class AccountCloser(Protocol):
     async def recover(self) -> None: ...
 
     def adopt(self, decision: Decision) -> None: ...
+
+    def learn(self, account: AccountSnapshot) -> None: ...
 
     async def advance(self) -> bool: ...
 
@@ -55,6 +57,10 @@ class ClosingWorker:
     def adopt(self, decision: Decision) -> None:
         self._waiting.append(decision)
 
+    def learn(self, account: AccountSnapshot) -> None:
+        """Tell the closer what a tick has read of its account."""
+        self._closer.learn(account)
+
     def kick(self) -> asyncio.Task[None] | None:
         """The pass under way; a new one if there is work and none is."""
         self.collect()
@@ -78,6 +84,12 @@ class ClosingWorker:
             await asyncio.wait((self._pass,), timeout=patience)
             self._pass = None
         self.collect()
+
+    def abandon(self) -> asyncio.Task[None] | None:
+        """Call off the pass under way, whatever it does: the journal knows how far it came."""
+        if self._pass is not None:
+            self._pass.cancel()
+        return self._pass
 
     def progress(self) -> tuple[Closing, ...]:
         """What the next snapshot says of this account's closings, those not yet handed over included."""
@@ -134,6 +146,12 @@ class Closings:
             for name in sorted(concerned & self._workers.keys()):
                 self._workers[name].adopt(decision)
 
+    def learn(self, accounts: Iterable[AccountSnapshot]) -> None:
+        """Tell each closer what a tick has read of its account."""
+        for account in accounts:
+            if account.account in self._workers:
+                self._workers[account.account].learn(account)
+
     async def advance(self, patience: float) -> None:
         """Start a pass where one is due, and wait at most `patience` seconds of real time for them to end.
 
@@ -148,6 +166,11 @@ class Closings:
     async def rest(self, patience: float) -> None:
         """Let every pass under way end, at the end of a run."""
         await asyncio.gather(*(worker.rest(patience) for worker in self._workers.values()))
+
+    async def abandon(self) -> None:
+        """Call off every pass under way, when a run ends by an error; theirs are beside the point by then."""
+        passes = [task for worker in self._workers.values() if (task := worker.abandon()) is not None]
+        await asyncio.gather(*passes, return_exceptions=True)
 
     def progress(self) -> tuple[Closing, ...]:
         """All closings, one per decision, for the next snapshot."""

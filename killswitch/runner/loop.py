@@ -19,7 +19,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Snapshot, encode_snapshot
+from killswitch.model.snapshot import Closing, Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome
 from killswitch.runner.accounts import ArmedAccount, Arming
@@ -32,6 +32,10 @@ from killswitch.runner.reading import Readers
 
 REREAD_WITHIN = 2.0
 """Seconds that a second reading may take before the first one stands."""
+
+
+REMEMBERED_NOTICES = 200
+"""How many of the newest notices a start looks through for what it need not tell again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,10 @@ class Runner:
             self._problems = self._standing + self._locking.recover(self._clock.now())
         await self._closings.advance(self._pace.read_timeout)
         self._interpreter.restore(self._store.states(), self._store.rows)
+        # How closings ended is shown for a while, over restarts too; what was told once is not news again.
+        told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
+        shortfalls = (_shortfall(closing) for closing in self._closings.progress())
+        self._told = frozenset(text for text in shortfalls if text is not None and text in told)
 
     async def tick(self) -> TickReport:
         """One pass: read everything, decide, write it down in one transaction, act."""
@@ -147,9 +155,9 @@ class Runner:
         self._record(snapshot)
         outcome = await self._decide(snapshot)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
-        notices = outcome.notices + self._news(snapshot.as_of)
+        notices = outcome.notices + self._news(snapshot)
         self._commit(snapshot, outcome, notices, acting)
-        self._act(acting)
+        self._act(snapshot, acting)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
             self._problems, self._clock.monotonic() - began,
@@ -179,9 +187,11 @@ class Runner:
 
     async def let_go(self) -> None:
         """Give back connections and files, whatever has happened."""
+        await self._closings.abandon()
         await self._readers.abandon()
         if self._recorder is not None:
             self._recorder.close()
+        # An adapter that fails to hang up has nothing to tell that matters any more.
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
     async def _snapshot(self) -> Snapshot:
@@ -228,9 +238,10 @@ class Runner:
         lock = () if self._locking is None else self._locking.planned(decision)
         return lock + planned_entries(decision, snapshot=snapshot, accounts=self._arming.names)
 
-    def _act(self, decisions: tuple[Decision, ...]) -> None:
+    def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now())
+        self._closings.learn(snapshot.accounts)
         self._closings.adopt(decisions)
         self._problems = self._standing + problems + self._closings.troubles
 
@@ -243,11 +254,12 @@ class Runner:
             self._recorder = None
             self._standing += (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
-    def _news(self, as_of: datetime) -> tuple[Notice, ...]:
-        """A page for every problem that was not there at the tick before."""
-        fresh = [problem for problem in self._problems if problem not in self._told]
-        self._told = frozenset(self._problems)
-        return tuple(Notice(as_of, "runner", "runner", "warning", "page", problem) for problem in fresh)
+    def _news(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """A page for every problem, and every closing that ended short of its target, not told at the tick before."""
+        texts = self._problems + tuple(text for each in snapshot.closings if (text := _shortfall(each)) is not None)
+        fresh = [text for text in texts if text not in self._told]
+        self._told = frozenset(texts)
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
     async def _between(self, due: float, stop: asyncio.Event) -> None:
         """Until the next tick is due, or `stop`: closings go on, in at least one round."""
@@ -260,6 +272,14 @@ class Runner:
             if step <= 0 or stop.is_set():
                 return
             await _sleep(self._clock, step, stop)
+
+
+def _shortfall(closing: Closing) -> str | None:
+    """What a person must know of a closing that has ended and left something; None for all others."""
+    if closing.status not in ("residual", "blocked", "abandoned"):
+        return None
+    left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
+    return f"the closing of decision {closing.decision} ended {closing.status}; left: {left or 'unknown'}"
 
 
 async def _sleep(clock: Clock, seconds: float, stop: asyncio.Event) -> None:

@@ -100,9 +100,11 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
 
 
 def _standing(decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...]) -> Standing:
-    planned = {entry.account for entry in journal if entry.kind == "planned" and entry.account is not None}
+    ordered = [entry.account for entry in journal if entry.kind == "planned"]
+    planned = {account for account in ordered if account is not None}
     if not planned:
-        return "recorded only" if decision.intents or decision.cancels else "nothing to close"
+        observed = not ordered and (decision.intents or decision.cancels or decision.lock)
+        return "recorded only" if observed else "nothing to close"
     if planned - {ending.account for ending in endings}:
         return "closing"
     statuses = {ending.status for ending in endings}
