@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -112,20 +113,25 @@ async def life(folder: Path, death: Death, number: int) -> bool:
     return await drive(closer)
 
 
-def main() -> None:
-    folder, moments = Path(sys.argv[1]), sys.argv[2:]
+def live_and_die(life: Callable[[Death, int], Coroutine[Any, Any, bool]], moments: Sequence[str]) -> None:
+    """Live once for each moment and die at it, then once to the end; each life is a process of its own."""
     if not moments:
         death = Death(None)
-        asyncio.run(life(folder, death, 0))
+        asyncio.run(life(death, 0))
         print(*death.passed, sep="\n")
         return
     for number, moment in enumerate([*moments, None]):
         child = os.fork()
         if child == 0:
-            done = asyncio.run(life(folder, Death(moment), number))
+            done = asyncio.run(life(Death(moment), number))
             os._exit(0 if done else 1)
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}", flush=True)
+
+
+def main() -> None:
+    folder, moments = Path(sys.argv[1]), sys.argv[2:]
+    live_and_die(lambda death, number: life(folder, death, number), moments)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import AccountSpec
 from killswitch.store.sqlite import open_store
+from killswitch_paper import adapter
 from tests.honest_venue import HonestVenue
 
-WRITES, ORDERS, CANCELS = 16, 4, 2
-MOMENTS = [
-    f"{what}-{number}-{side}"
-    for what, count in (("write", WRITES), ("order", ORDERS), ("cancel", CANCELS))
-    for number in range(1, count + 1)
-    for side in ("before", "after")
-]
+
+def moments(writes: int, orders: int, cancels: int) -> list[str]:
+    counts = (("write", writes), ("order", orders), ("cancel", cancels))
+    return [
+        f"{what}-{number}-{side}"
+        for what, count in counts
+        for number in range(1, count + 1)
+        for side in ("before", "after")
+    ]
 
 
-def run(repository: Path, folder: Path, *moments: str) -> list[str]:
+MOMENTS = moments(writes=16, orders=4, cancels=2)
+PAPER_MOMENTS = moments(writes=10, orders=2, cancels=2)
+
+
+def run(repository: Path, folder: Path, *arguments: str, program: str = "tests.faults.killed_closer") -> list[str]:
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.faults.killed_closer", folder, *moments],
+        [sys.executable, "-m", program, folder, *arguments],
         capture_output=True, text=True, check=False, cwd=repository,
         env={**os.environ, "PYTHONPATH": str(repository)},
     )  # fmt: skip
@@ -72,3 +83,48 @@ def test_kill_9_during_recovery_changes_nothing_either(
     """Killed in mid-close, and killed again while picking up the pieces."""
     assert run(repository, tmp_path, first, second) == ["killed", "killed", "exit 0"]
     assert_closed_as_decided(tmp_path)
+
+
+@pytest.fixture
+def endpoint(repository: Path) -> Iterator[str]:
+    """The address of a paper venue that another process serves."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.paper_venue"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )  # fmt: skip
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.communicate()
+
+
+@pytest.mark.parametrize("moment", PAPER_MOMENTS)
+def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
+    repository: Path, tmp_path: Path, endpoint: str, moment: str
+) -> None:
+    """The same over HTTP: what the venue has done stays done, and is not done again."""
+    program = "tests.faults.killed_paper_closer"
+    assert run(repository, tmp_path, endpoint, moment, program=program) == ["killed", "exit 0"]
+    account = asyncio.run(account_at(endpoint))
+    held = {position.symbol: (position.side, position.contracts) for position in account.positions or ()}
+    assert held == {"BTC": ("long", Decimal(50))}
+    assert account.orders == ()
+    closed = [fill for fill in account.fills or () if fill.realized_pnl is not None and fill.order is not None]
+    sold = sum(fill.amount for fill in closed if (fill.symbol, fill.side) == ("BTC", "sell"))
+    bought = sum(fill.amount for fill in closed if (fill.symbol, fill.side) == ("ETH", "buy"))
+    assert (sold, bought) == (Decimal(50), Decimal(30))
+
+
+def test_the_paper_moments_are_all_that_an_undisturbed_close_passes_through(
+    repository: Path, tmp_path: Path, endpoint: str
+) -> None:
+    """As above, for the kills on the paper venue."""
+    passed = run(repository, tmp_path, endpoint, program="tests.faults.killed_paper_closer")
+    assert sorted(passed) == sorted(PAPER_MOMENTS)
+
+
+async def account_at(endpoint: str) -> AccountSnapshot:
+    venue = adapter(AccountSpec("main", "paper", "swap", "USDT", endpoint, {}, {}))
+    account = await venue.snapshot()
+    await venue.close()
+    return account
