@@ -133,7 +133,7 @@ def _until(lock: LockView) -> str:
         return "-"
     if lock.until is not None:
         return instant(lock.until)
-    return "a runner lives" if lock.stale else "it is lifted"
+    return "it is lifted" if lock.ordered else "a runner lives"
 
 
 def _closings(closings: Sequence[OpenClosing]) -> str:

@@ -47,8 +47,10 @@ class LockView(Struct, frozen=True):
     stage: str | None
     until: datetime | None
     alive_until: datetime | None
+    ordered: bool
+    """Whether a lock was ordered, or stands in a file that cannot be read; else only staleness locks."""
     stale: bool
-    """Nobody keeps the file alive any more: locked for that reason alone, whatever else it says."""
+    """Nobody keeps the file alive any more: that alone locks, whatever else the file says."""
 
 
 class OpenClosing(Struct, frozen=True):
@@ -141,6 +143,7 @@ def _lock(path: Path, now: datetime) -> LockView:
         stage=None if lock is None else lock.stage,
         until=None if lock is None or endless else _instant(lock.expires_ts),
         alive_until=None if lock is None else _instant(lock.alive_until),
+        ordered=lock is None or lock.locked,
         stale=lock is not None and lock.alive_until < now.timestamp(),
     )
 

@@ -1,0 +1,211 @@
+"""Running closers beside the ticks: order, isolation, and who may end a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+
+from killswitch.model.decision import Decision, Intent
+from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
+from killswitch.model.venue import VenueDownError
+from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.store.errors import StoreError
+from tests.worlds import START
+
+
+def decision(name: str, *accounts: str) -> Decision:
+    """A decision that sells one BTC on each of the accounts."""
+    intents = tuple(
+        Intent(account, "BTC", "long", "sell", Decimal(1), Decimal(0), reduce_only=True, rank=1) for account in accounts
+    )
+    return Decision(
+        id=name, as_of=START, policy="p", policy_set="s", scope="portfolio", mode="enforce", stage="stop", level=1,
+        previous_level=0, intents=intents,
+    )  # fmt: skip
+
+
+class FakeCloser:
+    """Works off one adopted decision a pass; `errors` are raised by the first passes; `gate` holds a pass up."""
+
+    def __init__(self, errors: Sequence[Exception] = (), gate: asyncio.Event | None = None) -> None:
+        self.errors = list(errors)
+        self.gate = gate
+        self.adopted: list[str] = []
+        self.done: list[str] = []
+        self.recovered = 0
+        self.in_pass = False
+        self.interrupted = False
+
+    async def recover(self) -> None:
+        self.recovered += 1
+        if self.errors and isinstance(self.errors[0], ConnectionError):
+            raise self.errors.pop(0)
+
+    def adopt(self, one: Decision) -> None:
+        self.interrupted |= self.in_pass and self.gate is not None and not self.gate.is_set()
+        self.adopted.append(one.id)
+
+    def learn(self, account: AccountSnapshot) -> None:
+        """This one needs no rules."""
+
+    async def advance(self) -> bool:
+        self.in_pass = True
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.errors:
+                raise self.errors.pop(0)
+            self.done += self.adopted[len(self.done) : len(self.done) + 1]
+            return len(self.done) < len(self.adopted)
+        finally:
+            self.in_pass = False
+
+    def progress(self) -> tuple[Closing, ...]:
+        return tuple(Closing(name, "flat" if name in self.done else "closing") for name in self.adopted)
+
+
+def closings(leftover: Sequence[Closing] = (), **closers: FakeCloser) -> Closings:
+    return Closings({name: ClosingWorker(name, closer, leftover) for name, closer in closers.items()})
+
+
+async def rounds(works: Closings, most: int = 50) -> None:
+    for _ in range(most):
+        if not works.working:
+            return
+        await works.advance(1.0)
+    raise AssertionError("there is still work")
+
+
+def test_each_account_gets_the_decisions_that_trade_on_it_after_its_recovery() -> None:
+    """A decision over two accounts goes to both closers; one that does not trade there is not handed over."""
+
+    async def story() -> None:
+        one, two = FakeCloser(), FakeCloser()
+        works = closings(one=one, two=two)
+        works.adopt([decision("both", "one", "two"), decision("second", "two"), decision("elsewhere", "three")])
+        assert one.adopted == [], "adopted before the recovery"
+        await rounds(works)
+        assert (one.done, two.done) == (["both"], ["both", "second"])
+        assert (one.recovered, two.recovered) == (1, 1)
+
+    asyncio.run(story())
+
+
+def test_c14_a_pass_that_hangs_keeps_neither_ticks_nor_other_accounts() -> None:
+    """C14: the other account closes while one venue does not answer, and no second pass is begun beside it."""
+
+    async def story() -> None:
+        gate = asyncio.Event()
+        slow, quick = FakeCloser(gate=gate), FakeCloser()
+        works = closings(slow=slow, quick=quick)
+        works.adopt([decision("both", "slow", "quick")])
+        for _ in range(5):
+            await works.advance(0.001)
+        assert (slow.done, quick.done) == ([], ["both"])
+        works.adopt([decision("more", "slow")])
+        await works.advance(0.001)
+        assert slow.adopted == ["both"], "a decision was handed over in the middle of a pass"
+        gate.set()
+        await rounds(works)
+        assert slow.done == ["both", "more"]
+        assert not slow.interrupted
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (VenueDownError("maintenance"), "VenueDownError: maintenance"),
+        (ZeroDivisionError("a defect"), "unexpected ZeroDivisionError: a defect"),
+    ],
+    ids=["the venue", "a defect"],
+)
+def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: Exception, says: str) -> None:
+    """C16: nothing that goes wrong in closing one account ends the watch, or the closing."""
+
+    async def story() -> None:
+        closer = FakeCloser([error])
+        works = closings(main=closer)
+        works.adopt([decision("one", "main")])
+        await works.advance(1.0)
+        await works.advance(1.0)
+        assert (f"closing on account main will be tried again after {says}",) == works.troubles
+        await rounds(works)
+        assert (closer.done, works.troubles) == (["one"], ())
+
+    asyncio.run(story())
+
+
+def test_a_recovery_that_fails_is_tried_again_before_anything_is_sent() -> None:
+    """Until an earlier run's orders are accounted for, no pass is made, and its closings are shown as under way."""
+
+    async def story() -> None:
+        closer = FakeCloser([ConnectionError("refused")])
+        works = closings((Closing("old", "closing"),), main=closer)
+        works.adopt([decision("new", "main")])
+        await works.advance(1.0)
+        assert (closer.recovered, closer.adopted) == (1, [])
+        assert {each.decision: each.status for each in works.progress()} == {"old": "closing", "new": "planned"}
+        await rounds(works)
+        assert (closer.recovered, closer.done) == (2, ["new"])
+
+    asyncio.run(story())
+
+
+def test_a_store_that_fails_in_a_pass_comes_out() -> None:
+    """Acting unrecorded is worse than stopping."""
+
+    async def story() -> None:
+        works = closings(main=FakeCloser([StoreError("the disk is full")]))
+        works.adopt([decision("one", "main")])
+        await rounds(works)
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        asyncio.run(story())
+
+
+def test_one_decision_on_two_accounts_is_one_closing_with_the_worse_status_and_the_summed_cost() -> None:
+    """The machine that waits for the close hears one answer, and an unknown part makes the cost unknown."""
+
+    class Said(FakeCloser):
+        def __init__(self, closing: Closing) -> None:
+            super().__init__()
+            self.closing = closing
+
+        def progress(self) -> tuple[Closing, ...]:
+            return (self.closing,)
+
+    left = Residual("two", "BTC", "long", Decimal(1))
+
+    async def story(cost: str | None) -> Closing:
+        works = closings(
+            one=Said(Closing("d", "flat", (), Decimal(3), "portfolio")),
+            two=Said(Closing("d", "residual", (left,), None if cost is None else Decimal(cost), "portfolio")),
+        )
+        await rounds(works)
+        (found,) = works.progress()
+        return found
+
+    assert asyncio.run(story("4")) == Closing("d", "residual", (left,), Decimal(7), "portfolio")
+    assert asyncio.run(story(None)).cost is None
+
+
+def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
+    """What was sent gets its answer journaled if it comes in time; what does not is asked about at the next start."""
+
+    async def story() -> tuple[bool, bool]:
+        ending, hanging = FakeCloser(gate=asyncio.Event()), FakeCloser(gate=asyncio.Event())
+        works = closings(ending=ending, hanging=hanging)
+        works.adopt([decision("both", "ending", "hanging")])
+        for _ in range(3):
+            await works.advance(0.001)
+        assert ending.gate is not None
+        ending.gate.set()
+        await works.rest(0.05)
+        return ending.done == ["both"], hanging.in_pass
+
+    assert asyncio.run(story()) == (True, False)

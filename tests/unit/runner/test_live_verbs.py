@@ -1,0 +1,231 @@
+"""`status`, `history`, `explain`, `close` and `reset` on a store: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from killswitch.cli.explain import explain
+from killswitch.cli.hands import close, reset
+from killswitch.cli.live import history, status
+from killswitch.cli.run import run
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.runner.hands import hand
+from killswitch.runner.lease import this_process
+from tests.runner_world import ScriptedVenue, World
+from tests.unit.runner.test_loop import crash
+from tests.worlds import START
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def crashed(world: World) -> World:
+    """A store after a crash that was decided, locked and closed."""
+    store = world.open()
+    asyncio.run(crash(world, store, ScriptedVenue(None)))
+    store.close()
+    return world
+
+
+def told(command: object, *arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments), catch_exceptions=False)  # type: ignore[arg-type] # a command
+
+
+def at(world: World) -> tuple[str, str]:
+    return ("--store", str(world.folder / "store.sqlite"))
+
+
+@pytest.mark.parametrize("command", [status, history, explain], ids=["status", "history", "explain"])
+def test_a_store_that_is_not_there_is_said_and_not_made(command: object, world: World) -> None:
+    """Looking makes nothing: exit 1, one line, no file."""
+    subject = ("abc",) if command is explain else ()
+    refused = told(command, *subject, *at(world))
+    assert refused.exit_code == 1
+    assert f"there is no store at {world.folder}/store.sqlite" in refused.stderr
+    assert list(world.folder.iterdir()) == []
+
+
+def test_status_of_a_store_that_never_ticked_says_so(world: World) -> None:
+    """Unknown says why."""
+    world.open().close()
+    shown = told(status, *at(world))
+    assert shown.exit_code == 0
+    assert "not running: nobody holds the lease" in shown.stdout
+    assert "Stages: unknown, no runner has ticked on this store yet" in shown.stdout
+    assert told(history, *at(world)).stdout == "No decision is recorded on this store.\n"
+
+
+def test_status_shows_the_latch_and_the_lock_apart_and_dates_what_is_old(crashed: World) -> None:
+    """The stage stands until it is reset, the lock until it is lifted, and nobody renews it."""
+    shown = told(status, *at(crashed)).stdout
+    assert "Stages, triggers and closings below are as of that tick, not as of now." in shown
+    (stage,) = [line for line in shown.splitlines() if "enforce" in line]
+    assert stage.split()[:6] == ["account/main", "crash", "enforce", "3", "close-everything", "2024-01-01T00:00:01Z"]
+    (lock,) = [line for line in shown.splitlines() if "LOCKED" in line and line.strip().startswith("account/main")]
+    assert "LOCKED reduce_only  it is lifted" in lock
+    assert "(stale)" in lock
+    (trigger,) = [line for line in shown.splitlines() if line.strip().startswith("fall ")]
+    assert ">= 10.0%" in trigger
+    assert "true since 2024-01-01T00:00:01Z, confirmed" in trigger
+
+
+def test_status_as_json_is_one_object_with_its_format(crashed: World) -> None:
+    """JSON on stdout is the whole answer."""
+    shown = json.loads(told(status, *at(crashed), "--output", "json").stdout)
+    assert shown["format"] == "killswitch.status/v1"
+    assert shown["runner"]["liveness"] == "gone"
+    (machine,) = shown["view"]["machines"]
+    assert (machine["level"], machine["stage"]) == (3, "close-everything")
+    assert {lock["locked"] for lock in shown["locks"]} == {True}
+
+
+def test_status_tells_a_living_runner_from_one_that_fell_silent(world: World) -> None:
+    """The lease says who lives; one that ran out is a runner that died without a word."""
+    store = world.open()
+    store.acquire(this_process(), to_micros(START), 10 * SECOND)
+    assert "NOT RUNNING: its lease ran out without being renewed" in told(status, *at(world)).stdout
+    store.acquire(this_process(), to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
+    assert "Runner   alive (pid " in told(status, *at(world)).stdout
+    store.close()
+
+
+def test_status_lists_hands_that_no_tick_has_taken(world: World) -> None:
+    """A pending hand shows who gave it and why."""
+    store = world.open()
+    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", START))
+    store.close()
+    shown = told(status, *at(world)).stdout
+    assert "reset account/main by operator-1" in shown
+    assert "reviewed" in shown
+
+
+def test_history_has_the_result_with_what_is_known_of_the_money(crashed: World) -> None:
+    """Ten contracts bought at 110 and sold at 100 lost 100 before the fee of 1."""
+    shown = told(history, *at(crashed)).stdout.splitlines()
+    assert len(shown) == 2
+    assert "level 3 close-everything: crash on account/main" in shown[1]
+    assert shown[1].endswith("flat    1 position  -100.00   1.00")
+    record = json.loads(told(history, *at(crashed), "--output", "json").stdout)
+    assert record["decision"]["format"] == "killswitch.decision/v1"
+    assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-100")
+
+
+def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) -> None:
+    """Policy line, trigger with value and threshold, snapshot, order, fill, and the venue's own word at the end."""
+    store = crashed.open(read_only=True)
+    (stored,) = store.decisions(10)
+    store.close()
+    shown = told(explain, stored.decision.id[:6], *at(crashed)).stdout
+    order = [
+        "Decision " + stored.decision.id,
+        "policy.yaml:1",
+        "fall: equity.loss_from_start 15.00%, held against >= 10.0%, true since 2024-01-01T00:00:01Z",
+        "main at paper, ok: equity 850.00 USDT",
+        "sell 10",
+        "ks" + stored.decision.id,
+        "locked at 2024-01-01T00:00:01Z",
+        "BTC long on main: 0 left, as the venue says",
+        "flat: the venue itself shows every target of 0 reached",
+        "realised -100.00 before fees, fees 1.00",
+    ]
+    places = [shown.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)] + "\n" + shown
+    assert places == sorted(places)
+    chain = json.loads(told(explain, stored.decision.id, *at(crashed), "--output", "json").stdout)
+    assert chain["format"] == "killswitch.explanation/v1"
+    assert chain["snapshot"]["accounts"][0]["equity"] == "850"
+
+
+def test_explain_of_an_unknown_decision_says_where_to_look(crashed: World) -> None:
+    """Exit 1 and the way out."""
+    refused = told(explain, "zzz", *at(crashed))
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        "Error: no decision starts with zzz; `ksctl history` lists them\n",
+    )
+
+
+def test_explain_of_a_code_prints_its_page_without_a_store() -> None:
+    """Small letters are accepted; a code that there is not is refused."""
+    assert told(explain, "ks1203").stdout.startswith("KS1203: ")
+    refused = told(explain, "KS9999")
+    assert refused.exit_code == 1
+    assert "there is no code KS9999" in refused.stderr
+
+
+def test_explain_of_a_decision_needs_a_store() -> None:
+    """Wrong usage names the option."""
+    refused = told(explain, "d43")
+    assert "name the store with --store FILE" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (close, ("--store", "s"), "Missing option '--reason'"),
+        (close, ("--store", "s", "--reason", "r"), "add --live, or --dry-run to see them"),
+        (close, ("--store", "s", "--reason", "r", "--dry-run"), "name the policies and accounts with --policies"),
+        (reset, ("account/main", "--reason", "r"), "Missing option '--store'"),
+        (run, ("--store", "s", "--policies", ".", "--interval", "soon"), "`soon` is not a duration"),
+        (run, ("--store", "s", "--policies", ".", "--interval", "5"), "`5` is not a duration"),
+    ],
+    ids=["no reason", "no runner and not live", "no policies", "no store", "no duration", "no unit"],
+)
+def test_wrong_usage_is_refused_before_anything_is_made(
+    command: object, arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """click's usage error (64 through `ksctl`), with the cause, and no file left behind."""
+    monkeypatch.chdir(tmp_path)
+    refused = told(command, *arguments)
+    assert refused.exit_code == 2
+    assert says in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+ACCOUNT = """
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, market: swap, currency: USDT, execution: live%s}
+"""
+WATCH = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: watch}
+spec:
+  mode: observe
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers: {loss: {signal: equity.loss_from_start, at_least: 5%, on_unknown: hold}}
+  stages: [{name: tell, level: 1, any: [loss], cooldown: 1h, reset: manual, actions: []}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("account", "says"),
+    [
+        ("", "the policies hold no Account document"),
+        (ACCOUNT % "", "account main: adapter paper refused it: ValueError: account main needs an endpoint"),
+        (ACCOUNT % ", credentials: {key: 'env:NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
+        (ACCOUNT.replace("paper", "papre") % "", "no adapter is called papre, did you mean paper?"),
+        ("kind: [", "problems in the policies; nothing was started"),
+    ],
+    ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],
+)
+def test_a_run_that_cannot_begin_says_why_in_one_line(account: str, says: str, tmp_path: Path) -> None:
+    """Exit 1 with place or name, cause and way out; never a traceback, and no lease left behind."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "watch.yaml").write_text(WATCH, encoding="utf-8")
+    if account:
+        (tmp_path / "p" / "account.yaml").write_text(account, encoding="utf-8")
+    refused = told(run, "--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s"), "--ticks", "1")
+    assert refused.exit_code == 1
+    assert says in refused.stderr
