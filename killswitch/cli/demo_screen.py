@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -81,9 +82,10 @@ class Screen:
         click.echo(
             f"\nLeft in {folder}/: the store, the locks, trading_lock.json and recording.jsonl. Look further with"
         )
-        click.echo(f"  ksctl history --store {store}")
-        click.echo(f"  ksctl status --store {store}")
-        click.echo(f"  ksctl replay --policies policies/futures-drawdown --snapshots {folder / 'recording.jsonl'}")
+        ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
+        click.echo(f"  {ksctl} history --store {store}")
+        click.echo(f"  {ksctl} explain {self._acting[-1] if self._acting else 'DECISION'} --store {store}")
+        click.echo(f"  {ksctl} replay --policies policies/futures-drawdown --snapshots {folder / 'recording.jsonl'}")
 
     # -- as it happens ------------------------------------------------------------------------------------
 

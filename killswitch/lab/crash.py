@@ -14,7 +14,7 @@ from killswitch.model.instant import MINUTE, to_micros
 
 Floats = npt.NDArray[np.float64]
 
-START = datetime(2030, 1, 1, tzinfo=UTC)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 _ALPHA, _PERSISTENCE = 0.12, 0.85
 
 
