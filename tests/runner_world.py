@@ -9,6 +9,8 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from msgspec import structs
+
 from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, PolicySet
 from killswitch.lab.clock import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
@@ -48,19 +50,26 @@ class ScriptedVenue:
         return self.answer
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        """Fills at once, and the position is smaller from then on."""
+        """Fills at the mark at once, for a fee of 1; the account shows it from then on."""
         self.sent.append(request)
         assert isinstance(self.answer, AccountSnapshot)
-        kept = tuple(
-            replace_contracts(position, position.contracts - request.amount)
-            if position.symbol == request.symbol
-            else position
-            for position in self.answer.positions or ()
+        held = {position.symbol: position for position in self.answer.positions or ()}
+        position = held.pop(request.symbol)
+        assert position.mark_price is not None
+        assert position.unrealized_pnl is not None
+        assert self.answer.equity is not None
+        assert request.amount == position.contracts, "this venue closes positions whole"
+        row = worlds.fill(
+            f"f{len(self.sent)}", worlds.START, request.symbol, request.side, str(request.amount),
+            str(position.mark_price), position_side=position.side, fee="1", fee_currency="USDT",
+            realized_pnl=str(position.unrealized_pnl),
+        )  # fmt: skip
+        self.answer = structs.replace(
+            self.answer, positions=tuple(held.values()), equity=self.answer.equity - 1, fills=(row,)
         )
-        self.answer = _with(self.answer, positions=tuple(p for p in kept if p.contracts > 0))
         return OrderReport(
             f"o{len(self.sent)}", request.client_order_id, request.symbol, "filled", request.amount, request.amount,
-            Decimal(100), Decimal(1),
+            position.mark_price, Decimal(1),
         )  # fmt: skip
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
@@ -77,16 +86,6 @@ class ScriptedVenue:
 
     async def close(self) -> None:
         self.closed = True
-
-
-def replace_contracts(position: object, contracts: Decimal) -> object:
-    return _with(position, contracts=contracts)
-
-
-def _with(record: object, **changes: object) -> object:
-    from msgspec import structs
-
-    return structs.replace(record, **changes)
 
 
 def book(equity: str, name: str = "main", **more: object) -> AccountSnapshot:

@@ -108,14 +108,14 @@ def test_status_lists_hands_that_no_tick_has_taken(world: World) -> None:
 
 
 def test_history_has_the_result_with_what_is_known_of_the_money(crashed: World) -> None:
-    """Ten contracts bought at 110 and sold at 100 lost 100 before the fee of 1."""
+    """Ten contracts bought at 110 and sold at 85 lost 250 before the fee of 1."""
     shown = told(history, *at(crashed)).stdout.splitlines()
     assert len(shown) == 2
     assert "level 3 close-everything: crash on account/main" in shown[1]
-    assert shown[1].endswith("flat    1 position  -100.00   1.00")
+    assert shown[1].endswith("flat    1 position  -250.00   1.00")
     record = json.loads(told(history, *at(crashed), "--output", "json").stdout)
     assert record["decision"]["format"] == "killswitch.decision/v1"
-    assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-100")
+    assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-250")
 
 
 def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) -> None:
@@ -134,7 +134,7 @@ def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) ->
         "locked at 2024-01-01T00:00:01Z",
         "BTC long on main: 0 left, as the venue says",
         "flat: the venue itself shows every target of 0 reached",
-        "realised -100.00 before fees, fees 1.00",
+        "realised -250.00 before fees, fees 1.00",
     ]
     places = [shown.find(part) for part in order]
     assert -1 not in places, order[places.index(-1)] + "\n" + shown
