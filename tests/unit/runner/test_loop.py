@@ -12,7 +12,7 @@ from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot, decode_snapshot
-from killswitch.model.venue import VenueDownError
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.hands import hand
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.status import LIVE_NAME, decode_view
@@ -325,3 +325,35 @@ def test_a_stop_is_heeded_between_ticks_and_gives_the_lease_back(world: World) -
     asyncio.run(story())
     assert store.lease() is None
     assert world.clock.now() >= START
+
+
+def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) -> None:
+    """C4: what could not be closed is told with what is left, and a restart does not tell it again."""
+    store, venue = world.open(), UnwillingVenue(None)
+
+    async def until_ended() -> None:
+        runner = world.runner(store, [venue])
+        venue.answer = book("1000")
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        assert await runner.work_through(36_000.0)
+        for _ in range(3):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+        await runner.finish()
+
+    asyncio.run(until_ended())
+    asyncio.run(_one_tick(world, store, venue))
+    told = [notice for notice in store.notices(50) if "left: 10 BTC long on main" in notice.text]
+    assert [(notice.policy, notice.severity) for notice in told] == [("runner", "page")]
+
+
+class UnwillingVenue(ScriptedVenue):
+    """Refuses every order."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent.append(request)
+        raise OrderRejectedError("permission", "this key may not trade")
