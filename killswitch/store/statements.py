@@ -14,9 +14,7 @@ PUT_ROW = text(
     "INSERT INTO history (at, policy, scope, body) VALUES (:at, :policy, :scope, :body) "
     "ON CONFLICT (at, policy, scope) DO UPDATE SET body = excluded.body"
 )
-ROWS = text(
-    "SELECT at, body FROM history WHERE at >= :since AND policy = :policy AND scope = :scope ORDER BY at"
-)
+ROWS = text("SELECT at, body FROM history WHERE at >= :since AND policy = :policy AND scope = :scope ORDER BY at")
 PRUNE_ROWS = text("DELETE FROM history WHERE at < :before")
 
 PUT_DECISION = text(
@@ -46,17 +44,14 @@ PUT_JOURNAL = text(
 )
 PUT_JOURNAL_RETURNING = text(f"{PUT_JOURNAL.text} RETURNING sequence")
 JOURNAL = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal ORDER BY sequence")
-JOURNAL_OF = text(
-    f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence"
-)
+JOURNAL_OF = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence")
 
 PUT_EVENT = text("INSERT INTO events (id, body) VALUES (:id, :body) ON CONFLICT (id) DO NOTHING")
 CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
 PENDING_EVENTS = text("SELECT body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
 PUT_LIVE = text(
-    "INSERT INTO live (name, body) VALUES (:name, :body) "
-    "ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+    "INSERT INTO live (name, body) VALUES (:name, :body) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 )
 LIVE = text("SELECT body FROM live WHERE name = :name")
 
