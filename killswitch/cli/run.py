@@ -97,7 +97,7 @@ class Terminal:
             click.echo(f"{instant(decision.as_of)}  {headline(decision)}  [{decision.id}]{acted}")
             for intent in decision.intents:
                 click.echo(
-                    f"    {intent.side} {intent.contracts} {intent.symbol} on {intent.account}, leaving {intent.target}"
+                    f"    {intent.side} {intent.contracts:f} {intent.symbol} on {intent.account}, leaving {intent.target:f}"
                 )
         sys.stdout.flush()
 

@@ -11,7 +11,7 @@ import pytest
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.hands import hand
 from killswitch.runner.lease import LeaseRefusedError
@@ -357,3 +357,40 @@ class UnwillingVenue(ScriptedVenue):
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.sent.append(request)
         raise OrderRejectedError("permission", "this key may not trade")
+
+
+def corroborated() -> PolicySet:
+    from dataclasses import replace
+
+    graph = crash_policy()
+    return graphs.policy_set(replace(graph, stages=(replace(graph.stages[0], corroborate=True),)))
+
+
+@pytest.mark.parametrize(
+    ("second", "fires"),
+    [(book("1000"), False), (book("840"), True), (VenueDownError("gone"), True)],
+    ids=["the fall is gone", "the fall is still there", "no second reading: the first one stands"],
+)
+def test_d16_a_corroborated_stage_reads_again_before_it_acts(world: World, second: object, fires: bool) -> None:
+    """D16: one bad reading closes nothing; a venue that fails just then does not keep the stage from firing."""
+
+    class Second(ScriptedVenue):
+        async def snapshot(self) -> AccountSnapshot:
+            answer = await super().snapshot()
+            if self.reads == 2:
+                self.answer = second  # type: ignore[assignment]  # a snapshot or an exception by the cases
+            return answer
+
+    async def story() -> tuple[int, int]:
+        store, venue = world.open(), Second(book("1000"))
+        runner = world.runner(store, [venue], policies=corroborated())
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        await world.clock.sleep(1.0)
+        report = await runner.tick()
+        assert venue.reads == 3
+        uncorroborated = [notice for notice in report.notices if notice.kind == "uncorroborated"]
+        return len(report.decisions), len(uncorroborated)
+
+    assert asyncio.run(story()) == ((1, 0) if fires else (0, 1))
