@@ -96,9 +96,8 @@ class Terminal:
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
             click.echo(f"{instant(decision.as_of)}  {headline(decision)}  [{decision.id}]{acted}")
             for intent in decision.intents:
-                click.echo(
-                    f"    {intent.side} {intent.contracts:f} {intent.symbol} on {intent.account}, leaving {intent.target:f}"
-                )
+                what = f"{intent.side} {intent.contracts:f} {intent.symbol} on {intent.account}"
+                click.echo(f"    {what}, leaving {intent.target:f}")
         sys.stdout.flush()
 
     def _say_notices(self, report: TickReport) -> None:
