@@ -10,7 +10,7 @@ from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
-from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.diagnostics import Diagnostic, has_errors
 from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner.accounts import ArmedAccount
@@ -44,9 +44,12 @@ class Written:
 def read_policies(paths: Sequence[Path]) -> Written:
     """Load and compile; PolicyProblemsError if there is any error."""
     loaded = load(paths)
+    if has_errors(loaded.diagnostics):
+        # A reference to a document that could not be read would only look like a mistake of its own.
+        raise PolicyProblemsError(loaded.diagnostics)
     policies, diagnostics = compile_policies(loaded.documents, commit_of(paths))
     diagnostics = (*loaded.diagnostics, *diagnostics)
-    if policies is None or any(diagnostic.severity == "error" for diagnostic in diagnostics):
+    if policies is None or has_errors(diagnostics):
         raise PolicyProblemsError(diagnostics)
     accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))
     return Written(policies, accounts, diagnostics)
