@@ -23,19 +23,16 @@ class PolicyMistakesError(click.ClickException):
 def compiled(folder: Path) -> tuple[PolicySet, Loaded]:
     """The policies under `folder` and the documents that they came from. PolicyMistakesError with all mistakes."""
     from killswitch.graph.compile import compile_policies
-    from killswitch.policy.diagnostics import render
+    from killswitch.policy.diagnostics import has_errors, render
     from killswitch.policy.loader import load
 
     loaded = load([folder])
-    policies, found = (None, ()) if _errors(loaded.diagnostics) else compile_policies(loaded.documents, commit_of(folder))
-    mistakes = [diagnostic for diagnostic in (*loaded.diagnostics, *found) if diagnostic.severity == "error"]
-    if policies is None or mistakes:
-        raise PolicyMistakesError(render(mistakes))
+    if has_errors(loaded.diagnostics):
+        raise PolicyMistakesError(render(loaded.diagnostics))
+    policies, found = compile_policies(loaded.documents, commit_of(folder))
+    if policies is None:
+        raise PolicyMistakesError(render(found))
     return policies, loaded
-
-
-def _errors(diagnostics: tuple[object, ...]) -> bool:
-    return any(getattr(diagnostic, "severity", None) == "error" for diagnostic in diagnostics)
 
 
 def commit_of(folder: Path) -> str | None:

@@ -16,6 +16,9 @@ from msgspec.structs import replace
 from killswitch.engine.state import NEVER, State, Triggers, initial
 from killswitch.graph.nodes import Graph, Stage
 
+SAME = 1e-9
+"""Unit values that differ by less than this fraction are the same."""
+
 Evaluate = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
 
 
@@ -221,7 +224,8 @@ def _again(state: State, now: int, unit_value: tuple[float, float] | None, cost:
         return False
     if unit_value is None or state.fired_value is None:
         return False
-    return unit_value[1] + cost < state.fired_value
+    # A unit value after a flow is equity over other units: the same value, but for the last bits.
+    return unit_value[1] + cost < state.fired_value - abs(state.fired_value) * SAME
 
 
 def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:

@@ -14,6 +14,9 @@ from copy import copy
 
 from msgspec import Struct
 
+DIGITS = 12
+"""Decimals of a fall: cents of equity decide whether a threshold is reached, not the last bits of a float."""
+
 
 class TrackState(Struct):
     """The serialised part of a track that rows do not hold."""
@@ -116,4 +119,4 @@ def fall_from(highest: float, now: float) -> float:
     """The fall from `highest` to `now` as a fraction 0…1; a value at or below zero has fallen by all of it."""
     if now <= 0.0:
         return 1.0
-    return (highest - now) / highest if highest > now else 0.0
+    return round((highest - now) / highest, DIGITS) if highest > now else 0.0

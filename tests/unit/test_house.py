@@ -65,9 +65,7 @@ def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repo
         *(each for extra in project["project"]["optional-dependencies"].values() for each in extra),
         *project["dependency-groups"]["dev"],
     ]
-    names = {
-        re.split(r"[<>=!~\[ ;]", each)[0].lower().replace(".", "-").replace("_", "-") for each in declared
-    }
+    names = {re.split(r"[<>=!~\[ ;]", each)[0].lower().replace(".", "-").replace("_", "-") for each in declared}
     assert set() == names - pinned
 
 
@@ -94,9 +92,7 @@ def test_the_wheel_holds_both_packages_typed(wheel: zipfile.ZipFile) -> None:
 
 def test_the_wheel_holds_the_shipped_policies(wheel: zipfile.ZipFile, repository: Path) -> None:
     """Every policy folder of the tree is inside the package, so that a risk team can copy it from there."""
-    shipped = {
-        str(path.relative_to(repository / "policies")) for path in (repository / "policies").rglob("*.yaml")
-    }
+    shipped = {str(path.relative_to(repository / "policies")) for path in (repository / "policies").rglob("*.yaml")}
     inside = {
         name.removeprefix("killswitch/_content/policies/")
         for name in wheel.namelist()
