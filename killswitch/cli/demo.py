@@ -29,12 +29,12 @@ def demo(
     """Run the policies through a crash and show what happens, as it happens."""
     from killswitch.cli.demo_run import bars_and_book, run_demo
     from killswitch.cli.demo_screen import Screen
-    from killswitch.cli.policies import compiled
+    from killswitch.cli.session import written
     from killswitch.content import policies_folder
     from killswitch.lab.bars import BarsError
     from killswitch.lab.book import BookError
 
-    policies, _ = compiled(policies_at or policies_folder() / "futures-drawdown")
+    found = written([policies_at or policies_folder() / "futures-drawdown"])
     try:
         bars, book = bars_and_book(market, book_at, seed)
     except (BarsError, BookError) as error:
@@ -42,7 +42,7 @@ def demo(
     _make_room(folder)
     screen = Screen(pace)
     try:
-        asyncio.run(run_demo(policies, bars, book, seed, folder, screen))
+        asyncio.run(run_demo(found.policies, bars, book, seed, folder, screen))
     except (BarsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -79,6 +79,25 @@ def headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
+def decision_lines(decision: Decision) -> list[str]:
+    """A decision with its reasons and its orders, a line each."""
+    lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
+    for trigger in decision.triggers:
+        low, high = trigger.value or (None, None)
+        value = low if low == high else f"[{low}, {high}]"
+        lines.append(f"    {trigger.name}: {value} against {trigger.threshold}")
+    if decision.attribution is not None:
+        found = decision.attribution
+        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
+        lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
+    lines += [
+        f"    {intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, "
+        f"leaving {intent.target:f}"
+        for intent in decision.intents
+    ]
+    return lines
+
+
 def notice_line(notice: Notice) -> str:
     """A notice in one line without its time."""
     return f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}"

@@ -1,7 +1,7 @@
-"""One adapter, two readers: what a venue tells only once reaches both the ticks and the closing.
+"""One adapter, two readers: what a venue tells one of them only once reaches the other too.
 
-An adapter may give instruments the first time only, and flows and fills only as they become known. Whoever reads
-first would otherwise keep them from the other.
+An adapter may give instruments the first time only, and flows and fills only as they become known. The closing may
+not read for days and does not look at flows and fills, so only instruments are kept for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _Row = TypeVar("_Row", Flow, Fill)
 class SharedVenue:
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
 
-    def __init__(self, adapter: VenueAdapter) -> None:
+    def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
+        """`wants_rows`: whether flows and fills that the other view was told are kept for this one."""
+        self._wants_rows = wants_rows
         self._adapter = adapter
         self._other: SharedVenue | None = None
         self._instruments: dict[str, Instrument] = {}
@@ -54,6 +56,8 @@ class SharedVenue:
 
     def _keep(self, answer: AccountSnapshot) -> None:
         self._instruments.update((each.symbol, each) for each in answer.instruments or ())
+        if not self._wants_rows:
+            return
         self._flows.update((flow.id, flow) for flow in answer.flows or ())
         self._fills.update((fill.id, fill) for fill in answer.fills or ())
 
@@ -73,7 +77,7 @@ class SharedVenue:
 
 def shared(adapter: VenueAdapter) -> tuple[SharedVenue, SharedVenue]:
     """Two views of `adapter`: one for the ticks, one for the closing."""
-    ticks, closing = SharedVenue(adapter), SharedVenue(adapter)
+    ticks, closing = SharedVenue(adapter, wants_rows=True), SharedVenue(adapter, wants_rows=False)
     ticks._other, closing._other = closing, ticks
     return ticks, closing
 
