@@ -127,9 +127,16 @@ class World:
         self.folder = folder
         self.clock = VirtualClock(start)
         self.locks = LockPaths(folder / "locks", folder / "union.json")
+        self._opened: list[SqlStore] = []
 
     def open(self, *, read_only: bool = False) -> SqlStore:
-        return open_store(str(self.folder / "store.sqlite"), read_only=read_only)
+        self._opened.append(open_store(str(self.folder / "store.sqlite"), read_only=read_only))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        """Close every store that was opened; closing one twice does no harm."""
+        for store in self._opened:
+            store.close()
 
     def runner(
         self,

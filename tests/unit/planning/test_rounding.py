@@ -79,7 +79,7 @@ def test_what_is_left_is_never_more_than_decided_and_orders_never_more_than_held
     units: int, percent: int, step: str, minimum_steps: int, maximum_steps: int
 ) -> None:
     """For every size: whole steps, within the venue's limits, summing to held − left, leaving at most the target."""
-    held = D(units) * D(step) / 3
+    held = D(units) * D(step) / 4
     wanted = held * (100 - percent) / 100
     least = D(step) * minimum_steps
     most = least + D(step) * maximum_steps

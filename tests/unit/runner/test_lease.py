@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from tests.worlds import START
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SqlStore:
-    return open_store(str(tmp_path / "store.sqlite"))
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
 
 
 def test_a_second_runner_is_refused_and_told_who_lives_there(store: SqlStore) -> None:
