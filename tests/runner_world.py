@@ -28,7 +28,7 @@ PACE = Pace(interval=1.0, read_timeout=0.5, last_words=0.5)
 class ScriptedVenue:
     """Answers snapshots with `answer`: a snapshot, an exception to raise, or None for no answer at all."""
 
-    def __init__(self, answer: AccountSnapshot | Exception | None, account: str = "main") -> None:
+    def __init__(self, answer: AccountSnapshot | BaseException | None, account: str = "main") -> None:
         self.account = account
         self.answer = answer
         self.reads = 0
@@ -44,7 +44,7 @@ class ScriptedVenue:
                 await asyncio.Event().wait()
         finally:
             self.in_flight -= 1
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         assert self.answer is not None
         return self.answer

@@ -253,7 +253,8 @@ class Closer:
     # Remembering
 
     def _record(self, entry: JournalEntry) -> None:
-        """Make an entry durable, and only then let it move anything."""
+        """Make an entry durable, and only then let it move anything; one that could not be folded is refused."""
+        self._works[entry.decision].check(entry)
         self._store.append(entry)
         self._written += 1
         self._works[entry.decision].apply(entry)

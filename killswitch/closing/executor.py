@@ -13,6 +13,7 @@ from typing import TypeVar
 from killswitch.closing.intents import client_order_id, marked
 from killswitch.closing.life import ZERO, Line, State
 from killswitch.closing.pace import Pace
+from killswitch.closing.reports import said, sound, sound_fills
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Cancel
 from killswitch.model.snapshot import AccountSnapshot, Position
@@ -51,7 +52,7 @@ class Executor:
         try:
             return await self._request(self._venue.snapshot())
         except VenueError as error:
-            return f"{type(error).__name__}: {error}"
+            return said(f"{type(error).__name__}: {error}")
 
     async def send(self, line: Line, amount: Decimal, position: Decimal, seen: Position | None) -> None:
         """Journal an order of `amount` contracts, send it once, and journal the answer.
@@ -70,18 +71,18 @@ class Executor:
         data: dict[str, str | None] = {"side": line.side, "amount": str(amount), "position": str(position)}
         self._write(line, "sending", request.client_order_id, attempt, data | (marked(seen) if seen else {}))
         try:
-            report = await self._request(self._venue.submit(request))
+            report = sound(await self._request(self._venue.submit(request)), request.client_order_id, line.may_fill)
         except OrderRejectedError as error:
             # The venue has an order of this name: ours, sent before. What became of it, only it can say.
             kind: JournalKind = "unknown" if error.reason == "duplicate_client_order_id" else "rejected"
-            self._answer(line, kind, {"reason": error.reason, "text": str(error)})
+            self._answer(line, kind, {"reason": said(error.reason), "text": said(error)})
         except RateLimitedError as error:
-            self._answer(line, "rejected", {"reason": "rate_limited", "text": str(error)})
+            self._answer(line, "rejected", {"reason": "rate_limited", "text": said(error)})
         except VenueDownError as error:
-            self._answer(line, "rejected", {"reason": "venue_down", "text": str(error)})
+            self._answer(line, "rejected", {"reason": "venue_down", "text": said(error)})
             self._be_quiet(None)
         except VenueError as error:
-            self._answer(line, "unknown", {"text": f"{type(error).__name__}: {error}"})
+            self._answer(line, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
         else:
             self._report(line, report)
 
@@ -93,7 +94,7 @@ class Executor:
         try:
             report = await self._request(self._venue.find_order(line.symbol, name))
             if report is not None:
-                self._report(line, report)
+                self._report(line, sound(report, name, line.may_fill))
             elif line.state is State.WORKING:
                 await self._settle_from_fills(line, name)
             elif self._long_since_sent(line):
@@ -106,7 +107,7 @@ class Executor:
         try:
             await self._request(self._venue.cancel(cancel.symbol, cancel.order))
         except OrderRejectedError as error:
-            return str(error)
+            return said(error)
         except VenueError:
             return None  # cancelling twice does no harm: the next pass does it again
         self._record(
@@ -127,7 +128,7 @@ class Executor:
 
     async def _settle_from_fills(self, line: Line, name: str) -> None:
         """An order that the venue had acknowledged and now has forgotten: final, and its fills say how."""
-        fills = await self._request(self._venue.fills(line.symbol, name))
+        fills = sound_fills(await self._request(self._venue.fills(line.symbol, name)))
         filled = sum((fill.amount for fill in fills), ZERO)
         paid = sum((fill.amount * fill.price for fill in fills), ZERO)
         fees = [fill.fee for fill in fills]
@@ -137,12 +138,12 @@ class Executor:
             client_order_id=name,
             symbol=line.symbol,
             state="expired",
-            amount=line.sent_amount,
+            amount=line.may_fill,
             filled=filled,
             average_price=paid / filled if filled > ZERO else None,
             fee=sum(known, ZERO) if len(known) == len(fees) else None,
         )
-        self._report(line, report)
+        self._report(line, sound(report, name, line.may_fill))
 
     def _long_since_sent(self, line: Line) -> bool:
         """Whether the request can no longer be on its way. A clock that was set back says yes."""
@@ -206,7 +207,17 @@ class Executor:
             raise
         except TimeoutError as error:
             raise FateUnknownError(f"no answer within {self._pace.request_timeout:g} s") from error
+        except asyncio.CancelledError as error:
+            if called_off():
+                raise
+            raise FateUnknownError("the adapter called its own request off") from error
         except Exception as error:
             # An adapter is someone else's code: a defect in it is an answer without meaning, and must not
             # keep the other positions from being closed.
             raise MalformedAnswerError(f"{type(error).__name__}: {error}") from error
+
+
+def called_off() -> bool:
+    """Whether the running task itself is being cancelled: else a CancelledError is an adapter's own doing."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

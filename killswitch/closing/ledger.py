@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from killswitch.closing.life import ZERO
+from killswitch.closing.life import ZERO, number
 from killswitch.model.store import JournalEntry
 
 
@@ -23,20 +23,23 @@ class PositionLedger:
     def apply(self, entry: JournalEntry) -> None:
         """Take one journal entry about this position."""
         if entry.kind == "verified" and not self.outstanding:
-            shown = Decimal(entry.data["position"] or 0)
-            self.anchor = shown if self.anchor is None else min(shown, self.anchor)
+            shown = number(entry.data.get("position"))
+            if shown is not None:
+                self.anchor = shown if self.anchor is None else min(shown, self.anchor)
         name = entry.client_order_id
         if name is None:
             return
         match entry.kind:
             case "sending":
                 if not self.outstanding:
-                    self.anchor = Decimal(entry.data["position"] or 0)
-                self.outstanding[name] = Decimal(entry.data["amount"] or 0)
+                    self.anchor = number(entry.data.get("position"))
+                self.outstanding[name] = number(entry.data.get("amount")) or ZERO
             case "filled":
-                self.outstanding.pop(name, None)
+                # Once for each order, and what cannot be read counts as filled in full.
+                amount = self.outstanding.pop(name, ZERO)
+                filled = number(entry.data.get("filled"))
                 if self.anchor is not None:
-                    self.anchor -= Decimal(entry.data["filled"] or 0)
+                    self.anchor -= amount if filled is None else filled
             case "rejected" | "absent":
                 self.outstanding.pop(name, None)
 

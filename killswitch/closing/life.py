@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Final
 
@@ -92,11 +92,21 @@ class ForbiddenTransitionError(Exception):
 def event_of(entry: JournalEntry) -> Event | None:
     """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`)."""
     if entry.kind == "verified":
-        above = Decimal(entry.data["position"] or 0) > Decimal(entry.data["target"] or 0)
-        return Event.VERIFIED_ABOVE if above else Event.VERIFIED_AT
+        position, target = number(entry.data.get("position")), number(entry.data.get("target"))
+        reached = position is not None and target is not None and position <= target
+        return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
     if entry.kind in ("planned", "cancelled", "locked"):
         return None
     return Event(entry.kind)
+
+
+def number(text: str | None) -> Decimal | None:
+    """A quantity or a price from a journal entry; None, unknown, for text that is no finite number."""
+    try:
+        value = Decimal(text) if text else None
+    except InvalidOperation:
+        return None
+    return value if value is not None and value.is_finite() else None
 
 
 @dataclass(slots=True)
@@ -126,6 +136,8 @@ class Line:
     client_order_id: str | None = None
     order_id: str | None = None
     sent_amount: Decimal = ZERO
+    may_fill: Decimal = ZERO
+    """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
     sent_at: datetime | None = None
     filled: Decimal = ZERO
     fruitless: int = 0
@@ -176,13 +188,16 @@ class Line:
                 self.fruitless += 1
 
     def _take_mark(self, data: Mapping[str, str | None]) -> None:
-        if self.mark is None and (mark := data.get("mark")) and (value := data.get("value")):
-            self.mark, self.value = Decimal(mark), Decimal(value)
+        mark, value = number(data.get("mark")), number(data.get("value"))
+        if self.mark is None and mark is not None and value is not None:
+            self.mark, self.value = mark, value
 
     def _sent(self, entry: JournalEntry) -> None:
         self.attempt = entry.attempt or 0
         self.client_order_id = entry.client_order_id
-        self.sent_amount = Decimal(entry.data["amount"] or 0)
+        amount = number(entry.data.get("amount"))
+        self.sent_amount = self.decided if amount is None else amount
+        self.may_fill = self.sent_amount if self.spent else max(self.may_fill, self.sent_amount)
         self.sent_at = entry.at
         self.order_id = None
         self._take_mark(entry.data)
@@ -190,19 +205,25 @@ class Line:
     def _settled(self, data: Mapping[str, str | None]) -> None:
         self.spent = True
         self.refusal = None
-        filled = Decimal(data["filled"] or 0)
+        filled = number(data.get("filled"))
+        if filled is None:
+            # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
+            self.filled += self.may_fill
+            self.cost = None
+            self.fruitless += 1
+            return
         self.filled += filled
         self.fruitless = 0 if filled > ZERO else self.fruitless + 1
-        self._count_cost(filled, data.get("price"), data.get("fee"))
+        self._count_cost(filled, number(data.get("price")), number(data.get("fee")))
 
-    def _count_cost(self, filled: Decimal, price: str | None, fee: str | None) -> None:
+    def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None) -> None:
         if filled == ZERO or self.cost is None:
             return
         if price is None or fee is None or not self.mark or self.value is None:
             self.cost = None
             return
-        fall = (self.mark - Decimal(price)) / self.mark
-        self.cost += Decimal(fee) + filled * self.value * (fall if self.side == "sell" else -fall)
+        fall = (self.mark - price) / self.mark
+        self.cost += fee + filled * self.value * (fall if self.side == "sell" else -fall)
 
     def _refused(self, data: Mapping[str, str | None]) -> None:
         self.refusal = data.get("reason")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from decimal import Decimal
 
 from killswitch.closing.intents import lines_of
-from killswitch.closing.life import ZERO, Line, PositionKey, State
+from killswitch.closing.life import ZERO, Line, PositionKey, State, number
 from killswitch.closing.schedule import Do, Verdict
 from killswitch.model.decision import Cancel, Decision
 from killswitch.model.snapshot import Closing, ClosingStatus, Residual
@@ -49,6 +50,13 @@ class Work:
         if (key := key_of(entry)) in self._by_key:
             self._by_key[key].apply(entry)
 
+    def check(self, entry: JournalEntry) -> None:
+        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+        touched = self.lines if entry.kind == "finished" else [self._by_key.get(key_of(entry) or ("", "long"))]
+        for line in touched:
+            if line is not None:
+                copy(line).apply(entry)
+
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
         blocked = {line.symbol for line in self.lines if line.refusal == "blocked_by_order"}
@@ -90,17 +98,16 @@ class Work:
         return Closing(self.decision.id, status, residual, self.cost(), self.decision.scope)
 
     def _ended(self, finished: JournalEntry) -> Closing:
-        cost = finished.data.get("cost")
         residual = tuple(
-            Residual(self.account, line.symbol, line.position_side, Decimal(left))
+            Residual(self.account, line.symbol, line.position_side, left)
             for line in self.lines
-            if (left := finished.data.get(_LEFT + line.position_side + " " + line.symbol)) is not None
+            if (left := number(finished.data.get(_LEFT + line.position_side + " " + line.symbol))) is not None
         )
         return Closing(
             self.decision.id,
             ended_as(finished),
             residual,
-            None if cost is None else Decimal(cost),
+            number(finished.data.get("cost")),
             self.decision.scope,
         )
 

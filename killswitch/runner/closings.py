@@ -72,7 +72,10 @@ class ClosingWorker:
         """Take in a pass that has ended; raises the StoreError that ended it."""
         if self._pass is not None and self._pass.done():
             ended, self._pass = self._pass, None
-            ended.result()
+            if ended.cancelled():
+                self._fail("it was called off by something that it called")
+            else:
+                ended.result()
 
     async def rest(self, patience: float) -> None:
         """Let the pass under way end, for at most `patience` seconds; after that it is called off."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
+from killswitch.closing.executor import called_off
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 from killswitch.runner.accounts import ArmedAccount
@@ -94,6 +95,10 @@ class Readers:
 async def _read(account: ArmedAccount) -> AccountSnapshot:
     try:
         answer = await account.adapter.snapshot()
+    except asyncio.CancelledError:
+        if called_off():
+            raise
+        return account.unreadable("down", "the adapter called its own request off")
     except MalformedAnswerError as error:
         return account.unreadable("malformed", _reason(error))
     except RateLimitedError as error:

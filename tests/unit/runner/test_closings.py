@@ -30,7 +30,7 @@ def decision(name: str, *accounts: str) -> Decision:
 class FakeCloser:
     """Works off one adopted decision a pass; `errors` are raised by the first passes; `gate` holds a pass up."""
 
-    def __init__(self, errors: Sequence[Exception] = (), gate: asyncio.Event | None = None) -> None:
+    def __init__(self, errors: Sequence[BaseException] = (), gate: asyncio.Event | None = None) -> None:
         self.errors = list(errors)
         self.gate = gate
         self.adopted: list[str] = []
@@ -121,10 +121,11 @@ def test_c14_a_pass_that_hangs_keeps_neither_ticks_nor_other_accounts() -> None:
     [
         (VenueDownError("maintenance"), "VenueDownError: maintenance"),
         (ZeroDivisionError("a defect"), "unexpected ZeroDivisionError: a defect"),
+        (asyncio.CancelledError(), "it was called off by something that it called"),
     ],
-    ids=["the venue", "a defect"],
+    ids=["the venue", "a defect", "cancelled from inside"],
 )
-def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: Exception, says: str) -> None:
+def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseException, says: str) -> None:
     """C16: nothing that goes wrong in closing one account ends the watch, or the closing."""
 
     async def story() -> None:

@@ -30,10 +30,13 @@ def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Readers:
         (MalformedAnswerError("equity is text"), "malformed", "equity is text"),
         (KeyError("equity"), "down", "the adapter failed: 'equity'"),
         (VenueDownError(), "down", "VenueDownError"),
+        (asyncio.CancelledError(), "down", "the adapter called its own request off"),
     ],
-    ids=["down", "fate unknown", "rate limited", "malformed", "a defect of the adapter", "no text"],
+    ids=["down", "fate unknown", "rate limited", "malformed", "a defect of the adapter", "no text", "cancelled"],
 )
-def test_a_failed_read_is_an_unreadable_account_with_the_reason(error: Exception, quality: str, reason: str) -> None:
+def test_a_failed_read_is_an_unreadable_account_with_the_reason(
+    error: BaseException, quality: str, reason: str
+) -> None:
     """No error of a venue, nor a defect of its adapter, leaves the reading of a tick."""
     (seen,) = asyncio.run(readers(ScriptedVenue(error)).gather())
     assert (quality, reason) == (seen.quality, seen.reason)
