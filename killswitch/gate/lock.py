@@ -18,7 +18,7 @@ from killswitch.gate.atomic import replace_file
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.gate.foreign import standing_foreign_lock
 from killswitch.gate.reading import LockFile, read_file
-from killswitch.gate.strictness import in_force, joined, opened, union_of, unreadable
+from killswitch.gate.strictness import in_force, joined, opened, strictest_mode, union_of, unreadable
 from killswitch.model.decision import LockOrder
 from killswitch.model.lock import FAR_FUTURE, Lock
 
@@ -64,6 +64,16 @@ class LockFolder:
         with self._guarded(now):
             lifted = opened(scope, "lifted", now, self._generation, self._alive_until(now))
             self._put(self.path_of(scope), lifted)
+
+    def holds(self, order: LockOrder, now: datetime) -> bool:
+        """Whether the scope's file says so already: locked, at least as strictly, at least as long."""
+        standing = read_file(self.path_of(order.scope)).lock
+        return (
+            standing is not None
+            and in_force(standing, now)
+            and strictest_mode((standing.mode, order.mode)) == standing.mode
+            and standing.expires_ts >= (order.until or FAR_FUTURE).timestamp()
+        )
 
     def watch(self, scope: str, now: datetime) -> None:
         """Make an open file for a scope that has none, so that its readers know that a runner lives."""

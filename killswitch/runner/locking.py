@@ -27,6 +27,8 @@ class LockKeeper(Protocol):
         self, order: LockOrder, stage: str | None, reason: str | None, decision: str, now: datetime
     ) -> object: ...
 
+    def holds(self, order: LockOrder, now: datetime) -> bool: ...
+
     def lift(self, scope: str, now: datetime) -> object: ...
 
     def watch(self, scope: str, now: datetime) -> object: ...
@@ -99,9 +101,14 @@ class Locking:
         return self.settle(now)
 
     def settle(self, now: datetime) -> tuple[str, ...]:
-        """Write, lift and renew what is due; what fails is due again at the next call."""
+        """Write, lift and renew what is due; what fails is due again at the next call.
+
+        What the files say is looked at each time: one that was deleted or weakened by others is written again
+        before the union is made of them.
+        """
         problems: list[str] = []
         self._forget_expired(now)
+        self._unwritten |= {key: each for key, each in self._wanted.items() if not self._keeper.holds(each.order, now)}
         for key, wanted in tuple(self._unwritten.items()):
             if _tried(partial(self._write, wanted, now), f"writing the lock of {key[0]}", problems):
                 del self._unwritten[key]
@@ -110,8 +117,7 @@ class Locking:
             if _tried(partial(self._keeper.lift, scope, now), f"lifting the lock of {scope}", problems):
                 self._to_lift.discard(scope)
         for scope in sorted(self._to_watch):
-            if _tried(partial(self._keeper.watch, scope, now), f"opening the lock file of {scope}", problems):
-                self._to_watch.discard(scope)
+            _tried(partial(self._keeper.watch, scope, now), f"opening the lock file of {scope}", problems)
         _tried(partial(self._keeper.renew, now), "renewing the locks", problems)
         return tuple(problems)
 
