@@ -33,7 +33,7 @@ def standing_foreign_lock(union: Path, now: datetime, generation: int, alive_unt
         return None
     try:
         old = msgspec.json.decode(union.read_bytes(), type=_SixFields)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         old = _SixFields(locked=True, reason=f"{union.name} {found.problem}")
     expires_ts = FAR_FUTURE.timestamp() if old.expires_ts is None else old.expires_ts
     if not old.locked or expires_ts <= now.timestamp():

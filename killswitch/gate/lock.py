@@ -5,7 +5,6 @@ The folder has one writer at a time, told apart by generation: the lease of the 
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,9 +13,11 @@ from urllib.parse import quote
 
 import msgspec
 
+from killswitch.gate.apart import require_apart
 from killswitch.gate.atomic import replace_file
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.gate.foreign import standing_foreign_lock
+from killswitch.gate.guard import alone_in
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.strictness import in_force, joined, opened, strictest_mode, union_of, unreadable
 from killswitch.model.decision import LockOrder
@@ -28,9 +29,14 @@ class LockFolder:
     and StaleGenerationError if a newer runner has written there."""
 
     def __init__(self, folder: Path, union: Path | None, *, generation: int, alive_for: float) -> None:
-        """`alive_for` in seconds: how long after the last renewal a file still counts as kept alive."""
-        self._folder = folder
-        self._union = union
+        """`alive_for` in seconds: how long after the last renewal a file still counts as kept alive.
+
+        LockError if `union` is the file of a scope.
+        """
+        self._folder = folder.resolve()
+        self._union = None if union is None else union.resolve()
+        if self._union is not None:
+            require_apart(self._folder, self._union)
         self._generation = generation
         self._alive_for = alive_for
 
@@ -117,7 +123,8 @@ class LockFolder:
         return msgspec.structs.replace(lock, generation=self._generation, alive_until=self._alive_until(now))
 
     def _is_fresh(self, lock: Lock, now: datetime) -> bool:
-        return lock.alive_until - now.timestamp() >= self._alive_for / 2
+        """Whether enough of its life is left; one of more than a whole life was written before a clock stepped back."""
+        return self._alive_for / 2 <= lock.alive_until - now.timestamp() <= self._alive_for
 
     def _require_not_newer(self, lock: Lock) -> None:
         if lock.generation > self._generation:
@@ -150,8 +157,7 @@ class LockFolder:
         """One writer at a time in this folder; the union follows what was written, in the same turn."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / ".guard").open("wb") as guard:
-                fcntl.flock(guard, fcntl.LOCK_EX)
+            with alone_in(self._folder):
                 self._take_over_foreign(now)
                 yield
                 if self._union is not None:

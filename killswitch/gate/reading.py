@@ -44,7 +44,7 @@ def read_file(path: Path) -> LockFile:
         return LockFile(path, None, None)
     except OSError as error:
         return LockFile(path, None, f"cannot be read: {error.strerror}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return LockFile(path, None, f"is not a lock file: {error}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -173,8 +174,10 @@ def test_a_missing_file_is_a_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"null", b"[]", b'"open"', b"\xff\xfe", b'{"locked": "false", "alive_until": 9e9}', b'{"locked": false}'],
-)
+    [b"", b"null", b"[]", b'"open"', b"\xff\xfe", b'{"locked": "false", "alive_until": 9e9}', b'{"locked": false}',
+     b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
+    ids=["empty", "null", "list", "text", "not UTF-8", "texts", "half", "deep"],
+)  # fmt: skip
 def test_whatever_is_not_a_lock_file_is_a_lock(tmp_path: Path, content: bytes) -> None:
     """Nothing but a whole, well-typed, living `locked: false` opens trading."""
     path = tmp_path / "lock.json"
@@ -240,6 +243,48 @@ def test_a_folder_that_cannot_be_made_is_a_lock_error(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("a file in the way")
     with pytest.raises(LockError, match="could not be written"):
         lock(folder_in(tmp_path), NOW)
+
+
+def test_a_folder_that_a_stopped_process_holds_is_a_lock_error_and_no_wait(tmp_path: Path) -> None:
+    """Whoever keeps the guard keeps us from writing, not from everything else: LockError names the file."""
+    folder = folder_in(tmp_path)
+    lock(folder, NOW)
+    with (tmp_path / "locks" / ".guard").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(LockError, match=r"another process holds .*/locks/\.guard"):
+            folder.renew(at(10))
+    folder.renew(at(10))
+
+
+def test_a_union_inside_the_folder_is_no_scope_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given by a relative path, the union is still told apart from the scopes' files and opens after a lift."""
+    monkeypatch.chdir(tmp_path)
+    folder = LockFolder(tmp_path / "locks", Path("locks/union.json"), generation=1, alive_for=15)
+    lock(folder, NOW)
+    folder.lift(MAIN, at(1))
+    folder.renew(at(10))
+    assert [file.path.name for file in folder.locks()] == ["account__main.json"]
+    assert not read_lock(tmp_path / "locks" / "union.json", at(10)).locked
+
+
+@pytest.mark.parametrize("name", ["account__main.json", "venue__x.json", "portfolio.json", "foreign.json"])
+def test_a_union_with_the_name_of_a_scopes_file_is_refused(tmp_path: Path, name: str) -> None:
+    """It would be written over, and made of itself."""
+    with pytest.raises(LockError, match=f"{name} cannot be the file for all scopes"):
+        LockFolder(tmp_path, tmp_path / name, generation=1, alive_for=15)
+    LockFolder(tmp_path, tmp_path.parent / name, generation=1, alive_for=15)
+
+
+def test_after_a_clock_steps_back_an_open_file_goes_stale_in_its_usual_time(tmp_path: Path) -> None:
+    """A life that ends further ahead than a whole one was written before the step, and is cut to size."""
+    folder = folder_in(tmp_path, alive_for=15)
+    folder.watch(MAIN, at(3600))
+    folder.renew(NOW)
+    assert not read_lock(ours(tmp_path), at(14)).locked
+    assert read_lock(ours(tmp_path), at(16)).locked
+    assert read_lock(tmp_path / "v6.json", at(16)).locked
 
 
 def test_a_scope_name_cannot_leave_the_folder(tmp_path: Path) -> None:
