@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -53,11 +55,27 @@ def run(
             live=live, locks=lock_paths(store_at, lock_dir, lock_file),
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record), witnesses=(terminal,),
         )  # fmt: skip
-        click.echo(f"running {found.policies.digest}; {arming_words(accounts, live=live)}", err=True)
+        _mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         asyncio.run(_until_stopped(runner, ticks))
-    click.echo(f"stopped after {terminal.ticks} ticks; {terminal.last_words()}", err=True)
+    _mention(f"stopped after {terminal.ticks} ticks; {terminal.last_words()}")
     if any(account.armed for account in accounts.values()):
-        click.echo("the lock files go stale now, which bots read as locked, until a runner lives again", err=True)
+        _mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+    _leave_no_words_behind()
+
+
+def _mention(words: str) -> None:
+    """Say something on stderr that the run does not depend on: where nobody can hear it, it goes on."""
+    with contextlib.suppress(OSError):
+        click.echo(words, err=True)
+
+
+def _leave_no_words_behind() -> None:
+    """What a stream that takes no more still holds is given up, so that the interpreter's end does not fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> None:
@@ -78,12 +96,16 @@ class Terminal:
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
-        """Only what is new since the tick before is said."""
+        """Say what is new since the tick before. OSError if a stream takes no words; the other one got its own."""
         self.ticks += 1
-        self._say_decisions(report)
-        self._say_notices(report)
-        self._say_accounts(report)
-        self._say_closings(report)
+        failures = []
+        for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
+            try:
+                say(report)
+            except OSError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _say_decisions(self, report: TickReport) -> None:
         from killswitch.cli.wording import headline, instant

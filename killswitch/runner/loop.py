@@ -29,6 +29,9 @@ from killswitch.runner.closings import Closings
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.reading import Readers
+from killswitch.runner.witnesses import TickReport as TickReport
+from killswitch.runner.witnesses import Witness as Witness
+from killswitch.runner.witnesses import Witnesses
 
 REREAD_WITHIN = 2.0
 """Seconds that a second reading may take before the first one stands."""
@@ -56,26 +59,6 @@ class Recorder(Protocol):
     def write(self, snapshot: Snapshot) -> None: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TickReport:
-    """What one tick saw, decided and set going."""
-
-    snapshot: Snapshot
-    decisions: tuple[Decision, ...]
-    notices: tuple[Notice, ...]
-    acting_on: tuple[str, ...]
-    """Ids of the decisions that are acted on; the others are recorded only."""
-    problems: tuple[str, ...]
-    """What is wrong with the runner's own means (locks, closing, recording), in words, for as long as it is."""
-    seconds: float
-
-
-class Witness(Protocol):
-    """Whoever watches a run: the terminal, the status blob."""
-
-    def ticked(self, report: TickReport) -> None: ...
 
 
 class Runner:
@@ -115,7 +98,7 @@ class Runner:
         self._closings = closings
         self._locking = locking
         self._recorder = recorder
-        self._witnesses = witnesses
+        self._witnesses = Witnesses(witnesses)
         self._standing = standing
         self._problems = standing
         self._told: frozenset[str] = frozenset()
@@ -158,12 +141,14 @@ class Runner:
         notices = outcome.notices + self._news(snapshot)
         self._commit(snapshot, outcome, notices, acting)
         self._act(snapshot, acting)
+        if acting:
+            # The first orders leave before anyone is told of them.
+            await self._closings.advance(self._pace.closing_pause)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
             self._problems, self._clock.monotonic() - began,
         )  # fmt: skip
-        for witness in self._witnesses:
-            witness.ticked(report)
+        self._witnesses.tell(report)
         return report
 
     async def work(self) -> bool:
@@ -243,7 +228,7 @@ class Runner:
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now())
         self._closings.learn(snapshot.accounts)
         self._closings.adopt(decisions)
-        self._problems = self._standing + problems + self._closings.troubles
+        self._problems = self._standing + problems + self._closings.troubles + self._witnesses.problems
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:

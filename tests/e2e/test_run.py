@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from killswitch.gate.reading import read_lock
-from tests.e2e.processes import Site, ksctl, paper, terminate, until
+from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
 """Ten bars a second, the crash about to begin."""
@@ -101,6 +105,23 @@ def test_a_reset_by_hand_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> 
             assert wrong.returncode == 1
             assert "did you mean account/main?" in wrong.stderr
             assert terminate(runner)[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
+def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_path: Path) -> None:
+    """Neither stdout nor stderr takes a word: the book is closed all the same, and SIGTERM still exits 0."""
+    with paper(*CRASHING) as address, Path("/dev/full").open("wb") as full:
+        site = Site(tmp_path, address)
+        arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
+        with subprocess.Popen(arguments, stdout=full, stderr=full) as runner:
+            try:
+                until(lambda: runner.poll() is not None or site.store.exists(), "the runner starts")
+                until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
+                runner.send_signal(signal.SIGTERM)
+                assert runner.wait(PATIENCE) == 0
+            finally:
+                runner.kill()
+        assert site.venue().positions == ()
 
 
 def test_observing_sends_nothing(tmp_path: Path) -> None:

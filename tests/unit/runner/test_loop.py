@@ -16,6 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.hands import hand
 from killswitch.runner.lease import LeaseRefusedError
+from killswitch.runner.loop import Runner, TickReport
 from killswitch.runner.status import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
@@ -392,8 +393,44 @@ def test_d16_a_corroborated_stage_reads_again_before_it_acts(world: World, secon
         venue.answer = book("850")
         await world.clock.sleep(1.0)
         report = await runner.tick()
-        assert venue.reads == 3
+        # one for each tick, one to corroborate; and one of the closing, where it fired
+        assert venue.reads == 3 + fires
         uncorroborated = [notice for notice in report.notices if notice.kind == "uncorroborated"]
         return len(report.decisions), len(uncorroborated)
 
     assert asyncio.run(story()) == ((1, 0) if fires else (0, 1))
+
+
+def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(world: World) -> None:
+    """Whoever cannot be told is a problem for as long as it lasts; the orders have left before anyone is told."""
+    store, venue = world.open(), ScriptedVenue(None)
+    sent_when_told: list[int] = []
+
+    class Deaf:
+        def ticked(self, report: TickReport) -> None:
+            if report.decisions:
+                sent_when_told.append(len(venue.sent))
+                raise OSError(28, "No space left on device")
+
+    seen = Seen()
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], witnesses=(Deaf(), seen))
+        for equity in ("1000", "850", None, None):
+            if equity is not None:
+                venue.answer = book(equity)
+            await world.clock.sleep(1.0)
+            await (runner.tick() if seen.reports else _start_and_tick(runner))
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    said = "Deaf cannot be told what happens: [Errno 28] No space left on device"
+    assert sent_when_told == [1]
+    assert [said in report.problems for report in seen.reports] == [False, False, True, False]
+    assert said in [notice.text for notice in store.notices(10)]
+
+
+async def _start_and_tick(runner: Runner) -> None:
+    await runner.start()
+    await runner.tick()

@@ -1,0 +1,58 @@
+"""Whoever watches a run. They are told after the acting, and none of them can end the run or keep another in the dark.
+
+Only the store can: a runner that cannot record must not act.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import Snapshot
+from killswitch.store.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What one tick saw, decided and set going."""
+
+    snapshot: Snapshot
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...]
+    acting_on: tuple[str, ...]
+    """Ids of the decisions that are acted on; the others are recorded only."""
+    problems: tuple[str, ...]
+    """What is wrong with the runner's own means (locks, closing, recording), in words, for as long as it is."""
+    seconds: float
+
+
+class Witness(Protocol):
+    """Whoever watches a run: the terminal, the status blob."""
+
+    def ticked(self, report: TickReport) -> None: ...
+
+
+class Witnesses:
+    """All who watch one run."""
+
+    def __init__(self, witnesses: tuple[Witness, ...]) -> None:
+        self._witnesses = witnesses
+        self._failing: dict[int, str] = {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Who could not take in the last report, and why."""
+        return tuple(self._failing.values())
+
+    def tell(self, report: TickReport) -> None:
+        """Tell every one of them. What fails is a problem until it works again; raises only StoreError."""
+        for number, witness in enumerate(self._witnesses):
+            try:
+                witness.ticked(report)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a full disk under the output must not leave positions open
+                self._failing[number] = f"{type(witness).__name__} cannot be told what happens: {error}"
+            else:
+                self._failing.pop(number, None)
