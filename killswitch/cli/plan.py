@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli import EXIT_PENDING
+from killswitch.cli import EXIT_FAILED, EXIT_PENDING
 from killswitch.cli.options import output, policies, read_timeout
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def plan(
     output: str,
     detailed_exitcode: bool,
 ) -> int:
-    """Show what the policies would do right now. Changes nothing, anywhere."""
+    """Show what the policies would do right now. Changes nothing, anywhere.
+
+    Exits 1 if an account cannot be read: then the plan says what is known, and that the rest is not.
+    """
     from killswitch.cli.plan_text import plan_text
     from killswitch.cli.session import friendly, opened_store, written
     from killswitch.runner.preview import encode_preview
@@ -50,6 +53,8 @@ def plan(
             with opened_store(store_at, read_only=True) as store:
                 shown = _of_venues(found, store, read_timeout)
     click.echo(encode_preview(shown) if output == "json" else plan_text(shown))
+    if shown.unreadable:
+        return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
 
 

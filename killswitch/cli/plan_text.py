@@ -107,7 +107,13 @@ def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
             ],
         )  # fmt: skip
     elif decision.stage is not None:
-        yield "  no order"
+        yield "  no order of its own" + _covered(decision, shown)
+
+
+def _covered(decision: Decision, shown: Preview) -> str:
+    """Whose orders close what this decision would: one position has one target, the smallest."""
+    others = [d.policy for d in shown.decisions if d.id != decision.id and d.intents and d.mode == "enforce"]
+    return f": {' and '.join(others)} closes as much or more" if others and decision.book is not None else ""
 
 
 def _remarks(intent: Intent) -> str:
@@ -128,6 +134,8 @@ def _summary(shown: Preview) -> str:
     cancels = sum(len(decision.cancels) for decision in fires if decision.mode == "enforce")
     locks = sum(1 for decision in fires if decision.mode == "enforce" and decision.lock)
     resets = len(shown.decisions) - len(fires)
+    if shown.unreadable and not shown.pending:
+        return f"Cannot tell: {'; '.join(shown.unreadable)}. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     return (

@@ -35,7 +35,7 @@ class State(Struct, frozen=True):
     """A stage machine and its triggers.
 
     `fired_value` is the unit value at the last firing, None where it was unknown.
-    `barren` is the stage that last found nothing to select or no corroboration: reported once, not every tick.
+    `barren` are the stages that should fire and could not (nothing selected, not corroborated): told once each.
     """
 
     triggers: Triggers
@@ -45,7 +45,7 @@ class State(Struct, frozen=True):
     fired_value: float | None = None
     cooldown_until: int | None = None
     reset_since: int | None = None
-    barren: str | None = None
+    barren: tuple[str, ...] = ()
 
 
 def initial() -> State:
@@ -74,7 +74,7 @@ class StoredState(Struct, frozen=True):
     fired_value: float | None
     cooldown_until: int | None
     reset_since: int | None
-    barren: str | None
+    barren: tuple[str, ...]
 
 
 def to_stored(state: State, names: tuple[str, ...]) -> StoredState:

@@ -238,7 +238,7 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
         fired_value=unit_value[0] if unit_value is not None else None,
         cooldown_until=now + stage.cooldown,
         reset_since=None,
-        barren=None,
+        barren=tuple(name for name in state.barren if name != stage.name),
     )
 
 

@@ -36,7 +36,7 @@ def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
 def _margin_ratio(view: ScopeView) -> Decimal | None:
     """Maintenance margin ÷ equity; unknown where either is, or equity is not above zero."""
     total = ZERO
-    for account in view.accounts:
+    for account in view.sound:
         if account.maintenance_margin is None:
             return None
         total += account.maintenance_margin

@@ -20,6 +20,8 @@ def is_entry(order: Order, account: AccountSnapshot) -> bool:
     """Whether the order can open or add to a position."""
     if order.reduce_only is True:
         return False
+    if account.positions is None and order.trigger_price is not None:
+        return False  # a stop of a position that nobody can see now
     if account.position_mode == "hedge" and order.position_side is not None:
         return (order.side == "buy") == (order.position_side == "long")
     reduces = "long" if order.side == "sell" else "short"
@@ -32,7 +34,7 @@ def cancels(view: ScopeView, actions: Sequence[Action]) -> tuple[Cancel, ...]:
     """The orders to cancel: entries before closing; the rest, where a stage says so, after it."""
     kinds = {action.kind for action in actions if isinstance(action, CancelOrders)}
     found = []
-    for account in view.accounts:
+    for account in view.sound:
         for order in account.orders or ():
             entry = is_entry(order, account)
             if entry and kinds:

@@ -1,8 +1,8 @@
 """Holding a mark against the index and the last price before acting on it.
 
-A mark that lies further than `MARK_TOLERANCE` from every other price that the snapshot gives of it is a print
-that does not hold. It is named, and equity is supposed as it would be at the nearest of the other prices; a
-stage that would not fire on that equity is not corroborated. Nothing is averaged.
+A mark that lies further than `MARK_TOLERANCE` from the index (from the last price, where no index is given) is a
+print that does not hold. It is named, and the account is supposed as it would be at that other price; a stage
+that would not fire then is not corroborated. Nothing is averaged.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.model.snapshot import Position
-from killswitch.signals.position import ZERO, move_value
+from msgspec.structs import replace
+
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.signals.position import ZERO, move_value, sign
 from killswitch.signals.view import ScopeView
 
 MARK_TOLERANCE = Decimal("0.05")
@@ -20,35 +22,59 @@ MARK_TOLERANCE = Decimal("0.05")
 
 @dataclass(frozen=True, slots=True)
 class Corroborated:
-    """`equity` as it would be with the failing prints replaced; `failing` names them."""
+    """The scope with failing prints replaced, and their names. `view` is None where that cannot be computed."""
 
-    equity: Decimal | None
+    view: ScopeView | None
     failing: tuple[str, ...]
 
 
 def corroborate(view: ScopeView) -> Corroborated:
-    """Hold every mark of the scope against its index and last price, where they are given."""
-    equity, failing = view.equity, []
-    for account, position in view.positions():
-        reference = _nearest(position)
+    """Hold every mark of the scope against its index, or its last price, where they are given."""
+    failing: list[str] = []
+    accounts: list[AccountSnapshot | None] = []
+    for account in view.sound:
+        accounts.append(_replaced(account, view, failing))
+    if not failing:
+        return Corroborated(view, ())
+    known = [account for account in accounts if account is not None]
+    whole = len(known) == len(accounts)
+    supposed = ScopeView(view.as_of, view.scheduled, known, view.instruments, None) if whole else None
+    return Corroborated(supposed, tuple(failing))
+
+
+def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
+    """The account at prices that hold; None where a failing print's worth cannot be computed."""
+    equity, positions, computable = account.equity, [], True
+    for position in account.positions or ():
+        reference = _reference(position)
         if reference is None or position.mark_price is None:
-            continue
-        if abs(position.mark_price - reference) <= MARK_TOLERANCE * reference:
+            positions.append(position)
             continue
         failing.append(
             f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
             f" and last {position.last_price}"
         )
-        instrument = view.instrument(account.account, position.symbol)
-        move = move_value(position, instrument, position.mark_price, reference)
-        equity = None if equity is None or move is None else equity + move
-    return Corroborated(equity, tuple(failing))
+        move = _move(position, view.instrument(account.account, position.symbol), reference)
+        if move is None or equity is None:
+            computable = False
+            continue
+        equity += move
+        pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + move
+        positions.append(replace(position, mark_price=reference, notional=None, unrealized_pnl=pnl))
+    return replace(account, equity=equity, positions=tuple(positions)) if computable else None
 
 
-def _nearest(position: Position) -> Decimal | None:
-    """Of index and last price, the one nearest to the mark; None where neither is given."""
-    mark = position.mark_price
-    others = [p for p in (position.index_price, position.last_price) if p is not None and p > ZERO]
-    if mark is None or not others:
+def _reference(position: Position) -> Decimal | None:
+    """The price that the mark fails against; None where it holds, or there is nothing to hold it against."""
+    other = position.index_price if position.index_price is not None else position.last_price
+    if position.mark_price is None or other is None or other <= ZERO or not position.contracts:
         return None
-    return min(others, key=lambda price: abs(price - mark))
+    return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
+
+
+def _move(position: Position, instrument: Instrument | None, reference: Decimal) -> Decimal | None:
+    """P&L from the mark to the reference: by the contract's rules, else in proportion to the notional given."""
+    by_rules = move_value(position, instrument, position.mark_price, reference)
+    if by_rules is not None or position.notional is None or not position.mark_price:
+        return by_rules
+    return abs(position.notional) * (reference / position.mark_price - 1) * sign(position)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.graph.nodes import Close, Graph, LockTrading, Stage
+from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
     Decision,
@@ -31,27 +32,41 @@ DERIVATIVES = ("swap", "future")
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """A selected position that the venue takes no order for now, and why."""
+
+    symbol: str
+    why: str
+    dust: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
-    """A stage carried through planning. `empty_handed`: it should have selected something, and did not."""
+    """A stage carried through planning. `empty_handed`: it should have selected something, and did not.
+
+    `partial`: part of the book is not known, so that the decision is only about the rest of it.
+    """
 
     stage: Stage
     decision: Decision
     empty_handed: bool
-    blocked: tuple[str, ...]
+    partial: bool
+    blocked: tuple[Blocked, ...]
 
 
-def propose(
-    watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: str | None, *, book_unknown: bool
-) -> Proposal:
-    """What firing `stage` now would mean."""
+def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: str | None) -> Proposal:
+    """What firing `stage` now would mean. Positions and orders of accounts that are not trusted are left alone."""
     graph = watch.prepared.graph
+    known = view.trusted()
+    partial = not view.accounts or len(known.accounts) < len(view.accounts)
+    view = known
     window, named = attribution_window(watch, stage)
     found = (
         Shares(None, None, "no trigger of the stage has a window") if window is None else shares(watch.history, window)
     )
     at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
     source = found.source(at_least)
-    change = watch.history.pnl_change(window) if window is not None else "no window"
+    change = watch.history.pnl_change(window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     targets = _targets(watch, stage, book, source)
     intents, blocked, left = to_intents(view, targets)
@@ -83,8 +98,14 @@ def propose(
         lock=lock_order(watch.scope, stage, now),
         cooldown_until=from_micros(now + stage.cooldown),
     )
-    empty_handed = closes and not targets and (bool(book) or book_unknown)
-    return Proposal(stage, decision, empty_handed, blocked)
+    empty_handed = closes and not targets and bool(book)
+    return Proposal(stage, decision, empty_handed, partial, blocked)
+
+
+def _ranking_window(graph: Graph, stage: Stage) -> int:
+    """The window of the stage's ranking, for triggers that have none."""
+    names = [action.ranking for action in stage.actions if isinstance(action, Close)]
+    return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 
 def fired_triggers(watch: Watch, stage: Stage) -> list[int]:
@@ -108,7 +129,15 @@ def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
         severity = watch.columns.lo[threshold.index] / threshold.value
         if best is None or (severity, -window) > (best[0], -best[1]):
             best = (severity, window)
-    return (None, "") if best is None else (best[1], duration(best[1]))
+    window = best[1] if best is not None else _shortest_window(watch, stage)
+    return (None, "") if window is None else (window, duration(window))
+
+
+def _shortest_window(watch: Watch, stage: Stage) -> int | None:
+    """The shortest window that an expression of a fired trigger reads, where none compares one signal."""
+    graph = watch.prepared.graph
+    read = [graph.signals[i] for t in fired_triggers(watch, stage) for i in signals_of(graph.triggers[t].condition)]
+    return min((signal.window for signal in read if signal.window is not None), default=None)
 
 
 def duration(micros: int) -> str:
@@ -136,10 +165,10 @@ def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) 
 
 def to_intents(
     view: ScopeView, targets: Sequence[Target]
-) -> tuple[tuple[Intent, ...], tuple[str, ...], dict[PnlKey, Decimal]]:
+) -> tuple[tuple[Intent, ...], tuple[Blocked, ...], dict[PnlKey, Decimal]]:
     """Exact intents in the order of closing, what is blocked and why, and what would be left of each position."""
     intents: list[Intent] = []
-    blocked: list[str] = []
+    blocked: list[Blocked] = []
     left: dict[PnlKey, Decimal] = {}
     for place, target in enumerate(targets, start=1):
         candidate = target.ranked.candidate
@@ -149,7 +178,7 @@ def to_intents(
         result = reduction(position, target.contracts, instrument, reduce_only=reduce_only)
         left[candidate.key] = result.target
         if result.blocked is not None:
-            blocked.append(result.blocked)
+            blocked.append(Blocked(position.symbol, result.blocked, dust=not result.parts))
         intents += [
             Intent(
                 account=account.account,

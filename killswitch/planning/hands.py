@@ -7,15 +7,14 @@ from decimal import Decimal
 from killswitch.graph.nodes import CancelOrders, RankingRule
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros
-from killswitch.model.snapshot import Event, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
 from killswitch.planning.decide import to_intents
 from killswitch.planning.ranking import candidates, rank
-from killswitch.planning.scopes import view_of
 from killswitch.planning.selection import Target
 from killswitch.planning.watch import Watch
-from killswitch.signals.view import Instruments
+from killswitch.signals.view import Instruments, ScopeView, distrust
 
 OPERATOR = "operator"
 """The policy name of what a hand decides."""
@@ -50,11 +49,11 @@ def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event:
     )
 
 
-def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[str, ...]:
+def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
     """The accounts of the snapshot that a hand's scope names; empty if it names none."""
     kind, _, name = (scope or "portfolio").partition("/")
     return tuple(
-        account.account
+        account
         for account in snapshot.accounts
         if kind == "portfolio" or (account.account if kind == "account" else account.venue) == name
     )
@@ -68,18 +67,23 @@ def close_by_hand(
     ranking: RankingRule,
     digest: str,
     commit: str | None,
-) -> Decision:
-    """Close everything in the event's scope. RefusedHandError where the scope names nothing, or is unknown."""
-    names = accounts_in(event.scope, snapshot)
-    if not names:
-        raise RefusedHandError(f"{event.scope} names no account of this snapshot")
-    view = view_of(snapshot, now, names, instruments, None)
-    if view.unknown is not None and any(account.positions is None for account in view.accounts):
-        raise RefusedHandError(f"positions are unknown: {view.unknown}")
-    ranked = rank(ranking, candidates(view, None))
-    intents, _, left = to_intents(view, [Target(r, Decimal(0)) for r in ranked])
+) -> tuple[tuple[str, ...], Decision]:
+    """Close everything in the event's scope that can be seen, and say of the rest why it was not closed.
+
+    RefusedHandError where the scope names nothing, or nothing of it can be seen.
+    """
     scope = event.scope or "portfolio"
-    return Decision(
+    accounts = accounts_in(event.scope, snapshot)
+    if not accounts:
+        raise RefusedHandError(f"{scope} names no account of this snapshot")
+    doubts = [doubt for account in accounts if (doubt := distrust(account, now, None)) is not None]
+    if len(doubts) == len(accounts):
+        raise RefusedHandError("; ".join(doubts))
+    view = ScopeView(now, snapshot.scheduled, accounts, instruments, None).trusted()
+    ranked = rank(ranking, candidates(view, None))
+    intents, blocked, left = to_intents(view, [Target(r, Decimal(0)) for r in ranked])
+    problems = (*doubts, *(each.why for each in blocked))
+    return problems, Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
         as_of=from_micros(now),
         policy=OPERATOR,

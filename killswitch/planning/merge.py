@@ -27,9 +27,10 @@ def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...
     """Leave each position's orders to the one decision with the smallest target, the first of equals.
 
     `active` are targets that are being worked on already: an order that would leave more is not needed.
-    Decisions that only observe are left as they are: they show what they would do alone.
+    Decisions that only observe are left as they are: they show what they would do alone. So is a close by hand:
+    whoever gave it waits for it, and closing sends one order for a position whoever wants it.
     """
-    enforcing = [decision for decision in decisions if decision.mode == "enforce"]
+    enforcing = [d for d in decisions if d.mode == "enforce" and d.kind != "manual"]
     if len(enforcing) < 2 and not active:
         return tuple(decisions)
     smallest = targets_of(enforcing)
@@ -41,7 +42,7 @@ def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...
                 owner.setdefault(key, decision.id)
     return tuple(
         decision
-        if decision.mode != "enforce"
+        if decision.mode != "enforce" or decision.kind == "manual"
         else replace(
             decision,
             intents=tuple(

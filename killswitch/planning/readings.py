@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
+from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.watch import Watch
@@ -87,9 +88,22 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
         partly = watch.history.why_partly(reference.window)
         if partly is not None:
             return partly
-    if watch.history.other is not None:
-        return f"a change of {watch.history.unexplained} that nothing explains leaves two readings open"
-    return f"{reference.name} is not known" if reference is not None else "a signal that it reads is not known"
+    if watch.history.changes.open:
+        return f"a change of {watch.history.changes.sum} that nothing explains leaves two readings open"
+    return f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+
+
+def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
+    """Names of the signals that the trigger reads and that are not one known value."""
+    graph, columns = watch.prepared.graph, watch.columns
+    if columns is None:
+        return ["everything"]
+    names = {
+        graph.signals[i].name
+        for i in signals_of(trigger.condition)
+        if columns.lo[i] != columns.hi[i] or (columns.text and columns.text[i] is None and math.isinf(columns.lo[i]))
+    }
+    return sorted(names) or ["a signal"]
 
 
 def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:

@@ -13,10 +13,16 @@ from decimal import ROUND_FLOOR, Decimal
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.signals.position import ZERO
 
+SHUT = ("halted", "delisted", "cancel_only")
+"""States in which a venue takes no order for a symbol."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`parts` are the orders' contracts, each within the venue's maximum; none where `blocked` says why."""
+    """`parts` are the orders' contracts, each within the venue's maximum.
+
+    `blocked` says why the venue takes none now. Dust has no parts; a halted symbol has, for when it is open again.
+    """
 
     target: Decimal
     parts: tuple[Decimal, ...]
@@ -35,8 +41,6 @@ def reduction(position: Position, wanted: Decimal, instrument: Instrument | None
         return Reduction(held, (), exact=True)
     if instrument is None or instrument.amount_step is None or instrument.amount_step <= ZERO:
         return Reduction(wanted, (held - wanted,), exact=False)
-    if instrument.state in ("halted", "delisted", "cancel_only"):
-        return Reduction(held, (), exact=True, blocked=f"{position.symbol} is {instrument.state} at the venue")
     tradable = _floor(held, instrument.amount_step)
     least = _minimum(position, instrument, reduce_only=reduce_only)
     amount = min(tradable, max(least, _ceiling(held - wanted, instrument.amount_step)))
@@ -45,7 +49,8 @@ def reduction(position: Position, wanted: Decimal, instrument: Instrument | None
     if amount < least:
         why = f"dust: {held} of {position.symbol} is below the venue's minimum of {least}"
         return Reduction(held, (), exact=True, blocked=why)
-    return Reduction(held - amount, _split(amount, instrument), exact=True)
+    closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in SHUT else None
+    return Reduction(held - amount, _split(amount, least, instrument), exact=True, blocked=closed)
 
 
 def _floor(amount: Decimal, step: Decimal) -> Decimal:
@@ -80,14 +85,20 @@ def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -
     return _ceiling(least, step)
 
 
-def _split(amount: Decimal, instrument: Instrument) -> tuple[Decimal, ...]:
-    """`amount` in orders of at most the venue's maximum."""
-    most = instrument.max_amount
-    if most is None or most <= ZERO or amount <= most:
+def _split(amount: Decimal, least: Decimal, instrument: Instrument) -> tuple[Decimal, ...]:
+    """`amount` in orders of at most the venue's maximum, none of them below its minimum.
+
+    A maximum below the minimum is no rule that an order can follow, and is taken for none.
+    """
+    step = instrument.amount_step or Decimal(1)
+    most = ZERO if instrument.max_amount is None else _floor(instrument.max_amount, step)
+    if most < least or amount <= most:
         return (amount,)
-    most = _floor(most, instrument.amount_step or most)
     parts = []
     while amount > ZERO:
-        parts.append(min(amount, most))
-        amount -= parts[-1]
+        part = min(amount, most)
+        if ZERO < amount - part < least:  # leave the last order enough
+            part = max(least, _floor(amount - least, step))
+        parts.append(part)
+        amount -= part
     return tuple(parts)

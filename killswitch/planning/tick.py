@@ -14,7 +14,7 @@ from decimal import Decimal
 from killswitch.engine.step import latch, reset
 from killswitch.graph.nodes import PolicySet, RankingRule, Stage
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
@@ -22,11 +22,13 @@ from killswitch.planning.corroboration import corroborate
 from killswitch.planning.decide import Proposal, propose
 from killswitch.planning.hands import RefusedHandError, applies, close_by_hand, reset_record
 from killswitch.planning.merge import Targets, merge, targets_of
+from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
-from killswitch.planning.scopes import Identity, identity, scopes_of, view_of
+from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
+from killswitch.signals.soundness import sound_instrument
 from killswitch.signals.view import ScopeView
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
@@ -65,10 +67,11 @@ class Interpreter:
         self._policies = policies
         self._prepared = [prepare(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], Watch] = {}
-        self._members: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
         self._instruments: dict[tuple[str, str], Instrument] = {}
         self._stored: dict[tuple[str, str], bytes] = {}
+        self._ended: list[MachineState] = []
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
         self._heard: dict[str, int] = {}
@@ -95,12 +98,10 @@ class Interpreter:
         eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
         told: list[Notice] = []
-        for watch, names in self._watching(snapshot):
+        for watch, places in self._watching(snapshot):
             stale_after = watch.prepared.graph.equity.stale_after
-            view = view_of(snapshot, now, names, self._instruments, stale_after)
-            change = watch.observe(view, snapshot.closings)
-            if change is not None:
-                told.append(tell.unexplained(watch, now, change))
+            view = view_of(snapshot, now, places, self._instruments, stale_after)
+            told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
             for event in events:
                 if event.kind == "reset" and applies(event, watch.scope):
                     decisions += self._reset(watch, now, event, told)
@@ -111,11 +112,13 @@ class Interpreter:
                 decisions += self._reset(watch, now, None, told)
             elif moved.eligible:
                 eligible.append((watch, view, moved.eligible))
-            elif watch.state.barren is not None and not watch.state.triggers.confirmed:
-                watch.forget_barren()
+            if watch.state.barren:
+                watch.forget_barren([stage.name for stage in moved.eligible])
         for event in events:
             if event.kind == "close":
                 decisions += self._close(event, snapshot, now, told)
+            elif event.kind == "reset":
+                decisions += self._reset_orphans(event, now, told)
         if not (eligible or decisions or told):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
@@ -125,7 +128,7 @@ class Interpreter:
         for account in snapshot.accounts:
             if account.instruments:
                 for instrument in account.instruments:
-                    self._instruments[account.account, instrument.symbol] = instrument
+                    self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
     def _take_closings(self, snapshot: Snapshot) -> None:
         """Targets stay active while the snapshot says that they are being worked on."""
@@ -140,23 +143,25 @@ class Interpreter:
         self._heard.update((event.id, self._now) for event in snapshot.events)
         return fresh
 
-    def _watching(self, snapshot: Snapshot) -> list[tuple[Watch, tuple[str, ...]]]:
-        """Every watch with the accounts of its scope; new scopes begin to be watched."""
+    def _watching(self, snapshot: Snapshot) -> list[tuple[Watch, tuple[int, ...] | None]]:
+        """Every watch with the places of its scope's accounts; new scopes begin to be watched."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
             for prepared in self._prepared:
                 self._meet(prepared, present)
-        return [(watch, self._members[key]) for key, watch in self._watches.items()]
+            self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
+        return [(watch, self._places[key]) for key, watch in self._watches.items()]
 
     def _meet(self, prepared: Prepared, present: list[Identity]) -> None:
-        policy = prepared.graph.policy
-        for scope, names in scopes_of(prepared.graph.scope, present).items():
-            key = (policy, scope)
-            known = self._members.get(key, ())
-            self._members[key] = known + tuple(name for name in names if name not in known)
+        for scope in scopes_of(prepared.graph.scope, present):
+            key = (prepared.graph.policy, scope)
             if key not in self._watches:
                 self._watches[key] = self._watch(prepared, scope)
+
+    def _places_in(self, watch: Watch, present: list[Identity]) -> tuple[int, ...] | None:
+        rule = watch.prepared.graph.scope
+        return places_of(rule, watch.scope, sorted(watch.history.members), present)
 
     def _watch(self, prepared: Prepared, scope: str) -> Watch:
         watch = Watch(prepared, scope)
@@ -173,22 +178,35 @@ class Interpreter:
         record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
         watch.state = reset()
         watch.history.rebase(accept=event is not None)
+        if event is not None:  # whoever resets takes the accounts that are there now for the scope
+            watch.history.members &= {account[0] for account in self._present}
+            self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
         return [record]
+
+    def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
+        """End what is latched on the event's scope and has no machine any more."""
+        found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
+        if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
+            told.append(tell.reset_of_nothing(now, event.scope or "portfolio"))
+        decisions = []
+        for orphan in found:
+            memory = self._stored.pop((orphan.policy, orphan.scope))
+            record, left = end(orphan, memory, now, self._policies.digest, event)
+            self._ended.append(left)
+            decisions.append(record)
+        return decisions
 
     def _close(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:
         try:
-            return [
-                close_by_hand(
-                    event, snapshot, now, self._instruments, self._default_ranking(),
-                    self._policies.digest, self._policies.commit,
-                )
-            ]  # fmt: skip
-        except RefusedHandError as refused:
-            told.append(
-                Notice(from_micros(now), "operator", event.scope or "portfolio", "nothing_selected", "page",
-                       f"the close by hand was not carried out: {refused}", event.id)
+            problems, decision = close_by_hand(
+                event, snapshot, now, self._instruments, self._default_ranking(),
+                self._policies.digest, self._policies.commit,
             )  # fmt: skip
+        except RefusedHandError as refused:
+            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
             return []
+        told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in problems]
+        return [decision]
 
     def _default_ranking(self) -> RankingRule:
         for graph in self._policies.graphs:
@@ -212,6 +230,9 @@ class Interpreter:
             for key, left in targets.items():
                 active[key] = min(left, active.get(key, left))
         decisions = merge([*pending.decisions, *fired], active)
+        self._share_costs(pending, fired, decisions)
+        if reread is not None:
+            self._gather_again(pending, reread)
         for decision in decisions:
             if decision.intents and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
@@ -232,43 +253,61 @@ class Interpreter:
                 if watch.remember_barren(stage.name):
                     told.append(tell.uncorroborated(watch, view.as_of, stage.name, doubt))
                 continue
-            proposal = propose(
-                watch, stage, view, self._policies.digest, self._policies.commit,
-                book_unknown=view.unknown is not None,
-            )  # fmt: skip
-            if proposal.empty_handed:
-                return self._empty_handed(watch, view, proposal, told)
-            told += [tell.blocked(watch, view.as_of, why) for why in proposal.blocked]
-            watch.state = latch(watch.state, stage, view.as_of, watch.unit_value())
-            watch.decision, watch.cost = proposal.decision.id, ZERO
+            proposal = propose(watch, stage, view, self._policies.digest, self._policies.commit)
+            if proposal.empty_handed or proposal.partial:
+                return self._not_latching(watch, view, proposal, told)
+            told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
+            value = watch.history.track.value
+            watch.state = latch(watch.state, stage, view.as_of, (value, value))
+            watch.fired(proposal.decision.id)
             return [proposal.decision]
         return []
 
-    def _empty_handed(self, watch: Watch, view: ScopeView, proposal: Proposal, told: list[Notice]) -> list[Decision]:
-        """Neither latch nor cool down. Where the book is unknown the lock is written all the same."""
+    def _not_latching(self, watch: Watch, view: ScopeView, proposal: Proposal, told: list[Notice]) -> list[Decision]:
+        """Neither latch nor cool down, so that the stage fires when it can; tell it once.
+
+        Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
+        """
         if not watch.remember_barren(proposal.stage.name):
             return []
         told.append(tell.nothing_selected(watch, view.as_of, proposal))
-        return [proposal.decision] if view.unknown is not None and proposal.decision.lock else []
+        told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
+        return [proposal.decision] if proposal.partial else []
+
+    def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
+        """A watch whose orders were left to another decision waits for that one's closing too."""
+        wanted = {decision.id: targets_of([decision]).keys() for decision in fired}
+        for watch, _, _ in pending.eligible:
+            mine = wanted.get(watch.decision or "")
+            for decision in merged if mine else ():
+                if mine and mine & targets_of([decision]).keys():
+                    watch.share(decision.id)
+
+    def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
+        """Rows that came with the second reading count, because an adapter may tell them only once."""
+        for watch, places in self._watching(pending.snapshot):
+            view = view_of(reread, to_micros(reread.as_of), places, self._instruments, None)
+            watch.history.ledger.gather(view, watch.history.view)
 
     def _doubt(self, watch: Watch, view: ScopeView, stage: Stage, reread: Snapshot | None) -> str | None:
         """Why the stage's triggers do not hold on better prices or on the second reading; None if they do."""
+        if view.unknown is not None:
+            return None  # there are no prints to hold against anything
         seen = corroborate(view)
-        if seen.failing and seen.equity is not None and not self._still(watch, view, stage, seen.equity):
+        if seen.failing and (seen.view is None or not self._still(watch, seen.view, stage)):
             return "; ".join(seen.failing)
-        again = None if reread is None else self._second_equity(watch, reread)
-        if again is not None and not self._still(watch, view, stage, again):
-            return f"read again, equity is {again} and no trigger of the stage is true"
+        if reread is None:
+            return None
+        places = self._places[watch.policy, watch.scope]
+        again = view_of(reread, to_micros(reread.as_of), places, self._instruments, None)
+        if again.unknown is not None:
+            return None  # the second reading could not be had: the first stands
+        if not self._still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
+            return f"read again, equity is {again.equity} and no trigger of the stage is true"
         return None
 
-    def _second_equity(self, watch: Watch, reread: Snapshot) -> Decimal | None:
-        """Equity of the scope in the second reading; None where that could not be had, so the first stands."""
-        names = self._members[watch.policy, watch.scope]
-        view = view_of(reread, to_micros(reread.as_of), names, self._instruments, None)
-        return view.equity if view.unknown is None else None
-
-    def _still(self, watch: Watch, view: ScopeView, stage: Stage, equity: Decimal) -> bool:
-        true = watch.supposed(view, equity)
+    def _still(self, watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
+        true = watch.supposed(view, moved)
         any_of = not stage.any_of or any(true >> i & 1 for i in stage.any_of)
         return any_of and all(true >> i & 1 for i in stage.all_of)
 
@@ -276,7 +315,8 @@ class Interpreter:
 
     def states(self) -> tuple[MachineState, ...]:
         """The memory of every watch, to be stored with the tick's decisions."""
-        return tuple(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values())
+        ended, self._ended = self._ended, []
+        return (*(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """The history rows that the last tick appended."""
@@ -290,6 +330,10 @@ class Interpreter:
     def keep_since(self, now: int) -> int:
         """History rows from before this are never needed again (microseconds)."""
         return now - max((prepared.keep for prepared in self._prepared), default=0)
+
+    def orphans(self) -> tuple[Orphan, ...]:
+        """What is latched in stored memory, and no watch of this policy set answers for."""
+        return orphans_in(self._stored)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Every watch as the last tick left it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from decimal import Decimal
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from killswitch.engine.step import Step, step
 from killswitch.model.snapshot import Closing
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
-from killswitch.signals.history import History, HistoryState, Interval, StoredRow, Unexplained, stored
+from killswitch.signals.history import History, HistoryState, Interval, News, StoredRow, stored
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import ScopeView
 
@@ -24,7 +25,8 @@ class Memory(Struct):
     engine: StoredState
     history: HistoryState
     decision: str | None
-    cost: Decimal
+    costs: dict[str, Decimal]
+    cost: float
 
 
 _MEMORY = msgjson.Decoder(Memory)
@@ -33,7 +35,11 @@ _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 class Watch:
-    """The memory of one policy on one scope. `decision` is its last firing, `cost` what closing it has cost."""
+    """The memory of one policy on one scope.
+
+    `decision` is its last firing. `costs` are the decisions whose closing it waits for (its own, and those that its
+    orders were merged into) with what each has cost so far; `cost` is all of it in unit value.
+    """
 
     def __init__(self, prepared: Prepared, scope: str) -> None:
         self.prepared = prepared
@@ -42,18 +48,43 @@ class Watch:
         self.state: State = initial()
         self.columns: Columns | None = None
         self.decision: str | None = None
-        self.cost = ZERO
+        self.costs: dict[str, Decimal] = {}
+        self.cost = 0.0
 
     @property
     def policy(self) -> str:
         return self.prepared.graph.policy
 
-    def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> Unexplained | None:
+    def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[News]:
         """Take the scope's view into the history, and what its last close has cost."""
+        units = self.history.track.units
         for closing in closings:
-            if closing.decision == self.decision and closing.cost is not None:
-                self.cost = closing.cost
-        return self.history.observe(view)
+            if closing.decision in self.costs and closing.cost is not None and units > 0.0:
+                # in unit value as it was when it was paid: money moved later does not make it more or less
+                self.cost += float(closing.cost - self.costs[closing.decision]) / units
+                self.costs[closing.decision] = closing.cost
+        news = self.history.observe(view)
+        for each in news:
+            self._restate(each)
+        return news
+
+    def _restate(self, news: News) -> None:
+        """Unit values from before count anew where the past was corrected, so the last firing's must follow."""
+        fired, fired_at = self.state.fired_value, self.state.fired_at
+        if fired is None or fired_at is None:
+            return
+        if news.kind == "anew":
+            self.state = replace(self.state, fired_value=self.history.track.value)
+        elif news.kind == "explained" and news.factor > 0.0 and fired_at >= news.since:
+            self.state = replace(self.state, fired_value=fired / news.factor)
+
+    def fired(self, decision: str) -> None:
+        """Wait for the closing of `decision` from now on."""
+        self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
+
+    def share(self, decision: str) -> None:
+        """Another decision took some of this one's orders: its cost is this one's cost too."""
+        self.costs.setdefault(decision, ZERO)
 
     def step(self, view: ScopeView) -> Step:
         """Evaluate the conditions on what was observed, and move the machine."""
@@ -66,39 +97,47 @@ class Watch:
             view.as_of,
             scheduled=view.scheduled,
             unit_value=self.unit_value() if latched else None,
-            cost=float(self.cost) / self.history.main.units if latched and self.history.main.units else 0.0,
+            cost=self.cost,
         )
         self.state = moved.state
         return moved
 
     def unit_value(self) -> Interval | None:
-        """The unit value now; None where it is unknown."""
-        return None if self.history.unknown is not None else self.history.unit_value()
+        """The unit value now, to stand beside that of the last firing; None where it is unknown."""
+        if self.history.unknown is not None:
+            return None
+        since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
+        return self.history.unit_value(since or 0)
 
-    def supposed(self, view: ScopeView, equity: Decimal) -> int:
-        """Mask of the conditions that would be true if equity were another."""
-        history = self.history.supposing(float(equity))
+    def supposed(self, view: ScopeView, moved: Decimal = ZERO) -> int:
+        """Mask of the conditions that would be true if the scope looked so, after `moved` came in since."""
+        equity = ZERO if view.equity is None else view.equity - moved
+        history = self.history.supposing(equity)
         columns = self.prepared.reader.read(history, view)
         true, _ = self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
         return true
 
     def remember_barren(self, stage: str) -> bool:
         """Note that `stage` could not fire; True the first time, so that it is told once and not every tick."""
-        new = self.state.barren != stage
+        new = stage not in self.state.barren
         if new:
-            self.state = replace(self.state, barren=stage)
+            self.state = replace(self.state, barren=(*self.state.barren, stage))
         return new
 
-    def forget_barren(self) -> None:
-        """No trigger holds any more: the next time is news again."""
-        self.state = replace(self.state, barren=None)
+    def forget_barren(self, eligible: Collection[str]) -> None:
+        """A stage that may not fire any more is news again the next time."""
+        kept = tuple(stage for stage in self.state.barren if stage in eligible)
+        if kept != self.state.barren:
+            self.state = replace(self.state, barren=kept)
 
     # Serialising
 
     def memory(self) -> bytes:
         """Everything but the rows, as JSON."""
         names = self.prepared.trigger_names
-        return _ENCODER.encode(Memory(to_stored(self.state, names), self.history.state(), self.decision, self.cost))
+        return _ENCODER.encode(
+            Memory(to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost)
+        )
 
     def newest_row(self, at: int) -> bytes | None:
         """The row that the tick at `at` appended, or None."""
@@ -110,4 +149,4 @@ class Watch:
         kept = _MEMORY.decode(memory)
         self.state = from_stored(kept.engine, self.prepared.trigger_names)
         self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
-        self.decision, self.cost = kept.decision, kept.cost
+        self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost

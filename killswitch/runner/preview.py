@@ -16,7 +16,7 @@ from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
-from killswitch.planning.tick import Interpreter
+from killswitch.planning.tick import NOTHING, Interpreter
 from killswitch.runner.status import AccountView, MachineView, account_view, machine_views
 
 PLAN_FORMAT = "killswitch.plan/v1"
@@ -39,17 +39,28 @@ class Preview(Struct, frozen=True):
         """Whether there is anything to do."""
         return bool(self.decisions)
 
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Accounts of which nothing can be said, and why: for them no answer is not `nothing to do`."""
+        return tuple(
+            f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
+            for account in self.accounts
+            if account.quality != "ok"
+        )
+
 
 def preview(
     policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
 ) -> Preview:
     """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
-    outcome = interpreter.tick(snapshot)
+    pending = interpreter.evaluate(snapshot)
+    machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
+    outcome = NOTHING if pending is None else interpreter.decide(pending)
     return Preview(
         snapshot=snapshot,
         policies=policies,
         accounts=tuple(account_view(account, armed=account.account in armed) for account in snapshot.accounts),
-        machines=machine_views(interpreter.status(), policies),
+        machines=machines,
         decisions=outcome.decisions,
         notices=outcome.notices,
         memory=memory,
@@ -88,6 +99,7 @@ def encode_preview(shown: Preview) -> bytes:
             "commit": shown.policies.commit,
             "memory": shown.memory,
             "pending": shown.pending,
+            "unreadable": shown.unreadable,
             "accounts": shown.accounts,
             "machines": shown.machines,
             "decisions": [decision_record(decision) for decision in shown.decisions],

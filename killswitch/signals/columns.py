@@ -76,7 +76,7 @@ def _largest_share(view: ScopeView) -> Interval:
 def _maintenance(view: ScopeView) -> Decimal | None:
     if view.unknown is not None:
         return None
-    parts = [account.maintenance_margin for account in view.accounts]
+    parts = [account.maintenance_margin for account in view.sound]
     return None if None in parts else sum((part for part in parts if part is not None), Decimal(0))
 
 
@@ -87,7 +87,7 @@ def _equity(view: ScopeView) -> Decimal | None:
 def _unexplained(history: History, view: ScopeView) -> Interval:
     if view.unknown is not None or not history.explainable:
         return UNKNOWN
-    return known(history.unexplained)
+    return known(history.changes.sum)
 
 
 def _health_sum(view: ScopeView, *counts: str) -> int | None:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from killswitch.signals.ledger import Ledger
+from killswitch.signals.changes import (
+    Change,
+    Changes,
+    Reading,
+    Resolved,
+    as_flow_if_fall,
+    as_flow_if_rise,
+)
+from killswitch.signals.ledger import Gathered, Ledger, LedgerState
 from killswitch.signals.position import ZERO
 from killswitch.signals.units import Track, TrackState, fall_from
 from killswitch.signals.view import PnlKey, ScopeView
@@ -25,11 +35,10 @@ UNKNOWN: Interval = (-math.inf, math.inf)
 
 
 class Row(Struct, frozen=True, gc=False):
-    """One observation: unit value in either reading, and each position's P&L since the start of observation."""
+    """One observation: unit value, and each position's P&L since the start of observation."""
 
     at: int
     value: float
-    other: float | None
     pnl: dict[PnlKey, Decimal] | None
 
 
@@ -38,8 +47,16 @@ class StoredRow(Struct, frozen=True, array_like=True):
 
     at: int
     value: float
-    other: float | None
     pnl: list[tuple[str, str, str, Decimal]] | None
+
+
+class Correction(Struct, frozen=True):
+    """Rows stored from `start` until before `end` say values from before a change was found to be a flow."""
+
+    start: int
+    end: int
+    factor: float
+    value: float
 
 
 class HistoryState(Struct):
@@ -47,18 +64,18 @@ class HistoryState(Struct):
 
     begun_at: int | None
     rebased: bool
+    rebase_due: bool | None
     last_at: int | None
     gaps: list[tuple[int, int]]
-    main: TrackState
-    other: TrackState | None
-    unexplained: Decimal
-    unexplained_since: int | None
-    written_off: Decimal
+    track: TrackState
+    changes: list[Change]
+    peak: float
+    corrections: list[Correction]
     equity: Decimal | None
     open_pnl: Decimal | None
     failures: int
-    seen: list[tuple[str, int]]
-    realized: list[tuple[str, str, str, Decimal]]
+    members: list[str]
+    ledger: LedgerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +88,27 @@ class EquityTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Unexplained:
-    """A change that nothing explains: it appeared, was explained after all, or counts as loss now."""
+class News:
+    """What became of unexplained money: a change appeared, was explained by the ledger, or counts as loss now.
 
-    kind: str
+    `anew`: money came into a wiped-out account, so that a new series begins. An explained change says from when
+    on unit values were `factor` times too high.
+    """
+
+    kind: Literal["appeared", "explained", "lost", "anew"]
     amount: Decimal
+    since: int = 0
+    factor: float = 1.0
 
 
 class History:
     """The memory of one scope. Windows in microseconds; intervals are (lo, hi) floats."""
 
     def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms) -> None:
-        self._windows = tuple(sorted(set(windows)))
         self._keep = keep
         self._terms = terms
-        self.main = Track(self._windows)
-        self.other: Track | None = None
+        self.track = Track(sorted(set(windows)))
+        self.changes = Changes()
         self.ledger = Ledger()
         self.rows: deque[Row] = deque()
         self.view: ScopeView | None = None
@@ -95,25 +117,25 @@ class History:
         self.rebased = False
         self.last_at: int | None = None
         self.gaps: deque[tuple[int, int]] = deque()
-        self.unexplained = ZERO
-        self.unexplained_since: int | None = None
         self.explainable = True
         self.failures = 0
-        self._written_off = ZERO
+        self.members: frozenset[str] = frozenset()
+        self._rebase_due: bool | None = None
+        self._corrections: list[Correction] = []
         self._equity: Decimal | None = None
         self._open_pnl: Decimal | None = None
 
-    def observe(self, view: ScopeView) -> Unexplained | None:
-        """Take one snapshot of the scope; returns what became of an unexplained change, if anything did."""
+    def observe(self, view: ScopeView) -> list[News]:
+        """Take one snapshot of the scope; returns what became of unexplained money."""
         before, self.view = self.view, view
         self.ledger.gather(view, before)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
             self.failures += 1
-            return None
+            return []
         self.failures = 0
-        news = self._enter(view, view.equity)
         at = view.as_of
+        news = self._enter(view, view.equity)
         if self.last_at is not None and at - self.last_at > self._terms.max_gap:
             self.gaps.append((self.last_at, at))
         if self.begun_at is None:
@@ -124,21 +146,34 @@ class History:
             self.rows.popleft()
         while self.gaps and self.gaps[0][1] <= edge:
             self.gaps.popleft()
+        if self._rebase_due is not None:
+            self.rebase(accept=self._rebase_due)
         return news
 
-    def _enter(self, view: ScopeView, equity: Decimal) -> Unexplained | None:
+    def _enter(self, view: ScopeView, equity: Decimal) -> list[News]:
         at, pnl = view.as_of, view.pnl()
         open_pnl = None if pnl is None else sum(pnl.values(), ZERO)
         if open_pnl is not None and not open_pnl.is_finite():
             pnl = open_pnl = None
+        if len(view.accounts) != len(self.members):
+            self._meet(view)
         news = self._account_for(at, equity, open_pnl)
-        value = float(equity)
-        self.main.observe(at, value)
-        if self.other is not None:
-            self.other.observe(at, value)
-        self.rows.append(Row(at, self.main.value, self.other.value if self.other else None, self._total(pnl)))
+        self.track.observe(at, float(equity))
+        value = self.track.value
+        self.changes.peak = max(self.changes.peak, value)
+        self.rows.append(Row(at, value, self._total(pnl)))
         self._equity, self._open_pnl = equity, open_pnl
         return news
+
+    def _meet(self, view: ScopeView) -> None:
+        """An account that joins the scope brings its equity as a flow, and its positions' P&L is not the scope's."""
+        for account in view.accounts:
+            if account.account in self.members:
+                continue
+            if self._equity is not None and account.equity is not None:
+                self.ledger.gathered.unit_flow += account.equity
+                self.ledger.gathered.add(_minus(view.pnl_of(account)))
+        self.members |= {account.account for account in view.accounts}
 
     def _total(self, pnl: dict[PnlKey, Decimal] | None) -> dict[PnlKey, Decimal] | None:
         """Unrealised plus realised P&L per position, closed ones included."""
@@ -150,87 +185,99 @@ class History:
             total[key] = total.get(key, ZERO) + value
         return total
 
-    def _account_for(self, at: int, equity: Decimal, open_pnl: Decimal | None) -> Unexplained | None:
+    # Explaining how equity changed
+
+    def _account_for(self, at: int, equity: Decimal, open_pnl: Decimal | None) -> list[News]:
         """Issue units for flows, and hold what nothing explains apart."""
-        gathered = self.ledger.take()
+        gathered, value = self.ledger.take(), float(equity)
         if self._equity is None:
-            self.main.open(float(equity))
-            return None
-        value, flow = float(equity), float(gathered.unit_flow)
-        if self.main.value <= 0.0 < min(flow, value):  # money into a wiped-out account begins a new series
+            self.track.open(at, value)
+            return []
+        if self.track.value <= 0.0 < min(float(gathered.unit_flow), value):
             self._begin_anew(at, value)
-            return None
-        if flow:
-            self.main.issue(flow, value)
-            if self.other is not None:
-                self.other.issue(flow, value)
-        self.explainable = not (gathered.other is None or open_pnl is None or self._open_pnl is None)
-        if gathered.other is not None and open_pnl is not None and self._open_pnl is not None:
-            explained = open_pnl - self._open_pnl + gathered.other + gathered.unit_flow
+            return [News("anew", gathered.unit_flow)]
+        news: list[News] = []
+        flow, residual = gathered.unit_flow, ZERO
+        self.explainable = gathered.whole and open_pnl is not None and self._open_pnl is not None
+        if open_pnl is not None and self._open_pnl is not None:
+            explained = open_pnl - self._open_pnl + gathered.pnl + flow
             residual = equity - self._equity - explained
             noise = Decimal(self._terms.tolerance) * max(abs(equity), abs(self._equity))
             if abs(residual) > noise:
-                return self._hold_apart(at, residual, value, noise)
-        return self._write_off(at)
+                matched, late_flow = self._match(at, residual, gathered, news)
+                flow -= late_flow
+                residual += matched
+            if abs(residual) <= noise:
+                residual = ZERO
+        before, was = float(self._equity + flow), self.track.value
+        if flow:
+            self.track.issue(float(flow), value)
+        if residual:
+            self.changes.appear(at, residual, before, was)
+            news.append(News("appeared", residual))
+        lost = self.changes.write_off(at, self._terms.flow_grace)
+        if lost:
+            news.append(News("lost", lost))
+        self.changes.expire(at)
+        return news
+
+    def _match(self, at: int, residual: Decimal, gathered: Gathered, news: list[News]) -> tuple[Decimal, Decimal]:
+        """Rows that speak of an earlier change: how much of them was matched, and how much of that moved money.
+
+        Such rows leave a residual of the other sign, because equity changed when they happened, not now.
+        """
+        matched = late_flow = ZERO
+        for amount, moved in ((gathered.unit_flow, True), (gathered.pnl, False)):
+            late = _opposite_part(amount, residual + matched)
+            if not late:
+                continue
+            resolved, left = self.changes.explain(late, moved=moved)
+            for part in resolved:
+                if moved:
+                    self._correct(at, part)
+                news.append(News("explained", part.amount, part.at, part.factor if moved else 1.0))
+            matched += late - left
+            late_flow += late - left if moved else ZERO
+        return matched, late_flow
+
+    def _correct(self, now: int, part: Resolved) -> None:
+        """What was taken for profit or loss was a flow: values since then were on too many or too few units."""
+        self.track.correct(part.at, part.factor, part.value)
+        self._corrections.append(Correction(part.at, now, part.factor, part.value))
+        self._corrections = [each for each in self._corrections if each.end > now - self._keep]
+        self.rows = deque(_corrected(row, self._corrections[-1]) for row in self.rows)
+        self.track.forget()
+        for row in self.rows:
+            self.track.record(row.at, row.value)
 
     def _begin_anew(self, at: int, equity: float) -> None:
-        self.main.open(equity)
-        self.other = None
-        self.unexplained, self.unexplained_since, self._written_off = ZERO, None, ZERO
+        self.track.open(at, equity)
+        self.changes = Changes(peak=equity)
+        self._corrections = []
         self.rows.clear()
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
 
-    def _hold_apart(self, at: int, residual: Decimal, equity: float, noise: Decimal) -> Unexplained | None:
-        """Open, extend or end the second reading, in which the unexplained change was a flow."""
-        if residual > ZERO and self._written_off > ZERO:  # a late row explains what was counted as loss
-            matched = min(residual, self._written_off)
-            self._written_off -= matched
-            residual -= matched
-            if residual <= noise:
-                return Unexplained("explained", matched)
-        if self.other is None:
-            self.other = self.main.fork()
-            self.unexplained_since = at
-        self.other.issue(float(residual), equity)
-        self.unexplained += residual
-        if abs(self.unexplained) > noise:
-            return Unexplained("appeared", self.unexplained)
-        self.main, self.other = self.other, None
-        self.unexplained, self.unexplained_since = ZERO, None
-        return Unexplained("explained", residual)
-
-    def _write_off(self, at: int) -> Unexplained | None:
-        """An unexplained fall that the ledger has not explained in time counts as loss."""
-        if self.unexplained >= ZERO or self.unexplained_since is None:
-            return None
-        if at - self.unexplained_since < self._terms.flow_grace:
-            return None
-        lost = -self.unexplained
-        self._written_off += lost
-        self.unexplained, self.unexplained_since, self.other = ZERO, None, None
-        return Unexplained("lost", lost)
-
     def rebase(self, *, accept: bool) -> None:
-        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too."""
-        self.main.rebase(accept=accept)
-        if self.other is not None:
-            self.other.rebase(accept=accept)
-        self.gaps.clear()
-        self.rebased = True
-        self.begun_at = self.last_at
-        if self.rows and self.last_at is not None:
-            last = self.rows[-1]
-            self.rows = deque([last])
-            self.main.record(last.at, last.value)
-            if self.other is not None:
-                self.other.record(last.at, self.other.value)
+        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too.
 
-    def supposing(self, equity: float) -> History:
+        While equity is unknown they begin with the next that is known.
+        """
+        self._rebase_due = accept if self.unknown is not None else None
+        self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
+        self.gaps.clear()
+        self.track.forget()
+        self.rebased, self.begun_at = True, self.last_at if self._rebase_due is None else None
+        for row in self.rows:
+            self.track.record(row.at, row.value)
+        if accept and self.last_at is not None:
+            self.track.accept(self.last_at)
+            self.changes.accept(self.track.value)
+
+    def supposing(self, equity: Decimal) -> History:
         """The same past with another present equity; shares the past, so it must not observe."""
         other = copy(self)
-        other.main = self.main.supposing(equity)
-        other.other = self.other.supposing(equity) if self.other else None
+        other.track = self.track.supposing(float(equity))
         return other
 
     # What signals read
@@ -250,29 +297,58 @@ class History:
         """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
         if self.unknown is not None:
             return UNKNOWN
-        low = high = self.main.fall(window)
-        if self.other is not None:
-            other = self.other.fall(window)
-            low, high = min(low, other), max(high, other)
+        low = high = self.track.fall(window)
         edge = (self.last_at or 0) - window
+        if self.changes.all and self.changes.open:
+            low, high = (self._fall_read(edge, reading) for reading in (as_flow_if_fall, as_flow_if_rise))
         if (self.gaps and self.gaps[-1][1] > edge) or (not self.rebased and (self.begun_at or 0) > edge):
             high = 1.0
         return low, high
 
-    def _either(self, falls: Sequence[float]) -> Interval:
-        return UNKNOWN if self.unknown is not None else (min(falls), max(falls))
+    def _fall_read(self, edge: int, reading: Reading) -> float:
+        """The fall in the window as it would be in the reading of the open changes."""
+        highest = max((value for _, value in self._read(edge, reading)), default=self.track.value)
+        # Where nothing was left but what a withdrawal took, nothing fell.
+        return fall_from(max(highest, self.track.value), self.track.value) if highest > 0.0 else 0.0
+
+    def _read(self, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
+        """The rows since `edge`, newest first, in the reading: values from before an open change times its factor."""
+        scale, open_changes = 1.0, self.changes.open
+        for row in reversed(self.rows):
+            if row.at < edge:
+                return
+            while open_changes and row.at < open_changes[-1].at:
+                scale *= reading(open_changes.pop())
+            yield row.at, row.value * scale
 
     def drawdown_from_peak(self) -> Interval:
         """Fall from the highest value since the start or the last reset by hand."""
-        return self._either([fall_from(t.peak, t.value) for t in (self.main, self.other) if t])
+        if self.unknown is not None:
+            return UNKNOWN
+        low, high = (self.changes.highest(reading) for reading in (as_flow_if_fall, as_flow_if_rise))
+        return fall_from(low, self.track.value), fall_from(high, self.track.value)
 
     def loss_from_start(self) -> Interval:
         """Fall from the value at the start or the last reset by hand."""
-        return self._either([fall_from(t.start, t.value) for t in (self.main, self.other) if t])
+        if self.unknown is not None:
+            return UNKNOWN
+        low, high = (self.track.start * self._scale(self.track.start_at, r) for r in (as_flow_if_fall, as_flow_if_rise))
+        return fall_from(low, self.track.value), fall_from(high, self.track.value)
 
-    def unit_value(self) -> Interval:
-        """The unit value now, in either reading."""
-        return self._either([t.value for t in (self.main, self.other) if t])
+    def unit_value(self, since: int) -> Interval:
+        """The unit value now beside values of `since`, in either reading of what is unexplained after it."""
+        if self.unknown is not None:
+            return UNKNOWN
+        low, high = (self._scale(since, reading) for reading in (as_flow_if_rise, as_flow_if_fall))
+        value = self.track.value
+        return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
+
+    def _scale(self, since: int, reading: Reading) -> float:
+        scale = 1.0
+        for change in self.changes.open:
+            if change.at > since:
+                scale *= reading(change)
+        return scale
 
     def pnl_change(self, window: int) -> dict[PnlKey, Decimal] | str:
         """P&L of every position since the unit value's highest in the window; or why that is unknown.
@@ -289,6 +365,10 @@ class History:
         highest = max((row for row in self.rows if row.at >= edge), key=lambda row: (row.value, row.at))
         if now.pnl is None or highest.pnl is None:
             return "a position's profit and loss is unknown"
+        gone = [key for key in highest.pnl if key not in now.pnl]
+        gone += [key for key, at in self.ledger.unknown.items() if at >= highest.at]
+        if gone:
+            return f"what {gone[0][1]} made or lost when it was closed is unknown"
         return {key: value - highest.pnl.get(key, ZERO) for key, value in now.pnl.items()}
 
     # Serialising
@@ -296,40 +376,53 @@ class History:
     def state(self) -> HistoryState:
         """Everything that rows do not hold."""
         return HistoryState(
-            begun_at=self.begun_at, rebased=self.rebased, last_at=self.last_at, gaps=list(self.gaps),
-            main=self.main.state(), other=self.other.state() if self.other else None,
-            unexplained=self.unexplained, unexplained_since=self.unexplained_since,
-            written_off=self._written_off, equity=self._equity, open_pnl=self._open_pnl,
-            failures=self.failures, seen=list(self.ledger.seen.items()),
-            realized=[(*key, value) for key, value in self.ledger.realized.items()],
+            begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
+            gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all, peak=self.changes.peak,
+            corrections=self._corrections, equity=self._equity, open_pnl=self._open_pnl,
+            failures=self.failures, members=sorted(self.members), ledger=self.ledger.state(),
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
         """Take up where a history of the same policy left off; its windows may be others."""
-        self.begun_at, self.rebased, self.last_at = state.begun_at, state.rebased, state.last_at
-        self.gaps = deque(state.gaps)
-        self.unexplained, self.unexplained_since = state.unexplained, state.unexplained_since
-        self._written_off, self.failures = state.written_off, state.failures
-        self._equity, self._open_pnl = state.equity, state.open_pnl
-        self.ledger.seen = dict(state.seen)
-        self.ledger.realized = {(a, s, side): value for a, s, side, value in state.realized}
-        self.main.restore(state.main)
-        if state.other is not None:
-            self.other = Track(self._windows)
-            self.other.restore(state.other)
+        self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
+        self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
+        self._corrections, self._equity, self._open_pnl = state.corrections, state.equity, state.open_pnl
+        self.changes = Changes(state.changes, state.peak)
+        self.members = frozenset(state.members)
+        self.ledger.restore(state.ledger)
+        self.track.restore(state.track)
         for row in rows:
             if self.begun_at is not None and row.at >= self.begun_at:  # what was before a reset is forgotten
                 self._replay(row)
 
-    def _replay(self, row: StoredRow) -> None:
-        pnl = None if row.pnl is None else {(a, s, side): value for a, s, side, value in row.pnl}
-        self.rows.append(Row(row.at, row.value, row.other, pnl))
-        self.main.record(row.at, row.value)
-        if self.other is not None:
-            self.other.record(row.at, row.value if row.other is None else row.other)
+    def _replay(self, stored_row: StoredRow) -> None:
+        pnl = stored_row.pnl
+        row = Row(stored_row.at, stored_row.value, None if pnl is None else {(a, s, d): v for a, s, d, v in pnl})
+        for correction in self._corrections:
+            if row.at < correction.end:
+                row = _corrected(row, correction)
+        self.rows.append(row)
+        self.track.record(row.at, row.value)
+
+
+def _corrected(row: Row, correction: Correction) -> Row:
+    if row.at < correction.start:
+        return row
+    return replace(row, value=row.value / correction.factor if correction.factor > 0.0 else correction.value)
+
+
+def _opposite_part(rows: Decimal, residual: Decimal) -> Decimal:
+    """The part of `rows` that a residual of the other sign says is late."""
+    if rows > ZERO > residual:
+        return min(rows, -residual)
+    return max(rows, -residual) if rows < ZERO < residual else ZERO
+
+
+def _minus(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None else -amount
 
 
 def stored(row: Row) -> StoredRow:
     """A row as serialised."""
     pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
-    return StoredRow(row.at, row.value, row.other, pnl)
+    return StoredRow(row.at, row.value, pnl)

@@ -6,68 +6,111 @@ equity cannot be used, so they are gathered until the next equity that can.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 
-from killswitch.model.instant import HOUR
+from msgspec import Struct
+
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
 from killswitch.signals.position import ZERO, move_value
+from killswitch.signals.soundness import sane
 from killswitch.signals.view import PnlKey, ScopeView
 
-REMEMBER = 48 * HOUR
-"""How long an id is remembered after it was last seen; adapters repeat rows for minutes, not for days."""
+LATEST = 48 * HOUR
+"""Rows that happened longer before the last look than this are old news, told again: their ids may be forgotten."""
 
 
-@dataclass(slots=True)
-class Gathered:
-    """What became known since the last usable equity. `other` is None where a row's worth is unknown."""
+class Gathered(Struct):
+    """What became known since the last usable equity: money that moved, and profit or loss.
+
+    `whole` is false where a row did not say what it was worth: then `pnl` is only the part that is known.
+    """
 
     unit_flow: Decimal = ZERO
-    other: Decimal | None = ZERO
+    pnl: Decimal = ZERO
+    whole: bool = True
 
     def add(self, amount: Decimal | None) -> None:
-        """Add profit or loss; an unknown amount makes the whole unknown."""
-        self.other = None if amount is None or self.other is None else self.other + amount
+        """Add profit or loss; None is an amount that is not known."""
+        if amount is None or not sane(amount):
+            self.whole = False
+        else:
+            self.pnl += amount
 
 
-@dataclass(slots=True)
+class LedgerState(Struct):
+    """A ledger as serialised."""
+
+    seen: list[tuple[str, int]]
+    realized: list[tuple[str, str, str, Decimal]]
+    unknown: list[tuple[str, str, str, int]]
+    gathered: Gathered
+    looked_at: int | None
+
+
 class Ledger:
-    """Gathers rows by id, and keeps realised P&L per position, net of fees."""
+    """Gathers rows by id, and keeps realised P&L per position, net of fees.
 
-    seen: dict[str, int] = field(default_factory=dict)
-    realized: dict[PnlKey, Decimal] = field(default_factory=dict)
-    gathered: Gathered = field(default_factory=Gathered)
+    `unknown` says of which positions, and when, a fill's gain was not known.
+    """
+
+    def __init__(self) -> None:
+        self.realized: dict[PnlKey, Decimal] = {}
+        self.unknown: dict[PnlKey, int] = {}
+        self.gathered = Gathered()
+        self._seen: dict[str, int] = {}
+        self._looked_at: int | None = None
 
     def gather(self, view: ScopeView, before: ScopeView | None) -> None:
-        """Take the view's new rows; `before` is the view of the tick before, for the sizes that fills met."""
+        """Take the view's new rows; `before` is the view of the tick before, for the positions that fills met."""
         for account in view.accounts:
             if account.flows:
                 for flow in account.flows:
-                    if self._is_new(account, flow.id, "flow", view.as_of):
+                    if self._is_new(f"flow/{account.account}/{flow.id}", flow.at):
                         self._take_flow(account, flow)
             if account.fills:
                 for fill in account.fills:
-                    if self._is_new(account, fill.id, "fill", view.as_of):
+                    if self._is_new(f"fill/{account.account}/{fill.id}", fill.at):
                         self._take_fill(account, fill, view, before)
+        if view.unknown is None:
+            self._looked_at = view.as_of
+        self._forget_old()
+
+    def unit_flow_in(self, view: ScopeView) -> Decimal:
+        """Money moved by rows of the view that were not counted yet; nothing is counted."""
+        total = ZERO
+        for account in view.accounts:
+            for flow in account.flows or ():
+                new = f"flow/{account.account}/{flow.id}" not in self._seen
+                amount = in_account_currency(account, flow.amount, flow.currency)
+                if new and flow.kind in UNIT_FLOWS and amount is not None and sane(amount):
+                    total += amount
+        return total
 
     def take(self) -> Gathered:
         """What was gathered; gathering begins anew."""
         taken, self.gathered = self.gathered, Gathered()
         return taken
 
-    def _is_new(self, account: AccountSnapshot, row: str, kind: str, now: int) -> bool:
-        key = f"{kind}/{account.account}/{row}"
-        new = key not in self.seen
-        self.seen.pop(key, None)
-        self.seen[key] = now  # the dict is in order of last sight, oldest first
-        for oldest, at in list(self.seen.items())[:2]:
-            if at < now - REMEMBER:
-                del self.seen[oldest]
-        return new
+    def _is_new(self, key: str, at: datetime) -> bool:
+        happened = to_micros(at)
+        if key in self._seen or (self._looked_at is not None and happened < self._looked_at - LATEST):
+            return False
+        self._seen[key] = happened
+        return True
+
+    def _forget_old(self) -> None:
+        """Ids of rows that would be old news; the oldest were entered first, more or less, and that will do."""
+        while self._seen and self._looked_at is not None:
+            oldest = next(iter(self._seen))
+            if self._seen[oldest] >= self._looked_at - LATEST:
+                return
+            del self._seen[oldest]
 
     def _take_flow(self, account: AccountSnapshot, flow: Flow) -> None:
         amount = in_account_currency(account, flow.amount, flow.currency)
-        if amount is None:
+        if amount is None or not sane(amount):
             return  # what it moved shows as unexplained change, and is treated as such
         if flow.kind in UNIT_FLOWS:
             self.gathered.unit_flow += amount
@@ -76,15 +119,36 @@ class Ledger:
 
     def _take_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
         met = _position_met(account.account, fill, before)
-        side = fill.position_side or (met.side if met else ("long" if fill.side == "buy" else "short"))
+        side = fill.position_side or (met.side if met else _side_alone(fill))
         gain = fill.realized_pnl
-        if gain is None:
-            gain = _realized(fill, met, side, view)
+        if gain is None and sane(fill.amount) and sane(fill.price):
+            gain = _realized(account.account, fill, met, side, view)
         fee = None if fill.fee is None else in_account_currency(account, fill.fee, fill.fee_currency)
-        self.gathered.add(None if gain is None or fee is None else gain - fee)
-        if gain is not None:
-            key = (account.account, fill.symbol, side)
-            self.realized[key] = self.realized.get(key, ZERO) + gain - (fee or ZERO)
+        key = (account.account, fill.symbol, side)
+        self.gathered.add(gain)
+        self.gathered.add(None if fee is None or not sane(fee) else -fee)
+        if gain is None or not sane(gain):
+            self.unknown[key] = view.as_of
+        else:
+            paid = fee if fee is not None and sane(fee) else ZERO
+            self.realized[key] = self.realized.get(key, ZERO) + gain - paid
+
+    def state(self) -> LedgerState:
+        """Everything, for storing."""
+        return LedgerState(
+            seen=list(self._seen.items()),
+            realized=[(*key, value) for key, value in self.realized.items()],
+            unknown=[(*key, at) for key, at in self.unknown.items()],
+            gathered=self.gathered,
+            looked_at=self._looked_at,
+        )
+
+    def restore(self, state: LedgerState) -> None:
+        """Take up where a stored ledger left off."""
+        self._seen = dict(state.seen)
+        self.realized = {(a, s, side): value for a, s, side, value in state.realized}
+        self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
+        self.gathered, self._looked_at = state.gathered, state.looked_at
 
 
 def in_account_currency(account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
@@ -92,7 +156,7 @@ def in_account_currency(account: AccountSnapshot, amount: Decimal, currency: str
     if currency == account.currency:
         return amount
     for balance in account.balances or ():
-        if balance.asset == currency and balance.price is not None:
+        if balance.asset == currency and balance.price is not None and sane(balance.price) and sane(amount):
             return amount * balance.price
     return None
 
@@ -108,14 +172,19 @@ def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Positio
     return None
 
 
-def _realized(fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
+def _side_alone(fill: Fill) -> str:
+    """The side of a fill of which nothing else is known: one with a result closes, one without opens."""
+    closes = fill.realized_pnl is not None and sane(fill.realized_pnl) and fill.realized_pnl != ZERO
+    return "long" if (fill.side == "buy") != closes else "short"
+
+
+def _realized(account: str, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
     """Realised P&L of a fill that does not say: none when it opens, else from the entry price it met."""
     opens = (fill.side == "buy") == (side == "long")
     if opens:
-        return ZERO
+        return ZERO if met is not None or fill.position_side is not None else None
     if met is None:
         return None
-    account = next((a for a in view.accounts if any(f is fill for f in a.fills or ())), None)
-    instrument = view.instrument(account.account, fill.symbol) if account else None
-    closed = Position(symbol=met.symbol, side=met.side, contracts=fill.amount)
-    return move_value(closed, instrument, met.entry_price, fill.price)
+    # What goes beyond the position turns it round: that part opens.
+    closed = Position(symbol=met.symbol, side=met.side, contracts=min(fill.amount, met.contracts))
+    return move_value(closed, view.instrument(account, fill.symbol), met.entry_price, fill.price)

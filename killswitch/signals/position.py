@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.model.snapshot import Instrument, Position
 
 ZERO = Decimal(0)
@@ -56,11 +58,32 @@ def unrealized(position: Position, instrument: Instrument | None) -> Decimal | N
 
 
 def liquidation_distance(position: Position) -> Decimal | None:
-    """How far the mark may move against the position before liquidation, ÷ mark; 0 at or beyond it."""
+    """How far the mark may move against the position before liquidation, ÷ mark; 0 at or beyond it.
+
+    A short cannot be liquidated at zero or below: such a price is none.
+    """
     if not position.mark_price or position.liquidation_price is None:
+        return None
+    if position.side == "short" and position.liquidation_price <= ZERO:
         return None
     room = (position.mark_price - position.liquidation_price) * sign(position)
     return max(ZERO, room / position.mark_price)
+
+
+def together(one: Position, other: Position) -> Position:
+    """Two rows of the same symbol and side as the one position that a venue closes; prices are the first row's."""
+    return replace(
+        one,
+        contracts=one.contracts + other.contracts,
+        notional=_sum(one.notional, other.notional),
+        margin=_sum(one.margin, other.margin),
+        unrealized_pnl=_sum(one.unrealized_pnl, other.unrealized_pnl),
+        strategy=one.strategy if one.strategy == other.strategy else None,
+    )
+
+
+def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return None if one is None or other is None else one + other
 
 
 def margin_loss(position: Position, instrument: Instrument | None) -> Decimal | None:

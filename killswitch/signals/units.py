@@ -23,28 +23,28 @@ class TrackState(Struct):
 
     units: float
     value: float
-    peak: float
     start: float
+    start_at: int
 
 
 class Track:
-    """One reading of the unit value over time, with its highest value in each window."""
+    """The unit value over time, with its highest in each window."""
 
-    __slots__ = ("_maxima", "peak", "start", "units", "value")
+    __slots__ = ("_maxima", "start", "start_at", "units", "value")
 
     def __init__(self, windows: Iterable[int]) -> None:
         self._maxima: dict[int, deque[tuple[int, float]]] = {window: deque() for window in windows}
         self.units = 0.0
         self.value = 1.0
-        self.peak = 0.0
         self.start = 0.0
+        self.start_at = 0
 
-    def open(self, equity: float) -> None:
+    def open(self, at: int, equity: float) -> None:
         """Begin as one unit; equity at or below zero begins wiped out."""
         self.units = 1.0
-        self.value = self.peak = self.start = equity
-        for maxima in self._maxima.values():
-            maxima.clear()
+        self.value = equity
+        self.accept(at)
+        self.forget()
 
     def issue(self, flow: float, equity: float) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
@@ -67,14 +67,20 @@ class Track:
             self.units = max(0.0, equity) / before
 
     def observe(self, at: int, equity: float) -> None:
-        """Take the equity observed `at`, after its flows were issued. An emptied account keeps its value."""
+        """Take the equity observed `at`, after its flows were issued.
+
+        An emptied account keeps its value; one that is emptied and then in debt is worth what it owes.
+        """
         if self.units > 0.0:
             self.value = equity / self.units
+        elif equity < 0.0:
+            self.units, self.value = 1.0, equity
+        elif equity > 0.0 and self.value > 0.0:
+            self.units = equity / self.value
         self.record(at, self.value)
 
     def record(self, at: int, value: float) -> None:
         """Enter one value into the windows; values at the window's far edge stay in it."""
-        self.peak = max(self.peak, value)
         for window, maxima in self._maxima.items():
             while maxima and maxima[-1][1] <= value:
                 maxima.pop()
@@ -83,15 +89,27 @@ class Track:
             while maxima[0][0] < edge:
                 maxima.popleft()
 
-    def rebase(self, *, accept: bool) -> None:
-        """Begin the windows anew. With `accept` the loss so far is taken: peak and start are the present value."""
-        if accept:
-            self.peak = self.start = self.value
+    def forget(self) -> None:
+        """Empty the windows."""
         for maxima in self._maxima.values():
             maxima.clear()
 
+    def accept(self, at: int) -> None:
+        """What the value is now is where it starts from."""
+        self.start, self.start_at = self.value, at
+
+    def correct(self, at: int, factor: float, value: float) -> None:
+        """From `at` on, units were issued that make values `factor` times smaller; 0: all was taken out at `value`."""
+        if factor > 0.0:
+            self.units *= factor
+            self.value /= factor
+            if self.start_at >= at:
+                self.start /= factor
+        else:
+            self.units, self.value = 0.0, value
+
     def fall(self, window: int) -> float:
-        """1 − now ÷ highest in the window; 1 when the value is at or below zero."""
+        """The fall from the highest in the window to now."""
         maxima = self._maxima[window]
         return fall_from(maxima[0][1] if maxima else self.value, self.value)
 
@@ -102,17 +120,11 @@ class Track:
             other.value = equity / self.units
         return other
 
-    def fork(self) -> Track:
-        """An independent copy: what follows may differ."""
-        other = copy(self)
-        other._maxima = {window: maxima.copy() for window, maxima in self._maxima.items()}
-        return other
-
     def state(self) -> TrackState:
-        return TrackState(self.units, self.value, self.peak, self.start)
+        return TrackState(self.units, self.value, self.start, self.start_at)
 
     def restore(self, state: TrackState) -> None:
-        self.units, self.value, self.peak, self.start = state.units, state.value, state.peak, state.start
+        self.units, self.value, self.start, self.start_at = state.units, state.value, state.start, state.start_at
 
 
 def fall_from(highest: float, now: float) -> float:

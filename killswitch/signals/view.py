@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
-from killswitch.signals.position import ZERO, notional, unrealized
+from killswitch.signals.position import ZERO, notional, together, unrealized
+from killswitch.signals.soundness import sane, sound_account
 
 PnlKey = tuple[str, str, str]
 """(account, symbol, side): what makes a position one position in a scope."""
@@ -23,11 +26,26 @@ def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> s
     if account.equity is None or account.positions is None:
         missing = "equity" if account.equity is None else "positions"
         return f"{account.account} gives no {missing}"
-    if not account.equity.is_finite():
+    if not sane(account.equity):
         return f"{account.account} gives {account.equity} as its equity"
-    if not account.positions and account.margin_used is not None and account.margin_used > ZERO:
-        return f"{account.account} shows no positions, but {account.margin_used} of margin in use"
+    fault = _impossible(account, account.positions)
+    if fault is not None:
+        return f"{account.account} {fault}"
     return None if stale_after is None else _stale(account, as_of, stale_after)
+
+
+def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
+    """What the positions say that cannot be: then the whole answer is in doubt."""
+    open_ones = False
+    for position in positions:
+        contracts = position.contracts
+        if not sane(contracts) or contracts < ZERO:
+            return f"gives {contracts} contracts of {position.symbol}"
+        open_ones = open_ones or contracts > ZERO
+    margin = account.margin_used
+    if not open_ones and margin is not None and margin.is_finite() and margin > ZERO:
+        return f"shows no positions, but {margin} of margin in use"
+    return None
 
 
 def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None:
@@ -41,7 +59,17 @@ def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None
 class ScopeView:
     """One scope in one snapshot. `unknown` says why its numbers may not be used, or is None."""
 
-    __slots__ = ("accounts", "as_of", "currency", "equity", "instruments", "scheduled", "unknown")
+    __slots__ = (
+        "_sound",
+        "_stale_after",
+        "accounts",
+        "as_of",
+        "currency",
+        "equity",
+        "instruments",
+        "scheduled",
+        "unknown",
+    )
 
     def __init__(
         self,
@@ -58,7 +86,16 @@ class ScopeView:
         self.unknown: str | None = None
         self.equity: Decimal | None = None
         self.currency: str | None = None
+        self._sound: tuple[AccountSnapshot, ...] | None = None
+        self._stale_after = stale_after
         self._add_up(stale_after)
+
+    @property
+    def sound(self) -> tuple[AccountSnapshot, ...]:
+        """The accounts with every number that cannot be one unknown; made when first asked for."""
+        if self._sound is None:
+            self._sound = tuple(sound_account(account) for account in self.accounts)
+        return self._sound
 
     def _add_up(self, stale_after: int | None) -> None:
         if not self.accounts:
@@ -77,14 +114,25 @@ class ScopeView:
             total += account.equity
         self.equity = total
 
+    def trusted(self) -> ScopeView:
+        """The scope without the accounts whose answers are not to be trusted; itself where all are."""
+        if self.unknown is None:
+            return self
+        known = [account for account in self.accounts if distrust(account, self.as_of, self._stale_after) is None]
+        return ScopeView(self.as_of, self.scheduled, known, self.instruments, self._stale_after)
+
     def positions(self) -> list[tuple[AccountSnapshot, Position]]:
-        """Open positions with their accounts; a row of zero contracts is no position."""
-        return [
-            (account, position)
-            for account in self.accounts
-            for position in account.positions or ()
-            if position.contracts > ZERO
-        ]
+        """Open positions with their accounts; a row of zero contracts is no position.
+
+        Rows of one account, symbol and side (several strategies) are one position: that is what a venue closes.
+        """
+        rows: dict[PnlKey, tuple[AccountSnapshot, Position]] = {}
+        for account in self.sound:
+            for position in account.positions or ():
+                if sane(position.contracts) and position.contracts > ZERO:
+                    key = (account.account, position.symbol, position.side)
+                    rows[key] = (account, together(rows[key][1], position) if key in rows else position)
+        return list(rows.values())
 
     def instrument(self, account: str, symbol: str) -> Instrument | None:
         """The symbol's rules as last given, or None."""
@@ -97,19 +145,34 @@ class ScopeView:
             name = account.account
             for position in account.positions or ():
                 value = position.unrealized_pnl
-                if value is None:
-                    value = unrealized(position, self.instrument(name, position.symbol))
+                if value is None or not value.is_finite():
+                    value = self._computed_pnl(name, position)
                     if value is None:
+                        if not position.contracts:
+                            continue
                         return None
-                found[(name, position.symbol, position.side)] = value
+                key = (name, position.symbol, position.side)
+                found[key] = found[key] + value if key in found else value
         return found
+
+    def _computed_pnl(self, account: str, position: Position) -> Decimal | None:
+        """P&L from entry and mark, where the venue does not give it (or gives what is no number)."""
+        prices = (position.contracts, position.entry_price, position.mark_price)
+        if any(price is not None and not sane(price) for price in prices):
+            return None
+        return unrealized(replace(position, unrealized_pnl=None), self.instrument(account, position.symbol))
+
+    def pnl_of(self, account: AccountSnapshot) -> Decimal | None:
+        """Sum of the unrealised P&L of one of the accounts; None if a position's is unknown."""
+        alone = ScopeView(self.as_of, self.scheduled, (account,), self.instruments, None).pnl()
+        return None if alone is None else sum(alone.values(), ZERO)
 
     def notionals(self) -> list[tuple[AccountSnapshot, Position, Decimal]] | None:
         """Every position with its absolute notional; None if one is unknown."""
         rows = []
         for account, position in self.positions():
             value = notional(position, self.instrument(account.account, position.symbol))
-            if value is None or not value.is_finite():
+            if value is None:
                 return None
             rows.append((account, position, value))
         return rows

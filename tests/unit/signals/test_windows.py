@@ -100,7 +100,7 @@ def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
 def test_the_windowed_maximum_is_that_of_a_plain_search(steps: list[tuple[int, int]]) -> None:
     """The fall in the window equals the one found by looking at every value in [t − W, t]."""
     track = Track((900,))
-    track.open(1000.0)
+    track.open(0, 1000.0)
     seen: list[tuple[int, float]] = []
     at = 0
     for gap, equity in steps:

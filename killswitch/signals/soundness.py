@@ -1,0 +1,49 @@
+"""Numbers that cannot be numbers are unknown: NaN, infinities, and magnitudes that no money has."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from killswitch.model.snapshot import AccountSnapshot, Instrument
+
+_Record = TypeVar("_Record", bound=Struct)
+
+_POSITIVE = ("contract_size", "amount_step", "price_step", "max_amount")
+
+
+def sane(value: Decimal) -> bool:
+    """Whether a number can be one: finite, and of fewer than thirty digits before and after its point."""
+    return value.is_finite() and -30 < value.adjusted() < 30
+
+
+def sound_account(account: AccountSnapshot) -> AccountSnapshot:
+    """The account with every insane optional number unknown. An order of insane size is left out.
+
+    Contracts are not looked at: an account that gives insane ones is not trusted at all.
+    """
+    positions, orders = account.positions, account.orders
+    return replace(
+        _sound(account),
+        positions=None if positions is None else tuple(_sound(position, but="contracts") for position in positions),
+        orders=None if orders is None else tuple(_sound(order, but="amount") for order in orders if sane(order.amount)),
+    )
+
+
+def sound_instrument(instrument: Instrument) -> Instrument:
+    """The rules with every insane number, and every size that is not above zero, unknown."""
+    sound = _sound(instrument)
+    bad = {name: None for name in _POSITIVE if (value := getattr(sound, name)) is not None and value <= 0}
+    return replace(sound, **bad) if bad else sound
+
+
+def _sound(record: _Record, but: str = "") -> _Record:
+    bad = {
+        name: None
+        for name, value in asdict(record).items()
+        if name != but and isinstance(value, Decimal) and not sane(value)
+    }
+    return replace(record, **bad) if bad else record

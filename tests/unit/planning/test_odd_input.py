@@ -1,0 +1,374 @@
+"""Deciding on odd input: numbers that are none, books that cannot be, rows twice, accounts that come and go."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as put
+
+from killswitch.graph.nodes import (
+    AttributionRule,
+    CancelOrders,
+    Graph,
+    LockTrading,
+    ScopeRule,
+    SignalRef,
+)
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.snapshot import AccountSnapshot, Closing, Order, Snapshot
+from killswitch.planning.tick import Interpreter
+from tests.graphs import FALL_1H, FALL_15M, close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, fill, flow, hand, position, rules, snapshot
+
+RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
+
+
+def kill(**more: Any) -> Graph:
+    """Everything at 10% in 15m."""
+    actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close(), CancelOrders("all"))
+    fields: dict[str, Any] = {
+        "triggers": (trigger("crash", 0, 0.10),),
+        "stages": (stage("everything", 3, 0, cooldown=HOUR, actions=actions),),
+    }
+    return graph((FALL_15M, FALL_1H), **{**fields, **more})
+
+
+def corroborated(**more: Any) -> Graph:
+    return kill(stages=(stage("everything", 3, 0, cooldown=HOUR, corroborate=True, actions=(close(),)),), **more)
+
+
+def two(pnl_b: str = "0", pnl_e: str = "0", **more_b: Any) -> list[Any]:
+    """Long B and short E, ten contracts each."""
+    common = {"contracts": "10", "notional": "50000", "margin": "10000"}
+    return [position("B", "long", pnl_b, **{**common, **more_b}), position("E", "short", pnl_e, **common)]
+
+
+def at(seconds: float, pnl: str, *, equity: str | None = None, positions: Any = None, **more: Any) -> Snapshot:
+    extra = {key: more.pop(key) for key in ("events", "closings") if key in more}
+    seen = account(equity or str(100_000 + Decimal(pnl)), two(pnl) if positions is None else positions, **more)
+    return snapshot(after(seconds=seconds), seen, **extra)
+
+
+def calm() -> list[Snapshot]:
+    return [at(300 * n, "0") for n in range(13)]
+
+
+def run(interpreter: Interpreter, *snapshots: Snapshot) -> tuple[list[Decision], list[Notice]]:
+    outcomes = [interpreter.tick(one) for one in snapshots]
+    return [d for o in outcomes for d in o.decisions], [n for o in outcomes for n in o.notices]
+
+
+ODD = ("NaN", "sNaN", "Infinity", "1E+400")
+FIELDS = (
+    "entry_price",
+    "mark_price",
+    "index_price",
+    "last_price",
+    "liquidation_price",
+    "notional",
+    "margin",
+    "leverage",
+)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("field", FIELDS)
+def test_c16_one_number_that_is_none_does_not_keep_the_rest_from_being_closed(field: str, odd: str) -> None:
+    """The insane number is unknown; both positions are closed all the same, with and without corroboration."""
+    for policy in (kill(), corroborated()):
+        interpreter = Interpreter(policy_set(policy))
+        fallen = two("-12000", **{field: odd})
+        decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=fallen))
+        assert [{intent.symbol for intent in d.intents} for d in decisions] == [{"B", "E"}]
+
+
+@pytest.mark.parametrize("odd", [*ODD, "-2"])
+def test_c16_contracts_that_cannot_be_make_the_answer_malformed_not_flat(odd: str) -> None:
+    """Unknown, with the reason; nothing latches, and it fires when the answer makes sense."""
+    interpreter = Interpreter(policy_set(kill()))
+    broken = two("-12000", contracts=odd)
+    decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=broken))
+    assert decisions == []
+    assert "contracts of B" in (interpreter.status()[0].readings[0].unknown_because or "")
+    decisions, _ = run(interpreter, at(3670, "-12000"))
+    assert len(decisions[0].intents) == 2
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_insane_flows_fees_and_rules_are_unknown(odd: str) -> None:
+    """No exception, no false unit value: what cannot be counted is not counted."""
+    interpreter = Interpreter(policy_set(kill()))
+    odd_flow = flow("w", after(seconds=3601), odd)
+    odd_fill = fill("f", after(seconds=3601), "B", "sell", odd, "1", fee="NaN", fee_currency="USDT")
+    steps = rules("B", amount_step=odd, min_notional=odd)
+    seen = at(3660, "-12000", flows=[odd_flow], fills=[odd_fill], instruments=[steps])
+    decisions, _ = run(interpreter, *calm(), seen)
+    assert len(decisions) == 1
+    assert [intent.exact for intent in decisions[0].intents if intent.symbol == "B"] == [False]
+
+
+def test_c1_rows_of_zero_contracts_with_margin_in_use_are_no_flat_book() -> None:
+    """ccxt#17961: size reads 0."""
+    interpreter = Interpreter(policy_set(kill()))
+    zero = [position("B", "long", "0", contracts="0")]
+    decisions, _ = run(interpreter, *calm(), at(3660, "-15000", positions=zero, margin_used="20000"))
+    assert decisions == []
+    assert interpreter.status()[0].level == 0
+
+
+def test_a_maximum_below_the_step_is_no_rule_and_no_endless_loop() -> None:
+    """And a split never leaves a last order below the minimum."""
+    from killswitch.planning.rounding import reduction
+
+    held = position("X", "long", contracts="2003")
+    odd = reduction(held, Decimal(0), rules("X", amount_step="10", max_amount="5"), reduce_only=True)
+    assert odd.parts == (Decimal(2000),)
+    split = reduction(
+        held, Decimal(0), rules("X", amount_step="1", min_amount="5", max_amount="1000"), reduce_only=True
+    )
+    assert split.parts == (Decimal(1000), Decimal(998), Decimal(5))
+
+
+def test_a_stage_that_is_not_latched_for_want_of_data_cancels_no_protection() -> None:
+    """The book cannot be seen: the lock is written, the stop stays where it is."""
+    failing = SignalRef("venue.consecutive_failures")
+    actions = (LockTrading("reduce_only", None), close(), CancelOrders("all"))
+    policy = graph((failing,), (trigger("blind", 0, 2.0),), (stage("s", 1, 0, actions=actions),))
+    stop = Order("stop", "B", "sell", Decimal(10), trigger_price=Decimal(90))
+    blind = [
+        snapshot(after(seconds=3600 + n), account(None, None, quality="down", reason="timeout", orders=[stop]))
+        for n in range(3)
+    ]
+    interpreter = Interpreter(policy_set(policy))
+    decisions, notices = run(interpreter, *calm(), *blind)
+    (decision,) = decisions
+    assert (decision.cancels, decision.intents, decision.lock is not None) == ((), (), True)
+    assert [n.kind for n in notices if n.severity == "page"] == ["nothing_selected"]
+    assert interpreter.status()[0].level == 0
+
+
+def pair(seconds: float, a: AccountSnapshot, b: AccountSnapshot | None) -> Snapshot:
+    return snapshot(after(seconds=seconds), *([a] if b is None else [a, b]))
+
+
+def one_of_two(name: str, equity: str, pnl: str = "0") -> AccountSnapshot:
+    return account(equity, two(pnl), name=name)
+
+
+def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_when_it_is_back() -> None:
+    """What can be seen is closed at once; the stage fires again for what could not."""
+    policy = graph(
+        (SignalRef("venue.consecutive_failures"),),
+        (trigger("failing", 0, 3.0),),
+        (stage("close", 3, 0, actions=(close(),)),),
+        scope=ScopeRule("portfolio", None, None, None, None),
+    )
+    interpreter = Interpreter(policy_set(policy))
+    down = account(None, None, name="b", quality="down", reason="timeout")
+    decisions, notices = run(
+        interpreter,
+        *(pair(n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(3)),
+        *(pair(n, one_of_two("a", "100000"), down) for n in range(3, 8)),
+    )
+    (decision,) = decisions
+    assert {intent.account for intent in decision.intents} == {"a"}
+    assert [n.severity for n in notices if n.kind == "nothing_selected"] == ["page"]
+    assert interpreter.status()[0].level == 0
+
+
+def test_a_portfolios_members_are_remembered_over_a_restart() -> None:
+    """Started again without one account: unknown, not half as rich; a reset by hand takes what is there."""
+    whole = kill(scope=ScopeRule("portfolio", None, None, None, None))
+    interpreter = Interpreter(policy_set(whole))
+    rows = []
+    for n in range(13):
+        interpreter.tick(pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")))
+        rows += interpreter.rows()
+    again = Interpreter(policy_set(whole))
+    again.restore(interpreter.states(), lambda p, s, since: [row for row in rows if row.at >= since])
+    decisions, _ = run(again, pair(3660, one_of_two("a", "100000"), None), pair(3800, one_of_two("a", "100000"), None))
+    assert decisions == []
+    assert again.status()[0].readings[0].truth is None
+
+
+def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> None:
+    """C12: one account down blocks nothing else; an empty book with margin in use is not flat."""
+    interpreter = Interpreter(policy_set(kill()))
+    empty = account("50000", [], name="b", margin_used="9000")
+    wanted = hand("close", after(seconds=1), "portfolio")
+    seen = put(pair(2, one_of_two("a", "100000"), empty), events=(wanted,))
+    decisions, notices = run(interpreter, seen)
+    assert {intent.account for intent in decisions[0].intents} == {"a"}
+    assert [(n.severity, n.text) for n in notices] == [
+        ("page", "not closed by hand: b shows no positions, but 9000 of margin in use")
+    ]
+    alone = put(snapshot(after(seconds=3), empty), events=(hand("close", after(seconds=3), "account/b", "e2"),))
+    decisions, notices = run(interpreter, alone)
+    assert decisions == []
+    assert notices[0].severity == "page"
+
+
+def test_c12_a_halted_symbol_is_wanted_all_the_same_and_pages() -> None:
+    """Its order stands in the decision, for when the venue opens it again; the others are not held up."""
+    interpreter = Interpreter(policy_set(kill()))
+    halted = at(3660, "-12000", instruments=[rules("B", state="halted"), rules("E")])
+    decisions, notices = run(interpreter, *calm(), halted)
+    assert {intent.symbol for intent in decisions[0].intents} == {"B", "E"}
+    assert [(n.severity, n.text) for n in notices if n.kind == "blocked"] == [("page", "B is halted at the venue")]
+
+
+def test_a_position_that_was_closed_without_a_word_makes_attribution_unknown_not_the_other_side() -> None:
+    """D4: the long vanished between two snapshots and no fill says what it lost."""
+    policy = kill(stages=(stage("trim", 1, 0, attribution=RULE, actions=(close("losing", "0.5"),)),))
+    interpreter = Interpreter(policy_set(policy))
+    left = [position("E", "short", "-1000", contracts="10", notional="50000")]
+    decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=left), at(3730, "-12000", positions=left))
+    (decision,) = decisions
+    assert decision.attribution is not None
+    assert decision.attribution.source == "UNKNOWN"
+    assert decision.attribution.reason == "what B made or lost when it was closed is unknown"
+
+
+def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:
+    """Two strategies hold the same contract: one order for both, and no money unexplained."""
+
+    def split(pnl: str) -> list[Any]:
+        half = str(Decimal(pnl) / 2)
+        return [
+            position("B", "long", half, contracts=c, notional="1000", strategy=s) for c, s in (("3", "x"), ("1", "y"))
+        ]
+
+    interpreter = Interpreter(policy_set(kill()))
+    quiet = [at(300 * n, "0", positions=split("0")) for n in range(13)]
+    decisions, notices = run(interpreter, *quiet, at(3660, "-12000", positions=split("-12000")))
+    assert [(i.symbol, i.contracts) for i in decisions[0].intents] == [("B", Decimal(4))]
+    assert notices == []
+
+
+def stray(mark: str, index: str | None, last: str | None, **more: Any) -> Snapshot:
+    prices = {"mark_price": mark, "index_price": index, "last_price": last, "entry_price": "10000"}
+    given = {key: value for key, value in prices.items() if value is not None}
+    pnl = str((Decimal(mark) - 10000) * 5)
+    fallen = [position("B", "long", pnl, contracts="5", notional=str(Decimal(mark) * 5), **given)]
+    return at(more.pop("seconds", 3660), pnl, positions=fallen, **more)
+
+
+def test_d16_a_stray_print_is_held_also_without_the_venues_rules_and_against_the_index_first() -> None:
+    """Without instruments the notional says how much; a last price that strays with the mark does not save it."""
+    for index, last in (("10000", "10000"), ("10000", "5000"), (None, "10000")):
+        interpreter = Interpreter(policy_set(corroborated()))
+        steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
+        decisions, notices = run(interpreter, *steady, stray("5000", index, last))
+        assert decisions == [], (index, last)
+        assert [n.kind for n in notices] == ["uncorroborated"]
+
+
+def test_d16_a_second_reading_is_judged_by_every_signal_and_its_rows_count() -> None:
+    """A trigger on equity itself; and a deposit within the two seconds does not hide a real fall."""
+    value = graph(
+        (SignalRef("equity.value"),), (trigger("poor", 0, 90_000.0, op="<="),),
+        (stage("s", 1, 0, corroborate=True, actions=(close(),)),),
+    )  # fmt: skip
+    interpreter = Interpreter(policy_set(value))
+    run(interpreter, *calm())
+    pending = interpreter.evaluate(at(3660, "-12000"))
+    assert pending is not None
+    assert interpreter.decide(pending, at(3661, "0")).decisions == ()
+    interpreter = Interpreter(policy_set(corroborated()))
+    run(interpreter, *calm())
+    pending = interpreter.evaluate(at(3660, "-12000"))
+    assert pending is not None
+    paid = flow("d", after(seconds=3660.5), "20000", "deposit")
+    again = at(3661, "-12000", equity="108000", flows=[paid])
+    assert len(interpreter.decide(pending, again).decisions) == 1
+    run(interpreter, at(3670, "-12000", equity="108000"))
+    assert interpreter.status()[0].readings[0].value == (pytest.approx(0.12), pytest.approx(0.12))
+
+
+def test_d18_what_a_close_cost_is_not_made_more_by_a_withdrawal_nor_forgotten_when_orders_were_merged() -> None:
+    """500 paid on 100,000 stay half a percent of a unit; and the policy whose orders another sent pays too."""
+    again = kill(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),), policy="p2")
+    first = kill(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
+    interpreter = Interpreter(policy_set(first, again))
+    decisions, _ = run(interpreter, *calm(), at(3660, "-12000"))
+    assert [len(d.intents) for d in decisions] == [2, 0]
+    cost = (Closing(decisions[0].id, "flat", cost=Decimal(400)),)
+    decisions, _ = run(interpreter, at(3730, "-12400", closings=cost), at(3740, "-12500", closings=cost))
+    assert [d.policy for d in decisions] == ["p2"], "the first 400 were the close's own"
+
+
+def test_a_fall_through_a_restated_past_may_fire_again() -> None:
+    """After a wipe-out and new money the same level fires when the new money falls."""
+    interpreter = Interpreter(policy_set(kill(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),))))
+    paid = flow("d", after(seconds=3700), "150000", "deposit")
+    steps = [
+        at(3660, "-100010"), at(3710, "-100010", equity="49990", flows=[paid]),
+        *(at(3710 + 300 * n, "-100010", equity="49990") for n in range(1, 13)),
+        at(9000, "-120010", equity="29990"),
+    ]  # fmt: skip
+    decisions, _ = run(interpreter, *calm(), *steps)
+    assert [d.as_of for d in decisions] == [after(seconds=3660), after(seconds=9000)]
+
+
+def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() -> None:
+    """D18: the row from before the outage does not fire the stage again."""
+    interpreter = Interpreter(policy_set(kill()))
+    down = account(None, None, quality="down", reason="timeout")
+    outage = [
+        snapshot(after(seconds=3700), down),
+        put(snapshot(after(seconds=3710), down), events=(hand("reset", after()),)),
+    ]
+    decisions, _ = run(interpreter, *calm(), at(3660, "-12000"), *outage, at(3720, "-25000"), at(3730, "-25100"))
+    assert [d.kind for d in decisions] == [None, "reset"]
+
+
+def test_a_reset_of_a_scope_that_nobody_watches_says_so() -> None:
+    """A misspelt scope is not swallowed."""
+    interpreter = Interpreter(policy_set(kill()))
+    wrong = hand("reset", after(), "account/mian")
+    _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
+    assert [n.text for n in notices] == [
+        "a reset came for account/mian, but no policy watches it and nothing is latched there"
+    ]
+
+
+def test_a_latch_whose_policy_was_renamed_is_seen_and_a_hand_ends_it() -> None:
+    """An edit never un-latches: the orphan is named until somebody resets its scope, and then for good."""
+    interpreter = Interpreter(policy_set(kill(policy="old")))
+    run(interpreter, *calm(), at(3660, "-12000"))
+    renamed = Interpreter(policy_set(kill(policy="new")))
+    renamed.restore(interpreter.states(), lambda _p, _s, _since: ())
+    run(renamed, at(3670, "-12000"))
+    assert [(o.policy, o.scope, o.level, o.stage) for o in renamed.orphans()] == [
+        ("old", "account/main", 3, "everything")
+    ]
+    decisions, _ = run(renamed, at(3680, "-12000", events=[hand("reset", after())]))
+    assert [(d.kind, d.policy, d.previous_level) for d in decisions] == [("reset", "old", 3)]
+    left = renamed.states()
+    assert renamed.orphans() == ()
+    third = Interpreter(policy_set(kill(policy="new")))
+    third.restore(left, lambda _p, _s, _since: ())
+    run(third, at(3690, "-12000"))
+    assert third.orphans() == ()
+
+
+def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None:
+    """Not at every tick, and not never."""
+    rule = AttributionRule(0.65, "none", "none")
+    policy = kill(
+        triggers=(trigger("fall", 0, 0.05), trigger("crash", 0, 0.10)),
+        stages=(
+            stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),
+            stage("all", 3, 1, corroborate=True, actions=(close(),)),
+        ),
+    )
+    interpreter = Interpreter(policy_set(policy))
+    steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
+    bad = [stray("5000", "10000", "10000", seconds=3660 + n) for n in range(3)]
+    good = [stray("10000", "10000", "10000", seconds=3670)]
+    worse = [stray("5000", "10000", "10000", seconds=3680 + n) for n in range(2)]
+    _, notices = run(interpreter, *steady, *bad, *good, *worse)
+    assert [n.subject for n in notices if n.kind == "uncorroborated"] == ["all", "all"]
