@@ -13,10 +13,7 @@ from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, options
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
     from killswitch.policy.diagnostics import Diagnostic
-    from killswitch.policy.loader import Document
-
-_NOT_FOUND = frozenset({"KS3011", "KS5006"})
-"""Codes of references from one document to another."""
+    from killswitch.policy.loader import Loaded
 
 paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -31,34 +28,32 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, outp
 
     PATH is a file or a folder; all of them together are one policy set.
     """
-    documents, policy_set, problems = _read(paths)
+    loaded, policy_set, problems = _read(paths)
     if output == "json":
-        click.echo(_json(_answer(documents, policy_set, problems)))
+        click.echo(_json(_answer(loaded, policy_set, problems)))
     else:
-        click.echo(_told(documents, policy_set, problems))
+        click.echo(_told(loaded, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
         context.exit(EXIT_FAILED)
     if strict and problems:
         context.exit(EXIT_WARNINGS)
 
 
-def _read(
-    paths: Sequence[Path],
-) -> tuple[Sequence[Document], PolicySet | None, Sequence[Diagnostic]]:
+def _read(paths: Sequence[Path]) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
     """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
-    from killswitch.graph.compile import compile_policies
-    from killswitch.policy.diagnostics import has_errors, in_order
+    from killswitch.graph.compile import compile_loaded
     from killswitch.policy.loader import load
 
-    documents, unread = load(paths)
-    policy_set, unsound = compile_policies(documents)
-    if has_errors(unread):
-        # what is not found may well stand in a document that has just been refused
-        policy_set, unsound = None, tuple(found for found in unsound if found.code not in _NOT_FOUND)
-    return documents, policy_set, in_order((*unread, *unsound))
+    loaded = load(paths)
+    return (loaded, *compile_loaded(loaded))
 
 
-def _told(documents: Sequence[Document], policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
+def _unchecked(loaded: Loaded) -> bool:
+    """Whether anything is written that could not be read, and so not be checked any further."""
+    return loaded.lost or any(each.gaps.flawed(()) for each in loaded.faulty)
+
+
+def _told(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
     from killswitch.policy.diagnostics import render
 
     told = [render(problems), ""] if problems else []
@@ -66,8 +61,10 @@ def _told(documents: Sequence[Document], policy_set: PolicySet | None, problems:
     warnings = len(problems) - errors
     if policy_set is None:
         told.append(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}; `ksctl explain CODE` says more")
+        if _unchecked(loaded):
+            told.append("what could not be read was not checked any further: correct it, and validate again")
     else:
-        told.append(f"{_count(len(documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
+        told.append(f"{_count(len(loaded.documents), 'document')}, {_count(warnings, 'warning')}; {policy_set.digest}")
     return "\n".join(told)
 
 
@@ -81,16 +78,16 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _answer(
-    documents: Sequence[Document], policy_set: PolicySet | None, problems: Sequence[Diagnostic]
-) -> dict[str, object]:
+def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
     from killswitch.policy.diagnostics import as_json
 
     return {
         "valid": policy_set is not None,
+        "complete": not _unchecked(loaded),
         "digest": policy_set.digest if policy_set is not None else None,
         "documents": [
-            {"kind": document.kind, "name": document.name, "file": document.source.file} for document in documents
+            {"kind": document.kind, "name": document.name, "file": document.source.file}
+            for document in loaded.documents
         ],
         "diagnostics": as_json(problems),
     }

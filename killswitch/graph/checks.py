@@ -36,6 +36,8 @@ def _trigger(triggers: Sequence[Trigger | None], number: int) -> Trigger:
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
     seen: Counter[str] = Counter()
     for number, stage in enumerate(stages):
+        if found.gaps.unread(("spec", "stages", number, "name")):
+            continue
         if seen[stage.name]:
             message = f"there is already a stage `{stage.name}`"
             found.error("KS3020", ("spec", "stages", number, "name"), message, "give each stage a name of its own")
@@ -43,6 +45,11 @@ def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
 
 
 def _all_used(policy: PolicySpec, around: Surroundings) -> None:
+    gaps = around.found.gaps
+    lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
+    unread = gaps.unread(("spec", "stages")) or any(gaps.flawed(each) for each in lists)
+    if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
+        return  # one whose triggers could not be read may use any of them
     used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
     for name in policy.triggers:
         if name not in used:

@@ -16,12 +16,14 @@ from killswitch.graph.nodes import (
     RankingRule,
     ScopeRule,
 )
-from killswitch.graph.references import accounts_exist, correlation_groups, declared_rankings
+from killswitch.graph.others import NO_OTHERS, Others
+from killswitch.graph.references import accounts_exist, correlation_groups, declared_rankings, findings
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
+from killswitch.model.record import Record, record
 from killswitch.policy.diagnostics import Diagnostic, has_errors, in_order
 from killswitch.policy.documents import PolicyDocument, PolicySpec
-from killswitch.policy.loader import Document
+from killswitch.policy.loader import Document, Faulty, Loaded
 
 OPERATOR = "operator"
 """Whose decisions are closes by hand: no policy may go by that name."""
@@ -35,45 +37,75 @@ def compile_policies(
     `commit` is the git commit that the documents come from, where there is one.
     """
     content = digest(documents)
-    rankings, diagnostics = declared_rankings(documents)
-    groups, of_groups = correlation_groups(documents)
+    graphs, told = _compiled(documents, (), NO_OTHERS, content)
+    return (None if has_errors(told) else PolicySet(content, commit, graphs)), told
+
+
+def compile_loaded(loaded: Loaded) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
+    """As `compile_policies`, with everything that loading had to say, and that can be said of faulty documents.
+
+    What of these could be read is checked like the rest, so that one pass finds every mistake; no policy set is
+    made where anything is wrong. Nothing is said that only follows from what could not be read.
+    """
+    if not has_errors(loaded.diagnostics):
+        policy_set, told = compile_policies(loaded.documents)
+        return policy_set, in_order((*loaded.diagnostics, *told))
+    names: dict[str, frozenset[str] | None] = {}
+    for kind, name, *_ in loaded.faulty:
+        before = names.get(kind, frozenset())
+        names[kind] = None if before is None or name is None else before | {name}
+    _, told = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
+    return None, in_order((*loaded.diagnostics, *told))
+
+
+def _compiled(
+    documents: Sequence[Document], faulty: Sequence[Faulty], others: Others, content: str
+) -> tuple[tuple[Graph, ...], tuple[Diagnostic, ...]]:
+    """The graphs of the sound policies, and what there is to say about all of them; none where others are faulty."""
+    rankings, diagnostics = declared_rankings((*documents, *faulty))
+    groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
     graphs: list[Graph] = []
-    for document in sorted(documents, key=lambda each: each.name):
+    everything: tuple[Document | Faulty, ...] = (*documents, *faulty)
+    for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
-            found = Findings(document.source)
-            accounts_exist(document.model.spec, documents, found)
-            graph = _graph(document.name, document.model.spec, content, rankings, groups, found)
+            found = findings(document)
+            accounts_exist(document.model.spec, documents, others, found)
+            around = Around(content, rankings, groups, others)
+            graph = _graph(document.model, around, found)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
-    told = in_order(diagnostics)
-    return (None if has_errors(told) else PolicySet(content, commit, tuple(graphs))), told
+    return tuple(graphs), in_order(diagnostics)
 
 
-def _graph(
-    name: str,
-    policy: PolicySpec,
-    content: str,
-    rankings: Mapping[str, RankingRule],
-    groups: tuple[CorrelationGroupRule, ...],
-    found: Findings,
-) -> Graph | None:
+@record
+class Around(Record):
+    """What one policy takes from the others' documents. An empty `content` is that of no policy set."""
+
+    content: str
+    rankings: Mapping[str, RankingRule]
+    groups: tuple[CorrelationGroupRule, ...]
+    others: Others
+
+
+def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph | None:
     """The graph of one policy; None when a trigger, a stage or a name in it is wrong."""
+    name, policy, rankings = document.metadata.name, document.spec, others.rankings
     if name == OPERATOR:
         message, fix = f"`{OPERATOR}` stands for people in the record of decisions", "give the policy another name"
         found.error("KS3012", ("metadata", "name"), message, fix)
     columns, position_columns = Columns(), Columns()
     compiled = {each: trigger(each, policy, columns, found) for each in policy.triggers}
     numbers = {each: number for number, each in enumerate(policy.triggers)}
-    around = Surroundings(numbers, rankings, columns, position_columns, found, len(numbers))
+    around = Surroundings(numbers, rankings, others.others, columns, position_columns, found, len(numbers))
     stages = [stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
     triggers = [each for each in compiled.values() if each is not None]
-    if len(triggers) < len(compiled) or has_errors(found.diagnostics):
+    if not others.content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
     return Graph(
         policy=name,
-        digest=content,
+        digest=others.content,
         mode=policy.mode,
         scope=_scope(policy),
         equity=_equity(policy),
@@ -83,7 +115,7 @@ def _graph(
         conditions=(*(each.condition for each in triggers), *(condition for _, condition in around.resets)),
         stages=tuple(sorted(stages, key=lambda each: -each.level)),
         rankings=tuple(rankings[each] for each in sorted(around.used_rankings)),
-        groups=groups,
+        groups=others.groups,
         place=found.place(("metadata", "name")),
     )
 

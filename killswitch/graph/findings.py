@@ -7,14 +7,19 @@ from collections.abc import Iterable
 from killswitch.graph.problems import Problem
 from killswitch.model.place import Place
 from killswitch.policy.diagnostics import Diagnostic, Severity, diagnostic
+from killswitch.policy.gaps import NO_GAPS, Gaps
 from killswitch.policy.source import Path, SourceMap
 
 
 class Findings:
-    """What is wrong with one document. Paths are keys and list indexes as the document has them."""
+    """What is wrong with one document. Paths are keys and list indexes as the document has them.
 
-    def __init__(self, source: SourceMap) -> None:
+    `gaps` are what of it could not be read, and is not to be judged.
+    """
+
+    def __init__(self, source: SourceMap, gaps: Gaps = NO_GAPS) -> None:
         self.diagnostics: list[Diagnostic] = []
+        self.gaps = gaps
         self._source = source
 
     def error(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:

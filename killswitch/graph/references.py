@@ -7,57 +7,69 @@ from collections.abc import Sequence
 from killswitch.graph.findings import Findings
 from killswitch.graph.naming import suggestion
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
+from killswitch.graph.others import Others
 from killswitch.graph.rankings import BUILT_IN, ranking
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import CorrelationGroupDocument, PolicySpec, RankingDocument
-from killswitch.policy.loader import Document
+from killswitch.policy.gaps import NO_GAPS
+from killswitch.policy.loader import Document, Faulty
 
 
-def correlation_groups(documents: Sequence[Document]) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
+def findings(document: Document | Faulty) -> Findings:
+    """Where to put what is wrong with a document."""
+    return Findings(document.source, document.gaps if isinstance(document, Faulty) else NO_GAPS)
+
+
+def correlation_groups(
+    documents: Sequence[Document | Faulty],
+) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
     """All groups by their order, then name. A symbol has one place in the order of closing, so one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
     owners: dict[str, str] = {}
-    for document in sorted(documents, key=lambda each: each.name):
-        if not isinstance(document.model, CorrelationGroupDocument):
+    for document in sorted(documents, key=lambda each: each.name or ""):
+        name, found = document.name, findings(document)
+        if not isinstance(document.model, CorrelationGroupDocument) or found.gaps.flawed(("spec", "symbols")):
             continue
-        found = Findings(document.source)
+        if name is None:
+            continue
         spec = document.model.spec
         for number, symbol in enumerate(spec.symbols):
-            owner = owners.setdefault(symbol, document.name)
-            if owner != document.name:
+            owner = owners.setdefault(symbol, name)
+            if owner != name:
                 message = f"`{symbol}` is already in the group `{owner}`"
                 found.error("KS3013", ("spec", "symbols", number), message, "keep it in one of the two")
-        groups.append(CorrelationGroupRule(document.name, spec.symbols, spec.order))
+        groups.append(CorrelationGroupRule(name, spec.symbols, spec.order))
         diagnostics += found.diagnostics
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
 
 
-def declared_rankings(documents: Sequence[Document]) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
     """The built-in rankings and those of the documents, by name."""
     rankings = dict(BUILT_IN)
     diagnostics: list[Diagnostic] = []
     for document in documents:
-        if not isinstance(document.model, RankingDocument):
+        found = findings(document)
+        if not isinstance(document.model, RankingDocument) or found.gaps.flawed(("spec", "weights")):
             continue
-        rule = ranking(document.name, document.model.spec)
+        rule = ranking(document.model.metadata.name, document.model.spec)
         if not any(weight for _, weight in rule.weights):
-            found = Findings(document.source)
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
             diagnostics += found.diagnostics
-        rankings[document.name] = rule
+        if isinstance(document, Document):
+            rankings[document.name] = rule
     return rankings, diagnostics
 
 
-def accounts_exist(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
+def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
     """Warn of an account that no document describes; without any Account document the names are a recording's."""
     known = [document.name for document in documents if document.kind == "Account"]
     named = policy.scope.match.account
-    if not known or named is None:
+    if named is None or not (known or others.may_have("Account")):
         return
     for number, account in enumerate(named):
-        if account not in known:
+        path = ("spec", "scope", "match", "account", number)
+        if account not in known and not others.may_have("Account", account) and not found.gaps.unread(path):
             fix = suggestion(account, known) or "add the Account, or correct the name"
-            path = ("spec", "scope", "match", "account", number)
             found.warning("KS5006", path, f"there is no Account `{account}`", fix)

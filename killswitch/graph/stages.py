@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from killswitch.graph.columns import Columns
@@ -19,6 +19,7 @@ from killswitch.graph.nodes import (
     RankingRule,
     Stage,
 )
+from killswitch.graph.others import Others
 from killswitch.graph.triggers import expression
 from killswitch.policy import documents
 from killswitch.policy.source import Path
@@ -31,6 +32,8 @@ class Surroundings:
     triggers: Mapping[str, int]
     """Name → number of every trigger that is written, also of those that have a mistake."""
     rankings: Mapping[str, RankingRule]
+    others: Others
+    """What documents with mistakes in them may be called."""
     columns: Columns
     position_columns: Columns
     found: Findings
@@ -55,9 +58,7 @@ def stage(number: int, written: documents.Stage, around: Surroundings) -> Stage:
         attribution=None
         if rule is None
         else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown),
-        actions=tuple(
-            _action(action, written, (*path, "actions", place), around) for place, action in enumerate(written.actions)
-        ),
+        actions=tuple(_actions(written, (*path, "actions"), around)),
         notify=written.notify,
         runbook=written.runbook,
         place=around.found.place(path),
@@ -65,8 +66,10 @@ def stage(number: int, written: documents.Stage, around: Surroundings) -> Stage:
 
 
 def _triggers(names: Sequence[str], path: Path, around: Surroundings) -> tuple[int, ...]:
+    gaps = around.found.gaps
+    certain = gaps.sound and not gaps.unread(("spec", "triggers"))
     for place, name in enumerate(names):
-        if name not in around.triggers:
+        if name not in around.triggers and certain and not gaps.unread((*path, place)):
             message, fix = unknown_name("trigger", name, around.triggers)
             around.found.error("KS3010", (*path, place), message, fix)
     return tuple(dict.fromkeys(around.triggers[name] for name in names if name in around.triggers))
@@ -84,6 +87,12 @@ def _reset(written: documents.Stage, path: Path, around: Surroundings) -> AutoRe
     return AutoReset(around.first_reset + len(around.resets) - 1, auto.duration)
 
 
+def _actions(stage: documents.Stage, path: Path, around: Surroundings) -> Iterator[Action]:
+    for place, action in enumerate(stage.actions):
+        if not around.found.gaps.unread((*path, place)) and action != documents.Action():
+            yield _action(action, stage, (*path, place), around)
+
+
 def _action(written: documents.Action, stage: documents.Stage, path: Path, around: Surroundings) -> Action:
     if written.lock_trading is not None:
         return LockTrading(written.lock_trading.mode, written.lock_trading.duration)
@@ -95,7 +104,8 @@ def _action(written: documents.Action, stage: documents.Stage, path: Path, aroun
 
 
 def _close(written: documents.Close, stage: documents.Stage, path: Path, around: Surroundings) -> Close:
-    if written.rank not in around.rankings:
+    known = written.rank in around.rankings or around.others.may_have("Ranking", written.rank)
+    if not known and not around.found.gaps.unread((*path, "rank")):
         message, fix = unknown_name("ranking", written.rank, around.rankings)
         around.found.error("KS3011", (*path, "rank"), message, fix)
     around.used_rankings.add(written.rank)
@@ -121,7 +131,8 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
 def _worst_applies(written: documents.Close, stage: documents.Stage, path: Path, found: Findings) -> None:
     rule = stage.attribution
     falls_back = written.side == "losing" and rule is not None and "worst_ranked" in (rule.if_mixed, rule.if_unknown)
-    if written.worst is not None and not falls_back:
+    known = not found.gaps.flawed((*path, "side")) and not found.gaps.flawed((*path[:3], "attribution"))
+    if written.worst is not None and not falls_back and known:
         found.warning(
             "KS5007", (*path, "worst"),
             "`worst` never applies here: it bounds what is closed when attribution falls back to worst_ranked",

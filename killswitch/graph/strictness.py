@@ -39,16 +39,20 @@ def check_reachable(
 
     Stages count from 0 in the order written; `never` are the triggers that can never be true.
     """
-    if not all(_resolved(policy, stages, number, triggers) for number in range(len(stages))):
-        return  # names that lead nowhere have been told; what would follow from them is noise
+    # names that lead nowhere have been told; what would follow from them is noise
+    whole = [number for number in range(len(stages)) if _resolved(policy, stages, number, triggers, found)]
     judge = _Judge(policy, triggers, stages, frozenset(never), found)
     asked: list[int] = []
-    for number in sorted(range(len(stages)), key=lambda number: (-stages[number].level, number)):
+    for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
         if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
             asked.append(number)
 
 
-def _resolved(policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None]) -> bool:
+def _resolved(
+    policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None], found: Findings
+) -> bool:
+    if found.gaps.flawed(("spec", "stages", number)):
+        return False
     written, made = policy.stages[number], stages[number]
     names = {*written.any_of, *written.all_of}
     numbers = {*made.any_of, *made.all_of}

@@ -48,7 +48,9 @@ def threshold(
     spec = _signal(written, path, found)
     if spec is None:
         return None
-    key = next(each for each in COMPARISONS if getattr(written, each) is not None)
+    key = next((each for each in COMPARISONS if getattr(written, each) is not None), None)
+    if key is None:
+        return None  # of a trigger that could be read in part only
     quantity: Quantity = getattr(written, key)
     if not _unit_fits(spec, quantity, (*path, key), policy, found):
         return None
@@ -59,6 +61,8 @@ def threshold(
 
 def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
     """The signal that is meant, once it may be read here, is a number, and its window is in order."""
+    if found.gaps.unread((*path, "signal")):
+        return None
     problem = signal_problem(written.signal, "scope")
     if problem is not None:
         found.error(problem[0], (*path, "signal"), problem[1], problem[2])
@@ -68,7 +72,7 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
         fix = f'write it as an expression: `when: \'{spec.name}("15m") == "LONG"\'`'
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
         return None
-    if spec.windowed and written.window is None:
+    if spec.windowed and written.window is None and not found.gaps.unread((*path, "window")):
         message = f"`{spec.name}` is taken over a window, and none is given"
         found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
         return None
@@ -96,7 +100,7 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
 def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
     """Money is compared in the accounts' own currency, so the scope must hold no other."""
     currencies = policy.scope.match.currency
-    if currencies == (quantity.currency,):
+    if currencies == (quantity.currency,) or found.gaps.flawed(("spec", "scope", "match", "currency")):
         return True
     others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
     found.error(

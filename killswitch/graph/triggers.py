@@ -19,6 +19,8 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
     """The trigger `name` of the policy; None when it has a mistake, which is then in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
+    if found.gaps.unread(path):
+        return None
     held: Threshold | None = None
     condition: ConditionNode | None
     if isinstance(written, ExpressionTrigger):
@@ -32,7 +34,7 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
             f"{written.confirm.ticks} ticks last as long as the runner's interval makes them",
             "write a time, such as 2m: it means the same at every interval",
         )  # fmt: skip
-    if condition is None:
+    if condition is None or found.gaps.flawed(path):
         return None
     return Trigger(
         name=name,
@@ -48,6 +50,8 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
     """The condition that the text at `path` means; None when it has a mistake, which is then in `found`."""
+    if found.gaps.unread(path):
+        return None
     plain = plain_condition(text, level, columns)
     if plain is not None:
         return plain

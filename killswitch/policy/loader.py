@@ -10,12 +10,16 @@ from killswitch.policy.checks import mixed_forms
 from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
 from killswitch.policy.documents import API_VERSION, AnyDocument
 from killswitch.policy.files import about_file, texts
+from killswitch.policy.gaps import Gaps
 from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS
 from killswitch.policy.reading import Reader, closest
 from killswitch.policy.scalars import spelled
 from killswitch.policy.source import SourceMap
 from killswitch.policy.tree import Node, Note, parse, plain_value
 from killswitch.policy.written import Written
+
+_BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
+"""Notes after which the rest of a file is not read."""
 
 
 class Document(NamedTuple):
@@ -28,31 +32,54 @@ class Document(NamedTuple):
     source: SourceMap
 
 
+class Faulty(NamedTuple):
+    """A document with a mistake in it, for checking the rest of it; nothing may be run from it."""
+
+    kind: str
+    name: str | None
+    """None where not even that could be read."""
+    model: AnyDocument
+    """What could be read; fillers stand in the `gaps`."""
+    source: SourceMap
+    gaps: Gaps
+
+
 class Loaded(NamedTuple):
     """What was read: every sound document, and everything that is wrong."""
 
     documents: tuple[Document, ...]
     diagnostics: tuple[Diagnostic, ...]
+    faulty: tuple[Faulty, ...] = ()
+    """What is left of the documents that are not sound."""
+    lost: bool = False
+    """Whether there may be documents of which nothing is known, not even a kind and a name."""
 
 
 def load(paths: Sequence[Path]) -> Loaded:
     """Read every YAML file at or below `paths`. Never raises for what it finds there."""
     loading = _Loading()
-    for written in texts(paths, loading.problems.append):
+    for written in texts(paths, loading.no_text):
         loading.file(written)
     if not loading.documents and not loading.problems:
         where = paths[0] if paths else Path()
         loading.problems.append(
             about_file("KS1202", where, "holds no document", "write a Policy; policies/ has some to start from")
         )
-    return Loaded(tuple(loading.documents), in_order(loading.problems))
+    return Loaded(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
 
 
 class _Loading:
     def __init__(self) -> None:
         self.documents: list[Document] = []
+        self.faulty: list[Faulty] = []
         self.problems: list[Diagnostic] = []
+        self.lost = False
         self._named: dict[tuple[str, str], Document] = {}
+
+    def no_text(self, problem: Diagnostic) -> None:
+        """A file that could not be read at all."""
+        self.problems.append(problem)
+        self.lost = True
 
     def file(self, written: Written) -> None:
         """All documents of one file."""
@@ -60,6 +87,7 @@ class _Loading:
         def note(found: Note) -> None:
             place = written.place(found.span)
             length = written.length(found.span)
+            self.lost |= found.code in _BROKEN_OFF
             self.problems.append(diagnostic(found.code, place, found.message, found.fix, length=length))
 
         before = len(self.problems)
@@ -74,6 +102,7 @@ class _Loading:
         """Everything that is wrong is said, also of a document whose text has had a note; but then it is not taken."""
         kind = self._kind(root, source)
         if kind is None:
+            self.lost = True
             return
         breaches = list(CHECKS[kind](plain_value(root))) if kind in CHECKS else []
         for code, path, message, fix in breaches:
@@ -81,8 +110,15 @@ class _Loading:
         reader = Reader(source, mixed_forms(breaches))
         model = reader.document(KINDS[kind], root)
         self.problems += reader.problems
-        if isinstance(model, AnyDocument) and sound and not breaches:
-            self._take(Document(kind, model.metadata.name, model, source))
+        read = model or reader.rest
+        if not isinstance(read, AnyDocument):
+            self.lost = True
+            return
+        taken = model is not None and sound and not breaches
+        if not taken or not self._take(Document(kind, read.metadata.name, read, source)):
+            gaps = Gaps(frozenset(reader.holes), frozenset(breach.path for breach in breaches), sound)
+            name = None if gaps.unread(("metadata", "name")) else read.metadata.name
+            self.faulty.append(Faulty(kind, name, read, source, gaps))
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:
         """The kind of document, or None when there is no telling."""
@@ -115,19 +151,20 @@ class _Loading:
         self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
         return None
 
-    def _take(self, document: Document) -> None:
-        """Names are unique per kind, and those that are always there are taken."""
+    def _take(self, document: Document) -> bool:
+        """Names are unique per kind, and those that are always there are taken; False if it may not have its."""
         kind, name, _, source = document
         at = ("metadata", "name")
         if name in BUILT_IN.get(kind, ()):
             message = f"the {kind} `{name}` is built in"
             self.problems.append(source.diagnostic("KS1208", at, message, "give yours another name"))
-            return
+            return False
         first = self._named.setdefault((kind, name), document)
         if first is not document:
             place = first.source.place(at)
             message = f"a {kind} named `{name}` is already in {place.file}:{place.line}"
             fix = "rename one of the two, or take one out"
             self.problems.append(source.diagnostic("KS1207", at, message, fix))
-            return
+            return False
         self.documents.append(document)
+        return True

@@ -16,7 +16,12 @@ _FORM_KEYS = frozenset({"signal", "window", "when", *COMPARISONS})
 
 
 class _Refused:
-    """What a value is that had a mistake in it."""
+    """What a value is that had a mistake in it; `rest` is what of it could be read, fillers where nothing could."""
+
+    __slots__ = ("rest",)
+
+    def __init__(self, rest: object = None) -> None:
+        self.rest = rest
 
 
 _REFUSED: Final = _Refused()
@@ -34,17 +39,22 @@ _FIXES = {
 class Reader:
     """Reads one document. `problems` gathers what is wrong; what only follows from another mistake is left out.
 
-    `forms` are the triggers of which it has already been said that they mix or lack a form.
+    `forms` are the triggers of which it has already been said that they mix or lack a form. `holes` are the paths of
+    what could not be read; `rest` is the document around them, where it is a mapping at all.
     """
 
     def __init__(self, source: SourceMap, forms: frozenset[Path]) -> None:
         self.problems: list[Diagnostic] = []
+        self.holes: set[Path] = set()
+        self.rest: Part | None = None
         self._source = source
         self._forms = forms
 
     def document(self, part: type[Part], root: Node) -> Part | None:
         """The document, or None when something in it is wrong."""
         made = self._part(part, root, ())
+        if isinstance(made, _Refused):
+            self.rest = made.rest if isinstance(made.rest, Part) else None
         return made if isinstance(made, Part) else None
 
     def _value(self, annotation: Any, node: Node, path: Path) -> object:
@@ -83,7 +93,9 @@ class Reader:
         if node.pairs is None:
             return self._wrong_sort(node, path, "a mapping")
         items = {key: self._value(item, below, (*path, key)) for key, (_, below) in node.pairs.items()}
-        return _REFUSED if node.refused or _any_refused(items.values()) else items
+        if node.refused or _any_refused(items.values()):
+            return _Refused({key: self._or_filler(value, item, (*path, key)) for key, value in items.items()})
+        return items
 
     def _list(self, item: Any, node: Node, path: Path, not_empty: bool) -> object:
         if node.items is None:
@@ -92,7 +104,9 @@ class Reader:
             self._say("KS2007", path, f"`{path[-1]}` is empty", "name at least one")
             return _REFUSED
         items = tuple(self._value(item, below, (*path, number)) for number, below in enumerate(node.items))
-        return _REFUSED if _any_refused(items) else items
+        if _any_refused(items):
+            return _Refused(tuple(self._or_filler(each, item, (*path, number)) for number, each in enumerate(items)))
+        return items
 
     def _part(self, part: type[Part], node: Node, path: Path) -> object:
         if node.pairs is None:
@@ -106,13 +120,34 @@ class Reader:
                 meant.add(self._unknown_key(key, known, path))
             else:
                 values[field.attribute] = self._value(field.annotation, below, (*path, key))
-        missing = [field for field in known.values() if field.required and field.key not in node.pairs]
+        absent = [field for field in known.values() if field.key not in node.pairs]
+        missing = [field for field in absent if field.required]
         for field in missing:
             if field.key not in meant and not node.refused:
                 self._missing_key(field, path)
         if meant or missing or node.refused or _any_refused(values.values()):
-            return _REFUSED
+            # a key that nobody knows may be any of those that are not there
+            self.holes.update((*path, field.key) for field in (absent if meant or node.refused else missing))
+            return _Refused(self._rest(part, values, path))
         return part(**values)
+
+    def _rest(self, part: type[Part], values: dict[str, object], path: Path) -> Part:
+        """What of a part could be read; a hole for each value that could not."""
+        from killswitch.policy.gaps import filled
+
+        known = {field.attribute: field for field in fields(part).values()}
+        read = {name: value for name, value in values.items() if not _nothing(value)}
+        self.holes.update((*path, known[name].key) for name in values if name not in read)
+        return filled(part, {name: v.rest if isinstance(v, _Refused) else v for name, v in read.items()})
+
+    def _or_filler(self, value: object, annotation: Any, path: Path) -> object:
+        """One of several values; a filler and a hole where it could not be read."""
+        if _nothing(value):
+            from killswitch.policy.gaps import filler
+
+            self.holes.add(path)
+            return filler(annotation)
+        return value.rest if isinstance(value, _Refused) else value
 
     def _unknown_key(self, key: str, known: Iterable[str], path: Path) -> str | None:
         """Says so; the key that was probably meant."""
@@ -164,7 +199,12 @@ class Reader:
 
 
 def _any_refused(values: Iterable[object]) -> bool:
-    return any(value is _REFUSED for value in values)
+    return any(isinstance(value, _Refused) for value in values)
+
+
+def _nothing(value: object) -> bool:
+    """Whether a value was refused as a whole."""
+    return isinstance(value, _Refused) and value.rest is None
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

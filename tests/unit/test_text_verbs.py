@@ -41,7 +41,10 @@ def test_mistakes_are_told_with_place_caret_and_fix() -> None:
     assert done.returncode == 1
     assert done.stdout.count("error KS") == 4
     assert f"{FIXTURES / 'many-mistakes-in-one-pass.yaml'}:9:37: error KS2001: unknown key `windw`" in done.stdout
-    assert done.stdout.endswith("4 errors, 0 warnings; `ksctl explain CODE` says more\n")
+    assert done.stdout.endswith(
+        "4 errors, 0 warnings; `ksctl explain CODE` says more\n"
+        "what could not be read was not checked any further: correct it, and validate again\n"
+    )
     assert done.stderr == ""
 
 
@@ -52,6 +55,7 @@ def test_as_json_the_answer_is_whole() -> None:
     answer = json.loads(done.stdout)
     assert answer == {
         "valid": False,
+        "complete": False,
         "digest": None,
         "documents": [],
         "diagnostics": [
@@ -73,7 +77,7 @@ def test_as_json_the_answer_is_whole() -> None:
 def test_as_json_sound_policies_are_listed(repository: Path) -> None:
     """Kind, name and file of each document, and the digest of all."""
     answer = json.loads(ksctl("validate", repository / "policies", "--output", "json").stdout)
-    assert (answer["valid"], answer["diagnostics"]) == (True, [])
+    assert (answer["valid"], answer["complete"], answer["diagnostics"]) == (True, True, [])
     assert answer["digest"].startswith("sha256:")
     assert [each["name"] for each in answer["documents"]] == ["circuit-breaker", "futures-drawdown", "spot-drawdown"]
 
