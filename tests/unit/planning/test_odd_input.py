@@ -307,10 +307,10 @@ def test_a_fall_through_a_restated_past_may_fire_again() -> None:
     steps = [
         at(3660, "-100010"), at(3710, "-100010", equity="49990", flows=[paid]),
         *(at(3710 + 300 * n, "-100010", equity="49990") for n in range(1, 13)),
-        at(9000, "-120010", equity="29990"),
+        at(7600, "-120010", equity="29990"),
     ]  # fmt: skip
     decisions, _ = run(interpreter, *calm(), *steps)
-    assert [d.as_of for d in decisions] == [after(seconds=3660), after(seconds=9000)]
+    assert [d.as_of for d in decisions] == [after(seconds=3660), after(seconds=7600)]
 
 
 def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() -> None:
