@@ -36,9 +36,9 @@ class PositionLedger:
                 self.outstanding[name] = number(entry.data.get("amount")) or ZERO
             case "filled":
                 # Once for each order, and what cannot be read counts as filled in full.
-                amount = self.outstanding.pop(name, ZERO)
+                amount = self.outstanding.pop(name, None)
                 filled = number(entry.data.get("filled"))
-                if self.anchor is not None:
+                if self.anchor is not None and amount is not None:
                     self.anchor -= amount if filled is None else filled
             case "rejected" | "absent":
                 self.outstanding.pop(name, None)

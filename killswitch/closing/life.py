@@ -140,6 +140,8 @@ class Line:
     """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
     sent_at: datetime | None = None
     filled: Decimal = ZERO
+    counted: frozenset[str | None] = frozenset()
+    """Client order ids whose fills are in `filled`: each counts once."""
     fruitless: int = 0
     """Attempts in a row that the venue answered without filling anything."""
     refusal: str | None = None
@@ -180,12 +182,38 @@ class Line:
             case Event.ACKNOWLEDGED:
                 self.order_id = entry.data.get("order")
             case Event.FILLED:
-                self._settled(entry.data)
+                self._settled(entry)
             case Event.REJECTED:
                 self._refused(entry.data)
             case Event.ABSENT:
                 self.spent = False
                 self.fruitless += 1
+
+    def recall(self, entry: JournalEntry) -> None:
+        """Move by an entry of the past, whether it follows or not: two hands may have written this journal.
+
+        Where it does not, the newest order is of unknown fate, so that the venue is asked about it, and the cost
+        is unknown. What came after the end moves nothing.
+        """
+        try:
+            self.apply(entry)
+        except ForbiddenTransitionError:
+            self._muddle(entry)
+
+    def _muddle(self, entry: JournalEntry) -> None:
+        if self.state is State.OVER:
+            return
+        match event_of(entry):
+            case Event.SENDING:
+                self._sent(entry)
+            case Event.FILLED:
+                self._settled(entry)
+            case Event.FINISHED:
+                self.state = State.OVER
+                return
+        self.cost = None
+        if self.client_order_id is not None:
+            self.state = State.UNKNOWN
 
     def _take_mark(self, data: Mapping[str, str | None]) -> None:
         mark, value = number(data.get("mark")), number(data.get("value"))
@@ -202,9 +230,13 @@ class Line:
         self.order_id = None
         self._take_mark(entry.data)
 
-    def _settled(self, data: Mapping[str, str | None]) -> None:
+    def _settled(self, entry: JournalEntry) -> None:
+        data = entry.data
         self.spent = True
         self.refusal = None
+        if entry.client_order_id in self.counted:
+            return
+        self.counted |= {entry.client_order_id}
         filled = number(data.get("filled"))
         if filled is None:
             # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.

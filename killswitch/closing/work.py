@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from decimal import Decimal
 
@@ -33,22 +33,25 @@ class Work:
         self.finished: JournalEntry | None = None
         for entry in entries:
             if entry.account == account:
-                self.apply(entry)
+                self._take(entry, Line.recall)
 
     def apply(self, entry: JournalEntry) -> None:
-        """Take one journal entry of this decision on this account."""
+        """Take one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
+        self._take(entry, Line.apply)
+
+    def _take(self, entry: JournalEntry, move: Callable[[Line, JournalEntry], None]) -> None:
         if entry.kind == "planned":
             self.planned = entry.sequence if self.planned is None else self.planned
         if entry.kind == "finished":
             self.finished = entry
             for ended in self.lines:
-                ended.apply(entry)
+                move(ended, entry)
             return
         if entry.kind == "cancelled":
             self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
             return
         if (key := key_of(entry)) in self._by_key:
-            self._by_key[key].apply(entry)
+            move(self._by_key[key], entry)
 
     def check(self, entry: JournalEntry) -> None:
         """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""

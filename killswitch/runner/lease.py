@@ -38,7 +38,10 @@ class LeaseHolder:
         return self._lease.generation
 
     def take(self) -> Lease:
-        """Take the lease. LeaseRefusedError if a runner lives; one that is proven dead is succeeded at once."""
+        """Take the lease, and write under it from now on.
+
+        LeaseRefusedError if a runner lives; one that is proven dead is succeeded at once.
+        """
         now = to_micros(self._clock.now())
         try:
             self._lease = self._store.acquire(self.owner, now, self._ttl)
@@ -49,6 +52,7 @@ class LeaseHolder:
             if holder is not None:
                 self._store.release(holder.owner)
             self._lease = self._acquire(now)
+        self._store.fence(self._lease.generation)
         return self._lease
 
     def keep(self) -> None:

@@ -17,3 +17,7 @@ class StoreVersionError(StoreError):
 
 class DuplicateDecisionError(StoreError):
     """A decision with this id is already recorded: a tick was committed twice."""
+
+
+class FencedError(StoreError):
+    """The lease that this handle writes under has passed to another: what it knows is older than the store."""

@@ -23,7 +23,7 @@ from killswitch.model.store import (
     TickRecord,
 )
 from killswitch.store import statements as sql
-from killswitch.store.errors import DuplicateDecisionError, StoreError
+from killswitch.store.errors import DuplicateDecisionError, FencedError, StoreError
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""
@@ -45,6 +45,7 @@ class SqlStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**{WRITE: True})
+        self._fence: int | None = None
 
     def states(self) -> Sequence[MachineState]:
         """The newest state of every machine."""
@@ -58,10 +59,10 @@ class SqlStore:
     def commit_tick(self, record: TickRecord) -> None:
         """Write all of `record`, or nothing of it.
 
-        Raises DuplicateDecisionError if one of its decisions is recorded already.
+        Raises DuplicateDecisionError if one of its decisions is recorded already, and FencedError.
         """
         at = to_micros(record.as_of)
-        with self._writing() as connection:
+        with self._writing_fenced() as connection:
             for decision in record.decisions:
                 if connection.execute(sql.DECISION_EXISTS, {"id": decision.id}).first() is not None:
                     raise DuplicateDecisionError(f"decision {decision.id} is already recorded")
@@ -79,8 +80,8 @@ class SqlStore:
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
 
     def append(self, entry: JournalEntry) -> int:
-        """Write one journal entry; its sequence number, once it is durable."""
-        with self._writing() as connection:
+        """Write one journal entry; its sequence number, once it is durable. FencedError as with `commit_tick`."""
+        with self._writing_fenced() as connection:
             return int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
@@ -118,8 +119,8 @@ class SqlStore:
         return [_EVENTS.decode(row.body) for row in self._read(sql.PENDING_EVENTS)]
 
     def put_live(self, name: str, blob: bytes) -> None:
-        """Replace a small named blob that `status` reads."""
-        with self._writing() as connection:
+        """Replace a small named blob that `status` reads. FencedError as with `commit_tick`."""
+        with self._writing_fenced() as connection:
             connection.execute(sql.PUT_LIVE, {"name": name, "body": blob})
 
     def live(self, name: str) -> bytes | None:
@@ -142,6 +143,10 @@ class SqlStore:
             lease = Lease(owner=owner, generation=generation, expires_at=now + ttl)
             connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(lease))
             return lease
+
+    def fence(self, generation: int) -> None:
+        """From now on this handle writes under the lease of `generation`: no longer, once there is a later one."""
+        self._fence = generation
 
     def release(self, owner: str) -> None:
         """Give the lease back; nothing happens if `owner` does not hold it."""
@@ -166,6 +171,20 @@ class SqlStore:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with _explained(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing_fenced(self) -> Iterator[Connection]:
+        """A write that no later holder of the lease can have overtaken: looked up in its own transaction."""
+        with self._writing() as connection:
+            if self._fence is not None:
+                row = connection.execute(sql.LEASE).first()
+                if row is not None and row.generation > self._fence:
+                    raise FencedError(
+                        f"the lease of generation {self._fence} has passed to generation {row.generation} "
+                        f"({row.owner or 'given back since'}): this process stops, because its memory is older "
+                        "than the store"
+                    )
             yield connection
 
 

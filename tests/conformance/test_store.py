@@ -307,3 +307,25 @@ def test_a_thousand_ticks_leave_no_more_history_than_asked(store: Store) -> None
         rows = (HistoryRow("p", "a", number, b"x"),)
         store.commit_tick(tick(at=at, rows=rows, prune_before=number - 10))
     assert len(store.rows("p", "a", 0)) == 11
+
+
+def test_a_fenced_handle_writes_nothing_once_the_lease_has_passed_on(opener: Opener) -> None:
+    """Who overslept its lease adds nothing to a history that another goes on with, nor after that one has gone."""
+    old, new = opener(), opener()
+    old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
+    old.commit_tick(tick(decisions=(decision("d1"),), journal=(entry("d1", "planned"),)))
+    new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)
+    for released in (False, True):
+        if released:
+            new.release("runner-b")
+        with pytest.raises(StoreError, match="passed to generation 2"):
+            old.append(entry("d1", "sending"))
+        with pytest.raises(StoreError, match="passed to generation 2"):
+            old.commit_tick(tick(decisions=(decision("d2"),)))
+        with pytest.raises(StoreError, match="passed to generation 2"):
+            old.put_live("tick", b"old")
+    new.append(entry("d1", "sending"))
+    assert [each.kind for each in new.journal()] == ["planned", "sending"]
+    assert (new.decision("d2"), new.live("tick")) == (None, None)
+    old.put_event(Event(id="e1", at=NOW, kind="reset"))
+    assert [event.id for event in new.pending_events()] == ["e1"], "a hand needs no lease"
