@@ -1,4 +1,4 @@
-"""A lock that an older program left at the union path: it is a lock, and taking over must not open it."""
+"""A lock that another program, or another lock folder, left at the union path: taking over must not open it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,44 @@ from pathlib import Path
 import msgspec
 
 from killswitch.gate.reading import read_file
+from killswitch.model.decision import LockMode
 from killswitch.model.lock import FAR_FUTURE, Lock
 
 FOREIGN_SCOPE = "foreign"
 """The scope under which such a lock lives on; lifting it by hand ends it."""
 
 
-class _SixFields(msgspec.Struct):
-    """The fields that version 6 wrote, of which only `locked` is sure to be there."""
+def signature(folder: Path) -> dict[str, str | None]:
+    """What a union file's details say of the lock folder that it is the sum of; `folder` is resolved."""
+    return {"folder": str(folder)}
+
+
+def is_signed(union: Lock, folder: Path) -> bool:
+    """Whether the union was made of `folder`'s files."""
+    return signature(folder).items() <= union.details.items()
+
+
+class _OldFields(msgspec.Struct):
+    """What any writer's lock says. Version 6 wrote no mode, and only `locked` is sure to be there."""
 
     locked: bool
     stage: str | None = None
     reason: str | None = None
     expires_ts: float | None = None
+    mode: LockMode = "reduce_only"
 
 
-def standing_foreign_lock(union: Path, now: datetime, generation: int, alive_until: float) -> Lock | None:
-    """The lock at `union` if it is not of our making and still holds at `now`; None otherwise.
+def standing_foreign_lock(union: Path, folder: Path, now: datetime, generation: int, alive_until: float) -> Lock | None:
+    """The lock at `union` if it is not the sum of `folder` and still holds at `now`; None otherwise.
 
     A file that is no lock file at all is one without end: nobody knows what it said.
     """
     found = read_file(union)
-    if found.problem is None:
+    if found.lock is None and found.problem is None:
         return None
-    try:
-        old = msgspec.json.decode(union.read_bytes(), type=_SixFields)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        old = _SixFields(locked=True, reason=f"{union.name} {found.problem}")
+    if found.lock is not None and is_signed(found.lock, folder):
+        return None
+    old = _decoded(union)
     expires_ts = FAR_FUTURE.timestamp() if old.expires_ts is None else old.expires_ts
     if not old.locked or expires_ts <= now.timestamp():
         return None
@@ -46,7 +57,14 @@ def standing_foreign_lock(union: Path, now: datetime, generation: int, alive_unt
         created_ts=now.timestamp(),
         expires_ts=expires_ts,
         details={"found": str(union)},
-        mode="reduce_only",
+        mode=old.mode,
         generation=generation,
         alive_until=alive_until,
     )
+
+
+def _decoded(union: Path) -> _OldFields:
+    try:
+        return msgspec.json.decode(union.read_bytes(), type=_OldFields)
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return _OldFields(locked=True, reason=read_file(union).problem or "cannot be understood")

@@ -16,7 +16,7 @@ import msgspec
 from killswitch.gate.apart import require_apart
 from killswitch.gate.atomic import replace_file
 from killswitch.gate.errors import LockError, StaleGenerationError
-from killswitch.gate.foreign import standing_foreign_lock
+from killswitch.gate.foreign import is_signed, signature, standing_foreign_lock
 from killswitch.gate.guard import alone_in
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.strictness import in_force, joined, opened, strictest_mode, union_of, unreadable
@@ -81,6 +81,11 @@ class LockFolder:
             and standing.expires_ts >= (order.until or FAR_FUTURE).timestamp()
         )
 
+    def decision_of(self, scope: str) -> str | None:
+        """The decision that locked `scope`; None where it is not locked, or its file cannot be read."""
+        standing = read_file(self.path_of(scope)).lock
+        return standing.details.get("decision") if standing is not None and standing.locked else None
+
     def watch(self, scope: str, now: datetime) -> None:
         """Make an open file for a scope that has none, so that its readers know that a runner lives."""
         if not self.path_of(scope).exists():
@@ -103,7 +108,8 @@ class LockFolder:
     def union_lock(self, now: datetime) -> Lock:
         """What the union file says, or would say if one were configured."""
         locks = [lock for file in self.locks() if (lock := self._as_lock(file, now)) is not None]
-        return union_of(locks, now, self._generation, self._alive_until(now))
+        union = union_of(locks, now, self._generation, self._alive_until(now))
+        return msgspec.structs.replace(union, details={**union.details, **signature(self._folder)})
 
     def _alive_until(self, now: datetime) -> float:
         return now.timestamp() + self._alive_for
@@ -143,7 +149,10 @@ class LockFolder:
         """Bring the union file to what the scopes' files say, where it does not say so yet."""
         wanted = self.union_lock(now)
         standing = read_file(union).lock
-        if standing is not None and self._is_fresh(standing, now):
+        if standing is None or not is_signed(standing, self._folder):
+            replace_file(union, msgspec.json.encode(wanted))  # another folder's generation does not count here
+            return
+        if self._is_fresh(standing, now):
             said = msgspec.structs.replace(
                 wanted, alive_until=standing.alive_until, created_ts=standing.created_ts,
                 expires_ts=wanted.expires_ts if wanted.locked else standing.expires_ts,
@@ -169,6 +178,8 @@ class LockFolder:
         """Keep a lock that another program left at the union path, as a scope of its own."""
         if self._union is None:
             return
-        foreign = standing_foreign_lock(self._union, now, self._generation, self._alive_until(now))
+        foreign = standing_foreign_lock(self._union, self._folder, now, self._generation, self._alive_until(now))
         if foreign is not None:
-            self._put(self.path_of(foreign.scope), foreign)
+            known = read_file(self.path_of(foreign.scope)).lock
+            joint = joined(known, foreign) if known is not None and in_force(known, now) else foreign
+            self._put(self.path_of(foreign.scope), joint)

@@ -1,12 +1,12 @@
 """Which locks the decisions call for, and the lock folder brought to say so.
 
-A scope may be locked by several policies at once. A reset takes back the lock of its own policy only; the scope's
-file is lifted when no policy wants it any more.
+A scope may be locked by several policies at once. A reset takes back the locks of its own policy only, and those
+once nothing is being closed for them any more; the scope's file is lifted when nobody wants it locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,9 +15,13 @@ from typing import Protocol
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.runner.accounts import Arming
-from killswitch.runner.acting import REMEMBERED
+from killswitch.runner.acting import REMEMBERED, left_to_do
+
+LIFTED = "lifted"
+"""How the journal says that a decision's lock was taken back, so that no restart writes it again."""
 
 
 class LockKeeper(Protocol):
@@ -29,6 +33,8 @@ class LockKeeper(Protocol):
 
     def holds(self, order: LockOrder, now: datetime) -> bool: ...
 
+    def decision_of(self, scope: str) -> str | None: ...
+
     def lift(self, scope: str, now: datetime) -> object: ...
 
     def watch(self, scope: str, now: datetime) -> object: ...
@@ -38,12 +44,17 @@ class LockKeeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One policy's lock on one scope, and the decision that called for it."""
+    """One decision's lock: what it ordered, and for which policy."""
 
     order: LockOrder
+    policy: str
     stage: str | None
     reason: str
     decision: str
+
+    @property
+    def scope(self) -> str:
+        return self.order.scope
 
     def in_force(self, now: datetime) -> bool:
         return self.order.until is None or self.order.until > now
@@ -59,9 +70,16 @@ class Locking:
     def __init__(self, keeper: LockKeeper, store: Store, arming: Arming) -> None:
         self._keeper = keeper
         self._store = store
-        self._wanted: dict[tuple[str, str], Wanted] = {}
-        self._unwritten: dict[tuple[str, str], Wanted] = {}
+        self._armed = arming.names
+        self._wanted: dict[str, Wanted] = {}
+        self._unwritten: dict[str, Wanted] = {}
+        self._known: set[str] = set()
+        """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
+        self._taken_back: dict[tuple[str, str], tuple[str, ...]] = {}
+        """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
         self._to_lift: set[str] = set()
+        self._by_hand: set[str] = set()
+        """Scopes that a person wants lifted, whatever their files say."""
         self._to_watch = {f"account/{name}" for name in arming.names}
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
@@ -79,25 +97,29 @@ class Locking:
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
             if decision.kind == "reset":
-                if self._wanted.pop((decision.scope, decision.policy), None) is not None:
-                    self._to_lift.add(decision.scope)
+                self._take_back(decision.scope, decision.policy)
             elif decision.lock is not None and self._was_ordered(decision.id):
-                wanted = _wanted(decision, decision.lock)
-                self._wanted[decision.lock.scope, decision.policy] = wanted
+                wanted = self._want(decision, decision.lock)
                 if decision.id in unfinished and not wanted.in_force(now):
                     self._journal(wanted, "finished", now, "the lock ran out before it was written")
-        self._forget_expired(now)
-        self._unwritten.update(self._wanted)
         return self.settle(now)
 
-    def act(self, decisions: Iterable[Decision], now: datetime) -> tuple[str, ...]:
-        """Write the locks of decisions to act on, and take back those of resets; what went wrong, in words."""
+    def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
+        """Write the locks of decisions to act on, and take back those of resets; what went wrong, in words.
+
+        `hands`: the events that this tick has taken. A reset by hand lifts its scope's lock whoever wrote it, and
+        also where no policy was latched.
+        """
+        for event in hands:
+            if event.kind == "reset" and event.scope is not None:
+                self._by_hand.add(event.scope)
+                for policy in {each.policy for each in self._wanted.values() if each.scope == event.scope}:
+                    self._take_back(event.scope, policy)
         for decision in decisions:
             if decision.kind == "reset":
-                self._take_back(decision)
+                self._take_back(decision.scope, decision.policy)
             elif decision.lock is not None:
-                key = (decision.lock.scope, decision.policy)
-                self._wanted[key] = self._unwritten[key] = _wanted(decision, decision.lock)
+                self._want(decision, decision.lock)
         return self.settle(now)
 
     def settle(self, now: datetime) -> tuple[str, ...]:
@@ -107,24 +129,56 @@ class Locking:
         before the union is made of them.
         """
         problems: list[str] = []
+        self._end_taken_back(now)
         self._forget_expired(now)
         self._unwritten |= {key: each for key, each in self._wanted.items() if not self._keeper.holds(each.order, now)}
         for key, wanted in tuple(self._unwritten.items()):
-            if _tried(partial(self._write, wanted, now), f"writing the lock of {key[0]}", problems):
+            if _tried(partial(self._write, wanted, now), f"writing the lock of {wanted.scope}", problems):
                 del self._unwritten[key]
-        locked = {scope for scope, _ in self._wanted}
-        for scope in sorted(self._to_lift - locked):
-            if _tried(partial(self._keeper.lift, scope, now), f"lifting the lock of {scope}", problems):
-                self._to_lift.discard(scope)
+        self._lift(now, problems)
         for scope in sorted(self._to_watch):
             _tried(partial(self._keeper.watch, scope, now), f"opening the lock file of {scope}", problems)
         _tried(partial(self._keeper.renew, now), "renewing the locks", problems)
         return tuple(problems)
 
-    def _take_back(self, reset: Decision) -> None:
-        self._wanted.pop((reset.scope, reset.policy), None)
-        self._unwritten.pop((reset.scope, reset.policy), None)
-        self._to_lift.add(reset.scope)
+    def _want(self, decision: Decision, order: LockOrder) -> Wanted:
+        wanted = _wanted(decision, order)
+        self._by_hand.discard(order.scope)
+        self._known.add(decision.id)
+        self._wanted[decision.id] = self._unwritten[decision.id] = wanted
+        return wanted
+
+    def _take_back(self, scope: str, policy: str) -> None:
+        """Mark what the policy has ordered until now; a lock that it orders after the reset stays."""
+        ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
+        earlier = self._taken_back.get((scope, policy), ())
+        self._taken_back[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
+
+    def _end_taken_back(self, now: datetime) -> None:
+        """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
+        if not self._taken_back:
+            return
+        closing = closing_for(self._store, self._armed)
+        for (scope, policy), decisions in tuple(self._taken_back.items()):
+            if (scope, policy) in closing:
+                continue
+            for decision in decisions:
+                self._unwritten.pop(decision, None)
+                wanted = self._wanted.pop(decision, None)
+                if wanted is not None:
+                    self._journal(wanted, "finished", now, LIFTED)
+            self._to_lift.add(scope)
+            del self._taken_back[scope, policy]
+
+    def _lift(self, now: datetime, problems: list[str]) -> None:
+        """Open what nobody wants locked any more. What is not of our making only a hand opens."""
+        held = {wanted.scope for wanted in self._wanted.values()}
+        for scope in sorted((self._to_lift | self._by_hand) - held):
+            if scope not in self._by_hand and self._keeper.decision_of(scope) not in self._known:
+                self._to_lift.discard(scope)
+            elif _tried(partial(self._keeper.lift, scope, now), f"lifting the lock of {scope}", problems):
+                self._to_lift.discard(scope)
+                self._by_hand.discard(scope)
 
     def _write(self, wanted: Wanted, now: datetime) -> None:
         self._keeper.write(wanted.order, wanted.stage, wanted.reason, wanted.decision, now)
@@ -138,8 +192,10 @@ class Locking:
         self._store.append(JournalEntry(wanted.decision, kind, now, data=data))
 
     def _was_ordered(self, decision: str) -> bool:
-        """Whether the decision was acted on: one that was only observed has no planned lock."""
-        return any(entry.kind == "planned" and "lock" in entry.data for entry in self._store.journal(decision))
+        """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
+        journal = self._store.journal(decision)
+        lifted = any(entry.kind == "finished" and entry.data.get("status") == LIFTED for entry in journal)
+        return not lifted and any(entry.kind == "planned" and "lock" in entry.data for entry in journal)
 
     def _forget_expired(self, now: datetime) -> None:
         """The folder ends its locks by itself; here they only stop being wanted."""
@@ -147,10 +203,16 @@ class Locking:
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
 
 
+def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str, str]]:
+    """(scope, policy) of the decisions whose closing on one of `accounts` has not ended."""
+    left = left_to_do(store)
+    return frozenset((each.scope, each.policy) for name in accounts for each in left.get(name, ()))
+
+
 def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     triggers = ", ".join(trigger.name for trigger in decision.triggers)
     reason = decision.reason or (f"{decision.policy}: {triggers}" if triggers else decision.policy)
-    return Wanted(order, decision.stage, reason, decision.id)
+    return Wanted(order, decision.policy, decision.stage, reason, decision.id)
 
 
 def _tried(step: Callable[[], object], what: str, problems: list[str]) -> bool:

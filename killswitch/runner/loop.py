@@ -225,7 +225,7 @@ class Runner:
 
     def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
-        problems = () if self._locking is None else self._locking.act(decisions, self._clock.now())
+        problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
         self._closings.learn(snapshot.accounts)
         self._closings.adopt(decisions)
         self._problems = self._standing + problems + self._closings.troubles + self._witnesses.problems

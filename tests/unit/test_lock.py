@@ -238,6 +238,18 @@ def test_taking_over_the_union_path_does_not_open_another_programs_lock(
     assert not v6_says_locked(tmp_path / "v6.json", at(1))
 
 
+@pytest.mark.parametrize("generation", [1, 3])
+def test_another_stores_lock_at_the_same_union_path_is_kept(tmp_path: Path, generation: int) -> None:
+    """A runner of another lock folder neither opens the lock that stands there nor is ended by its generation."""
+    first = LockFolder(tmp_path / "first", tmp_path / "v6.json", generation=generation, alive_for=15)
+    lock(first, NOW, mode="all")
+    second = LockFolder(tmp_path / "second", tmp_path / "v6.json", generation=1, alive_for=15)
+    second.watch("account/other", at(1))
+    assert read_lock(tmp_path / "v6.json", at(1)).mode == "all"
+    second.lift("foreign", at(2))
+    assert not read_lock(tmp_path / "v6.json", at(2)).locked
+
+
 def test_a_folder_that_cannot_be_made_is_a_lock_error(tmp_path: Path) -> None:
     """A disk that refuses is told in words, and nothing is believed to be locked."""
     (tmp_path / "locks").write_text("a file in the way")

@@ -12,8 +12,9 @@ import pytest
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
-from killswitch.model.store import TickRecord
+from killswitch.model.store import JournalEntry, JournalKind, TickRecord
 from killswitch.runner.accounts import ArmedAccount, Arming
+from killswitch.runner.hands import hand
 from killswitch.runner.locking import Locking
 from killswitch.store.sql import SqlStore
 from tests import graphs
@@ -97,3 +98,95 @@ def test_an_open_file_that_is_taken_away_is_made_again(site: Site) -> None:
     site.file.unlink()
     site.later(1)
     assert not site.says(site.file).locked
+
+
+def closing_of(decision: Decision, kind: JournalKind, at: datetime) -> JournalEntry:
+    return JournalEntry(decision.id, kind, at, account="main", data={"status": "flat"})
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_c4_a_reset_in_mid_close_leaves_the_lock_until_the_closing_has_ended(site: Site, restart: bool) -> None:
+    """While the switch still sells, bots must not buy: the lock goes with the last order, over restarts too."""
+    fires = site.fires()
+    site.commit(fires)
+    site.store.append(closing_of(fires, "planned", site.now))
+    site.commit(site.resets())
+    if restart:
+        site.started()
+    site.later(1)
+    assert site.says(site.file).locked
+    site.store.append(closing_of(fires, "finished", site.now))
+    site.later(1)
+    assert not site.says(site.file).locked
+    assert not site.says(site.union).locked
+
+
+def test_what_fires_after_a_reset_in_mid_close_keeps_its_own_lock(site: Site) -> None:
+    """The end of the earlier closing takes back the earlier lock, not the one ordered since."""
+    fires = site.fires()
+    site.commit(fires)
+    site.store.append(closing_of(fires, "planned", site.now))
+    site.commit(site.resets())
+    site.later(1)
+    site.commit(site.fires())
+    site.store.append(closing_of(fires, "finished", site.now))
+    site.later(1)
+    assert site.says(site.file).locked
+    site.started()
+    assert site.says(site.file).locked
+
+
+def reset_by_hand(site: Site, scope: str) -> tuple[str, ...]:
+    return site.gate.act((), site.now, (hand("reset", scope, "operator-1", "looked at it", site.now),))
+
+
+@pytest.mark.parametrize("content", [b"garbage", b""])
+def test_a_reset_by_hand_lifts_a_lock_file_that_nobody_can_read(site: Site, content: bytes) -> None:
+    """No policy is latched, so no decision says so: the hand alone is enough."""
+    site.file.write_bytes(content)
+    site.later(1)
+    assert site.says(site.union).locked
+    assert reset_by_hand(site, MAIN) == ()
+    assert not site.says(site.file).locked
+    assert not site.says(site.union).locked
+
+
+def test_a_reset_by_hand_of_foreign_lifts_what_another_program_left(site: Site) -> None:
+    """The documents say that a hand lifts it, under that name."""
+    site.union.write_text('{"locked": tru')
+    site.later(1)
+    assert site.says(site.union).locked
+    reset_by_hand(site, "foreign")
+    site.later(1)
+    assert not site.says(site.union).locked
+
+
+def test_a_lock_without_a_latch_is_lifted_by_hand_and_stays_lifted(site: Site) -> None:
+    """Also that of a policy that is gone, or that locked without latching; no restart writes it again."""
+    site.commit(site.fires("removed-since"))
+    reset_by_hand(site, MAIN)
+    assert not site.says(site.file).locked
+    site.started()
+    assert not site.says(site.file).locked
+
+
+def test_a_lock_that_fires_in_the_tick_of_the_hand_stands(site: Site) -> None:
+    """The hand takes back what stood when it was given."""
+    fires = site.fires()
+    site.store.commit_tick(
+        TickRecord(site.now, "sha256:test", (), (), (fires,), (), site.gate.planned(fires), None, (), 0)
+    )
+    site.gate.act((fires,), site.now, (hand("reset", MAIN, "operator-1", "looked at it", site.now),))
+    assert site.says(site.file).locked
+
+
+def test_only_a_hand_lifts_what_cannot_be_read(site: Site) -> None:
+    """A reset that stands in history opens, at a restart, only a file that can be read as one of ours."""
+    site.commit(site.fires())
+    site.commit(site.resets(author="operator-1"))
+    assert not site.says(site.file).locked
+    site.file.write_bytes(b"garbage")
+    site.started()
+    site.later(1)
+    assert site.file.read_bytes() == b"garbage"
+    assert site.says(site.union).locked
