@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
 
 _BUFFER = 1 << 20
+_YEARS = (1970, 2500)
+"""Outside of them datetimes overflow when a window is added or a time zone taken off."""
 
 
 class RecordingError(Exception):
@@ -37,12 +40,15 @@ def read(path: Path) -> Iterator[Snapshot]:
     number = 0
     line = b""
     last: datetime | None = None
+    damaged = _damage(path)
     try:
         with _open_to_read(path) as source:
             for number, line in enumerate(source, start=1):
                 if line.isspace():
                     continue
                 snapshot = decode_snapshot(line)
+                if not _YEARS[0] <= snapshot.as_of.year < _YEARS[1]:
+                    raise RecordingError(path, number, f"as_of {snapshot.as_of.isoformat()} is no time of a market")
                 if last is not None and snapshot.as_of < last:
                     raise RecordingError(path, number, _out_of_order(snapshot.as_of, last))
                 last = snapshot.as_of
@@ -51,10 +57,12 @@ def read(path: Path) -> Iterator[Snapshot]:
         raise RecordingError(path, number, _not_a_snapshot(line, error)) from error
     except OSError as error:
         raise RecordingError(path, 0, error.strerror or str(error)) from error
+    except RecursionError as error:
+        raise RecordingError(path, number, "not a snapshot: nested too deeply") from error
     except EOFError as error:
         raise RecordingError(path, number + 1, "the file is cut off inside its compressed data") from error
-    except _zstd_errors() as error:
-        raise RecordingError(path, number + 1, f"not readable as zstd: {error}") from error
+    except damaged as error:
+        raise RecordingError(path, number + 1, f"the compressed data is damaged: {error}") from error
 
 
 def last(path: Path) -> Snapshot:
@@ -111,7 +119,10 @@ def _out_of_order(as_of: datetime, before: datetime) -> str:
     return f"as_of {as_of.isoformat()} is before {before.isoformat()} of the line before: oldest first"
 
 
-def _zstd_errors() -> tuple[type[Exception], ...]:
+def _damage(path: Path) -> tuple[type[Exception], ...]:
+    """What reading damaged compressed data raises."""
+    if path.suffix != ".zst":
+        return (zlib.error,)
     import zstandard
 
     return (zstandard.ZstdError,)

@@ -113,3 +113,20 @@ def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
     assert list(read(tmp_path / "empty.jsonl")) == []
     with pytest.raises(RecordingError, match="holds no snapshot"):
         last(tmp_path / "empty.jsonl")
+
+
+def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: Path) -> None:
+    """A damaged archive, a line nested a hundred thousand deep, and the year 9999: no traceback."""
+    import gzip
+
+    whole = gzip.compress(b'{"format": "killswitch.snapshot/v1"}\n' * 5000)
+    damaged = tmp_path / "damaged.jsonl.gz"
+    damaged.write_bytes(whole[:40] + b"\x00\xff" * 20 + whole[80:])
+    deep = tmp_path / "deep.jsonl"
+    deep.write_bytes(b"[" * 100_000 + b"\n")
+    late = tmp_path / "late.jsonl"
+    late.write_text('{"format": "killswitch.snapshot/v1", "as_of": "9999-12-31T23:59:59Z", "accounts": []}\n', "utf-8")
+    for path in (damaged, deep, late):
+        with pytest.raises(RecordingError) as refused:
+            list(read(path))
+        assert str(path) in str(refused.value)
