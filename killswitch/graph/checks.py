@@ -74,7 +74,10 @@ def _outcomes(
             message = f"`{trigger.name}` can never hold: its signals cannot reach that"
             around.found.warning("KS5003", path, message, "`ksctl schema signals` says what each signal can be")
     for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
-        if result == {False}:
+        if result == {True}:
+            message = "this always holds, so the stage resets as soon as its time is over, however bad it still is"
+            around.found.warning("KS5002", path, message, "write what says that it is over")
+        elif result == {False}:
             message = "this can never hold, so the stage never resets by itself"
             around.found.warning("KS5003", path, message, "correct it, or write `reset: manual`")
     return {i: result for (i, _), result in zip(whole, results, strict=False)}

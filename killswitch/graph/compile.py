@@ -17,7 +17,13 @@ from killswitch.graph.nodes import (
     ScopeRule,
 )
 from killswitch.graph.others import NO_OTHERS, Others
-from killswitch.graph.references import accounts_exist, correlation_groups, declared_rankings, findings
+from killswitch.graph.references import (
+    accounts_exist,
+    accounts_watched,
+    correlation_groups,
+    declared_rankings,
+    findings,
+)
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
 from killswitch.model.record import Record, record
@@ -75,6 +81,7 @@ def _compiled(
             graph = _graph(document.model, around, found)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
+    diagnostics += accounts_watched(everything, others)
     return tuple(graphs), in_order(diagnostics)
 
 

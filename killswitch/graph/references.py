@@ -10,7 +10,14 @@ from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
 from killswitch.graph.others import Others
 from killswitch.graph.rankings import BUILT_IN, ranking
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import CorrelationGroupDocument, PolicySpec, RankingDocument
+from killswitch.policy.documents import (
+    AccountDocument,
+    CorrelationGroupDocument,
+    Match,
+    PolicyDocument,
+    PolicySpec,
+    RankingDocument,
+)
 from killswitch.policy.gaps import NO_GAPS
 from killswitch.policy.loader import Document, Faulty
 
@@ -60,6 +67,46 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
         if isinstance(document, Document):
             rankings[document.name] = rule
     return rankings, diagnostics
+
+
+def accounts_watched(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+    """Warn of every account that is in no policy's scope: whatever happens there, nothing is done.
+
+    Where a scope could not be read, nothing is said of any account.
+    """
+    policies = [(each, each.model.spec.scope) for each in everything if isinstance(each.model, PolicyDocument)]
+    if others.any_at_all or any(findings(document).gaps.flawed(("spec", "scope")) for document, _ in policies):
+        return []
+    diagnostics: list[Diagnostic] = []
+    for document in everything:
+        account = document.model
+        if isinstance(account, AccountDocument) and not findings(document).gaps.flawed(()):
+            if any(_matches(scope.match, account) for _, scope in policies):
+                continue
+            found = findings(document)
+            message = f"no policy watches the account `{account.metadata.name}`"
+            about = f"market {account.spec.market}, venue {_venue(account)}, currency {account.spec.currency}"
+            fix = f"add a Policy whose scope takes it in ({about}); policies/ has some to start from"
+            if policies:
+                fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
+            found.warning("KS5010", ("metadata", "name"), message, fix)
+            diagnostics += found.diagnostics
+    return diagnostics
+
+
+def _matches(match: Match, account: AccountDocument) -> bool:
+    """As the runner chooses the accounts of a scope."""
+    held = (
+        (match.account, account.metadata.name),
+        (match.venue, _venue(account)),
+        (match.market, account.spec.market),
+        (match.currency, account.spec.currency),
+    )
+    return all(wanted is None or value in wanted for wanted, value in held)
+
+
+def _venue(account: AccountDocument) -> str:
+    return account.spec.venue or account.spec.adapter
 
 
 def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:

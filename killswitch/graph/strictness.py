@@ -45,6 +45,7 @@ def check_reachable(
     asked: list[int] = []
     for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
         if not judge.out_of_reach(number) and not judge.shadowed(number, asked):
+            judge.shares_level(number, asked)
             asked.append(number)
 
 
@@ -105,9 +106,22 @@ class _Judge(Record):
                 self.found.warning("KS5008", ("spec", "stages", lower, "name"), message, fix)
             elif covered and higher not in weaker:
                 why = f"whenever its triggers hold, level {first.level} `{first.name}` fires instead"
-                self._unreachable(lower, why, "give it a lower threshold or a shorter confirmation, or take it out")
+                fix = "give it a lower threshold or a shorter confirmation, or take it out"
+                if first.level == second.level:
+                    fix = f"give it a level above {first.level}, or take it out"
+                self._unreachable(lower, why, fix)
                 return True
         return False
+
+    def shares_level(self, number: int, asked: Sequence[int]) -> None:
+        """Warn of a stage with the level of another: a level fires once, and then only on a new loss."""
+        stage = self.stages[number]
+        first = next((each for each in asked if self.stages[each].level == stage.level), None)
+        if first is not None:
+            other = self.stages[first].name
+            message = f"level {stage.level} is that of `{other}` too: of the two, only the one that fires first acts"
+            fix = f"give it a level of its own, or make one stage of `{other}` and this one"
+            self.found.warning("KS5009", ("spec", "stages", number, "level"), message, fix)
 
     def _no_stricter(self, higher: int, lower: int) -> bool:
         """Report every trigger, enough by itself for the higher level, that asks for no more than a lower one's."""

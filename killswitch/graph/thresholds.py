@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from killswitch.graph.columns import Columns
 from killswitch.graph.findings import Findings
 from killswitch.graph.naming import signal_problem
-from killswitch.graph.nodes import ComparisonOp, SignalRef, Threshold
+from killswitch.graph.nodes import ComparisonOp, ConditionNode, SignalRef, Threshold
 from killswitch.graph.ranges import range_of
+from killswitch.graph.steps import step_of
 from killswitch.model.instant import SECOND
 from killswitch.policy.documents import COMPARISONS, PolicySpec, ThresholdTrigger
 from killswitch.policy.scalars import Quantity, QuantityUnit
@@ -40,6 +43,11 @@ _KINDS: dict[QuantityUnit, str] = {
 }
 MILLISECONDS = SECOND // 1000
 
+_NUMBERS = re.compile(
+    r"""//[^\n]*|"[^"]*"|'[^']*'|[A-Za-z_][\w.]*|(-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
+)
+"""Numbers of an expression as written; texts, comments and names are stepped over."""
+
 
 def threshold(
     written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: Columns, found: Findings
@@ -57,6 +65,17 @@ def threshold(
     scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
     index = columns.of(SignalRef(spec.name, written.window))
     return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+
+
+def held_against(condition: ConditionNode, text: str) -> Threshold | None:
+    """The threshold that the expression `text` comes to: one signal against one number, on either side; else None."""
+    step = step_of(condition)
+    if step is None:
+        return None
+    op: ComparisonOp = (">" if step.strict else ">=") if step.rising else ("<" if step.strict else "<=")
+    numbers = [each for each in _NUMBERS.findall(text) if each]
+    written = numbers[0].replace(" ", "") if len(numbers) == 1 else f"{step.value:g}"
+    return Threshold(step.index, op, step.value, written)
 
 
 def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:

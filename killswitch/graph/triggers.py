@@ -7,7 +7,7 @@ from killswitch.graph.findings import Findings
 from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Threshold, Trigger
 from killswitch.graph.plain import plain_condition
 from killswitch.graph.problems import Problem
-from killswitch.graph.thresholds import threshold
+from killswitch.graph.thresholds import held_against, threshold
 from killswitch.policy.documents import ExpressionTrigger, PolicySpec
 from killswitch.policy.source import Path
 from killswitch.signals.catalogue import Level
@@ -25,9 +25,12 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
     condition: ConditionNode | None
     if isinstance(written, ExpressionTrigger):
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
+        held = None if condition is None else held_against(condition, written.when)
     else:
         held = threshold(written, path, policy, columns, found)
-        condition = None if held is None else Compare(held.op, SignalRead(held.index), Number(held.value))
+        condition = None
+    if held is not None:
+        condition = Compare(held.op, SignalRead(held.index), Number(held.value))
     if written.confirm.ticks:
         found.warning(
             "KS5005", (*path, "confirm"),

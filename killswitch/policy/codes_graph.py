@@ -290,6 +290,25 @@ _WARNINGS = (
         "  - {name: close, level: 2, any: [fall], corroborate: true, …}",
         "If that is meant, leave it. Otherwise give the lower level a trigger that comes earlier.",
     ),
+    Page(
+        "KS5009",
+        "two stages of one level",
+        "A level fires once, and again only after its cooldown and on a new loss. Of two stages with the same level "
+        "the one that fires first acts, and the other stays silent over the same fall, though its triggers hold.",
+        "stages:\n"
+        "  - {name: trim-hard, level: 1, any: [fall-10], …}\n"
+        "  - {name: trim, level: 1, any: [fall-5], …}",
+        "Give each stage a level of its own, the stricter one the higher. If they are meant as alternatives, leave it.",
+    ),
+    Page(
+        "KS5010",
+        "no policy watches the account",
+        "The scope of no policy takes in this Account: by its name, market, venue and currency it matches none of "
+        "them. It would be read at every tick, and nothing would ever be done about it, armed or not.",
+        "kind: Policy\nspec: {scope: {each: account, match: {market: [swap]}}, …}\n---\n"
+        "kind: Account\nmetadata: {name: savings}\nspec: {adapter: paper, market: spot, …}",
+        "Widen the `scope.match` of a policy, add a policy for it, or take the Account out.",
+    ),
 )  # fmt: skip
 
 PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from killswitch.graph.compile import compile_policies
-from killswitch.graph.nodes import AllOf, Compare, ComparisonOp, ConditionNode, Not, Number, SignalRead, SignalRef
+from killswitch.graph.nodes import (
+    AllOf,
+    Compare,
+    ComparisonOp,
+    ConditionNode,
+    Graph,
+    Not,
+    Number,
+    SignalRead,
+    SignalRef,
+)
 from killswitch.graph.ranges import _RANGES, outcomes
 from killswitch.graph.wording import span
 from killswitch.policy.loader import load
@@ -73,3 +84,84 @@ def test_steps_and_lowered_code_agree_on_what_can_hold(op: ComparisonOp, value: 
 def test_a_time_is_told_as_a_policy_writes_it(micros: int, expected: str) -> None:
     """Largest unit first, none that is zero."""
     assert span(micros) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "keys", "text"),
+    [
+        ('equity.drawdown("15m") >= 0.05', "signal: equity.drawdown, window: 15m, at_least: 0.05", "0.05"),
+        ('0.05 <= equity.drawdown("15m")', "signal: equity.drawdown, window: 15m, at_least: 0.05", "0.05"),
+        ('(equity.drawdown("15m")) > 5e-2  // much', "signal: equity.drawdown, window: 15m, above: 0.05", "5e-2"),
+        ("equity.value < 1000", "signal: equity.value, below: 1000 USDT", "1000"),
+        ("-2 >= exposure.net", None, "-2"),
+        ("250 >= venue.latency", "signal: venue.latency, at_most: 250ms", "250"),
+    ],
+)
+def test_a_plain_comparison_is_the_same_trigger_in_either_form(
+    tmp_path: Path, expression: str, keys: str | None, text: str
+) -> None:
+    """Signal, comparison and value are those of the threshold form; only the number stands as it was written."""
+    triggers = f"    a: {{when: '{expression}', on_unknown: hold}}\n"
+    triggers += "" if keys is None else f"    b: {{{keys}, on_unknown: hold}}\n"
+    graph = graph_of(tmp_path, triggers)
+    assert graph.triggers[0].threshold is not None
+    assert graph.triggers[0].threshold.written == text
+    if keys is not None:
+        assert graph.triggers[1].threshold is not None
+        plain = replace(graph.triggers[0].threshold, written=graph.triggers[1].threshold.written)
+        assert plain == graph.triggers[1].threshold
+        assert graph.triggers[0].condition == graph.triggers[1].condition
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'equity.drawdown("15m") == 0.05',
+        'equity.drawdown("15m") > 0.05 || venue.malformed > 3',
+        "exposure.net > exposure.gross",
+        '!(equity.drawdown("15m") > 0.05)',
+    ],
+)
+def test_whatever_is_more_than_one_comparison_has_no_threshold(tmp_path: Path, expression: str) -> None:
+    """There would be no one value to show the headroom to."""
+    (trigger,) = graph_of(tmp_path, f"    a: {{when: '{expression}', on_unknown: hold}}\n").triggers
+    assert trigger.threshold is None
+
+
+def graph_of(folder: Path, triggers: str) -> Graph:
+    """The graph of a policy with these triggers, the first of which its one stage uses."""
+    (folder / "p.yaml").write_text(
+        "apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: example}\nspec:\n  mode: observe\n"
+        "  scope: {each: account, match: {currency: USDT}}\n  max_gap: 10m\n"
+        f"  triggers:\n{triggers}  stages:\n"
+        "    - {name: s, level: 1, any: [a], cooldown: 1h, reset: manual, actions: []}\n",
+        encoding="utf-8",
+    )
+    policy_set, diagnostics = compile_policies(load([folder]).documents)
+    assert policy_set is not None, diagnostics
+    return policy_set.graphs[0]
+
+
+SHUT = {"market": "spot", "venue": "venue: binance, ", "currency": "BTC", "account": "other"}
+
+
+@pytest.mark.parametrize("different", [None, *SHUT])
+def test_an_account_that_no_scope_takes_in_is_told(tmp_path: Path, different: str | None) -> None:
+    """By market, venue, currency or name; an account that differs in nothing is not told."""
+    says = {key: SHUT[key] if key == different else usual for key, usual in _USUAL.items()}
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: killswitch.dev/v1\nkind: Account\n"
+        f"metadata: {{name: {says['account']}}}\nspec: {{adapter: paper, {says['venue']}market: {says['market']}, "
+        f"currency: {says['currency']}, execution: live}}\n---\n"
+        "apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: example}\nspec:\n  mode: observe\n"
+        "  scope: {each: account, match: {account: [main], market: swap, venue: paper, currency: USDT}}\n"
+        "  max_gap: 10m\n  triggers: {a: {signal: exposure.leverage, above: 5, on_unknown: warn}}\n"
+        "  stages:\n    - {name: s, level: 1, any: [a], cooldown: 1h, reset: manual, actions: []}\n",
+        encoding="utf-8",
+    )
+    policy_set, diagnostics = compile_policies(load([tmp_path]).documents)
+    assert policy_set is not None
+    assert ("KS5010" in {each.code for each in diagnostics}) == (different is not None)
+
+
+_USUAL = {"market": "swap", "venue": "", "currency": "USDT", "account": "main"}
