@@ -15,7 +15,8 @@ from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import Line, LineName, PositionKey, State
 from killswitch.closing.pace import PACE, Pace
 from killswitch.closing.reconciliation import Distrust, Reading, Trust
-from killswitch.closing.schedule import Do, Verdict, acting, judge
+from killswitch.closing.reports import sound_rules
+from killswitch.closing.schedule import WAIT, Do, Verdict, acting, judge
 from killswitch.closing.work import Work, key_of
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
@@ -42,7 +43,7 @@ class Closer:
         self._shown: dict[PositionKey, Decimal] = {}
         self._doubts: dict[LineName, tuple[int, float]] = {}
         self._not_before: dict[LineName, float] = {}
-        self._trust = Trust(pace.doubt_reads)
+        self._trust = Trust(pace)
         self._executor = Executor(account, venue, clock, pace, self._record)
         self._due = 0.0
         self._written = 0
@@ -71,7 +72,7 @@ class Closer:
     def learn(self, account: AccountSnapshot) -> None:
         """Take the instruments' rules from a snapshot that someone else has read."""
         for instrument in account.instruments or ():
-            self._instruments[instrument.symbol] = instrument
+            self._instruments[instrument.symbol] = sound_rules(instrument)
 
     def progress(self) -> tuple[Closing, ...]:
         """What every decision at work has reached, and how the last ones ended, for the next snapshot."""
@@ -102,7 +103,7 @@ class Closer:
         if reading is None:
             await self._send_on_the_decisions_word()
             return
-        self._shown = {line.key: reading.contracts(line.key) for line in self._lines()}
+        self._shown |= {line.key: reading.contracts(line.key) for line in self._lines() if self._told(line, reading)}
         self._verify(reading)
         verdicts = {line.name: self._judge(line, reading) for line in self._lines()}
         await self._send(reading, verdicts)
@@ -124,20 +125,35 @@ class Closer:
             self.distrust = answer
             return None
         self.learn(answer)
-        found = self._trust.take(answer)
-        self.distrust = found.reason if isinstance(found, Distrust) else None
-        return found if isinstance(found, Reading) else None
+        found = self._trust.take(answer, self._expected(), self._clock.monotonic())
+        if isinstance(found, Distrust):
+            self.distrust = found.reason
+            return None
+        gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
+        self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
+        return found
+
+    def _expected(self) -> dict[PositionKey, Decimal]:
+        """What our own orders leave of each position at work, at least."""
+        return {line.key: self._ledger(line.key).least(line.decided + line.target) for line in self._lines()}
 
     def _verify(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
         for line in self._lines():
+            if not self._told(line, reading):
+                continue
             shown = reading.contracts(line.key)
             reached = shown <= line.target
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
                 self._executor.verified(line, shown)
 
+    def _told(self, line: Line, reading: Reading) -> bool:
+        return line.key not in reading.doubtful
+
     def _judge(self, line: Line, reading: Reading) -> Verdict:
         """The verdict on a line; one that the venue keeps contradicting our fills for is given in its favour."""
+        if not self._told(line, reading):
+            return WAIT
         believe = self._doubted_enough(line)
         verdict = self._verdict(line, reading, believe_venue=believe)
         if verdict.do is Do.DOUBT:
@@ -249,6 +265,7 @@ class Closer:
             self._doubts.pop(line.name, None)
         held = {line.key for line in self._lines()}
         self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held}
+        self._shown = {key: shown for key, shown in self._shown.items() if key in held}
 
     # Remembering
 

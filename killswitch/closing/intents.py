@@ -8,6 +8,7 @@ from decimal import Decimal
 from hashlib import blake2b
 
 from killswitch.closing.life import Line, PositionKey
+from killswitch.closing.reports import finite
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
@@ -122,6 +123,7 @@ def _position(snapshot: Snapshot, line: Line) -> Position | None:
 
 def marked(position: Position) -> dict[str, str | None]:
     """The mark, and the account currency that one contract moves when the mark doubles; absent where unknown."""
-    if position.mark_price is None or position.notional is None or position.contracts <= Decimal(0):
+    mark, notional, contracts = finite(position.mark_price), finite(position.notional), finite(position.contracts)
+    if mark is None or notional is None or contracts is None or contracts <= Decimal(0):
         return {}
-    return {"mark": str(position.mark_price), "value": str(position.notional / position.contracts)}
+    return {"mark": str(mark), "value": str(notional / contracts)}

@@ -47,6 +47,10 @@ class PositionLedger:
         """The position that is surely there: never more than the venue shows, nor than our fills have left."""
         return shown if self.anchor is None else min(shown, self.anchor)
 
+    def least(self, before: Decimal) -> Decimal:
+        """What our own orders leave of it, at least; of `before` contracts, where nothing is known of it yet."""
+        return self.free(before if self.anchor is None else self.anchor)
+
     def free(self, shown: Decimal) -> Decimal:
         """What of it no order in flight may still close, at worst."""
         return self.believed(shown) - sum(self.outstanding.values(), ZERO)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.closing.life import ZERO
-from killswitch.model.snapshot import Fill
+from killswitch.model.snapshot import Fill, Instrument
 from killswitch.model.venue import MalformedAnswerError, OrderReport
 
 _STATES = frozenset({"open", "filled", "canceled", "rejected", "expired"})
@@ -48,6 +48,16 @@ def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
         if amount is None or amount < ZERO or finite(fill.price) is None or (fee is not None and finite(fee) is None):
             raise MalformedAnswerError(f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}")
     return found
+
+
+def sound_rules(instrument: Instrument) -> Instrument:
+    """A symbol's rules; a rule that is no number is an unknown one."""
+    return structs.replace(
+        instrument,
+        amount_step=finite(instrument.amount_step),
+        min_amount=finite(instrument.min_amount),
+        max_amount=finite(instrument.max_amount),
+    )
 
 
 def finite(value: object) -> Decimal | None:
