@@ -17,6 +17,7 @@ _HABITS = (
     (re.compile(r"\s*#"), "a comment begins with `//`"),
 )
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\s*(?=$|[)&|])")
+_BARE_WINDOW = re.compile(r"(?<=\()\s*((?:\d+(?:\.\d+)?(?:ms|[smhd]))+)\s*(?=\))")
 _SPLIT = "split it into several triggers"
 
 
@@ -24,11 +25,9 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
     """What CEL's `mistake` in `text` is, with the way out where the cause is a habit of another language."""
     if "recursion" in mistake.text or "nested" in mistake.text:
         return Problem("KS4006", "the expression is nested too deeply", f"at most 32 levels: {_SPLIT}")
-    percent = _PERCENT.search(text)
-    if percent is not None:
-        fraction = f"{float(percent[1]) / 100:.10g}"
-        fix = f"an expression has no percent: write {fraction}"
-        return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
+    value = _value_of_a_policy(text)
+    if value is not None:
+        return value
     offset = min(mistake.offset or 0, len(text))
     said = mistake.text.removeprefix("Syntax error: ").split(" expecting {")[0]
     for habit, fix in _HABITS:
@@ -41,3 +40,17 @@ def syntax_problem(mistake: Mistake, text: str) -> Problem:
     if said == "invalid int literal":
         return Problem("KS4009", "this whole number is too large", "write it as a decimal, `1e19`", offset)
     return Problem("KS4001", f"CEL cannot read this: {said}", "the language is CEL; `ksctl explain KS4001`", offset)
+
+
+def _value_of_a_policy(text: str) -> Problem | None:
+    """A percentage or a window in it that is written as everywhere else in a policy."""
+    percent = _PERCENT.search(text)
+    if percent is not None:
+        fraction = f"{float(percent[1]) / 100:.10g}"
+        fix = f"an expression has no percent: write {fraction}"
+        return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
+    window = _BARE_WINDOW.search(text)
+    if window is not None:
+        message, fix = f"the window {window[1]} is not written as a text", f'write "{window[1]}", in quotes'
+        return Problem("KS4005", message, fix, window.start(1), len(window[1]))
+    return None

@@ -107,6 +107,10 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
         message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
         found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
         return False
+    if quantity.value < range_of(spec.name)[0]:
+        message = f"`{quantity.written}` is below zero, and `{spec.name}` never is"
+        found.error("KS3004", path, message, f"write it without the sign: {quantity.written.lstrip('-')}")
+        return False
     if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= range_of(spec.name)[1]:
         message = (
             f"`{quantity.written}` is {(quantity.value * 100).normalize():f}% of a fraction that never exceeds 100%"

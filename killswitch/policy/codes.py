@@ -28,7 +28,8 @@ def page(code: str) -> str:
     if found is None:
         from difflib import get_close_matches
 
-        near = get_close_matches(code.strip().upper(), PAGES, n=1, cutoff=0.5)
+        # one digit off is a guess that anybody can make; a digit too many or too few is a slip
+        near = get_close_matches(code.strip().upper(), PAGES, n=1, cutoff=0.9)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise LookupError(f"there is no code {code}{hint}")
     example = "\n".join(f"    {line}".rstrip() for line in found.example.strip("\n").splitlines())

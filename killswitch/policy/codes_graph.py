@@ -32,7 +32,8 @@ _REFERENCES = (
         "the unit does not fit the signal",
         "A threshold is written with the unit of its signal: a fraction as `4.5%` or `0.045`, money as `10000 USDT`, a "
         "time as `30s`, a count or a ratio as a plain number. A plain number above 1 for a fraction that cannot "
-        "exceed 100% is refused too: 4.5 would be 450%.",
+        "exceed 100% is refused too: 4.5 would be 450%. So is a number below zero for a signal that never is: a fall "
+        "of 9% is `9%`.",
         "fall: {signal: equity.drawdown, window: 15m, at_least: 30s, on_unknown: hold}",
         "Write the number with the unit that the message names.",
     ),

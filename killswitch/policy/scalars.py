@@ -104,18 +104,27 @@ def fraction(value: object) -> Decimal:
     """A share above 0 and at most 1, from `4.5%` or `0.045`."""
     share = _share(value)
     if not 0 < share <= 1:
-        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", PERCENT_FIX)
+        meant = _percent_meant(value)
+        fix = f"write {meant}% (or {share / 100})" if meant else PERCENT_FIX
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", fix)
     return share
+
+
+def _percent_meant(value: object) -> str | None:
+    """The number itself where it was written without a sign and makes sense as per cent only."""
+    number = _plain(value)
+    return f"{number:f}" if number is not None and 1 < number <= 100 else None
 
 
 def majority(value: object) -> Decimal:
     """A share above one half and at most 1, so that not both sides can have it."""
     share = _share(value)
+    meant = _percent_meant(value) if share > 50 else None
     if not Decimal("0.5") < share <= 1:
-        raise MistakeError(
-            "KS2102", f"{spelled(value)} is not above 50% and at most 100%",
-            "write a share that only one side can have, such as 0.65",
-        )  # fmt: skip
+        fix = (
+            f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
+        )
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 50% and at most 100%", fix)
     return share
 
 

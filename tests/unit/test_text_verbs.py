@@ -126,6 +126,15 @@ def test_wrong_usage_exits_with_64() -> None:
     assert "Did you mean Policy?" in done.stderr
 
 
+def test_a_verb_that_is_not_there_is_answered_with_the_nearest() -> None:
+    """Exit 64; what resembles no verb is not guessed at."""
+    done = ksctl("stauts")
+    assert done.returncode == 64
+    assert "No such command 'stauts'. Did you mean status?" in done.stderr
+    assert "Did you mean" not in ksctl("xyzzy").stderr
+    assert ksctl("--help").returncode == 0
+
+
 def test_schemas_are_printed_as_json() -> None:
     """One kind, or all of them when nothing is named."""
     assert json.loads(ksctl("schema", "Ranking").stdout)["title"] == "Ranking"
