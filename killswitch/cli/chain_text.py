@@ -168,7 +168,8 @@ def _end(chain: Chain) -> str:
     ]
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
-        lines.append(f"  {ending.account} ended {ending.status} at {instant(ending.at)}{why}")
+        ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
+        lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
     lines.append(f"  {_standing(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")

@@ -13,41 +13,26 @@ from pathlib import Path
 import click
 
 from killswitch.cli.chain_text import what_is_decided
-from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, written
-from killswitch.cli.wording import headline, money
-from killswitch.model.decision import Decision, Notice, decision_record, encode_decision
+from killswitch.cli.hands_text import Order, is_lifting, tell
+from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+from killswitch.cli.wording import decision_lines, headline
+from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import Store
 from killswitch.runner import hands
 from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.assembly import assemble
+from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.loop import Pace, Runner, TickReport
 from killswitch.runner.opening import Written, open_accounts, read_once
 from killswitch.runner.preview import from_store, preview
-from killswitch.runner.results import Result
-from killswitch.runner.standing import Standing, runner_state, standing_of
+from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sqlite import open_store
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a person asks for. `wait` in seconds."""
-
-    kind: hands.HandKind
-    scope: str | None
-    author: str
-    reason: str
-    wait: float
-    json: bool
-
-    def event(self) -> Event:
-        return hands.hand(self.kind, self.scope, self.author, self.reason, datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +51,15 @@ class Place:
         if not paths or not all(path.exists() for path in paths):
             raise click.UsageError("name the policies and accounts with --policies: no runner has left word of them")
         return written(paths)
+
+    def locks(self, view: RunnerView | None) -> LockPaths:
+        """Where the last runner wrote its locks, unless told otherwise."""
+        folder = self.lock_dir or _path(view.lock_folder if view else None)
+        return lock_paths(self.store_at, folder, self.lock_file or _path(view.union if view else None))
+
+
+def _path(written: str | None) -> Path | None:
+    return None if written is None else Path(written)
 
 
 def this_user() -> str:
@@ -131,9 +125,8 @@ def _tell_preview(
 
 
 def give(order: Order, place: Place, *, live: bool) -> None:
-    """Hand the order to the living runner, or tick once ourselves."""
-    if order.kind == "close" and not live:
-        _require_runner(place.store_at)
+    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
+    _require_taker(order, place.store_at, live=live)
     with friendly(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
         if standing.runner.liveness == "alive" and standing.view is not None:
@@ -142,15 +135,11 @@ def give(order: Order, place: Place, *, live: bool) -> None:
             _tick_ourselves(order, store, place, standing.view, live=live)
 
 
-def _require_runner(store_at: str) -> None:
-    """Refuse, before anything is made or changed, a close that nobody would carry out."""
-    with friendly():
-        store = _store_to_read(store_at)
-        liveness = "gone"
-        if store is not None:
-            liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
-            store.close()
-    if liveness != "alive":
+def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
+    """Refuse, before anything is changed, a store that is not there and a close that nobody would carry out."""
+    with friendly(), opened_store(store_at, read_only=True) as store:
+        liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
+    if order.kind == "close" and not live and liveness != "alive":
         raise click.UsageError(
             "no runner lives on this store, so this command would send the orders itself: add --live, "
             "or --dry-run to see them"
@@ -158,8 +147,11 @@ def _require_runner(store_at: str) -> None:
 
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> None:
-    _require_known(order.scope, hands.closable_scopes(view) if order.kind == "close" else hands.resettable_scopes(view))
-    if order.kind == "close" and not any(each.armed for each in hands.accounts_named(view, order.scope)):
+    locked = hands.locked_scopes(standing.locks)
+    known = hands.closable_scopes(view) if order.kind == "close" else hands.watched_scopes(view) | locked
+    _require_known(order.scope, known)
+    armed = any(each.armed for each in hands.accounts_named(view, order.scope))
+    if order.kind == "close" and not armed:
         raise click.ClickException(
             f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
             "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
@@ -181,35 +173,70 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     for decision in answer.decisions:
         while hands.progress_of(store, decision).standing == "closing" and time.monotonic() < deadline:
             time.sleep(POLL)
-    _tell(order, store, answer)
+    at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
+    # The tick lifts the lock right after it has written down that it took the hand.
+    while order.scope in locked and is_lifting(order, store, at) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    tell(order, store, answer, at)
 
 
 def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView | None, *, live: bool) -> None:
     found = place.written(view)
+    if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
+        raise click.UsageError(
+            "no runner lives on this store, so this command would tick once itself; unarmed, whatever fires in that "
+            "tick would be latched without being acted on. Add --live"
+        )
     accounts = open_accounts(found.accounts, live=live)
+    locks = place.locks(view)
+    require_locks(accounts, locks)
     if order.kind == "close":
         _require_closable(order.scope, accounts)
     else:
-        _require_known(order.scope, hands.machine_scopes(found.policies, accounts))
-    pace = Pace(interval=1.0, read_timeout=place.read_timeout)
+        standing_locks = locks_at(locks.folder, locks.union, datetime.now(UTC))
+        _require_known(
+            order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks)
+        )
+    seen = _Fired()
     runner = assemble(
-        found.policies, accounts, store, SystemClock(), pace,
-        live=live, locks=lock_paths(place.store_at, place.lock_dir, place.lock_file),
+        found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
+        live=live, locks=locks, witnesses=(seen,),
         paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
     )  # fmt: skip
     click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
-    if order.kind == "reset" and not any(account.armed for account in accounts.values()):
+    armed = any(account.armed for account in accounts.values())
+    if order.kind == "reset" and not armed:
         click.echo("locks stay as they are: nothing is armed", err=True)
     event = order.event()
-    store.put_event(event)
-    asyncio.run(_once(runner, order.wait))
-    _tell(order, store, hands.answer_to(store, event))
+    try:
+        asyncio.run(_once(runner, store, event, order.wait))
+    except BaseException:
+        if hands.is_waiting(store, event):
+            click.echo(f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True)
+        raise
+    for decision in seen.decisions:
+        click.echo("\n".join(("the same tick brought about by itself:", *decision_lines(decision))), err=True)
+    tell(order, store, hands.answer_to(store, event), locks if armed else None)
 
 
-async def _once(runner: Runner, wait: float) -> None:
-    """One tick, and closing until it is done or `wait` seconds have gone by."""
+class _Fired:
+    """A witness of what policies decided by themselves."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def ticked(self, report: TickReport) -> None:
+        self.decisions += [decision for decision in report.decisions if decision.kind is None]
+
+
+async def _once(runner: Runner, store: Store, event: Event, wait: float) -> None:
+    """One tick that takes `event`, and closing until it is done or `wait` seconds have gone by.
+
+    The event is given only once everything has started: what fails before that leaves none behind.
+    """
     try:
         await runner.start()
+        store.put_event(event)
         await runner.tick()
         await runner.work_through(wait)
         await runner.finish()
@@ -229,45 +256,3 @@ def _require_known(scope: str | None, known: set[str]) -> None:
         hands.require_scope(scope, known)
     except hands.RefusedScopeError as error:
         raise click.ClickException(str(error)) from error
-
-
-# Telling
-
-
-def _tell(order: Order, store: Store, answer: hands.Answer) -> None:
-    results = [(decision, hands.progress_of(store, decision)) for decision in answer.decisions]
-    if not results and not answer.notices:
-        raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
-    if order.json:
-        _tell_json(results, answer.notices)
-    else:
-        for decision, result in results:
-            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result)}")
-        for notice in answer.notices:
-            click.echo(notice.text)
-    if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):
-        raise click.exceptions.Exit(1)
-
-
-def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice]) -> None:
-    import msgspec
-
-    whole = {
-        "decisions": [{"decision": decision_record(decision), "result": result} for decision, result in results],
-        "notices": notices,
-    }
-    click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
-
-
-def _outcome(decision: Decision, result: Result) -> str:
-    if decision.kind == "reset":
-        return "back to normal"
-    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
-    if result.standing == "closing":
-        reasons.append("it goes on while a runner lives that is armed (`ksctl run --live`)")
-    return "; ".join((words, *reasons))
-
-
-def _failed(decision: Decision, result: Result) -> bool:
-    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")

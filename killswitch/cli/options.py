@@ -22,10 +22,25 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
         try:
             return duration(value) / 1_000_000
         except ValueError as error:
-            return self.fail(str(error), param, ctx)
+            unit = f"; write {value}s" if str(value).strip().isdigit() else ""
+            return self.fail(f"{error}{unit}", param, ctx)
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A text for the record: not blank, and of characters that can be written down."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            return self.fail("this is no UTF-8 text", param, ctx)
+        return str(value) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
 
 
 DURATION = Duration()
+WORDS = Words()
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The runner's store.")  # fmt: skip

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from killswitch.runner.loop import Runner, TickReport
 
 
+_UNDER_WAY = ("planned", "closing")
+
+
 @click.command()
 @options.policies(required=True)
 @options.store
@@ -40,7 +43,7 @@ def run(
     Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
     stderr. SIGTERM and SIGINT let the step under way end, give the lease back and exit 0.
     """
-    from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, written
+    from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
@@ -48,16 +51,19 @@ def run(
 
     found = written(policies_at)
     terminal = Terminal(json=output == "json")
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    locks = lock_paths(store_at, lock_dir, lock_file)
+    with friendly():
         accounts = open_accounts(found.accounts, live=live)
+        require_locks(accounts, locks)
+    with friendly(), opened_store(store_at, read_only=False) as store:
         runner = assemble(
             found.policies, accounts, store, SystemClock(), Pace(interval, read_timeout),
-            live=live, locks=lock_paths(store_at, lock_dir, lock_file),
+            live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record), witnesses=(terminal,),
         )  # fmt: skip
         _mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         asyncio.run(_until_stopped(runner, ticks))
-    _mention(f"stopped after {terminal.ticks} ticks; {terminal.last_words()}")
+    _mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
     if any(account.armed for account in accounts.values()):
         _mention("the lock files go stale now, which bots read as locked, until a runner lives again")
     _leave_no_words_behind()
@@ -93,6 +99,8 @@ class Terminal:
         self._json = json
         self._down: dict[str, str] = {}
         self._closing: dict[str, str] = {}
+        self._whole: set[str] = set()
+        """Decisions of this run that leave nothing: only their closings can end flat."""
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -108,7 +116,7 @@ class Terminal:
             raise failures[0]
 
     def _say_decisions(self, report: TickReport) -> None:
-        from killswitch.cli.wording import headline, instant
+        from killswitch.cli.wording import decision_lines
         from killswitch.model.decision import encode_decision
 
         for decision in report.decisions:
@@ -116,10 +124,8 @@ class Terminal:
                 click.echo(encode_decision(decision))
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
-            click.echo(f"{instant(decision.as_of)}  {headline(decision)}  [{decision.id}]{acted}")
-            for intent in decision.intents:
-                what = f"{intent.side} {intent.contracts:f} {intent.symbol} on {intent.account}"
-                click.echo(f"    {what}, leaving {intent.target:f}")
+            first, *reasons = decision_lines(decision)
+            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)))
         sys.stdout.flush()
 
     def _say_notices(self, report: TickReport) -> None:
@@ -141,15 +147,19 @@ class Terminal:
     def _say_closings(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant
 
+        self._whole |= {each.id for each in report.decisions if all(intent.target == 0 for intent in each.intents)}
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
-            if self._closing.get(decision) != status:
-                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {status}", err=True)
+            # How an earlier run's closings ended was told by that run.
+            is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
+            if is_news:
+                said = "at target" if status == "flat" and decision not in self._whole else status
+                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
         self._closing = dict(current)
 
     def last_words(self) -> str:
         """What a stop leaves behind."""
-        open_ = [decision for decision, status in self._closing.items() if status in ("planned", "closing")]
+        open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
         if not open_:
             return "no closing is under way"
         return f"closing under way, to go on at the next start: {', '.join(open_)}"

@@ -71,6 +71,16 @@ def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> 
     return LockPaths(lock_dir or beside, lock_file)
 
 
+def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths) -> None:
+    """LockError if an account is armed and its lock could not be written."""
+    from datetime import UTC, datetime
+
+    from killswitch.gate.probe import require_writable
+
+    if any(account.armed for account in accounts.values()):
+        require_writable(locks.folder, locks.union, datetime.now(UTC))
+
+
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
     """Which accounts are acted on, and why the others are not."""
     armed = [account.name for account in accounts.values() if account.armed]

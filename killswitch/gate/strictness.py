@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 
@@ -50,11 +52,16 @@ def opened(scope: str, reason: str, now: datetime, generation: int, alive_until:
     )
 
 
+def scope_of(path: Path) -> str:
+    """The scope whose file has this name, where the file itself cannot be asked."""
+    return unquote(path.stem.replace("__", "/"))
+
+
 def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
     """A file that cannot be read, as the lock that it is: without end, until a hand lifts it."""
     return Lock(
         locked=True,
-        scope=file.path.stem.replace("__", "/"),
+        scope=scope_of(file.path),
         stage=None,
         reason=f"{file.path.name} {file.problem}",
         created_ts=now.timestamp(),

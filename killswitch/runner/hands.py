@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal
 
+from killswitch.gate.strictness import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.hands import OPERATOR
+from killswitch.planning.notices import RESET
 from killswitch.planning.scopes import Identity, scopes_of
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.results import Result, result_of
+from killswitch.runner.standing import LockView
 from killswitch.runner.status import AccountView, RunnerView
 
 HandKind = Literal["close", "reset"]
@@ -63,9 +66,14 @@ def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) ->
     return {scope for graph in policies.graphs for scope in scopes_of(graph.scope, identities)}
 
 
-def resettable_scopes(view: RunnerView) -> set[str]:
+def watched_scopes(view: RunnerView) -> set[str]:
     """The scopes that have a stage machine."""
     return {machine.scope for machine in view.machines}
+
+
+def locked_scopes(locks: Iterable[LockView]) -> set[str]:
+    """The scopes that a lock stands on, whoever wrote it: a hand may lift it also where no policy is."""
+    return {lock.scope for lock in locks if lock.ordered and lock.scope is not None} - {UNION_SCOPE}
 
 
 def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
@@ -92,7 +100,7 @@ def answer_to(store: Store, event: Event) -> Answer:
         tuple(
             notice
             for notice in store.notices(LOOK_BACK)
-            if notice.subject == event.id or (_not_latched(notice, event) and notice.as_of >= event.at)
+            if notice.subject == event.id or (_is_reset_notice(notice, event) and notice.as_of >= event.at)
         ),
     )
 
@@ -117,5 +125,5 @@ def _resets(event: Event) -> Callable[[Decision], bool]:
     return test
 
 
-def _not_latched(notice: Notice, event: Event) -> bool:
-    return event.kind == "reset" and notice.scope == event.scope and "no stage is latched" in notice.text
+def _is_reset_notice(notice: Notice, event: Event) -> bool:
+    return event.kind == "reset" and notice.scope == event.scope and notice.subject == RESET

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.gate.reading import read_file, read_lock
+from killswitch.gate.strictness import UNION_SCOPE, scope_of
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
@@ -87,7 +88,7 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         runner=runner_state(store.lease(), now),
         view=view,
         view_problem=problem,
-        locks=() if view is None else _locks(view, now),
+        locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
         closings=tuple(
             OpenClosing(decision.id, decision.scope, account, result_of(decision, store.journal(decision.id), None))
             for account, decisions in left_to_do(store).items()
@@ -122,21 +123,24 @@ def _view(store: Store) -> tuple[RunnerView | None, str | None]:
         return None, f"the last tick was written by another version of ksctl ({error})"
 
 
-def _locks(view: RunnerView, now: datetime) -> tuple[LockView, ...]:
-    paths: list[Path] = []
-    if view.lock_folder is not None:
-        paths += sorted(Path(view.lock_folder).glob("*.json"))
-    if view.union is not None:
-        paths.append(Path(view.union))
-    return tuple(_lock(path, now) for path in dict.fromkeys(paths))
+def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
+    """Every lock file there, as a bot reads it at `now`."""
+    paths = [] if folder is None else sorted(folder.glob("*.json"))
+    if union is not None:
+        paths.append(union)
+    return tuple(_lock(path, union, now) for path in dict.fromkeys(paths))
 
 
-def _lock(path: Path, now: datetime) -> LockView:
+def _as_path(written: str | None) -> Path | None:
+    return None if written is None else Path(written)
+
+
+def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
     verdict, lock = read_lock(path, now), read_file(path).lock
     endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
     return LockView(
         file=str(path),
-        scope=None if lock is None else lock.scope,
+        scope=lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path),
         locked=verdict.locked,
         mode=verdict.mode,
         reason=verdict.reason,

@@ -174,13 +174,14 @@ def test_explain_of_a_decision_needs_a_store() -> None:
     ("command", "arguments", "says"),
     [
         (close, ("--store", "s"), "Missing option '--reason'"),
-        (close, ("--store", "s", "--reason", "r"), "add --live, or --dry-run to see them"),
+        (close, ("--store", "s", "--reason", " "), "this is empty: say it in words"),
+        (reset, ("account/main", "--store", "s", "--reason", "\udcff"), "this is no UTF-8 text"),
         (close, ("--store", "s", "--reason", "r", "--dry-run"), "name the policies and accounts with --policies"),
         (reset, ("account/main", "--reason", "r"), "Missing option '--store'"),
         (run, ("--store", "s", "--policies", ".", "--interval", "soon"), "`soon` is not a duration"),
-        (run, ("--store", "s", "--policies", ".", "--interval", "5"), "`5` is not a duration"),
+        (run, ("--store", "s", "--policies", ".", "--interval", "5"), "write 5s"),
     ],
-    ids=["no reason", "no runner and not live", "no policies", "no store", "no duration", "no unit"],
+    ids=["no reason", "a blank reason", "a reason of odd bytes", "no policies", "no store", "no duration", "no unit"],
 )
 def test_wrong_usage_is_refused_before_anything_is_made(
     command: object, arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,3 +233,4 @@ def test_a_run_that_cannot_begin_says_why_in_one_line(account: str, says: str, t
     refused = told(run, "--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s"), "--ticks", "1")
     assert refused.exit_code == 1
     assert says in refused.stderr
+    assert not (tmp_path / "s").exists(), "a store was left behind"

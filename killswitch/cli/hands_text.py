@@ -1,0 +1,105 @@
+"""What a hand is told: its decision, what came of it, and how the lock stands afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from killswitch.cli.wording import headline, money
+from killswitch.model.decision import Decision, Notice, decision_record
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.runner import hands
+from killswitch.runner.acting import left_to_do
+from killswitch.runner.assembly import LockPaths
+from killswitch.runner.results import Result
+from killswitch.runner.standing import LockView, locks_at
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asks for. `wait` in seconds."""
+
+    kind: hands.HandKind
+    scope: str | None
+    author: str
+    reason: str
+    wait: float
+    json: bool
+
+    def event(self) -> Event:
+        return hands.hand(self.kind, self.scope, self.author, self.reason, datetime.now(UTC))
+
+
+def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
+    """The lock file of a reset's scope as it stands; None for a close, and where no lock is written."""
+    if order.kind != "reset" or at is None:
+        return None
+    return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
+
+
+def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
+    """Whether the lock of a reset's scope still stands, with nothing under way that keeps it."""
+    lock = lock_of(order, at)
+    return lock is not None and lock.ordered and not _closing_on(order.scope, store)
+
+
+def _closing_on(scope: str | None, store: Store) -> list[str]:
+    left = {each.id: each.scope for decisions in left_to_do(store).values() for each in decisions}
+    return [decision for decision, where in left.items() if where == scope]
+
+
+def _lock_words(lock: LockView, store: Store) -> str:
+    if not lock.ordered:
+        return f"{lock.scope} is not locked"
+    closing = _closing_on(lock.scope, store)
+    if closing:
+        return f"{lock.scope} stays locked until the closing of {', '.join(closing)} has ended, and opens then"
+    return f"{lock.scope} is still locked: {lock.reason}"
+
+
+def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None) -> None:
+    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are."""
+    results = [(decision, hands.progress_of(store, decision)) for decision in answer.decisions]
+    lock = lock_of(order, at)
+    if not results and not answer.notices and lock is None:
+        raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
+    if order.json:
+        _tell_json(results, answer.notices, lock)
+    else:
+        for decision, result in results:
+            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result)}")
+        for notice in answer.notices:
+            click.echo(notice.text)
+        if lock is not None:
+            click.echo(_lock_words(lock, store))
+    if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):
+        raise click.exceptions.Exit(1)
+
+
+def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice], lock: LockView | None) -> None:
+    import msgspec
+
+    whole = {
+        "decisions": [{"decision": decision_record(decision), "result": result} for decision, result in results],
+        "notices": notices,
+        "lock": lock,
+    }
+    click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
+
+
+def _outcome(decision: Decision, result: Result) -> str:
+    if decision.kind == "reset":
+        return "back to normal"
+    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
+    words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
+    if result.standing == "closing":
+        reasons.append("it goes on while a runner lives that is armed (`ksctl run --live`)")
+    return "; ".join((words, *reasons))
+
+
+def _failed(decision: Decision, result: Result) -> bool:
+    return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")

@@ -1,0 +1,46 @@
+"""Whether locks can be written where they are to go: asked before anything is armed, not at the first crash."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from killswitch.gate.apart import require_apart
+from killswitch.gate.errors import LockError
+from killswitch.gate.foreign import is_signed
+from killswitch.gate.reading import read_file
+
+
+def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
+    """LockError, naming the path and the way out, if a lock could not be written to `folder` or `union`.
+
+    The folder is made if it is not there. A union that another lock folder keeps alive is refused too: each would
+    take the other's lock for one that it may not open.
+    """
+    _require_room(folder, make=True)
+    if union is None:
+        return
+    union = union.resolve()
+    require_apart(folder.resolve(), union)
+    if union.is_dir():
+        raise LockError(f"the lock file {union} is a folder")
+    _require_room(union.parent, make=False)
+    standing = read_file(union).lock
+    if standing is not None and standing.alive_until > now.timestamp() and not is_signed(standing, folder.resolve()):
+        raise LockError(
+            f"{union} is kept by a runner with another lock folder ({standing.details.get('folder')}): "
+            "give each runner a lock file of its own, or stop that one first"
+        )
+
+
+def _require_room(folder: Path, *, make: bool) -> None:
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".probe", dir=folder)
+        os.close(descriptor)
+        Path(name).unlink()
+    except OSError as error:
+        raise LockError(f"no lock can be written in {folder}: {error.strerror}") from error

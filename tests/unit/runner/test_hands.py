@@ -1,0 +1,154 @@
+"""Hands where no runner lives: what they refuse, what they leave behind, and where they find the locks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from killswitch.cli.hands import close, reset
+from killswitch.cli.run import Terminal, run
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
+from killswitch.runner.loop import TickReport
+from killswitch.store.sqlite import open_store
+from tests.unit.runner.test_live_verbs import ACCOUNT, WATCH
+from tests.worlds import START
+
+NOBODY = "http://127.0.0.1:9"
+"""Where no venue answers: the account is down, and everything else goes on."""
+
+
+class Site:
+    """Policies and an account that is armed and down, a store, and a lock folder beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store, self.union = folder / "s", folder / "union.json"
+        self.file = folder / "s.locks" / "account__main.json"
+        (folder / "p").mkdir()
+        (folder / "p" / "watch.yaml").write_text(WATCH, encoding="utf-8")
+        (folder / "p" / "account.yaml").write_text(ACCOUNT % f", endpoint: '{NOBODY}'", encoding="utf-8")
+
+    def run(self, *more: str) -> Result:
+        return self.told(run, "--policies", str(self.folder / "p"), "--ticks", "1", "--live", *more)
+
+    def told(self, command: object, *arguments: str) -> Result:
+        arguments = (*arguments, "--store", str(self.store))
+        return CliRunner().invoke(command, arguments, catch_exceptions=False)  # type: ignore[arg-type] # a command
+
+    def pending(self) -> int:
+        store = open_store(str(self.store), read_only=True)
+        try:
+            return len(store.pending_events())
+        finally:
+            store.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.mark.parametrize("command", [close, reset])
+def test_a_hand_at_a_store_that_is_not_there_is_refused_and_makes_none(site: Site, command: object) -> None:
+    """A mistyped --store must not act beside the one that the runner has."""
+    scope = ("account/main",) if command is reset else ()
+    refused = site.told(command, *scope, "--reason", "r", "--live", "--policies", str(site.folder / "p"))
+    assert refused.exit_code == 1
+    assert "there is no store at" in refused.stderr
+    assert [path.name for path in site.folder.iterdir()] == ["p"]
+
+
+def test_a_close_that_nobody_would_carry_out_is_refused(site: Site) -> None:
+    """No runner lives and --live is not given: wrong usage, with both ways out."""
+    site.run()
+    refused = site.told(close, "--reason", "r")
+    assert refused.exit_code == 2
+    assert "add --live, or --dry-run to see them" in refused.stderr
+
+
+def test_an_unarmed_reset_does_not_tick_where_documents_are_live(site: Site) -> None:
+    """Whatever fired in its tick would be latched, only observed, and never acted on by the runner after it."""
+    site.run()
+    before = site.store.read_bytes()
+    refused = site.told(reset, "account/main", "--reason", "r")
+    assert refused.exit_code == 2
+    assert "Add --live" in refused.stderr
+    assert site.store.read_bytes() == before
+    assert site.told(reset, "account/main", "--reason", "r", "--live").exit_code == 0
+
+
+def test_a_hand_that_fails_before_its_tick_leaves_no_order_behind(site: Site) -> None:
+    """It said that it failed; a later runner must not carry it out in silence."""
+    site.run()
+    said = json.loads(site.file.read_text()) | {"generation": 99}
+    site.file.write_text(json.dumps(said))
+    refused = site.told(close, "--reason", "r", "--live")
+    assert refused.exit_code == 1
+    assert "generation 99" in refused.stderr
+    assert site.pending() == 0
+
+
+def test_a_hand_finds_the_locks_where_the_last_runner_wrote_them(site: Site) -> None:
+    """Neither --lock-dir nor --lock-file need be said again: folder and union are both lifted, and it is said."""
+    site.file = site.folder / "elsewhere" / "account__main.json"
+    site.run("--lock-dir", str(site.file.parent), "--lock-file", str(site.union))
+    site.file.write_bytes(b"garbage")
+    site.union.unlink()
+    done = site.told(reset, "account/main", "--reason", "r", "--live")
+    assert done.exit_code == 0, done.stderr
+    assert "account/main is not locked" in done.stdout
+    assert [json.loads(path.read_text())["locked"] for path in (site.file, site.union)] == [False, False]
+
+
+def test_a_reset_of_foreign_is_accepted_while_such_a_lock_stands(site: Site) -> None:
+    """No policy watches that scope; the lock on it is reason enough."""
+    site.union.write_text('{"locked": true}')
+    site.run("--lock-file", str(site.union))
+    assert json.loads(site.union.read_text())["locked"] is True
+    done = site.told(reset, "foreign", "--reason", "r", "--live")
+    assert "foreign is not locked" in done.stdout, done.stderr
+    assert json.loads(site.union.read_text())["locked"] is False
+    assert site.told(reset, "foreign", "--reason", "r", "--live").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "says"),
+    [
+        ("--lock-file", "nowhere/lock.json", "no lock can be written in"),
+        ("--lock-file", "s.locks/portfolio.json", "cannot be the file for all scopes"),
+        ("--lock-dir", "p/watch.yaml/locks", "no lock can be written in"),
+    ],
+)
+def test_an_armed_run_that_could_write_no_lock_does_not_begin(site: Site, option: str, place: str, says: str) -> None:
+    """Better refused at the start, in words, than found out at the first crash."""
+    refused = site.run(option, str(site.folder / place))
+    assert refused.exit_code == 1
+    assert says in refused.stderr
+    assert not site.store.exists()
+
+
+def test_an_armed_run_does_not_begin_on_the_lock_file_of_another_that_lives(site: Site) -> None:
+    """Each would take the other's lock for one that it must not open."""
+    site.run("--lock-file", str(site.union), "--lock-dir", str(site.folder / "other"))
+    refused = site.run("--lock-file", str(site.union))
+    assert refused.exit_code == 1
+    assert "give each runner a lock file of its own" in refused.stderr
+
+
+def report(status: ClosingStatus, *decisions: Decision) -> TickReport:
+    snapshot = Snapshot(START, (), "killswitch.snapshot/v1", closings=(Closing("d1", status),))
+    return TickReport(snapshot, decisions, (), ("d1",), (), 0.0)
+
+
+def test_a_run_does_not_tell_again_how_earlier_closings_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was over before the first tick is the earlier run's news; what is under way is ours."""
+    terminal = Terminal(json=False)
+    terminal.ticked(report("flat"))
+    terminal.ticked(report("flat"))
+    assert "closing" not in capsys.readouterr().err
+    terminal.ticked(report("closing"))
+    assert "closing d1: closing" in capsys.readouterr().err
