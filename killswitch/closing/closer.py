@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
 
+from killswitch.closing.cancelling import Cancelling
 from killswitch.closing.executor import Executor
 from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import Line, LineName, PositionKey, State
@@ -45,6 +46,7 @@ class Closer:
         self._not_before: dict[LineName, float] = {}
         self._trust = Trust(pace)
         self._executor = Executor(account, venue, clock, pace, self._record)
+        self._cancelling = Cancelling(self._executor, clock, pace)
         self._due = 0.0
         self._written = 0
         self.distrust: str | None = None
@@ -180,13 +182,12 @@ class Closer:
     # Acting
 
     async def _cancel(self, *, after_closing: bool, only: Work | None = None) -> None:
-        for work in [only] if only else list(self._works.values()):
-            for cancel in work.due_cancels(after_closing=after_closing):
-                if self._hushed():
-                    return
-                refused = await self._executor.cancel(cancel, work.decision.id)
-                if refused is not None:
-                    work.cannot_cancel(cancel, refused)
+        if self._hushed():
+            return
+        works = [only] if only else list(self._works.values())
+        await self._cancelling.run(
+            [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
+        )
 
     async def _send(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
         """Send for the line with the smallest target on each position, the worst rank first."""

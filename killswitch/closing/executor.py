@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from killswitch.closing.intents import client_order_id, marked
 from killswitch.closing.life import ZERO, Line, State
@@ -33,6 +34,14 @@ from killswitch.model.venue import (
 T = TypeVar("T")
 Record = Callable[[JournalEntry], None]
 """Makes an entry durable, and then lets it move what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAnswer:
+    """What became of a request to cancel. `unheard`: the venue surely did nothing; `failed`: nobody knows."""
+
+    what: Literal["done", "refused", "unheard", "failed"]
+    text: str
 
 
 class Executor:
@@ -102,14 +111,28 @@ class Executor:
         except VenueError:
             return  # not an answer: the line stays as it is and is asked about again
 
-    async def cancel(self, cancel: Cancel, decision: str) -> str | None:
-        """Cancel one order; why the venue refuses, or None: cancelled, or to be tried again."""
+    async def cancel(self, cancel: Cancel) -> CancelAnswer:
+        """Ask to cancel one order. Nothing is journaled yet; asking twice does no harm."""
         try:
-            await self._request(self._venue.cancel(cancel.symbol, cancel.order))
+            await self._request(self._venue.cancel(cancel.symbol, cancel.order), self._pace.cancel_timeout)
         except OrderRejectedError as error:
-            return said(error)
-        except VenueError:
-            return None  # cancelling twice does no harm: the next pass does it again
+            return CancelAnswer("refused", said(error))
+        except (RateLimitedError, VenueDownError) as error:
+            return CancelAnswer("unheard", said(error))
+        except VenueError as error:
+            return CancelAnswer("failed", said(error))
+        return CancelAnswer("done", "")
+
+    async def resting(self) -> frozenset[str] | None:
+        """Ids of the orders that rest at the venue; None if it does not say."""
+        try:
+            orders = await self._request(self._venue.open_orders(), self._pace.cancel_timeout)
+            return frozenset(order.id for order in orders)
+        except (VenueError, AttributeError, TypeError):
+            return None
+
+    def cancelled(self, cancel: Cancel, decision: str) -> None:
+        """Journal that an order rests no longer."""
         self._record(
             JournalEntry(
                 decision=decision,
@@ -120,7 +143,6 @@ class Executor:
                 data={"order": cancel.order, "why": cancel.why},
             )
         )
-        return None
 
     def verified(self, line: Line, shown: Decimal) -> None:
         """Journal what the venue's own positions say about a line."""
@@ -195,10 +217,11 @@ class Executor:
     def _be_quiet(self, seconds: float | None) -> None:
         self.quiet_until = self._clock.monotonic() + (self._pace.poll if seconds is None else seconds)
 
-    async def _request(self, answer: Awaitable[T]) -> T:
-        """One request, within its time. Whatever goes wrong comes out as one of the five VenueErrors."""
+    async def _request(self, answer: Awaitable[T], within: float | None = None) -> T:
+        """One request, within its real seconds. Whatever goes wrong comes out as one of the five VenueErrors."""
+        patience = self._pace.request_timeout if within is None else within
         try:
-            async with asyncio.timeout(self._pace.request_timeout):
+            async with asyncio.timeout(patience):
                 return await answer
         except RateLimitedError as error:
             self._be_quiet(error.retry_after)
@@ -206,7 +229,7 @@ class Executor:
         except VenueError:
             raise
         except TimeoutError as error:
-            raise FateUnknownError(f"no answer within {self._pace.request_timeout:g} s") from error
+            raise FateUnknownError(f"no answer within {patience:g} s") from error
         except asyncio.CancelledError as error:
             if called_off():
                 raise

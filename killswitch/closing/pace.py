@@ -26,6 +26,8 @@ class Pace:
     """The longest that one pass waits for the next to be due."""
     request_timeout: float = 10.0
     """Real seconds that a request may take before its answer counts as missing."""
+    cancel_timeout: float = 2.0
+    """The same for a request to cancel, for which closing waits."""
     fresh_for: float = 10.0
     """How old a decision may be whose own reading stands in for one that fails now."""
 

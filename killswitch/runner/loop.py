@@ -264,7 +264,8 @@ def _shortfall(closing: Closing) -> str | None:
     if closing.status not in ("residual", "blocked", "abandoned"):
         return None
     left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
-    return f"the closing of decision {closing.decision} ended {closing.status}; left: {left or 'unknown'}"
+    end = f"the closing of decision {closing.decision} ended {closing.status}"
+    return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"
 
 
 async def _sleep(clock: Clock, seconds: float, stop: asyncio.Event) -> None:

@@ -1,0 +1,98 @@
+"""Cancels that fail or hang: the close does not wait for them, they come to an end, and it is said how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.pace import PACE
+from killswitch.model.snapshot import Order
+from killswitch.model.store import Store
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import HonestVenue, VirtualClock
+
+D = Decimal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+class Stubborn(HonestVenue):
+    """Every cancel fails with an error of the adapter's own; `gone` orders are not among the open ones."""
+
+    gone: frozenset[str] = frozenset()
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        self.state["log"].append(f"cancel {order_id}")
+        raise RuntimeError("404 unknown order")
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        return tuple(order for order in await super().open_orders() if order.id not in self.gone)
+
+
+def closed(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[str, str | None]:
+    """What the `finished` entry says."""
+    closer = Closer("main", venue, store, VirtualClock())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels=cancels)))
+    assert asyncio.run(drive(closer)), "the work has no end"
+    (finished,) = [entry for entry in store.journal("d1") if entry.kind == "finished"]
+    return finished.data
+
+
+@pytest.mark.parametrize("why", ["entry", "all"])
+def test_a_cancel_that_always_fails_is_given_up_and_reported(store: Store, why: str) -> None:
+    """The position is closed, the order is named with the reason, and the closing ends: not flat."""
+    venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
+    data = closed(venue, store, {"o1": ("BTC", why)})
+    assert venue.position("BTC") == 0
+    assert (data["status"], venue.state["log"].count("cancel o1")) == ("blocked", PACE.fruitless_attempts)
+    assert "order o1 cannot be cancelled: 8 requests in a row failed, the last one with RuntimeError: 404" in (
+        data["reason"] or ""
+    )
+
+
+def test_an_order_that_is_no_longer_open_counts_as_cancelled(store: Store) -> None:
+    """The adapter raises for what is gone; the venue's open orders, asked several times, say that it is."""
+    venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
+    venue.gone = frozenset({"o1"})
+    assert closed(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
+    assert venue.state["log"].count("cancel o1") == 1 + PACE.doubt_reads
+
+
+def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: Store) -> None:
+    """Six are asked for at the same time, and the first order leaves after one timeout: here, all six hang at once."""
+
+    class Hanging(HonestVenue):
+        waiting = 0
+        most = 0
+
+        async def cancel(self, symbol: str, order_id: str) -> None:
+            self.state["log"].append(f"cancel {order_id}")
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.waiting -= 1
+
+    venue = Hanging({"BTC": D(100)}, resting={f"o{n}": "BTC" for n in range(6)})
+    pace = replace(PACE, cancel_timeout=0.01)
+    closer = Closer("main", venue, store, VirtualClock(), pace=pace)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={f"o{n}": ("BTC", "entry") for n in range(6)})))
+    asyncio.run(drive(closer, 1))
+    assert (venue.most, venue.position("BTC")) == (6, D(0))
+    asyncio.run(drive(closer, 1))
+    assert len([line for line in venue.state["log"] if line.startswith("cancel")]) == 6, "asked again at once"
