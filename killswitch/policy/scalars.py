@@ -121,9 +121,7 @@ def majority(value: object) -> Decimal:
     share = _share(value)
     meant = _percent_meant(value) if share > 50 else None
     if not Decimal("0.5") < share <= 1:
-        fix = (
-            f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
-        )
+        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that only one side can have, like 0.65"
         raise MistakeError("KS2102", f"{spelled(value)} is not above 50% and at most 100%", fix)
     return share
 
