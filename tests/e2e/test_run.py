@@ -179,8 +179,10 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
     """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
     with paper("--crash", "7", "--speed", "600") as address:
         site = Site(tmp_path, address)
-        unarmed = ksctl("close", *site.place, "--reason", "drill")
-        assert (unarmed.returncode, site.store.exists()) == (64, False)
+        mistyped = ksctl("close", *site.place, "--reason", "drill", "--live")
+        assert (mistyped.returncode, site.store.exists()) == (1, False)
+        assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
+        assert ksctl("close", *site.place, "--reason", "drill").returncode == 64
         done = ksctl("close", *site.place, "--reason", "drill", "--live", "--author", "operator-1", "--wait", "1m")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "close by hand by operator-1" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from killswitch.cli.hands import close, reset
 from killswitch.cli.run import Terminal, run
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.runner.loop import TickReport
 from killswitch.store.sqlite import open_store
@@ -152,3 +153,23 @@ def test_a_run_does_not_tell_again_how_earlier_closings_ended(capsys: pytest.Cap
     assert "closing" not in capsys.readouterr().err
     terminal.ticked(report("closing"))
     assert "closing d1: closing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "says"), [("0", "flat"), ("5", "at target")])
+def test_a_run_says_why_a_stage_fired_and_flat_only_of_what_is_gone(
+    capsys: pytest.CaptureFixture[str], left: str, says: str
+) -> None:
+    """A trim that leaves half by decision has reached its target; the account is not flat."""
+    intent = Intent("main", "BTC", "long", "sell", Decimal(5), Decimal(left), reduce_only=True, rank=1)
+    fired = Decision(
+        id="d1", as_of=START, policy="stop", policy_set="sha256:test", scope="account/main", mode="enforce",
+        stage="trim", level=1, previous_level=0, intents=(intent,),
+        triggers=(TriggerReading("loss", ("0.051", "0.051"), ">= 4.5%", START),),
+    )  # fmt: skip
+    terminal = Terminal(json=False)
+    terminal.ticked(report("closing", fired))
+    terminal.ticked(report("flat"))
+    said = capsys.readouterr()
+    assert f"closing d1: {says}" in said.err
+    assert "loss: 0.051 against >= 4.5%" in said.out
+    assert "level 1 trim: stop on account/main  [d1]" in said.out
