@@ -14,8 +14,9 @@ from killswitch.engine.step import Step, step
 from killswitch.model.snapshot import Closing
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
-from killswitch.signals.history import History, HistoryState, Interval, News, StoredRow, stored
+from killswitch.signals.history import History, Interval, News
 from killswitch.signals.position import ZERO
+from killswitch.signals.rows import HistoryState, StoredRow, stored
 from killswitch.signals.view import ScopeView
 
 

@@ -14,68 +14,21 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from killswitch.signals.changes import (
-    Change,
     Changes,
     Reading,
     Resolved,
     as_flow_if_fall,
     as_flow_if_rise,
 )
-from killswitch.signals.ledger import Gathered, Ledger, LedgerState
+from killswitch.signals.ledger import Gathered, Ledger
 from killswitch.signals.position import ZERO
-from killswitch.signals.units import Track, TrackState, fall_from
+from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
+from killswitch.signals.units import Track, fall_from
 from killswitch.signals.view import PnlKey, ScopeView
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (-math.inf, math.inf)
-
-
-class Row(Struct, frozen=True, gc=False):
-    """One observation: unit value, and each position's P&L since the start of observation."""
-
-    at: int
-    value: float
-    pnl: dict[PnlKey, Decimal] | None
-
-
-class StoredRow(Struct, frozen=True, array_like=True):
-    """A row as serialised: JSON has no tuple keys."""
-
-    at: int
-    value: float
-    pnl: list[tuple[str, str, str, Decimal]] | None
-
-
-class Correction(Struct, frozen=True):
-    """Rows stored from `start` until before `end` say values from before a change was found to be a flow."""
-
-    start: int
-    end: int
-    factor: float
-    value: float
-
-
-class HistoryState(Struct):
-    """The serialised part of a history that rows do not hold."""
-
-    begun_at: int | None
-    rebased: bool
-    rebase_due: bool | None
-    last_at: int | None
-    gaps: list[tuple[int, int]]
-    track: TrackState
-    changes: list[Change]
-    peak: float
-    corrections: list[Correction]
-    equity: Decimal | None
-    open_pnl: Decimal | None
-    failures: int
-    members: list[str]
-    ledger: LedgerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +198,7 @@ class History:
         self.track.correct(part.at, part.factor, part.value)
         self._corrections.append(Correction(part.at, now, part.factor, part.value))
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
-        self.rows = deque(_corrected(row, self._corrections[-1]) for row in self.rows)
+        self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
         self.track.forget()
         for row in self.rows:
             self.track.record(row.at, row.value)
@@ -396,19 +349,12 @@ class History:
                 self._replay(row)
 
     def _replay(self, stored_row: StoredRow) -> None:
-        pnl = stored_row.pnl
-        row = Row(stored_row.at, stored_row.value, None if pnl is None else {(a, s, d): v for a, s, d, v in pnl})
+        row = unstored(stored_row)
         for correction in self._corrections:
             if row.at < correction.end:
-                row = _corrected(row, correction)
+                row = corrected(row, correction)
         self.rows.append(row)
         self.track.record(row.at, row.value)
-
-
-def _corrected(row: Row, correction: Correction) -> Row:
-    if row.at < correction.start:
-        return row
-    return replace(row, value=row.value / correction.factor if correction.factor > 0.0 else correction.value)
 
 
 def _opposite_part(rows: Decimal, residual: Decimal) -> Decimal:
@@ -420,9 +366,3 @@ def _opposite_part(rows: Decimal, residual: Decimal) -> Decimal:
 
 def _minus(amount: Decimal | None) -> Decimal | None:
     return None if amount is None else -amount
-
-
-def stored(row: Row) -> StoredRow:
-    """A row as serialised."""
-    pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
-    return StoredRow(row.at, row.value, pnl)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.history import EquityTerms, History, News, stored
+from killswitch.signals.history import EquityTerms, History, News
+from killswitch.signals.rows import stored
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 

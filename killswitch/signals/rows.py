@@ -1,0 +1,75 @@
+"""The rows of a history, and everything else that it is stored as."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from killswitch.signals.changes import Change
+from killswitch.signals.ledger import LedgerState
+from killswitch.signals.units import TrackState
+from killswitch.signals.view import PnlKey
+
+
+class Row(Struct, frozen=True, gc=False):
+    """One observation: unit value, and each position's P&L since the start of observation."""
+
+    at: int
+    value: float
+    pnl: dict[PnlKey, Decimal] | None
+
+
+class StoredRow(Struct, frozen=True, array_like=True):
+    """A row as serialised: JSON has no tuple keys."""
+
+    at: int
+    value: float
+    pnl: list[tuple[str, str, str, Decimal]] | None
+
+
+class Correction(Struct, frozen=True):
+    """Rows stored from `start` until before `end` say values from before a change was found to be a flow."""
+
+    start: int
+    end: int
+    factor: float
+    value: float
+
+
+class HistoryState(Struct):
+    """The serialised part of a history that rows do not hold."""
+
+    begun_at: int | None
+    rebased: bool
+    rebase_due: bool | None
+    last_at: int | None
+    gaps: list[tuple[int, int]]
+    track: TrackState
+    changes: list[Change]
+    peak: float
+    corrections: list[Correction]
+    equity: Decimal | None
+    open_pnl: Decimal | None
+    failures: int
+    members: list[str]
+    ledger: LedgerState
+
+
+def corrected(row: Row, correction: Correction) -> Row:
+    """The row as it would have been, had the change been known for a flow."""
+    if row.at < correction.start:
+        return row
+    return replace(row, value=row.value / correction.factor if correction.factor > 0.0 else correction.value)
+
+
+def stored(row: Row) -> StoredRow:
+    """A row as serialised."""
+    pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
+    return StoredRow(row.at, row.value, pnl)
+
+
+def unstored(row: StoredRow) -> Row:
+    """A stored row as it was."""
+    return Row(row.at, row.value, None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl})
