@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
-from killswitch.cli import VERBS
+from killswitch.cli import VERBS, ksctl
 
 NOW = 1_600_000_000.0
 OPEN = {"locked": False, "mode": "reduce_only", "alive_until": NOW + 10, "expires_ts": NOW}
@@ -101,13 +103,46 @@ def test_the_policy_of_the_readme_compiles(readme: str, tmp_path: Path) -> None:
 def test_the_demo_prints_what_the_readme_shows(readme: str, repository: Path, tmp_path: Path) -> None:
     """Every line of the README's block (but its `…`) is a line of the demo, in that order."""
     (block,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
-    ksctl = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
-    said = subprocess.run(ksctl, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    printed = iter(without_digest(said))
-    missing = [line for line in without_digest(block) if line not in {"", "…"} and line not in printed]
-    assert missing == []
+    demo = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
+    said = subprocess.run(demo, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    printed = iter([line.rstrip() for line in said.splitlines()])
+    shown = [line.rstrip() for line in block.splitlines()]
+    assert [line for line in shown if line not in {"", "…"} and line not in printed] == []
 
 
-def without_digest(text: str) -> list[str]:
-    """The lines of `text`, with the policies' digest left out: it changes with every word of a policy."""
-    return [re.sub(r"sha256:[0-9a-f]+", "sha256:…", line.rstrip()) for line in text.splitlines()]
+@pytest.fixture
+def paper_commands(readme: str) -> str:
+    """The commands of the section on the paper venue."""
+    section = readme[readme.index("## Against a paper venue") :]
+    return section.split("```sh\n")[1].split("```")[0]
+
+
+def test_the_account_of_the_readme_is_watched_by_the_shipped_policy(
+    paper_commands: str, repository: Path, tmp_path: Path
+) -> None:
+    """The two documents of the section compile together, without an error or a warning."""
+    from killswitch.graph.compile import compile_loaded
+    from killswitch.policy.loader import load
+
+    account = paper_commands.split("<<'END'\n")[1].split("END\n", maxsplit=1)[0]
+    (tmp_path / "account.yaml").write_text(account, encoding="utf-8")
+    loaded = load([repository / "policies" / "futures-drawdown", tmp_path])
+    policies, problems = compile_loaded(loaded)
+    assert {document.kind for document in loaded.documents} == {"Policy", "Account"}
+    assert problems == ()
+    assert policies is not None
+
+
+def test_every_command_of_the_paper_section_is_understood(
+    paper_commands: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verbs, options and their values are taken as printed; the section uses every verb that it promises."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-policies").mkdir()
+    lines = re.findall(r"^\.venv/bin/ksctl (.*)$", paper_commands, re.MULTILINE)
+    commands = [shlex.split(line.split(" & ")[0], comments=True) for line in lines]
+    for verb, *arguments in commands:
+        command = ksctl.get_command(click.Context(ksctl), verb)
+        assert command is not None
+        command.make_context(verb, arguments).close()
+    assert [command[0] for command in commands] == ["paper", "validate", "plan", "run", "run", "status", "reset"]
