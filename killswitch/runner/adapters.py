@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
 from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
+from killswitch.runner.discretion import DiscreetVenue, Redactor
 
 GROUP = "killswitch.adapters"
 
@@ -20,14 +21,19 @@ def adapter_names() -> tuple[str, ...]:
 
 
 def make_adapter(spec: AccountSpec) -> VenueAdapter:
-    """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible."""
+    """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible.
+
+    No error that it raises, now or later, says a credential.
+    """
     factory = _factory(spec.adapter)
+    redactor = Redactor(spec.credentials.values())
     try:
-        return factory(spec)
-    except Exception as error:  # third-party code: whatever it raises is this account's problem
-        raise AdapterError(
-            f"account {spec.account}: adapter {spec.adapter} refused it: {type(error).__name__}: {error}"
-        ) from error
+        adapter = factory(spec)
+    except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
+        why = redactor.hide(f"{type(error).__name__}: {error}")
+        # Without its cause: a chain of errors shows the words of each.
+        raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused it: {why}") from None
+    return DiscreetVenue(adapter, redactor) if spec.credentials else adapter
 
 
 def _factory(name: str) -> AdapterFactory:

@@ -1,0 +1,87 @@
+"""W3: a credential comes out of no adapter's error, wherever it is raised."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from killswitch.model.venue import AccountSpec, OrderRejectedError, RateLimitedError, VenueDownError, VenueError
+from killswitch.runner import adapters
+from killswitch.runner.adapters import AdapterError, make_adapter
+from killswitch.runner.discretion import HIDDEN, Redactor
+
+SECRET = "s3cr&t/'1'"
+SPEC = AccountSpec("main", "leaky", "swap", "USDT", None, {}, {"key": SECRET})
+
+
+class WordyError(VenueError):
+    """Makes its words of something else than its arguments."""
+
+    def __str__(self) -> str:
+        return f"401 for {SECRET}"
+
+
+class Leaky:
+    """Every request raises `error`."""
+
+    account = "main"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*_: object) -> None:
+            raise self.error
+
+        return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        VenueDownError(f"401 for {SECRET}"),
+        RateLimitedError(f"429 for {SECRET}", 3.0),
+        OrderRejectedError("permission", f"no rights: {SECRET}"),
+        RuntimeError(f"GET /?key={SECRET}"),
+        RuntimeError("GET /?key=s3cr%26t%2F%271%27"),
+        KeyError(SECRET),
+        WordyError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [("snapshot", 0), ("submit", 1), ("find_order", 2), ("open_orders", 0), ("fills", 2), ("cancel", 2)],
+)
+def test_w3_no_error_of_an_adapter_says_a_credential(
+    error: Exception, call: str, arguments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the request and the error: its words come through, the credential in them does not."""
+    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Leaky(error))
+    venue = make_adapter(SPEC)
+    with pytest.raises(Exception, match="hidden credential") as raised:
+        asyncio.run(getattr(venue, call)(*[""] * arguments))
+    assert "s3cr" not in str(raised.value) + repr(raised.value.__cause__)
+    assert isinstance(raised.value, VenueError) == isinstance(error, VenueError)
+    if isinstance(error, OrderRejectedError | RateLimitedError):
+        assert raised.value is error, "reason and time to wait are kept"
+
+
+def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal names the account and the cause, and neither it nor its chain holds the credential."""
+
+    def refuse(spec: AccountSpec) -> object:
+        raise ValueError(f"key {spec.credentials['key']} is malformed")
+
+    monkeypatch.setattr(adapters, "_factory", lambda name: refuse)
+    with pytest.raises(AdapterError) as refused:
+        make_adapter(SPEC)
+    assert str(refused.value) == f"account main: adapter leaky refused it: ValueError: key {HIDDEN} is malformed"
+    assert refused.value.__cause__ is None
+
+
+def test_of_two_credentials_the_one_that_holds_the_other_is_hidden_whole() -> None:
+    """No piece of the longer one is left over."""
+    assert Redactor(["abc", "abcdef", ""]).hide("abcdef abc") == f"{HIDDEN} {HIDDEN}"
