@@ -51,6 +51,8 @@ class Closer:
         self._written = 0
         self.distrust: str | None = None
         """Why the last pass could not rely on what the venue said; None if it could."""
+        self.passes = 0
+        """How many passes have been made; waiting is none."""
 
     async def recover(self) -> None:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
@@ -94,6 +96,7 @@ class Closer:
             return True
         written = self._written
         await self._pass()
+        self.passes += 1
         if self._written == written:
             self._due = self._clock.monotonic() + self._pace.poll
         return bool(self._works)

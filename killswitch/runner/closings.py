@@ -16,8 +16,15 @@ from killswitch.store.errors import StoreError
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "blocked", "residual", "abandoned", "flat")
 
 
+DISTRUSTED_PASSES = 5
+"""After so many passes in a row that could not rely on what the venue says, a person is told."""
+
+
 class AccountCloser(Protocol):
     """The part of `killswitch.closing` that the runner uses: one per armed account."""
+
+    distrust: str | None
+    passes: int
 
     async def recover(self) -> None: ...
 
@@ -46,8 +53,11 @@ class ClosingWorker:
         self._more = False
         self._waiting: list[Decision] = []
         self._pass: asyncio.Task[None] | None = None
+        self._distrusted = 0
+        self._seen_passes = 0
+        self._stands_still: str | None = None
         self.trouble: str | None = None
-        """Why the last pass failed; None if it did not."""
+        """Why the last pass failed, or why passes have been achieving nothing for a while; None if neither."""
 
     @property
     def working(self) -> bool:
@@ -113,7 +123,21 @@ class ClosingWorker:
         except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
-            self.trouble = None
+            self.trouble = self._standstill()
+
+    def _standstill(self) -> str | None:
+        """Why closing stands still, once it has done so for some passes."""
+        if not self._more or self._closer.distrust is None:
+            self._distrusted = 0
+        elif self._closer.passes != self._seen_passes:
+            self._distrusted += 1
+        self._seen_passes = self._closer.passes
+        if self._distrusted < DISTRUSTED_PASSES:
+            self._stands_still = None
+        elif self._stands_still is None:
+            # The first reason stays: numbers in it may change with every reading, and that is no news.
+            self._stands_still = f"closing on account {self._account} stands still: {self._closer.distrust}"
+        return self._stands_still
 
     async def _advance(self) -> None:
         while self._waiting:

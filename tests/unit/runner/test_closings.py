@@ -11,7 +11,7 @@ import pytest
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.closings import DISTRUSTED_PASSES, Closings, ClosingWorker
 from killswitch.store.errors import StoreError
 from tests.worlds import START
 
@@ -38,6 +38,8 @@ class FakeCloser:
         self.recovered = 0
         self.in_pass = False
         self.interrupted = False
+        self.distrust: str | None = None
+        self.passes = 0
 
     async def recover(self) -> None:
         self.recovered += 1
@@ -137,6 +139,37 @@ def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseExcep
         assert (f"closing on account main will be tried again after {says}",) == works.troubles
         await rounds(works)
         assert (closer.done, works.troubles) == (["one"], ())
+
+    asyncio.run(story())
+
+
+def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> None:
+    """After some passes the reason is a trouble; waiting between passes does not count; it ends with the distrust."""
+
+    class Distrusting(FakeCloser):
+        waits = False
+
+        async def advance(self) -> bool:
+            self.passes += not self.waits
+            self.distrust = "an empty book with 5 of margin in use" if self.passes <= DISTRUSTED_PASSES else None
+            return self.distrust is not None
+
+    async def story() -> None:
+        closer = Distrusting()
+        works = closings(main=closer)
+        await works.advance(1.0)
+        for _ in range(DISTRUSTED_PASSES - 1):
+            await works.advance(1.0)
+        closer.waits = True
+        for _ in range(20):
+            await works.advance(1.0)
+        assert works.troubles == ()
+        closer.waits = False
+        await works.advance(1.0)
+        said = "closing on account main stands still: an empty book with 5 of margin in use"
+        assert list(works.troubles) == [said]
+        await rounds(works)
+        assert works.troubles == ()
 
     asyncio.run(story())
 
