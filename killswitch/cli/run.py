@@ -16,6 +16,7 @@ from killswitch.cli import options
 
 if TYPE_CHECKING:
     from killswitch.lab.recording import Writer
+    from killswitch.model.store import Store
     from killswitch.runner.loop import Runner, TickReport
 
 
@@ -59,7 +60,8 @@ def run(
         runner = assemble(
             found.policies, accounts, store, SystemClock(), Pace(interval, read_timeout),
             live=live, locks=locks,
-            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record), witnesses=(terminal,),
+            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
+            witnesses=(terminal, LeftLatched(store)),
         )  # fmt: skip
         _mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         asyncio.run(_until_stopped(runner, ticks))
@@ -90,6 +92,23 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await runner.run(stop, ticks)
+
+
+class LeftLatched:
+    """Says once, at the first tick, which stages are latched whose policy or account is gone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store: Store | None = store
+
+    def ticked(self, report: TickReport) -> None:
+        """Read what the publisher has just left in the store."""
+        from killswitch.cli.wording import orphan_line
+        from killswitch.runner.status import LIVE_NAME, decode_view
+
+        store, self._store = self._store, None
+        blob = None if store is None else store.live(LIVE_NAME)
+        for orphan in () if blob is None else decode_view(blob).orphans:
+            _mention(orphan_line(orphan))
 
 
 class Terminal:

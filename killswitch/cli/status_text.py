@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, table
+from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
 from killswitch.model.decision import Decision
 from killswitch.runner.results import Result
 from killswitch.runner.standing import LockView, OpenClosing, Standing
@@ -25,6 +25,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     else:
         yield _accounts(view)
         yield _stages(view, standing)
+        yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
         yield from (_triggers(machine) for machine in view.machines)
         yield _locks(standing.locks, view)
         yield _list("Problems", view.problems)

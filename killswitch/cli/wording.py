@@ -11,6 +11,7 @@ from killswitch.model.instant import rfc3339
 
 if TYPE_CHECKING:
     from killswitch.model.decision import Decision, Notice
+    from killswitch.runner.status import OrphanView
 
 INFINITY = "∞"
 
@@ -96,6 +97,14 @@ def decision_lines(decision: Decision) -> list[str]:
         for intent in decision.intents
     ]
     return lines
+
+
+def orphan_line(orphan: OrphanView) -> str:
+    """A latch whose policy is gone, and the way out, in one line."""
+    return (
+        f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
+        f"that policy or account is not in the files any more: `ksctl reset {orphan.scope}` ends it and lifts its lock"
+    )
 
 
 def notice_line(notice: Notice) -> str:

@@ -67,8 +67,8 @@ def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) ->
 
 
 def watched_scopes(view: RunnerView) -> set[str]:
-    """The scopes that have a stage machine."""
-    return {machine.scope for machine in view.machines}
+    """The scopes that have a stage machine, or a latch that outlived its policy."""
+    return {machine.scope for machine in view.machines} | {orphan.scope for orphan in view.orphans}
 
 
 def locked_scopes(locks: Iterable[LockView]) -> set[str]:

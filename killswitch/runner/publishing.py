@@ -8,7 +8,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.loop import TickReport
-from killswitch.runner.status import LIVE_NAME, RunnerView, account_view, encode_view, machine_views
+from killswitch.runner.status import LIVE_NAME, RunnerView, account_view, encode_view, machine_views, orphan_views
 
 
 class Publisher:
@@ -61,5 +61,6 @@ class Publisher:
             machines=machine_views(self._interpreter.status(), self._policies),
             closings=snapshot.closings,
             problems=report.problems,
+            orphans=orphan_views(self._interpreter.orphans()),
         )
         self._store.put_live(LIVE_NAME, encode_view(view))

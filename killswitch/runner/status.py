@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
 from killswitch.signals.catalogue import CATALOGUE
 
@@ -70,6 +71,15 @@ class AccountView(Struct, frozen=True):
     positions: int | None
 
 
+class OrphanView(Struct, frozen=True):
+    """A latched stage whose policy or account is gone from the files: it stands, and only a hand ends it."""
+
+    policy: str
+    scope: str
+    level: int
+    stage: str | None
+
+
 class RunnerView(Struct, frozen=True):
     """The runner as of its last tick. Locks are not here: they are read from their files, as bots read them."""
 
@@ -88,6 +98,7 @@ class RunnerView(Struct, frozen=True):
     machines: tuple[MachineView, ...]
     closings: tuple[Closing, ...]
     problems: tuple[str, ...]
+    orphans: tuple[OrphanView, ...] = ()
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
@@ -104,6 +115,11 @@ def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:
         snapshot.quality, snapshot.reason, snapshot.observed_at, snapshot.equity,
         None if snapshot.positions is None else len(snapshot.positions),
     )  # fmt: skip
+
+
+def orphan_views(orphans: tuple[Orphan, ...]) -> tuple[OrphanView, ...]:
+    """What status shows of latches that no machine answers for."""
+    return tuple(OrphanView(each.policy, each.scope, each.level, each.stage) for each in orphans)
 
 
 def machine_views(machines: tuple[MachineStatus, ...], policies: PolicySet) -> tuple[MachineView, ...]:

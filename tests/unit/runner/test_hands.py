@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,12 +12,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.cli.hands import close, reset
-from killswitch.cli.run import Terminal, run
+from killswitch.cli.run import LeftLatched, Terminal, run
+from killswitch.cli.status_text import status_text
+from killswitch.gate.reading import read_lock
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
-from killswitch.runner.loop import TickReport
+from killswitch.runner.hands import hand, watched_scopes
+from killswitch.runner.loop import TickReport, Witness
+from killswitch.runner.standing import standing_of
 from killswitch.store.sqlite import open_store
+from tests import graphs
+from tests.runner_world import ScriptedVenue, World, crash_policy
 from tests.unit.runner.test_live_verbs import ACCOUNT, WATCH
+from tests.unit.runner.test_loop import crash
 from tests.worlds import START
 
 NOBODY = "http://127.0.0.1:9"
@@ -173,3 +182,33 @@ def test_a_run_says_why_a_stage_fired_and_flat_only_of_what_is_gone(
     assert f"closing d1: {says}" in said.err
     assert "loss: 0.051 against >= 4.5%" in said.out
     assert "level 1 trim: stop on account/main  [d1]" in said.out
+
+
+def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand(tmp_path: Path) -> None:
+    """An edit never un-latches: status and run name what is left, and a reset ends it and lifts its lock for good."""
+    world = World(tmp_path)
+    store, venue = world.open(), ScriptedVenue(None)
+    asyncio.run(crash(world, store, venue))
+    renamed = graphs.policy_set(replace(crash_policy(), policy="renamed"))
+
+    async def again(*witnesses: Witness) -> None:
+        runner = world.runner(store, [venue], policies=renamed, witnesses=witnesses)
+        await runner.start()
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        await runner.finish()
+
+    lock = tmp_path / "locks" / "account__main.json"
+    asyncio.run(again(LeftLatched(store)))
+    words = "level 3 close-everything of crash on account/main is still latched"
+    standing = standing_of(store, world.clock.now(), 0)
+    assert words in status_text(standing, "s")
+    assert standing.view is not None
+    assert "account/main" in watched_scopes(standing.view)
+    assert read_lock(lock, world.clock.now()).locked
+    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+    asyncio.run(again())
+    asyncio.run(again())
+    assert not read_lock(lock, world.clock.now()).locked
+    assert words not in status_text(standing_of(store, world.clock.now(), 0), "s")
+    world.close()
