@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.loop import TickReport
-from killswitch.runner.status import LIVE_NAME, RunnerView, account_view, encode_view, machine_views, orphan_views
+from killswitch.runner.status import (
+    LIVE_NAME,
+    RunnerView,
+    account_view,
+    decode_view,
+    encode_view,
+    machine_views,
+    orphan_views,
+)
 
 
 class Publisher:
@@ -38,8 +48,8 @@ class Publisher:
         self._interval = interval
         self._live = live
         self._paths = paths
-        self._lock_folder = lock_folder
-        self._union = union
+        # An unarmed run writes no locks; where the last armed one wrote them must not be forgotten for it.
+        self._lock_folder, self._union = (lock_folder, union) if armed else _known_places(store, lock_folder, union)
         self._ticks = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -64,3 +74,13 @@ class Publisher:
             orphans=orphan_views(self._interpreter.orphans()),
         )
         self._store.put_live(LIVE_NAME, encode_view(view))
+
+
+def _known_places(store: Store, lock_folder: str | None, union: str | None) -> tuple[str | None, str | None]:
+    """Lock folder and union of the last run here, where it had any; else those given."""
+    blob = store.live(LIVE_NAME)
+    try:
+        view = None if blob is None else decode_view(blob)
+    except msgspec.DecodeError:
+        view = None  # written by another version, which can only be asked for again
+    return (lock_folder, union) if view is None or view.lock_folder is None else (view.lock_folder, view.union)

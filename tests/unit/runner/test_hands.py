@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.cli.hands import close, reset
+from killswitch.cli.live import status
 from killswitch.cli.run import LeftLatched, Terminal, run
 from killswitch.cli.status_text import status_text
 from killswitch.gate.reading import read_lock
@@ -112,6 +113,14 @@ def test_a_hand_finds_the_locks_where_the_last_runner_wrote_them(site: Site) -> 
     assert done.exit_code == 0, done.stderr
     assert "account/main is not locked" in done.stdout
     assert [json.loads(path.read_text())["locked"] for path in (site.file, site.union)] == [False, False]
+
+
+def test_an_unarmed_run_does_not_forget_where_the_locks_are(site: Site) -> None:
+    """It writes none itself, and the next hand must still find those of the run before it."""
+    site.run("--lock-file", str(site.union))
+    site.told(run, "--policies", str(site.folder / "p"), "--ticks", "1")
+    shown = json.loads(site.told(status, "--output", "json").stdout)["view"]
+    assert (shown["lock_folder"], shown["union"]) == (str(site.file.parent), str(site.union))
 
 
 def test_a_reset_of_foreign_is_accepted_while_such_a_lock_stands(site: Site) -> None:

@@ -136,6 +136,7 @@ def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) ->
         "ks" + stored.decision.id,
         "locked at 2024-01-01T00:00:01Z",
         "BTC long on main: 0 left, as the venue says",
+        "main: every target is reached, 2024-01-01T",
         "flat: the venue itself shows every target of 0 reached",
         "realised -250.00 before fees, fees 1.00",
     ]
