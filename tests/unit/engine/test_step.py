@@ -279,3 +279,11 @@ def test_a_state_that_was_stored_goes_on_as_if_it_had_not_been(moves: list[tuple
         stored.at(seconds, fall)
     assert (stored.fired, stored.resets) == (straight.fired, straight.resets)
     assert to_stored(stored.state, names) == to_stored(straight.state, names)
+
+
+def test_an_automatic_reset_waits_for_the_cooldown_too() -> None:
+    """Level 2 cools down for 90 minutes: an hour below 2% is not enough."""
+    run = Run(ladder()).at(0, 0.08).at(60, 0.08)
+    run.at(120, 0.0, hour=0.01).at(3720, 0.0, hour=0.01).at(5459, 0.0, hour=0.01)
+    assert run.resets == []
+    assert run.at(5460, 0.0, hour=0.01).resets == [5460]

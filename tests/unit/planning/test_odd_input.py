@@ -297,7 +297,8 @@ def test_d18_what_a_close_cost_is_not_made_more_by_a_withdrawal_nor_forgotten_wh
     assert [len(d.intents) for d in decisions] == [2, 0]
     cost = (Closing(decisions[0].id, "flat", cost=Decimal(400)),)
     decisions, _ = run(interpreter, at(3730, "-12400", closings=cost), at(3740, "-12500", closings=cost))
-    assert [d.policy for d in decisions] == ["p2"], "the first 400 were the close's own"
+    fired = [(d.policy, d.as_of) for d in decisions]
+    assert fired == [("p2", after(seconds=3740))], "the first 400 were the close's own"
 
 
 def test_a_fall_through_a_restated_past_may_fire_again() -> None:
@@ -372,3 +373,25 @@ def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None
     worse = [stray("5000", "10000", "10000", seconds=3680 + n) for n in range(2)]
     _, notices = run(interpreter, *steady, *bad, *good, *worse)
     assert [n.subject for n in notices if n.kind == "uncorroborated"] == ["all", "all"]
+
+
+def test_c23_of_a_half_and_a_whole_only_the_whole_is_ordered() -> None:
+    """The smallest target has the orders, whichever policy comes first."""
+    half = kill(stages=(stage("half", 1, 0, actions=(close("both", "0.5"),)),), policy="a")
+    whole = kill(stages=(stage("whole", 1, 0, actions=(close(),)),), policy="b")
+    for policies in ((half, whole), (whole, half)):
+        decisions, _ = run(Interpreter(policy_set(*policies)), *calm(), at(3660, "-12000"))
+        ordered = {d.policy: sum(intent.contracts for intent in d.intents) for d in decisions}
+        assert ordered == {"a": 0, "b": Decimal(20)}
+
+
+def test_a_loss_accepted_during_an_outage_is_accepted_as_it_is_when_the_venue_answers() -> None:
+    """The hand resets while nobody knows the equity: what it turns out to be is where counting begins."""
+    start = SignalRef("equity.loss_from_start")
+    policy = graph((start,), (trigger("loss", 0, 0.05),), (stage("s", 1, 0, cooldown=MINUTE, actions=(close(),)),))
+    interpreter = Interpreter(policy_set(policy))
+    down = account(None, None, quality="down", reason="timeout")
+    reset = put(snapshot(after(seconds=3710), down), events=(hand("reset", after()),))
+    later = [at(3720, "-20000"), at(3730, "-21000")]
+    decisions, _ = run(interpreter, *calm(), at(3660, "-6000"), reset, *later)
+    assert [d.kind for d in decisions] == [None, "reset"]

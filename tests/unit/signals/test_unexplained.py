@@ -214,3 +214,44 @@ def test_however_late_rows_come_the_truth_lies_inside_the_interval(moves: list[t
         low, high = past.drawdown_from_peak()
         real = max(0.0, 1 - equity / units / peak)
         assert low - 1e-9 <= real <= high + 1e-9, (low, real, high)
+
+
+def test_of_rows_that_come_together_only_the_late_part_speaks_of_the_past() -> None:
+    """A deposit of 100,000 now, and the row of an earlier one of 50,000: no unit value moved in either."""
+    past = history()
+    see(past, 0, "100000")
+    see(past, 10, "150000")
+    both = (flow("d1", after(seconds=9), "50000", "deposit"), flow("d2", after(seconds=19), "100000", "deposit"))
+    see(past, 20, "250000", *both)
+    assert past.changes.sum == 0
+    assert fall(past) == 0
+    assert [round(row.value) for row in past.rows] == [100_000] * 3
+
+
+def test_a_position_that_is_turned_round_realises_only_what_it_was() -> None:
+    """Long 1 at 100,000, sold 2 at 99,000: the loss is 1,000, and the rest opens a short."""
+    from killswitch.model.snapshot import Instrument
+    from tests.worlds import rules
+
+    past = history()
+    known: dict[tuple[str, str], Instrument] = {("main", "BTC"): rules("BTC")}
+
+    def show(seconds: float, *accounts: AccountSnapshot) -> list[News]:
+        return past.observe(ScopeView(to_micros(after(seconds=seconds)), True, accounts, known, None))
+
+    show(0, account("100000", [position("BTC", "long", "0", entry_price="100000")]))
+    turned = fill("f", after(seconds=9), "BTC", "sell", "2", "99000", fee="0", fee_currency="USDT")
+    news = show(10, account("99000", [position("BTC", "short", "0", entry_price="99000")], fills=[turned]))
+    assert news == []
+    assert past.rows[-1].pnl == {("main", "BTC", "long"): Decimal(-1000), ("main", "BTC", "short"): Decimal(0)}
+
+
+def test_a_restart_after_a_reset_does_not_bring_back_what_the_reset_forgot() -> None:
+    """Stored rows from before the reset stay out of the windows."""
+    past = history()
+    see(past, 0, "100000")
+    see(past, 60, "80000", pnl="-20000")
+    past.rebase(accept=True)
+    past = restarted(past)
+    see(past, 120, "80000", pnl="-20000")
+    assert past.drawdown(15 * MINUTE) == (0.0, 0.0)
