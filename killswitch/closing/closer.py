@@ -82,6 +82,12 @@ class Closer:
         """What every decision at work has reached, and how the last ones ended, for the next snapshot."""
         return (*self._ended.values(), *(work.closing(self._shown) for work in self._works.values()))
 
+    @property
+    def stuck(self) -> str | None:
+        """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
+        found = (line.stuck(self._clock.now(), self._pace) for line in self._lines())
+        return "; ".join(text for text in found if text is not None) or None
+
     async def advance(self) -> bool:
         """One pass: at most one order for each line. True while work remains.
 

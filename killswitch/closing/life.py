@@ -30,6 +30,7 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Final
 
+from killswitch.closing.pace import Pace
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.store import JournalEntry
 
@@ -188,6 +189,16 @@ class Line:
             case Event.ABSENT:
                 self.spent = False
                 self.fruitless += 1
+
+    def stuck(self, now: datetime, pace: Pace) -> str | None:
+        """Why a person should look at it, though it is still being tried; None if there is no reason to."""
+        if self.state is State.WORKING and self.sent_at is not None:
+            if (now - self.sent_at).total_seconds() < pace.resting_for:
+                return None
+            return f"order {self.client_order_id} on {self.symbol} rests since {self.sent_at:%Y-%m-%d %H:%M:%S} UTC"
+        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
+            return f"{self.symbol} is refused again and again ({self.refusal}), and tried again"
+        return None
 
     def recall(self, entry: JournalEntry) -> None:
         """Move by an entry of the past, whether it follows or not: two hands may have written this journal.

@@ -28,6 +28,8 @@ class Pace:
     """Real seconds that a request may take before its answer counts as missing."""
     cancel_timeout: float = 2.0
     """The same for a request to cancel, for which closing waits."""
+    resting_for: float = 30.0
+    """How long an order of ours may rest at the venue before a person is told."""
     fresh_for: float = 10.0
     """How old a decision may be whose own reading stands in for one that fails now."""
 

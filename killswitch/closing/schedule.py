@@ -16,6 +16,9 @@ _RULED_OUT = frozenset({"below_minimum"})
 _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
 
+_MAY_PASS = frozenset({"market_closed", "other"})
+"""Refusals that time may lift: a full close outlasts them, with the longest wait between its orders."""
+
 
 class Do(Enum):
     NOTHING = "at target"
@@ -62,7 +65,7 @@ def judge(
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
         return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
-    if line.fruitless >= attempts:
+    if line.fruitless >= attempts and not (line.target == ZERO and line.refusal in _MAY_PASS):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
         return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
     held = shown if believe_venue and not ledger.outstanding else ledger.free(shown)

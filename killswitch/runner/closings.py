@@ -26,6 +26,9 @@ class AccountCloser(Protocol):
     distrust: str | None
     passes: int
 
+    @property
+    def stuck(self) -> str | None: ...
+
     async def recover(self) -> None: ...
 
     def adopt(self, decision: Decision) -> None: ...
@@ -123,7 +126,8 @@ class ClosingWorker:
         except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
-            self.trouble = self._standstill()
+            stuck = self._closer.stuck
+            self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
 
     def _standstill(self) -> str | None:
         """Why closing stands still, once it has done so for some passes."""

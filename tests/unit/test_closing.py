@@ -358,7 +358,7 @@ def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) 
     class Halted(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
             if request.symbol == "BTC":
-                raise OrderRejectedError("market_closed", "halted")
+                raise OrderRejectedError("permission", "not on this symbol")
             return await super().submit(request)
 
     venue = Halted({"BTC": D(100), "ETH": D(10)})

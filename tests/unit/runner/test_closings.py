@@ -40,6 +40,7 @@ class FakeCloser:
         self.interrupted = False
         self.distrust: str | None = None
         self.passes = 0
+        self.stuck: str | None = None
 
     async def recover(self) -> None:
         self.recovered += 1

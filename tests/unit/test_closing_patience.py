@@ -1,0 +1,77 @@
+"""Closing outlasts what time may lift, and says what it is waiting for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from killswitch.closing.closer import Closer
+from killswitch.model.store import Store
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, RejectReason
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import HonestVenue, VirtualClock
+
+D = Decimal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("reason", ["market_closed", "other"])
+@pytest.mark.parametrize(("target", "left"), [(D(0), D(0)), (D(50), D(100))], ids=["a full close", "a trim"])
+def test_a_full_close_outlasts_a_closed_market(
+    store: Store, reason: RejectReason, target: Decimal, left: Decimal
+) -> None:
+    """Refused for ten minutes, it is told after eight times, tried every half minute, and closes; a trim gives up."""
+    clock = VirtualClock()
+
+    class Closed(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if clock.monotonic() < 600:
+                self.state["log"].append("refused")
+                raise OrderRejectedError(reason, "come back later")
+            return await super().submit(request)
+
+    venue = Closed({"BTC": D(100)})
+    closer = Closer("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": target})))
+    told: set[str | None] = set()
+    while asyncio.run(drive(closer, 1)) is False:
+        told.add(closer.stuck)
+    assert venue.position("BTC") == left
+    assert venue.state["log"].count("refused") <= 30
+    if target == 0:
+        assert told == {None, f"BTC is refused again and again ({reason}), and tried again"}
+
+
+def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
+    """It is followed on, and after half a minute a person hears of it by its name."""
+
+    class Slow(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            return msgspec.structs.replace(await super().submit(request), state="open", filled=D(0))
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            report = await super().find_order(symbol, client_order_id)
+            return report and msgspec.structs.replace(report, state="open", filled=D(0))
+
+    clock = VirtualClock()
+    venue = Slow({"BTC": D(100)})
+    closer = Closer("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    asyncio.run(drive(closer, 5))
+    assert closer.stuck is None
+    clock.elapsed += 30.0
+    (name,) = venue.state["orders"]
+    assert closer.stuck == f"order {name} on BTC rests since 2021-05-19 12:00:00 UTC"
