@@ -115,7 +115,7 @@ def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_
         arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
         with subprocess.Popen(arguments, stdout=full, stderr=full) as runner:
             try:
-                until(lambda: runner.poll() is not None or site.store.exists(), "the runner starts")
+                until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
                 until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
                 runner.send_signal(signal.SIGTERM)
                 assert runner.wait(PATIENCE) == 0
