@@ -47,14 +47,14 @@ def compile_policies(
     return (None if has_errors(told) else PolicySet(content, commit, graphs)), told
 
 
-def compile_loaded(loaded: Loaded) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
+def compile_loaded(loaded: Loaded, commit: str | None = None) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """As `compile_policies`, with everything that loading had to say, and that can be said of faulty documents.
 
     What of these could be read is checked like the rest, so that one pass finds every mistake; no policy set is
     made where anything is wrong. Nothing is said that only follows from what could not be read.
     """
     if not has_errors(loaded.diagnostics):
-        policy_set, told = compile_policies(loaded.documents)
+        policy_set, told = compile_policies(loaded.documents, commit)
         return policy_set, in_order((*loaded.diagnostics, *told))
     names: dict[str, frozenset[str] | None] = {}
     for kind, name, *_ in loaded.faulty:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from killswitch.graph.compile import compile_policies
+from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
-from killswitch.policy.diagnostics import Diagnostic, has_errors
+from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner.accounts import ArmedAccount
@@ -44,12 +44,8 @@ class Written:
 def read_policies(paths: Sequence[Path]) -> Written:
     """Load and compile; PolicyProblemsError if there is any error."""
     loaded = load(paths)
-    if has_errors(loaded.diagnostics):
-        # A reference to a document that could not be read would only look like a mistake of its own.
-        raise PolicyProblemsError(loaded.diagnostics)
-    policies, diagnostics = compile_policies(loaded.documents, commit_of(paths))
-    diagnostics = (*loaded.diagnostics, *diagnostics)
-    if policies is None or has_errors(diagnostics):
+    policies, diagnostics = compile_loaded(loaded, commit_of(paths))
+    if policies is None:
         raise PolicyProblemsError(diagnostics)
     accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))
     return Written(policies, accounts, diagnostics)
