@@ -35,7 +35,8 @@ class State(Struct, frozen=True):
     """A stage machine and its triggers.
 
     `fired_value` is the unit value at the last firing, None where it was unknown.
-    `barren` are the stages that should fire and could not (nothing selected, not corroborated): told once each.
+    `barren` are the stages that should fire and could not, and after a slash why: each is told once.
+    `acted` are accounts on which a stage that could not latch has acted all the same, and until when that rests.
     """
 
     triggers: Triggers
@@ -46,6 +47,7 @@ class State(Struct, frozen=True):
     cooldown_until: int | None = None
     reset_since: int | None = None
     barren: tuple[str, ...] = ()
+    acted: dict[str, int] = {}
 
 
 def initial() -> State:
@@ -75,6 +77,7 @@ class StoredState(Struct, frozen=True):
     cooldown_until: int | None
     reset_since: int | None
     barren: tuple[str, ...]
+    acted: dict[str, int]
 
 
 def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
@@ -90,7 +93,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
     }  # fmt: skip
     return StoredState(
         triggers, state.level, state.stage, state.fired_at, state.fired_value,
-        state.cooldown_until, state.reset_since, state.barren,
+        state.cooldown_until, state.reset_since, state.barren, state.acted,
     )  # fmt: skip
 
 
@@ -116,5 +119,5 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
     )
     return State(
         triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
-        stored.cooldown_until, stored.reset_since, stored.barren,
+        stored.cooldown_until, stored.reset_since, stored.barren, stored.acted,
     )  # fmt: skip

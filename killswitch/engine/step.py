@@ -228,6 +228,11 @@ def _again(state: State, now: int, unit_value: tuple[float, float] | None, cost:
     return unit_value[1] + cost < state.fired_value - abs(state.fired_value) * SAME
 
 
+def stage_told(told: str) -> str:
+    """The stage of an entry of `barren`, which is the stage's name and, after a slash, what was told of it."""
+    return told.partition("/")[0]
+
+
 def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
     """The state after `stage` has fired at `now`."""
     return replace(
@@ -238,7 +243,8 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
         fired_value=unit_value[0] if unit_value is not None else None,
         cooldown_until=now + stage.cooldown,
         reset_since=None,
-        barren=tuple(name for name in state.barren if name != stage.name),
+        barren=tuple(told for told in state.barren if stage_told(told) != stage.name),
+        acted={},
     )
 
 

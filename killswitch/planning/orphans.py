@@ -62,4 +62,7 @@ def end(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tup
     )
     memory: dict[str, object] = msgspec.json.decode(blob)
     memory["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
+    history = memory["history"]
+    assert isinstance(history, dict)  # a stored watch always has one
+    history["rebase_due"] = True  # should the policy come back, the hand has accepted the loss
     return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(memory))

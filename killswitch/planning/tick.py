@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.engine.step import latch, reset
 from killswitch.graph.nodes import PolicySet, RankingRule, Stage
 from killswitch.model.decision import Decision, Notice
@@ -172,15 +174,15 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
+        if event is not None:  # whoever resets takes the accounts that are there now for the scope
+            watch.history.leave(frozenset(account[0] for account in self._present))
+            self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
         if watch.state.level == 0:
             told.append(tell.not_latched(watch, now))
             return []
         record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
         watch.state = reset()
         watch.history.rebase(accept=event is not None)
-        if event is not None:  # whoever resets takes the accounts that are there now for the scope
-            watch.history.members &= {account[0] for account in self._present}
-            self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
         return [record]
 
     def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
@@ -250,17 +252,18 @@ class Interpreter:
         for stage in stages:
             doubt = self._doubt(watch, view, stage, reread) if stage.corroborate else None
             if doubt is not None:
-                if watch.remember_barren(stage.name):
+                if watch.remember_barren(stage.name, "uncorroborated"):
                     told.append(tell.uncorroborated(watch, view.as_of, stage.name, doubt))
                 continue
             proposal = propose(watch, stage, view, self._policies.digest, self._policies.commit)
             if proposal.empty_handed or proposal.partial:
                 return self._not_latching(watch, view, proposal, told)
             told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
+            decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
             value = watch.history.track.value
             watch.state = latch(watch.state, stage, view.as_of, (value, value))
-            watch.fired(proposal.decision.id)
-            return [proposal.decision]
+            watch.fired(decision.id)
+            return [decision]
         return []
 
     def _not_latching(self, watch: Watch, view: ScopeView, proposal: Proposal, told: list[Notice]) -> list[Decision]:
@@ -268,11 +271,17 @@ class Interpreter:
 
         Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
         """
-        if not watch.remember_barren(proposal.stage.name):
+        stage, now = proposal.stage, view.as_of
+        seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
+        if not watch.remember_barren(stage.name, ",".join(seen)):
             return []
-        told.append(tell.nothing_selected(watch, view.as_of, proposal))
-        told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
-        return [proposal.decision] if proposal.partial else []
+        told.append(tell.nothing_selected(watch, now, proposal))
+        told += [tell.blocked(watch, now, found) for found in proposal.blocked]
+        if not proposal.partial:
+            return []
+        decision = _without(proposal.decision, watch.resting(stage.name, now))
+        watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
+        return [decision]
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
         """A watch whose orders were left to another decision waits for that one's closing too."""
@@ -281,7 +290,10 @@ class Interpreter:
             mine = wanted.get(watch.decision or "")
             for decision in merged if mine else ():
                 if mine and mine & targets_of([decision]).keys():
-                    watch.share(decision.id)
+                    watch.share(decision.id, ZERO)
+            for closing in pending.snapshot.closings if mine else ():
+                if mine and mine & self._active.get(closing.decision, {}).keys():
+                    watch.share(closing.decision, closing.cost or ZERO)
 
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
         """Rows that came with the second reading count, because an adapter may tell them only once."""
@@ -338,6 +350,13 @@ class Interpreter:
     def status(self) -> tuple[MachineStatus, ...]:
         """Every watch as the last tick left it."""
         return tuple(status(watch) for watch in self._watches.values())
+
+
+def _without(decision: Decision, accounts: frozenset[str]) -> Decision:
+    """The decision without orders for accounts on which its stage has acted already."""
+    if not accounts:
+        return decision
+    return replace(decision, intents=tuple(each for each in decision.intents if each.account not in accounts))
 
 
 def _reread(eligible: Iterable[tuple[Watch, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:

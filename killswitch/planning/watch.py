@@ -10,7 +10,8 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.engine.state import State, StoredState, from_stored, initial, to_stored
-from killswitch.engine.step import Step, step
+from killswitch.engine.step import Step, stage_told, step
+from killswitch.graph.nodes import Stage
 from killswitch.model.snapshot import Closing
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
@@ -78,14 +79,15 @@ class Watch:
             self.state = replace(self.state, fired_value=self.history.track.value)
         elif news.kind == "explained" and news.factor > 0.0 and fired_at >= news.since:
             self.state = replace(self.state, fired_value=fired / news.factor)
+            self.cost /= news.factor
 
     def fired(self, decision: str) -> None:
         """Wait for the closing of `decision` from now on."""
         self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
 
-    def share(self, decision: str) -> None:
-        """Another decision took some of this one's orders: its cost is this one's cost too."""
-        self.costs.setdefault(decision, ZERO)
+    def share(self, decision: str, paid: Decimal) -> None:
+        """Another decision took some of this one's orders: what it costs beyond `paid` is this one's cost too."""
+        self.costs.setdefault(decision, paid)
 
     def step(self, view: ScopeView) -> Step:
         """Evaluate the conditions on what was observed, and move the machine."""
@@ -118,18 +120,32 @@ class Watch:
         true, _ = self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
         return true
 
-    def remember_barren(self, stage: str) -> bool:
+    def remember_barren(self, stage: str, why: str) -> bool:
         """Note that `stage` could not fire; True the first time, so that it is told once and not every tick."""
-        new = stage not in self.state.barren
+        told = f"{stage}/{why}"
+        new = told not in self.state.barren
         if new:
-            self.state = replace(self.state, barren=(*self.state.barren, stage))
+            self.state = replace(self.state, barren=(*self.state.barren, told))
         return new
 
     def forget_barren(self, eligible: Collection[str]) -> None:
         """A stage that may not fire any more is news again the next time."""
-        kept = tuple(stage for stage in self.state.barren if stage in eligible)
+        kept = tuple(told for told in self.state.barren if stage_told(told) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
+
+    def resting(self, stage: str, now: int) -> frozenset[str]:
+        """Accounts on which `stage` has acted without latching, and not long enough ago to act again."""
+        acted = self.state.acted
+        return frozenset(
+            key.partition("/")[2] for key, until in acted.items() if until > now and stage_told(key) == stage
+        )
+
+    def act_without_latching(self, stage: Stage, accounts: Collection[str], now: int) -> None:
+        """Let the accounts rest for the stage's cooldown."""
+        until = {f"{stage.name}/{account}": now + stage.cooldown for account in accounts}
+        kept = {key: at for key, at in self.state.acted.items() if at > now}
+        self.state = replace(self.state, acted={**kept, **until})
 
     # Serialising
 

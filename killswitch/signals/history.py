@@ -124,7 +124,7 @@ class History:
             if account.account in self.members:
                 continue
             if self._equity is not None and account.equity is not None:
-                self.ledger.gathered.unit_flow += account.equity
+                self.ledger.gathered.flows.append(account.equity)
                 self.ledger.gathered.add(_minus(view.pnl_of(account)))
         self.members |= {account.account for account in view.accounts}
 
@@ -180,7 +180,7 @@ class History:
         Such rows leave a residual of the other sign, because equity changed when they happened, not now.
         """
         matched = late_flow = ZERO
-        for amount, moved in ((gathered.unit_flow, True), (gathered.pnl, False)):
+        for amount, moved in (*((row, True) for row in self._late_first(gathered.flows)), (gathered.pnl, False)):
             late = _opposite_part(amount, residual + matched)
             if not late:
                 continue
@@ -193,6 +193,16 @@ class History:
             late_flow += late - left if moved else ZERO
         return matched, late_flow
 
+    def _late_first(self, flows: list[Decimal]) -> list[Decimal]:
+        """Each row that is exactly a change apart, then the rest by sign: a fresh row must not hide a late one."""
+        changes = {change.amount for change in self.changes.all}
+        rest = [row for row in flows if row not in changes]
+        return [
+            *(row for row in flows if row in changes),
+            sum((row for row in rest if row > ZERO), ZERO),
+            sum((row for row in rest if row < ZERO), ZERO),
+        ]
+
     def _correct(self, now: int, part: Resolved) -> None:
         """What was taken for profit or loss was a flow: values since then were on too many or too few units."""
         self.track.correct(part.at, part.factor, part.value)
@@ -203,8 +213,23 @@ class History:
         for row in self.rows:
             self.track.record(row.at, row.value)
 
+    def leave(self, present: frozenset[str]) -> None:
+        """A hand took accounts that are gone out of the scope: what is left begins a new series."""
+        if self.members <= present:
+            return
+        self.members &= present
+        self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
+        self.ledger.take()
+        self._equity = None
+        self.changes = Changes()
+        self._corrections = []
+        self.rows.clear()
+        self.gaps.clear()
+        self.begun_at, self.rebased = None, True
+
     def _begin_anew(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
+        self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
         self.changes = Changes(peak=equity)
         self._corrections = []
         self.rows.clear()

@@ -27,9 +27,14 @@ class Gathered(Struct):
     `whole` is false where a row did not say what it was worth: then `pnl` is only the part that is known.
     """
 
-    unit_flow: Decimal = ZERO
+    flows: list[Decimal] = []
     pnl: Decimal = ZERO
     whole: bool = True
+
+    @property
+    def unit_flow(self) -> Decimal:
+        """All money that moved."""
+        return sum(self.flows, ZERO)
 
     def add(self, amount: Decimal | None) -> None:
         """Add profit or loss; None is an amount that is not known."""
@@ -46,6 +51,7 @@ class LedgerState(Struct):
     realized: list[tuple[str, str, str, Decimal]]
     unknown: list[tuple[str, str, str, int]]
     gathered: Gathered
+    joined: list[tuple[str, int]]
     looked_at: int | None
 
 
@@ -59,6 +65,8 @@ class Ledger:
         self.realized: dict[PnlKey, Decimal] = {}
         self.unknown: dict[PnlKey, int] = {}
         self.gathered = Gathered()
+        self.joined: dict[str, int] = {}
+        """When each account's equity was first counted: what happened to it before is in that already."""
         self._seen: dict[str, int] = {}
         self._looked_at: int | None = None
 
@@ -67,14 +75,16 @@ class Ledger:
         for account in view.accounts:
             if account.flows:
                 for flow in account.flows:
-                    if self._is_new(f"flow/{account.account}/{flow.id}", flow.at):
+                    if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
                         self._take_flow(account, flow)
             if account.fills:
                 for fill in account.fills:
-                    if self._is_new(f"fill/{account.account}/{fill.id}", fill.at):
+                    if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
                         self._take_fill(account, fill, view, before)
         if view.unknown is None:
             self._looked_at = view.as_of
+            for account in view.accounts:
+                self.joined.setdefault(account.account, view.as_of)
         self._forget_old()
 
     def unit_flow_in(self, view: ScopeView) -> Decimal:
@@ -93,12 +103,13 @@ class Ledger:
         taken, self.gathered = self.gathered, Gathered()
         return taken
 
-    def _is_new(self, key: str, at: datetime) -> bool:
+    def _is_new(self, account: str, key: str, at: datetime) -> bool:
         happened = to_micros(at)
         if key in self._seen or (self._looked_at is not None and happened < self._looked_at - LATEST):
             return False
         self._seen[key] = happened
-        return True
+        joined = self.joined.get(account)
+        return joined is not None and happened >= joined
 
     def _forget_old(self) -> None:
         """Ids of rows that would be old news; the oldest were entered first, more or less, and that will do."""
@@ -113,7 +124,7 @@ class Ledger:
         if amount is None or not sane(amount):
             return  # what it moved shows as unexplained change, and is treated as such
         if flow.kind in UNIT_FLOWS:
-            self.gathered.unit_flow += amount
+            self.gathered.flows.append(amount)
         else:
             self.gathered.add(amount)
 
@@ -140,6 +151,7 @@ class Ledger:
             realized=[(*key, value) for key, value in self.realized.items()],
             unknown=[(*key, at) for key, at in self.unknown.items()],
             gathered=self.gathered,
+            joined=list(self.joined.items()),
             looked_at=self._looked_at,
         )
 
@@ -148,7 +160,7 @@ class Ledger:
         self._seen = dict(state.seen)
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
-        self.gathered, self._looked_at = state.gathered, state.looked_at
+        self.gathered, self.joined, self._looked_at = state.gathered, dict(state.joined), state.looked_at
 
 
 def in_account_currency(account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:

@@ -145,7 +145,7 @@ class ScopeView:
             name = account.account
             for position in account.positions or ():
                 value = position.unrealized_pnl
-                if value is None or not value.is_finite():
+                if value is None or not sane(value):
                     value = self._computed_pnl(name, position)
                     if value is None:
                         if not position.contracts:

@@ -395,3 +395,83 @@ def test_a_loss_accepted_during_an_outage_is_accepted_as_it_is_when_the_venue_an
     later = [at(3720, "-20000"), at(3730, "-21000")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-6000"), reset, *later)
     assert [d.kind for d in decisions] == [None, "reset"]
+
+
+def flapping() -> Interpreter:
+    policy = graph(
+        (SignalRef("venue.consecutive_failures"),),
+        (trigger("failing", 0, 2.0),),
+        (stage("halve", 3, 0, actions=(close("both", "0.5"),)),),
+        scope=ScopeRule("portfolio", None, None, None, None),
+    )
+    return Interpreter(policy_set(policy))
+
+
+def test_a_stage_that_cannot_latch_acts_on_an_account_once_in_its_cooldown() -> None:
+    """b comes and goes every few seconds: a is halved once, not again and again."""
+    a, up = one_of_two("a", "100000"), one_of_two("b", "100000")
+    down = account(None, None, name="b", quality="down", reason="timeout")
+    snapshots = [pair(5 * n, a, up if n % 4 == 0 else down) for n in range(24)]
+    decisions, _ = run(flapping(), *snapshots)
+    assert [{intent.account for intent in d.intents} for d in decisions if d.intents] == [{"a"}]
+
+
+def test_an_account_that_answers_again_while_another_does_not_is_closed() -> None:
+    """Both are down at first; then a answers: what is seen is acted on."""
+    gone = account(None, None, name="a", quality="down", reason="timeout")
+    down = account(None, None, name="b", quality="down", reason="timeout")
+    both = [pair(n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(2)]
+    decisions, _ = run(
+        flapping(),
+        *both,
+        *(pair(n, gone, down) for n in range(2, 5)),
+        pair(6, one_of_two("a", "80000", "-20000"), down),
+    )
+    assert [{intent.account for intent in d.intents} for d in decisions] == [set(), {"a"}]
+
+
+def test_a_reset_by_hand_takes_an_account_that_is_gone_out_of_the_scope_also_where_nothing_is_latched() -> None:
+    """The portfolio goes on without it: no page about lost money, and a fall of the rest fires."""
+    whole = kill(scope=ScopeRule("portfolio", None, None, None, None))
+    interpreter = Interpreter(policy_set(whole))
+    both = [pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(13)]
+    reset = put(pair(3660, one_of_two("a", "100000"), None), events=(hand("reset", after(), "portfolio"),))
+    quiet = [pair(3670 + 300 * n, one_of_two("a", "100000"), None) for n in range(5)]
+    decisions, notices = run(interpreter, *both, reset, *quiet, pair(5000, one_of_two("a", "80000", "-20000"), None))
+    assert [d.stage for d in decisions] == ["everything"]
+    assert [n.kind for n in notices if n.kind == "unexplained"] == []
+
+
+def test_a_hand_that_ends_an_orphan_has_accepted_its_loss() -> None:
+    """The policy comes back at the same equity: it does not fire at once."""
+    start = SignalRef("equity.loss_from_start")
+    loss = graph(
+        (start,), (trigger("loss", 0, 0.10),), (stage("s", 1, 0, actions=(close(),)),), policy="breaker"
+    )  # fmt: skip
+    interpreter = Interpreter(policy_set(loss))
+    run(interpreter, *calm(), at(3660, "-15000"))
+    without = Interpreter(policy_set(kill(policy="other")))
+    without.restore(interpreter.states(), lambda _p, _s, _since: ())
+    run(without, at(3670, "-15000", events=[hand("reset", after())]))
+    back = Interpreter(policy_set(loss))
+    back.restore(without.states(), lambda _p, _s, _since: ())
+    decisions, _ = run(back, at(3680, "-15000"), at(3690, "-15000"))
+    assert decisions == []
+
+
+def test_the_cost_of_a_closing_that_was_already_at_work_is_no_new_loss_either() -> None:
+    """p2's orders were left to p1's closing; what that costs from then on is not p2's new loss."""
+    first = kill(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
+    late = kill(
+        triggers=(trigger("late", 0, 0.05, confirm=5 * MINUTE // 60),),
+        stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),),
+        policy="p2",
+    )
+    interpreter = Interpreter(policy_set(first, late))
+    (one,), _ = run(interpreter, *calm(), at(3660, "-12000"))
+    working = (Closing(one.id, "closing", cost=Decimal(100)),)
+    (two_,), _ = run(interpreter, at(3670, "-12000", closings=working))
+    assert (two_.policy, two_.intents) == ("p2", ())
+    done = (Closing(one.id, "flat", cost=Decimal(1100)),)
+    decisions, _ = run(interpreter, at(3740, "-13000", closings=done))
+    assert decisions == []

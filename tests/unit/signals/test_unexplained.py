@@ -255,3 +255,38 @@ def test_a_restart_after_a_reset_does_not_bring_back_what_the_reset_forgot() -> 
     past = restarted(past)
     see(past, 120, "80000", pnl="-20000")
     assert past.drawdown(15 * MINUTE) == (0.0, 0.0)
+
+
+def test_rows_from_before_an_account_was_first_seen_are_in_its_equity_already() -> None:
+    """A deposit of before the start told after it, and a transfer told by both ends: nothing is counted twice."""
+    past = history()
+    see(past, 10, "100000")
+    assert see(past, 20, "100000", flow("d", after(seconds=5), "50000", "deposit")) == []
+    two = history()
+    observe(two, after(), account("100000", FLAT, name="a"))
+    out = flow("t", after(seconds=9), "-60000", "transfer")
+    into = flow("t", after(seconds=9), "60000", "transfer")
+    both = [account("40000", FLAT, name="a", flows=[out]), account("60000", FLAT, name="b", flows=[into])]
+    assert observe(two, after(seconds=10), *both) == []
+    assert fall(two) == 0
+
+
+def test_a_fresh_row_does_not_hide_a_late_one_of_the_other_sign() -> None:
+    """+50,000 unexplained; then its row and a withdrawal of 50,000 in one snapshot: nothing was lost."""
+    past = history()
+    see(past, 0, "100000")
+    see(past, 10, "150000")
+    rows = (flow("d", after(seconds=9), "50000", "deposit"), flow("w", after(seconds=19), "-50000"))
+    see(past, 20, "100000", *rows)
+    assert past.changes.sum == 0
+    assert fall(past) == 0
+
+
+def test_a_profit_of_insane_size_is_unknown_and_raises_nothing() -> None:
+    """1E+99999999 overflows a sum, 1E+400 a float."""
+    for odd in ("1E+99999999", "1E+400", "-1E+400"):
+        past = history()
+        see(past, 0, "100000")
+        see(past, 10, "90000", pnl=odd)
+        assert not past.explainable
+        assert fall(past) == pytest.approx(0.1)
