@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from killswitch.model.decision import Decision
+from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
@@ -131,16 +132,17 @@ class ClosingWorker:
 
     def _standstill(self) -> str | None:
         """Why closing stands still, once it has done so for some passes."""
-        if not self._more or self._closer.distrust is None:
+        distrust = self._closer.distrust
+        if not self._more or distrust is None:
             self._distrusted = 0
         elif self._closer.passes != self._seen_passes:
             self._distrusted += 1
         self._seen_passes = self._closer.passes
-        if self._distrusted < DISTRUSTED_PASSES:
+        if distrust is None or self._distrusted < DISTRUSTED_PASSES:
             self._stands_still = None
         elif self._stands_still is None:
             # The first reason stays: numbers in it may change with every reading, and that is no news.
-            self._stands_still = f"closing on account {self._account} stands still: {self._closer.distrust}"
+            self._stands_still = f"closing on account {self._account} stands still: {legible(distrust)}"
         return self._stands_still
 
     async def _advance(self) -> None:
@@ -150,7 +152,7 @@ class ClosingWorker:
 
     def _fail(self, why: str) -> None:
         self._more = True
-        self.trouble = f"closing on account {self._account} will be tried again after {why}"
+        self.trouble = f"closing on account {self._account} will be tried again after {legible(why)}"
 
 
 class Closings:

@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.closing.executor import called_off
+from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 from killswitch.runner.accounts import ArmedAccount
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+_DECODER = msgjson.Decoder(AccountSnapshot)
 
 
 class AccountReader:
@@ -107,7 +112,19 @@ async def _read(account: ArmedAccount) -> AccountSnapshot:
         return account.unreadable("down", _reason(error))
     except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
         return account.unreadable("down", f"the adapter failed: {_reason(error)}")
-    return _held_against_document(account, answer)
+    return _as_recorded(account, answer)
+
+
+def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
+    """The answer written and read back: no type of an adapter's answer is checked before that.
+
+    What cannot be written, or read again, would end the run when it is stored, or when it is reckoned with.
+    """
+    try:
+        recorded = _DECODER.decode(_ENCODER.encode(answer))
+    except Exception as error:  # noqa: BLE001 - what an adapter built may fail to be written in any way
+        return account.unreadable("malformed", f"the adapter's answer is no account snapshot: {_reason(error)}")
+    return _held_against_document(account, recorded)
 
 
 def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
@@ -125,4 +142,4 @@ def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> Ac
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return legible(str(error) or type(error).__name__)

@@ -244,3 +244,17 @@ def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
         return ending.done == ["both"], hanging.in_pass
 
     assert asyncio.run(story()) == (True, False)
+
+
+def test_a_failure_in_half_characters_is_told_in_whole_ones() -> None:
+    """The trouble becomes a notice, and a notice with a lone surrogate cannot be stored."""
+    worker = ClosingWorker("main", FakeCloser([ConnectionError("bad \udc80")]), ())
+
+    async def one_pass() -> None:
+        started = worker.kick()
+        assert started is not None
+        await started
+
+    asyncio.run(one_pass())
+    assert worker.trouble is not None
+    assert worker.trouble.endswith("bad \\udc80")

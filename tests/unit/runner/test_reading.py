@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import pytest
+from msgspec import structs
 
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.reading import Readers
 from tests.runner_world import ScriptedVenue, book
-from tests.worlds import account
+from tests.worlds import account, position, rules
 
 
 def armed(venue: ScriptedVenue) -> ArmedAccount:
@@ -125,3 +127,38 @@ def test_a_second_reading_reads_only_the_accounts_named() -> None:
         return one.reads, two.reads
 
     assert asyncio.run(again()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"margin_mode": "\ud800"},
+        {"positions": ("BTC",)},
+        {"positions": (structs.replace(position("BTC", "long", "0"), contracts="many"),)},
+        {"observed_at": datetime(2021, 5, 19, 12, 0)},  # noqa: DTZ001 - a naive time is the case
+        {"instruments": (structs.replace(rules("BTC"), state="resting"),)},
+        {"equity": object()},
+    ],
+    ids=["lone surrogate", "text for a position", "text for a number", "naive time", "unknown state", "no type"],
+)
+def test_an_answer_that_cannot_be_recorded_is_malformed(wrong: dict[str, object]) -> None:
+    """An adapter's types are not checked by anyone else: what could not be stored would end the run."""
+    answer = structs.replace(account("1"), **wrong)
+    (seen,) = asyncio.run(readers(ScriptedVenue(answer)).gather())
+    assert seen.quality == "malformed"
+    assert seen.reason is not None
+    seen.reason.encode()
+
+
+def test_a_float_becomes_the_number_that_it_shows() -> None:
+    """A float contract count would raise in the first sum with a Decimal."""
+    held = structs.replace(position("BTC", "long", "0"), contracts=0.1)
+    (seen,) = asyncio.run(readers(ScriptedVenue(account("1", (held,)))).gather())
+    assert seen.positions is not None
+    assert str(seen.positions[0].contracts) == "0.1"
+
+
+def test_a_reason_of_half_characters_can_be_stored() -> None:
+    """Lone surrogates in an error's text are shown as escapes."""
+    (seen,) = asyncio.run(readers(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
+    assert seen.reason == "bad \\udc80"
