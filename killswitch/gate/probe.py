@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +25,7 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
         return
     union = union.resolve()
     require_apart(folder.resolve(), union)
-    if union.is_dir():
-        raise LockError(f"the lock file {union} is a folder")
+    _require_lock_file(union)
     _require_room(union.parent, make=False)
     standing = read_file(union).lock
     if standing is not None and standing.alive_until > now.timestamp() and not is_signed(standing, folder.resolve()):
@@ -33,6 +33,24 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
             f"{union} is kept by a runner with another lock folder ({standing.details.get('folder')}): "
             "give each runner a lock file of its own, or stop that one first"
         )
+
+
+def _require_lock_file(union: Path) -> None:
+    """LockError for what stands at `union` and would be destroyed by a lock: a store, a policy, a device."""
+    try:
+        mode = union.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise LockError(f"the lock file {union} is a folder")
+        if not stat.S_ISREG(mode):
+            raise LockError(f"the lock file {union} is no regular file: name another path for it")
+        with union.open("rb") as file:
+            begins = file.read(1)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LockError(f"the lock file {union} cannot be read: {error.strerror}") from error
+    if begins not in (b"", b"{"):
+        raise LockError(f"{union} holds something else than a lock: name another path for the lock file")
 
 
 def _require_room(folder: Path, *, make: bool) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.gate.lock import LockFolder
+from killswitch.gate.probe import require_writable
 from killswitch.gate.reading import read_lock
 from killswitch.model.decision import LockMode, LockOrder
 from killswitch.model.lock import Lock
@@ -368,3 +369,23 @@ def test_the_documented_shell_reader_says_what_ours_says(repository: Path, files
     for name, path in files.items():
         ended = subprocess.run(["sh", "-c", script, "sh", os.fspath(path)], check=False).returncode
         assert (name, ended != 0) == (name, read_lock(path, datetime.now(UTC)).locked)
+
+
+@pytest.mark.parametrize("stands", ["store", "policy", "fifo"])
+def test_what_is_no_lock_is_not_taken_for_the_lock_file(tmp_path: Path, stands: str) -> None:
+    """The first lock would replace it; a pipe would not even be answered for."""
+    path = tmp_path / "v6.json"
+    if stands == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"SQLite format 3\x00" if stands == "store" else b"policy: trim\n")
+    with pytest.raises(LockError, match=r"v6\.json"):
+        require_writable(tmp_path / "locks", path, NOW)
+
+
+@pytest.mark.parametrize("text", ["", "{"])
+def test_an_empty_or_a_torn_lock_file_may_be_written_again(tmp_path: Path, text: str) -> None:
+    """Both are what a crash of someone who wrote locks leaves."""
+    path = tmp_path / "v6.json"
+    path.write_text(text)
+    require_writable(tmp_path / "locks", path, NOW)
