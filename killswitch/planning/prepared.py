@@ -25,6 +25,8 @@ class Prepared:
     terms: EquityTerms
     all_if: dict[tuple[str, int], AllIf]
     """(stage, index of the action) → the compiled `all_if`."""
+    corroborates: bool
+    """Whether any stage holds prints against other prices before it acts."""
 
     @property
     def trigger_names(self) -> tuple[str, ...]:
@@ -43,6 +45,7 @@ def prepare(graph: Graph) -> Prepared:
         keep=keep,
         terms=EquityTerms(graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace),
         all_if=_position_conditions(graph.stages),
+        corroborates=any(stage.corroborate for stage in graph.stages),
     )
 
 

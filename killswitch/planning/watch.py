@@ -13,6 +13,7 @@ from killswitch.engine.state import State, StoredState, from_stored, initial, to
 from killswitch.engine.step import Step, stage_told, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.snapshot import Closing
+from killswitch.planning.corroboration import corroborate
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
 from killswitch.signals.history import History, Interval, News
@@ -66,6 +67,11 @@ class Watch:
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
         news = self.history.observe(view)
+        if self.prepared.corroborates and view.unknown is None and self.history.jumped():
+            # a stray print upwards would be a peak that good prints then fall from
+            seen = corroborate(view)
+            if seen.failing and seen.view is not None and seen.view.equity is not None:
+                self.history.doubt(seen.view.equity)
         for each in news:
             self._restate(each)
         return news

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from msgspec.structs import replace
+
 from killswitch.signals.changes import (
     Changes,
     Reading,
@@ -29,6 +31,8 @@ from killswitch.signals.view import PnlKey, ScopeView
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (-math.inf, math.inf)
+JUMP = 1.02
+"""A rise by more than this between two observations is looked at before it counts as a peak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class History:
         self._corrections: list[Correction] = []
         self._equity: Decimal | None = None
         self._open_pnl: Decimal | None = None
+        self._peak_before = 0.0
 
     def observe(self, view: ScopeView) -> list[News]:
         """Take one snapshot of the scope; returns what became of unexplained money."""
@@ -113,6 +118,7 @@ class History:
         news = self._account_for(at, equity, open_pnl)
         self.track.observe(at, float(equity))
         value = self.track.value
+        self._peak_before = self.changes.peak
         self.changes.peak = max(self.changes.peak, value)
         self.rows.append(Row(at, value, self._total(pnl)))
         self._equity, self._open_pnl = equity, open_pnl
@@ -209,6 +215,21 @@ class History:
         self._corrections.append(Correction(part.at, now, part.factor, part.value))
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
         self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
+        self.track.forget()
+        for row in self.rows:
+            self.track.record(row.at, row.value)
+
+    def jumped(self) -> bool:
+        """Whether the newest unit value lies far above the one before it."""
+        return len(self.rows) > 1 and self.rows[-1].value > JUMP * self.rows[-2].value
+
+    def doubt(self, equity: Decimal) -> None:
+        """The newest observation holds a print that does not hold: it is a peak only as far as `equity` makes it."""
+        if self.track.units <= 0.0:
+            return
+        value = min(self.rows[-1].value, float(equity) / self.track.units)
+        self.rows[-1] = replace(self.rows[-1], value=value)
+        self.changes.peak = max(self._peak_before, value)
         self.track.forget()
         for row in self.rows:
             self.track.record(row.at, row.value)

@@ -475,3 +475,19 @@ def test_the_cost_of_a_closing_that_was_already_at_work_is_no_new_loss_either() 
     done = (Closing(one.id, "flat", cost=Decimal(1100)),)
     decisions, _ = run(interpreter, at(3740, "-13000", closings=done))
     assert decisions == []
+
+
+def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
+    """One tick at half as much again, index and last unmoved: back to normal nothing fell, also after a restart."""
+    interpreter = Interpreter(policy_set(corroborated()))
+    rows = []
+    steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
+    for one in [*steady, stray("15000", "10000", "10000", seconds=3610)]:
+        interpreter.tick(one)
+        rows += interpreter.rows()
+    again = Interpreter(policy_set(corroborated()))
+    again.restore(interpreter.states(), lambda _p, _s, since: [row for row in rows if row.at >= since])
+    for each in (interpreter, again):
+        decisions, _ = run(each, stray("10000", "10000", "10000", seconds=3620))
+        assert decisions == []
+        assert each.status()[0].readings[0].value == (0.0, 0.0)
