@@ -152,7 +152,8 @@ class Runner:
         return report
 
     async def work(self) -> bool:
-        """One round of closing; True while there is more to do."""
+        """One round of closing; True while there is more to do. Keeps the lease, as no tick does meanwhile."""
+        self._lease.keep()
         await self._closings.advance(self._pace.closing_pause)
         return self._closings.working
 

@@ -289,6 +289,25 @@ def test_a_second_runner_on_the_store_is_refused(world: World) -> None:
     assert store.states() == []
 
 
+def test_closing_without_ticks_keeps_the_lease(world: World) -> None:
+    """A close by hand ticks once and then works for as long as it takes: no other runner may begin meanwhile."""
+    store = world.open()
+
+    async def story() -> None:
+        runner = world.runner(store, [ScriptedVenue(book("1000"))])
+        await runner.start()
+        await runner.tick()
+        for _ in range(120):
+            await world.clock.sleep(1.0)
+            await runner.work()
+        lease = store.lease()
+        assert lease is not None
+        assert lease.expires_at > to_micros(world.clock.now())
+        await runner.finish()
+
+    asyncio.run(story())
+
+
 def test_a_latch_that_was_only_observed_is_paged_when_the_account_is_armed(world: World) -> None:
     """An armed start on a store that has observed a firing says that nothing was sent about it."""
     store, venue = world.open(), ScriptedVenue(None)
