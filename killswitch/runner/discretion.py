@@ -20,7 +20,9 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         plain = {str(secret) for secret in secrets if secret}
-        written = plain | {quote(each, safe="") for each in plain} | {str.__repr__(each)[1:-1] for each in plain}
+        # Bytes of the environment that are no UTF-8 come as surrogates, and go into a URL as the bytes they were.
+        in_urls = {quote(each, safe="", errors="surrogateescape") for each in plain}
+        written = plain | in_urls | {str.__repr__(each)[1:-1] for each in plain}
         # A longer one first: what holds another one must not be left in pieces.
         self._written = sorted(written, key=len, reverse=True)
 

@@ -85,3 +85,9 @@ def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monk
 def test_of_two_credentials_the_one_that_holds_the_other_is_hidden_whole() -> None:
     """No piece of the longer one is left over."""
     assert Redactor(["abc", "abcdef", ""]).hide("abcdef abc") == f"{HIDDEN} {HIDDEN}"
+
+
+def test_a_credential_that_is_no_utf8_is_hidden_too() -> None:
+    """The environment hands such bytes over as surrogates; quoting them must not raise."""
+    redactor = Redactor(["k\udcffy"])
+    assert redactor.hide("key k\udcffy in ?key=k%FFy") == f"key {HIDDEN} in ?key={HIDDEN}"
