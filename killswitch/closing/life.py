@@ -192,10 +192,11 @@ class Line:
 
     def stuck(self, now: datetime, pace: Pace) -> str | None:
         """Why a person should look at it, though it is still being tried; None if there is no reason to."""
-        if self.state is State.WORKING and self.sent_at is not None:
+        if self.in_flight and self.sent_at is not None:
             if (now - self.sent_at).total_seconds() < pace.resting_for:
                 return None
-            return f"order {self.client_order_id} on {self.symbol} rests since {self.sent_at:%Y-%m-%d %H:%M:%S} UTC"
+            how = "rests" if self.state is State.WORKING else "is of unknown fate"
+            return f"order {self.client_order_id} on {self.symbol} {how} since {self.sent_at:%Y-%m-%d %H:%M:%S} UTC"
         if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
             return f"{self.symbol} is refused again and again ({self.refusal}), and tried again"
         return None

@@ -19,8 +19,9 @@ _LONGEST = 500
 def sound(report: object, name: str, most: Decimal) -> OrderReport:
     """`report`, if it can be true of the order `name`, which may fill at most `most` contracts.
 
-    A price or a fee that is no number is unknown. MalformedAnswerError for anything else that makes no sense:
-    what such an order has done is unknown, and is asked about.
+    A price or a fee that is no number is unknown. More than `most` counts as `most`: a venue that rounds up must
+    not keep the order open for ever; its positions show what is left. MalformedAnswerError for anything else that
+    makes no sense: what such an order has done is unknown, and is asked about.
     """
     if not isinstance(report, OrderReport):
         raise MalformedAnswerError(f"the answer about order {name} is {type(report).__name__}, not a report")
@@ -29,12 +30,12 @@ def sound(report: object, name: str, most: Decimal) -> OrderReport:
     if report.state not in _STATES:
         raise MalformedAnswerError(f"order {name} is said to be {said(report.state)}")
     filled = finite(report.filled)
-    if filled is None or not ZERO <= filled <= most:
-        raise MalformedAnswerError(f"order {name} over {most} is said to have filled {said(report.filled)}")
+    if filled is None or filled < ZERO:
+        raise MalformedAnswerError(f"order {name} is said to have filled {said(report.filled)}")
     return structs.replace(
         report,
         id=said(report.id),
-        filled=filled,
+        filled=min(filled, most),
         average_price=finite(report.average_price),
         fee=finite(report.fee),
     )

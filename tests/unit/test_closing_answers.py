@@ -63,7 +63,6 @@ class Garbling(HonestVenue):
         {"filled": D("NaN")},
         {"filled": D("Infinity")},
         {"filled": D(-1)},
-        {"filled": D(51)},
         {"filled": "50"},
         {"state": "gone"},
         {"client_order_id": "another"},
@@ -77,6 +76,15 @@ def test_an_answer_that_cannot_be_true_is_unknown_and_asked_about(store: Store, 
     closed(venue, store, D(50))
     assert kinds(store) == ["planned", "sending", "unknown", "filled", "verified", "finished"]
     assert (venue.position("BTC"), len(venue.state["orders"])) == (D(50), 1)
+
+
+def test_an_overfill_counts_as_the_amount(store: Store) -> None:
+    """A venue that says for ever that more was filled than was sent has filled the order, and is not asked for ever."""
+    venue = Garbling({"BTC": D(100)})
+    venue.wrong, venue.asked = {"filled": D(51)}, 10**6
+    closed(venue, store, D(50))
+    assert kinds(store) == ["planned", "sending", "filled", "verified", "finished"]
+    assert store.journal("d1")[2].data["filled"] == "50"
 
 
 @pytest.mark.parametrize("wrong", [{"average_price": D("NaN")}, {"fee": D("sNaN")}, {"fee": "0.1"}])

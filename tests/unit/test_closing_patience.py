@@ -12,7 +12,7 @@ import pytest
 
 from killswitch.closing.closer import Closer
 from killswitch.model.store import Store
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, RejectReason
+from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, RejectReason
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
@@ -75,3 +75,25 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
     clock.elapsed += 30.0
     (name,) = venue.state["orders"]
     assert closer.stuck == f"order {name} on BTC rests since 2021-05-19 12:00:00 UTC"
+
+
+def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
+    """Nothing is sent until the venue says what became of it; a person can ask it by other means."""
+
+    class Mute(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            await super().submit(request)
+            raise FateUnknownError("no answer")
+
+        async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+            raise FateUnknownError("no answer")
+
+    clock = VirtualClock()
+    venue = Mute({"BTC": D(100)})
+    closer = Closer("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    asyncio.run(drive(closer, 5))
+    assert closer.stuck is None
+    clock.elapsed += 30.0
+    (name,) = venue.state["orders"]
+    assert closer.stuck == f"order {name} on BTC is of unknown fate since 2021-05-19 12:00:00 UTC"
