@@ -6,10 +6,10 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.model.decision import Decision, decision_record
-from killswitch.model.snapshot import Snapshot, decode_snapshot
+from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
 from killswitch.runner.places import PolicyText, places_of
-from killswitch.runner.results import Result, result_of
+from killswitch.runner.results import Result, kept_snapshot, result_of
 
 CHAIN_FORMAT = "killswitch.explanation/v1"
 
@@ -29,7 +29,7 @@ def chain_of(store: Store, id_prefix: str) -> Chain:
     if stored is None:
         raise LookupError(f"no decision starts with {id_prefix}; `ksctl history` lists them")
     decision = stored.decision
-    snapshot = None if stored.snapshot is None else decode_snapshot(stored.snapshot)
+    snapshot = kept_snapshot(stored.snapshot)
     return Chain(
         decision,
         places_of(store, decision.policy_set).get(decision.policy),

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Position, Snapshot, decode_snapshot
@@ -197,11 +197,19 @@ def _sum(parts: list[Decimal | None]) -> Decimal | None:
     return sum(known, Decimal(0)) if len(known) == len(parts) else None
 
 
+def kept_snapshot(stored: bytes | None) -> Snapshot | None:
+    """The snapshot that was kept with a decision; None, too, for one that this version cannot read any more."""
+    try:
+        return None if stored is None else decode_snapshot(stored)
+    except (DecodeError, UnicodeDecodeError):
+        return None
+
+
 def decided(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
     """The newest `limit` decisions with their results, newest first."""
     found = []
     for stored in store.decisions(limit):
         whole = store.decision(stored.decision.id)
-        snapshot = None if whole is None or whole.snapshot is None else decode_snapshot(whole.snapshot)
+        snapshot = None if whole is None else kept_snapshot(whole.snapshot)
         found.append((stored.decision, result_of(stored.decision, store.journal(stored.decision.id), snapshot)))
     return tuple(found)

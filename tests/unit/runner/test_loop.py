@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
+from killswitch.runner.chain import chain_of
 from killswitch.runner.hands import hand
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.loop import Runner, TickReport
+from killswitch.runner.results import decided
 from killswitch.runner.status import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
@@ -48,6 +52,17 @@ async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: b
     await runner.tick()
     await runner.finish()
     return seen
+
+
+def test_a_snapshot_that_no_longer_decodes_leaves_the_decision_readable(world: World) -> None:
+    """A format that has changed, or a torn row: what was decided, and what came of it, is told all the same."""
+    store = world.open()
+    asyncio.run(crash(world, store, ScriptedVenue(None)))
+    ((decision, before),) = decided(store, 1)
+    with closing(sqlite3.connect(world.folder / "store.sqlite")) as raw, raw:
+        raw.execute("UPDATE decisions SET snapshot = ?", (b'{"as_of": "yesterday"}',))
+    assert [(each.id, result.standing) for each, result in decided(store, 1)] == [(decision.id, before.standing)]
+    assert chain_of(store, decision.id).snapshot is None
 
 
 def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
