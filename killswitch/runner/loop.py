@@ -167,8 +167,14 @@ class Runner:
         return True
 
     async def finish(self) -> None:
-        """Let requests under way end, and give the lease back. Lock files stay as they are, and go stale in time."""
+        """Let requests under way end, settle the locks, and give the lease back.
+
+        A lock that a reset took back is lifted here if its closing has ended since the last tick. All other lock
+        files stay as they are, and go stale in time.
+        """
         await self._closings.rest(self._pace.last_words)
+        if self._locking is not None:
+            self._locking.settle(self._clock.now())
         self._lease.release()
 
     async def let_go(self) -> None:

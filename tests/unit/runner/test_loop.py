@@ -253,6 +253,33 @@ def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: 
     assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
 
 
+def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World) -> None:
+    """A hand that finds no runner ticks once: the lock waits for the closing, and no tick comes after it."""
+    store, venue = world.open(), ScriptedVenue(book("1000"))
+
+    def locked() -> bool:
+        return read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        await world.clock.sleep(1.0)
+        store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+        await runner.tick()
+        await world.clock.sleep(1.0)
+        store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+        await runner.tick()
+        assert locked()
+        assert await runner.work_through(60.0)
+        assert locked()
+        await runner.finish()
+
+    asyncio.run(story())
+    assert not locked()
+
+
 def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
     """L2: the scope's file is lifted when no policy wants it any more, and not before."""
     from killswitch.gate.lock import LockFolder
