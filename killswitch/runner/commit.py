@@ -10,14 +10,14 @@ _PATIENCE = 5.0
 
 
 def commit_of(paths: Sequence[Path]) -> str | None:
-    """The commit that holds exactly these files as they are on disk; None without git, or with changes in them."""
+    """The commit that holds exactly these files as they are on disk; None if none does (no git, changed, ignored)."""
     if not paths:
         return None
     start = paths[0] if paths[0].is_dir() else paths[0].parent
     commit = _git(start, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _git(start, "status", "--porcelain", "--", *(str(path.resolve()) for path in paths))
+    changes = _git(start, "status", "--porcelain", "--ignored", "--", *(str(path.resolve()) for path in paths))
     return commit if changes == "" else None
 
 
