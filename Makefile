@@ -30,12 +30,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy tests/oracle tests/bench
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev --group pyproject.toml:bench \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt pyproject.toml
 
 clean:
@@ -60,4 +60,9 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests and checks need into $(VENV)"
 	@$(INSTALL) --group dev
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "installing what is measured beside killswitch into $(VENV)"
+	@$(INSTALL) --group bench
 	@touch $@

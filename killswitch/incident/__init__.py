@@ -1,0 +1,1 @@
+"""The life of one escalation, for people: record, runbook, report and notifications."""

@@ -1,0 +1,118 @@
+"""What a backtest came to: plain frozen data, which pages, tables and summaries are made of.
+
+Money and quantities are Decimal in the accounts' currency and in contracts; a `Course` is for drawing and holds
+floats. Everything but a course goes into the JSON answer as it stands here.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from killswitch.model.decision import TriggerReading
+from killswitch.model.snapshot import ClosingStatus, Instant, Side
+from killswitch.model.words import Source
+
+BACKTEST_FORMAT: Final = "killswitch.backtest/v1"
+
+Hedge = Literal["open", "reduced", "closed"]
+"""What was left of the side that did not lose when the close of the losing one was verified."""
+
+
+class Closed(Struct, frozen=True):
+    """What was closed of one position: contracts, and what they were worth at their average price."""
+
+    account: str
+    symbol: str
+    side: Side
+    contracts: Decimal
+    notional: Decimal
+
+
+class Firing(Struct, frozen=True):
+    """A stage that fired, and what became of its close.
+
+    `verified_at` is when the venue showed every target reached, None where it never did. `hedge` and `hedge_kept`
+    (the fraction of its contracts' worth) are None where no side was to blame or nothing stood against it.
+    """
+
+    decision: str
+    at: Instant
+    policy: str
+    scope: str
+    stage: str | None
+    level: int
+    source: Source | None
+    triggers: tuple[TriggerReading, ...]
+    gross_before: Decimal | None
+    gross_after: Decimal | None
+    ended: ClosingStatus | None
+    """None: there was nothing to close."""
+    verified_at: Instant | None
+    hedge: Hedge | None
+    hedge_kept: Decimal | None
+    orders: int
+    closed: tuple[Closed, ...]
+    cost: Decimal | None
+    """Fees and slippage of its close; None where unknown."""
+
+
+class Liquidation(Struct, frozen=True):
+    """A position, or a part of one, that the venue closed by force."""
+
+    at: Instant
+    account: str
+    symbol: str
+    side: Side
+    contracts: Decimal
+    price: Decimal
+
+
+class Course(Struct, frozen=True):
+    """How a run went, one entry for each bar close, oldest first: sums over all accounts.
+
+    `at` is in microseconds. P&L by side is realised and unrealised since the start, before fees. `held` is each
+    symbol's signed notional: below zero is short.
+    """
+
+    at: list[int]
+    equity: list[float]
+    long_pnl: list[float]
+    short_pnl: list[float]
+    held: dict[str, list[float]]
+
+
+class Run(Struct, frozen=True):
+    """One book through one market under one rule.
+
+    `worst_drawdown` is the greatest fall of equity from a peak before it, as a fraction of the peak, at bar closes;
+    more than 1 is a debt. `turnover` is all notional traded. `gross_mean` is the mean over the bars of gross
+    notional at bar closes. `complete` is false where the run was stopped before the last bar.
+    """
+
+    rule: str
+    book: str
+    market: str
+    begins: Instant
+    ends: Instant
+    bars: int
+    complete: bool
+    start_equity: Decimal
+    final_equity: Decimal
+    lowest_equity: Decimal
+    lowest_at: Instant
+    worst_drawdown: Decimal
+    worst_from: Instant
+    worst_at: Instant
+    gross_start: Decimal
+    gross_end: Decimal
+    gross_mean: Decimal
+    turnover: Decimal
+    fees: Decimal
+    slippage: Decimal
+    firings: tuple[Firing, ...]
+    liquidations: tuple[Liquidation, ...]
+    notices: int
+    course: Course | None = None

@@ -1,0 +1,1 @@
+"""Traces, metrics and events of a run, for the tools that people already have."""
