@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from killswitch.cli.wording import headline, instant, interval, money, table
+from killswitch.incident.places import WrittenAt
+from killswitch.incident.results import OrderLine
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.runner.chain import Chain
-from killswitch.runner.places import WrittenAt
-from killswitch.runner.results import OrderLine
 
 
 def chain_text(chain: Chain) -> str:

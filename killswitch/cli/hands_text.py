@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.cli.wording import headline, money
+from killswitch.incident.results import Result
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.runner import hands
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.assembly import LockPaths
-from killswitch.runner.results import Result
 from killswitch.runner.standing import LockView, locks_at
 
 

@@ -41,8 +41,8 @@ def history(store_at: str, limit: int, output: str) -> None:
 
     from killswitch.cli.session import friendly, opened_store
     from killswitch.cli.status_text import history_text
+    from killswitch.incident.results import decided
     from killswitch.model.decision import decision_record
-    from killswitch.runner.results import decided
 
     with friendly(), opened_store(store_at, read_only=True) as store:
         found = decided(store, limit)

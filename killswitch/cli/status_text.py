@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
+from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
-from killswitch.runner.results import Result
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 

@@ -12,6 +12,7 @@ import msgspec
 from killswitch.closing.closer import Closer
 from killswitch.gate.lock import LockFolder
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.places import keep_places
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -23,7 +24,6 @@ from killswitch.runner.closings import Closings, ClosingWorker
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import Pace, Recorder, Runner, Witness
-from killswitch.runner.places import keep_places
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view

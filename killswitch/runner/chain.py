@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from killswitch.incident.places import PolicyText, places_of
+from killswitch.incident.results import Result, kept_snapshot, result_of
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
-from killswitch.runner.places import PolicyText, places_of
-from killswitch.runner.results import Result, kept_snapshot, result_of
 
 CHAIN_FORMAT = "killswitch.explanation/v1"
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from killswitch.gate.strictness import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.results import Result, result_of
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -18,7 +19,6 @@ from killswitch.planning.hands import OPERATOR
 from killswitch.planning.notices import RESET
 from killswitch.planning.scopes import Identity, scopes_of
 from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.results import Result, result_of
 from killswitch.runner.standing import LockView
 from killswitch.runner.status import AccountView, RunnerView
 

@@ -11,13 +11,13 @@ from msgspec import Struct
 
 from killswitch.gate.reading import read_file, read_lock
 from killswitch.gate.strictness import UNION_SCOPE, scope_of
+from killswitch.incident.results import Result, result_of
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Lease, Store
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.lease import is_dead, pid_of
-from killswitch.runner.results import Result, result_of
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"

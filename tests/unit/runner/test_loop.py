@@ -13,6 +13,7 @@ import pytest
 
 from killswitch.gate.reading import read_lock
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.results import decided
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
@@ -20,7 +21,6 @@ from killswitch.runner.chain import chain_of
 from killswitch.runner.hands import hand
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.loop import Runner, TickReport
-from killswitch.runner.results import decided
 from killswitch.runner.status import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
