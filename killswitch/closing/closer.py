@@ -22,7 +22,7 @@ from killswitch.closing.work import Work, key_of
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument
-from killswitch.model.store import JournalEntry, Store
+from killswitch.model.store import Journal, JournalEntry
 from killswitch.model.venue import VenueAdapter
 
 REMEMBERED = 16
@@ -32,7 +32,7 @@ REMEMBERED = 16
 class Closer:
     """Brings one account to the targets of all its decisions. Everything it knows is in the journal."""
 
-    def __init__(self, account: str, venue: VenueAdapter, store: Store, clock: Clock, *, pace: Pace = PACE) -> None:
+    def __init__(self, account: str, venue: VenueAdapter, store: Journal, clock: Clock, *, pace: Pace = PACE) -> None:
         self._account = account
         self._store = store
         self._clock = clock

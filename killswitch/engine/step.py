@@ -69,6 +69,10 @@ class Machine:
             counting=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.confirm_ticks),
         )
 
+    def latched(self, state: State) -> Stage | None:
+        """The stage that the state is latched in; None for one that an edit removed."""
+        return next((stage for stage in self.graph.stages if stage.name == state.stage), None)
+
 
 class Step(Struct, frozen=True, gc=False):
     """What one evaluation says. `eligible`: stages that may fire now, highest first. `unknown`: triggers to report."""
@@ -186,7 +190,7 @@ def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[S
     """Follow the latched stage's automatic reset; True when it is due."""
     if state.level == 0:
         return state, False
-    stage = next((stage for stage in machine.graph.stages if stage.name == state.stage), None)
+    stage = machine.latched(state)
     if stage is None or stage.reset is None:  # a stage that an edit removed stays latched until a hand resets
         return state, False
     if not true >> stage.reset.condition & 1:
@@ -198,7 +202,8 @@ def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[S
     return state, rested and now - since >= stage.reset.hold
 
 
-def _confirmed(stage: Stage, confirmed: int) -> bool:
+def stands(stage: Stage, confirmed: int) -> bool:
+    """Whether the stage's triggers are confirmed."""
     any_of, all_of = stage.any_of, stage.all_of
     return (not any_of or any(confirmed >> i & 1 for i in any_of)) and all(confirmed >> i & 1 for i in all_of)
 
@@ -214,7 +219,7 @@ def _eligible(
         stage
         for stage in stages
         if (stage.level > state.level or (stage.level == state.level and _again(state, now, unit_value, cost)))
-        and _confirmed(stage, confirmed)
+        and stands(stage, confirmed)
     )
 
 

@@ -64,6 +64,16 @@ class BarTable:
         return timedelta(microseconds=self._interval)
 
     @property
+    def series(self) -> tuple[Series, ...]:
+        """The bars of each symbol, in the order of `symbols`."""
+        return self._series
+
+    @property
+    def opened(self) -> Sequence[int]:
+        """When the bars of each instant opened: microseconds, rising."""
+        return self._opened
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(one.symbol for one in self._series)
 
@@ -88,7 +98,7 @@ class BarTable:
 
     def instruments(self) -> tuple[Instrument, ...]:
         """Rules derived from the prices: the tick is the finest decimal that any price of the symbol uses."""
-        return tuple(derived(one.symbol, _exact(one.close[0]), _price_step(one)) for one in self._series)
+        return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self._series)
 
     def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, Bar]]]:
         rows = {one.symbol: 0 for one in self._series}
@@ -99,7 +109,7 @@ class BarTable:
                 row = rows[one.symbol]
                 if row < len(one.opened) and one.opened[row] == opened:
                     rows[one.symbol] = row + 1
-                    bar = bars[one.symbol] = _bar(one, row)
+                    bar = bars[one.symbol] = bar_of(one, row)
                     last[one.symbol] = bar.close
                 elif one.symbol in last:
                     bars[one.symbol] = carry(last[one.symbol])
@@ -196,17 +206,18 @@ def _fault(before: float, values: tuple[float | None, ...]) -> str | None:
     return None
 
 
-def _bar(one: Series, row: int) -> Bar:
+def bar_of(one: Series, row: int) -> Bar:
+    """The bar in `row` of a symbol, in the decimals that it was written in."""
     return Bar(
-        _exact(one.open[row]),
-        _exact(one.high[row]),
-        _exact(one.low[row]),
-        _exact(one.close[row]),
-        _exact(one.volume[row]),
+        exact(one.open[row]),
+        exact(one.high[row]),
+        exact(one.low[row]),
+        exact(one.close[row]),
+        exact(one.volume[row]),
     )
 
 
-def _exact(value: float) -> Decimal:
+def exact(value: float) -> Decimal:
     """The decimal that `value` was written as: the shortest that reads back as the same float."""
     return Decimal(repr(value))
 

@@ -93,14 +93,8 @@ class StoreBusyError(Exception):
     """Another live owner holds the lease; the message names it and until when."""
 
 
-class Store(Protocol):
-    """Journal, state, history, hands and lease. Every write is durable when the call returns."""
-
-    def states(self) -> Sequence[MachineState]: ...
-
-    def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]: ...
-
-    def commit_tick(self, record: TickRecord) -> None: ...
+class Journal(Protocol):
+    """What closing writes down and takes up again: the part of a store that it needs."""
 
     def append(self, entry: JournalEntry) -> int: ...
 
@@ -113,6 +107,16 @@ class Store(Protocol):
     def decisions(self, limit: int) -> Sequence[StoredDecision]:
         """The newest `limit` decisions, newest first, without their snapshots."""
         ...
+
+
+class Store(Journal, Protocol):
+    """Journal, state, history, hands and lease. Every write is durable when the call returns."""
+
+    def states(self) -> Sequence[MachineState]: ...
+
+    def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]: ...
+
+    def commit_tick(self, record: TickRecord) -> None: ...
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
         """The one decision whose id starts so; LookupError if several do."""

@@ -27,6 +27,7 @@ from killswitch.planning.merge import Targets, merge, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
+from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
@@ -346,6 +347,13 @@ class Interpreter:
     def orphans(self) -> tuple[Orphan, ...]:
         """What is latched in stored memory, and no watch of this policy set answers for."""
         return orphans_in(self._stored)
+
+    def at_rest(self) -> tuple[Rest, ...] | None:
+        """Every watch as it rests since the last tick; None if one of them, or a closing, has something to do."""
+        if self._active:
+            return None
+        found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
+        return None if None in found else tuple(rest for rest in found if rest is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Every watch as the last tick left it."""

@@ -58,6 +58,15 @@ class News:
     factor: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a scope came to at one instant: equity, and unrealised P&L per open position."""
+
+    at: int
+    equity: Decimal
+    pnl: dict[PnlKey, Decimal]
+
+
 class History:
     """The memory of one scope. Windows in microseconds; intervals are (lo, hi) floats."""
 
@@ -99,14 +108,38 @@ class History:
         if self.begun_at is None:
             self.begun_at = at
         self.last_at = at
-        edge = at - self._keep
+        self._forget_before(at - self._keep)
+        if self._rebase_due is not None:
+            self.rebase(accept=self._rebase_due)
+        return news
+
+    def pass_over(self, tail: Iterable[Observed], highest: Decimal) -> None:
+        """Take observations between which nothing but prices moved, as `observe` would have one by one.
+
+        `tail` are the last of them, oldest first, from as far back as any window reads; `highest` is the highest
+        equity of all. Nothing may be unknown or unexplained, and none may come later than `max_gap` after another.
+        """
+        units = self.track.units
+        for seen in tail:
+            value = float(seen.equity) / units
+            self.track.value = value
+            self.track.record(seen.at, value)
+            self.rows.append(Row(seen.at, value, self._total(seen.pnl)))
+            self.last_at, self._equity = seen.at, seen.equity
+            self._open_pnl = sum(seen.pnl.values(), ZERO)
+        self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)
+        self._forget_before((self.last_at or 0) - self._keep)
+
+    @property
+    def explained(self) -> bool:
+        """Whether the newest observation is known, and nothing is unexplained, late or about to be re-based."""
+        return self.unknown is None and self.explainable and not self.changes.all and self._rebase_due is None
+
+    def _forget_before(self, edge: int) -> None:
         while self.rows[0].at < edge:
             self.rows.popleft()
         while self.gaps and self.gaps[0][1] <= edge:
             self.gaps.popleft()
-        if self._rebase_due is not None:
-            self.rebase(accept=self._rebase_due)
-        return news
 
     def _enter(self, view: ScopeView, equity: Decimal) -> list[News]:
         at, pnl = view.as_of, view.pnl()
