@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from killswitch.model.instant import rfc3339
+from killswitch.model.spelling import INFINITY as INFINITY
+from killswitch.model.spelling import instant as instant
+from killswitch.model.spelling import interval as interval
+from killswitch.model.spelling import lasting as lasting
+from killswitch.model.spelling import money as money
+from killswitch.model.spelling import number as number
 
 if TYPE_CHECKING:
     from killswitch.model.decision import Decision, Notice
     from killswitch.runner.status import OrphanView
-
-INFINITY = "∞"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -23,46 +25,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
-
-
-def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> str:
-    """A signal value as people write it: `4.51%`, `12.3 s`, `10,000.00`."""
-    if value is None:
-        return unbounded
-    if unit == "fraction":
-        return f"{value:.2%}"
-    if unit == "seconds":
-        return f"{value:.1f} s"
-    if unit == "milliseconds":
-        return f"{value:.0f} ms"
-    if unit == "money":
-        return f"{value:,.2f}"
-    return f"{value:.4g}"
-
-
-def interval(span: tuple[float | None, float | None] | None, unit: str | None) -> str:
-    """`4.51%` where known, `[4.51%, ∞]` where partly known, `unknown` where there is nothing."""
-    if span is None or span == (None, None):
-        return "unknown"
-    low, high = number(span[0], unit, "-" + INFINITY), number(span[1], unit)
-    return low if span[0] == span[1] else f"[{low}, {high}]"
-
-
-def money(amount: Decimal | None, currency: str = "") -> str:
-    """An amount with two decimals and its thousands apart; unknown where it is None."""
-    return "unknown" if amount is None else f"{amount:,.2f} {currency}".rstrip()
-
-
-def instant(at: datetime | None) -> str:
-    """UTC to the second; `-` for none."""
-    return "-" if at is None else rfc3339(at.replace(microsecond=0))
-
-
-def lasting(length: timedelta) -> str:
-    """A duration in its two largest units: `1h 30m`, `45s`."""
-    seconds = int(length.total_seconds())
-    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
 
 
 def ago(at: datetime, now: datetime) -> str:
