@@ -1,0 +1,118 @@
+"""Charts: what is drawn, what is kept of long series, and that nothing written by others gets out of its element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from killswitch.charts.lines import Mark, line_chart, stacked_chart
+from killswitch.charts.sampling import extremes, stack_sample
+
+SVG = "{http://www.w3.org/2000/svg}"
+MINUTE = 60_000_000
+Chart = Callable[..., str]
+START = 1_621_382_400_000_000
+"""2021-05-19T00:00Z"""
+
+
+def instants(count: int) -> list[int]:
+    return [START + number * MINUTE for number in range(count)]
+
+
+def words(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_a_chart_is_one_element_without_a_size_of_its_own() -> None:
+    """The page gives the width; the title is there for screen readers; no prologue, no metadata."""
+    svg = line_chart("Equity", instants(3), {"staged": [1.0, 2.0, 3.0]}, unit="USDT")
+    root = ET.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    assert "viewBox" in root.attrib
+    assert {"width", "height"}.isdisjoint(root.attrib)
+    assert root[0].tag == f"{SVG}title"
+    assert root[0].text == "Equity"
+    assert not list(root.iter(f"{SVG}metadata"))
+
+
+def test_names_units_and_marks_are_text() -> None:
+    """Whoever searches the page finds them."""
+    svg = line_chart(
+        "Equity", instants(3), {"staged": [1, 2, 3], "none": [1, 2, 1]}, unit="USDT",
+        marks=[Mark(START + MINUTE, "close-everything", 3)],
+    )  # fmt: skip
+    assert {"staged", "none", "USDT", "close-everything"} <= set(words(svg))
+
+
+@pytest.mark.parametrize("chart", [line_chart, stacked_chart])
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a$\\frac{1}$", "_hidden", "永続", "Word0x", "\x07&\"'"])
+def test_a_hostile_name_stays_a_name(chart: Chart, name: str) -> None:
+    """Markup, mathematics, letters that no font has and control characters are drawn as text."""
+    svg = chart(name, instants(2), {name: [1, 2]}, unit=name, marks=[Mark(START, name, 1)])
+    readable = name.replace("\x07", " ")
+    assert words(svg).count(readable) == 3
+    assert not list(ET.fromstring(svg).iter(f"{SVG}script"))
+
+
+def test_the_same_data_make_the_same_text() -> None:
+    """No date, no chance."""
+    drawn = {line_chart("t", instants(50), {"a": [float(i % 7) for i in range(50)]}, unit="") for _ in range(3)}
+    assert len(drawn) == 1
+
+
+def test_a_month_of_minutes_stays_small() -> None:
+    """43,200 points make less than 100 KB for each line, and less than 200 KB for a stack of two."""
+    values = [math.sin(number / 9) * number for number in range(43_200)]
+    assert len(line_chart("t", instants(43_200), {"a": values}, unit="USDT")) < 100_000
+    assert len(stacked_chart("t", instants(43_200), {"a": values, "b": values}, unit="USDT")) < 200_000
+
+
+def test_thinning_keeps_the_lowest_and_the_highest() -> None:
+    """One bar's crash in a month is still seen."""
+    values = [100.0] * 43_200
+    values[20_001], values[30_003] = 3.0, 170.0
+    times, kept = extremes(instants(43_200), values, 100)
+    assert len(kept) <= 400
+    assert dict(zip(times, kept, strict=True))[START + 20_001 * MINUTE] == 3.0
+    assert dict(zip(times, kept, strict=True))[START + 30_003 * MINUTE] == 170.0
+    assert (times[0], times[-1]) == (START, START + 43_199 * MINUTE)
+    assert times == sorted(times)
+
+
+def test_a_gap_stays_a_gap() -> None:
+    """NaN and infinities break the line, in short series and in thinned ones."""
+    assert math.isnan(extremes(instants(3), [1.0, math.inf, 2.0], 10)[1][1])
+    values = [1.0] * 1000
+    values[500] = math.nan
+    assert any(math.isnan(value) for value in extremes(instants(1000), values, 10)[1])
+
+
+def test_a_stack_keeps_the_moment_of_the_greatest_sum() -> None:
+    """All layers are sampled at the same instants, that one among them."""
+    first, second = [10.0] * 5000, [-10.0] * 5000
+    second[2500] = -90.0
+    times, layers = stack_sample(instants(5000), [first, second], 50)
+    row = times.index(START + 2500 * MINUTE)
+    assert [layer[row] for layer in layers] == [10.0, -90.0]
+
+
+def test_fractions_are_in_percent() -> None:
+    """A drawdown axis reads 5%, not 0.05."""
+    svg = line_chart("t", instants(2), {"a": [0.0, 0.1]}, unit="fraction")
+    assert {"0%", "10%"} <= set(words(svg))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("chart", [line_chart, stacked_chart])
+def test_nothing_and_one_point_can_be_drawn(chart: Chart, count: int) -> None:
+    """A run stopped at once still has a page."""
+    assert ET.fromstring(chart("t", instants(count), {"a": [5.0] * count}, unit="USDT")).tag == f"{SVG}svg"
+
+
+def test_a_series_of_another_length_is_refused() -> None:
+    """The message names it."""
+    with pytest.raises(ValueError, match="a: 1 values for 2 instants"):
+        line_chart("t", instants(2), {"a": [1.0]}, unit="")
