@@ -23,6 +23,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument
 from killswitch.model.store import Journal, JournalEntry
+from killswitch.model.tracing import NO_WATCH, ClosingWatch
 from killswitch.model.venue import VenueAdapter
 
 REMEMBERED = 16
@@ -32,11 +33,22 @@ REMEMBERED = 16
 class Closer:
     """Brings one account to the targets of all its decisions. Everything it knows is in the journal."""
 
-    def __init__(self, account: str, venue: VenueAdapter, store: Journal, clock: Clock, *, pace: Pace = PACE) -> None:
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        store: Journal,
+        clock: Clock,
+        *,
+        pace: Pace = PACE,
+        watch: ClosingWatch = NO_WATCH,
+    ) -> None:
+        """`watch` is told of every decision taken up, and of every entry once it is durable."""
         self._account = account
         self._store = store
         self._clock = clock
         self._pace = pace
+        self._watch = watch
         self._works: dict[str, Work] = {}
         self._ended: dict[str, Closing] = {}
         self._ledgers: dict[PositionKey, PositionLedger] = {}
@@ -62,6 +74,8 @@ class Closer:
         works = [self._work(stored.decision) for stored in self._store.unfinished()]
         self._works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
         self._recall([*self._works.values(), *ended])
+        for work in self._works.values():
+            self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
         await self._ask_in_flight()
 
     def adopt(self, decision: Decision) -> None:
@@ -72,6 +86,7 @@ class Closer:
         if work.planned is not None and work.finished is None:
             self._works[decision.id] = work
             self._due = 0.0
+            self._watch.begun(decision, self._account, ())
 
     def learn(self, account: AccountSnapshot) -> None:
         """Take the instruments' rules from a snapshot that someone else has read."""
@@ -284,6 +299,7 @@ class Closer:
         self._works[entry.decision].check(entry)
         self._store.append(entry)
         self._written += 1
+        self._watch.wrote(entry)
         self._works[entry.decision].apply(entry)
         if (key := key_of(entry)) is not None:
             self._ledger(key).apply(entry)

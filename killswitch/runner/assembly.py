@@ -17,6 +17,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
+from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
@@ -59,6 +60,8 @@ def assemble(
     paths: tuple[str, ...] = (),
     recorder: Recorder | None = None,
     witnesses: tuple[Witness, ...] = (),
+    tracer: Tracer = NO_TRACER,
+    watch: ClosingWatch = NO_WATCH,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
@@ -82,11 +85,12 @@ def assemble(
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
-        closings=_closings(venues, arming, store, clock, unfinished),
+        closings=_closings(venues, arming, store, clock, unfinished, watch),
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
+        tracer=tracer,
     )  # fmt: skip
 
 
@@ -103,11 +107,12 @@ def _closings(
     store: Store,
     clock: Clock,
     unfinished: Mapping[str, tuple[Decision, ...]],
+    watch: ClosingWatch,
 ) -> Closings:
     workers = {}
     for name in sorted(arming.names):
         leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in unfinished.get(name, ())]
-        workers[name] = ClosingWorker(name, Closer(name, venues[name][1], store, clock), leftover)
+        workers[name] = ClosingWorker(name, Closer(name, venues[name][1], store, clock, watch=watch), leftover)
     return Closings(workers)
 
 

@@ -21,7 +21,8 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
-from killswitch.planning.tick import NOTHING, Interpreter, Outcome
+from killswitch.model.tracing import AS_OF, NO_TRACER, Span, Tracer
+from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import is_acted_on
 from killswitch.runner.clock import Timeline
@@ -80,6 +81,7 @@ class Runner:
         recorder: Recorder | None,
         witnesses: tuple[Witness, ...],
         standing: tuple[str, ...] = (),
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
@@ -100,6 +102,7 @@ class Runner:
         self._recorder = recorder
         self._witnesses = Witnesses(witnesses)
         self._standing = standing
+        self._tracer = tracer
         self._problems = standing
         self._told: frozenset[str] = frozenset()
 
@@ -132,22 +135,28 @@ class Runner:
 
     async def tick(self) -> TickReport:
         """One pass: read everything, decide, write it down in one transaction, act."""
+        with self._tracer.span("tick") as span:
+            return await self._tick(span)
+
+    async def _tick(self, span: Span) -> TickReport:
         began = self._clock.monotonic()
         self._lease.keep()
-        snapshot = await self._snapshot()
+        snapshot = await self._snapshot(span)
         self._record(snapshot)
-        outcome = await self._decide(snapshot)
+        outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
         notices = outcome.notices + self._news(snapshot)
-        self._commit(snapshot, outcome, notices, acting)
+        with span.span("commit"):
+            self._commit(snapshot, outcome, notices, acting)
         self._act(snapshot, acting)
         if acting:
             # The first orders leave before anyone is told of them.
             await self._closings.advance(self._pace.closing_pause)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-            self._problems, self._clock.monotonic() - began,
+            self._problems, self._clock.monotonic() - began, self._interpreter.status,
         )  # fmt: skip
+        _describe(span, report)
         self._witnesses.tell(report)
         return report
 
@@ -186,8 +195,8 @@ class Runner:
         # An adapter that fails to hang up has nothing to tell that matters any more.
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
-    async def _snapshot(self) -> Snapshot:
-        accounts = await self._readers.gather()
+    async def _snapshot(self, span: Span) -> Snapshot:
+        accounts = await self._readers.gather(span)
         return Snapshot(
             as_of=self._timeline.next(),
             accounts=accounts,
@@ -196,13 +205,21 @@ class Runner:
             closings=self._closings.progress(),
         )
 
-    async def _decide(self, snapshot: Snapshot) -> Outcome:
-        pending = self._interpreter.evaluate(snapshot)
+    async def _decide(self, snapshot: Snapshot, span: Span) -> Outcome:
+        with span.span("evaluate") as part:
+            pending = self._interpreter.evaluate(snapshot)
+            part.set("killswitch.eligible", 0 if pending is None else len(pending.eligible))
         if pending is None:
             return NOTHING
+        with span.span("decide", {"killswitch.reread": bool(pending.reread)}) as part:
+            outcome = await self._outcome(snapshot, pending, part)
+            part.set("killswitch.decisions", len(outcome.decisions))
+            return outcome
+
+    async def _outcome(self, snapshot: Snapshot, pending: Pending, span: Span) -> Outcome:
         if not pending.reread:
             return self._interpreter.decide(pending)
-        again = await self._readers.gather_again(pending.reread, REREAD_WITHIN)
+        again = await self._readers.gather_again(pending.reread, REREAD_WITHIN, span)
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
         return self._interpreter.decide(pending, reread)
@@ -264,6 +281,15 @@ class Runner:
             if step <= 0 or stop.is_set():
                 return
             await _sleep(self._clock, step, stop)
+
+
+def _describe(span: Span, report: TickReport) -> None:
+    """Say on the tick's span what came of it."""
+    span.set(AS_OF, to_micros(report.snapshot.as_of))
+    span.set("killswitch.decisions", len(report.decisions))
+    span.set("killswitch.acting_on", len(report.acting_on))
+    span.set("killswitch.notices", len(report.notices))
+    span.set("killswitch.problems", len(report.problems))
 
 
 def _shortfall(closing: Closing) -> str | None:

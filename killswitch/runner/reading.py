@@ -15,6 +15,7 @@ from msgspec import structs
 from killswitch.closing.executor import called_off
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.tracing import NO_SPAN, Span
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 from killswitch.runner.accounts import ArmedAccount
 
@@ -34,11 +35,11 @@ class AccountReader:
         self.late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
 
-    def begin(self) -> asyncio.Task[AccountSnapshot]:
-        """Start a read, unless one is still in flight."""
+    def begin(self, span: Span) -> asyncio.Task[AccountSnapshot]:
+        """Start a read as a part of `span`, unless one is still in flight."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
-            self._read = asyncio.create_task(_read(self._account))
+            self._read = asyncio.create_task(_watched(self._account, span))
         return self._read
 
     def take(self, waited: float) -> AccountSnapshot:
@@ -71,22 +72,24 @@ class Readers:
         self._readers = {name: AccountReader(account, timeout) for name, account in accounts.items()}
         self._timeout = timeout
 
-    async def gather(self) -> tuple[AccountSnapshot, ...]:
-        """One snapshot per account, in the accounts' order, after at most the timeout."""
-        return await self._gather(self._readers.values())
+    async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
+        """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""
+        return await self._gather(self._readers.values(), span)
 
-    async def gather_again(self, names: Iterable[str], within: float) -> Mapping[str, AccountSnapshot]:
+    async def gather_again(
+        self, names: Iterable[str], within: float, span: Span = NO_SPAN
+    ) -> Mapping[str, AccountSnapshot]:
         """Read the named accounts once more, for at most `within` seconds (corroboration)."""
         chosen = {name: self._readers[name] for name in names if name in self._readers}
-        return dict(zip(chosen, await self._gather(chosen.values(), within), strict=True))
+        return dict(zip(chosen, await self._gather(chosen.values(), span, within), strict=True))
 
     async def _gather(
-        self, readers: Iterable[AccountReader], within: float | None = None
+        self, readers: Iterable[AccountReader], span: Span, within: float | None = None
     ) -> tuple[AccountSnapshot, ...]:
         readers = tuple(readers)
         patience = self._timeout if within is None else min(within, self._timeout)
         # Every read is begun before any is waited for; the late ones go on in the background.
-        reads = [(reader, reader.begin()) for reader in readers]
+        reads = [(reader, reader.begin(span)) for reader in readers]
         waited = [read for reader, read in reads if not reader.late]
         if waited:
             await asyncio.wait(waited, timeout=patience)
@@ -95,6 +98,20 @@ class Readers:
     async def abandon(self) -> None:
         """Call off what is still in flight, at the end of a run."""
         await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
+
+
+async def _watched(account: ArmedAccount, span: Span) -> AccountSnapshot:
+    """The read as a span, which may outlast the tick that began it."""
+    with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
+        answer = await _read(account)
+        part.set("killswitch.account.quality", answer.quality)
+        if answer.quality != "ok":
+            part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
+        if (health := answer.health) is not None:
+            part.set("killswitch.venue.latency", None if health.latency_ms is None else health.latency_ms / 1000)
+            part.set("killswitch.venue.requests", health.requests)
+            part.set("killswitch.venue.errors", health.errors)
+        return answer
 
 
 async def _read(account: ArmedAccount) -> AccountSnapshot:

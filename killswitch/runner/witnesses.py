@@ -5,11 +5,13 @@ Only the store can: a runner that cannot record must not act.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
+from killswitch.planning.readings import MachineStatus
 from killswitch.store.errors import StoreError
 
 
@@ -25,12 +27,22 @@ class TickReport:
     problems: tuple[str, ...]
     """What is wrong with the runner's own means (locks, closing, recording), in words, for as long as it is."""
     seconds: float
+    machines: Callable[[], tuple[MachineStatus, ...]] = tuple
+    """Every policy on every scope as the tick left it; worked out when asked, and true until the next tick."""
 
 
 class Witness(Protocol):
     """Whoever watches a run: the terminal, the status blob."""
 
     def ticked(self, report: TickReport) -> None: ...
+
+
+@runtime_checkable
+class Troubled(Protocol):
+    """A witness that works in the background, and may have something to complain of when it is not spoken to."""
+
+    @property
+    def problem(self) -> str | None: ...
 
 
 class Witnesses:
@@ -42,8 +54,9 @@ class Witnesses:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Who could not take in the last report, and why."""
-        return tuple(self._failing.values())
+        """Who could not take in the last report, and why; and what is wrong in the background."""
+        behind = (witness.problem for witness in self._witnesses if isinstance(witness, Troubled))
+        return (*self._failing.values(), *(problem for problem in behind if problem is not None))
 
     def tell(self, report: TickReport) -> None:
         """Tell every one of them. What fails is a problem until it works again; raises only StoreError."""

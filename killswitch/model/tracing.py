@@ -1,0 +1,101 @@
+"""How acting rooms tell what they do while they do it: spans, and the life of a closing.
+
+A room is handed a `Tracer` or a `ClosingWatch`, and does not know whether anyone listens. Neither ever raises, and
+neither ever waits. Pure rooms are never handed one: whoever calls them opens the span around the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final, Protocol
+
+from killswitch.model.decision import Decision
+from killswitch.model.store import JournalEntry
+
+Attribute = str | bool | int | float
+
+AS_OF: Final = "killswitch.as_of"
+"""The `as_of` of the tick that a span belongs to, in microseconds: all spans with the same one are one trace.
+
+The span named `tick` is its root; every other span that a Tracer opens with it is a child of that one.
+"""
+
+NOTHING: Final[Mapping[str, Attribute]] = {}
+
+
+class Span(Protocol):
+    """Something that takes time. Used as a context manager: an exception that passes through makes it failed."""
+
+    def set(self, name: str, value: Attribute | None) -> None:
+        """Add an attribute; None is unknown, and sets nothing."""
+        ...
+
+    def fail(self, reason: str) -> None:
+        """Say that it went wrong, and why. The reason is searched for credentials before anyone sees it."""
+        ...
+
+    def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
+        """Begin a part of it. A part may end after the whole."""
+        ...
+
+    def __enter__(self) -> Span: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Tracer(Protocol):
+    """Where spans begin."""
+
+    def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
+        """Begin a span that is part of no other; with `AS_OF` among its attributes it is filed under that tick."""
+        ...
+
+
+class ClosingWatch(Protocol):
+    """Whoever watches closings: told of each decision taken up on an account, then of each journal entry about it."""
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        """Work on `decision` begins on `account`, or goes on: `journal` is what has been written about it."""
+        ...
+
+    def wrote(self, entry: JournalEntry) -> None:
+        """An entry has become durable."""
+        ...
+
+
+class _Silence:
+    """Tracer, Span and ClosingWatch that nobody listens to."""
+
+    __slots__ = ()
+
+    def set(self, name: str, value: Attribute | None) -> None:
+        pass
+
+    def fail(self, reason: str) -> None:
+        pass
+
+    def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> _Silence:
+        return self
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        pass
+
+    def wrote(self, entry: JournalEntry) -> None:
+        pass
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+_SILENCE = _Silence()
+NO_TRACER: Final[Tracer] = _SILENCE
+NO_SPAN: Final[Span] = _SILENCE
+NO_WATCH: Final[ClosingWatch] = _SILENCE
