@@ -40,6 +40,8 @@ def _policy(chain: Chain) -> str:
     lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
     if decision.commit:
         lines.append(f"  commit {decision.commit}")
+    if decision.kind is None and decision.reason:
+        lines.append(f"  note: {decision.reason}")
     if decision.kind == "reset":
         lines.append(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}")
     return "\n".join(("Policy line", *lines))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.cli.wording import instant, interval, money, number, table
+from killswitch.graph.nodes import Close
+from killswitch.graph.wording import close_text
 from killswitch.model.decision import Book, Decision, Intent
 from killswitch.runner.preview import Preview
 from killswitch.runner.status import MachineView, TriggerStatus
@@ -81,6 +83,9 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
         found = decision.attribution
         shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
         yield f"  the loss is {found.source} ({shares}, over {found.window or 'no window'})"
+    yield from (f"  {each}" for each in _closes(decision, shown))
+    if decision.reason:
+        yield f"  note: {decision.reason}"
     if decision.lock is not None:
         until = instant(decision.lock.until) if decision.lock.until else "it is lifted"
         yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {until}"
@@ -88,6 +93,15 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
+
+
+def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
+    """What the policy's line asks to be closed, in words."""
+    for graph in shown.policies.graphs:
+        if graph.policy == decision.policy:
+            stages = [stage for stage in graph.stages if stage.name == decision.stage]
+            closes = [action for stage in stages for action in stage.actions if isinstance(action, Close)]
+            yield from (close_text(each, graph.position_signals) for each in closes)
 
 
 def _orders(decision: Decision, shown: Preview) -> Iterator[str]:

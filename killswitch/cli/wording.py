@@ -53,6 +53,8 @@ def decision_lines(decision: Decision) -> list[str]:
         found = decision.attribution
         shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
+    if decision.kind is None and decision.reason:
+        lines.append(f"    note: {decision.reason}")
     lines += [
         f"    {intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, "
         f"leaving {intent.target:f}"

@@ -15,7 +15,7 @@ from killswitch.graph.nodes import (
     Stage,
     Trigger,
 )
-from killswitch.graph.wording import condition_text, signal_text, signals_of, span
+from killswitch.graph.wording import close_text, condition_text, signal_text, signals_of, span
 from killswitch.model.record import Record, record
 
 Shape = Literal["signal", "trigger", "stage", "action"]
@@ -125,16 +125,7 @@ def _action(action: Action, graph: Graph) -> str:
         return f"lock {action.mode}" + ("" if action.duration is None else f" for {span(action.duration)}")
     if isinstance(action, CancelOrders):
         return f"cancel {action.kind} orders"
-    bounds = [] if action.top is None else [f"top {action.top}"]
-    if action.worst_share is not None:
-        bounds.append(f"worst {action.worst_share:.12g}")
-    if action.symbols is not None:
-        bounds.append("only " + " ".join(action.symbols))
-    if action.except_assets:
-        bounds.append("not " + " ".join(action.except_assets))
-    if action.all_if is not None:
-        bounds.append(f"all if {condition_text(action.all_if, graph.position_signals)}")
-    return ", ".join([f"close {(action.fraction * 100).normalize():f}% of {action.side} by {action.ranking}", *bounds])
+    return close_text(action, graph.position_signals)
 
 
 def _mermaid_text(text: str) -> str:

@@ -163,6 +163,8 @@ class Close(Record):
     except_assets: tuple[str, ...]
     """Base assets never sold (stable coins)."""
     place: Place
+    share_cap: Decimal | None = None
+    """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
 
 
 Action = LockTrading | CancelOrders | Close

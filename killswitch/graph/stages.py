@@ -21,6 +21,7 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.others import Others
 from killswitch.graph.triggers import expression
+from killswitch.graph.wording import percent
 from killswitch.policy import documents
 from killswitch.policy.source import Path
 
@@ -110,6 +111,7 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         around.found.error("KS3011", (*path, "rank"), message, fix)
     around.used_rankings.add(written.rank)
     _worst_applies(written, stage, path, around.found)
+    _cap_applies(written, path, around.found)
     all_if = None
     if written.all_if is not None:
         where: Path = (*path, "all_if")
@@ -125,7 +127,25 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         symbols=written.symbols,
         except_assets=written.except_assets,
         place=around.found.place(path, key=True),
+        share_cap=written.share_cap,
     )
+
+
+def _cap_applies(written: documents.Close, path: Path, found: Findings) -> None:
+    """Warn of a cap above what the fraction leaves of a position that is the whole book."""
+    cap, kept = written.share_cap, 1 - written.fraction
+    if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
+        return
+    message = "`share_cap` never applies here: `fraction` closes everything"
+    if kept:
+        message = (
+            f"`share_cap` never applies here: the fraction leaves no position more than {percent(kept)} of the gross"
+        )
+    found.warning(
+        "KS5011", (*path, "share_cap"), message,
+        f"write a cap below {percent(kept)}, or take it out" if kept else "take it out",
+        key=True,
+    )  # fmt: skip
 
 
 def _worst_applies(written: documents.Close, stage: documents.Stage, path: Path, found: Findings) -> None:

@@ -68,7 +68,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
     source = found.source(at_least)
     change = watch.history.pnl_change(window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
-    targets = _targets(watch, stage, book, source)
+    targets, remarks = _targets(watch, stage, book, source)
     intents, blocked, left = to_intents(view, targets)
     now = view.as_of
     closes = any(isinstance(action, Close) for action in stage.actions)
@@ -97,6 +97,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
         cancels=cancels(view, stage.actions),
         lock=lock_order(watch.scope, stage, now),
         cooldown_until=from_micros(now + stage.cooldown),
+        reason="; ".join(remarks) or None,
     )
     empty_handed = closes and not targets and bool(book)
     return Proposal(stage, decision, empty_handed, partial, blocked)
@@ -148,19 +149,22 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) -> list[Target]:
-    """The targets of all close actions of the stage: of several for a position, the smallest."""
+def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) -> tuple[list[Target], tuple[str, ...]]:
+    """The targets of all close actions of the stage (of several for a position, the smallest), and their remarks."""
     graph: Graph = watch.prepared.graph
     smallest: dict[PnlKey, Target] = {}
+    remarks: dict[str, None] = {}
     for index, action in enumerate(stage.actions):
         if not isinstance(action, Close):
             continue
         all_if = watch.prepared.all_if.get((stage.name, index))
-        for target in select(graph, action, book, source, stage.attribution, all_if):
+        selection = select(graph, action, book, source, stage.attribution, all_if)
+        remarks.update(dict.fromkeys(selection.remarks))
+        for target in selection.targets:
             key = target.ranked.candidate.key
             if key not in smallest or target.contracts < smallest[key].contracts:
                 smallest[key] = target
-    return list(smallest.values())
+    return list(smallest.values()), tuple(remarks)
 
 
 def to_intents(

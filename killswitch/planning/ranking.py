@@ -25,6 +25,8 @@ class Candidate:
 
     account: AccountSnapshot
     position: Position
+    worth: Decimal | None
+    """Absolute notional in the account's currency."""
     pnl_delta: float | None
     pnl: float | None
     liquidation_distance: float | None
@@ -59,6 +61,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
             Candidate(
                 account=account,
                 position=position,
+                worth=value,
                 pnl_delta=None if delta is None else _float(delta.get(key)),
                 pnl=_float(unrealized(position, instrument)),
                 liquidation_distance=_float(liquidation_distance(position)),

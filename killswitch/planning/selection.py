@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph
 from killswitch.model.decision import Source
+from killswitch.planning.cap import Gross, most
 from killswitch.planning.ranking import Candidate, Ranked, in_group_order, rank
 from killswitch.signals.columns import known
 from killswitch.signals.history import Interval
@@ -25,6 +26,14 @@ class Target:
     contracts: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The targets of one close action in order of closing, and what of it could not be done as declared."""
+
+    targets: list[Target]
+    remarks: tuple[str, ...]
+
+
 def select(
     graph: Graph,
     action: Close,
@@ -32,15 +41,31 @@ def select(
     source: Source,
     rule: AttributionRule | None,
     all_if: AllIf | None,
-) -> list[Target]:
-    """The targets of one close action, in order of closing; `book` is the whole scope's."""
+) -> Selection:
+    """What one close action selects, and what should be left of each; `book` is the whole scope's."""
     ranking = next(r for r in graph.rankings if r.name == action.ranking)
     everyone = rank(ranking, book)
     pool = [ranked for ranked in everyone if _allowed(action, ranked.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
-    return [Target(ranked, _left(graph, action, ranked, all_if)) for ranked in in_group_order(chosen, graph.groups)]
+    targets = [Target(ranked, _left(graph, action, ranked, all_if)) for ranked in in_group_order(chosen, graph.groups)]
+    if action.share_cap is None:
+        return Selection(targets, ())
+    return Selection(*capped(targets, action.share_cap, book))
+
+
+def capped(
+    targets: Sequence[Target], share_cap: Decimal, book: Sequence[Candidate]
+) -> tuple[list[Target], tuple[str, ...]]:
+    """The targets brought under the cap, and of which positions it could only be kept by closing all of them."""
+    gross = Gross.of(book)
+    unknown = [t.ranked.candidate.position.symbol for t in targets if t.ranked.candidate.worth is None]
+    remarks = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    if not gross.whole:
+        remarks.append("the gross is not wholly known: the share cap is taken of the part that is")
+    kept = [Target(t.ranked, min(t.contracts, most(share_cap, t.ranked.candidate, gross))) for t in targets]
+    return kept, tuple(remarks)
 
 
 def _allowed(action: Close, candidate: Candidate) -> bool:

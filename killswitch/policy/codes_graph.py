@@ -310,6 +310,14 @@ _WARNINGS = (
         "kind: Account\nmetadata: {name: savings}\nspec: {adapter: paper, market: spot, …}",
         "Widen the `scope.match` of a policy, add a policy for it, or take the Account out.",
     ),
+    Page(
+        "KS5011",
+        "`share_cap` never applies",
+        "No position is worth more than the gross of the book, so after closing a fraction none is worth more than the "
+        "rest: half of it after `fraction: 50%`. A cap at or above that binds nowhere.",
+        "close: {side: both, fraction: 50%, share_cap: 60%}",
+        "Write a smaller cap, or take it out.",
+    ),
 )  # fmt: skip
 
 PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS)

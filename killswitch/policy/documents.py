@@ -189,6 +189,12 @@ class Close(Part):
         "Left out: all of them, or `top`.",
     ] = None
     fraction: Annotated[Fraction, "How much of each position to close."]
+    share_cap: Annotated[
+        Fraction | None,
+        "After the close no selected position is worth more than this part of the scope's gross notional at firing. "
+        "Gross counts what is known, which can only lower the cap; a selected position whose worth is unknown is "
+        "closed wholly, and the decision says so. Left out: no cap.",
+    ] = None
     all_if: Annotated[
         Expression | None, "A condition over `position.*` signals; where true, all of the position. Left out: never."
     ] = None

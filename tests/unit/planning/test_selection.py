@@ -29,7 +29,7 @@ def targets(
     made = graph((FALL_15M,), (), (), position_signals=(SignalRef("position.liquidation_distance"),))
     all_if = lower_one(action.all_if) if action.all_if is not None else None
     found = select(made, action, candidates(view, delta), source, rule, all_if)  # type: ignore[arg-type]  # literal
-    return {target.ranked.candidate.position.symbol: target.contracts for target in found}
+    return {target.ranked.candidate.position.symbol: target.contracts for target in found.targets}
 
 
 def book() -> list[Position]:
