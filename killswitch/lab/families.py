@@ -1,0 +1,178 @@
+"""Families of books over a market's symbols: every split into longs and shorts, and seeded random ones of three kinds.
+
+Each book is one swap account in USDT with 100,000 of equity and leverage 5; its gross notional is `gross` × equity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import combinations
+from random import Random
+from typing import Literal
+
+from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.market.instruments import base_asset
+from killswitch.model.snapshot import Side
+
+EQUITY = Decimal(100_000)
+LEVERAGE = Decimal(5)
+GROSS = Decimal(3)
+
+Kind = Literal["given", "split", "hedged", "directional", "concentrated"]
+RANDOM_KINDS: tuple[Kind, ...] = ("hedged", "directional", "concentrated")
+_LEAST = {"hedged": 2, "directional": 1, "concentrated": 2}
+"""How many symbols a kind of book needs."""
+_SPREAD = 0.7
+"""The standard deviation of the logarithm of a weight: the largest of eight is about eight times the smallest."""
+_OTHER_SIDE = Decimal("0.2")
+_CONCENTRATED = (0.6, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A book and the kind that it is of."""
+
+    kind: Kind
+    book: Book
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The members that a market's symbols allow, and in words what they do not."""
+
+    members: tuple[Member, ...]
+    missing: tuple[str, ...]
+
+
+def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> Book:
+    """The first half of the symbols long, the others short, in equal parts; a single symbol is held long."""
+    longs = (len(symbols) + 1) // 2
+    each = gross * EQUITY / len(symbols)
+    sides: list[Side] = ["long" if number < longs else "short" for number in range(len(symbols))]
+    return _book("half long, half short", {s: (side, each) for s, side in zip(symbols, sides, strict=True)})
+
+
+def all_splits(symbols: Sequence[str], side: int, gross: Decimal = GROSS) -> Family:
+    """Every book with `side` of the symbols long and `side` others short, all positions of the same notional.
+
+    Of n symbols that is C(n, side) × C(n − side, side) books: 70 for four of eight.
+    """
+    if len(symbols) < 2 * side:
+        need = f"{side} long and {side} short need {2 * side} symbols"
+        return Family((), (f"no splits: {need}, and there {_are(len(symbols))}",))
+    each = gross * EQUITY / (2 * side)
+    labels = _labels(symbols)
+    members = [Member("split", _split(longs, shorts, each, labels)) for longs, shorts in _splits(symbols, side)]
+    return Family(tuple(members), ())
+
+
+def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decimal = GROSS) -> Family:
+    """`count` books of each of three kinds; weights are lognormal before they are scaled.
+
+    - *hedged*: as much long as short, to the last unit of money; which symbols are long is drawn.
+    - *directional*: on one side, which is drawn; every other book holds a fifth of its gross on the other side
+      (where there are two symbols or more).
+    - *concentrated*: 60 to 80% of the gross in one symbol; the side of each position is drawn.
+
+    The same symbols, seed and gross give the same books; a book does not depend on how many are asked for.
+    """
+    members: list[Member] = []
+    missing = []
+    for kind in RANDOM_KINDS:
+        if len(symbols) < _LEAST[kind]:
+            missing.append(f"no {kind} books: they need {_LEAST[kind]} symbols, and there {_are(len(symbols))}")
+            continue
+        for number in range(count):
+            chance = Random(f"{seed}/{kind}/{number}")
+            drawn = _DRAWS[kind](symbols, chance, number, gross * EQUITY)
+            members.append(Member(kind, _book(f"{kind} {number + 1:02d}", drawn)))
+    return Family(tuple(members), tuple(missing))
+
+
+Held = dict[str, tuple[Side, Decimal]]
+"""Symbol → side and notional."""
+
+
+def _hedged(symbols: Sequence[str], chance: Random, _number: int, gross: Decimal) -> Held:
+    shuffled = chance.sample(symbols, len(symbols))
+    longs = chance.randint(1, len(symbols) - 1)
+    weights = _weights(shuffled, chance)
+    sides: tuple[tuple[Side, list[str]], ...] = (("long", shuffled[:longs]), ("short", shuffled[longs:]))
+    return _in_order(symbols, {s: (side, n) for side, ones in sides for s, n in _shares(ones, weights, gross / 2)})
+
+
+def _directional(symbols: Sequence[str], chance: Random, number: int, gross: Decimal) -> Held:
+    sides: tuple[Side, Side] = ("long", "short") if chance.random() < 0.5 else ("short", "long")
+    shuffled = chance.sample(symbols, len(symbols))
+    weights = _weights(shuffled, chance)
+    if number % 2 == 0 or len(symbols) == 1:
+        return _in_order(symbols, {s: (sides[0], n) for s, n in _shares(shuffled, weights, gross)})
+    against = max(1, len(shuffled) // 4)
+    held = {s: (sides[1], n) for s, n in _shares(shuffled[:against], weights, gross * _OTHER_SIDE)}
+    most = gross * (1 - _OTHER_SIDE)
+    return _in_order(symbols, held | {s: (sides[0], n) for s, n in _shares(shuffled[against:], weights, most)})
+
+
+def _concentrated(symbols: Sequence[str], chance: Random, _number: int, gross: Decimal) -> Held:
+    shuffled = chance.sample(symbols, len(symbols))
+    share = Decimal(round(chance.uniform(*_CONCENTRATED), 4)).quantize(Decimal("0.0001"))
+    notionals = {shuffled[0]: gross * share}
+    notionals |= dict(_shares(shuffled[1:], _weights(shuffled, chance), gross - gross * share))
+    sides: dict[str, Side] = {s: "long" if chance.random() < 0.5 else "short" for s in shuffled}
+    return _in_order(symbols, {s: (sides[s], n) for s, n in notionals.items()})
+
+
+_DRAWS = {"hedged": _hedged, "directional": _directional, "concentrated": _concentrated}
+
+
+def _weights(symbols: Sequence[str], chance: Random) -> dict[str, float]:
+    return {symbol: math.exp(chance.gauss(0.0, _SPREAD)) for symbol in symbols}
+
+
+def _shares(symbols: Sequence[str], weights: Mapping[str, float], total: Decimal) -> Iterator[tuple[str, Decimal]]:
+    """`total` by weight, to the cent; the last one takes what rounding left, so that the sum is exact."""
+    whole = sum(weights[symbol] for symbol in symbols)
+    left = total
+    for symbol in symbols[:-1]:
+        part = (total * Decimal(repr(weights[symbol] / whole))).quantize(Decimal("0.01"))
+        left -= part
+        yield symbol, part
+    yield symbols[-1], left
+
+
+def _in_order(symbols: Sequence[str], held: Held) -> Held:
+    return {symbol: held[symbol] for symbol in symbols if symbol in held}
+
+
+def _splits(symbols: Sequence[str], side: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    for longs in combinations(symbols, side):
+        for shorts in combinations([symbol for symbol in symbols if symbol not in longs], side):
+            yield longs, shorts
+
+
+def _split(longs: Sequence[str], shorts: Sequence[str], each: Decimal, labels: Mapping[str, str]) -> Book:
+    sides: dict[str, Side] = {**dict.fromkeys(longs, "long"), **dict.fromkeys(shorts, "short")}
+    name = f"long {' '.join(labels[s] for s in longs)}, short {' '.join(labels[s] for s in shorts)}"
+    return _book(name, {symbol: (side, each) for symbol, side in sides.items()})
+
+
+def _labels(symbols: Sequence[str]) -> dict[str, str]:
+    """The base asset of each symbol, or its whole name where two have the same."""
+    assets = [base_asset(symbol) for symbol in symbols]
+    return {s: asset if assets.count(asset) == 1 else s for s, asset in zip(symbols, assets, strict=True)}
+
+
+def _book(name: str, held: Held) -> Book:
+    positions = tuple(
+        BookPosition(symbol=symbol, side=side, notional=notional, leverage=LEVERAGE)
+        for symbol, (side, notional) in held.items()
+    )
+    account = BookAccount(account="main", market="swap", currency="USDT", equity=EQUITY, positions=positions)
+    return Book(name=name, accounts=(account,))
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
