@@ -25,6 +25,13 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._elapsed
 
+    def set(self, now: datetime) -> None:
+        """Let the time until `now` pass at once. ValueError if that lies behind."""
+        elapsed = (now - self._start).total_seconds()
+        if elapsed < self._elapsed:
+            raise ValueError(f"it is {self.now().isoformat()} already, later than {now.isoformat()}")
+        self._elapsed = elapsed
+
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass, and everything else that is ready run."""
         self._elapsed += max(seconds, 0.0)

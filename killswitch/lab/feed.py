@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Self
 
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book, BookAccount, demo_book
+from killswitch.lab.book import Book, demo_book
 from killswitch.lab.crash import calm_bars
 from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import Instrument, Snapshot
 
 _NO_LIQUIDATION = MarketRules(liquidates=False)
 
@@ -40,29 +40,14 @@ class Feed:
         BarsError for a symbol that the bars do not have; ValueError for a book that cannot be opened, and for
         skipping all there is.
         """
-        self.market = PaperMarket(bars.instruments(), seed=seed, rules=rules)
         self.interval = bars.interval
         self._bars = islice(bars.since(book.symbols), skip, None)
         self._next: tuple[datetime, dict[str, Bar]] | None = next(self._bars, None)
         if self._next is None:
             raise ValueError(f"{bars.name}: no bar is left after skipping {skip}")
-        for account in book.accounts:
-            self.market.add_account(
-                account.account,
-                market=account.market,
-                currency=account.currency,
-                wallet=account.equity,
-                venue=account.venue,
-            )
-        self.step(begins)
-        for account in book.accounts:
-            self._open(account)
-
-    def _open(self, account: BookAccount) -> None:
-        for position in account.positions:
-            self.market.open_position(
-                account.account, position.symbol, position.side, position.notional, position.leverage
-            )
+        closes, first = self._next
+        self.market = market_with(book, bars.instruments(), begins or closes, first, seed=seed, rules=rules)
+        self._next = next(self._bars, None)
 
     @property
     def due(self) -> datetime | None:
@@ -83,6 +68,35 @@ class Feed:
         while self._next is not None and self._next[0] <= at:
             self.step()
         return self
+
+
+def market_with(
+    book: Book,
+    instruments: Iterable[Instrument],
+    at: datetime,
+    bars: Mapping[str, Bar],
+    *,
+    seed: int,
+    rules: MarketRules | None,
+) -> PaperMarket:
+    """A market in which `bars` have closed at `at`, and `book` was opened at their closes.
+
+    ValueError for a book that cannot be opened.
+    """
+    market = PaperMarket(instruments, seed=seed, rules=rules)
+    for account in book.accounts:
+        market.add_account(
+            account.account,
+            market=account.market,
+            currency=account.currency,
+            wallet=account.equity,
+            venue=account.venue,
+        )
+    market.advance(at, bars)
+    for account in book.accounts:
+        for position in account.positions:
+            market.open_position(account.account, position.symbol, position.side, position.notional, position.leverage)
+    return market
 
 
 def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:

@@ -1,0 +1,191 @@
+"""A book through a market's bars under a policy set: the same `tick`, the same closing, a paper venue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.intents import planned_entries
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.alternatives import close_all, in_proportion
+from killswitch.lab.book import Book
+from killswitch.lab.clock import VirtualClock
+from killswitch.lab.feed import market_with
+from killswitch.lab.firings import Firings
+from killswitch.lab.journal import MemoryJournal
+from killswitch.lab.outcome import Run
+from killswitch.lab.panel import Panel
+from killswitch.lab.quiet import Quiet
+from killswitch.lab.standing import Standing
+from killswitch.lab.tally import Tally
+from killswitch.market.paper import PaperMarket
+from killswitch.market.rules import MarketRules
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.venue import VenueAdapter
+from killswitch.planning.tick import Interpreter
+
+Rule = Literal["none", "staged", "close-all", "in-proportion"]
+"""What answers: nothing; the policies as they are; everything at the first trigger; or the policies' every cut spread
+over all positions in proportion."""
+
+RULES: tuple[Rule, ...] = ("staged", "none", "close-all", "in-proportion")
+
+VenueOf = Callable[[PaperMarket, str, Clock], VenueAdapter]
+"""Makes the adapter of one account of a paper market: the lab knows no adapter by name."""
+
+WORKING = ("planned", "closing")
+ROUNDS, PAUSE = 200, 0.25
+"""Passes of closing between two bars at the most, and the seconds between them."""
+
+
+def never() -> bool:
+    """Does not stop."""
+    return False
+
+
+async def backtest(
+    policies: PolicySet,
+    panel: Panel,
+    book: Book,
+    *,
+    rule: Rule,
+    venue: VenueOf,
+    seed: int = 0,
+    rules: MarketRules | None = None,
+    course: bool = False,
+    passing: bool = True,
+    stop: Callable[[], bool] = never,
+    on_bars: Callable[[int], None] | None = None,
+) -> Run:
+    """Run `book` from the first bar by which all its symbols have a price to the last one, or until `stop`.
+
+    `passing` false ticks every bar, also where nothing can happen: slower, and the same to the last digit.
+    `on_bars` is told how many bars have been gone through. Every policy acts that says `enforce`.
+    BarsError for a symbol that the panel lacks; ValueError for a book that cannot be opened.
+    """
+    run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules())
+    while not stop():
+        await run.tick()
+        passed = run.pass_over() if passing else 0
+        if on_bars is not None:
+            on_bars(passed + 1)
+        if not run.next_bar():
+            return run.result(complete=True, course=course)
+    return run.result(complete=False, course=course)
+
+
+class _Backtest:
+    """One run under way. `tick`, `pass_over` and `next_bar` in turn, from the first bar on."""
+
+    def __init__(
+        self, policies: PolicySet, panel: Panel, book: Book, rule: Rule, venue: VenueOf, seed: int, rules: MarketRules
+    ) -> None:
+        self._panel, self._book, self._rule = panel, book, rule
+        self._number = panel.first(book.symbols)
+        self._begins = self._number
+        self._market = market_with(book, panel.instruments, self._now, panel.bars(self._number), seed=seed, rules=rules)
+        self._clock = VirtualClock(self._now)
+        watched = replace(policies, graphs=()) if rule == "none" else policies
+        self._interpreter = Interpreter(close_all(watched) if rule == "close-all" else watched)
+        self._quiet = Quiet(panel, self._interpreter, rules)
+        self._journal = MemoryJournal()
+        self._closers = {
+            name: Closer(name, venue(self._market, name, self._clock), self._journal, self._clock)
+            for name in self._market.accounts
+        }
+        self._tally = Tally(panel, self._number)
+        self._firings = Firings(self._journal)
+        self._instruments_told = False
+        self._notices = 0
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def _now(self) -> datetime:
+        return from_micros(int(self._panel.at[self._number]))
+
+    async def tick(self) -> None:
+        """One pass at the bar's close: look, decide, write down, act."""
+        snapshot = self._snapshot = self._look()
+        outcome = self._interpreter.tick(snapshot)
+        self._notices += len(outcome.notices)
+        self._tally.ticked(snapshot)
+        for decision in outcome.decisions:
+            self._take(decision, snapshot)
+        if self._working:
+            await self._work()
+
+    def pass_over(self) -> int:
+        """Leave out the bars before which nothing can happen; how many."""
+        assert self._snapshot is not None  # a tick was first
+        if self._working:
+            return 0
+        standing = Standing(self._panel, self._snapshot)
+        count = self._quiet.ahead(self._number, standing)
+        if count:
+            self._quiet.pass_over(self._number, count, standing)
+            self._tally.passed(count, standing)
+            self._number += count
+            self._market.advance(self._now, self._panel.bars(self._number))
+        return count
+
+    def next_bar(self) -> bool:
+        """Close the next bar; False if there is none."""
+        if self._number + 1 >= len(self._panel):
+            return False
+        self._number += 1
+        self._market.advance(self._now, self._panel.bars(self._number))
+        self._clock.set(self._now)
+        return True
+
+    def result(self, *, complete: bool, course: bool) -> Run:
+        """What the run has come to by now."""
+        if self._snapshot is None or self._tally.bars < self._number - self._begins + 1:
+            self._tally.ticked(self._look())
+        return self._tally.run(
+            self._rule, self._book.name, self._firings.all(), self._notices, complete=complete, course=course
+        )
+
+    def _look(self) -> Snapshot:
+        first, self._instruments_told = not self._instruments_told, True
+        accounts = tuple(self._market.snapshot(name, instruments=first) for name in self._market.accounts)
+        if first:
+            for account in accounts:
+                self._closers[account.account].learn(account)
+        return Snapshot(as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress())
+
+    def _progress(self) -> tuple[Closing, ...]:
+        return tuple(closing for closer in self._closers.values() for closing in closer.progress())
+
+    @property
+    def _working(self) -> bool:
+        return any(closing.status in WORKING for closing in self._progress())
+
+    def _take(self, decision: Decision, snapshot: Snapshot) -> None:
+        if self._rule == "in-proportion" and decision.intents:
+            decision = in_proportion(decision, snapshot, self._panel.instruments)
+        planned = planned_entries(decision, snapshot=snapshot)
+        self._journal.enter(decision, planned)
+        if decision.kind != "reset" and decision.mode == "enforce":
+            self._tally.decided(decision, snapshot)
+            self._firings.fired(decision, snapshot)
+        for name in {entry.account for entry in planned if entry.account is not None}:
+            self._closers[name].adopt(decision)
+
+    async def _work(self) -> None:
+        """Closing goes on until it has nothing to do, or the next bar closes."""
+        last = self._number + 1 >= len(self._panel)
+        due = None if last else from_micros(int(self._panel.at[self._number + 1]))
+        longest = timedelta(seconds=PAUSE + len(self._closers))  # what a round may take of the clock's time
+        for _ in range(ROUNDS):
+            for closer in self._closers.values():
+                await closer.advance()
+            self._firings.follow(self._progress(), self._clock.now(), self._market)
+            if not self._working or (due is not None and self._clock.now() + longest >= due):
+                return
+            await self._clock.sleep(PAUSE)

@@ -1,0 +1,125 @@
+"""What became of every stage that fired: what was closed, when the venue showed it, and whether the hedge stood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from killswitch.closing.life import number
+from killswitch.lab.outcome import Closed, Firing, Hedge
+from killswitch.market.paper import PaperMarket
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing, ClosingStatus, Side, Snapshot
+from killswitch.model.store import Journal
+
+PositionName = tuple[str, str, Side]
+"""(account, symbol, side)."""
+
+OTHER: dict[str, Side] = {"LONG": "short", "SHORT": "long"}
+"""The side that hedges the one that lost."""
+ZERO = Decimal(0)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """`worth` is each position's contracts and notional when the stage fired."""
+
+    decision: Decision
+    worth: dict[PositionName, tuple[Decimal, Decimal]]
+    ended: dict[str, ClosingStatus] = field(default_factory=dict)
+    verified_at: datetime | None = None
+    hedge_kept: Decimal | None = None
+    cost: Decimal | None = None
+
+
+class Firings:
+    """Follows the decisions of one run. `journal` is where closing writes."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._followed: dict[str, _Followed] = {}
+
+    def fired(self, decision: Decision, snapshot: Snapshot) -> None:
+        """A decision that is acted on, and the snapshot that it was made on."""
+        worth = {
+            (account.account, position.symbol, position.side): (position.contracts, position.notional or ZERO)
+            for account in snapshot.accounts
+            for position in account.positions or ()
+        }
+        self._followed[decision.id] = _Followed(decision, worth)
+
+    def follow(self, closings: Iterable[Closing], now: datetime, market: PaperMarket) -> None:
+        """Look which of them have ended; `market` is as it is at this moment."""
+        by_decision: dict[str, list[Closing]] = {}
+        for closing in closings:
+            by_decision.setdefault(closing.decision, []).append(closing)
+        for id_, found in by_decision.items():
+            followed = self._followed.get(id_)
+            over = all(closing.status not in ("planned", "closing") for closing in found)
+            if followed is None or not over or followed.ended:
+                continue
+            followed.ended = {str(place): closing.status for place, closing in enumerate(found)}
+            costs = [closing.cost for closing in found]
+            followed.cost = None if None in costs else sum((cost for cost in costs if cost is not None), ZERO)
+            if all(closing.status == "flat" for closing in found):
+                followed.verified_at = now
+                followed.hedge_kept = _hedge_kept(followed, market)
+
+    def all(self) -> list[Firing]:
+        """Every firing, in the order in which they came."""
+        return [self._firing(followed) for followed in self._followed.values()]
+
+    def _firing(self, followed: _Followed) -> Firing:
+        decision = followed.decision
+        closed = self._closed(decision.id)
+        statuses = list(followed.ended.values())
+        ended: ClosingStatus | None = None
+        if decision.intents:
+            ended = "closing" if not statuses else next((each for each in statuses if each != "flat"), "flat")
+        book = decision.book
+        return Firing(
+            decision=decision.id, at=decision.as_of, policy=decision.policy, scope=decision.scope,
+            stage=decision.stage, level=decision.level,
+            source=decision.attribution.source if decision.attribution else None, triggers=decision.triggers,
+            gross_before=book.before.gross if book else None, gross_after=book.after.gross if book else None,
+            ended=ended, verified_at=followed.verified_at, hedge=_in_words(followed.hedge_kept),
+            hedge_kept=followed.hedge_kept, orders=len(decision.intents), closed=closed, cost=followed.cost,
+        )  # fmt: skip
+
+    def _closed(self, decision: str) -> tuple[Closed, ...]:
+        sums: dict[PositionName, tuple[Decimal, Decimal]] = {}
+        for entry in self._journal.journal(decision):
+            filled, price = number(entry.data.get("filled")), number(entry.data.get("price"))
+            if entry.kind != "filled" or entry.account is None or entry.symbol is None or not filled or price is None:
+                continue
+            key: PositionName = (entry.account, entry.symbol, "long" if entry.position_side == "long" else "short")
+            contracts, worth = sums.get(key, (ZERO, ZERO))
+            sums[key] = (contracts + filled, worth + filled * price)
+        return tuple(Closed(*key, contracts, worth) for key, (contracts, worth) in sums.items())
+
+
+def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:
+    """What is left of the other side than the one to blame, as a fraction of what it was worth when the stage fired."""
+    blamed = followed.decision.attribution.source if followed.decision.attribution else None
+    side = OTHER.get(blamed or "")
+    before = {key: worth for key, worth in followed.worth.items() if key[2] == side and worth[0] > 0}
+    total = sum((worth for _, worth in before.values()), ZERO)
+    if side is None or not total:
+        return None
+    left = ZERO
+    for account in market.accounts:
+        for position in market.snapshot(account, instruments=False).positions or ():
+            contracts, worth = before.get((account, position.symbol, position.side), (ZERO, ZERO))
+            if contracts:
+                left += worth * min(position.contracts, contracts) / contracts
+    return (left / total).quantize(Decimal("0.0001"))
+
+
+def _in_words(kept: Decimal | None) -> Hedge | None:
+    if kept is None:
+        return None
+    if kept == 1:
+        return "open"
+    return "reduced" if kept > 0 else "closed"

@@ -1,0 +1,177 @@
+"""How far ahead nothing can happen: bars that a backtest passes over without ticking through them.
+
+A bar is quiet if the market would only move prices in it, and a tick after it would change nothing but histories.
+Both are judged from the bars and the interpreter's state with room for the last bits of floats; whatever is not surely
+quiet is ticked. So a backtest comes to the same with passing over as without it (a test holds it to that).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.graph.nodes import SignalRef
+from killswitch.lab.panel import Floats, Instants, Panel
+from killswitch.lab.rolling import highest_in
+from killswitch.lab.screen import NotScreenedError, Span, first_change
+from killswitch.lab.standing import Standing
+from killswitch.market.rules import MarketRules
+from killswitch.planning.rest import Rest
+from killswitch.planning.tick import Interpreter
+
+FIRST_LOOK, LOOK_FURTHER = 64, 4
+"""So many bars are looked at first, and so many times more each time all of them were quiet."""
+WORTH_IT = 4
+"""Fewer bars than this are ticked through: passing over costs more."""
+LONGEST_PATIENCE = 16
+"""After looking in vain, so many ticks at the most go by before the next look."""
+ROUNDING = 1e-9
+"""Of an amount of money: what summing floats may have lost."""
+
+
+class Quiet:
+    """Looks ahead for one run. `interpreter` is None where no policy watches."""
+
+    def __init__(self, panel: Panel, interpreter: Interpreter | None, rules: MarketRules) -> None:
+        self._panel = panel
+        self._interpreter = interpreter
+        self._rules = rules
+        self._screens = True
+        self._patience, self._wait = 1, 0
+
+    def ahead(self, number: int, standing: Standing) -> int:
+        """How many bars after `number` may be passed over; the one after them is to be ticked, as is the next.
+
+        `standing` is what the tick at `number` saw.
+        """
+        if self._wait > 0:
+            self._wait -= 1
+            return 0
+        found = self._quiet_bars(number, standing) - 1  # a tick before whatever comes sees what it came from
+        if found >= WORTH_IT:
+            self._patience = 1
+            return found
+        self._wait = self._patience
+        self._patience = min(LONGEST_PATIENCE, 2 * self._patience)
+        return 0
+
+    def pass_over(self, number: int, count: int, standing: Standing) -> None:
+        """Enter the `count` bars after `number` into the interpreter's histories."""
+        for rest in self._resting() or ():
+            last = number + count
+            keep = int(self._panel.at[last]) - rest.watch.prepared.keep
+            first = max(number + 1, int(np.searchsorted(self._panel.at, keep)))
+            tail = [standing.observed(rest.places, each) for each in range(first, last + 1)]
+            rest.watch.history.pass_over(tail, self._highest(rest, number + 1, last + 1, standing))
+
+    def _highest(self, rest: Rest, first: int, end: int, standing: Standing) -> Decimal:
+        """The highest equity, exactly: the highest of those that are about the highest."""
+        about = standing.equities(rest.places, first, end)
+        top = float(about.max())
+        near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
+        return max(standing.observed(rest.places, first + int(each)).equity for each in near)
+
+    def _resting(self) -> tuple[Rest, ...] | None:
+        return () if self._interpreter is None else self._interpreter.at_rest()
+
+    def _quiet_bars(self, number: int, standing: Standing) -> int:
+        resting = self._resting() if self._screens else None
+        if resting is None or not all(account.idle for account in standing.accounts):
+            return 0
+        first, last = number + 1, len(self._panel)
+        look = FIRST_LOOK
+        try:
+            while True:
+                end = min(first + look, last)
+                found = self._first_event(first, end, standing, resting)
+                if found < end - first or end == last:
+                    return found
+                look *= LOOK_FURTHER
+        except NotScreenedError:
+            self._screens = False
+            return 0
+
+    def _first_event(self, first: int, end: int, standing: Standing, resting: tuple[Rest, ...]) -> int:
+        """How many of the bars `[first, end)` are surely quiet, from the first on."""
+        count = end - first
+        for account in standing.accounts:
+            if account.on_margin and self._rules.liquidates and account.keys:
+                room = account.room(first, end, self._rules.maintenance)
+                count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
+        for rest in resting:
+            if count == 0:
+                break
+            count = min(count, self._first_move(rest, first, first + count, standing))
+        return count
+
+    def _first_move(self, rest: Rest, first: int, end: int, standing: Standing) -> int:
+        """How many of the bars leave the watch at rest."""
+        at = self._panel.at[first - 1 : end]
+        graph = rest.watch.prepared.graph
+        count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
+        if count == 0:
+            return 0
+        past = _Past(rest, at[1 : count + 1], standing.equities(rest.places, first, first + count))
+        spans = {place: past.span(place, ref) for place, ref in enumerate(graph.signals)}
+        known = {place: span for place, span in spans.items() if span is not None}
+        return first_change(graph.conditions, known, rest.true, rest.unknown, count)
+
+
+def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """The place of the first that is set, or their number."""
+    return int(np.argmax(flags)) if flags.any() else len(flags)
+
+
+class _Past:
+    """A watch's signals as they would be at coming instants, each a `Span`."""
+
+    def __init__(self, rest: Rest, at: Instants, equity: Floats) -> None:
+        self._watch = rest.watch
+        self._at, self._equity = at, equity
+        history = rest.watch.history
+        self._value: Floats = equity / history.track.units
+        self._rows_at = np.array([row.at for row in history.rows], dtype=np.int64)
+        self._rows_value = np.array([row.value for row in history.rows])
+
+    def span(self, place: int, signal: SignalRef) -> Span | None:
+        """The signal in column `place`, or None if it is not known how to look ahead in it."""
+        history = self._watch.history
+        if signal.name == "equity.drawdown" and signal.window is not None:
+            return self._drawdown(signal.window)
+        if signal.name == "equity.value":
+            return Span(self._equity, self._equity)
+        if signal.name == "equity.drawdown_from_peak":
+            highest = np.maximum(np.maximum.accumulate(self._value), history.changes.peak)
+            return _exactly(_fall(highest, self._value))
+        if signal.name == "equity.loss_from_start":
+            return _exactly(_fall(np.full_like(self._value, history.track.start), self._value))
+        if signal.name.startswith("venue."):  # the paper venue is as it was
+            columns = self._watch.columns
+            assert columns is not None  # what rests has stepped
+            ends = (np.full_like(self._value, end[place]) for end in (columns.lo, columns.hi))
+            return Span(*ends)
+        return None
+
+    def _drawdown(self, window: int) -> Span:
+        history = self._watch.history
+        before = self._rows_at >= int(self._at[0]) - window
+        at = np.concatenate([self._rows_at[before], self._at])
+        value = np.concatenate([self._rows_value[before], self._value])
+        highest = highest_in(at, value, window)[-len(self._at) :]
+        fall = _fall(highest, self._value)
+        begun = -1 if history.rebased or history.begun_at is None else history.begun_at
+        known_from = max(begun, history.gaps[-1][1] if history.gaps else -1)
+        return Span(fall, np.where(self._at - window < known_from, 1.0, fall))
+
+
+def _exactly(value: Floats) -> Span:
+    return Span(value, value)
+
+
+def _fall(highest: Floats, value: Floats) -> Floats:
+    """`signals.units.fall_from` over arrays, but for its rounding."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fallen = np.where(highest > value, (highest - value) / highest, 0.0)
+    answer: Floats = np.where(value <= 0.0, 1.0, fallen)
+    return answer

@@ -1,0 +1,100 @@
+"""What accounts hold while nothing is traded, so that bars alone say what they are worth."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.lab.panel import Floats, Panel
+from killswitch.market.account import CASH_MARKETS
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.signals.history import Observed
+from killswitch.signals.view import PnlKey
+
+
+class AccountStanding:
+    """One account as a snapshot shows it at an instant of the panel. Arrays are over instants `[first, end)`."""
+
+    def __init__(self, panel: Panel, account: AccountSnapshot) -> None:
+        """ValueError for an account without equity, positions or one of their numbers: the paper market has all."""
+        if account.equity is None or account.positions is None:
+            raise ValueError(f"{account.account} shows no equity or positions")
+        sizes = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        self.name = account.account
+        self.idle = not account.orders
+        self.on_margin = account.market not in CASH_MARKETS
+        self.equity = account.equity
+        self.keys: list[PnlKey] = [(self.name, p.symbol, p.side) for p in account.positions]
+        self._panel = panel
+        self._columns = panel.columns([p.symbol for p in account.positions])
+        self._quantities = [p.contracts * sizes[p.symbol] * (1 if p.side == "long" else -1) for p in account.positions]
+        self._marks = [p.mark_price or Decimal(0) for p in account.positions]
+        self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
+        self.quantity: Floats = np.array([float(q) for q in self._quantities])
+        self._mark: Floats = np.array([float(m) for m in self._marks])
+
+    def equities(self, first: int, end: int) -> Floats:
+        """Equity at each close."""
+        return float(self.equity) + self._moved(first, end) @ self.quantity
+
+    def pnl(self, first: int, end: int) -> Floats:
+        """Unrealised P&L of each position at each close: (instants × positions)."""
+        unrealised: Floats = np.array([float(p) for p in self._pnl]) + self._moved(first, end) * self.quantity
+        return unrealised
+
+    def notionals(self, first: int, end: int) -> Floats:
+        """Signed notional of each position at each close: (instants × positions)."""
+        signed: Floats = self._panel.close[first:end, self._columns] * self.quantity
+        return signed
+
+    def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
+        """Equity less maintenance margin if every symbol were at its worst in each bar; `first` is at least 1.
+
+        What `Liquidator.is_out_of_reach` holds against zero, for many bars at once.
+        """
+        before = self._panel.close[first - 1 : end - 1, self._columns]
+        low = np.minimum(before, self._panel.low[first:end, self._columns])
+        high = np.maximum(before, self._panel.high[first:end, self._columns])
+        worst = np.where(self.quantity > 0, low, high) - self._mark
+        gross = high @ np.abs(self.quantity)
+        answer: Floats = float(self.equity) + worst @ self.quantity - float(maintenance) * gross
+        return answer
+
+    def observed(self, number: int) -> tuple[Decimal, dict[PnlKey, Decimal]]:
+        """Equity and unrealised P&L at one close, to the last digit."""
+        moves = [
+            quantity * (self._panel.price(number, column) - mark)
+            for quantity, column, mark in zip(self._quantities, self._columns, self._marks, strict=True)
+        ]
+        pnl = {key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)}
+        return self.equity + sum(moves, Decimal(0)), pnl
+
+    def _moved(self, first: int, end: int) -> Floats:
+        moved: Floats = self._panel.close[first:end, self._columns] - self._mark
+        return moved
+
+
+class Standing:
+    """All accounts of a snapshot."""
+
+    def __init__(self, panel: Panel, snapshot: Snapshot) -> None:
+        self.accounts = tuple(AccountStanding(panel, account) for account in snapshot.accounts)
+        self._panel = panel
+
+    def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
+        """Equity at each close, of the accounts at these places together."""
+        total: Floats = np.zeros(end - first)
+        for place in places:
+            total = total + self.accounts[place].equities(first, end)
+        return total
+
+    def observed(self, places: tuple[int, ...], number: int) -> Observed:
+        """What the accounts at these places together come to at one close, exactly."""
+        equity = Decimal(0)
+        pnl: dict[PnlKey, Decimal] = {}
+        for place in places:
+            worth, each = self.accounts[place].observed(number)
+            equity += worth
+            pnl |= each
+        return Observed(int(self._panel.at[number]), equity, pnl)

@@ -1,0 +1,146 @@
+"""What a run adds up to, bar by bar: equity, P&L by side, what is held, and what trading costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import numpy as np
+
+from killswitch.lab.outcome import Course, Firing, Liquidation, Run
+from killswitch.lab.panel import Floats, Panel
+from killswitch.lab.standing import Standing
+from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Fill, Snapshot
+
+_MONEY = Decimal("0.00000001")
+_FRACTION = Decimal("0.000000000001")
+ZERO = Decimal(0)
+
+
+class Tally:
+    """Accumulates one run that begins at instant `begins` of the panel. Sums are over all accounts."""
+
+    def __init__(self, panel: Panel, begins: int) -> None:
+        self._panel = panel
+        self._begins = begins
+        bars = len(panel) - begins
+        self._equity: Floats = np.zeros(bars)
+        self._long: Floats = np.zeros(bars)
+        self._short: Floats = np.zeros(bars)
+        self._held: Floats = np.zeros((bars, len(panel.symbols)))
+        self._column = {symbol: place for place, symbol in enumerate(panel.symbols)}
+        self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        self._realized: dict[str, Decimal] = {"long": ZERO, "short": ZERO}
+        self._seen: set[tuple[str, str]] = set()
+        self._marks: dict[tuple[str, str], Decimal] = {}
+        self._liquidations: list[Liquidation] = []
+        self._first_equity: Decimal | None = None
+        self._last_equity = ZERO
+        self._sums: dict[str, Decimal] = defaultdict(Decimal)
+        self.bars = 0
+        """How many bars have been taken."""
+
+    def decided(self, decision: Decision, snapshot: Snapshot) -> None:
+        """The marks against which the decision's fills will be held."""
+        wanted = {(intent.account, intent.symbol) for intent in decision.intents}
+        for account in snapshot.accounts:
+            for position in account.positions or ():
+                key = (account.account, position.symbol)
+                if key in wanted and position.mark_price is not None:
+                    self._marks[key] = position.mark_price
+
+    def ticked(self, snapshot: Snapshot) -> None:
+        """Take the next bar as a tick saw it."""
+        place, self.bars = self.bars, self.bars + 1
+        open_pnl = {"long": ZERO, "short": ZERO}
+        equity = ZERO
+        for account in snapshot.accounts:
+            equity += account.equity or ZERO  # the paper market knows it always
+            for fill in account.fills or ():
+                self._take(account.account, fill)
+            for position in account.positions or ():
+                open_pnl[position.side] += position.unrealized_pnl or ZERO
+                signed = float(position.notional or ZERO) * (1 if position.side == "long" else -1)
+                self._held[place, self._column[position.symbol]] += signed
+        if self._first_equity is None:
+            self._first_equity = equity
+        self._last_equity = equity
+        self._equity[place] = float(equity)
+        self._long[place] = float(open_pnl["long"] + self._realized["long"])
+        self._short[place] = float(open_pnl["short"] + self._realized["short"])
+
+    def passed(self, count: int, standing: Standing) -> None:
+        """Take `count` bars in which nothing but prices moved."""
+        first, end = self._begins + self.bars, self._begins + self.bars + count
+        here = slice(self.bars, self.bars + count)
+        self._long[here] += float(self._realized["long"])
+        self._short[here] += float(self._realized["short"])
+        for account in standing.accounts:
+            self._equity[here] += account.equities(first, end)
+            pnl, worth = account.pnl(first, end), account.notionals(first, end)
+            for column, (_, symbol, side) in enumerate(account.keys):
+                (self._long if side == "long" else self._short)[here] += pnl[:, column]
+                self._held[here, self._column[symbol]] += worth[:, column]
+        self.bars += count
+
+    def _take(self, account: str, fill: Fill) -> None:
+        if (account, fill.id) in self._seen:
+            return
+        self._seen.add((account, fill.id))
+        quantity = fill.amount * self._size[fill.symbol]
+        self._realized[fill.position_side or "long"] += fill.realized_pnl or ZERO
+        self._sums["fees"] += fill.fee or ZERO
+        self._sums["turnover"] += quantity * fill.price
+        mark = self._marks.get((account, fill.symbol))
+        if fill.cause == "liquidation":
+            side = fill.position_side or "long"
+            self._liquidations.append(Liquidation(fill.at, account, fill.symbol, side, fill.amount, fill.price))
+        elif mark is not None:
+            self._sums["slippage"] += quantity * (mark - fill.price) * (1 if fill.side == "sell" else -1)
+
+    # -- what it came to ----------------------------------------------------------------------------------
+
+    def run(
+        self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool, course: bool
+    ) -> Run:
+        """Everything, after the last bar. At least one bar must have been taken."""
+        equity = self._equity[: self.bars]
+        peaks = np.maximum.accumulate(equity)
+        falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
+        worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
+        peak = int(np.argmax(equity[: worst + 1]))
+        gross = np.abs(self._held[: self.bars]).sum(axis=1)
+        return Run(
+            rule=rule, book=book, market=self._panel.name,
+            begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
+            start_equity=self._first_equity or ZERO, final_equity=self._last_equity,
+            lowest_equity=_rounded(float(equity[lowest]), _MONEY), lowest_at=self._instant(lowest),
+            worst_drawdown=_rounded(float(falls[worst]), _FRACTION),
+            worst_from=self._instant(peak), worst_at=self._instant(worst),
+            gross_start=_rounded(float(gross[0]), _MONEY), gross_end=_rounded(float(gross[-1]), _MONEY),
+            gross_mean=_rounded(float(gross.mean()), _MONEY),
+            turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
+            firings=tuple(firings), liquidations=tuple(self._liquidations), notices=notices,
+            course=self._course() if course else None,
+        )  # fmt: skip
+
+    def _course(self) -> Course:
+        held = self._held[: self.bars]
+        return Course(
+            at=self._panel.at[self._begins : self._begins + self.bars].tolist(),
+            equity=self._equity[: self.bars].tolist(),
+            long_pnl=self._long[: self.bars].tolist(),
+            short_pnl=self._short[: self.bars].tolist(),
+            held={symbol: held[:, column].tolist() for symbol, column in self._column.items() if held[:, column].any()},
+        )
+
+    def _instant(self, bar: int) -> datetime:
+        return from_micros(int(self._panel.at[self._begins + bar]))
+
+
+def _rounded(value: float, step: Decimal) -> Decimal:
+    return Decimal(repr(value)).quantize(step)
