@@ -14,7 +14,10 @@ from killswitch.policy.loader import load
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 
-SETS = ("circuit-breaker", "futures-drawdown", "spot-drawdown")
+SETS = (
+    "circuit-breaker", "futures-concentrated", "futures-degross", "futures-directional", "futures-drawdown",
+    "spot-drawdown",
+)  # fmt: skip
 
 
 def spec(repository: Path, name: str) -> PolicySpec:
@@ -139,3 +142,49 @@ def test_the_circuit_breaker_warns_then_trips_on_initial_capital(repository: Pat
     assert (warn.actions, bool(warn.notify)) == ((), True)
     assert closes(trip) == Close(side="both", fraction=Decimal(1))
     assert ends(trip) == "manual"
+
+
+LADDER = ["fall-15m-1", "fall-1h-1", "fall-15m-2", "fall-1h-2", "fall-15m-3", "fall-1h-3"]
+
+
+@pytest.mark.parametrize("name", ["futures-degross", "futures-concentrated"])
+def test_policies_that_cut_both_sides_have_the_triggers_and_the_times_of_futures_drawdown(
+    repository: Path, name: str
+) -> None:
+    """So that they can be held against each other: only what is closed differs."""
+    policy, known = spec(repository, name), spec(repository, "futures-drawdown")
+    assert list(policy.triggers) == LADDER
+    assert policy.triggers == known.triggers
+    assert (policy.scope, policy.max_gap) == (known.scope, known.max_gap)
+    for stage, other in zip(policy.stages, known.stages, strict=True):
+        assert (stage.level, stage.any_of, stage.cooldown) == (other.level, other.any_of, other.cooldown)
+        assert (stage.reset, stage.corroborate) == (other.reset, other.corroborate)
+
+
+def test_futures_degross_cuts_both_sides_by_half_then_by_80_percent_then_closes_all(repository: Path) -> None:
+    """Always every position by the same part, so that the hedge keeps its proportions."""
+    taken = [closes(stage) for stage in spec(repository, "futures-degross").stages]
+    assert taken == [Close(side="both", fraction=Decimal(part)) for part in ("0.5", "0.8", "1")]
+
+
+def test_futures_concentrated_caps_every_position_at_an_eighth_then_a_twentieth(repository: Path) -> None:
+    """Degross with a cap on a position's share of the gross at firing."""
+    taken = [closes(stage) for stage in spec(repository, "futures-concentrated").stages]
+    assert taken == [
+        Close(side="both", fraction=Decimal("0.5"), share_cap=Decimal("0.125")),
+        Close(side="both", fraction=Decimal("0.8"), share_cap=Decimal("0.05")),
+        Close(side="both", fraction=Decimal(1)),
+    ]
+
+
+def test_futures_directional_closes_everything_at_the_first_fall_and_at_a_hard_one_at_once(repository: Path) -> None:
+    """4.5%/7% confirmed for 2m, 10%/14% at once; both until a person resets them."""
+    policy = spec(repository, "futures-directional")
+    wanted = [("0.045", "0.07", 2 * MINUTE, False), ("0.10", "0.14", 0, True)]
+    for stage, (quarter, hour, confirm, corroborate) in zip(policy.stages, wanted, strict=True):
+        assert [threshold(policy, trigger) for trigger in stage.any_of] == [
+            ("equity.drawdown", 15 * MINUTE, Decimal(quarter), confirm, "hold"),
+            ("equity.drawdown", HOUR, Decimal(hour), confirm, "hold"),
+        ]
+        assert closes(stage) == Close(side="both", fraction=Decimal(1))
+        assert (ends(stage), stage.corroborate) == ("manual", corroborate)
