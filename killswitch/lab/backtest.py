@@ -69,22 +69,30 @@ async def backtest(
     `on_bars` is told how many bars have been gone through. Every policy acts that says `enforce`.
     BarsError for a symbol that the panel lacks; ValueError for a book that cannot be opened.
     """
-    run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules())
+    run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules(), course)
     while not stop():
         await run.tick()
         passed = run.pass_over() if passing else 0
         if on_bars is not None:
             on_bars(passed + 1)
         if not run.next_bar():
-            return run.result(complete=True, course=course)
-    return run.result(complete=False, course=course)
+            return run.result(complete=True)
+    return run.result(complete=False)
 
 
 class _Backtest:
     """One run under way. `tick`, `pass_over` and `next_bar` in turn, from the first bar on."""
 
     def __init__(
-        self, policies: PolicySet, panel: Panel, book: Book, rule: Rule, venue: VenueOf, seed: int, rules: MarketRules
+        self,
+        policies: PolicySet,
+        panel: Panel,
+        book: Book,
+        rule: Rule,
+        venue: VenueOf,
+        seed: int,
+        rules: MarketRules,
+        course: bool,
     ) -> None:
         self._panel, self._book, self._rule = panel, book, rule
         self._number = panel.first(book.symbols)
@@ -99,7 +107,7 @@ class _Backtest:
             name: Closer(name, venue(self._market, name, self._clock), self._journal, self._clock)
             for name in self._market.accounts
         }
-        self._tally = Tally(panel, self._number)
+        self._tally = Tally(panel, self._number, course=course)
         self._firings = Firings(self._journal)
         self._instruments_told = False
         self._notices = 0
@@ -143,13 +151,11 @@ class _Backtest:
         self._clock.set(self._now)
         return True
 
-    def result(self, *, complete: bool, course: bool) -> Run:
+    def result(self, *, complete: bool) -> Run:
         """What the run has come to by now."""
         if self._snapshot is None or self._tally.bars < self._number - self._begins + 1:
             self._tally.ticked(self._look())
-        return self._tally.run(
-            self._rule, self._book.name, self._firings.all(), self._notices, complete=complete, course=course
-        )
+        return self._tally.run(self._rule, self._book.name, self._firings.all(), self._notices, complete=complete)
 
     def _look(self) -> Snapshot:
         first, self._instruments_told = not self._instruments_told, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
@@ -15,6 +16,18 @@ from killswitch.model.snapshot import Instrument
 
 Floats = NDArray[np.float64]
 Instants = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Some symbols' prices, side by side in memory: (instants × symbols).
+
+    `lowest` and `highest` are of the bar and the close before it, between which a price may jump.
+    """
+
+    close: Floats
+    lowest: Floats
+    highest: Floats
 
 
 class Panel:
@@ -42,6 +55,7 @@ class Panel:
         self.low: Floats = np.where(carried, self.close, self._columns([one.low for one in self._series]))
         self.high: Floats = np.where(carried, self.close, self._columns([one.high for one in self._series]))
         self._bars: dict[int, dict[str, Bar]] = {}
+        self._selections: dict[tuple[int, ...], Selection] = {}
 
     def __len__(self) -> int:
         """The number of instants."""
@@ -62,6 +76,15 @@ class Panel:
     def columns(self, symbols: list[str]) -> list[int]:
         """Where the symbols stand in the arrays."""
         return [bisect_left(self.symbols, symbol) for symbol in symbols]
+
+    def select(self, columns: tuple[int, ...]) -> Selection:
+        """The prices of these columns, in this order; made once, because many books hold the same symbols."""
+        found = self._selections.get(columns)
+        if found is None:
+            close, low, high = (table[:, list(columns)] for table in (self.close, self.low, self.high))
+            before = np.concatenate([close[:1], close[:-1]])
+            found = self._selections[columns] = Selection(close, np.minimum(before, low), np.maximum(before, high))
+        return found
 
     def price(self, number: int, column: int) -> Decimal:
         """A symbol's close, in the decimals that it was written in."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from killswitch.lab.panel import Floats, Panel
 from killswitch.market.account import CASH_MARKETS
-from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
 from killswitch.signals.history import Observed
 from killswitch.signals.view import PnlKey
 
@@ -28,6 +28,7 @@ class AccountStanding:
         self.keys: list[PnlKey] = [(self.name, p.symbol, p.side) for p in account.positions]
         self._panel = panel
         self._columns = panel.columns([p.symbol for p in account.positions])
+        self._prices = panel.select(tuple(self._columns))
         self._quantities = [p.contracts * sizes[p.symbol] * (1 if p.side == "long" else -1) for p in account.positions]
         self._marks = [p.mark_price or Decimal(0) for p in account.positions]
         self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
@@ -36,16 +37,26 @@ class AccountStanding:
 
     def equities(self, first: int, end: int) -> Floats:
         """Equity at each close."""
-        return float(self.equity) + self._moved(first, end) @ self.quantity
+        rest = float(self.equity) - float(self._mark @ self.quantity)
+        equity: Floats = self._prices.close[first:end] @ self.quantity + rest
+        return equity
 
-    def pnl(self, first: int, end: int) -> Floats:
-        """Unrealised P&L of each position at each close: (instants × positions)."""
-        unrealised: Floats = np.array([float(p) for p in self._pnl]) + self._moved(first, end) * self.quantity
+    def pnl(self, side: Side, first: int, end: int) -> Floats:
+        """Unrealised P&L of one side's positions together, at each close."""
+        mine = np.array([key[2] == side for key in self.keys], dtype=bool)
+        quantity = np.where(mine, self.quantity, 0.0)
+        rest = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
+        unrealised: Floats = self._prices.close[first:end] @ quantity + (rest - float(self._mark @ quantity))
         return unrealised
+
+    def gross(self, first: int, end: int) -> Floats:
+        """Gross notional at each close."""
+        gross: Floats = self._prices.close[first:end] @ np.abs(self.quantity)
+        return gross
 
     def notionals(self, first: int, end: int) -> Floats:
         """Signed notional of each position at each close: (instants × positions)."""
-        signed: Floats = self._panel.close[first:end, self._columns] * self.quantity
+        signed: Floats = self._prices.close[first:end] * self.quantity
         return signed
 
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
@@ -53,12 +64,11 @@ class AccountStanding:
 
         What `Liquidator.is_out_of_reach` holds against zero, for many bars at once.
         """
-        before = self._panel.close[first - 1 : end - 1, self._columns]
-        low = np.minimum(before, self._panel.low[first:end, self._columns])
-        high = np.maximum(before, self._panel.high[first:end, self._columns])
-        worst = np.where(self.quantity > 0, low, high) - self._mark
-        gross = high @ np.abs(self.quantity)
-        answer: Floats = float(self.equity) + worst @ self.quantity - float(maintenance) * gross
+        long = np.maximum(self.quantity, 0.0)
+        short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
+        rest = float(self.equity) - float(self._mark @ self.quantity)
+        prices = self._prices
+        answer: Floats = prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
         return answer
 
     def observed(self, number: int) -> tuple[Decimal, dict[PnlKey, Decimal]]:
@@ -69,10 +79,6 @@ class AccountStanding:
         ]
         pnl = {key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)}
         return self.equity + sum(moves, Decimal(0)), pnl
-
-    def _moved(self, first: int, end: int) -> Floats:
-        moved: Floats = self._panel.close[first:end, self._columns] - self._mark
-        return moved
 
 
 class Standing:

@@ -24,14 +24,16 @@ ZERO = Decimal(0)
 class Tally:
     """Accumulates one run that begins at instant `begins` of the panel. Sums are over all accounts."""
 
-    def __init__(self, panel: Panel, begins: int) -> None:
+    def __init__(self, panel: Panel, begins: int, *, course: bool) -> None:
+        """`course`: keep what is held of each symbol too, to be drawn."""
         self._panel = panel
         self._begins = begins
         bars = len(panel) - begins
         self._equity: Floats = np.zeros(bars)
         self._long: Floats = np.zeros(bars)
         self._short: Floats = np.zeros(bars)
-        self._held: Floats = np.zeros((bars, len(panel.symbols)))
+        self._gross: Floats = np.zeros(bars)
+        self._held: Floats | None = np.zeros((bars, len(panel.symbols))) if course else None
         self._column = {symbol: place for place, symbol in enumerate(panel.symbols)}
         self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
         self._realized: dict[str, Decimal] = {"long": ZERO, "short": ZERO}
@@ -64,8 +66,10 @@ class Tally:
                 self._take(account.account, fill)
             for position in account.positions or ():
                 open_pnl[position.side] += position.unrealized_pnl or ZERO
-                signed = float(position.notional or ZERO) * (1 if position.side == "long" else -1)
-                self._held[place, self._column[position.symbol]] += signed
+                worth = float(position.notional or ZERO)
+                self._gross[place] += worth
+                if self._held is not None:
+                    self._held[place, self._column[position.symbol]] += worth if position.side == "long" else -worth
         if self._first_equity is None:
             self._first_equity = equity
         self._last_equity = equity
@@ -81,10 +85,13 @@ class Tally:
         self._short[here] += float(self._realized["short"])
         for account in standing.accounts:
             self._equity[here] += account.equities(first, end)
-            pnl, worth = account.pnl(first, end), account.notionals(first, end)
-            for column, (_, symbol, side) in enumerate(account.keys):
-                (self._long if side == "long" else self._short)[here] += pnl[:, column]
-                self._held[here, self._column[symbol]] += worth[:, column]
+            self._long[here] += account.pnl("long", first, end)
+            self._short[here] += account.pnl("short", first, end)
+            self._gross[here] += account.gross(first, end)
+            if self._held is not None:
+                worth = account.notionals(first, end)
+                for column, (_, symbol, _) in enumerate(account.keys):
+                    self._held[here, self._column[symbol]] += worth[:, column]
         self.bars += count
 
     def _take(self, account: str, fill: Fill) -> None:
@@ -104,16 +111,14 @@ class Tally:
 
     # -- what it came to ----------------------------------------------------------------------------------
 
-    def run(
-        self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool, course: bool
-    ) -> Run:
+    def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
         """Everything, after the last bar. At least one bar must have been taken."""
         equity = self._equity[: self.bars]
         peaks = np.maximum.accumulate(equity)
         falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
         peak = int(np.argmax(equity[: worst + 1]))
-        gross = np.abs(self._held[: self.bars]).sum(axis=1)
+        gross = self._gross[: self.bars]
         return Run(
             rule=rule, book=book, market=self._panel.name,
             begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
@@ -125,11 +130,10 @@ class Tally:
             gross_mean=_rounded(float(gross.mean()), _MONEY),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=tuple(self._liquidations), notices=notices,
-            course=self._course() if course else None,
+            course=None if self._held is None else self._course(self._held[: self.bars]),
         )  # fmt: skip
 
-    def _course(self) -> Course:
-        held = self._held[: self.bars]
+    def _course(self, held: Floats) -> Course:
         return Course(
             at=self._panel.at[self._begins : self._begins + self.bars].tolist(),
             equity=self._equity[: self.bars].tolist(),
