@@ -3,13 +3,15 @@
 #   make demo [MARKET=DIR]   the main job through a crash on the paper venue
 #   make test [TESTS=path]   all tests
 #   make check               ruff, mypy --strict, the layers of the house
+#   make docs                the documentation as a site, in site/
+#   make reference           docs/reference/ anew, from the code
 #   make bench               the numbers that are promised, beside their references
 #   make lock                write constraints.txt anew from pyproject.toml
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check docs reference bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,8 +29,15 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/oracle tests/bench
+	$(BIN)/mypy tests/oracle tests/bench tools
 	$(BIN)/lint-imports
+
+docs: reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
+reference: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.reference
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench
@@ -39,7 +48,7 @@ lock: $(VENV)/.installed-dev
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) build dist demo-run
+	rm -rf $(VENV) build dist demo-run site
 
 # A Python that is new enough and can make environments; PYTHON=… names another.
 $(BIN)/python:

@@ -1,0 +1,62 @@
+"""The reference pages are the code's: remade by one command, and stale ones are found here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from killswitch.cli import VERBS
+from killswitch.graph.compile import compile_loaded
+from killswitch.policy.codes import PAGES
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.loader import load
+from killswitch.policy.shape import Part, fields
+from killswitch.signals.catalogue import CATALOGUE
+from tools.reference.documents import sections
+from tools.reference.examples import FOLDER, read_examples
+from tools.reference.pages import generated
+
+
+def test_no_generated_page_is_stale(repository: Path) -> None:
+    """What stands in docs/reference is what the code says now; `make reference` writes it anew."""
+    folder = repository / "docs" / "reference"
+    stale = [name for name, text in generated().items() if (folder / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "run `make reference`, and commit what it writes"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_of_a_kind_has_an_example(kind: str) -> None:
+    """tools/reference/examples/KIND.yaml writes each key of the kind once."""
+    known = read_examples()
+    missing = [
+        f"{section.path}.{key}"
+        for section in sections(KINDS[kind])
+        for key in fields(section.part)
+        if key not in known.values.get(section.part, {})
+    ]
+    assert kind in known.texts, f"there is no {FOLDER.name}/{kind}.yaml"
+    assert missing == []
+
+
+def test_the_examples_are_a_policy_set_without_an_error() -> None:
+    """What the page shows can be copied: the examples load and compile together."""
+    loaded = load([FOLDER])
+    _, problems = compile_loaded(loaded)
+    assert [problem for problem in problems if problem.severity == "error"] == []
+
+
+def test_every_key_kind_code_signal_and_verb_is_on_its_page() -> None:
+    """Nothing that a user may write, read or type is left out; counted from the registries, not from the pages."""
+    pages = generated()
+    keys = {key for kind in KINDS.values() for part in parts(kind) for key in fields(part)}
+    assert [key for key in keys if f"| `{key}` |" not in pages["policy.md"]] == []
+    assert [kind for kind in KINDS if f"\n## {kind} {{" not in pages["policy.md"]] == []
+    assert [code for code in PAGES if f"\n### {code}: " not in pages["diagnostics.md"]] == []
+    assert [verb for verb in VERBS if f"\n## `ksctl {verb}`" not in pages["cli.md"]] == []
+    assert [spec.name for spec in CATALOGUE if f"\n### `{spec.name}" not in pages["signals.md"]] == []
+
+
+def parts(document: type[Part]) -> list[type[Part]]:
+    """The parts below a kind's spec."""
+    return [section.part for section in sections(document)]

@@ -1,0 +1,107 @@
+"""The documentation builds as a site that asks nothing of any other host."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ELSEWHERE = re.compile(r"(https?:)?//(?!www\.w3\.org/)")
+FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "use": "href"}
+LINKS_THAT_FETCH = {"stylesheet", "icon", "preconnect", "preload", "prefetch", "dns-prefetch", "manifest"}
+
+
+def build(repository: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """`mkdocs build --strict` of the tree at `repository` into `site`."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def site(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; its build has no warning."""
+    folder = tmp_path_factory.mktemp("site")
+    built = build(repository, folder)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+class Fetches(HTMLParser):
+    """Collects what a page fetches by itself when it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        if tag == "link" and LINKS_THAT_FETCH & set(given.get("rel", "").split()):
+            self.addresses.append(given.get("href", ""))
+        elif tag in FETCHED:
+            self.addresses.append(given.get(FETCHED[tag], ""))
+
+
+def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
+    """No font, script, style or picture of another host, so that the site can be read behind any wall."""
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        fetches = Fetches()
+        fetches.feed(page.read_text(encoding="utf-8"))
+        assert [address for address in fetches.addresses if ELSEWHERE.match(address)] == [], page.name
+    for style in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import\s+)['\"]?https?://", style.read_text(encoding="utf-8")) == [], style.name
+
+
+def test_no_page_has_what_the_theme_would_fetch_a_script_for(site: Path) -> None:
+    """The theme loads Mermaid from a CDN where a page has a diagram, and asks hosts of code about a repository."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert 'class="mermaid"' not in text, page.name
+        assert "data-md-component=source" not in text.replace('"', ""), page.name
+
+
+def test_every_decision_and_every_policy_set_has_a_page(site: Path, repository: Path) -> None:
+    """They take their places by themselves; the template is no decision."""
+    decisions = {path.stem for path in (repository / "docs" / "adr").glob("*.md")} - {"0000-template"}
+    assert {path.stem for path in (site / "adr").glob("*.html")} == decisions
+    assert {path.stem for path in (site / "policies").glob("*.html")} == {
+        path.parent.name for path in (repository / "policies").glob("*/README.md")
+    }
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    """The part of the tree that the site is made of, to be broken."""
+    copy = tmp_path / "copy"
+    for name in ("docs", "policies", "tools"):
+        shutil.copytree(repository / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "mkdocs.yml", copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("lock.md", "\n[gone](nowhere.md)\n", "nowhere.md"),
+        ("lock.md", "\n[gone](semantics.md#nowhere)\n", "#nowhere"),
+        ("forgotten.md", "# Forgotten\n", "forgotten.md"),
+    ],
+    ids=["broken-link", "broken-anchor", "page-outside-the-navigation"],
+)
+def test_a_broken_page_fails_the_build(copied: Path, tmp_path: Path, file: str, text: str, named: str) -> None:
+    """A link or an anchor that leads nowhere and a page that nobody can find are errors, and named."""
+    page = copied / "docs" / file
+    page.write_text((page.read_text(encoding="utf-8") if page.exists() else "") + text, encoding="utf-8")
+    built = build(copied, tmp_path / "site")
+    assert built.returncode != 0
+    assert named in built.stderr

@@ -1,0 +1,92 @@
+"""docs/reference/cli.md, from the commands themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from killswitch.cli import VERBS, ksctl
+from tools.reference.markdown import code, page, sentence, table
+
+INTRODUCTION = """\
+`ksctl --help` and `ksctl VERB --help` say the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
+`--output json` is for programs: what it prints is [a public format](formats.md) where it has a name.
+
+| exit code | means |
+| --- | --- |
+| 0 | fine |
+| 1 | failed |
+| 2 | changes or actions pending; only with `--detailed-exitcode` |
+| 3 | warnings; only with `--strict` |
+| 64 | wrong usage |
+| 130 | interrupted |"""
+
+
+def cli_page() -> str:
+    """The page: every verb in the order of `ksctl --help`, with its arguments and options."""
+    top = click.Context(ksctl, info_name="ksctl")
+    parts: list[str] = []
+    for verb in VERBS:
+        command = ksctl.get_command(top, verb)
+        assert command is not None  # VERBS is where get_command looks
+        parts += _command(command, click.Context(command, info_name=verb, parent=top), depth=2)
+    return page("Command line", INTRODUCTION, parts)
+
+
+def _command(command: click.Command, context: click.Context, depth: int) -> Iterator[str]:
+    path = context.command_path
+    yield f"{'#' * depth} `{path}` {{ #{path.removeprefix('ksctl ').replace(' ', '-')} }}"
+    yield code(" ".join([path, *command.collect_usage_pieces(context)]))
+    yield from _help(command)
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
+    rows = [_option(option, context) for option in options if not option.hidden and "--help" not in option.opts]
+    if rows:
+        yield table(["option", "meaning"], rows)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None and not inner.hidden:
+                yield from _command(inner, click.Context(inner, info_name=name, parent=context), depth + 1)
+
+
+def _help(command: click.Command) -> Iterator[str]:
+    """The paragraphs of the help, as click reads them: up to a form feed, a blank line between two."""
+    text = inspect.cleandoc(command.help or "").split("\f")[0]
+    for paragraph in text.split("\n\n"):
+        words = paragraph.strip().removeprefix("\b").strip("\n")
+        if words:
+            yield words if paragraph.strip().startswith("\b") else _escaped(" ".join(words.split()))
+
+
+def _escaped(text: str) -> str:
+    """Words that Markdown must not take for markup."""
+    return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+
+
+def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
+    names = ", ".join(code(name) for name in (*option.opts, *option.secondary_opts))
+    value = "" if option.is_flag or option.count else f" {code(_value(option, context))}"
+    said = [_escaped(sentence(option.help or ""))]
+    if option.required:
+        said.append("**Required.**")
+    if option.multiple and "more than once" not in (option.help or ""):
+        said.append("May be given more than once.")
+    if option.show_default and not option.is_flag:
+        said.append(f"Default: {code(str(option.default))}.")
+    if option.envvar:
+        said.append(f"Environment: {code(str(option.envvar))}.")
+    return f"{names}{value}", " ".join(each for each in said if each)
+
+
+def _value(option: click.Option, context: click.Context) -> str:
+    """What an option takes: its words, or its kind of value with the bounds of a number."""
+    kind = option.type
+    if isinstance(kind, click.Choice):
+        return " or ".join(str(word) for word in kind.choices)
+    if isinstance(kind, click.IntRange | click.FloatRange):
+        if kind.max is None:
+            return f"NUMBER, {'more than ' if kind.min_open else ''}{kind.min}{'' if kind.min_open else ' or more'}"
+        return f"NUMBER, {kind.min} to {kind.max}"
+    return option.make_metavar(context)

@@ -1,0 +1,152 @@
+"""docs/reference/policy.md: every kind of document and every key, from the shapes that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, get_args, get_origin
+
+from killswitch.policy.documents import API_VERSION, Metadata
+from killswitch.policy.kinds import BUILT_IN, KINDS
+from killswitch.policy.shape import Choice, Field, Part, fields, unwrap
+from tools.reference.examples import Examples, read_examples
+from tools.reference.markdown import code, fence, page, sentence, table
+from tools.reference.values import VALUES, anchor, examples_of, value_words
+
+INTRODUCTION = f"""\
+A policy set is a folder of YAML files with as many documents in each as you like. Every document says
+`apiVersion: {API_VERSION}`, its `kind`, `metadata` and `spec`; a name is unique per kind. An unknown key is an error.
+Nothing has a hidden default: a key is either **needed**, or its line says what leaving it out means.
+
+`ksctl schema KIND` prints the same as a JSON Schema for editors, `ksctl validate` holds a folder to it."""
+
+
+class Section(NamedTuple):
+    """A part of a kind, and where in a document it stands."""
+
+    part: type[Part]
+    path: str
+
+
+def policy_page() -> str:
+    """The page: what all documents have, each kind with an example, then the written values."""
+    examples = read_examples()
+    parts = ["## Every document", *_metadata(examples)]
+    for kind, document in KINDS.items():
+        parts += _kind(kind, document, examples)
+    parts += ["## Values", *(_value(name) for name in _ordered_values())]
+    return page("Documents", INTRODUCTION, parts)
+
+
+def sections(document: type[Part]) -> list[Section]:
+    """The parts of a kind below `spec`, each once, in the order in which they are first met."""
+    found: dict[type[Part], Section] = {}
+    waiting = [Section(part, "spec") for part, _ in _inside(fields(document)["spec"].annotation)]
+    while waiting:
+        section = waiting.pop(0)
+        if section.part in found:
+            continue
+        found[section.part] = section
+        for key, field in fields(section.part).items():
+            waiting += [Section(part, f"{section.path}.{key}{way}") for part, way in _inside(field.annotation)]
+    return list(found.values())
+
+
+def _inside(annotation: Any, way: str = "") -> Iterator[tuple[type[Part], str]]:
+    """The parts that a value may be or hold, and the way to each: `[]` into a list, `.NAME` into a mapping."""
+    bare, metadata = unwrap(annotation)
+    for mark in metadata:
+        if isinstance(mark, Choice):
+            for shape in mark.shapes:
+                yield from _inside(shape, way)
+            return
+    if isinstance(bare, type) and issubclass(bare, Part):
+        yield bare, way
+    elif get_origin(bare) is tuple:
+        yield from _inside(get_args(bare)[0], f"{way}[]")
+    elif get_origin(bare) is dict:
+        yield from _inside(get_args(bare)[1], f"{way}.NAME")
+
+
+def _metadata(examples: Examples) -> Iterator[str]:
+    yield "### `metadata` { #metadata }"
+    yield sentence(Metadata.__doc__ or "")
+    yield _keys(Metadata, {}, examples)
+
+
+def _kind(kind: str, document: type[Part], examples: Examples) -> Iterator[str]:
+    yield f"## {kind} {{ #{kind.lower()} }}"
+    yield sentence(document.__doc__ or "")
+    if taken := BUILT_IN.get(kind):
+        yield f"Built in, so that no document may take their names: {', '.join(code(name) for name in sorted(taken))}."
+    if kind in examples.texts:
+        yield fence(examples.texts[kind], "yaml")
+    found = sections(document)
+    links = {section.part: f"#{_anchor(kind, section)}" for section in found}
+    for section in found:
+        yield f"### {kind}: `{section.path}`{_form(section, found)} {{ #{_anchor(kind, section)} }}"
+        words = " ".join((section.part.__doc__ or "").split())
+        yield words
+        if "xactly one" not in words and (rule := _rule(section.part.SCHEMA)):
+            yield rule
+        yield _keys(section.part, links, examples)
+
+
+def _form(section: Section, found: list[Section]) -> str:
+    """What tells parts of the same place apart: a key that only this one has and needs."""
+    rivals = [other.part for other in found if other.path == section.path and other.part is not section.part]
+    if not rivals:
+        return ""
+    elsewhere = {key for part in rivals for key in fields(part)}
+    own = next((key for key, field in fields(section.part).items() if field.required and key not in elsewhere), "")
+    return f" with `{own}`" if own else ""
+
+
+def _anchor(kind: str, section: Section) -> str:
+    return f"{kind.lower()}-{section.part.__name__.lower()}"
+
+
+def _rule(schema: Mapping[str, object]) -> str:
+    """What must hold between keys, as the JSON Schema says it."""
+    for word, said in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
+        cases = schema.get(word)
+        if isinstance(cases, list) and all(isinstance(case, dict) and set(case) == {"required"} for case in cases):
+            keys = ", ".join(code(key) for case in cases for key in case["required"])
+            return f"{said} of {keys} must be there."
+    return ""
+
+
+def _keys(part: type[Part], links: Mapping[type[Part], str], examples: Examples) -> str:
+    def link(inner: type[Part]) -> str:
+        return f"[mapping]({links[inner]})" if inner in links else "mapping"
+
+    rows = []
+    for key, field in fields(part).items():
+        written = examples.of(part, key)
+        shown = f"<br>{code(written)}" if written else ""
+        rows.append((code(key), f"{value_words(field.annotation, link)}{shown}", _meaning(field)))
+    return table(["key", "value", "meaning"], rows)
+
+
+def _meaning(field: Field) -> str:
+    meaning = field.meaning or _of_its_part(field)
+    if field.required:
+        return f"{sentence(meaning)} **Needed.**".strip()
+    return sentence(meaning) if "Left out:" in meaning else f"{sentence(meaning)} May be left out."
+
+
+def _of_its_part(field: Field) -> str:
+    """The words of the part itself, for a key that has none of its own."""
+    inside = [part.__doc__ or "" for part, _ in _inside(field.annotation)]
+    return " ".join(inside[0].split()) if len(inside) == 1 else ""
+
+
+def _ordered_values() -> list[Any]:
+    return sorted(VALUES, key=lambda parse: VALUES[parse].name)
+
+
+def _value(parse: Any) -> str:
+    words = VALUES[parse]
+    shown = ", ".join(code(str(example)) for example in examples_of(parse))
+    return f"### {words.name.capitalize()} {{ #{anchor(words.name)} }}\n\n{words.meaning}" + (
+        f" For example {shown}." if shown else ""
+    )

@@ -1,0 +1,78 @@
+"""An example of each kind of document, every key of it written once; a test holds them to the models."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
+
+from ruamel.yaml import YAML
+
+from killswitch.policy.kinds import KINDS
+from killswitch.policy.shape import Choice, Part, fields, unwrap
+
+FOLDER = Path(__file__).resolve().parent
+LONGEST = 60
+"""Characters of an example that still fit beside its key."""
+
+
+class Examples(NamedTuple):
+    """`texts`: kind → its example as written. `values`: part → key → the first value written for it."""
+
+    texts: Mapping[str, str]
+    values: Mapping[type[Part], Mapping[str, object]]
+
+    def of(self, part: type[Part], key: str) -> str:
+        """The key with its example, in one line; empty where none is written, or where it is long."""
+        value = self.values.get(part, {}).get(key)
+        if value is None or _nested(value):
+            return ""
+        stream = io.StringIO()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = True
+        yaml.width = 1000
+        yaml.dump({key: value}, stream)
+        line = stream.getvalue().strip().removeprefix("{").removesuffix("}")
+        return line if len(line) <= LONGEST else ""
+
+
+def read_examples() -> Examples:
+    """The examples of all kinds that have one: KIND.yaml beside this file."""
+    texts: dict[str, str] = {}
+    values: dict[type[Part], dict[str, object]] = {}
+    for kind, document in KINDS.items():
+        path = FOLDER / f"{kind}.yaml"
+        if path.exists():
+            texts[kind] = path.read_text(encoding="utf-8")
+            for part, key, value in walk(document, YAML(typ="safe", pure=True).load(texts[kind])):
+                values.setdefault(part, {}).setdefault(key, value)
+    return Examples(texts, values)
+
+
+def walk(annotation: Any, written: object) -> Iterator[tuple[type[Part], str, object]]:
+    """Every (part, key, value) of what was written, the parts told by the shapes."""
+    bare, metadata = unwrap(annotation)
+    for mark in metadata:
+        if isinstance(mark, Choice):
+            yield from walk(mark.shapes[mark.pick(written)], written)
+            return
+    if isinstance(bare, type) and issubclass(bare, Part) and isinstance(written, dict):
+        for key, field in fields(bare).items():
+            if key in written:
+                yield bare, key, written[key]
+                yield from walk(field.annotation, written[key])
+    elif get_origin(bare) is tuple and isinstance(written, list):
+        for each in written:
+            yield from walk(get_args(bare)[0], each)
+    elif get_origin(bare) is dict and isinstance(written, dict):
+        for each in written.values():
+            yield from walk(get_args(bare)[1], each)
+
+
+def _nested(value: object) -> bool:
+    """Whether it holds mappings or lists of its own, or nothing."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+    if inside is None:
+        return False
+    return not inside or any(isinstance(each, dict | list) for each in inside)

@@ -1,0 +1,63 @@
+"""docs/reference/signals.md, from the signal catalogue."""
+
+from __future__ import annotations
+
+from killswitch.signals.catalogue import CATALOGUE, SignalSpec
+from tools.reference.markdown import page, sentence
+
+UNITS = {
+    "fraction": "a fraction, written `4.5%` or `0.045`",
+    "money": "money of the scope's currency, written `10000 USDT`",
+    "seconds": "a time, written `30s`; a number in expressions is in seconds",
+    "milliseconds": "a time, written `250ms`; a number in expressions is in milliseconds",
+    "count": "a count, written as a plain number",
+    "ratio": "a ratio, written as a plain number",
+    "score": "a score, written as a plain number",
+    "source": "one of the words `LONG`, `SHORT`, `MIXED`",
+}
+
+INTRODUCTION = """\
+A signal is a quantity computed from the history of snapshots, and it is an interval. **Known**: one number.
+**Partly known**: somewhere between two bounds, with a reason. **Unknown**: anything, with a reason. A comparison is
+true or false only where the whole interval agrees; what [a trigger does otherwise](policy.md) is its `on_unknown`.
+
+`ksctl schema signals` prints the same catalogue. In a threshold trigger a windowed signal takes its window beside it
+(`{signal: equity.drawdown, window: 15m, …}`), in an expression in brackets (`equity.drawdown("15m")`). A window of
+15m at the time t covers [t − 15m, t], both ends included. [What must not be got wrong](../semantics.md) works some of
+them out with numbers."""
+
+LEVELS = {
+    "scope": (
+        "Of a scope",
+        "What a stage machine watches: an account, a venue or the portfolio. For triggers and resets.",
+    ),
+    "position": (
+        "Of a position",
+        "Asked of each position by itself. For `close.all_if` and rankings, not for triggers.",
+    ),
+}
+
+
+def signals_page() -> str:
+    """The page: every signal, those of scopes before those of positions."""
+    parts = []
+    for level, (title, meaning) in LEVELS.items():
+        parts += [f"## {title}", meaning]
+        parts += [_entry(signal) for signal in CATALOGUE if signal.level == level]
+    return page("Signals", INTRODUCTION, parts)
+
+
+def _entry(signal: SignalSpec) -> str:
+    written = f'{signal.name}("15m")' if signal.windowed else signal.name
+    facts = [
+        f"- **Unit**: {UNITS.get(signal.unit, signal.unit)}",
+        f"- **Window**: {'needed, such as 15m' if signal.windowed else 'takes none'}",
+        f"- **Partly known**: {_when(signal.partly_known)}",
+        f"- **Unknown**: {_when(signal.unknown)}",
+    ]
+    anchor = signal.name.replace(".", "-").replace("_", "-")
+    return f"### `{written}` {{ #{anchor} }}\n\n{sentence(signal.meaning)}\n\n" + "\n".join(facts)
+
+
+def _when(words: str) -> str:
+    return words if words.startswith("never") else f"when {words}"

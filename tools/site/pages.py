@@ -1,0 +1,49 @@
+"""MkDocs hooks: every decision of docs/adr and every shipped policy set has a page and a place in the navigation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+TEMPLATE = "0000-template.md"
+DECISIONS = "Decisions"
+POLICIES = "Policies"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill the two sections of the navigation that are lists of files. KeyError where the navigation lacks one."""
+    root = Path(config.config_file_path).parent
+    decisions = sorted(path.name for path in (root / "docs" / "adr").glob("*.md") if path.name != TEMPLATE)
+    _fill(config, DECISIONS, [f"adr/{name}" for name in decisions])
+    _fill(config, POLICIES, [f"policies/{folder.name}.md" for folder in policy_sets(root)])
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the README of each policy set as a page of its own."""
+    for folder in policy_sets(Path(config.config_file_path).parent):
+        written = (folder / "README.md").read_text(encoding="utf-8")
+        files.append(File.generated(config, f"policies/{folder.name}.md", content=as_page(written)))
+    return files
+
+
+def policy_sets(root: Path) -> list[Path]:
+    """The folders of the shipped policy sets that have a README, in the order of their names."""
+    return sorted(readme.parent for readme in (root / "policies").glob("*/README.md"))
+
+
+def as_page(readme: str) -> str:
+    """A README's links from its folder, as links from the page: to other sets, and to pages of docs/."""
+    between_sets = re.sub(r"\]\(\.\./([a-z0-9-]+)/(?:README\.md)?(#[^)]*)?\)", r"](\1.md\2)", readme)
+    return re.sub(r"\]\(\.\./\.\./docs/", "](../", between_sets)
+
+
+def _fill(config: MkDocsConfig, section: str, pages: list[str]) -> None:
+    for entry in config.nav or []:
+        if isinstance(entry, dict) and section in entry:
+            entry[section] = pages
+            return
+    raise KeyError(f"mkdocs.yml has no section {section} in its navigation")
