@@ -33,45 +33,59 @@ _UNDER_WAY = ("planned", "closing")
 @options.lock_file
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
               help="Append every snapshot to this recording.")  # fmt: skip
+@click.option("--events", "events_at", metavar="FILE|-",
+              help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
 @options.output
 def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, ticks: int | None, output: str,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, ticks: int | None,
+    output: str,
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
-    stderr. SIGTERM and SIGINT let the step under way end, give the lease back and exit 0.
+    stderr. SIGTERM and SIGINT let the step under way end, give the lease back and exit 0. Traces and metrics are
+    exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask
+    for it.
     """
+    if events_at == "-" and output == "json":
+        raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+    from killswitch.cli.watching import watching
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
 
     found = written(policies_at)
-    terminal = Terminal(json=output == "json")
+    terminal, clock = Terminal(json=output == "json", err=events_at == "-"), SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
         require_locks(accounts, locks)
-    with friendly(), opened_store(store_at, read_only=False) as store:
+    with (
+        friendly(),
+        watching(found, store_at, events_at, clock) as told,
+        opened_store(store_at, read_only=False) as store,
+    ):
         runner = assemble(
-            found.policies, accounts, store, SystemClock(), Pace(interval, read_timeout),
+            found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store)),
+            witnesses=(terminal, LeftLatched(store), *told.witnesses),
+            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
         )  # fmt: skip
-        _mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
-        asyncio.run(_until_stopped(runner, ticks))
-    _mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
+        mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
+        told.closings = runner.closings
+        told.why = asyncio.run(_until_stopped(runner, ticks))
+    mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
     if any(account.armed for account in accounts.values()):
-        _mention("the lock files go stale now, which bots read as locked, until a runner lives again")
+        mention("the lock files go stale now, which bots read as locked, until a runner lives again")
     _leave_no_words_behind()
 
 
-def _mention(words: str) -> None:
+def mention(words: str) -> None:
     """Say something on stderr that the run does not depend on: where nobody can hear it, it goes on."""
     with contextlib.suppress(OSError):
         click.echo(words, err=True)
@@ -86,12 +100,20 @@ def _leave_no_words_behind() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-async def _until_stopped(runner: Runner, ticks: int | None) -> None:
+async def _until_stopped(runner: Runner, ticks: int | None) -> str:
+    """Run, and say why it ended."""
     stop = asyncio.Event()
+    heard: list[str] = []
+
+    def hear(number: signal.Signals) -> None:
+        heard.append(number.name)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, hear, number)
     await runner.run(stop, ticks)
+    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
 
 
 class LeftLatched:
@@ -108,14 +130,16 @@ class LeftLatched:
         store, self._store = self._store, None
         blob = None if store is None else store.live(LIVE_NAME)
         for orphan in () if blob is None else decode_view(blob).orphans:
-            _mention(orphan_line(orphan))
+            mention(orphan_line(orphan))
 
 
 class Terminal:
     """Says what happens as it happens: decisions on stdout, the rest on stderr."""
 
-    def __init__(self, *, json: bool) -> None:
+    def __init__(self, *, json: bool, err: bool = False) -> None:
+        """`err`: decisions go to stderr too, because stdout is wanted for something else."""
         self._json = json
+        self._err = err
         self._down: dict[str, str] = {}
         self._closing: dict[str, str] = {}
         self._whole: set[str] = set()
@@ -140,11 +164,11 @@ class Terminal:
 
         for decision in report.decisions:
             if self._json:
-                click.echo(encode_decision(decision))
+                click.echo(encode_decision(decision), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
             first, *reasons = decision_lines(decision)
-            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)))
+            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
         sys.stdout.flush()
 
     def _say_notices(self, report: TickReport) -> None:

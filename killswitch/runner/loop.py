@@ -175,6 +175,10 @@ class Runner:
             await self._clock.sleep(self._pace.closing_pause)
         return True
 
+    def closings(self) -> tuple[Closing, ...]:
+        """What has come of every closing so far, also after the end of the run."""
+        return self._closings.progress()
+
     async def finish(self) -> None:
         """Let requests under way end, settle the locks, and give the lease back.
 
@@ -214,6 +218,7 @@ class Runner:
         with span.span("decide", {"killswitch.reread": bool(pending.reread)}) as part:
             outcome = await self._outcome(snapshot, pending, part)
             part.set("killswitch.decisions", len(outcome.decisions))
+            part.set("killswitch.decision.ids", " ".join(decision.id for decision in outcome.decisions))
             return outcome
 
     async def _outcome(self, snapshot: Snapshot, pending: Pending, span: Span) -> Outcome:

@@ -1,0 +1,111 @@
+"""What `ksctl run` tells other programs: traces and metrics by the OTEL_* variables, and the event stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from killswitch.model.clock import Clock
+    from killswitch.model.snapshot import Closing
+    from killswitch.runner.opening import Written
+    from killswitch.runner.telling import EventTeller
+    from killswitch.runner.witnesses import Witness
+    from killswitch.telemetry.metrics import Notifications
+    from killswitch.telemetry.opened import Telemetry
+    from killswitch.telemetry.stream import Stream
+
+Hide = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class Watching:
+    """What a run is given to be watched by. `why` is what its last event says."""
+
+    telemetry: Telemetry
+    witnesses: list[Witness] = field(default_factory=list)
+    why: str = "it came to its end"
+    closings: Callable[[], tuple[Closing, ...]] = tuple
+    """What has come of every closing: how one ended after the last tick is told too."""
+    notifications: Callable[[], Notifications | None] = lambda: None
+    """Set by whoever keeps an outbox: its counts, from memory, asked for at every tick."""
+
+    def counts(self) -> Notifications | None:
+        """What the outbox says, once it is known who keeps it."""
+        return self.notifications()
+
+
+@contextmanager
+def watching(found: Written, store_at: str, events_at: str | None, clock: Clock) -> Iterator[Watching]:
+    """Open what the environment and `--events` ask for; at the end say why, and let the last words out.
+
+    A run that ends by an error says that error. ClickException for what cannot be opened.
+    """
+    from killswitch.telemetry.opened import open_telemetry
+    from killswitch.telemetry.settings import TelemetryError
+
+    discreet = _discreet(found)
+    try:
+        telemetry = open_telemetry(os.environ, found.policies, clock, store=store_at, discreet=discreet)
+    except TelemetryError as error:
+        raise click.ClickException(str(error)) from error
+    watch = Watching(telemetry)
+    stream, teller = _events(watch, events_at, discreet(()))
+    if telemetry.providers is not None:
+        from killswitch.runner.telling import Measuring
+
+        watch.witnesses.append(Measuring(telemetry, watch.counts))
+    try:
+        yield watch
+    except BaseException as error:
+        watch.why = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if stream is not None and teller is not None:
+            teller.ended(clock.now(), watch.why, watch.closings())
+            if not stream.close():
+                _mention(stream.problem or "the last events were not written in time")
+        if not telemetry.shut_down() or telemetry.problem:
+            _mention(telemetry.problem or "the last traces and metrics were not exported in time")
+
+
+def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[Stream | None, EventTeller | None]:
+    if events_at is None:
+        return None, None
+    from killswitch.runner.telling import EventTeller
+    from killswitch.telemetry.stream import Stream
+
+    try:
+        stream = Stream(events_at)
+    except OSError as error:
+        raise click.ClickException(f"cannot write events to {events_at}: {error.strerror}") from error
+    teller = EventTeller(stream, hide)
+    watch.witnesses.append(teller)
+    return stream, teller
+
+
+def _discreet(found: Written) -> Callable[[Iterable[str]], Hide]:
+    """What takes the credentials of all accounts, and further secrets, out of a text."""
+    from killswitch.runner.credentials import resolve
+    from killswitch.runner.discretion import Redactor
+
+    def discreet(further: Iterable[str]) -> Hide:
+        known = [
+            secret
+            for account in found.accounts
+            for secret in resolve(account.spec.credentials, account=account.metadata.name).values()
+        ]
+        return Redactor([*known, *further]).hide
+
+    return discreet
+
+
+def _mention(words: str) -> None:
+    from killswitch.cli.run import mention
+
+    mention(words)

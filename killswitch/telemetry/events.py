@@ -1,0 +1,187 @@
+"""What a run tells line by line: `killswitch.event/v1`, one JSON object a line, each with `format`, `at` and `kind`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.model.snapshot import ClosingStatus, Instant, OrderSide, Quality, Residual, Side
+from killswitch.model.words import LockMode, PolicyMode
+
+EVENT_FORMAT: Final = "killswitch.event/v1"
+Format = Literal["killswitch.event/v1"]
+Span = tuple[float | None, float | None]
+"""An interval; null is an unbounded end."""
+
+
+class AccountState(Struct, frozen=True):
+    """One account as the tick read it. Numbers are null where they are not known."""
+
+    account: str
+    quality: Quality
+    reason: str | None
+    currency: str
+    equity: Decimal | None
+    gross: Decimal | None
+    """Sum of the notionals of all positions."""
+    positions: int | None
+
+
+class Nearest(Struct, frozen=True):
+    """The trigger with the least headroom for its threshold: how far its value may still move."""
+
+    trigger: str
+    headroom: float
+    share: float
+    """Headroom as a share of the threshold: 1 nothing used up, 0 about to be true, below 0 beyond it."""
+
+
+class Machine(Struct, frozen=True):
+    """One policy on one scope. `nearest` is null where no headroom is known; `unknown` names triggers that are so."""
+
+    policy: str
+    scope: str
+    mode: PolicyMode
+    level: int
+    stage: str | None
+    nearest: Nearest | None
+    unknown: tuple[str, ...]
+
+
+class Portfolio(Struct, frozen=True, kw_only=True, tag="portfolio", tag_field="kind"):
+    """A tick: every account, and every policy on every scope."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    accounts: tuple[AccountState, ...]
+    machines: tuple[Machine, ...]
+
+
+class Warned(Struct, frozen=True, kw_only=True, tag="warning", tag_field="kind"):
+    """Something a person must know: a notice, an account that cannot be read, lines that were lost."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    source: Literal["notice", "account", "events"]
+    severity: Literal["info", "warning", "page"]
+    text: str
+    policy: str | None = None
+    scope: str | None = None
+    notice: str | None = None
+    """Of a notice, what it is about: as in `killswitch.notice/v1`."""
+
+
+class TriggerSaid(Struct, frozen=True):
+    """A trigger as the decision has it."""
+
+    name: str
+    value: tuple[str | None, str | None] | None
+    threshold: str | None
+
+
+class ToClose(Struct, frozen=True):
+    """One order to be sent: `contracts` of it, until `target` contracts are left."""
+
+    account: str
+    symbol: str
+    position_side: Side
+    side: OrderSide
+    contracts: Decimal
+    target: Decimal
+
+
+class Trip(Struct, frozen=True, kw_only=True, tag="trip", tag_field="kind"):
+    """A stage has fired, or a hand closes (`by` names it; then there is no stage)."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    decision: str
+    policy: str
+    scope: str
+    stage: str | None
+    level: int
+    previous_level: int
+    mode: PolicyMode
+    acted_on: bool
+    """False: recorded only, and nothing is sent."""
+    triggers: tuple[TriggerSaid, ...]
+    closes: tuple[ToClose, ...]
+    cancels: int
+    lock: LockMode | None
+    by: str | None
+    reason: str | None
+
+
+class Reset(Struct, frozen=True, kw_only=True, tag="reset", tag_field="kind"):
+    """A scope has returned to normal, by itself or by a hand (`by`)."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    decision: str
+    policy: str
+    scope: str
+    previous_level: int
+    by: str | None
+    reason: str | None
+
+
+class Close(Struct, frozen=True, kw_only=True, tag="close", tag_field="kind"):
+    """A closing has come further, or ended. `cost`: fees and slippage so far, null where a part is not known."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    decision: str
+    scope: str | None
+    status: ClosingStatus
+    ended: bool
+    residual: tuple[Residual, ...]
+    cost: Decimal | None
+
+
+class Latched(Struct, frozen=True):
+    """A stage that stands."""
+
+    policy: str
+    scope: str
+    stage: str | None
+    level: int
+    decision: str | None
+
+
+class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown", tag_field="kind"):
+    """The run ends, and this is what it leaves behind."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    why: str
+    ticks: int
+    latched: tuple[Latched, ...]
+    unfinished: tuple[str, ...]
+    """Decisions whose closing goes on at the next start."""
+
+
+RunEvent = Portfolio | Warned | Trip | Reset | Close | Shutdown
+KINDS: Final = (Portfolio, Warned, Trip, Reset, Close, Shutdown)
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+_DECODER = msgjson.Decoder(RunEvent)
+
+decode_event = _DECODER.decode
+"""One line → an event; `msgspec.ValidationError` says where it is wrong."""
+
+
+def encode_event(event: RunEvent) -> bytes:
+    """One line, with its newline."""
+    return _ENCODER.encode(event) + b"\n"
+
+
+def event_schema() -> dict[str, object]:
+    """The JSON Schema of a line."""
+    schema = msgjson.schema(RunEvent)
+    for each in schema["$defs"].values():
+        if "kind" in each["properties"]:
+            each["required"].insert(0, "format")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": EVENT_FORMAT, **schema}

@@ -1,0 +1,160 @@
+"""From recorded spans to OpenTelemetry's own, with ids that a restart works out anew."""
+
+from __future__ import annotations
+
+import threading
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision as Sampled
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.trace import (
+    INVALID_SPAN_ID,
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
+
+from killswitch.model.instant import to_micros
+from killswitch.model.tracing import AS_OF, Attribute
+from killswitch.telemetry.spans import Course
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind
+    from opentelemetry.trace.span import TraceState
+    from opentelemetry.util.types import Attributes
+
+    from killswitch.model.decision import Decision
+
+TICK = "tick"
+SCOPE = "killswitch"
+_KEPT = frozenset({"close", "order", "report"})
+
+
+class Ids(IdGenerator):
+    """Random ids, or the ones laid out for the next span."""
+
+    def __init__(self) -> None:
+        self._random = RandomIdGenerator()
+        self.next_trace = 0
+        self.next_span = 0
+
+    def generate_trace_id(self) -> int:
+        found, self.next_trace = self.next_trace or self._random.generate_trace_id(), 0
+        return found
+
+    def generate_span_id(self) -> int:
+        found, self.next_span = self.next_span or self._random.generate_span_id(), 0
+        return found
+
+
+class KeepIncidents(Sampler):
+    """Thins out ticks as it is told to; what belongs to a decision is always kept."""
+
+    def __init__(self, beneath: Sampler) -> None:
+        self._beneath = beneath
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        parent = get_current_span(parent_context).get_span_context()
+        decided = bool((attributes or {}).get("killswitch.decisions"))
+        if name in _KEPT or (name == TICK and decided) or (parent.is_valid and parent.trace_flags.sampled):
+            return SamplingResult(Sampled.RECORD_AND_SAMPLE, attributes)
+        if parent.is_valid:
+            return SamplingResult(Sampled.DROP)
+        return self._beneath.should_sample(parent_context, trace_id, name, kind, attributes, links)
+
+    def get_description(self) -> str:
+        return f"KeepIncidents{{{self._beneath.get_description()}}}"
+
+
+class SpanSink:
+    """Hands recorded spans to a TracerProvider. Safe to be called from several threads."""
+
+    def __init__(self, provider: TracerProvider, ids: Ids, salt: str, hide: Callable[[str], str]) -> None:
+        """`salt` tells this runner's ticks from others': the same after a restart. `hide` takes credentials out."""
+        self._tracer = provider.get_tracer(SCOPE)
+        self._ids = ids
+        self._salt = salt
+        self._hide = hide
+        self._lock = threading.Lock()
+
+    def whole(self, course: Course) -> None:
+        """A tick, or what hangs under one by its `AS_OF`."""
+        as_of = course.attributes.get(AS_OF)
+        trace = self._trace(int(as_of)) if isinstance(as_of, int) else 0
+        with self._lock:
+            if course.name == TICK:
+                self._emit(course, None, trace, _digest(f"{trace}/{TICK}", 8) if trace else 0)
+            else:
+                self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)) if trace else None)
+
+    def late(self, course: Course, whole: Course) -> None:
+        if isinstance(whole.place, SpanContext):
+            with self._lock:
+                self._emit(course, whole.place)
+
+    def closed(self, course: Course, decision: Decision, account: str) -> None:
+        trace = self._trace(to_micros(decision.as_of))
+        with self._lock:
+            self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)), 0, _close_id(decision, account))
+
+    def ordered(self, course: Course, decision: Decision, account: str) -> None:
+        trace = self._trace(to_micros(decision.as_of))
+        with self._lock:
+            self._emit(course, _under(trace, _close_id(decision, account)))
+
+    def _trace(self, as_of: int) -> int:
+        return _digest(f"{self._salt}/{as_of}", 16)
+
+    def _emit(self, course: Course, parent: SpanContext | None, trace: int = 0, span: int = 0) -> None:
+        self._ids.next_trace, self._ids.next_span = trace, span
+        context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
+        made = self._tracer.start_span(
+            course.name, context or _NOWHERE, attributes=self._discreet(course.attributes), start_time=course.began
+        )
+        for name, at, attributes in course.events:
+            made.add_event(name, self._discreet(attributes), at)
+        if course.failure is not None:
+            made.set_status(Status(StatusCode.ERROR, self._hide(course.failure)))
+        made.end(course.ended)
+        course.place = made.get_span_context()
+        for part in course.parts:
+            if part.ended:
+                self._emit(part, made.get_span_context())
+
+    def _discreet(self, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
+        return {name: self._hide(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
+_NOWHERE = set_span_in_context(NonRecordingSpan(SpanContext(0, INVALID_SPAN_ID, is_remote=False)))
+"""A context without a parent, whatever the running task has."""
+
+
+def _under(trace: int, span: int) -> SpanContext:
+    return SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+def _close_id(decision: Decision, account: str) -> int:
+    return _digest(f"{decision.id}/{account}", 8)
+
+
+def _digest(text: str, size: int) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=size).digest()) or 1

@@ -1,0 +1,231 @@
+"""What a run measures of itself. Names and units in OpenTelemetry's style; attributes only of what policies name.
+
+Nothing here holds a symbol or an id, so that what is stored does not grow with what is traded. A number that is
+not known is not reported: it is counted as unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from killswitch.signals.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.model.snapshot import AccountSnapshot, Closing
+    from killswitch.planning.readings import MachineStatus, Reading
+
+WORKING = ("planned", "closing")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_CLOSING = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+_UNITS = {spec.name: spec.unit for spec in CATALOGUE}
+
+Labels = dict[str, str | int]
+Point = tuple[float, Labels]
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications:
+    """The outbox: what waits, and what this runner has delivered and given up since its start, by target."""
+
+    pending: int
+    delivered: dict[str, int]
+    failed: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is shown until the next tick: a value, replaced as a whole, read by the exporting thread."""
+
+    accounts: tuple[AccountSnapshot, ...] = ()
+    machines: tuple[MachineStatus, ...] = ()
+    closings: tuple[Closing, ...] = ()
+    problems: int = 0
+    notifications: Notifications | None = None
+
+
+class Metrics:
+    """The instruments of one run."""
+
+    def __init__(self, meter: Meter, policies: PolicySet) -> None:
+        self._standing = Standing()
+        self._signals = {graph.policy: graph.signals for graph in policies.graphs}
+        self._tick = meter.create_histogram(
+            "killswitch.tick.duration", "s", "Time from the beginning of a tick until it has acted",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )  # fmt: skip
+        self._readings = meter.create_counter(
+            "killswitch.account.readings", "{reading}", "Readings of an account, by quality"
+        )
+        self._decisions = meter.create_counter(
+            "killswitch.decisions", "{decision}", "Decisions, acted on or only recorded"
+        )
+        self._orders = meter.create_counter("killswitch.orders", "{order}", "Orders that have ended, by outcome")
+        self._unknown = meter.create_counter(
+            "killswitch.orders.fate_unknown", "{order}", "Orders whose fate had to be asked about"
+        )
+        self._closing = meter.create_histogram(
+            "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
+            explicit_bucket_boundaries_advisory=_CLOSING,
+        )  # fmt: skip
+        for name, unit, meaning, points in (
+            ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
+            ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
+            ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
+            ("killswitch.stage.level", "{level}", "Level of the latched stage; 0 is normal", _levels),
+            ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
+            ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
+            ("killswitch.account.positions", "{position}", "Open positions", _positions),
+            ("killswitch.closes.active", "{decision}", "Decisions whose closing goes on", _active),
+            ("killswitch.problems", "{problem}", "What is wrong with the runner's own means", _problems),
+            ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
+        ):
+            meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)
+        for name, meaning, points in (
+            ("killswitch.notifications.delivered", "Messages delivered, by target", _delivered),
+            ("killswitch.notifications.failed", "Attempts to deliver that failed, by target", _failed),
+        ):
+            meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
+
+    def ticked(self, seconds: float, standing: Standing, decided: Iterable[Labels]) -> None:
+        """Take in a tick; `decided` has the labels of each of its decisions."""
+        self._standing = standing
+        self._tick.record(seconds)
+        for account in standing.accounts:
+            self._readings.add(
+                1, {"killswitch.account": account.account, "killswitch.account.quality": account.quality}
+            )
+        for labels in decided:
+            self._decisions.add(1, labels)
+
+    def order(self, account: str, outcome: str) -> None:
+        self._orders.add(1, {"killswitch.account": account, "killswitch.order.outcome": outcome})
+
+    def unknown_fate(self, account: str) -> None:
+        self._unknown.add(1, {"killswitch.account": account})
+
+    def closing(self, account: str, status: str, seconds: float) -> None:
+        self._closing.record(seconds, {"killswitch.account": account, "killswitch.close.status": status})
+
+    def _observed(
+        self, points: Callable[[Metrics, Standing], Iterator[Point]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        from opentelemetry.metrics import Observation
+
+        return lambda _options: [Observation(value, labels) for value, labels in points(self, self._standing)]
+
+    def signal_of(self, machine: MachineStatus, reading: Reading) -> str:
+        """Name of the signal that a threshold is about; empty for an expression."""
+        threshold = reading.trigger.threshold
+        return "" if threshold is None else self._signals[machine.policy][threshold.index].name
+
+
+def headroom(reading: Reading) -> float | None:
+    """How far the value is from the threshold at the least; None where that is not known."""
+    if reading.truth is None or reading.headroom is None or not math.isfinite(reading.headroom[0]):
+        return None
+    return reading.headroom[0]
+
+
+def headroom_ratio(reading: Reading) -> float | None:
+    """The headroom as a share of the threshold: 1 nothing used up, 0 about to be true, below 0 beyond it."""
+    found, threshold = headroom(reading), reading.trigger.threshold
+    return None if found is None or threshold is None or not threshold.value else found / abs(threshold.value)
+
+
+def gross(account: AccountSnapshot) -> Decimal | None:
+    """Sum of all notionals, account currency; None where the account or one of them is not known."""
+    if account.quality != "ok" or account.positions is None:
+        return None
+    total = Decimal(0)
+    for position in account.positions:
+        if position.notional is None:
+            return None
+        total += abs(position.notional)
+    return total
+
+
+def _headroom(metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for machine, reading, labels in _triggers(standing):
+        if (found := headroom(reading)) is not None:
+            unit = _UNITS.get(metrics.signal_of(machine, reading), "1")
+            yield found, labels | {"killswitch.signal.unit": unit}
+
+
+def _headroom_ratio(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for _, reading, labels in _triggers(standing):
+        if (found := headroom_ratio(reading)) is not None:
+            yield found, labels
+
+
+def _triggers(standing: Standing) -> Iterator[tuple[MachineStatus, Reading, Labels]]:
+    for machine in standing.machines:
+        for reading in machine.readings:
+            yield machine, reading, _machine(machine) | {"killswitch.trigger": reading.trigger.name}
+
+
+def _unknown_triggers(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for machine in standing.machines:
+        yield sum(reading.truth is None for reading in machine.readings), _machine(machine)
+
+
+def _levels(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for machine in standing.machines:
+        yield machine.level, _machine(machine)
+
+
+def _machine(machine: MachineStatus) -> Labels:
+    return {"killswitch.policy": machine.policy, "killswitch.scope": machine.scope}
+
+
+def _equity(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for account in standing.accounts:
+        if account.quality == "ok" and account.equity is not None:
+            yield float(account.equity), _account(account)
+
+
+def _gross(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for account in standing.accounts:
+        if (total := gross(account)) is not None:
+            yield float(total), _account(account)
+
+
+def _positions(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    for account in standing.accounts:
+        if account.quality == "ok" and account.positions is not None:
+            yield len(account.positions), {"killswitch.account": account.account}
+
+
+def _account(account: AccountSnapshot) -> Labels:
+    return {"killswitch.account": account.account, "killswitch.currency": account.currency}
+
+
+def _active(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    yield sum(closing.status in WORKING for closing in standing.closings), {}
+
+
+def _problems(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    yield standing.problems, {}
+
+
+def _pending(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    if standing.notifications is not None:
+        yield standing.notifications.pending, {}
+
+
+def _delivered(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    if standing.notifications is not None:
+        for target, count in standing.notifications.delivered.items():
+            yield count, {"killswitch.target": target}
+
+
+def _failed(_metrics: Metrics, standing: Standing) -> Iterator[Point]:
+    if standing.notifications is not None:
+        for target, count in standing.notifications.failed.items():
+            yield count, {"killswitch.target": target}

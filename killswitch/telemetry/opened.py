@@ -1,0 +1,71 @@
+"""The telemetry of one run: made from the environment at its start, shut down at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from killswitch.model.instant import to_micros
+from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
+from killswitch.telemetry.settings import settings
+
+if TYPE_CHECKING:
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.model.clock import Clock
+    from killswitch.telemetry.metrics import Metrics
+    from killswitch.telemetry.provider import Providers
+
+Hide = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What a run is handed. Where nothing is exported, all of it is silent, and OpenTelemetry is not imported."""
+
+    tracer: Tracer = NO_TRACER
+    watch: ClosingWatch = NO_WATCH
+    metrics: Metrics | None = None
+    providers: Providers | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why something does not arrive; None while all does."""
+        return None if self.providers is None else self.providers.problem
+
+    def shut_down(self) -> bool:
+        """Export what is left, for a few seconds at most; whether that was enough."""
+        return self.providers is None or self.providers.shut_down()
+
+
+SILENT = Telemetry()
+
+
+def open_telemetry(
+    environ: Mapping[str, str],
+    policies: PolicySet,
+    clock: Clock,
+    *,
+    store: str,
+    discreet: Callable[[Iterable[str]], Hide],
+) -> Telemetry:
+    """What the OTEL_* variables in `environ` ask for. TelemetryError for one that says what cannot be done.
+
+    `store` names the store: a restart on it goes on in the traces of the run before. `discreet` makes, from further
+    secrets, what takes every secret out of a text.
+    """
+    wanted = settings(environ)
+    if wanted is None:
+        return SILENT
+    from killswitch.telemetry.closings import ClosingCourses
+    from killswitch.telemetry.exporting import SpanSink
+    from killswitch.telemetry.metrics import Metrics
+    from killswitch.telemetry.provider import Providers
+    from killswitch.telemetry.spans import Recorder
+
+    hide = discreet(wanted.secrets)
+    providers = Providers(wanted, hide)
+    sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, hide)
+    metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
+    tracer = NO_TRACER if sink is None else Recorder(sink, lambda: to_micros(clock.now()) * 1000)
+    return Telemetry(tracer, ClosingCourses(sink, metrics), metrics, providers)

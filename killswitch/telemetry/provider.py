@@ -1,0 +1,195 @@
+"""OpenTelemetry put together as the settings ask for it. Only where they ask for something is this imported."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+
+from killswitch.telemetry.exporting import Ids, KeepIncidents
+from killswitch.telemetry.settings import Settings
+
+LAST_WORDS = 5.0
+"""Seconds that the end of a run waits for what is still to be exported."""
+_LONGEST = 300
+
+
+class Complaints(logging.Handler):
+    """Takes OpenTelemetry's log lines, so that they flood no terminal; the last one says why an export failed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.last = record.getMessage()
+        except (TypeError, ValueError):
+            self.last = record.msg
+
+
+class Delivery:
+    """Whether exports arrive. The first reason stays until one does: numbers in it may change, which is no news."""
+
+    def __init__(self, what: str, complaints: Complaints, hide: Callable[[str], str]) -> None:
+        self._what = what
+        self._complaints = complaints
+        self._hide = hide
+        self.problem: str | None = None
+
+    def arrived(self) -> None:
+        self.problem = None
+
+    def failed(self, why: str | None = None) -> None:
+        if self.problem is None:
+            reason = self._hide(why or self._complaints.last or "no reason given").strip().splitlines()[0][:_LONGEST]
+            self.problem = f"{self._what} cannot be exported and are lost, nothing else is: {reason}"
+
+
+class WatchedSpans(SpanExporter):
+    """An exporter whose failures are told."""
+
+    def __init__(self, beneath: SpanExporter, delivery: Delivery) -> None:
+        self._beneath = beneath
+        self._delivery = delivery
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._beneath.export(spans)
+        except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: spans are lost
+            self._delivery.failed(f"{type(error).__name__}: {error}")
+            return SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self._delivery.arrived()
+        else:
+            self._delivery.failed()
+        return result
+
+    def shutdown(self) -> None:
+        self._beneath.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._beneath.force_flush(timeout_millis)
+
+
+class WatchedMetrics(MetricExporter):
+    """The same for metrics."""
+
+    def __init__(self, beneath: MetricExporter, delivery: Delivery) -> None:
+        # The reader asks an exporter for these two under the names that the base class gives them.
+        super().__init__(beneath._preferred_temporality, beneath._preferred_aggregation)
+        self._beneath = beneath
+        self._delivery = delivery
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        try:
+            result = self._beneath.export(metrics_data, timeout_millis, **kwargs)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._delivery.failed(f"{type(error).__name__}: {error}")
+            return MetricExportResult.FAILURE
+        if result is MetricExportResult.SUCCESS:
+            self._delivery.arrived()
+        else:
+            self._delivery.failed()
+        return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._beneath.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        self._beneath.shutdown(timeout_millis, **kwargs)
+
+
+class Providers:
+    """What a run exports through. `tracing` and `metering` are None where nothing of the kind is wanted."""
+
+    def __init__(self, wanted: Settings, hide: Callable[[str], str]) -> None:
+        self._complaints = Complaints()
+        logger = logging.getLogger("opentelemetry")
+        logger.addHandler(self._complaints)
+        logger.propagate = False
+        self._deliveries: list[Delivery] = []
+        self._hide = hide
+        self.ids = Ids()
+        resource = _resource()
+        self.tracing = self._tracing(wanted, resource) if wanted.traces else None
+        self.metering = self._metering(wanted, resource) if wanted.metrics else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why something does not arrive; None while all does."""
+        return "; ".join(each.problem for each in self._deliveries if each.problem is not None) or None
+
+    def shut_down(self, patience: float = LAST_WORDS) -> bool:
+        """Export what is left, for at most `patience` seconds; whether that was enough."""
+        ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
+        threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(patience / len(threads))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _tracing(self, wanted: Settings, resource: Resource) -> TracerProvider:
+        provider = TracerProvider(
+            sampler=_sampler(wanted), resource=resource, id_generator=self.ids, shutdown_on_exit=False
+        )
+        for name in wanted.traces:
+            beneath = (
+                ConsoleSpanExporter(out=sys.stderr)
+                if name == "console"
+                else _otlp(wanted.traces_protocol, "trace_exporter", "OTLPSpanExporter")()
+            )
+            provider.add_span_processor(BatchSpanProcessor(WatchedSpans(beneath, self._delivery("traces", name))))
+        return provider
+
+    def _metering(self, wanted: Settings, resource: Resource) -> MeterProvider:
+        readers = []
+        for name in wanted.metrics:
+            beneath = (
+                ConsoleMetricExporter(out=sys.stderr)
+                if name == "console"
+                else _otlp(wanted.metrics_protocol, "metric_exporter", "OTLPMetricExporter")()
+            )
+            readers.append(PeriodicExportingMetricReader(WatchedMetrics(beneath, self._delivery("metrics", name))))
+        return MeterProvider(readers, resource, shutdown_on_exit=False)
+
+    def _delivery(self, what: str, exporter: str) -> Delivery:
+        self._deliveries.append(Delivery(f"{what} ({exporter})", self._complaints, self._hide))
+        return self._deliveries[-1]
+
+
+def _otlp(protocol: str, module: str, name: str) -> Any:
+    """The exporter's class, from the package of the protocol."""
+    package = "grpc" if protocol == "grpc" else "http"
+    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)
+
+
+def _sampler(wanted: Settings) -> Sampler:
+    kind = wanted.sampler.removeprefix("parentbased_")
+    beneath = TraceIdRatioBased(wanted.ratio) if kind == "traceidratio" else ALWAYS_ON
+    return KeepIncidents(ParentBased(beneath) if wanted.sampler.startswith("parentbased_") else beneath)
+
+
+def _resource() -> Resource:
+    """Who this is: what the variables say, and `killswitch` with its version where they say nothing."""
+    from importlib.metadata import version
+
+    own = Resource({"service.name": "killswitch", "service.version": version("killswitch")})
+    return Resource.get_empty().merge(Resource.create()).merge(own).merge(OTELResourceDetector().detect())

@@ -1,0 +1,191 @@
+"""What the OTEL_* variables ask for, read without importing OpenTelemetry: most runs ask for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+EXPORTERS: Final = ("none", "console", "otlp")
+SAMPLERS: Final = (
+    "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+)  # fmt: skip
+_GRPC: Final = "opentelemetry.exporter.otlp.proto.grpc"
+
+
+class TelemetryError(Exception):
+    """A variable says something that cannot be done. The message names it and what may be said; never a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is exported, and how. `traces` and `metrics` hold `console` and `otlp`, or nothing.
+
+    What OpenTelemetry's own parts read themselves (endpoints, timeouts, batches) is checked and left to them.
+    """
+
+    traces: tuple[str, ...]
+    metrics: tuple[str, ...]
+    traces_protocol: str
+    metrics_protocol: str
+    sampler: str
+    ratio: float
+    secrets: tuple[str, ...]
+    """Values of headers: they may be keys, and must show up nowhere."""
+
+
+def settings(environ: Mapping[str, str]) -> Settings | None:
+    """None where nothing is to be exported. TelemetryError for a value that means nothing.
+
+    A signal is exported if its exporter is named, or else if an OTLP endpoint is. An empty variable is an unset one.
+    """
+    said = {name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()}
+    if _flag(said, "OTEL_SDK_DISABLED"):
+        return None
+    traces, metrics = _exporters(said, "TRACES"), _exporters(said, "METRICS")
+    if not traces and not metrics:
+        return None
+    for name, check in _CHECKS.items():
+        if name in said:
+            check(name, said[name])
+    sampler = said.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    secrets = [_pairs(name, said[name]).values() for name in _HEADERS if name in said]
+    return Settings(
+        traces if sampler not in ("always_off", "parentbased_always_off") else (),
+        metrics,
+        _protocol(said, "TRACES") if "otlp" in traces else "",
+        _protocol(said, "METRICS") if "otlp" in metrics else "",
+        sampler,
+        float(said.get("OTEL_TRACES_SAMPLER_ARG", "1")),
+        tuple(value for values in secrets for value in values),
+    )
+
+
+def _exporters(said: Mapping[str, str], signal: str) -> tuple[str, ...]:
+    name = f"OTEL_{signal}_EXPORTER"
+    if name not in said:
+        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+        return ("otlp",) if any(endpoint in said for endpoint in endpoints) else ()
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in said[name].split(",") if part.strip()))
+    for each in wanted:
+        if each not in EXPORTERS:
+            raise TelemetryError(f"{name}: {each!r} is not an exporter; write {_one_of(EXPORTERS)}")
+    if "none" in wanted and len(wanted) > 1:
+        raise TelemetryError(f"{name}: 'none' goes with no other exporter")
+    return tuple(each for each in wanted if each != "none")
+
+
+def _protocol(said: Mapping[str, str], signal: str) -> str:
+    specific = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"
+    name = specific if specific in said else "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocol = said.get(name, "http/protobuf")
+    if protocol == "grpc":
+        if _installed(_GRPC):
+            return protocol
+        raise TelemetryError(
+            f"{name}: grpc needs the package opentelemetry-exporter-otlp-proto-grpc, which is not installed; "
+            "install it, or write http/protobuf (whose port at a collector is usually 4318)"
+        )
+    if protocol != "http/protobuf":
+        raise TelemetryError(f"{name}: {protocol!r} is not one of http/protobuf, grpc")
+    return protocol
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _flag(said: Mapping[str, str], name: str) -> bool:
+    value = said.get(name, "false").lower()
+    if value not in ("true", "false"):
+        raise TelemetryError(f"{name}: {value!r} is neither true nor false")
+    return value == "true"
+
+
+def _url(name: str, value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise TelemetryError(f"{name}: this is no address; write one like http://collector:4318")
+
+
+def _pairs(name: str, value: str) -> dict[str, str]:
+    """`key=value,key=value`, values percent-encoded. The text is not repeated in the error: it may hold a key."""
+    found = {}
+    for place, part in enumerate(value.split(","), start=1):
+        key, equals, rest = part.partition("=")
+        if part.strip() and not (equals and key.strip()):
+            raise TelemetryError(f"{name}: part {place} is not key=value; write key=value,key=value")
+        if part.strip():
+            found[key.strip()] = unquote(rest.strip())
+    return found
+
+
+def _is_pairs(name: str, value: str) -> None:
+    _pairs(name, value)
+
+
+def _whole(name: str, value: str) -> None:
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise TelemetryError(f"{name}: {value!r} is not a whole number above 0")
+
+
+def _seconds(name: str, value: str) -> None:
+    try:
+        usable = 0 < float(value) < float("inf")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise TelemetryError(f"{name}: {value!r} is not a number above 0")
+
+
+def _ratio(name: str, value: str) -> None:
+    try:
+        usable = 0 <= float(value) <= 1
+    except ValueError:
+        usable = False
+    if not usable:
+        raise TelemetryError(f"{name}: {value!r} is not a number from 0 to 1")
+
+
+def _choice(*allowed: str) -> Callable[[str, str], None]:
+    def check(name: str, value: str) -> None:
+        if value not in allowed:
+            raise TelemetryError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+
+    return check
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _for_each(suffix: str) -> tuple[str, ...]:
+    return tuple(f"OTEL_EXPORTER_OTLP_{signal}{suffix}" for signal in ("", "TRACES_", "METRICS_"))
+
+
+_HEADERS: Final = _for_each("HEADERS")
+_CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {
+    **dict.fromkeys(_for_each("ENDPOINT"), _url),
+    **dict.fromkeys(_HEADERS, _is_pairs),
+    **dict.fromkeys(_for_each("TIMEOUT"), _seconds),
+    **dict.fromkeys(_for_each("COMPRESSION"), _choice("none", "gzip", "deflate")),
+    "OTEL_RESOURCE_ATTRIBUTES": _is_pairs,
+    "OTEL_TRACES_SAMPLER": _choice(*SAMPLERS),
+    "OTEL_TRACES_SAMPLER_ARG": _ratio,
+    "OTEL_METRIC_EXPORT_INTERVAL": _whole,
+    "OTEL_METRIC_EXPORT_TIMEOUT": _whole,
+    "OTEL_BSP_SCHEDULE_DELAY": _whole,
+    "OTEL_BSP_EXPORT_TIMEOUT": _whole,
+    "OTEL_BSP_MAX_QUEUE_SIZE": _whole,
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _whole,
+}
