@@ -1,6 +1,6 @@
 """The store's schema as a numbered list of steps. A step that has shipped is never edited; add the next one.
 
-Steps are written once for every database: `{blob}`, `{serial}` and `{big}` stand for the dialect's own words.
+Steps are written once for every database: `{blob}`, `{serial}`, `{big}` and `{real}` stand for the dialect's words.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _WORDS = {
-    "sqlite": {"blob": "BLOB", "serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "big": "INTEGER"},
+    "sqlite": {"blob": "BLOB", "serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "big": "INTEGER", "real": "REAL"},
     "postgresql": {
         "blob": "BYTEA",
         "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "big": "BIGINT",
+        "real": "DOUBLE PRECISION",
     },
 }
 
@@ -64,6 +65,15 @@ MIGRATIONS: tuple[Migration, ...] = (
                 expires_at {big} NOT NULL)""",
         ),
     ),
+    Migration(
+        number=3,
+        name="what was so when an incident began, and the course of its equity",
+        statements=(
+            "CREATE TABLE incidents (id TEXT NOT NULL PRIMARY KEY, note {blob} NOT NULL)",
+            """CREATE TABLE course (
+                incident TEXT NOT NULL, at {big} NOT NULL, value {real} NOT NULL, PRIMARY KEY (incident, at))""",
+        ),
+    ),
 )
 
 NEWEST = MIGRATIONS[-1].number
@@ -76,7 +86,9 @@ def migrate(connection: Connection) -> None:
     """
     version = schema_version(connection)
     require_known(version)
-    for step in MIGRATIONS[version:]:
+    for step in MIGRATIONS:
+        if step.number <= version:
+            continue
         words = _WORDS[connection.dialect.name]
         for statement in step.statements:
             connection.exec_driver_sql(statement.format(**words))

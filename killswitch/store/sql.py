@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.exc import DBAPIError
 
+from killswitch.model.course import CoursePoint
 from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
@@ -127,6 +128,23 @@ class SqlStore:
         """The named blob, or None if there is none yet."""
         found = self._read(sql.LIVE, name=name)
         return bytes(found[0].body) if found else None
+
+    def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
+        """Write an incident's note, unless it has one, and add to its course. FencedError as with `commit_tick`."""
+        rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
+        with self._writing_fenced() as connection:
+            connection.execute(sql.PUT_INCIDENT, {"id": incident, "note": note})
+            if rows:
+                connection.execute(sql.PUT_COURSE, rows)
+
+    def incident_note(self, incident: str) -> bytes | None:
+        """The note of an incident, or None if it has none."""
+        found = self._read(sql.INCIDENT_NOTE, id=incident)
+        return bytes(found[0].note) if found else None
+
+    def course(self, incident: str) -> Sequence[CoursePoint]:
+        """The kept points of an incident, oldest first."""
+        return [CoursePoint(row.at, row.value) for row in self._read(sql.COURSE, incident=incident)]
 
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Take or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.

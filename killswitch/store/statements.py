@@ -62,3 +62,10 @@ PUT_LEASE = text(
     "expires_at = excluded.expires_at"
 )
 RELEASE_LEASE = text("UPDATE lease SET owner = NULL, expires_at = 0 WHERE owner = :owner")
+
+PUT_INCIDENT = text("INSERT INTO incidents (id, note) VALUES (:id, :note) ON CONFLICT (id) DO NOTHING")
+INCIDENT_NOTE = text("SELECT note FROM incidents WHERE id = :id")
+PUT_COURSE = text(
+    "INSERT INTO course (incident, at, value) VALUES (:incident, :at, :value) ON CONFLICT (incident, at) DO NOTHING"
+)
+COURSE = text("SELECT at, value FROM course WHERE incident = :incident ORDER BY at")
