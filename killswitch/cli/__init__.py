@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run", "Evaluate the policies at an interval, and act where armed."),
     "status": ("live", "status", "Show stages, locks and closings as they are."),
     "history": ("live", "history", "List past decisions and their results."),
+    "report": ("report", "report", "Report an incident: what happened, why, and what to do next."),
     "reset": ("hands", "reset", "Return a scope to normal, by hand."),
     "close": ("hands", "close", "Close positions by hand."),
     "replay": ("replay", "replay", "Run the policies over a recording."),

@@ -1,0 +1,116 @@
+"""The checklist of a report. What the record proves is ticked with its proof; the rest is left to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from killswitch.incident.record import Ended, Firing, Item, Money, OrderOutcome, PositionLeft
+from killswitch.model.spelling import instant, money
+
+
+def checklist(
+    firings: Sequence[Firing],
+    orders: Sequence[OrderOutcome],
+    endings: Sequence[Ended],
+    left: Sequence[PositionLeft],
+    settled: Sequence[PositionLeft],
+    totals: Money,
+    told: Item | None,
+    doubts: Sequence[str],
+) -> tuple[Item, ...]:
+    """Eight items. `told` is what is known of notifications; None where none are recorded."""
+    return (
+        _closed(firings, endings, left, settled),
+        _reconciled(firings, orders, left, settled),
+        _counted(orders, totals),
+        told or Item("notified", "Notifications sent", "open", "no notification is recorded: tell the desk yourself"),
+        _audited(firings, endings, doubts),
+        Item("cause", "Root cause found", "open", "a person's finding: write it below"),
+        Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),
+        Item("debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"),
+    )
+
+
+def _closed(
+    firings: Sequence[Firing], endings: Sequence[Ended], left: Sequence[PositionLeft], settled: Sequence[PositionLeft]
+) -> Item:
+    key, title = "closed", "Positions confirmed closed"
+    going = [each for each in endings if each.status == "closing"]
+    if going:
+        return Item(key, title, "open", f"still closing on {_names(going)}")
+    if left:
+        return Item(key, title, "open", f"{_count(len(left), 'position')} not at target, see what is still open")
+    if settled:
+        newest = max(each.verified_at for each in settled if each.verified_at is not None)
+        proof = f"the venue itself shows {_count(len(settled), 'position')} at target, last at {instant(newest)}"
+        return Item(key, title, "proved", proof)
+    if not any(firing.acted for firing in firings):
+        return Item(key, title, "open", "nothing was sent: the account or the policy only observes")
+    return Item(key, title, "open", "no position was to be reduced: look at the book yourself")
+
+
+def _reconciled(
+    firings: Sequence[Firing],
+    orders: Sequence[OrderOutcome],
+    left: Sequence[PositionLeft],
+    settled: Sequence[PositionLeft],
+) -> Item:
+    key, title = "reconciled", "Exchange reconciliation"
+    if not orders:
+        return Item(key, title, "open", "no order was sent: compare the venue's account with your own books")
+    unclear = [order for order in orders if not order.final]
+    if unclear:
+        return Item(key, title, "open", f"{_count(len(unclear), 'order')} of unknown fate")
+    if left or not settled:
+        return Item(key, title, "open", "the venue does not show every position at its target")
+    unseen = [
+        order
+        for order in orders
+        if not any(
+            (each.account, each.symbol, each.side) == (order.account, order.symbol, order.position_side)
+            and each.verified_at is not None
+            and each.verified_at >= (order.answered_at or order.sent_at)
+            for each in settled
+        )
+    ]
+    if unseen:
+        return Item(key, title, "open", f"{_count(len(unseen), 'order')} answered after the position was last seen")
+    proof = f"the venue answered for all of {_count(len(orders), 'order')}, and showed the positions afterwards"
+    return Item(key, title, "proved", proof)
+
+
+def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
+    key, title = "counted", "P&L recorded"
+    if not any(order.filled for order in orders):
+        return Item(key, title, "open", "nothing was filled")
+    missing = [
+        name
+        for name, amount in (("realised P&L", totals.realised), ("fees", totals.fees), ("slippage", totals.slippage))
+        if amount is None
+    ]
+    if missing:
+        return Item(key, title, "open", f"{' and '.join(missing)} unknown: take them from the venue's statement")
+    currency = totals.currency or ""
+    return Item(
+        key, title, "proved",
+        f"realised {money(totals.realised, currency)} before fees, fees {money(totals.fees, currency)}, "
+        f"slippage {money(totals.slippage, currency)}",
+    )  # fmt: skip
+
+
+def _audited(firings: Sequence[Firing], endings: Sequence[Ended], doubts: Sequence[str]) -> Item:
+    key, title = "audited", "Audit complete"
+    if doubts:
+        return Item(key, title, "open", "; ".join(doubts))
+    if any(each.status == "closing" for each in endings):
+        return Item(key, title, "open", "the closing is still being recorded")
+    proof = f"{_count(len(firings), 'decision')} with snapshot, policy line and every journaled order on record"
+    return Item(key, title, "proved", proof)
+
+
+def _names(endings: Sequence[Ended]) -> str:
+    return ", ".join(dict.fromkeys(each.account for each in endings))
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,82 @@
+"""The course of a unit's value around an incident: which points are kept, and how they are read again.
+
+History is pruned after the longest window, so an incident keeps points of its own: at most one for every
+quarter of a minute of the hour before it, and while it is open one for every ten seconds, or for every 120th part of its age
+once that is longer. So an incident of a day has some 900 of them and one of a year some 1,600.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from killswitch.incident.record import Course, CourseAt
+from killswitch.model.course import CoursePoint
+from killswitch.model.instant import HOUR, SECOND, from_micros
+from killswitch.model.store import HistoryRow
+from killswitch.signals.rows import StoredRow
+
+BEFORE = HOUR
+"""How far back before the first firing the course begins."""
+STEP_BEFORE = 15 * SECOND
+STEP_SINCE = 10 * SECOND
+PARTS_OF_AGE = 120
+
+_ROW = msgspec.json.Decoder(StoredRow)
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARKS = 48
+
+
+def point_of(row: HistoryRow) -> CoursePoint | None:
+    """The point that a row of history says; None for one that another version wrote."""
+    try:
+        found = _ROW.decode(row.blob)
+    except msgspec.DecodeError:
+        return None
+    return CoursePoint(found.at, found.value)
+
+
+def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
+    """The rows up to the firing at `opened` (microseconds); of many, the last of every quarter of a minute."""
+    near = [row for row in rows if opened - BEFORE <= row.at <= opened]
+    if len(near) > BEFORE // STEP_BEFORE:
+        near = list({(opened - row.at) // STEP_BEFORE: row for row in near}.values())
+    return [point for row in near if (point := point_of(row)) is not None]
+
+
+def points_since(rows: Iterable[HistoryRow], opened: int, last: int) -> list[CoursePoint]:
+    """Of the rows after `last`, the newest point kept so far, those that are far enough apart."""
+    kept = []
+    for row in rows:
+        if row.at <= max(last, opened) or row.at - last < max(STEP_SINCE, (row.at - opened) // PARTS_OF_AGE):
+            continue
+        point = point_of(row)
+        if point is not None:
+            kept.append(point)
+            last = point.at
+    return kept
+
+
+def course_of(points: Sequence[CoursePoint], opened: int) -> Course | None:
+    """The course as the report shows it, the first firing at 100; None where fewer than two points are known."""
+    base = next((point.value for point in reversed(points) if point.at <= opened), None)
+    if base is None or base <= 0 or len(points) < 2:
+        return None
+    scaled = [CourseAt(from_micros(point.at), point.value / base * 100) for point in points]
+    before = [each.value for each, point in zip(scaled, points, strict=True) if point.at <= opened]
+    since = [each.value for each, point in zip(scaled, points, strict=True) if point.at >= opened] or before[-1:]
+    return Course(tuple(scaled), max(before), min(since), scaled[-1].value, sparkline(points))
+
+
+def sparkline(points: Sequence[CoursePoint]) -> str:
+    """The course as a line of blocks, each the mean of an equal stretch of time; a blank where nothing is known."""
+    first, last = points[0].at, points[-1].at
+    cells: list[list[float]] = [[] for _ in range(_SPARKS)]
+    for point in points:
+        cells[min(_SPARKS - 1, (point.at - first) * _SPARKS // max(1, last - first))].append(point.value)
+    means = [sum(cell) / len(cell) if cell else None for cell in cells]
+    known = [mean for mean in means if mean is not None]
+    low, high = min(known), max(known)
+    span = (high - low) or 1.0
+    return "".join(" " if mean is None else _BARS[round((mean - low) / span * (len(_BARS) - 1))] for mean in means)

@@ -1,0 +1,100 @@
+"""Which decisions belong to one incident: from the first that fires on a policy and scope to its reset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from killswitch.model.decision import Decision
+from killswitch.model.store import Store
+
+REMEMBERED = 10_000
+"""How many decisions back incidents are looked for."""
+
+
+@dataclass(slots=True)
+class Life:
+    """One incident's decisions, in the order in which they were made. A close by hand is an incident of its own."""
+
+    decisions: list[Decision]
+    reset: Decision | None = field(default=None)
+
+    @property
+    def id(self) -> str:
+        """The id of the decision that opened it."""
+        return self.decisions[0].id
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person closed, and no policy fired."""
+        return self.decisions[0].kind == "manual"
+
+    @property
+    def highest(self) -> Decision:
+        """The decision of the highest level; of several, the first."""
+        return max(self.decisions, key=lambda each: each.level)
+
+
+class UnknownIncidentError(LookupError):
+    """No incident, or several, go by what was asked for; the message names those that there are."""
+
+
+def lives(oldest_first: Iterable[Decision]) -> list[Life]:
+    """Every incident among the decisions, oldest first. A reset of what has not fired opens nothing."""
+    found: list[Life] = []
+    standing: dict[tuple[str, str], Life] = {}
+    for decision in oldest_first:
+        key = (decision.policy, decision.scope)
+        if decision.kind == "manual":
+            found.append(Life([decision]))
+        elif decision.kind == "reset":
+            ended = standing.pop(key, None)
+            if ended is not None:
+                ended.reset = decision
+        elif key in standing:
+            standing[key].decisions.append(decision)
+        else:
+            standing[key] = Life([decision])
+            found.append(standing[key])
+    return found
+
+
+def lives_in(store: Store) -> list[Life]:
+    """Every incident among the newest decisions of the store, oldest first."""
+    return lives(stored.decision for stored in reversed(store.decisions(REMEMBERED)))
+
+
+def life_of(store: Store, prefix: str | None) -> Life:
+    """The incident whose id starts so, the newest where `prefix` is None.
+
+    The id of any of its decisions will do, because that is what `history` and messages show. UnknownIncidentError
+    if there is none or several.
+    """
+    found = lives_in(store)
+    if not found:
+        raise UnknownIncidentError("no incident is recorded on this store: nothing has fired, and nobody has closed")
+    if prefix is None:
+        return found[-1]
+    chosen = [life for life in found if life.id.startswith(prefix)]
+    if not chosen:
+        chosen = [life for life in found if _speaks_of(life, prefix)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        raise UnknownIncidentError(f"several incidents start with {prefix}: {_named(chosen)}")
+    raise UnknownIncidentError(f"no incident starts with {prefix}; the newest are {_named(found)}")
+
+
+def _speaks_of(life: Life, prefix: str) -> bool:
+    others = (*life.decisions, *(() if life.reset is None else (life.reset,)))
+    return any(decision.id.startswith(prefix) for decision in others)
+
+
+_SHOWN = 5
+
+
+def _named(found: list[Life]) -> str:
+    """The newest few, with what they are."""
+    newest = [f"{life.id} ({life.highest.policy} on {life.highest.scope})" for life in reversed(found[-_SHOWN:])]
+    more = len(found) - len(newest)
+    return ", ".join(newest) + (f" and {more} more (ksctl report list)" if more else "")

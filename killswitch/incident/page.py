@@ -1,0 +1,103 @@
+"""From Markdown to one self-contained page: no script, no other file, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from killswitch.content import runbooks_folder
+
+CHART = "equity"
+"""The language of the block of code in whose place the chart stands."""
+
+_CARDS_FROM = 5
+"""Tables with so many columns become cards on a narrow screen."""
+
+
+def page(markdown: str, chart: str | None) -> str:
+    """The Markdown as HTML. `chart`: an `<svg>` element for the block that stands for it; None leaves the block."""
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
+    tokens = parser.parse(markdown)
+    title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
+    made = "".join(_block(parser, tokens, chart))
+    return _PAGE.format(title=escape(_text_of(parser, title)), body=made, style=_style())
+
+
+def _style() -> str:
+    return (runbooks_folder() / "page.css").read_text(encoding="utf-8")
+
+
+def _text_of(parser: MarkdownIt, inline: str) -> str:
+    """The words of one line of Markdown, without its marks."""
+    children = parser.parseInline(inline)[0].children or []
+    return "".join(child.content for child in children)
+
+
+def _block(parser: MarkdownIt, tokens: list[Token], chart: str | None) -> list[str]:
+    _mark_tables(tokens)
+    _tick_boxes(tokens)
+    for token in tokens:
+        if token.type == "fence" and token.info.strip() == CHART and chart is not None:
+            token.type, token.content = "chart", chart
+    renderer: Any = parser.renderer
+    renderer.rules["chart"] = lambda found, index, *_: f'<figure class="chart">{found[index].content}</figure>\n'
+    return [parser.renderer.render(tokens, parser.options, {})]
+
+
+def _mark_tables(tokens: Sequence[Token]) -> None:
+    """Cells get their column's head for narrow screens, rows the class of their level."""
+    heads: list[str] = []
+    table = row = None
+    column = 0
+    in_head = False
+    for index, token in enumerate(tokens):
+        match token.type:
+            case "table_open":
+                heads, table = [], token
+            case "thead_open" | "thead_close":
+                in_head = token.type == "thead_open"
+                if not in_head and table is not None and len(heads) >= _CARDS_FROM:
+                    table.attrJoin("class", "cards")
+            case "tr_open":
+                row, column = token, 0
+            case "th_open":
+                heads.append(tokens[index + 1].content)
+            case "td_open":
+                content = tokens[index + 1].content
+                token.attrSet("data-label", heads[column])
+                if heads[column].lower() == "level" and content[:1].isdigit() and row is not None:
+                    row.attrJoin("class", f"level level-{content[0]}")
+                column += 1
+
+
+def _tick_boxes(tokens: Sequence[Token]) -> None:
+    """`[x]` and `[ ]` at the beginning of a list's item become boxes."""
+    for opened, _, inline in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if opened.type == "list_item_open" and inline.type == "inline" and inline.children:
+            box = {"[x] ": "done", "[ ] ": "todo"}.get(inline.content[:4])
+            first = inline.children[0]
+            if box is not None and first.type == "text":
+                opened.attrJoin("class", box)
+                first.content = first.content[4:]
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+{body}</main>
+</body>
+</html>
+"""

@@ -1,0 +1,171 @@
+"""From a store to the record of one incident: nothing but what was written down goes in, and it needs no runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from killswitch.incident.checklist import checklist
+from killswitch.incident.commands import StartedAs, next_commands
+from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
+from killswitch.incident.firing import Acted, firing_of
+from killswitch.incident.life import Life
+from killswitch.incident.note import Note, note_of
+from killswitch.incident.orders import endings, money_of, outcomes, positions
+from killswitch.incident.record import Course, Firing, Incident, OrderOutcome, Person, Reset, RunbookFacts, Step
+from killswitch.incident.results import kept_snapshot, result_of
+from killswitch.incident.timeline import timeline
+from killswitch.model.course import IncidentStore
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.spelling import lasting
+
+LOOKED_THROUGH = 10_000
+"""How many of the newest notices are looked through for those of an incident."""
+
+_SETTLED = ("flat", "at target", "nothing to close", "recorded only")
+
+
+def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datetime | None = None) -> Incident:
+    """The record of one incident. `started`: where the commands find the store and the policies.
+
+    `now`: the last tick on this store, where it is known; an open incident lasts until then.
+    """
+    opening, highest = life.decisions[0], life.highest
+    note = note_of(store, opening)
+    acted = [_acted(store, decision, note) for decision in life.decisions]
+    firings = tuple(each.firing for each in acted)
+    orders = _orders(acted)
+    results = [each.result for each in acted]
+    held = positions((each.decision, each.journal) for each in acted)
+    left = tuple(each for each in held if each.contracts is None or each.to_close)
+    settled = tuple(each for each in held if each.contracts is not None and not each.to_close)
+    ended = tuple(one for each in acted for one in endings(each.decision, each.journal, each.result))
+    unfinished = bool(left) or any(each.standing not in _SETTLED for each in results)
+    reset = _reset(life.reset)
+    ends = [each.at for each in ended if each.at is not None]
+    closed_at = reset.at if reset else max(ends, default=opening.as_of) if life.by_hand and not unfinished else None
+    notices = _notices(store, opening, closed_at)
+    moments = timeline([(each.firing, each.journal, each.result) for each in acted], notices, reset)
+    newest = max(moment.at for moment in moments)
+    as_of = closed_at if closed_at is not None else max(newest, now or newest)
+    course = _course(store, opening, closed_at)
+    totals = money_of(results, orders, next((each.currency for each in firings if each.currency), None))
+    doubts = _doubts(acted, note, course)
+    facts = _facts(note, highest)
+    is_open = closed_at is None
+    return Incident(
+        id=life.id,
+        title=_title(highest),
+        policy=opening.policy,
+        scope=opening.scope,
+        mode=opening.mode,
+        by_hand=life.by_hand,
+        state="open" if is_open else "closed",
+        opened_at=opening.as_of,
+        closed_at=closed_at,
+        lasted=lasting(as_of - opening.as_of),
+        level=highest.level,
+        stage=highest.stage or "close by hand",
+        as_of=as_of,
+        firings=firings,
+        reset=reset,
+        timeline=moments,
+        orders=orders,
+        endings=ended,
+        left=left,
+        settled=settled,
+        money=totals,
+        course=course,
+        contacts=facts.contacts,
+        escalation=facts.escalation,
+        links=facts.links,
+        checklist=checklist(firings, orders, ended, left, settled, totals, None, doubts),
+        commands=next_commands(
+            life.id, opening.scope, [highest.id], started, is_open=is_open and not life.by_hand, unfinished=unfinished
+        ),
+        doubts=doubts,
+    )
+
+
+def _acted(store: IncidentStore, decision: Decision, note: Note) -> Acted:
+    whole = store.decision(decision.id)
+    snapshot: Snapshot | None = None if whole is None else kept_snapshot(whole.snapshot)
+    journal = store.journal(decision.id)
+    result = result_of(decision, journal, snapshot)
+    return Acted(decision, firing_of(decision, result, journal, snapshot, note), journal, result, snapshot)
+
+
+def _orders(acted: Sequence[Acted]) -> tuple[OrderOutcome, ...]:
+    found: list[OrderOutcome] = []
+    for each in acted:
+        found += outcomes(each.decision, each.journal, each.result, len(found) + 1)
+    return tuple(found)
+
+
+def _reset(decision: Decision | None) -> Reset | None:
+    return None if decision is None else Reset(decision.id, decision.as_of, decision.author, decision.reason)
+
+
+def _title(highest: Decision) -> str:
+    if highest.kind == "manual":
+        return f"Close by hand on {highest.scope}"
+    return f"{highest.stage} on {highest.scope}"
+
+
+def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> list[Notice]:
+    """Notices about the policy on its scope, and the runner's own, while the incident was open."""
+    mine = {(opening.policy, opening.scope), ("runner", "runner")}
+    found = [
+        notice
+        for notice in store.notices(LOOKED_THROUGH)
+        if (notice.policy, notice.scope) in mine
+        and notice.as_of >= opening.as_of
+        and (closed_at is None or notice.as_of <= closed_at)
+    ]
+    return found[::-1]
+
+
+def _course(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> Course | None:
+    """The points that were kept, and what history still holds around them."""
+    opened = to_micros(opening.as_of)
+    points = list(store.course(opening.id))
+    rows = store.rows(opening.policy, opening.scope, points[-1].at + 1 if points else opened - BEFORE)
+    if closed_at is not None:
+        rows = [row for row in rows if row.at <= to_micros(closed_at)]
+    if not points:
+        points = points_before(rows, opened)
+    points += points_since(rows, opened, points[-1].at if points else opened)
+    newest = point_of(rows[-1]) if rows else None
+    if newest is not None and points and newest.at > points[-1].at:
+        points.append(newest)  # where things stand, however short a while after the last point that is kept
+    return course_of(points, opened)
+
+
+def _facts(note: Note, highest: Decision) -> RunbookFacts:
+    """Who is to be reached: as the runbook of the highest stage says, and all whom the others add."""
+    first = note.runbooks.get(highest.stage or "", RunbookFacts(""))
+    others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
+    contacts: dict[Person, None] = dict.fromkeys((*first.contacts, *(c for each in others for c in each.contacts)))
+    steps: tuple[Step, ...] = first.escalation or next((each.escalation for each in others if each.escalation), ())
+    return RunbookFacts(first.name, first.template, tuple(contacts), steps, first.links)
+
+
+def _doubts(acted: Sequence[Acted], note: Note, course: Course | None) -> tuple[str, ...]:
+    """What could not be found out, in words."""
+    fired = [each.firing for each in acted if each.decision.kind != "manual"]
+    doubts = []
+    if fired and note.policy is None:
+        doubts.append("the policy's lines are unknown: its policy set was not run on this store")
+    doubts += [
+        f"no readable snapshot was kept with decision {each.firing.decision}" for each in acted if not each.snapshot
+    ]
+    if fired and course is None:
+        doubts.append("no course of equity was kept")
+    return tuple(doubts)
+
+
+def firings_by_stage(incident: Incident) -> dict[str, Firing]:
+    """Stage → its newest firing."""
+    return {firing.stage: firing for firing in incident.firings}

@@ -1,0 +1,257 @@
+"""An incident as one immutable record, format `killswitch.incident/v1`: what templates see and `ksctl report` prints.
+
+`None` is *unknown*, or not yet, never zero; amounts are Decimal in the account's currency, times are aware UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.incident.places import WrittenAt as WrittenAt
+from killswitch.model.decision import Attribution, BookChange, LockOrder
+
+INCIDENT_FORMAT = "killswitch.incident/v1"
+
+State = Literal["open", "closed"]
+MomentKind = Literal[
+    "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "reset", "hand"
+]  # fmt: skip
+ItemState = Literal["proved", "open"]
+
+
+class TriggerFact(Struct, frozen=True):
+    """A trigger that was confirmed: its value in words beside its threshold as written, and the policy's line."""
+
+    name: str
+    signal: str | None
+    value: str
+    threshold: str
+    true_since: datetime | None
+    reason: str | None
+    line: WrittenAt | None
+
+
+class Firing(Struct, frozen=True):
+    """One decision of the incident. `line` is where the policy says so, as it was written when the stage fired."""
+
+    decision: str
+    at: datetime
+    stage: str
+    level: int
+    previous_level: int
+    acted: bool
+    """Whether anything was to be done about it; else it was recorded only."""
+    standing: str
+    line: WrittenAt | None
+    policy_set: str
+    commit: str | None
+    triggers: tuple[TriggerFact, ...]
+    attribution: Attribution | None
+    book: BookChange | None
+    lock: LockOrder | None
+    locked_at: datetime | None
+    cooldown_until: datetime | None
+    orders: int
+    cancels: int
+    equity: Decimal | None
+    """Of the scope's accounts in the snapshot that was decided on."""
+    currency: str | None
+    runbook: str | None
+    author: str | None
+    reason: str | None
+
+
+class OrderOutcome(Struct, frozen=True):
+    """One order as it was sent, and what the venue said of it.
+
+    `slippage` is what filling at another price than the decision's `mark` cost, in the account's currency; below
+    zero, it gained.
+    """
+
+    number: int
+    decision: str
+    stage: str
+    account: str
+    symbol: str
+    position_side: str | None
+    side: str | None
+    attempt: int | None
+    client_order_id: str | None
+    sent_at: datetime
+    answered_at: datetime | None
+    amount: Decimal | None
+    filled: Decimal | None
+    price: Decimal | None
+    mark: Decimal | None
+    slippage: Decimal | None
+    fee: Decimal | None
+    outcome: str
+    text: str | None
+    final: bool
+    """Whether the venue has said how it ended."""
+
+
+class PositionLeft(Struct, frozen=True):
+    """A position that the incident's decisions were to reduce, as the venue showed it last.
+
+    `contracts` is None where the venue has not been seen to say, `to_close` what lies above the target.
+    """
+
+    decision: str
+    account: str
+    symbol: str
+    side: str | None
+    target: Decimal
+    contracts: Decimal | None
+    to_close: Decimal | None
+    verified_at: datetime | None
+
+
+class Ended(Struct, frozen=True):
+    """How the work of one decision on one account ended; `status` is `closing` where it has not."""
+
+    decision: str
+    account: str
+    status: str
+    at: datetime | None
+    reason: str | None
+
+
+class Money(Struct, frozen=True):
+    """What the close realised (before fees) and what it cost; None where any part of it is unknown."""
+
+    realised: Decimal | None
+    fees: Decimal | None
+    slippage: Decimal | None
+    cost: Decimal | None
+    currency: str | None
+
+
+class Moment(Struct, frozen=True):
+    """One line of the timeline."""
+
+    at: datetime
+    kind: MomentKind
+    level: int | None
+    text: str
+
+
+class CourseAt(Struct, frozen=True):
+    """The value of a unit at one moment; at the first firing it is 100."""
+
+    at: datetime
+    value: float
+
+
+class Course(Struct, frozen=True):
+    """How a unit's value went, from an hour before the first firing on; deposits and withdrawals do not move it."""
+
+    points: tuple[CourseAt, ...]
+    peak: float
+    """Highest in the hour before the firing."""
+    lowest: float
+    """Lowest since the firing."""
+    last: float
+    sparkline: str
+
+
+class Person(Struct, frozen=True):
+    """Someone to reach. A `reach` that is kept as a reference is named, never resolved."""
+
+    name: str
+    role: str
+    reach: str
+
+
+class Step(Struct, frozen=True):
+    """Whom to turn to when an incident has stood for so long."""
+
+    after: str
+    contact: str
+    role: str
+    reach: str
+
+
+class Link(Struct, frozen=True):
+    """A page to open, by its title."""
+
+    title: str
+    url: str
+
+
+class RunbookFacts(Struct, frozen=True, omit_defaults=True):
+    """What the policy set says of one stage's runbook. `template` is its own file; null is the shipped one."""
+
+    name: str
+    template: str | None = None
+    contacts: tuple[Person, ...] = ()
+    escalation: tuple[Step, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+class Item(Struct, frozen=True):
+    """One line of the checklist: proved by what is recorded, or left to a person. `proof` says why, in words."""
+
+    key: str
+    title: str
+    state: ItemState
+    proof: str
+
+
+class Command(Struct, frozen=True):
+    """A command for this incident, quoted for the shell, and what it is for."""
+
+    purpose: str
+    line: str
+
+
+class Reset(Struct, frozen=True):
+    """How the scope returned to normal."""
+
+    decision: str
+    at: datetime
+    author: str | None
+    reason: str | None
+
+
+class Incident(Struct, frozen=True):
+    """The life of one escalation on one policy and scope; its id is that of the decision that opened it."""
+
+    id: str
+    title: str
+    policy: str
+    scope: str
+    mode: str
+    by_hand: bool
+    state: State
+    opened_at: datetime
+    closed_at: datetime | None
+    lasted: str
+    level: int
+    stage: str
+    """The highest level that was reached, and its stage."""
+    as_of: datetime
+    """The newest thing that is known of it."""
+    firings: tuple[Firing, ...]
+    reset: Reset | None
+    timeline: tuple[Moment, ...]
+    orders: tuple[OrderOutcome, ...]
+    endings: tuple[Ended, ...]
+    left: tuple[PositionLeft, ...]
+    """What was to be closed and is not, or is not known to be."""
+    settled: tuple[PositionLeft, ...]
+    """What the venue shows at its target."""
+    money: Money
+    course: Course | None
+    contacts: tuple[Person, ...]
+    escalation: tuple[Step, ...]
+    links: tuple[Link, ...]
+    checklist: tuple[Item, ...]
+    commands: tuple[Command, ...]
+    doubts: tuple[str, ...]
+    """What could not be found out, and why."""
+    format: str = INCIDENT_FORMAT

@@ -1,0 +1,61 @@
+"""The report and the runbooks of one incident, as Markdown and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from killswitch.incident.page import page
+from killswitch.incident.record import Incident
+from killswitch.incident.shown import context_of
+from killswitch.incident.templates import GENERIC, REPORT, SUFFIX, environment, render
+from killswitch.model.instant import to_micros
+
+
+class Rendered(NamedTuple):
+    """One document in both forms."""
+
+    markdown: str
+    html: str
+
+
+def report_markdown(incident: Incident) -> str:
+    """The report. RenderingError where a template is wrong."""
+    return render(environment(), REPORT, context_of(incident))
+
+
+def report(incident: Incident) -> Rendered:
+    """The report in both forms, the page with its chart. RenderingError where a template is wrong."""
+    text = report_markdown(incident)
+    return Rendered(text, page(text, chart(incident)))
+
+
+def runbook(incident: Incident, stage: str, name: str | None, own: Path | None) -> Rendered:
+    """The runbook of one stage: its `own` template, else the shipped one of this name, else the generic one."""
+    found = environment(() if own is None else (own.parent,))
+    wanted = own.name if own is not None else f"{name}{SUFFIX}"
+    if own is None and (name is None or wanted not in found.list_templates()):
+        wanted = GENERIC
+    text = render(found, wanted, context_of(incident, stage))
+    return Rendered(text, page(text, None))
+
+
+def chart(incident: Incident) -> str | None:
+    """The course of equity with the firings marked, as an `<svg>` element; None where none is known."""
+    course = incident.course
+    if course is None:
+        return None
+    from killswitch.charts.lines import Mark, line_chart
+
+    marks = [Mark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
+    if incident.reset is not None:
+        marks.append(Mark(to_micros(incident.reset.at), "reset", 0))
+    values = [point.value for point in course.points]
+    at = [to_micros(point.at) for point in course.points]
+    return line_chart(
+        "Equity per unit around the incident",
+        at,
+        {"value of a unit": values},
+        unit="at the first firing = 100",
+        marks=marks,
+    )

@@ -1,0 +1,113 @@
+"""What happened when: every recorded moment of an incident in one order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from killswitch.incident.record import Firing, Moment, MomentKind, Reset
+from killswitch.incident.results import Result
+from killswitch.model.decision import Notice
+from killswitch.model.store import JournalEntry
+
+_TOGETHER = 4
+"""So many like moments in one second become one line."""
+_NAMED = 6
+
+_WORDS = {
+    "acknowledged": "rests at the venue",
+    "unknown": "got no answer that says what happened",
+    "rejected": "was rejected",
+    "absent": "never reached the venue",
+    "filled": "was filled",
+}
+
+
+def timeline(
+    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result]], notices: Iterable[Notice], reset: Reset | None
+) -> tuple[Moment, ...]:
+    """Triggers, firings, locks, orders and answers, verifications, ends, notices and the reset, oldest first."""
+    moments: list[Moment] = []
+    for firing, journal, result in firings:
+        moments += _triggers(firing)
+        moments.append(
+            Moment(firing.at, "hand" if firing.level == 0 else "fired", firing.level or None, _fired(firing))
+        )
+        moments += _journal(journal)
+        moments += _ends(journal, result)
+    moments += [Moment(each.as_of, "notice", None, f"{each.severity}: {each.text}") for each in notices]
+    if reset is not None:
+        by = reset.author or "the stage's own condition"
+        moments.append(Moment(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
+    return tuple(sorted(dict.fromkeys(moments), key=lambda moment: moment.at))
+
+
+def _triggers(firing: Firing) -> Iterator[Moment]:
+    for trigger in firing.triggers:
+        if trigger.true_since is not None:
+            yield Moment(trigger.true_since, "trigger", firing.level or None, f"trigger {trigger.name} became true")
+
+
+def _fired(firing: Firing) -> str:
+    if firing.level == 0:
+        return f"close by hand by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+    confirmed = ", ".join(trigger.name for trigger in firing.triggers)
+    acted = "" if firing.acted else "; recorded only, nothing is sent"
+    return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
+
+
+def _journal(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
+    """Orders and answers; those of one kind in one second together."""
+    told = [(entry, said) for entry in journal if (said := _said(entry)) is not None]
+    for _, group in groupby(told, key=lambda each: (each[0].kind, each[1][1], each[0].at.replace(microsecond=0))):
+        entries = list(group)
+        first, (kind, what, _) = entries[0]
+        if len(entries) < _TOGETHER:
+            yield from (Moment(entry.at, kind, None, text) for entry, (_, _, text) in entries)
+            continue
+        symbols = list(dict.fromkeys(entry.symbol or "?" for entry, _ in entries))
+        more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
+        yield Moment(first.at, kind, None, f"{len(entries)} times: {what} ({', '.join(symbols[:_NAMED])}{more})")
+
+
+def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
+    """(kind, what happened, what happened to what); None for entries that are no news of their own."""
+    where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
+    data = entry.data
+    match entry.kind:
+        case "sending":
+            amount = f"{data.get('side')} {data.get('amount')}"
+            return ("sent", "an order was sent", f"order sent: {amount} {where}")
+        case "acknowledged" | "unknown" | "rejected" | "absent" | "filled":
+            what = f"an order {_WORDS[entry.kind]}"
+            return ("answered", what, f"the order on {where} {_WORDS[entry.kind]}{_detail(entry)}")
+        case "cancelled":
+            text = f"resting order {data.get('order')} of {entry.symbol} on {entry.account} is cancelled"
+            return ("answered", "a resting order is cancelled", text)
+        case "verified":
+            held = f"{data.get('position')} (target {data.get('target')})"
+            return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
+        case "locked":
+            return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
+    return None
+
+
+def _detail(entry: JournalEntry) -> str:
+    data = entry.data
+    if entry.kind == "filled":
+        state = data.get("state")
+        price = f" at {data['price']}" if data.get("price") else ""
+        return f": {data.get('filled')}{price}" + ("" if state in (None, "filled") else f" ({state})")
+    said = "; ".join(each for each in (data.get("reason"), data.get("text")) if each)
+    return f": {said}" if said else ""
+
+
+def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
+    for ending in result.endings:
+        why = f": {ending.reason}" if ending.reason else ""
+        said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
+        yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
+    for entry in journal:
+        if entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
+            text = f"lock of {entry.data.get('scope') or 'the scope'}: {entry.data.get('status') or 'ended'}"
+            yield Moment(entry.at, "lock", None, text)
