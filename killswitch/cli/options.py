@@ -52,6 +52,11 @@ lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_typ
 read_timeout = click.option("--read-timeout", type=DURATION, default="5s", show_default=True,
                             help="How long a venue may take before it counts as down.")  # fmt: skip
 
+variant = click.option(
+    "--variant", metavar="NAME",
+    help="Select this variant in every policy that declares it. Left out: what the files select.",
+)  # fmt: skip
+
 
 def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--policies`, which may be given more than once."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import output, policies, read_timeout
+from killswitch.cli.options import output, policies, read_timeout, variant
 
 if TYPE_CHECKING:
     from killswitch.model.store import Store
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
               help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
 @click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
+@variant
 @read_timeout
 @output
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is anything to do.")
@@ -29,6 +30,7 @@ def plan(
     policies_at: tuple[Path, ...],
     store_at: str | None,
     recording: Path | None,
+    variant: str | None,
     read_timeout: float,
     output: str,
     detailed_exitcode: bool,
@@ -43,7 +45,7 @@ def plan(
 
     if recording is not None and store_at is not None:
         raise click.UsageError("--snapshot brings its own history: leave --store out")
-    found = written(policies_at)
+    found = written(policies_at, variant)
     with friendly():
         if recording is not None:
             shown = _of_recording(found, recording)

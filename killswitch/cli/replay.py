@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from killswitch.cli.options import output, policies
+from killswitch.cli.options import output, policies, variant
 
 
 @click.command()
 @policies(required=True)
 @click.option("--snapshots", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
               help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")  # fmt: skip
+@variant
 @output
 @click.option("--quiet", is_flag=True, help="Keep notices (unknown data, unexplained money) to yourself.")
-def replay(policies_at: tuple[Path, ...], snapshots: Path, output: str, quiet: bool) -> None:
+def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, output: str, quiet: bool) -> None:
     """Run the policies over a recording and print every decision.
 
     With --output json, stdout is one decision a line (killswitch.decision/v1); notices go to stderr.
@@ -26,7 +27,7 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, output: str, quiet: b
     from killswitch.lab.replay import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
 
-    found = written(policies_at)
+    found = written(policies_at, variant)
     count = 0
     try:
         for news in run(found.policies, read(snapshots)):

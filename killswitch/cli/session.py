@@ -46,18 +46,24 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[Store]:
         store.close()
 
 
-def written(policies_at: Sequence[Path]) -> Written:
-    """The policies, compiled; every mistake of theirs is told, and so are the warnings."""
+def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
+    """The policies, compiled; every mistake of theirs is told, and so are the warnings.
+
+    `variant` is selected in every policy that declares it; without it the text selects.
+    """
+    from killswitch.graph.variants import NoSuchVariantError
     from killswitch.policy.diagnostics import render
     from killswitch.runner.opening import PolicyProblemsError, read_policies
 
     try:
-        found = read_policies(policies_at)
+        found = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
         click.echo(render(problems.diagnostics), err=True)
         raise click.ClickException(
             f"{len(problems.diagnostics)} problems in the policies; nothing was started"
         ) from None
+    except NoSuchVariantError as error:
+        raise click.ClickException(str(error)) from error
     if found.warnings:
         click.echo(render(found.warnings), err=True)
     return found

@@ -21,14 +21,16 @@ paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=T
 @click.command()
 @paths_argument
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
+@options.variant
 @options.output
 @click.pass_context
-def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, output: str) -> None:
+def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
     """Check policies: every mistake in one pass.
 
-    PATH is a file or a folder; all of them together are one policy set.
+    PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
+    whichever is selected.
     """
-    loaded, policy_set, problems = _read(paths)
+    loaded, policy_set, problems = _read(paths, variant)
     if output == "json":
         click.echo(_json(_answer(loaded, policy_set, problems)))
     else:
@@ -39,13 +41,17 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, outp
         context.exit(EXIT_WARNINGS)
 
 
-def _read(paths: Sequence[Path]) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
     """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
     from killswitch.graph.compile import compile_loaded
+    from killswitch.graph.variants import NoSuchVariantError
     from killswitch.policy.loader import load
 
     loaded = load(paths)
-    return (loaded, *compile_loaded(loaded))
+    try:
+        return (loaded, *compile_loaded(loaded, variant=variant))
+    except NoSuchVariantError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _unchecked(loaded: Loaded) -> bool:
@@ -139,11 +145,12 @@ def _signals_text() -> str:
     "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
     help="The language of the diagram.",
 )  # fmt: skip
+@options.variant
 @options.output
 @click.pass_context
-def graph(context: click.Context, paths: tuple[Path, ...], form: str, output: str) -> None:
+def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: str | None, output: str) -> None:
     """Print the compiled decision graph as Mermaid or DOT."""
-    _, policy_set, problems = _read(paths)
+    _, policy_set, problems = _read(paths, variant)
     if policy_set is None:
         from killswitch.policy.diagnostics import as_json, render
 

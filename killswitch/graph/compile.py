@@ -26,6 +26,7 @@ from killswitch.graph.references import (
 )
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
+from killswitch.graph.variants import selecting, variants
 from killswitch.model.record import Record, record
 from killswitch.policy.diagnostics import Diagnostic, has_errors, in_order
 from killswitch.policy.documents import PolicyDocument, PolicySpec
@@ -36,25 +37,30 @@ OPERATOR = "operator"
 
 
 def compile_policies(
-    documents: Sequence[Document], commit: str | None = None
+    documents: Sequence[Document], commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """All policies compiled together, and what there is to say about them; None if any of that is an error.
 
-    `commit` is the git commit that the documents come from, where there is one.
+    `commit` is the git commit that the documents come from, where there is one. `variant` is selected in every policy
+    that declares it, as if its text said so; NoSuchVariantError if none does. Without it the text selects.
     """
+    if variant is not None:
+        documents = selecting(variant, documents)
     content = digest(documents)
     graphs, told = _compiled(documents, (), NO_OTHERS, content)
     return (None if has_errors(told) else PolicySet(content, commit, graphs)), told
 
 
-def compile_loaded(loaded: Loaded, commit: str | None = None) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
+def compile_loaded(
+    loaded: Loaded, commit: str | None = None, *, variant: str | None = None
+) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """As `compile_policies`, with everything that loading had to say, and that can be said of faulty documents.
 
     What of these could be read is checked like the rest, so that one pass finds every mistake; no policy set is
     made where anything is wrong. Nothing is said that only follows from what could not be read.
     """
     if not has_errors(loaded.diagnostics):
-        policy_set, told = compile_policies(loaded.documents, commit)
+        policy_set, told = compile_policies(loaded.documents, commit, variant=variant)
         return policy_set, in_order((*loaded.diagnostics, *told))
     names: dict[str, frozenset[str] | None] = {}
     for kind, name, *_ in loaded.faulty:
@@ -107,7 +113,9 @@ def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph |
     around = Surroundings(numbers, rankings, others.others, columns, position_columns, found, len(numbers))
     stages = [stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
-    triggers = [each for each in compiled.values() if each is not None]
+    varied = variants(policy, compiled, stages, around)
+    chosen = compiled if policy.variant is None else varied.get(policy.variant, compiled)
+    triggers = [each for each in chosen.values() if each is not None]
     if not others.content or len(triggers) < len(compiled) or has_errors(found.diagnostics):
         return None
     return Graph(
@@ -124,6 +132,7 @@ def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph |
         rankings=tuple(rankings[each] for each in sorted(around.used_rankings)),
         groups=others.groups,
         place=found.place(("metadata", "name")),
+        variant=policy.variant,
     )
 
 

@@ -71,7 +71,8 @@ def dot(policy_set: PolicySet) -> str:
 
 
 def _title(graph: Graph) -> str:
-    return f"{graph.policy} ({graph.mode}, each {graph.scope.each})"
+    variant = "" if graph.variant is None else f"variant {graph.variant}, "
+    return f"{graph.policy} ({variant}{graph.mode}, each {graph.scope.each})"
 
 
 def _parts(graph: Graph, prefix: str) -> Iterator[_Box | _Arrow]:

@@ -20,7 +20,7 @@ class Findings:
     def __init__(self, source: SourceMap, gaps: Gaps = NO_GAPS) -> None:
         self.diagnostics: list[Diagnostic] = []
         self.gaps = gaps
-        self._source = source
+        self.source = source
 
     def error(self, code: str, path: Path, message: str, fix: str, *, key: bool = False) -> None:
         """A problem with the value at `path`, or with its key."""
@@ -33,18 +33,18 @@ class Findings:
     def within(self, path: Path, problems: Iterable[Problem]) -> None:
         """Problems inside the text at `path`, each at its own character."""
         for problem in problems:
-            place = self._source.inside(path, problem.start)
+            place = self.source.inside(path, problem.start)
             self.diagnostics.append(
                 diagnostic(problem.code, place, problem.message, problem.fix, length=problem.length)
             )
 
     def line(self, path: Path, offset: int) -> int:
         """The line on which character `offset` of the text at `path` was written."""
-        return self._source.inside(path, offset).line
+        return self.source.inside(path, offset).line
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Where the value at `path`, or its key, was written."""
-        return self._source.place(path, key=key)
+        return self.source.place(path, key=key)
 
     def _add(self, code: str, path: Path, message: str, fix: str, severity: Severity, key: bool) -> None:
-        self.diagnostics.append(self._source.diagnostic(code, path, message, fix, key=key, severity=severity))
+        self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))

@@ -257,6 +257,8 @@ class Graph(Record):
     rankings: tuple[RankingRule, ...]
     groups: tuple[CorrelationGroupRule, ...]
     place: Place
+    variant: str | None = None
+    """Which of the policy's declared variants this is; None: the triggers as they are written."""
 
 
 @record

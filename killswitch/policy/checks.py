@@ -34,15 +34,19 @@ def policy(written: object) -> Iterator[Breach]:
         yield from _named(("spec", "triggers", key), key)
         if isinstance(trigger, dict):
             yield from _trigger(("spec", "triggers", key), trigger)
+    for variant, written_variant in _mapping(spec.get("variants")).items():
+        yield from _named(("spec", "variants", variant), variant)
+        for key, override in _mapping(_mapping(written_variant).get("triggers")).items():
+            yield from _one_comparison(("spec", "variants", variant, "triggers", key), _mapping(override))
     for number, stage in enumerate(_list(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
 
 
-def _named(at: Path, trigger: str) -> Iterator[Breach]:
-    """Triggers are named by their keys, and as everything is named."""
+def _named(at: Path, key: str) -> Iterator[Breach]:
+    """Triggers and variants are named by their keys, and as everything is named."""
     try:
-        name(trigger)
+        name(key)
     except MistakeError as mistake:
         yield Breach(mistake.code, at, mistake.message, mistake.fix)
 
@@ -67,7 +71,13 @@ def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
     elif "signal" in trigger and not given:
         fix = "add one of at_least, at_most, above, below, with a number"
         yield Breach("KS2202", at, f"trigger `{at[-1]}` compares its signal with nothing", fix)
-    for key in given[1:] if "when" not in trigger else ():
+    if "when" not in trigger:
+        yield from _one_comparison(at, trigger)
+
+
+def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
+    given = [key for key in COMPARISONS if key in trigger]
+    for key in given[1:]:
         fix = "keep one comparison here, and write a trigger of its own for each other"
         yield Breach("KS2202", (*at, key), f"`{key}` is a second comparison beside `{given[0]}`", fix)
 

@@ -110,6 +110,23 @@ _REFERENCES = (
         "Give at least one term a weight, or leave `weights` out for the usual ones.",
     ),
     Page(
+        "KS3015",
+        "there is no such variant",
+        "`spec.variant` selects one of the policy's `variants` by name, and none has this one. What would run is not "
+        "guessed.",
+        "variants: {tight: {…}}\nvariant: thight",
+        "Correct the name, declare the variant, or leave `variant` out: then the triggers hold as they are written.",
+    ),
+    Page(
+        "KS3016",
+        "a variant changes what the trigger does not have",
+        "A variant replaces the number of a threshold, its confirmation or its grace. It cannot turn `at_least` into "
+        "another comparison, and an expression has no number apart.",
+        "triggers: {fall: {signal: equity.drawdown, window: 15m, at_least: 4.5%, on_unknown: hold}}\n"
+        "variants: {tight: {triggers: {fall: {above: 3%}}}}",
+        "Use the comparison that the trigger has. A condition of another kind is another trigger, or another policy.",
+    ),
+    Page(
         "KS3020",
         "two stages of one name",
         "Decisions, status and history name stages; two of one name could not be told apart.",
@@ -317,6 +334,14 @@ _WARNINGS = (
         "rest: half of it after `fraction: 50%`. A cap at or above that binds nowhere.",
         "close: {side: both, fraction: 50%, share_cap: 60%}",
         "Write a smaller cap, or take it out.",
+    ),
+    Page(
+        "KS5012",
+        "a variant changes nothing here",
+        "The override says what the trigger says anyway, so that the variant is the policy itself in this point.",
+        "triggers: {fall: {signal: equity.drawdown, window: 15m, at_least: 3%, on_unknown: hold}}\n"
+        "variants: {tight: {triggers: {fall: {at_least: 3%}}}}",
+        "Write what should differ, or take it out.",
     ),
 )  # fmt: skip
 

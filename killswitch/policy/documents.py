@@ -244,6 +244,23 @@ class Stage(Part):
     runbook: Annotated[Name | None, "The runbook to open. Left out: none."] = None
 
 
+class Override(Part):
+    """What a variant changes of a trigger; whatever is left out stays as the policy has it."""
+
+    at_least: Annotated[Threshold | None, "For a trigger with `at_least`."] = None
+    at_most: Annotated[Threshold | None, "For a trigger with `at_most`."] = None
+    above: Annotated[Threshold | None, "For a trigger with `above`."] = None
+    below: Annotated[Threshold | None, "For a trigger with `below`."] = None
+    confirm: Annotated[Confirmation | None, "How long it must be true. Left out: as the policy has it."] = None
+    grace: Annotated[Duration | None, "How long it may be unknown. Left out: as the policy has it."] = None
+
+
+class Variant(Part):
+    """The same policy with other thresholds."""
+
+    triggers: Annotated[dict[str, Override], "What changes, by the names of the policy's triggers."]
+
+
 class PolicySpec(Part):
     """When a book has gone wrong, and what then happens."""
 
@@ -257,6 +274,13 @@ class PolicySpec(Part):
         Duration | None,
         "Data observed longer ago than this is unknown. Left out: the adapter's word on quality holds.",
     ] = None
+    variant: Annotated[
+        Name | None, "Which of `variants` holds. Left out: none, the triggers hold as they are written."
+    ] = None
+    variants: Annotated[
+        dict[str, Variant],
+        "The policy with other thresholds, by name. Every one is checked, whichever holds. Left out: none.",
+    ] = {}  # noqa: RUF012 - frozen
     triggers: dict[str, Annotated[ThresholdTrigger | ExpressionTrigger, TRIGGER]]
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 

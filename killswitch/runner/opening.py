@@ -41,10 +41,13 @@ class Written:
     warnings: tuple[Diagnostic, ...]
 
 
-def read_policies(paths: Sequence[Path]) -> Written:
-    """Load and compile; PolicyProblemsError if there is any error."""
+def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
+    """Load and compile; PolicyProblemsError if there is any error.
+
+    `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
+    """
     loaded = load(paths)
-    policies, diagnostics = compile_loaded(loaded, commit_of(paths))
+    policies, diagnostics = compile_loaded(loaded, commit_of(paths), variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
     accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))

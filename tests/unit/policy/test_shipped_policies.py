@@ -188,3 +188,20 @@ def test_futures_directional_closes_everything_at_the_first_fall_and_at_a_hard_o
         ]
         assert closes(stage) == Close(side="both", fraction=Decimal(1))
         assert (ends(stage), stage.corroborate) == ("manual", corroborate)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name.startswith("futures-")])
+def test_every_futures_policy_has_a_tight_variant(repository: Path, name: str) -> None:
+    """3%, 5% and 8% in 15m (the first and the last, where there are two levels), and the hour's in proportion."""
+    policy = spec(repository, name)
+    quarters = ["0.03", "0.05", "0.08"] if len(policy.stages) == 3 else ["0.03", "0.08"]
+    changed = policy.variants["tight"].triggers
+    assert set(changed) == set(policy.triggers)
+    for stage, quarter in zip(policy.stages, quarters, strict=True):
+        fast, slow = stage.any_of
+        tight = [changed[trigger].at_least for trigger in (fast, slow)]
+        own = [threshold(policy, trigger)[2] for trigger in (fast, slow)]
+        assert tight[0] is not None
+        assert tight[1] is not None
+        assert tight[0].value == Decimal(quarter)
+        assert abs(tight[1].value - own[1] * tight[0].value / own[0]) <= Decimal("0.0005")

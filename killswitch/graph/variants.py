@@ -1,0 +1,161 @@
+"""Declared variants of a policy: the same triggers with other thresholds, each checked like the policy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from killswitch.graph.checks import check
+from killswitch.graph.findings import Findings
+from killswitch.graph.naming import unknown_name
+from killswitch.graph.nodes import Stage, Trigger
+from killswitch.graph.stages import Surroundings
+from killswitch.graph.triggers import trigger
+from killswitch.model.place import Place
+from killswitch.policy.diagnostics import Severity
+from killswitch.policy.documents import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
+from killswitch.policy.loader import Document
+from killswitch.policy.shape import Part, as_values
+from killswitch.policy.source import Path
+
+P = TypeVar("P", bound=Part)
+Compiled = Mapping[str, Trigger | None]
+
+
+class NoSuchVariantError(Exception):
+    """No policy declares the variant that was asked for; the message names those there are."""
+
+
+def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]:
+    """The documents as they would be if every policy that declares `variant` selected it.
+
+    NoSuchVariantError if none declares it.
+    """
+    owners: dict[str, list[str]] = {}
+    found = []
+    for document in documents:
+        model = document.model
+        if isinstance(model, PolicyDocument):
+            for name in model.spec.variants:
+                owners.setdefault(name, []).append(document.name)
+            if variant in model.spec.variants:
+                document = document._replace(model=_with(model, spec=_with(model.spec, variant=variant)))  # noqa: PLW2901 - the same document, selecting
+        found.append(document)
+    if variant not in owners:
+        declared = "; ".join(f"`{name}` ({', '.join(policies)})" for name, policies in sorted(owners.items()))
+        raise NoSuchVariantError(f"no policy declares a variant `{variant}`; there is {declared or 'none at all'}")
+    return found
+
+
+def variants(
+    policy: PolicySpec, compiled: Compiled, stages: Sequence[Stage], around: Surroundings
+) -> dict[str, Compiled]:
+    """The triggers of every variant by its name; what is wrong with one, and not with the policy, is told as its own.
+
+    `compiled` are the policy's own triggers, in order, and `stages` its stages in the order written.
+    """
+    found = around.found
+    if policy.variant is not None and not found.gaps.unread(("spec", "variant")):
+        _exists(policy.variant, policy, found)
+    made: dict[str, Compiled] = {}
+    for name, variant in policy.variants.items():
+        path: Path = ("spec", "variants", name)
+        if found.gaps.flawed(path):
+            continue
+        overrides = _fitting(variant.triggers, (*path, "triggers"), policy, compiled, found)
+        inside = _InVariant(found, (*path, "triggers"), overrides)
+        varied = _varied(policy, overrides)
+        triggers = {
+            each: trigger(each, varied, around.columns, inside) if each in overrides else own
+            for each, own in compiled.items()
+        }
+        check(varied, list(triggers.values()), stages, replace(around, found=inside))
+        found.diagnostics += [
+            replace(told, message=f"in the variant `{name}`, {told.message}") for told in inside.diagnostics
+        ]
+        made[name] = triggers
+    return made
+
+
+def _exists(variant: str, policy: PolicySpec, found: Findings) -> None:
+    if variant not in policy.variants and not found.gaps.flawed(("spec", "variants")):
+        message, fix = unknown_name("variant", variant, policy.variants)
+        found.error("KS3015", ("spec", "variant"), message, fix)
+
+
+def _fitting(
+    written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
+) -> dict[str, Override]:
+    """The overrides that can be made; the others are told."""
+    fitting = {}
+    for name, override in written.items():
+        if name not in policy.triggers:
+            if not found.gaps.unread(("spec", "triggers")) and found.gaps.sound:
+                message, fix = unknown_name("trigger", name, policy.triggers)
+                found.error("KS3010", (*path, name), message, fix, key=True)
+        elif compiled[name] is not None and _compares_alike(override, (*path, name), policy, found):
+            fitting[name] = override
+            if _overridden(policy, name, override) == policy.triggers[name]:
+                message = f"this changes nothing of the trigger `{name}`"
+                found.warning("KS5012", (*path, name), message, "write what should differ, or take it out", key=True)
+    return fitting
+
+
+def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    """A threshold takes the place of one with the same comparison; an expression has none to replace."""
+    written = policy.triggers[str(path[-1])]
+    key = next((each for each in COMPARISONS if getattr(override, each) is not None), None)
+    if key is None:
+        return True
+    if isinstance(written, ExpressionTrigger):
+        message = f"`{path[-1]}` is an expression, and has no threshold that a variant could change"
+        fix = "write it in the threshold form (`signal`, `window`, `at_least`), or change its confirmation only"
+        found.error("KS3016", (*path, key), message, fix, key=True)
+        return False
+    own = next(each for each in COMPARISONS if getattr(written, each) is not None)
+    if own != key:
+        found.error("KS3016", (*path, key), f"`{path[-1]}` compares with `{own}`", f"write `{own}`", key=True)
+    return own == key
+
+
+def _varied(policy: PolicySpec, overrides: Mapping[str, Override]) -> PolicySpec:
+    changed = {name: _overridden(policy, name, override) for name, override in overrides.items()}
+    return _with(policy, triggers={**policy.triggers, **changed})
+
+
+def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:
+    given = {key: value for key, value in as_values(override).items() if value is not None}
+    return _with(policy.triggers[name], **given)
+
+
+def _with(part: P, **values: object) -> P:
+    return type(part)(**{**as_values(part), **values})
+
+
+class _InVariant(Findings):
+    """What is wrong with a variant and not with the policy: pointed at in what it overrides, else at its name."""
+
+    def __init__(self, outer: Findings, path: Path, overrides: Mapping[str, Override]) -> None:
+        super().__init__(outer.source, outer.gaps)
+        self._path = path
+        self._overrides = overrides
+        self._before = frozenset(outer.diagnostics)
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at `path`, or its key, was written."""
+        return super().place(self._written(path) or path, key=key)
+
+    def _written(self, path: Path) -> Path | None:
+        """Where the variant has what the policy has at `path`; None where it leaves that as it is."""
+        if path[:2] != ("spec", "triggers") or len(path) < 3 or path[2] not in self._overrides:
+            return None
+        below = path[3:]
+        given = not below or getattr(self._overrides[str(path[2])], str(below[0]), None) is not None
+        return (*self._path, path[2], *below) if given else None
+
+    def _add(self, code: str, path: Path, message: str, fix: str, severity: Severity, key: bool) -> None:
+        if self.source.diagnostic(code, path, message, fix, key=key, severity=severity) in self._before:
+            return
+        written = self._written(path)
+        super()._add(code, written or self._path[:-1], message, fix, severity, key or written is None)
