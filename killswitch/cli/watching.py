@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -51,7 +52,7 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
 
     discreet = _discreet(found)
     try:
-        telemetry = open_telemetry(os.environ, found.policies, clock, store=store_at, discreet=discreet)
+        telemetry = open_telemetry(os.environ, found.policies, clock, store=_place(store_at), discreet=discreet)
     except TelemetryError as error:
         raise click.ClickException(str(error)) from error
     watch = Watching(telemetry)
@@ -72,6 +73,11 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
                 _mention(stream.problem or "the last events were not written in time")
         if not telemetry.shut_down() or telemetry.problem:
             _mention(telemetry.problem or "the last traces and metrics were not exported in time")
+
+
+def _place(store_at: str) -> str:
+    """The store under one name, however it was written."""
+    return str(Path(store_at.removeprefix("sqlite:///")).resolve())
 
 
 def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[Stream | None, EventTeller | None]:

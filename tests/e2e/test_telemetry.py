@@ -1,0 +1,257 @@
+"""Traces, metrics and events of real runners: what a collector, a terminal and a file get to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from killswitch.telemetry.events import decode_event
+from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, process, terminate, until
+from tests.e2e.test_run import CRASHING, SLOW, STANDING
+from tests.otlp_receiver import Receiver, points, receiver, said
+
+KEY = "planted-key-9f2c71"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test says itself what it wants exported."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+def ended(site: Site) -> bool:
+    return any(entry.kind == "finished" for entry in site.journal())
+
+
+def test_a_collector_gets_the_whole_incident_as_one_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decision, close and every order are one trace, under the tick that decided; metrics say the same in numbers."""
+    with receiver() as collector, paper(*CRASHING) as address:
+        for name, value in {
+            "ENDPOINT": collector.address, "COMPRESSION": "gzip", "HEADERS": f"authorization=Bearer%20{KEY}",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "300")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "guard")
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=drill")
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            until(lambda: ended(site), "the closing ends")
+            status, out, err = terminate(runner)
+        assert status == 0, err
+        (decision,) = site.decisions()
+        assert decision.id in out
+        _one_trace(collector, decision.id, decision.as_of.timestamp())
+        resource = collector.resource()
+        assert (resource["service.name"], resource["deployment.environment.name"]) == ("guard", "drill")
+        assert {headers["Content-Encoding"] for _, headers in collector.requests} == {"gzip"}
+        assert {headers["authorization"] for _, headers in collector.requests} == {f"Bearer {KEY}"}
+        assert not any(KEY.encode() in body for body in collector.bodies)
+        metrics = collector.metrics()
+        labels = {"killswitch.policy": "stop", "killswitch.scope": "account/main"}
+        assert metrics["killswitch.tick.duration"].unit == "s"
+        assert sum(p.count for p in metrics["killswitch.tick.duration"].histogram.data_points) >= 2
+        assert points(metrics["killswitch.orders"]) == [
+            ({"killswitch.account": "main", "killswitch.order.outcome": "filled"}, 8)
+        ]
+        (closing,) = metrics["killswitch.close.duration"].histogram.data_points
+        assert (said(closing.attributes)["killswitch.close.status"], closing.count) == ("flat", 1)
+        assert points(metrics["killswitch.stage.level"]) == [(labels, 1)]
+
+
+def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
+    (close,) = collector.spans("close")
+    assert said(close.attributes)["killswitch.decision"] == decision
+    trace = [span for span in collector.spans() if span.trace_id == close.trace_id]
+    by_id = {span.span_id: span for span in trace}
+    (tick,) = [span for span in trace if span.name == "tick"]
+    assert tick.parent_span_id == b""
+    assert close.parent_span_id == tick.span_id
+    assert abs(close.start_time_unix_nano / 1e9 - as_of) < 1e-3
+    assert said(tick.attributes)["killswitch.decisions"] == 1
+    parents = {(span.name, by_id[span.parent_span_id].name) for span in trace if span is not tick}
+    assert parents == {
+        ("snapshot", "tick"), ("evaluate", "tick"), ("decide", "tick"), ("commit", "tick"), ("close", "tick"),
+        ("order", "close"),
+    }  # fmt: skip
+    orders = [said(span.attributes) for span in trace if span.name == "order"]
+    assert len({order["killswitch.order.client_id"] for order in orders}) == 8
+    assert {order["killswitch.order.outcome"] for order in orders} == {"filled"}
+    assert all(order["killswitch.order.filled"] == order["killswitch.order.amount"] for order in orders)
+    ticks = collector.spans("tick")
+    assert len({span.trace_id for span in ticks}) == len(ticks)
+
+
+def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in mid-close, the next runner goes on in the same trace under the same span, and ends it."""
+    with receiver() as collector, paper(*SLOW) as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.address}/v1/traces")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            assert ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms").returncode == 1
+            until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
+            runner.kill()
+            runner.wait()
+        died = time.time_ns()
+        unanswered = _sent(site, "sending") - _sent(site, "filled", "rejected", "absent")
+        if not unanswered:
+            pytest.skip("this machine was too slow: every order had been filled before the kill")
+        with site.running("--live") as runner:
+            until(lambda: ended(site), "the closing that was interrupted ends")
+            assert terminate(runner)[0] == 0
+        (close,) = collector.spans("close")
+        orders = collector.spans("order")
+        assert {(span.parent_span_id, span.trace_id) for span in orders} == {(close.span_id, close.trace_id)}
+        over_the_gap = {
+            said(span.attributes)["killswitch.order.client_id"]
+            for span in orders
+            if span.start_time_unix_nano < died < span.end_time_unix_nano
+        }
+        assert unanswered == over_the_gap
+
+
+def _sent(site: Site, *kinds: str) -> set[str]:
+    return {entry.client_order_id or "" for entry in site.journal() if entry.kind in kinds}
+
+
+def test_thinning_out_ticks_keeps_every_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a sampler that keeps no trace, the tick that decided and all that came of it are kept."""
+    with receiver() as collector, paper(*CRASHING) as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            until(lambda: ended(site), "the closing ends")
+            assert terminate(runner)[0] == 0
+        (tick,) = collector.spans("tick")
+        assert {span.trace_id for span in collector.spans()} == {tick.trace_id}
+        assert len(collector.spans("order")) == 8
+
+
+def test_the_console_is_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans and metrics on the console leave stdout to the decisions."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with process("run", *site.place, "--ticks", "2", "--interval", "10ms") as runner:
+            out, err = runner.communicate(timeout=PATIENCE)
+    assert runner.returncode == 0, err
+    assert out == ""
+    assert err.count('"name": "tick"') == 2
+    assert '"name": "killswitch.tick.duration"' in err
+
+
+def test_a_collector_that_is_down_is_told_once_and_costs_the_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book is closed, ticks go on, one notice says what is lost, and the end does not wait for long."""
+    with socket.socket() as taken, paper(*CRASHING) as address:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key={KEY}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            until(lambda: ended(site), "the closing ends")
+            until(lambda: any("traces (otlp)" in text for text in _problems(site)), "it is told")
+            until(lambda: any("metrics (otlp)" in text for text in _problems(site)), "it is told of metrics too")
+            status, _, err = terminate(runner)
+    assert status == 0, err
+    assert site.journal()
+    lines = [line for line in err.splitlines() if "cannot be exported" in line and "page" in line]
+    assert 1 <= len(lines) <= 2, err
+    assert "Traceback" not in err
+    assert KEY not in err
+
+
+def _problems(site: Site) -> tuple[str, ...]:
+    view = site.standing().view
+    return () if view is None else view.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin", "'zipkin' is not an exporter; write none, console or otlp"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "write one like http://collector:4318"),
+    ],
+)
+def test_a_wrong_variable_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    """Exit 1, the variable by its name, what may be said, and no store."""
+    monkeypatch.setenv(name, value)
+    site = Site(tmp_path, "http://127.0.0.1:1")
+    done = ksctl("run", *site.place, "--ticks", "1")
+    assert done.returncode == 1
+    assert f"{name}: " in done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not site.store.exists()
+
+
+def test_events_tell_a_run_line_by_line(tmp_path: Path) -> None:
+    """Portfolio at every tick, the trip, how the close ended, and what the run leaves behind."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live", "--events", str(tmp_path / "events.jsonl")) as runner:
+            until(lambda: ended(site), "the closing ends")
+            assert terminate(runner)[0] == 0
+    lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
+    events = [decode_event(line) for line in lines]
+    told = [json.loads(line) for line in lines]
+    assert {each["format"] for each in told} == {"killswitch.event/v1"}
+    (decision,) = site.decisions()
+    (trip,) = [each for each in told if each["kind"] == "trip"]
+    assert (trip["decision"], trip["acted_on"], len(trip["closes"])) == (decision.id, True, 8)
+    closes = [each for each in told if each["kind"] == "close"]
+    assert (closes[-1]["decision"], closes[-1]["status"], closes[-1]["ended"]) == (decision.id, "flat", True)
+    last = told[-1]
+    assert (last["kind"], last["why"], last["unfinished"]) == ("shutdown", "stopped by SIGTERM", [])
+    assert [each["stage"] for each in last["latched"]] == ["close-everything"]
+    assert sum(each["kind"] == "portfolio" for each in told) == last["ticks"]
+    assert len(events) == len(told)
+
+
+def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
+    """Every line of stdout is an event, the decision goes to stderr, and --output json is refused beside it."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--events", "-"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as runner:
+            try:
+                until(lambda: runner.poll() is not None or (site.store.exists() and site.decisions()), "it is decided")
+                status, out, err = terminate(runner)
+            finally:
+                runner.kill()
+        assert status == 0, err
+        kinds = {type(decode_event(line)).__name__ for line in out.splitlines()}
+        assert {"Portfolio", "Trip", "Shutdown"} <= kinds
+        assert "level 1 close-everything" in err
+        refused = ksctl("run", *site.place, "--ticks", "1", "--events", "-", "--output", "json")
+        assert (refused.returncode, "both want stdout" in refused.stderr) == (64, True)
+
+
+def test_a_pipe_that_nobody_reads_keeps_no_position_open(tmp_path: Path) -> None:
+    """The pipe is full or has no reader at all: the book is closed, and the run ends when it is told to."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live", "--events", str(pipe)) as runner:
+            until(lambda: ended(site), "the closing ends")
+            status, _, err = terminate(runner)
+        assert status == 0, err
+        assert "events" in err
+        assert site.venue().positions == ()
