@@ -11,6 +11,8 @@ from killswitch.policy.documents import (
     PolicyDocument,
     RankingDocument,
 )
+from killswitch.policy.runbook_document import RunbookDocument
+from killswitch.policy.runbook_document import check as runbook
 from killswitch.policy.shape import Part
 
 KINDS: Mapping[str, type[Part]] = {
@@ -18,9 +20,13 @@ KINDS: Mapping[str, type[Part]] = {
     "Account": AccountDocument,
     "Ranking": RankingDocument,
     "CorrelationGroup": CorrelationGroupDocument,
+    "Runbook": RunbookDocument,
 }
 
-CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy}
+AnyDocument = PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument | RunbookDocument
+"""One of the above."""
+
+CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy, "Runbook": runbook}
 """What must hold between the keys of a kind, where anything must."""
 
 BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6"})}

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from killswitch.policy.checks import mixed_forms
 from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
-from killswitch.policy.documents import API_VERSION, AnyDocument
+from killswitch.policy.documents import API_VERSION
 from killswitch.policy.files import about_file, texts
 from killswitch.policy.gaps import Gaps
-from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS
+from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
 from killswitch.policy.reading import Reader, closest
 from killswitch.policy.scalars import spelled
 from killswitch.policy.source import SourceMap

@@ -13,6 +13,7 @@ from killswitch.policy.tree import Span, split_lines
 _PAIR = re.compile(r"(?<![\w-])([\w-]++)([\"']?+\s*+:\s++[\"']?+)(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*+)")
 _SECRET = re.compile(r"(?i)secret|passw|passphrase|token|api[_-]?key|private[_-]?key")
 _USERINFO = re.compile(r"(://)([^/\s]+)(?=@)")
+_QUERY = re.compile(r"(?i)([?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=)([^&\s\"']+)")
 _CREDENTIALS = re.compile(r"(?<![\w-])[\"']?credentials[\"']?\s*+:")
 _FIRST_KEY = re.compile(r"\s*+[^\s:]++\s*+:(?=\s|$)")
 _VALUE = re.compile(r"[\"']?(?:env|file):\S*|#.*|(?<=[{,])\s*+[^\s:{},]++\s*+:(?=\s)|[{}\[\],|>&*-]|([^\s{}\[\],]++)")
@@ -54,7 +55,7 @@ def _masked(lines: Sequence[str]) -> Iterator[str]:
             yield line[: found.end()] + _hide_values(line[found.end() :])
         else:
             block = None
-            yield _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line))
+            yield _QUERY.sub(_hide_user, _USERINFO.sub(_hide_user, _PAIR.sub(_hide_secret, line)))
 
 
 class _Credentials:
