@@ -1,0 +1,239 @@
+"""Many backtests: books × rules over markets, in this process or in several, until done or told to stop."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from ctypes import c_bool
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from killswitch.lab.backtest import Rule
+from killswitch.lab.bars import BarsError
+from killswitch.lab.book import Book
+from killswitch.lab.families import Member
+from killswitch.lab.outcome import Run
+from killswitch.lab.panel import Panel
+
+STAGED: Final = "staged"
+NONE: Final = "none"
+CLOSE_ALL: Final = "close-all"
+IN_PROPORTION: Final = "in-proportion"
+RULES: tuple[Rule, ...] = (STAGED, NONE, CLOSE_ALL)
+"""What a backtest compares unless told otherwise; the first one is held against the others."""
+
+Stop = Callable[[], bool]
+Source = Callable[[], Panel]
+"""Makes a market's bars. Where there are several processes it must be picklable, and each calls it."""
+
+
+class RunOne(Protocol):
+    """Runs one book under one rule. Where there are several processes it must be picklable.
+
+    `stop` is asked now and then, and a run that it ends is not complete; `on_bar` is told how many bars are done.
+    BarsError or ValueError for a book that cannot be run.
+    """
+
+    def __call__(
+        self, bars: Panel, book: Book, rule: Rule, *, course: bool, stop: Stop, on_bar: Callable[[int], None]
+    ) -> Run: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One book in one market."""
+
+    market: str
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One book in one market under every rule that was got to; `runs` in the order of the rules."""
+
+    market: str
+    member: Member
+    runs: tuple[Run, ...]
+
+    def run(self, rule: str) -> Run | None:
+        """The run under `rule`, None where it was not got to."""
+        return next((run for run in self.runs if run.rule == rule), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that could not be run, and why. `rule` is None where it was not a matter of one."""
+
+    market: str
+    book: str
+    rule: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What came of a campaign, in the order of its parts.
+
+    `complete`: every book was run under every rule to the last bar; `stopped`: somebody asked to stop.
+    """
+
+    tried: tuple[Tried, ...]
+    faults: tuple[Fault, ...]
+    wanted: int
+    complete: bool
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` runs of `total`; a run under way counts in part. `what` is under way, or was last done."""
+
+    done: float
+    total: int
+    what: str
+
+
+Told = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """Every book of `parts` under every rule. Markets are made when they are needed, one at a time."""
+
+    markets: Mapping[str, Source]
+    parts: tuple[Part, ...]
+    rules: tuple[Rule, ...]
+    run_one: RunOne
+    course: bool = False
+
+    def run(self, *, jobs: int = 1, stop: Stop, told: Told) -> Results:
+        """Run it in `jobs` processes. What cannot be run is a fault beside the results, never their end."""
+        outcomes = _in_turn(self, stop, told) if jobs <= 1 else _beside(self, jobs, stop, told)
+        tried = tuple(tried for tried, _ in outcomes if tried.runs)
+        faults = tuple(fault for _, faults in outcomes for fault in faults)
+        whole = all(run.complete for each in tried for run in each.runs)
+        done = sum(len(each.runs) for each in tried)
+        return Results(tried, faults, len(self.parts), whole and done == len(self.parts) * len(self.rules), stop())
+
+
+Outcome = tuple[Tried, tuple[Fault, ...]]
+
+
+class _Bench:
+    """Runs one part after the other, and keeps the bars of the last market."""
+
+    def __init__(self, campaign: Campaign, stop: Stop) -> None:
+        self._campaign, self._stop = campaign, stop
+        self._market: str | None = None
+        self._bars: Panel | None = None
+
+    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Outcome:
+        """The part under each rule; `on_bar` is told the rule and how much of its run is done."""
+        runs: list[Run] = []
+        faults: list[Fault] = []
+        for rule in self._campaign.rules:
+            if self._stop():
+                break
+            try:
+                runs.append(self._run(part, rule, on_bar))
+            except (BarsError, ValueError) as error:
+                faults.append(Fault(part.market, part.member.book.name, rule, str(error)))
+            except Exception as error:  # noqa: BLE001 - a defect met by one book must not cost the results of others
+                faults.append(Fault(part.market, part.member.book.name, rule, _defect(error)))
+        return Tried(part.market, part.member, tuple(runs)), tuple(faults)
+
+    def _run(self, part: Part, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
+        if self._market != part.market or self._bars is None:
+            self._bars, self._market = self._campaign.markets[part.market](), part.market
+        bars = self._bars
+
+        def counted(done: int) -> None:
+            on_bar(rule, min(1.0, done / len(bars)))
+
+        course = self._campaign.course
+        return self._campaign.run_one(bars, part.member.book, rule, course=course, stop=self._stop, on_bar=counted)
+
+
+def _defect(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
+
+
+def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Outcome]:
+    bench = _Bench(campaign, stop)
+    rules = len(campaign.rules)
+    total = len(campaign.parts) * rules
+    outcomes = []
+    for number, part in enumerate(campaign.parts):
+
+        def on_bar(rule: str, share: float, before: int = number * rules, part: Part = part) -> None:
+            told(Progress(before + campaign.rules.index(rule) + share, total, _what(part, rule)))
+
+        if stop():
+            break
+        outcomes.append(bench.outcome(part, on_bar))
+        told(Progress((number + 1) * rules, total, _what(part, None)))
+    return outcomes
+
+
+def _what(part: Part, rule: str | None) -> str:
+    return f"{part.market}: {part.member.book.name}{f', {rule}' if rule else ''}"
+
+
+# -- several processes ----------------------------------------------------------------------------------------
+
+_PATIENCE = 0.1
+"""Seconds between two looks at whether to stop."""
+
+
+def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outcome]:
+    """Workers are spawned, not forked: threads of this process do not follow them into a deadlock."""
+    context = multiprocessing.get_context("spawn")
+    halt: Any = context.Value(c_bool, False, lock=False)
+    done = 0
+    outcomes: dict[int, Outcome] = {}
+    lost: list[str] = []
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
+        pending = {pool.submit(_work, number): number for number in range(len(campaign.parts))}
+        while pending:
+            if stop() and not halt.value:
+                halt.value = True
+                pending = {future: number for future, number in pending.items() if not future.cancel()}
+            for future in wait(pending, timeout=_PATIENCE, return_when=FIRST_COMPLETED).done:
+                number = pending.pop(future)
+                part = campaign.parts[number]
+                try:
+                    outcomes[number] = future.result()
+                except BrokenProcessPool:
+                    lost.append(part.member.book.name)
+                done += len(campaign.rules)
+                told(Progress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
+    ordered = [outcome for _, outcome in sorted(outcomes.items())]
+    return ordered + list(_died(campaign, lost))
+
+
+def _died(campaign: Campaign, lost: list[str]) -> Iterator[Outcome]:
+    if lost:
+        text = f"a worker process died (killed, or out of memory?); {len(lost)} books were not run: fewer --jobs may do"
+        part = campaign.parts[0]
+        yield Tried(part.market, part.member, ()), (Fault("", f"{lost[0]} and what came after", None, text),)
+
+
+_worker: _Bench | None = None
+_parts: tuple[Part, ...] = ()
+
+
+def _begin(campaign: Campaign, halt: Any) -> None:
+    """In a worker: Ctrl-C goes to the whole group of processes, and it is the first one that stops the others."""
+    global _worker, _parts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker, _parts = _Bench(campaign, lambda: bool(halt.value)), campaign.parts
+
+
+def _work(number: int) -> Outcome:
+    assert _worker is not None  # the initializer has run
+    return _worker.outcome(_parts[number], lambda _rule, _share: None)

@@ -1,0 +1,60 @@
+"""The charts of one book: equity under every rule, P&L by side, and what was held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from killswitch.charts.lines import Mark, line_chart, stacked_chart
+from killswitch.lab.campaign import STAGED, Tried
+from killswitch.lab.outcome import Course, Run
+from killswitch.lab.pages.parts import Figure
+from killswitch.model.instant import to_micros
+
+WIDE, NARROW = (11.0, 3.4), (4.3, 2.6)
+"""Inches of the drawing on a wide screen and on a phone: text keeps its size on both."""
+_MOST_MARKS = 12
+
+
+def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
+    """Three charts for each book whose runs have courses; none for one that has not."""
+    courses = [(run, run.course) for run in tried.runs if run.course is not None]
+    if not courses:
+        return ()
+    drawn = [_equity(courses, currency)]
+    for run, course in courses:
+        if run.rule == STAGED:
+            sides = {"longs": course.long_pnl, "shorts": course.short_pnl}
+            drawn.append(_figure("P&L by side, staged (before fees)", course.at, sides, currency, run, line_chart))
+            drawn.append(_figure("Positions, staged (long above zero)", course.at, course.held, currency, run,
+                                 stacked_chart))  # fmt: skip
+    return tuple(drawn)
+
+
+def marks(run: Run) -> tuple[Mark, ...]:
+    """The first stages that fired, each with its level."""
+    return tuple(
+        Mark(to_micros(firing.at), f"{firing.level} {firing.stage or ''}".strip(), firing.level)
+        for firing in run.firings[:_MOST_MARKS]
+    )
+
+
+def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Figure:
+    longest = max((course for _, course in courses), key=lambda course: len(course.at))
+    gap = float("nan")
+    series = {
+        run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses
+    }  # fmt: skip
+    staged = next((run for run, _ in courses if run.rule == STAGED), courses[0][0])
+    return _figure("Equity", longest.at, series, currency, staged, line_chart)
+
+
+def _figure(
+    caption: str, at: Sequence[int], series: Mapping[str, Sequence[float]], currency: str, run: Run,
+    chart: Callable[..., str],
+) -> Figure:  # fmt: skip
+    title = f"{caption}: {run.book} in {run.market}"
+    wide, narrow = (
+        chart(title, at, series, unit=currency, marks=marks(run), width=width, height=height)
+        for width, height in (WIDE, NARROW)
+    )
+    return Figure(caption, wide, narrow)

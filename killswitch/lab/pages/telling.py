@@ -1,0 +1,230 @@
+"""From an answer to its page: what is said, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.answer import Answer
+from killswitch.lab.campaign import STAGED, Results, Tried
+from killswitch.lab.outcome import Run
+from killswitch.lab.pages.parts import Figure, Page, Section, Table
+from killswitch.lab.pages.reasons import Reasons, closed_words, hedge_words, verified_words
+from killswitch.lab.pages.verdict import NAMES, partial, percent
+from killswitch.lab.summary import Against, Figures, Group
+from killswitch.model.spelling import instant, money
+
+NOTES = (
+    "Bars go through a paper market: 0.05% taker fee, 0.01% half spread, linear impact, at most a tenth of a bar's "
+    "volume, liquidation at the maintenance margin. Funding is not charged.",
+    "Worst drawdown is the greatest fall of equity from an earlier peak, at bar closes.",
+    "A recording of a crash always rewards cutting sooner and more: compare rules at equal gross, and price the "
+    "triggers on calm months, before believing in one.",
+)
+Drawings = dict[tuple[str, str], tuple[Figure, ...]]
+"""(market, book) → its charts."""
+
+
+def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawings | None = None) -> Page:
+    """The page of `found`. `policies` give the reasons their words; books without drawings are told in tables only."""
+    reasons = Reasons(policies)
+    sections: list[Section] = []
+    if results.wanted > 1:
+        sections += _summary(found)
+    few = results.wanted <= len(drawings) if drawings else results.wanted == 1
+    shown = [each for each in results.tried if few or (drawings or {}).keys() & {_key(each)}]
+    for each in shown:
+        sections.append(_book(each, reasons, (drawings or {}).get(_key(each), ()), alone=results.wanted == 1))
+    if results.wanted > 1:
+        sections.append(Section("Every book", tables=(_every_book(results.tried, found.rules),), folded=True))
+    if found.not_run:
+        sections.append(_not_run(found))
+    return Page(
+        title="Backtest",
+        warning=partial(results, found.rules),
+        verdict=found.verdict,
+        facts=tuple(_facts(found, results)),
+        sections=tuple(sections),
+        notes=(*found.missing, *NOTES),
+    )
+
+
+def _key(tried: Tried) -> tuple[str, str]:
+    return tried.market, tried.member.book.name
+
+
+def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
+    variant = f", variant {found.policies.variant}" if found.policies.variant else ""
+    commit = f", commit {found.policies.commit[:12]}" if found.policies.commit else ""
+    yield "Policies", f"{', '.join(found.policies.names)}{variant} ({found.policies.digest[:19]}{commit})"
+    markets = list(dict.fromkeys(each.market for each in results.tried))
+    yield ("Market" if len(markets) == 1 else "Markets"), ", ".join(markets) or "-"
+    if results.wanted == 1 and results.tried:
+        (run, *_) = results.tried[0].runs
+        yield "Book", f"{run.book}: equity {money(run.start_equity)}, gross {money(run.gross_start)}"
+        yield "Bars", f"{run.bars:,} from {instant(run.begins)} to {instant(run.ends)}"
+    else:
+        yield "Books", f"{results.wanted:,}"
+    yield "Seed", str(found.seed)
+
+
+# -- one book ------------------------------------------------------------------------------------------------
+
+
+def _book(tried: Tried, reasons: Reasons, figures: tuple[Figure, ...], *, alone: bool) -> Section:
+    staged = tried.run(STAGED)
+    tables = [_side_by_side(tried.runs)]
+    if staged is not None and staged.firings:
+        tables.append(_firings(staged, reasons))
+    tables += [_liquidations(run) for run in tried.runs if run.liquidations]
+    title = "The rules side by side" if alone else f"{tried.member.book.name} in {tried.market}"
+    return Section(title, tables=tuple(tables), figures=figures)
+
+
+def _side_by_side(runs: Sequence[Run]) -> Table:
+    head = ("rule", "final equity", "worst drawdown", "lowest", "fees", "slippage", "turnover", "liquidations")
+    rows = tuple(
+        (
+            run.rule, money(run.final_equity), percent(run.worst_drawdown), money(run.lowest_equity), money(run.fees),
+            money(run.slippage), money(run.turnover), str(len(run.liquidations)),
+        )
+        for run in runs
+    )  # fmt: skip
+    return Table(head, rows, numbers=tuple(range(1, len(head))))
+
+
+def _firings(run: Run, reasons: Reasons) -> Table:
+    head = ("fired", "stage", "why", "loss", "closed", "gross", "verified", "hedge then", "cost")
+    rows = tuple(
+        (
+            instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), reasons.why(firing),
+            firing.source or "-", closed_words(firing.closed, short=False),
+            f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_words(firing),
+            hedge_words(firing), money(firing.cost),
+        )
+        for firing in run.firings
+    )  # fmt: skip
+    return Table(head, rows, numbers=(8,), caption=f"Stages that fired ({run.rule})")
+
+
+def _liquidations(run: Run) -> Table:
+    rows = tuple(
+        (instant(one.at), one.account, one.symbol, one.side, f"{one.contracts:f}", f"{one.price:f}")
+        for one in run.liquidations
+    )
+    head = ("liquidated", "account", "symbol", "side", "contracts", "price")
+    return Table(head, rows, numbers=(4, 5), caption=f"Liquidations ({run.rule})")
+
+
+# -- many books ----------------------------------------------------------------------------------------------
+
+
+def _summary(found: Answer) -> Iterator[Section]:
+    summary = found.summary
+    if not summary.groups:
+        return
+    yield Section("All books together", tables=(against_table(summary.groups[:1]), figures_table(summary.groups[:1])))
+    if summary.groups[1:]:
+        tables = (against_table(summary.groups[1:]), figures_table(summary.groups[1:]))
+        yield Section("By market and kind of book", tables=tables, folded=len(summary.groups) > 8)
+    losers = tuple(_losers(losers.rule, found) for losers in summary.losers if losers.books)
+    words = () if losers else ("In no book did staging end poorer than an alternative.",)
+    yield Section("Where staging loses most", words=words, tables=losers)
+    yield _in_turn(found)
+
+
+def _losers(rule: str, found: Answer) -> Table:
+    (losers,) = (each for each in found.summary.losers if each.rule == rule)
+    rows = tuple(
+        (one.book, one.market, money(one.staged), money(one.alternative), money(one.difference), _yes(one.in_turn))
+        for one in losers.books
+    )
+    head = ("book", "market", "staged", rule, "difference", "both sides in turn")
+    return Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[rule]}")
+
+
+def _in_turn(found: Answer) -> Section:
+    turns = found.summary.in_turn
+    title = "Both sides closed in turn (case D20)"
+    if not turns:
+        return Section(title, words=("In no book: no side was closed after the other had gone.",))
+    rows = tuple(
+        (
+            turn.book, turn.market, f"{turn.first}s {instant(turn.first_at)}", instant(turn.second_at),
+            money(turn.final), money(turn.unprotected),
+        )
+        for turn in turns
+    )  # fmt: skip
+    head = ("book", "market", "first closed", "other side closed", "staged", "none")
+    words = (
+        f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone: what "
+        "happens when a fall turns into a rebound.",
+    )
+    return Section(title, words, (Table(head, rows, numbers=(4, 5)),), folded=len(rows) > 12)
+
+
+def against_table(groups: Sequence[Group]) -> Table:
+    """Staging against each alternative, a line for each group and alternative."""
+    head = ("books of", "against", "books", "richer", "poorer", "smaller drawdown", "greater", "mean difference")
+    rows = tuple((_name(group), *_against(against)) for group in groups for against in group.against)
+    return Table(head, rows, numbers=(2, 3, 4, 5, 6, 7), caption="Staging against each alternative")
+
+
+def _against(against: Against) -> tuple[str, ...]:
+    counts = (against.books, against.richer, against.poorer, against.smaller_drawdown, against.greater_drawdown)
+    return (NAMES[against.rule], *map(str, counts), money(against.difference_mean))
+
+
+def figures_table(groups: Sequence[Group]) -> Table:
+    """The figures of each rule, a line for each group and rule."""
+    head = (
+        "books of", "rule", "books", "final equity", "mean drawdown", "95th percentile", "over 20%",
+        "turnover ÷ gross", "gross kept", "costs", "liquidated",
+    )  # fmt: skip
+    rows = tuple((_name(group), *_figures(figures)) for group in groups for figures in group.figures)
+    return Table(head, rows, numbers=tuple(range(2, len(head))), caption="Each rule (means over books)")
+
+
+def _figures(one: Figures) -> tuple[str, ...]:
+    return (
+        one.rule, str(one.books), money(one.final_mean), percent(one.drawdown_mean), percent(one.drawdown_p95),
+        f"{one.deep:.0%}", _share(one.turnover), "-" if one.gross_kept is None else f"{one.gross_kept:.0%}",
+        money(one.cost_mean), str(one.liquidated),
+    )  # fmt: skip
+
+
+def _share(value: Decimal | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _name(group: Group) -> str:
+    if group.market is None:
+        return group.kind or "all"
+    return f"{group.market}, {group.kind}" if group.kind else group.market
+
+
+def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
+    head = ("book", "market", "kind", *(f"{rule}: {what}" for rule in rules for what in ("final", "drawdown")))
+    rows = tuple(
+        (each.member.book.name, each.market, each.member.kind, *(cell for rule in rules for cell in _two(each, rule)))
+        for each in tried
+    )
+    return Table(head, rows, numbers=tuple(range(3, len(head))))
+
+
+def _two(tried: Tried, rule: str) -> tuple[str, str]:
+    run = tried.run(rule)
+    if run is None:
+        return "not run", "-"
+    unfinished = "" if run.complete else " (stopped)"
+    return money(run.final_equity) + unfinished, percent(run.worst_drawdown)
+
+
+def _not_run(found: Answer) -> Section:
+    rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
+    return Section("What could not be run", tables=(Table(("market", "book", "rule", "why"), rows),))
+
+
+def _yes(so: bool) -> str:
+    return "yes" if so else "no"

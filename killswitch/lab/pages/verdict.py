@@ -1,0 +1,100 @@
+"""The answer in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Results, Tried
+from killswitch.lab.outcome import Run
+from killswitch.lab.summary import Against, Summary, in_turn
+from killswitch.model.spelling import money
+
+NAMES = {
+    STAGED: "staging",
+    NONE: "no protection",
+    CLOSE_ALL: "closing everything at the first trigger",
+    IN_PROPORTION: "the same cuts made in proportion",
+}
+"""The rules, as sentences name them."""
+
+
+def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[str, ...]:
+    """Sentences: about the one book, or about all of them together."""
+    others = [rule for rule in rules if rule != STAGED]
+    if len(results.tried) == 1 and results.wanted == 1:
+        return tuple(_of_one(results.tried[0], others))
+    return tuple(_of_many(summary))
+
+
+def partial(results: Results, rules: Sequence[str]) -> str:
+    """What a result lacks; empty for a whole one."""
+    if results.complete:
+        return ""
+    why = "stopped before its end" if results.stopped else "not everything could be run"
+    done = sum(all((run := each.run(rule)) is not None and run.complete for rule in rules) for each in results.tried)
+    return f"This result is partial: {why}. {done} of {results.wanted} books were run to the end under every rule."
+
+
+def percent(share: Decimal) -> str:
+    """`17.7%`."""
+    return f"{share:.1%}"
+
+
+def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
+    staged = tried.run(STAGED)
+    if staged is None:
+        return
+    if not staged.firings:
+        yield "No stage fired: the policies left this book alone."
+    told = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
+    if told:
+        yield f"Staging ended {_listed([_richer(staged, run, NAMES[rule]) for rule, run in told])}."
+        falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in told)
+        yield f"Its worst drawdown was {percent(staged.worst_drawdown)}; {falls}."
+    turn = in_turn(tried)
+    if turn is not None:
+        yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later what had hedged them."
+
+
+def _of_many(summary: Summary) -> Iterator[str]:
+    if not summary.groups:
+        yield "No book was run to its end under every rule."
+        return
+    kinds = [group for group in summary.groups if group.market is None and group.kind]
+    for group in kinds or summary.groups[:1]:
+        of = f"Of {group.books} {group.kind} books" if group.kind else f"Of {group.books} books"
+        parts = [_compared(against) for against in group.against]
+        yield f"{of}, staging {'; '.join(parts)}."
+    whole = summary.groups[0]
+    if summary.in_turn:
+        count = len(summary.in_turn)
+        yield (
+            f"In {count} of {whole.books} books both sides were closed in turn (case D20): the losing side first, and "
+            "later what had hedged it."
+        )
+
+
+def _compared(against: Against) -> str:
+    return (
+        f"ended richer than {NAMES[against.rule]} in {against.richer} ({_difference(against.difference_mean)} on "
+        f"average), with the smaller worst drawdown in {against.smaller_drawdown} and the greater in "
+        f"{against.greater_drawdown}"
+    )
+
+
+def _richer(ours: Run, theirs: Run, name: str) -> str:
+    difference = ours.final_equity - theirs.final_equity
+    if not difference:
+        return f"as rich as {name}"
+    return f"{money(abs(difference))} {'richer' if difference > 0 else 'poorer'} than {name}"
+
+
+def _difference(amount: Decimal) -> str:
+    if not amount:
+        return "as rich"
+    return f"{money(abs(amount))} {'richer' if amount > 0 else 'poorer'}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,245 @@
+"""What many backtests add up to: how often staging ends richer, how deep books fall, and the worst of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+
+from msgspec import Struct
+
+from killswitch.lab.campaign import NONE, STAGED, Tried
+from killswitch.lab.outcome import Firing, Run
+from killswitch.model.snapshot import Instant, Side
+
+DEEP = Decimal("0.2")
+"""A worst drawdown beyond this is counted."""
+DUST = Decimal("0.01")
+"""What lots leave of a closed book, as a fraction."""
+WORST = 5
+_MONEY, _FRACTION = Decimal("0.01"), Decimal("0.000001")
+
+
+class Figures(Struct, frozen=True):
+    """One rule over `books` books: means; `drawdown_p95` interpolates linearly (type 7 of Hyndman and Fan, The
+    American Statistician 50, 1996).
+
+    `deep` is the share of books whose worst drawdown is over 20%; `turnover` is in multiples of the gross at the
+    start, `gross_kept` the mean gross over the run against it (None where a book began with none). `liquidated`
+    counts books with at least one liquidation.
+    """
+
+    rule: str
+    books: int
+    final_mean: Decimal
+    final_of_start: Decimal | None
+    drawdown_mean: Decimal
+    drawdown_p95: Decimal
+    deep: Decimal
+    turnover: Decimal | None
+    gross_kept: Decimal | None
+    cost_mean: Decimal
+    """Fees and slippage."""
+    liquidated: int
+    liquidations: int
+
+
+class Against(Struct, frozen=True):
+    """Staging against one alternative: in how many of `books` it ended richer or poorer (the rest: the same), and
+    in how many its worst drawdown was smaller or greater."""
+
+    rule: str
+    books: int
+    richer: int
+    poorer: int
+    smaller_drawdown: int
+    greater_drawdown: int
+    difference_mean: Decimal
+    """Final equity of staging less that of the alternative."""
+
+
+class Loser(Struct, frozen=True):
+    """A book in which staging ended poorer than the alternative."""
+
+    market: str
+    book: str
+    staged: Decimal
+    alternative: Decimal
+    difference: Decimal
+    in_turn: bool
+
+
+class Losers(Struct, frozen=True):
+    """The books in which staging loses most against one alternative, the worst first."""
+
+    rule: str
+    books: tuple[Loser, ...]
+
+
+class InTurn(Struct, frozen=True):
+    """A book whose two sides were closed in turn (failure case D20): first one, and when it was gone the other."""
+
+    market: str
+    book: str
+    first: Side
+    first_at: Instant
+    second_at: Instant
+    final: Decimal
+    unprotected: Decimal | None
+
+
+class Group(Struct, frozen=True):
+    """Books of one market and one kind; None stands for all."""
+
+    market: str | None
+    kind: str | None
+    books: int
+    figures: tuple[Figures, ...]
+    against: tuple[Against, ...]
+
+
+class Summary(Struct, frozen=True):
+    """Only books that were run to the end under every rule are counted."""
+
+    groups: tuple[Group, ...]
+    losers: tuple[Losers, ...]
+    in_turn: tuple[InTurn, ...]
+
+
+def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
+    """The summary of every book that ended under each of `rules`: all together first, then by market and by kind."""
+    whole = [each for each in tried if _ended(each, rules)]
+    markets = _distinct(each.market for each in whole)
+    kinds = _distinct(each.member.kind for each in whole)
+    wanted: list[tuple[str | None, str | None]] = [(None, None)]
+    wanted += [(None, kind) for kind in kinds if len(kinds) > 1]
+    if len(markets) > 1:
+        wanted += [(market, None) for market in markets]
+        wanted += [(market, kind) for market in markets for kind in kinds if len(kinds) > 1]
+    groups = (_group(whole, rules, market, kind) for market, kind in wanted)
+    others = [rule for rule in rules if rule != STAGED] if STAGED in rules else []
+    turns = tuple(turn for each in whole if (turn := in_turn(each)) is not None)
+    return Summary(
+        tuple(group for group in groups if group.books), tuple(_losers(whole, rule) for rule in others), turns
+    )
+
+
+def in_turn(tried: Tried) -> InTurn | None:
+    """How staging closed both sides one after the other, or None.
+
+    A firing that closed positions of one side only, and a later one that closed only positions of the other and
+    left nothing: by then the first side was gone, and the second stood alone.
+    """
+    run = tried.run(STAGED)
+    if run is None:
+        return None
+    first: tuple[Side, Firing] | None = None
+    for firing in run.firings:
+        sides = {closed.side for closed in firing.closed if closed.contracts}
+        if len(sides) != 1:
+            continue
+        (side,) = sides
+        if first is None:
+            first = (side, firing)
+        elif side != first[0] and _left_nothing(firing):
+            none = tried.run(NONE)
+            unprotected = none.final_equity if none else None
+            name = tried.member.book.name
+            return InTurn(tried.market, name, first[0], first[1].at, firing.at, run.final_equity, unprotected)
+    return None
+
+
+def _left_nothing(firing: Firing) -> bool:
+    before, after = firing.gross_before, firing.gross_after
+    return before is not None and after is not None and after <= before * DUST
+
+
+def percentile(values: Sequence[Decimal], share: Decimal) -> Decimal:
+    """Linear between the order statistics: type 7. ValueError for no values."""
+    if not values:
+        raise ValueError("there is no percentile of nothing")
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def mean(values: Sequence[Decimal]) -> Decimal:
+    """ValueError for no values."""
+    if not values:
+        raise ValueError("there is no mean of nothing")
+    return sum(values, Decimal(0)) / len(values)
+
+
+def figures(rule: str, runs: Sequence[Run]) -> Figures:
+    """One rule over the books of `runs`, at least one."""
+    falls = [run.worst_drawdown for run in runs]
+    held, funded = [run for run in runs if run.gross_start], [run for run in runs if run.start_equity > 0]
+    return Figures(
+        rule=rule,
+        books=len(runs),
+        final_mean=mean([run.final_equity for run in runs]).quantize(_MONEY),
+        final_of_start=mean([run.final_equity / run.start_equity for run in funded]).quantize(_FRACTION)
+        if funded
+        else None,
+        drawdown_mean=mean(falls).quantize(_FRACTION),
+        drawdown_p95=percentile(falls, Decimal("0.95")).quantize(_FRACTION),
+        deep=(Decimal(sum(fall > DEEP for fall in falls)) / len(falls)).quantize(_FRACTION),
+        turnover=mean([run.turnover / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
+        gross_kept=mean([run.gross_mean / run.gross_start for run in held]).quantize(_FRACTION) if held else None,
+        cost_mean=mean([run.fees + run.slippage for run in runs]).quantize(_MONEY),
+        liquidated=sum(bool(run.liquidations) for run in runs),
+        liquidations=sum(len(run.liquidations) for run in runs),
+    )
+
+
+def _ended(tried: Tried, rules: Sequence[str]) -> bool:
+    return all((run := tried.run(rule)) is not None and run.complete for rule in rules)
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _group(whole: Sequence[Tried], rules: Sequence[str], market: str | None, kind: str | None) -> Group:
+    chosen = [each for each in whole if market in {None, each.market} and kind in {None, each.member.kind}]
+    if not chosen:
+        return Group(market, kind, 0, (), ())
+    by_rule = {rule: _runs(chosen, rule) for rule in rules}
+    against = () if STAGED not in by_rule else tuple(
+        _against(by_rule[STAGED], rule, runs) for rule, runs in by_rule.items() if rule != STAGED
+    )  # fmt: skip
+    return Group(market, kind, len(chosen), tuple(figures(rule, runs) for rule, runs in by_rule.items()), against)
+
+
+def _runs(chosen: Sequence[Tried], rule: str) -> list[Run]:
+    return [run for each in chosen if (run := each.run(rule)) is not None]
+
+
+def _against(staged: Sequence[Run], rule: str, others: Sequence[Run]) -> Against:
+    pairs = list(zip(staged, others, strict=True))
+
+    def count(which: Callable[[Run, Run], bool]) -> int:
+        return sum(which(ours, theirs) for ours, theirs in pairs)
+
+    return Against(
+        rule,
+        len(pairs),
+        richer=count(lambda ours, theirs: ours.final_equity > theirs.final_equity),
+        poorer=count(lambda ours, theirs: ours.final_equity < theirs.final_equity),
+        smaller_drawdown=count(lambda ours, theirs: ours.worst_drawdown < theirs.worst_drawdown),
+        greater_drawdown=count(lambda ours, theirs: ours.worst_drawdown > theirs.worst_drawdown),
+        difference_mean=mean([ours.final_equity - theirs.final_equity for ours, theirs in pairs]).quantize(_MONEY),
+    )
+
+
+def _losers(whole: Sequence[Tried], rule: str) -> Losers:
+    found = []
+    for each in whole:
+        ours, theirs = each.run(STAGED), each.run(rule)
+        if ours is not None and theirs is not None and ours.final_equity < theirs.final_equity:
+            less = ours.final_equity - theirs.final_equity
+            turned = in_turn(each) is not None
+            name = each.member.book.name
+            found.append(Loser(each.market, name, ours.final_equity, theirs.final_equity, less, turned))
+    return Losers(rule, tuple(sorted(found, key=lambda one: one.difference)[:WORST]))
