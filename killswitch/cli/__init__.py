@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "report": ("report", "report", "Report an incident: what happened, why, and what to do next."),
     "reset": ("hands", "reset", "Return a scope to normal, by hand."),
     "close": ("hands", "close", "Close positions by hand."),
+    "backtest": ("backtest", "backtest", "Show what the policies would have done in a crash, and the alternatives."),
     "replay": ("replay", "replay", "Run the policies over a recording."),
     "paper": ("paper", "paper", "Serve a paper venue on loopback."),
     "demo": ("demo", "demo", "Run the main job through a crash on the paper venue."),
