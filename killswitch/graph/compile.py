@@ -133,6 +133,7 @@ def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph |
         groups=others.groups,
         place=found.place(("metadata", "name")),
         variant=policy.variant,
+        labels=tuple(sorted(document.metadata.labels.items())),
     )
 
 

@@ -259,6 +259,8 @@ class Graph(Record):
     place: Place
     variant: str | None = None
     """Which of the policy's declared variants this is; None: the triggers as they are written."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """The policy's labels, sorted by key."""
 
 
 @record
