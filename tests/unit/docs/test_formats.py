@@ -1,0 +1,59 @@
+"""docs/reference/formats.md names every key of the public formats, and none that they do not have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from killswitch.model import decision, snapshot
+
+FORMATS = {
+    "Snapshot": snapshot.Snapshot,
+    "Account": snapshot.AccountSnapshot,
+    "Position": snapshot.Position,
+    "Order": snapshot.Order,
+    "Fill": snapshot.Fill,
+    "Flow": snapshot.Flow,
+    "Balance": snapshot.Balance,
+    "Instrument": snapshot.Instrument,
+    "Health": snapshot.Health,
+    "Event": snapshot.Event,
+    "Closing": snapshot.Closing,
+    "Decision": decision.Decision,
+    "Trigger reading": decision.TriggerReading,
+    "Attribution": decision.Attribution,
+    "Intent": decision.Intent,
+    "Notice": decision.Notice,
+}
+
+
+def keys_of(page: str, heading: str) -> list[str]:
+    """The keys in the first column of the table below a heading."""
+    text = page.split(f"\n### {heading}\n")[1].split("\n#", maxsplit=1)[0]
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("heading", FORMATS)
+def test_the_page_names_every_key_once(repository: Path, heading: str) -> None:
+    """Whoever reads the format finds each key, and is promised nothing that is not written."""
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    written = [field.encode_name for field in msgspec.structs.fields(FORMATS[heading])]
+    assert sorted(keys_of(page, heading)) == sorted(written)
+
+
+@pytest.mark.parametrize("heading", [name for name in FORMATS if name in ("Account", "Position", "Order", "Fill")])
+def test_what_is_needed_is_said_to_be(repository: Path, heading: str) -> None:
+    """A line that ends in `needed` names keys that the decoder demands, and all of them."""
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    text = page.split(f"\n### {heading}\n")[1].split("\n#")[0]
+    needed = [
+        key
+        for line in text.splitlines()
+        if line.rstrip(" |").endswith("needed")
+        for key in re.findall(r"`([^`]+)`", line.split("|")[1])
+    ]
+    assert sorted(needed) == sorted(f.encode_name for f in msgspec.structs.fields(FORMATS[heading]) if f.required)
