@@ -1,0 +1,149 @@
+"""Telemetry of runs in this process: OpenTelemetry's own parts, with exporters that keep what they are given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import structs
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import AccountSnapshot, Health
+from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, VenueDownError
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import assemble
+from killswitch.runner.loop import Runner, Witness
+from killswitch.runner.telling import Measuring
+from killswitch.telemetry.closings import ClosingCourses
+from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
+from killswitch.telemetry.metrics import Metrics, Notifications
+from killswitch.telemetry.opened import Telemetry
+from killswitch.telemetry.spans import Recorder
+from tests.runner_world import PACE, ScriptedVenue, World, book
+
+
+class Exported:
+    """One process's telemetry. `hide` takes secrets out, as the runner's redactor does."""
+
+    def __init__(
+        self,
+        world: World,
+        policies: PolicySet,
+        *,
+        hide: Callable[[str], str] = str,
+        sampler: Sampler = ALWAYS_ON,
+        store: str = "store",
+    ) -> None:
+        self._kept, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
+        ids = Ids()
+        tracing = TracerProvider(sampler=KeepIncidents(sampler), id_generator=ids, shutdown_on_exit=False)
+        tracing.add_span_processor(SimpleSpanProcessor(self._kept))
+        self._metering = MeterProvider([self._reader], shutdown_on_exit=False)
+        sink = SpanSink(tracing, ids, store, hide)
+        metrics = Metrics(self._metering.get_meter("killswitch"), policies)
+        tracer = Recorder(sink, lambda: to_micros(world.clock.now()) * 1000)
+        self.telemetry = Telemetry(tracer, ClosingCourses(sink, metrics), metrics)
+        self.notifications: Notifications | None = None
+        self.witness = Measuring(self.telemetry, lambda: self.notifications)
+
+    def spans(self, name: str | None = None) -> list[ReadableSpan]:
+        return [span for span in self._kept.get_finished_spans() if name in (None, span.name)]
+
+    def metrics(self) -> dict[str, Metric]:
+        """All metrics as they are now; what has no point is not there."""
+        data = self._reader.get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name: metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.data.data_points
+        }
+
+    def close(self) -> None:
+        self._metering.shutdown()
+
+
+class MoodyVenue(ScriptedVenue):
+    """Takes the next of `moods` at each order: `fill`, `refuse`, or `unsure` (filled, but the answer is lost)."""
+
+    def __init__(self, answer: AccountSnapshot, moods: list[str], account: str = "main") -> None:
+        super().__init__(answer, account)
+        self.moods = moods
+        self.reports: dict[str, OrderReport] = {}
+        self.deaf = False
+        """Whether it does not answer when it is asked about an order."""
+
+    async def snapshot(self) -> AccountSnapshot:
+        answer = await super().snapshot()
+        return structs.replace(answer, health=Health(latency_ms=12.5, requests=3, errors=1))
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        mood = self.moods.pop(0) if self.moods else "fill"
+        if mood == "refuse":
+            raise OrderRejectedError("price_band", "the price is outside the band")
+        report = await super().submit(request)
+        self.reports[request.client_order_id] = report
+        if mood == "unsure":
+            raise FateUnknownError("no answer")
+        return report
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        if self.deaf:
+            raise VenueDownError("nobody answers")
+        return self.reports.get(client_order_id)
+
+
+def runner_of(
+    world: World, venue: ScriptedVenue, policies: PolicySet, exported: Exported, *witnesses: Witness
+) -> Runner:
+    """An armed runner on the world's store that is traced and measured."""
+    account = ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=True)
+    return assemble(
+        policies, {venue.account: account}, world.open(), world.clock, PACE, live=True, locks=world.locks,
+        witnesses=(exported.witness, *witnesses), tracer=exported.telemetry.tracer, watch=exported.telemetry.watch,
+    )  # fmt: skip
+
+
+async def crash(world: World, runner: Runner, venue: ScriptedVenue, rounds: int = 60) -> None:
+    """Start, tick, fall by more than a tenth, and close until nothing is left to do."""
+    await runner.start()
+    await runner.tick()
+    await world.clock.sleep(1.0)
+    venue.answer = book("900")
+    await runner.tick()
+    for _ in range(rounds):
+        if not await runner.work():
+            break
+        await world.clock.sleep(0.1)
+    await world.clock.sleep(1.0)
+    await runner.tick()
+
+
+def run_crash(folder: Path, moods: list[str], policies: PolicySet) -> Exported:
+    """A whole crash on a venue of these moods; what was exported."""
+    world = World(folder)
+    try:
+        exported = Exported(world, policies)
+        venue = MoodyVenue(book("1100"), moods)
+        runner = runner_of(world, venue, policies, exported)
+
+        async def go() -> None:
+            await crash(world, runner, venue)
+            await runner.finish()
+            await runner.let_go()
+
+        asyncio.run(go())
+        return exported
+    finally:
+        world.close()

@@ -1,0 +1,112 @@
+"""The OTEL_* variables: what asks for something, what means nothing, and what it says then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from killswitch.telemetry import settings as reading
+from killswitch.telemetry.settings import Settings, TelemetryError, settings
+
+HERE = "http://127.0.0.1:4318"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"PATH": "/usr/bin"},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": HERE},
+        {"OTEL_TRACES_EXPORTER": ""},
+        {"OTEL_SERVICE_NAME": "guard", "OTEL_TRACES_SAMPLER": "always_on"},
+        {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "carrier-pigeon"},
+        {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": HERE},
+    ],
+    ids=lambda environ: " ".join(environ) or "nothing",
+)
+def test_nothing_is_exported_unless_an_exporter_or_an_endpoint_is_named(environ: dict[str, str]) -> None:
+    """Variables that name neither, name `none`, or are empty, export nothing."""
+    assert settings(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "traces", "metrics"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE}, ("otlp",), ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{HERE}/v1/traces"}, ("otlp",), ()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_METRICS_EXPORTER": "none"}, ("otlp",), ()),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp,console"}, ("console", "otlp"), ()),
+        ({"OTEL_METRICS_EXPORTER": "console", "OTEL_SDK_DISABLED": "false"}, (), ("console",)),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_TRACES_SAMPLER": "always_off"}, (), ("otlp",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
+)
+def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Exporters by name, in their order and once; else OTLP where an endpoint is; no spans where none is sampled."""
+    found = settings(environ)
+    assert found is not None
+    assert (found.traces, found.metrics) == (traces, metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OTEL_TRACES_EXPORTER", "jaeger", "'jaeger' is not an exporter; write none, console or otlp"),
+        ("OTEL_METRICS_EXPORTER", "prometheus", "'prometheus' is not an exporter; write none, console or otlp"),
+        ("OTEL_TRACES_EXPORTER", "none,otlp", "'none' goes with no other exporter"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'http/json' is not one of http/protobuf, grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "localhost:4318", "this is no address; write one like http://"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "'soon' is not a number above 0"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "'zip' is not one of none, gzip, deflate"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,prod", "part 2 is not key=value"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "'sometimes' is not one of always_on, always_off, traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2", "'2' is not a number from 0 to 1"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1s", "'1s' is not a whole number above 0"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "'0' is not a whole number above 0"),
+        ("OTEL_SDK_DISABLED", "yes", "'yes' is neither true nor false"),
+    ],
+)  # fmt: skip
+def test_a_value_that_means_nothing_is_an_error_that_names_the_variable(name: str, value: str, words: str) -> None:
+    """The message is the variable, what is wrong, and what may be said."""
+    with pytest.raises(TelemetryError) as raised:
+        settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, name: value})
+    assert str(raised.value).startswith(f"{name}: ")
+    assert words in str(raised.value)
+
+
+def test_headers_are_secrets_and_no_error_repeats_them() -> None:
+    """Their values are handed on to be hidden; one that is malformed is told by its place."""
+    found = settings(
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=k%3D1,x=y",
+         "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=Bearer t"}
+    )  # fmt: skip
+    assert found is not None
+    assert sorted(found.secrets) == ["Bearer t", "k=1", "y"]
+    with pytest.raises(TelemetryError) as raised:
+        settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "planted-key"})
+    assert "planted" not in str(raised.value)
+
+
+def test_grpc_is_said_to_be_missing_where_its_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way out is named: the package, or the protocol that is there. Where it is installed, it is used."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    monkeypatch.setattr(reading, "_installed", lambda _module: False)
+    with pytest.raises(TelemetryError, match="opentelemetry-exporter-otlp-proto-grpc, which is not installed"):
+        settings(environ)
+    monkeypatch.setattr(reading, "_installed", lambda _module: True)
+    found = settings(environ)
+    assert isinstance(found, Settings)
+    assert found.traces_protocol == "grpc"
+
+
+def test_a_run_that_exports_nothing_imports_nothing() -> None:
+    """Opening silent telemetry and the verb itself leave OpenTelemetry on the disk."""
+    code = (
+        "import sys; import killswitch.cli.run, killswitch.cli.watching, killswitch.runner.assembly;"
+        "from killswitch.telemetry.opened import SILENT, open_telemetry;"
+        "assert open_telemetry({}, None, None, store='s', discreet=None) is SILENT;"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
