@@ -36,7 +36,7 @@ _LEVELS = ("#7d8590", "#b58500", "#d9650f", "#d6334a")
 _TEXT = 9.0
 _LETTER = 0.58 * _TEXT / 72
 """The width of a letter in inches, on the safe side."""
-_LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 0.62, 0.12, 0.28, 0.3, 0.2
+_LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 0.62, 0.24, 0.28, 0.3, 0.2
 _DRAWING = Lock()
 """matplotlib reads its SVG settings from one place for the whole process."""
 _SETTINGS: dict[Any, Any] = {

@@ -37,8 +37,9 @@ def line_chart(
     width: float = 8.0,
     height: float = 3.0,
 ) -> str:
-    """One line for each of `series` (as long as `at`, which is in microseconds and rising) as an `<svg …>` element.
+    """One line for each of `series`, the first on top, as an `<svg …>` element.
 
+    Each is as long as `at`, which is in microseconds and rising.
     The element has a viewBox and no size of its own; `title` is for screen readers and is not drawn; text is text,
     in the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned, lowest and
     highest kept. `unit` stands over the axis; "fraction" is drawn in percent. `width` and `height` are of the
@@ -54,7 +55,8 @@ def line_chart(
         for number, values in enumerate(series.values()):
             times, kept = extremes(at, values, round(width * _COLUMNS))
             dashes = _DASHES[number % len(_DASHES)]
-            axes.plot(times, kept, color=colour(number), linewidth=1.6 if number else 2.0, linestyle=dashes)
+            thick, above = (1.6, 3 - number / 100) if number else (2.0, 3.0)
+            axes.plot(times, kept, color=colour(number), linewidth=thick, linestyle=dashes, zorder=above)
 
     frame = Frame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
     return frame.render(draw, list(series), marks, dashes=_DASHES)

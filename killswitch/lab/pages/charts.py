@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from killswitch.charts.lines import Mark, line_chart, stacked_chart
 from killswitch.lab.campaign import STAGED, Tried
@@ -10,17 +11,20 @@ from killswitch.lab.outcome import Course, Run
 from killswitch.lab.pages.parts import Figure
 from killswitch.model.instant import to_micros
 
-WIDE, NARROW = (11.0, 3.4), (4.3, 2.6)
+WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
 """Inches of the drawing on a wide screen and on a phone: text keeps its size on both."""
 _MOST_MARKS = 12
+_HOUR = 3600 * 1_000_000
+BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
+"""What is drawn once more, larger, around the first stage that fired."""
 
 
 def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
-    """Three charts for each book whose runs have courses; none for one that has not."""
+    """The charts of a book whose runs have courses; none for one whose have not."""
     courses = [(run, run.course) for run in tried.runs if run.course is not None]
     if not courses:
         return ()
-    drawn = [_equity(courses, currency)]
+    drawn = [*_equity(courses, currency)]
     for run, course in courses:
         if run.rule == STAGED:
             sides = {"longs": course.long_pnl, "shorts": course.short_pnl}
@@ -38,14 +42,21 @@ def marks(run: Run) -> tuple[Mark, ...]:
     )
 
 
-def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Figure:
+def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Iterator[Figure]:
     longest = max((course for _, course in courses), key=lambda course: len(course.at))
     gap = float("nan")
-    series = {
-        run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses
-    }  # fmt: skip
+    series = {run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses}
     staged = next((run for run, _ in courses if run.rule == STAGED), courses[0][0])
-    return _figure("Equity", longest.at, series, currency, staged, line_chart)
+    yield _figure("Equity", longest.at, series, currency, staged, line_chart)
+    if not staged.firings:
+        return
+    fired = to_micros(staged.firings[0].at)
+    first, end = bisect_left(longest.at, fired - BEFORE), bisect_right(longest.at, fired + AFTER)
+    if 2 * (end - first) < len(longest.at):
+        near = {rule: values[first:end] for rule, values in series.items()}
+        caption = f"Equity around the first stage that fired ({staged.firings[0].at:%Y-%m-%d})"
+        yield _figure(caption, longest.at[first:end], near, currency, staged,
+                      line_chart)  # fmt: skip
 
 
 def _figure(
@@ -53,8 +64,9 @@ def _figure(
     chart: Callable[..., str],
 ) -> Figure:  # fmt: skip
     title = f"{caption}: {run.book} in {run.market}"
+    seen = [mark for mark in marks(run) if at and at[0] <= mark.at <= at[-1]]
     wide, narrow = (
-        chart(title, at, series, unit=currency, marks=marks(run), width=width, height=height)
+        chart(title, at, series, unit=currency, marks=seen, width=width, height=height)
         for width, height in (WIDE, NARROW)
     )
     return Figure(caption, wide, narrow)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Results, Tried
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import Against, Summary, in_turn
-from killswitch.model.spelling import money
+from killswitch.model.spelling import instant, money
 
 NAMES = {
     STAGED: "staging",
@@ -52,6 +52,8 @@ def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
         yield f"Staging ended {_listed([_richer(staged, run, NAMES[rule]) for rule, run in told])}."
         falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in told)
         yield f"Its worst drawdown was {percent(staged.worst_drawdown)}; {falls}."
+    if staged.firings and staged.worst_at < staged.firings[0].at:
+        yield f"It was reached at {instant(staged.worst_at)}, before the first stage fired."
     turn = in_turn(tried)
     if turn is not None:
         yield f"Both sides were closed in turn (case D20): first the {turn.first}s, later what had hedged them."
