@@ -43,13 +43,13 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
 
 def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
     """What the paths hold, what it compiles to (None where anything is wrong), and every problem."""
-    from killswitch.graph.compile import compile_loaded
     from killswitch.graph.variants import NoSuchVariantError
+    from killswitch.incident.validation import compile_all
     from killswitch.policy.loader import load
 
     loaded = load(paths)
     try:
-        return (loaded, *compile_loaded(loaded, variant=variant))
+        return (loaded, *compile_all(loaded, variant=variant))
     except NoSuchVariantError as error:
         raise click.ClickException(str(error)) from error
 

@@ -1,8 +1,8 @@
 """The course of a unit's value around an incident: which points are kept, and how they are read again.
 
-History is pruned after the longest window, so an incident keeps points of its own: at most one for every
-quarter of a minute of the hour before it, and while it is open one for every ten seconds, or for every 120th part of its age
-once that is longer. So an incident of a day has some 900 of them and one of a year some 1,600.
+History is pruned after the longest window, so an incident keeps points of its own: at most one for every quarter of
+a minute of the hour before it, and while it is open one for every ten seconds, or for every 120th part of its age once
+that is longer. So an incident of a day has some 900 of them and one of a year some 1,600.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _facts(note: Note, highest: Decision) -> RunbookFacts:
     others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
     contacts: dict[Person, None] = dict.fromkeys((*first.contacts, *(c for each in others for c in each.contacts)))
     steps: tuple[Step, ...] = first.escalation or next((each.escalation for each in others if each.escalation), ())
-    return RunbookFacts(first.name, first.template, tuple(contacts), steps, first.links)
+    return RunbookFacts(first.name, contacts=tuple(contacts), escalation=steps, links=first.links)
 
 
 def _doubts(acted: Sequence[Acted], note: Note, course: Course | None) -> tuple[str, ...]:

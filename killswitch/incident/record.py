@@ -184,9 +184,10 @@ class Link(Struct, frozen=True):
 
 
 class RunbookFacts(Struct, frozen=True, omit_defaults=True):
-    """What the policy set says of one stage's runbook. `template` is its own file; null is the shipped one."""
+    """What the policy set says of one stage's runbook. `template` is its own, in `folder`; null is the shipped one."""
 
     name: str
+    folder: str | None = None
     template: str | None = None
     contacts: tuple[Person, ...] = ()
     escalation: tuple[Step, ...] = ()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from killswitch.incident.page import page
-from killswitch.incident.record import Incident
+from killswitch.incident.record import Incident, RunbookFacts
 from killswitch.incident.shown import context_of
 from killswitch.incident.templates import GENERIC, REPORT, SUFFIX, environment, render
 from killswitch.model.instant import to_micros
@@ -30,11 +30,12 @@ def report(incident: Incident) -> Rendered:
     return Rendered(text, page(text, chart(incident)))
 
 
-def runbook(incident: Incident, stage: str, name: str | None, own: Path | None) -> Rendered:
-    """The runbook of one stage: its `own` template, else the shipped one of this name, else the generic one."""
-    found = environment(() if own is None else (own.parent,))
-    wanted = own.name if own is not None else f"{name}{SUFFIX}"
-    if own is None and (name is None or wanted not in found.list_templates()):
+def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
+    """The runbook of one stage: its own template, else the shipped one of its name, else the generic one."""
+    own = None if facts is None or facts.folder is None or facts.template is None else facts.template
+    found = environment((Path(facts.folder),) if own is not None and facts is not None and facts.folder else ())
+    wanted = own or f"{facts.name if facts else stage}{SUFFIX}"
+    if own is None and wanted not in found.list_templates():
         wanted = GENERIC
     text = render(found, wanted, context_of(incident, stage))
     return Rendered(text, page(text, None))

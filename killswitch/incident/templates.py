@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, FileSystemLoader, StrictUndefined, TemplateError, nodes
+from jinja2 import BaseLoader, ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined, TemplateError, nodes
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
@@ -69,10 +69,12 @@ def _for_markdown(node: nodes.Expr) -> nodes.Expr:
 def environment(own: Iterable[Path] = ()) -> SandboxedEnvironment:
     """Where templates are found: the folders of their own first, then the shipped ones; no other file is read.
 
-    Every value is escaped for Markdown, whatever a template does with it.
+    `shipped/NAME` is a shipped one even where there is one of its own by that name. Every value is escaped for
+    Markdown, whatever a template does with it.
     """
     loaders: list[BaseLoader] = [FileSystemLoader([folder]) for folder in dict.fromkeys(own)]
-    loaders.append(FileSystemLoader([runbooks_folder()]))
+    ours = FileSystemLoader([runbooks_folder()])
+    loaders += [ours, PrefixLoader({"shipped": ours})]
     made = _Sandbox(
         loader=ChoiceLoader(loaders),
         undefined=StrictUndefined,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
+from killswitch.incident.declared import declared_runbooks
+from killswitch.incident.note import Runbooks
+from killswitch.incident.validation import compile_all
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch.policy.diagnostics import Diagnostic
@@ -39,6 +41,8 @@ class Written:
     policies: PolicySet
     accounts: tuple[AccountDocument, ...]
     warnings: tuple[Diagnostic, ...]
+    runbooks: Runbooks = field(default_factory=dict)
+    """Policy → stage → its runbook."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
@@ -47,11 +51,11 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
     """
     loaded = load(paths)
-    policies, diagnostics = compile_loaded(loaded, commit_of(paths), variant=variant)
+    policies, diagnostics = compile_all(loaded, commit_of(paths), variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
     accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))
-    return Written(policies, accounts, diagnostics)
+    return Written(policies, accounts, diagnostics, declared_runbooks(loaded.documents))
 
 
 def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
