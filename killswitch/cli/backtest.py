@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import policies
+from killswitch.cli.options import policies, variant
 
 if TYPE_CHECKING:
     from killswitch.lab.answer import Answer
@@ -24,6 +24,7 @@ _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @policies(required=True)
+@variant
 @click.option("--market", "markets_at", type=_folder, multiple=True,
               help="Folder of bars, one file a symbol, or of such folders. May be given more than once.")  # fmt: skip
 @click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed is another one.")
@@ -46,9 +47,9 @@ _folder = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
 def backtest(
-    context: click.Context, policies_at: tuple[Path, ...], markets_at: tuple[Path, ...], crash: int | None,
-    book_at: Path | None, books_at: Path | None, all_splits: int | None, count: int | None, gross: float | None,
-    seed: int, in_proportion: bool, jobs: int, output: str, files: tuple[Path, ...], quiet: bool,
+    context: click.Context, policies_at: tuple[Path, ...], variant: str | None, markets_at: tuple[Path, ...],
+    crash: int | None, book_at: Path | None, books_at: Path | None, all_splits: int | None, count: int | None,
+    gross: float | None, seed: int, in_proportion: bool, jobs: int, output: str, files: tuple[Path, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Run books through recorded bars under the policies, with no protection, and closing all at the first trigger.
 
@@ -73,7 +74,7 @@ def backtest(
     from killswitch.lab.book import BookError
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
-    found = written(policies_at)
+    found = written(policies_at, variant)
     wanted = Wanted(
         markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
         Decimal(str(gross or 3)), seed,
@@ -86,8 +87,8 @@ def backtest(
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
     with Interrupt() as interrupt:
         answer, page = run_campaign(
-            found.policies, books, rules, Rehearsal(found.policies, seed), jobs=jobs, drawn="html" in forms,
-            stop=interrupt, quiet=quiet,
+            found.policies, books, rules, Rehearsal(found.policies, seed), variant=variant, jobs=jobs,
+            drawn="html" in forms, stop=interrupt, quiet=quiet,
         )  # fmt: skip
     for file in files:
         _write(file, written_as(SUFFIXES[file.suffix], answer, page))

@@ -128,15 +128,15 @@ def _unwatched(policies: PolicySet, book: Book) -> str:
 
 
 def run_campaign(
-    policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, jobs: int, drawn: bool,
-    stop: Stop, quiet: bool,
+    policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, variant: str | None = None,
+    jobs: int, drawn: bool, stop: Stop, quiet: bool,
 ) -> tuple[Answer, Page]:  # fmt: skip
     """Run it, and make the answer and its page; `drawn` pages get charts."""
     course = drawn and len(books.parts) <= DRAWN
     campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
     with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
         results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, told=told)
-    found = answer(used(policies), campaign, results, seed=run_one.seed, missing=books.missing)
+    found = answer(used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
     drawings = _drawings(campaign, results, found, stop) if drawn else None
     return found, page(found, results, policies, drawings)
 

@@ -27,7 +27,8 @@ def demo(
     market: Path | None, book_at: Path | None, policies_at: Path | None, seed: int, folder: Path, pace: float
 ) -> None:
     """Run the policies through a crash and show what happens, as it happens."""
-    from killswitch.cli.demo_run import bars_and_book, run_demo
+    from killswitch.cli.demo_report import compare
+    from killswitch.cli.demo_run import bars_and_book, excerpt, run_demo
     from killswitch.cli.demo_screen import Screen
     from killswitch.cli.session import written
     from killswitch.content import policies_folder
@@ -43,6 +44,7 @@ def demo(
     screen = Screen(pace)
     try:
         asyncio.run(run_demo(found.policies, bars, book, seed, folder, screen))
+        compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
     except (BarsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from killswitch.cli.demo_screen import Screen
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import BarTable, read_market
-from killswitch.lab.book import Book, BookAccount, BookPosition, demo_book, read_book
+from killswitch.lab.book import Book, BookAccount, demo_book, read_book
 from killswitch.lab.clock import VirtualClock
 from killswitch.lab.crash import crash_bars
+from killswitch.lab.families import half_and_half
 from killswitch.lab.feed import Feed
 from killswitch.lab.recording import Writer
 from killswitch.model.venue import AccountSpec
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
 """How much is shown around the worst hour of real bars."""
 WORST = timedelta(hours=1)
-GROSS = Decimal(300_000)
-EQUITY = Decimal(100_000)
 ROUNDS = 200
 """Passes of closing between two bars, a quarter of a second apart, at the most."""
 
@@ -49,20 +47,7 @@ def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple
     if book_at is not None:
         return bars, read_book(book_at)
     demo = demo_book()
-    return bars, demo if demo.symbols <= set(bars.symbols) else _half_and_half(bars)
-
-
-def _half_and_half(bars: BarTable) -> Book:
-    """The first half of the symbols long, the others short, gross 3; a single symbol is held long."""
-    symbols = bars.symbols
-    longs = (len(symbols) + 1) // 2
-    each = GROSS / len(symbols)
-    positions = tuple(
-        BookPosition(symbol=s, side="long" if i < longs else "short", notional=each, leverage=Decimal(5))
-        for i, s in enumerate(symbols)
-    )
-    account = BookAccount(account="main", market="swap", currency="USDT", equity=EQUITY, positions=positions)
-    return Book(name="half long, half short", accounts=(account,))
+    return bars, demo if demo.symbols <= set(bars.symbols) else half_and_half(bars.symbols)
 
 
 def excerpt(bars: BarTable, book: Book) -> Excerpt:
