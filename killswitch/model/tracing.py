@@ -7,10 +7,12 @@ neither ever waits. Pure rooms are never handed one: whoever calls them opens th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Protocol
 
 from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 
 Attribute = str | bool | int | float
@@ -93,6 +95,14 @@ class _Silence:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def report_span(tracer: Tracer, incident: str, as_of: datetime) -> Span:
+    """The span of rendering the files of `incident`, in the trace of the decision that it began with.
+
+    `as_of` is that decision's. May be called, entered and left in a thread of its own.
+    """
+    return tracer.span("report", {AS_OF: to_micros(as_of), "killswitch.decision": incident})
 
 
 _SILENCE = _Silence()
