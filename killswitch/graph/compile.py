@@ -24,6 +24,7 @@ from killswitch.graph.references import (
     declared_rankings,
     findings,
 )
+from killswitch.graph.routes import check_routes, routes
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
 from killswitch.graph.variants import selecting, variants
@@ -48,7 +49,10 @@ def compile_policies(
         documents = selecting(variant, documents)
     content = digest(documents)
     graphs, told = _compiled(documents, (), NO_OTHERS, content)
-    return (None if has_errors(told) else PolicySet(content, commit, graphs)), told
+    if has_errors(told):
+        return None, told
+    told = in_order((*told, *check_routes(documents, graphs)))
+    return PolicySet(content, commit, graphs, routes(documents)), told
 
 
 def compile_loaded(

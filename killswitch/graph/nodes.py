@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Literal
 
+from killswitch.graph.routing import Route
 from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
 from killswitch.model.words import LockMode, PolicyMode
@@ -165,6 +166,8 @@ class Close(Record):
     place: Place
     share_cap: Decimal | None = None
     """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
+    spread: Literal["each", "by_rank"] = "each"
+    """Whether the fraction is of each position, or of their gross, taken from the worst ranked on."""
 
 
 Action = LockTrading | CancelOrders | Close
@@ -188,7 +191,7 @@ class Stage(Record):
     place: Place
 
 
-RankingFormula = Literal["normalised", "killswitch-v6"]
+RankingFormula = Literal["normalised", "killswitch-v6", "component-risk"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
@@ -200,7 +203,13 @@ class RankingRule(Record):
     formula: RankingFormula
     weights: tuple[tuple[RankingTerm, float], ...]
     window: int
-    """Microseconds over which P&L delta is taken when no trigger's window is at hand."""
+    """Microseconds over which P&L delta is taken when no trigger's window is at hand; by component risk the returns."""
+    sample: int | None = None
+    """Microseconds between two marks; None but by component risk."""
+    least: int = 0
+    """With fewer returns the component risk is unknown."""
+    if_unknown: Literal["normalised", "killswitch-v6"] | None = None
+    """The formula that ranks then; None but by component risk."""
 
 
 @record
@@ -270,3 +279,5 @@ class PolicySet(Record):
     digest: str
     commit: str | None
     graphs: tuple[Graph, ...]
+    routes: tuple[Route, ...] = ()
+    """Where notifications go, by name."""

@@ -1,12 +1,12 @@
-"""Rankings: the two that are always there, and those that documents declare."""
+"""Rankings: the three that are always there, and those that documents declare."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from killswitch.graph.nodes import RankingRule, RankingTerm
-from killswitch.model.instant import MINUTE
-from killswitch.policy.documents import RankingSpec, Weights
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.policy.ranking import RankingSpec, Weights
 
 TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
 
@@ -16,13 +16,23 @@ SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.
 BUILT_IN: dict[str, RankingRule] = {
     "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
     "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
+    # Four hours of minutes: recent enough for how things move today, and several times as many returns as symbols.
+    "component-risk": RankingRule(
+        "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=60, if_unknown="normalised"
+    ),
 }
 
 
 def ranking(name: str, spec: RankingSpec) -> RankingRule:
     """The ranking that a document declares."""
     return RankingRule(
-        name, spec.formula, SEED_WEIGHTS if spec.weights is None else _weights(spec.weights), spec.window
+        name,
+        spec.formula,
+        SEED_WEIGHTS if spec.weights is None else _weights(spec.weights),
+        spec.window,
+        spec.sample,
+        spec.least or 0,
+        spec.if_unknown,
     )
 
 

@@ -9,6 +9,7 @@ from killswitch.graph.naming import suggestion
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
 from killswitch.graph.others import Others
 from killswitch.graph.rankings import BUILT_IN, ranking
+from killswitch.graph.wording import span
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import (
     AccountDocument,
@@ -63,7 +64,11 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
         if not any(weight for _, weight in rule.weights):
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
-            diagnostics += found.diagnostics
+        if rule.sample is not None and not found.gaps.flawed(("spec",)) and rule.window // rule.sample < rule.least:
+            message = f"{rule.least} returns of {span(rule.sample)} do not fit into {span(rule.window)}"
+            fix = "lengthen the window, sample more often, or ask for fewer"
+            found.error("KS3017", ("spec", "least"), message, fix)
+        diagnostics += found.diagnostics
         if isinstance(document, Document):
             rankings[document.name] = rule
     return rankings, diagnostics

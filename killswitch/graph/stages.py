@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from killswitch.graph.columns import Columns
 from killswitch.graph.findings import Findings
@@ -111,7 +112,7 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         around.found.error("KS3011", (*path, "rank"), message, fix)
     around.used_rankings.add(written.rank)
     _worst_applies(written, stage, path, around.found)
-    _cap_applies(written, path, around.found)
+    _part_applies(written, path, around.found)
     all_if = None
     if written.all_if is not None:
         where: Path = (*path, "all_if")
@@ -128,12 +129,19 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         except_assets=written.except_assets,
         place=around.found.place(path, key=True),
         share_cap=written.share_cap,
+        spread=written.spread,
     )
 
 
-def _cap_applies(written: documents.Close, path: Path, found: Findings) -> None:
-    """Warn of a cap above what the fraction leaves of a position that is the whole book."""
-    cap, kept = written.share_cap, 1 - written.fraction
+def _part_applies(written: documents.Close, path: Path, found: Findings) -> None:
+    """Warn of a spread of everything, and of a cap above what the fraction leaves of the whole book."""
+    if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
+        message = "`by_rank` says nothing where everything is closed"
+        found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
+    cap, kept = (
+        written.share_cap,
+        1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction))),
+    )
     if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
         return
     message = "`share_cap` never applies here: `fraction` closes everything"

@@ -53,7 +53,10 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
         bounds.append("not " + " ".join(close.except_assets))
     if close.all_if is not None:
         bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
-    return ", ".join([f"close {percent(close.fraction)} of {close.side} by {close.ranking}", *bounds])
+    what = f"close {percent(close.fraction)} of {close.side} by {close.ranking}"
+    if close.spread == "by_rank":
+        what = f"close {percent(close.fraction)} of the gross of {close.side}, worst first by {close.ranking}"
+    return ", ".join([what, *bounds])
 
 
 def signal_text(signal: SignalRef) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.planning.ranking import Candidate
+from killswitch.planning.ranking import Candidate, Ranked
 from killswitch.signals.position import ZERO
 
 
@@ -32,10 +32,19 @@ class Gross:
         return cls(known, len(known) < 2 and all(candidate.worth is not None for candidate in book))
 
 
-def most(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
+def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
     """The contracts that may be left of a position: share cap × gross ÷ worth per contract, at most all."""
     held = candidate.position.contracts
     if candidate.worth is None:
         return ZERO
     allowed = share_cap * gross.known[candidate.account.currency]
     return held if candidate.worth <= allowed else held * allowed / candidate.worth
+
+
+def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
+    """What people must know of a cap that could not be taken as declared."""
+    unknown = [each.candidate.position.symbol for each in chosen if each.candidate.worth is None]
+    said = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    if not gross.whole:
+        said.append("the gross is not wholly known: the share cap is taken of the part that is")
+    return tuple(said)

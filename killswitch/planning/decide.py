@@ -158,7 +158,7 @@ def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) 
         if not isinstance(action, Close):
             continue
         all_if = watch.prepared.all_if.get((stage.name, index))
-        selection = select(graph, action, book, source, stage.attribution, all_if)
+        selection = select(graph, action, book, source, stage.attribution, all_if, watch.history)
         remarks.update(dict.fromkeys(selection.remarks))
         for target in selection.targets:
             key = target.ranked.candidate.key

@@ -25,6 +25,8 @@ class Prepared:
     terms: EquityTerms
     all_if: dict[tuple[str, int], AllIf]
     """(stage, index of the action) → the compiled `all_if`."""
+    sample: int | None
+    """How often marks are recorded: the shortest that any ranking asks for (microseconds); None where none does."""
     corroborates: bool
     """Whether any stage holds prints against other prices before it acts."""
 
@@ -45,6 +47,7 @@ def prepare(graph: Graph) -> Prepared:
         keep=keep,
         terms=EquityTerms(graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace),
         all_if=_position_conditions(graph.stages),
+        sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
     )
 

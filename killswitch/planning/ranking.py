@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
@@ -119,8 +119,19 @@ def _gained(candidate: Candidate) -> int:
     return 2 if change > 0 else 1
 
 
+def by_component(book: Sequence[Candidate], shares: Sequence[float]) -> list[Ranked]:
+    """The book by each position's share of its variance, the greatest first: those that hedge come last."""
+    order = sorted(range(len(book)), key=lambda i: (-shares[i], book[i].key))
+    return [Ranked(book[i], place + 1, shares[i]) for place, i in enumerate(order)]
+
+
 def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
-    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side)."""
+    """The book in order of closing, the worst first; equals keep the order of (account, symbol, side).
+
+    By component risk it is the order that holds while that is unknown.
+    """
+    if rule.if_unknown is not None:
+        rule = replace(rule, formula=rule.if_unknown)
     normalised = rule.formula == "normalised"
     terms = _HARM if normalised else _RAW
     scores = [0.0] * len(book)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph
+from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
-from killswitch.planning.cap import Gross, most
-from killswitch.planning.ranking import Candidate, Ranked, in_group_order, rank
+from killswitch.planning.cap import Gross, remarks, under
+from killswitch.planning.component import BookRisk, book_risk
+from killswitch.planning.ranking import Candidate, Ranked, by_component, in_group_order, rank
+from killswitch.planning.spread import Kept, least_risk, unspreadable, worst_first
 from killswitch.signals.columns import known
-from killswitch.signals.history import Interval
+from killswitch.signals.history import History, Interval
+from killswitch.signals.position import ZERO
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
@@ -41,31 +44,67 @@ def select(
     source: Source,
     rule: AttributionRule | None,
     all_if: AllIf | None,
+    history: History | None = None,
 ) -> Selection:
-    """What one close action selects, and what should be left of each; `book` is the whole scope's."""
+    """What one close action selects, and what should be left of each; `book` is the whole scope's.
+
+    `history` is what component risk is known from.
+    """
     ranking = next(r for r in graph.rankings if r.name == action.ranking)
-    everyone = rank(ranking, book)
+    risk = _risk(ranking, book, history)
+    everyone = by_component(book, risk.shares) if isinstance(risk, BookRisk) else rank(ranking, book)
     pool = [ranked for ranked in everyone if _allowed(action, ranked.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
-    targets = [Target(ranked, _left(graph, action, ranked, all_if)) for ranked in in_group_order(chosen, graph.groups)]
+    most, capped = _most(graph, action, chosen, book, all_if)
+    left, spread = _left(action, chosen, most, risk)
+    unranked = (f"the component risk is unknown ({risk}): ranked as {ranking.if_unknown}",)
+    return Selection(
+        [
+            Target(ranked, left[ranked.candidate.key])
+            for ranked in in_group_order(chosen, graph.groups)
+            if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
+        ],
+        (*(unranked if isinstance(risk, str) else ()), *capped, *spread),
+    )
+
+
+def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> BookRisk | str | None:
+    """The risk of the book, or why it is unknown; None where the ranking does not ask for it."""
+    if ranking.formula != "component-risk" or not book:
+        return None
+    return "no returns were recorded" if history is None else book_risk(ranking, book, history)
+
+
+def _most(
+    graph: Graph, action: Close, chosen: Sequence[Ranked], book: Sequence[Candidate], all_if: AllIf | None
+) -> tuple[Kept, tuple[str, ...]]:
+    """What may be left of each position whatever its part of the cut: none where `all_if` holds, else up to the cap."""
+    most = {r.candidate.key: ZERO if _wholly(graph, r, all_if) else r.candidate.position.contracts for r in chosen}
     if action.share_cap is None:
-        return Selection(targets, ())
-    return Selection(*capped(targets, action.share_cap, book))
-
-
-def capped(
-    targets: Sequence[Target], share_cap: Decimal, book: Sequence[Candidate]
-) -> tuple[list[Target], tuple[str, ...]]:
-    """The targets brought under the cap, and of which positions it could only be kept by closing all of them."""
+        return most, ()
     gross = Gross.of(book)
-    unknown = [t.ranked.candidate.position.symbol for t in targets if t.ranked.candidate.worth is None]
-    remarks = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
-    if not gross.whole:
-        remarks.append("the gross is not wholly known: the share cap is taken of the part that is")
-    kept = [Target(t.ranked, min(t.contracts, most(share_cap, t.ranked.candidate, gross))) for t in targets]
-    return kept, tuple(remarks)
+    for each in chosen:
+        most[each.candidate.key] = min(most[each.candidate.key], under(action.share_cap, each.candidate, gross))
+    return most, remarks(chosen, gross)
+
+
+def _left(
+    action: Close, chosen: Sequence[Ranked], most: Kept, risk: BookRisk | str | None
+) -> tuple[Kept, tuple[str, ...]]:
+    """What is left of each position: its own part, or what the cut of all of them by rank leaves."""
+    own = {r.candidate.key: r.candidate.position.contracts * (1 - action.fraction) for r in chosen}
+    each = {key: min(most[key], part) for key, part in own.items()}
+    if action.spread == "each" or not chosen:
+        return each, ()
+    why = unspreadable(chosen)
+    if why is not None or isinstance(risk, str):
+        because = "" if why is None else f"{why}: "
+        return each, (f"{because}the same part of every position is closed, not the worst ranked first",)
+    if risk is None:
+        return worst_first(action.fraction, chosen, most), ()
+    return least_risk(action.fraction, chosen, most, risk), ()
 
 
 def _allowed(action: Close, candidate: Candidate) -> bool:
@@ -99,13 +138,12 @@ def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
     return min(limits, default=None)
 
 
-def _left(graph: Graph, action: Close, ranked: Ranked, all_if: AllIf | None) -> Decimal:
-    held = ranked.candidate.position.contracts
-    if all_if is not None:
-        intervals = [_position_signal(ref.name, ranked) for ref in graph.position_signals]
-        if all_if([lo for lo, _ in intervals], [hi for _, hi in intervals], []) == TRUE:
-            return Decimal(0)
-    return held * (1 - action.fraction)
+def _wholly(graph: Graph, ranked: Ranked, all_if: AllIf | None) -> bool:
+    """Whether the action's `all_if` is surely true of the position."""
+    if all_if is None:
+        return False
+    intervals = [_position_signal(ref.name, ranked) for ref in graph.position_signals]
+    return all_if([lo for lo, _ in intervals], [hi for _, hi in intervals], []) == TRUE
 
 
 def _position_signal(name: str, ranked: Ranked) -> Interval:

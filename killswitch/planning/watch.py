@@ -17,6 +17,7 @@ from killswitch.planning.corroboration import corroborate
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
 from killswitch.signals.history import History, Interval, News
+from killswitch.signals.marks import Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import HistoryState, StoredRow, stored
 from killswitch.signals.view import ScopeView
@@ -47,7 +48,9 @@ class Watch:
     def __init__(self, prepared: Prepared, scope: str) -> None:
         self.prepared = prepared
         self.scope = scope
-        self.history = History(prepared.windows, prepared.keep, prepared.terms)
+        every = prepared.sample
+        marks = None if every is None else Marks(every, prepared.keep, prepared.terms.max_gap)
+        self.history = History(prepared.windows, prepared.keep, prepared.terms, marks)
         self.state: State = initial()
         self.columns: Columns | None = None
         self.decision: str | None = None

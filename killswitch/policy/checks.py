@@ -13,6 +13,7 @@ from killswitch.policy.scalars import name
 from killswitch.policy.shape import MistakeError
 
 COMPARISONS = ("at_least", "at_most", "above", "below")
+COMPONENT_KEYS = ("sample", "least", "if_unknown")
 ACTIONS = ("lock_trading", "cancel_orders", "close")
 
 Path = tuple[str | int, ...]
@@ -41,6 +42,19 @@ def policy(written: object) -> Iterator[Breach]:
     for number, stage in enumerate(_list(spec.get("stages"))):
         if isinstance(stage, dict):
             yield from _stage(("spec", "stages", number), stage)
+
+
+def ranking(written: object) -> Iterator[Breach]:
+    """What only component risk has, and what it cannot do without."""
+    spec = _mapping(_mapping(written).get("spec"))
+    by_component = spec.get("formula") == "component-risk"
+    for key in COMPONENT_KEYS:
+        if by_component and key not in spec:
+            fix = f"add `{key}:`; the built-in ranking component-risk has sample: 1m, least: 60, if_unknown: normalised"
+            yield Breach("KS2210", ("spec", "formula"), f"`component-risk` needs `{key}`", fix)
+        elif key in spec and not by_component and spec.get("formula") in ("normalised", "killswitch-v6"):
+            fix = "take it out, or write `formula: component-risk`"
+            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{spec.get('formula')}`", fix)
 
 
 def _named(at: Path, key: str) -> Iterator[Breach]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from killswitch.policy.codes_route import OF_GRAPH as OF_ROUTES
 from killswitch.policy.page import Page
 
 _REFERENCES = (
@@ -125,6 +126,14 @@ _REFERENCES = (
         "triggers: {fall: {signal: equity.drawdown, window: 15m, at_least: 4.5%, on_unknown: hold}}\n"
         "variants: {tight: {triggers: {fall: {above: 3%}}}}",
         "Use the comparison that the trigger has. A condition of another kind is another trigger, or another policy.",
+    ),
+    Page(
+        "KS3017",
+        "the window is too short for so many returns",
+        "Component risk asks for at least `least` returns, and a window of `window` holds at most window ÷ sample of "
+        "them: it would be unknown for ever.",
+        "kind: Ranking\nspec: {formula: component-risk, window: 15m, sample: 1m, least: 60, if_unknown: normalised}",
+        "Lengthen the window, sample more often, or ask for fewer.",
     ),
     Page(
         "KS3020",
@@ -343,6 +352,14 @@ _WARNINGS = (
         "variants: {tight: {triggers: {fall: {at_least: 3%}}}}",
         "Write what should differ, or take it out.",
     ),
+    Page(
+        "KS5013",
+        "a spread of everything",
+        "`spread: by_rank` says which positions a part of the gross is taken from. With `fraction: 100%` there is "
+        "nothing left to choose.",
+        "close: {side: both, rank: component-risk, spread: by_rank, fraction: 100%}",
+        "Take `spread` out, or close less than everything.",
+    ),
 )  # fmt: skip
 
-PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS)
+PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES)

@@ -158,6 +158,15 @@ _TOGETHER = (
         "Add attribution: {source_at_least: 0.65, if_mixed: worst_ranked, if_unknown: worst_ranked}, with your own "
         "share and fallbacks.",
     ),
+    Page(
+        "KS2210",
+        "Keys of another formula",
+        "The formula component-risk is made of recorded returns: it needs the time between two marks (`sample`), how "
+        "many returns it takes to know anything (`least`), and what ranks until then (`if_unknown`). No other formula "
+        "has them.",
+        "kind: Ranking\nspec: {formula: component-risk, window: 4h}",
+        "Add sample: 1m, least: 60 and if_unknown: normalised, with your own numbers; or take them out.",
+    ),
 )
 
 PAGES: tuple[Page, ...] = (*_KEYS, *_VALUES, *_TOGETHER)

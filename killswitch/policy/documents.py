@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from killswitch.model.instant import SECOND
 from killswitch.model.words import LockMode, Market, PolicyMode
 from killswitch.policy.checks import COMPARISONS as COMPARISONS
+from killswitch.policy.ranking import RankingSpec as RankingSpec
 from killswitch.policy.scalars import (
     AT_ONCE,
     Confirmation,
@@ -29,7 +30,6 @@ from killswitch.policy.scalars import (
     StageLevel,
     Text,
     Threshold,
-    Weight,
     Word,
     Words,
 )
@@ -195,6 +195,13 @@ class Close(Part):
         "Gross counts what is known, which can only lower the cap; a selected position whose worth is unknown is "
         "closed wholly, and the decision says so. Left out: no cap.",
     ] = None
+    spread: Annotated[
+        Literal["each", "by_rank"],
+        "`each` closes the fraction of every selected position; `by_rank` closes the fraction of the selected gross, "
+        "from the worst ranked on. By component risk that is the cut which leaves the scope's P&L with the least "
+        "variance. While a worth or the component risk is unknown it closes as `each`, and the decision says so. "
+        "Left out: each.",
+    ] = "each"
     all_if: Annotated[
         Expression | None, "A condition over `position.*` signals; where true, all of the position. Left out: never."
     ] = None
@@ -300,24 +307,6 @@ class AccountSpec(Part):
         dict[str, Reference], "References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."
     ] = {}  # noqa: RUF012 - frozen
     options: Annotated[dict[str, object], "Whatever the adapter takes. Left out: none."] = {}  # noqa: RUF012 - frozen
-
-
-class Weights(Part):
-    """The weight of each term; a term left out weighs nothing."""
-
-    pnl_delta: Annotated[Weight, "Loss over the window."] = Decimal(0)
-    loss: Annotated[Weight, "Current unrealised loss."] = Decimal(0)
-    liquidation_proximity: Annotated[Weight, "Nearness to liquidation."] = Decimal(0)
-    notional_share: Annotated[Weight, "Part of the gross notional."] = Decimal(0)
-    margin_loss: Annotated[Weight, "Loss as part of the margin."] = Decimal(0)
-
-
-class RankingSpec(Part):
-    """In which order positions are closed."""
-
-    formula: Annotated[Literal["normalised", "killswitch-v6"], "How the terms become a score."]
-    weights: Annotated[Weights | None, "Left out: 0.40, 0.25, 0.20, 0.10, 0.05 in the order of the terms."] = None
-    window: Annotated[Duration, "Time over which the loss is taken when no trigger's window is at hand."]
 
 
 class CorrelationGroupSpec(Part):

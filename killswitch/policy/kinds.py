@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from killswitch.policy.checks import Breach, policy
+from killswitch.policy.checks import Breach, policy, ranking
 from killswitch.policy.documents import (
     AccountDocument,
     CorrelationGroupDocument,
     PolicyDocument,
     RankingDocument,
 )
+from killswitch.policy.route_document import RouteDocument, route
 from killswitch.policy.runbook_document import RunbookDocument
 from killswitch.policy.runbook_document import check as runbook
 from killswitch.policy.shape import Part
@@ -21,13 +22,21 @@ KINDS: Mapping[str, type[Part]] = {
     "Ranking": RankingDocument,
     "CorrelationGroup": CorrelationGroupDocument,
     "Runbook": RunbookDocument,
+    "NotificationRoute": RouteDocument,
 }
 
-AnyDocument = PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument | RunbookDocument
+AnyDocument = (
+    PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument | RunbookDocument | RouteDocument
+)
 """One of the above."""
 
-CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {"Policy": policy, "Runbook": runbook}
+CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {
+    "Policy": policy,
+    "Ranking": ranking,
+    "Runbook": runbook,
+    "NotificationRoute": route,
+}
 """What must hold between the keys of a kind, where anything must."""
 
-BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6"})}
+BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "component-risk"})}
 """Names that are always there, so that no document may take them."""

@@ -287,6 +287,11 @@ def rank_count(value: object) -> int:
     return _between(value, 1, 1000)
 
 
+def return_count(value: object) -> int:
+    """How many returns: 2 to 100000."""
+    return _between(value, 2, 100_000)
+
+
 def order(value: object) -> int:
     """A place in an order: 0 to 10000."""
     return _between(value, 0, 10_000)
@@ -337,4 +342,5 @@ Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
 Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
 StageLevel = Annotated[int, Scalar(level, {"type": "integer", "minimum": 1, "maximum": 9})]
 RankCount = Annotated[int, Scalar(rank_count, {"type": "integer", "minimum": 1, "maximum": 1000})]
+ReturnCount = Annotated[int, Scalar(return_count, {"type": "integer", "minimum": 2, "maximum": 100_000})]
 OrderNumber = Annotated[int, Scalar(order, {"type": "integer", "minimum": 0, "maximum": 10_000})]

@@ -24,6 +24,7 @@ from killswitch.signals.changes import (
     as_flow_if_rise,
 )
 from killswitch.signals.ledger import Gathered, Ledger
+from killswitch.signals.marks import Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
 from killswitch.signals.units import Track, fall_from
@@ -70,8 +71,10 @@ class Observed:
 class History:
     """The memory of one scope. Windows in microseconds; intervals are (lo, hi) floats."""
 
-    def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms) -> None:
+    def __init__(self, windows: Iterable[int], keep: int, terms: EquityTerms, marks: Marks | None = None) -> None:
         self._keep = keep
+        self.marks = marks
+        """Sampled where a ranking reads returns; else None."""
         self._terms = terms
         self.track = Track(sorted(set(windows)))
         self.changes = Changes()
@@ -153,7 +156,8 @@ class History:
         value = self.track.value
         self._peak_before = self.changes.peak
         self.changes.peak = max(self.changes.peak, value)
-        self.rows.append(Row(at, value, self._total(pnl)))
+        marks = None if self.marks is None else self.marks.sample(view)
+        self.rows.append(Row(at, value, self._total(pnl), marks))
         self._equity, self._open_pnl = equity, open_pnl
         return news
 
@@ -424,6 +428,8 @@ class History:
         self.ledger.restore(state.ledger)
         self.track.restore(state.track)
         for row in rows:
+            if self.marks is not None and row.marks is not None:  # markets know of no reset
+                self.marks.recall(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
             if self.begun_at is not None and row.at >= self.begun_at:  # what was before a reset is forgotten
                 self._replay(row)
 

@@ -9,24 +9,27 @@ from msgspec.structs import replace
 
 from killswitch.signals.changes import Change
 from killswitch.signals.ledger import LedgerState
+from killswitch.signals.marks import MarkKey
 from killswitch.signals.units import TrackState
 from killswitch.signals.view import PnlKey
 
 
 class Row(Struct, frozen=True, gc=False):
-    """One observation: unit value, and each position's P&L since the start of observation."""
+    """One observation: unit value, each position's P&L since the start of observation, and marks where sampled."""
 
     at: int
     value: float
     pnl: dict[PnlKey, Decimal] | None
+    marks: dict[MarkKey, float] | None = None
 
 
-class StoredRow(Struct, frozen=True, array_like=True):
+class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
     """A row as serialised: JSON has no tuple keys."""
 
     at: int
     value: float
     pnl: list[tuple[str, str, str, Decimal]] | None
+    marks: list[tuple[str, str, float]] | None = None
 
 
 class Correction(Struct, frozen=True):
@@ -67,9 +70,11 @@ def corrected(row: Row, correction: Correction) -> Row:
 def stored(row: Row) -> StoredRow:
     """A row as serialised."""
     pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
-    return StoredRow(row.at, row.value, pnl)
+    marks = None if row.marks is None else [(*key, mark) for key, mark in row.marks.items()]
+    return StoredRow(row.at, row.value, pnl, marks)
 
 
 def unstored(row: StoredRow) -> Row:
     """A stored row as it was."""
-    return Row(row.at, row.value, None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl})
+    pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
+    return Row(row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks})

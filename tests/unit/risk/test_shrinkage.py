@@ -1,0 +1,46 @@
+"""Shrunk covariance: held against scikit-learn's LedoitWolf, and against what must hold of any covariance."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.covariance import LedoitWolf
+
+from killswitch.risk.shrinkage import shrunk_covariance
+
+
+def returns(count: int, times: int, seed: int) -> list[list[float]]:
+    """Minute returns of a market and of each symbol by itself, some of them steadier than others."""
+    random = Random(seed)
+    market = [random.gauss(0, 8e-4) for _ in range(times)]
+    return [
+        [beta * move + random.gauss(0, 5e-4 * beta) for move in market]
+        for beta in (random.uniform(0.3, 2) for _ in range(count))
+    ]
+
+
+@pytest.mark.parametrize(("count", "times"), [(1, 2), (2, 2), (2, 60), (8, 60), (8, 240), (40, 30), (3, 2000)])
+def test_it_is_the_estimate_of_scikit_learn(count: int, times: int) -> None:
+    """Few and many observations, more symbols than observations, one symbol."""
+    series = returns(count, times, seed=count * times)
+    expected = LedoitWolf().fit(np.array(series).T).covariance_
+    np.testing.assert_allclose(shrunk_covariance(series), expected, rtol=1e-9, atol=1e-18)
+
+
+@given(st.integers(1, 6), st.integers(2, 40), st.integers(0, 10_000))
+def test_it_is_symmetric_and_no_book_has_a_variance_below_zero(count: int, times: int, seed: int) -> None:
+    """Whatever was observed; the trace is that of the sample."""
+    series = returns(count, times, seed)
+    found = np.array(shrunk_covariance(series))
+    np.testing.assert_array_equal(found, found.T)
+    assert np.linalg.eigvalsh(found).min() >= -1e-18
+    assert np.trace(found) == pytest.approx(sum(np.var(each) for each in series))
+
+
+def test_series_that_did_not_move_have_no_covariance() -> None:
+    """Zero, and nothing is divided by it."""
+    assert shrunk_covariance([[0.0] * 5, [0.0] * 5]) == [[0.0, 0.0], [0.0, 0.0]]
