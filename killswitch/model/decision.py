@@ -14,12 +14,11 @@ from killswitch.model.snapshot import Instant, OrderSide, Side
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import LockMode as LockMode
 from killswitch.model.words import PolicyMode as PolicyMode
+from killswitch.model.words import Severity as Severity
 from killswitch.model.words import Source as Source
 
 DECISION_FORMAT: Final = "killswitch.decision/v1"
 NOTICE_FORMAT: Final = "killswitch.notice/v1"
-
-Severity = Literal["info", "warning", "page"]
 
 NoticeKind = Literal[
     "unknown",  # a trigger stayed unknown past its grace, or warns on unknown

@@ -13,3 +13,6 @@ Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
 PolicyMode = Literal["enforce", "observe"]
 CancelWhy = Literal["entry", "all"]
 Market = Literal["swap", "future", "spot", "margin", "equity"]
+Severity = Literal["info", "warning", "page"]
+NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
+"""fired: a stage, or a close by hand. closed: at target. residual: ended and left something. reset: back to normal."""

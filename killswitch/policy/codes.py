@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from killswitch.policy.codes_graph import PAGES as OF_GRAPH
+from killswitch.policy.codes_route import OF_SCHEMA as OF_ROUTES
 from killswitch.policy.codes_runbook import PAGES as OF_RUNBOOKS
 from killswitch.policy.codes_schema import PAGES as OF_SCHEMA
 from killswitch.policy.codes_text import PAGES as OF_TEXT
@@ -20,7 +21,7 @@ def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
     return dict(sorted(found.items()))
 
 
-PAGES: Mapping[str, Page] = _by_code((*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS))
+PAGES: Mapping[str, Page] = _by_code((*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES))
 
 
 def page(code: str) -> str:

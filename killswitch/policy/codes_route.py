@@ -1,0 +1,53 @@
+"""Pages of the diagnostic codes of notification routes."""
+
+from __future__ import annotations
+
+from killswitch.policy.page import Page
+
+OF_SCHEMA: tuple[Page, ...] = (
+    Page(
+        "KS2110",
+        "A target that is not one thing",
+        "Each item of `targets` is a mapping with one key: log, file or apprise.",
+        "targets:\n  - log: {level: warning}\n    apprise: {url: env:RISK_DESK_URL}",
+        "Give each its own dash.",
+    ),
+    Page(
+        "KS2111",
+        "A path that is not from the root",
+        "A relative path means another file wherever the program is started from, and what was to be kept is then "
+        "looked for in the wrong place. A path that ends in a slash names a folder.",
+        "file: {path: notifications.jsonl}",
+        "Write the whole path, such as /var/log/killswitch/notifications.jsonl.",
+    ),
+)
+
+OF_GRAPH: tuple[Page, ...] = (
+    Page(
+        "KS5020",
+        "nobody is told",
+        "A stage names someone under `notify`, and no NotificationRoute of the set takes what is meant for that name. "
+        "The stage fires and acts all the same; only the message is sent nowhere. Without any route nothing is said: "
+        "then the record alone is meant.",
+        "stages: [{name: trim, notify: [risk-desc], …}]\n---\nkind: NotificationRoute\n"
+        "spec: {match: {notify: risk-desk}, …}",
+        "Correct the name, or add a route whose `match.notify` has it.",
+    ),
+    Page(
+        "KS5021",
+        "a route that can never match",
+        "What the route asks for never comes together: a policy or a scope of none, a level above every stage's, a "
+        "name that no stage notifies, labels that no policy has, or a level of notices, which have none.",
+        "match: {level: {at_least: 5}}     # and no stage above level 3",
+        "Ask for less, or take the route out.",
+    ),
+    Page(
+        "KS5022",
+        "nobody is told when the program itself is in trouble",
+        "The set has routes, but none of them takes a page of the program's own: a lock that cannot be written, a "
+        "close that stands still, a target of notifications that is down. Such notices have no level, labels "
+        "and names; their policy and scope are `runner`.",
+        "kind: NotificationRoute\nspec: {match: {level: {at_least: 1}}, …}     # and no other",
+        "Add a route with `match: {events: notice, severity: page}`, or take a demand out of one that there is.",
+    ),
+)
