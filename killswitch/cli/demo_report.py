@@ -28,7 +28,8 @@ REPORT = "backtest.html"
 def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, seed: int, folder: Path) -> None:
     """Tell how staging compares over the bars that were shown, and write the page of it into `folder`."""
     table = excerpt_of(bars, book, shown)
-    books = Books({table.name: partial(_panel, table, bars.instruments())}, (Part(table.name, Member("given", book)),), ())
+    parts = (Part(table.name, Member("given", book)),)
+    books = Books({table.name: partial(_panel, table, bars.instruments())}, parts, ())
     try:
         watched = matching(policies, books)
     except BookError as error:

@@ -84,7 +84,7 @@ async def run_demo(policies: PolicySet, bars: BarTable, book: Book, seed: int, f
             live=True, locks=locks, recorder=Writer(folder / "recording.jsonl"), witnesses=(screen.watching(store),),
         )  # fmt: skip
         await runner.start()
-        for _ in range(shown.count):
+        for left in reversed(range(shown.count)):
             await runner.tick()
             screen.beside("with the policies", feed)
             screen.beside("without", bystander.until(clock.now()))
@@ -95,7 +95,7 @@ async def run_demo(policies: PolicySet, bars: BarTable, book: Book, seed: int, f
                 if not working or due is None:
                     break
                 await clock.sleep(0.25)
-            if due is None:
+            if due is None or not left:
                 break
             await clock.sleep((due - clock.now()).total_seconds())
         await runner.finish()
