@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 from msgspec import structs
@@ -75,7 +76,10 @@ class Exported:
 
 
 class MoodyVenue(ScriptedVenue):
-    """Takes the next of `moods` at each order: `fill`, `refuse`, or `unsure` (filled, but the answer is lost)."""
+    """Takes the next of `moods` at each order: `fill`, `refuse`, `lose` (it never arrives, and nobody says so),
+    `unsure` (filled, but the answer is lost) or `rest` (it rests until it is asked about).
+    Cancels what it is asked to.
+    """
 
     def __init__(self, answer: AccountSnapshot, moods: list[str], account: str = "main") -> None:
         super().__init__(answer, account)
@@ -92,11 +96,21 @@ class MoodyVenue(ScriptedVenue):
         mood = self.moods.pop(0) if self.moods else "fill"
         if mood == "refuse":
             raise OrderRejectedError("price_band", "the price is outside the band")
+        if mood == "lose":
+            raise FateUnknownError("no answer")
         report = await super().submit(request)
+        if mood == "rest":
+            self.reports[request.client_order_id] = report
+            return structs.replace(report, state="open", filled=Decimal(0))
         self.reports[request.client_order_id] = report
         if mood == "unsure":
             raise FateUnknownError("no answer")
         return report
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        assert isinstance(self.answer, AccountSnapshot)
+        kept = tuple(order for order in self.answer.orders or () if order.id != order_id)
+        self.answer = structs.replace(self.answer, orders=kept)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         if self.deaf:
@@ -115,12 +129,14 @@ def runner_of(
     )  # fmt: skip
 
 
-async def crash(world: World, runner: Runner, venue: ScriptedVenue, rounds: int = 60) -> None:
-    """Start, tick, fall by more than a tenth, and close until nothing is left to do."""
+async def crash(
+    world: World, runner: Runner, venue: ScriptedVenue, rounds: int = 60, fallen: AccountSnapshot | None = None
+) -> None:
+    """Start, tick, fall by more than a tenth (to `fallen`), and close until nothing is left to do."""
     await runner.start()
     await runner.tick()
     await world.clock.sleep(1.0)
-    venue.answer = book("900")
+    venue.answer = fallen or book("900")
     await runner.tick()
     for _ in range(rounds):
         if not await runner.work():

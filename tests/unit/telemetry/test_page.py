@@ -1,0 +1,170 @@
+"""docs/telemetry.md says what a run emits, and a run emits what the page says: nothing more, nothing less."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from msgspec import json as msgjson
+from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
+from opentelemetry.sdk.trace import ReadableSpan
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.snapshot import Event, Order
+from killswitch.model.tracing import report_span
+from killswitch.runner.telling import EventTeller
+from killswitch.telemetry.events import KINDS, decode_event, encode_event
+from killswitch.telemetry.metrics import Notifications
+from killswitch.telemetry.stream import Stream
+from tests import graphs, worlds
+from tests.runner_world import World, book, crash_policy
+from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
+
+TYPES = {int: "int", str: "string", bool: "bool", float: "double"}
+
+
+@pytest.fixture(scope="module")
+def page(repository: Path) -> str:
+    return (repository / "docs" / "telemetry.md").read_text(encoding="utf-8")
+
+
+def sections(page: str, under: str) -> dict[str, str]:
+    """The parts of a chapter: heading → text."""
+    (chapter,) = re.findall(rf"^## {under}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^### |\Z)", chapter, re.MULTILINE | re.DOTALL))
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of the table that begins with this heading."""
+    table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n?)*)", text, re.MULTILINE)
+    lines = [] if table is None else table[1].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def names(cell: str) -> set[str]:
+    return set(re.findall(r"`([\w.]+)`", cell))
+
+
+@pytest.fixture(scope="module")
+def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan], dict[str, Metric], list[Any]]:
+    """Spans, metrics and events of a crash in which everything happens: a venue that refuses, loses an answer, and
+    tells of its health; a second reading; a resting order to cancel; a reset by hand; a report."""
+    folder = tmp_path_factory.mktemp("page")
+    world, found = World(folder), _policies()
+    exported = Exported(world, found)
+    exported.notifications = Notifications(1, {"log": 1}, {"log": 1})
+    venue = MoodyVenue(book("1100"), ["refuse", "lose", "rest"])
+    stream = Stream(str(folder / "events"))
+    teller = EventTeller(stream, str)
+
+    async def go() -> dict[str, Metric]:
+        store = world.open()
+        runner = runner_of(world, venue, found, exported, teller)
+        resting = Order("o-7", "BTC", "sell", Decimal(10), position_side="long", reduce_only=True)
+        await crash(world, runner, venue, 900, book("900", orders=(resting,)))
+        metrics = exported.metrics()
+        with report_span(exported.telemetry.tracer, "d", worlds.START) as span:
+            span.fail("no such template")
+        store.put_event(Event("e1", world.clock.now(), "reset", scope="account/main", author="me", reason="seen"))
+        await runner.tick()
+        venue.answer = None
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        teller.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
+        await runner.finish()
+        await runner.let_go()
+        return metrics
+
+    try:
+        metrics = asyncio.run(go())
+    finally:
+        world.close()
+    assert stream.close()
+    lines = (folder / "events").read_bytes().splitlines()
+    return exported.spans(), metrics, [msgjson.decode(line) for line in lines]
+
+
+def _policies() -> PolicySet:
+    graph = crash_policy()
+    return graphs.policy_set(replace(graph, stages=tuple(replace(stage, corroborate=True) for stage in graph.stages)))
+
+
+Emitted = tuple[list[ReadableSpan], dict[str, Metric], list[Any]]
+
+
+def test_spans_and_their_attributes_are_those_of_the_page(page: str, emitted: Emitted) -> None:
+    """Name, attributes and their types, in both directions."""
+    told: dict[str, set[tuple[str, str]]] = {}
+    for span in emitted[0]:
+        attributes = told.setdefault(span.name, set())
+        attributes |= {(name, TYPES[type(value)]) for name, value in (span.attributes or {}).items()}
+    written = {
+        name: {(*names(cells[0]), cells[1]) for cells in rows(text, "attribute")}
+        for name, text in sections(page, "Spans").items()
+    }
+    assert written == told
+
+
+def test_events_of_spans_are_those_of_the_page(page: str, emitted: Emitted) -> None:
+    """What happens inside a close and an order."""
+    told = {(span.name, event.name, frozenset(event.attributes or {})) for span in emitted[0] for event in span.events}
+    written = {
+        (name, cells[0].strip("`"), frozenset(names(cells[1])))
+        for name, text in sections(page, "Spans").items()
+        for cells in rows(text, "event")
+    }
+    assert written == told
+
+
+def test_metrics_are_those_of_the_page(page: str, emitted: Emitted) -> None:
+    """Name, type, unit and attributes, in both directions."""
+    told = {}
+    for name, metric in emitted[1].items():
+        kind = {Histogram: "histogram", Sum: "counter", Gauge: "gauge"}[type(metric.data)]
+        attributes = {key for point in metric.data.data_points for key in point.attributes or {}}
+        told[name] = (kind, metric.unit, attributes)
+    written = {cells[0].strip("`"): (cells[1], cells[2].strip("`"), names(cells[3])) for cells in rows(page, "metric")}
+    assert written == told
+
+
+def test_every_kind_of_event_is_on_the_page_with_its_fields(page: str, emitted: Emitted) -> None:
+    """Fields of every kind, and of the parts in them; every kind is written by a run."""
+    found = sections(page, "Events")
+    assert set(found) == {kind.__struct_config__.tag for kind in KINDS} == {each["kind"] for each in emitted[2]}
+    for kind in KINDS:
+        written = {name for cells in rows(found[kind.__struct_config__.tag], "field") for name in names(cells[0])}
+        assert written == {*kind.__struct_fields__} - {"format", "at"}, kind
+        for part in _parts(kind):
+            inside = {name for cells in rows(found[kind.__struct_config__.tag], "field") for name in names(cells[1])}
+            assert inside >= {*part.__struct_fields__}, part
+
+
+def _parts(kind: Any) -> list[Any]:
+    """Structs of which an event holds many, or one."""
+    found = []
+    for hint in get_type_hints(kind).values():
+        for each in (hint, *get_args(hint)):
+            if hasattr(each, "__struct_fields__"):
+                found += [each, *_parts(each)]
+    return found
+
+
+def test_the_examples_of_events_are_events(page: str) -> None:
+    """Each example is read back, and is written as it stands."""
+    examples = re.findall(r"^```json\n(.*?)\n```", page, re.MULTILINE | re.DOTALL)
+    assert len(examples) == len(KINDS)
+    for example in examples:
+        assert msgjson.decode(encode_event(decode_event(example))) == msgjson.decode(example)
+
+
+def test_every_event_of_a_run_is_read_back_as_it_was_written(emitted: Emitted) -> None:
+    """The decoder takes each line, and each says its format."""
+    for each in emitted[2]:
+        line = msgjson.encode(each)
+        assert msgjson.decode(encode_event(decode_event(line))) == each
+        assert each["format"] == "killswitch.event/v1"
