@@ -52,11 +52,12 @@ def run(
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
-    from killswitch.cli.watching import watching
+    from killswitch.cli.watching import reporting, watching
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
+    from killswitch.runner.started import keep_start
 
     found = written(policies_at)
     terminal, clock = Terminal(json=output == "json", err=events_at == "-"), SystemClock()
@@ -68,14 +69,16 @@ def run(
         friendly(),
         watching(found, store_at, events_at, clock) as told,
         opened_store(store_at, read_only=False) as store,
+        reporting(store, store_at, told.telemetry.tracer) as reports,
     ):
         runner = assemble(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), *told.witnesses),
+            witnesses=(terminal, LeftLatched(store), reports, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch,
         )  # fmt: skip
+        keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         told.closings = runner.closings
         told.why = asyncio.run(_until_stopped(runner, ticks))

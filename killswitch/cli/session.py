@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from killswitch.model.store import Store
     from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.opening import Written
+    from killswitch.store.sql import SqlStore
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def friendly() -> Iterator[None]:
 
 
 @contextmanager
-def opened_store(store_at: str, *, read_only: bool) -> Iterator[Store]:
+def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
     """The store, closed again at the end. Read-only opening changes no byte of it."""
     from killswitch.store.sqlite import open_store
 

@@ -14,9 +14,12 @@ import click
 if TYPE_CHECKING:
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
+    from killswitch.model.tracing import Tracer
     from killswitch.runner.opening import Written
+    from killswitch.runner.reporting import Reporting
     from killswitch.runner.telling import EventTeller
     from killswitch.runner.witnesses import Witness
+    from killswitch.store.sql import SqlStore
     from killswitch.telemetry.metrics import Notifications
     from killswitch.telemetry.opened import Telemetry
     from killswitch.telemetry.stream import Stream
@@ -73,6 +76,22 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
                 _mention(stream.problem or "the last events were not written in time")
         if not telemetry.shut_down() or telemetry.problem:
             _mention(telemetry.problem or "the last traces and metrics were not exported in time")
+
+
+@contextmanager
+def reporting(store: SqlStore, store_at: str, tracer: Tracer) -> Iterator[Reporting]:
+    """Runbooks and reports, rendered beside the store while a run lives, and once more at its end."""
+    from killswitch.incident.folder import folder_beside
+    from killswitch.runner.reporting import LAST_WORDS, Reporting
+
+    reports = Reporting(store, store_at, folder_beside(store_at), tracer=tracer)
+    try:
+        yield reports
+    finally:
+        if not reports.close():
+            _mention(f"the last reports were not rendered within {LAST_WORDS:g} s; `ksctl report` renders them anew")
+        elif reports.problem is not None:
+            _mention(reports.problem)
 
 
 def _place(store_at: str) -> str:

@@ -8,15 +8,27 @@ from pathlib import Path
 import msgspec
 
 from killswitch.incident.commands import StartedAs
+from killswitch.incident.note import Runbooks, keep_runbooks
 from killswitch.model.store import Store
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
+
+_RECORDING = "recording"
+
+
+def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
+    """Write down, at the start of a run, what a report needs that no tick says: runbooks, and what is recorded to."""
+    keep_runbooks(store, digest, runbooks)
+    store.put_live(_RECORDING, b"" if recording is None else str(recording.resolve()).encode())
 
 
 def started_as(store: Store, store_at: str) -> StartedAs:
     """Where a command finds the store and the policies. `store_at`: the store as it was named."""
     view = _view(store)
     path = store_at if "://" in store_at else str(Path(store_at).resolve())
-    return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live)
+    recording = (store.live(_RECORDING) or b"").decode()
+    # A packed recording cannot be read while it is written, so it is not offered.
+    replayed = recording if recording.endswith(".jsonl") else None
+    return StartedAs(path) if view is None else StartedAs(path, view.policies, view.live, replayed)
 
 
 def last_tick(store: Store) -> datetime | None:
