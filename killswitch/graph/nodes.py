@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.graph.routing import Route
-from killswitch.graph.routing import Route
 from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
 from killswitch.model.words import LockMode, PolicyMode
@@ -280,7 +279,5 @@ class PolicySet(Record):
     digest: str
     commit: str | None
     graphs: tuple[Graph, ...]
-    routes: tuple[Route, ...] = ()
-    """Where notifications go, by name."""
     routes: tuple[Route, ...] = ()
     """Where notifications go, by name."""
