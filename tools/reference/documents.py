@@ -10,7 +10,7 @@ from killswitch.policy.kinds import BUILT_IN, KINDS
 from killswitch.policy.shape import Choice, Field, Part, fields, unwrap
 from tools.reference.examples import Examples, read_examples
 from tools.reference.markdown import code, fence, page, sentence, table
-from tools.reference.values import VALUES, anchor, examples_of, value_words
+from tools.reference.values import VALUES, anchor, value_words
 
 INTRODUCTION = f"""\
 A policy set is a folder of YAML files with as many documents in each as you like. Every document says
@@ -146,7 +146,5 @@ def _ordered_values() -> list[Any]:
 
 def _value(parse: Any) -> str:
     words = VALUES[parse]
-    shown = ", ".join(code(str(example)) for example in examples_of(parse))
-    return f"### {words.name.capitalize()} {{ #{anchor(words.name)} }}\n\n{words.meaning}" + (
-        f" For example {shown}." if shown else ""
-    )
+    shown = ", ".join(code(example) for example in words.examples)
+    return f"### {words.name.capitalize()} {{ #{anchor(words.name)} }}\n\n{words.meaning} For example {shown}."

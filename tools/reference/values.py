@@ -11,28 +11,47 @@ from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, unwrap
 
 
 class Words(NamedTuple):
-    """A written value in words: its name in tables, and what the section on values says about it."""
+    """A written value in words: its name in tables, and what the section on values says and shows of it."""
 
     name: str
     meaning: str
+    examples: Sequence[str]
 
 
 VALUES: Mapping[Callable[[object], object], Words] = {
-    scalars.duration: Words("duration", "A number with its unit (`ms`, `s`, `m`, `h`, `d`), or several in a row. More "
-                            "than zero and at most 3660d."),
-    scalars.duration_or_zero: Words("duration or 0s", "As a duration; `0s` is at once."),
-    scalars.fraction: Words("fraction", "Above 0 and at most 1, as a percentage or as a plain number."),
-    scalars.majority: Words("majority", "A fraction above one half, so that not both sides can have it."),
-    scalars.weight: Words("weight", "A plain number, 0 or more."),
-    scalars.quantity: Words("threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a "
-                            "time, or a plain number for a count or a ratio."),
-    scalars.confirm: Words("confirmation", "A duration, or a count of scheduled ticks; `0s` is at once."),
-    scalars.name: Words("name", "Small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter "
-                        "or a digit."),
-    scalars.word: Words("word", "A name that a venue gives (a symbol, an account, a currency): no blanks."),
-    scalars.text: Words("text", "Text that says something; what YAML reads as a number goes in quotes."),
-    scalars.reference: Words("reference", "Where a secret is: `env:NAME` or `file:PATH`. Never the secret itself."),
-    scalars.endpoint: Words("address", "An http, https, ws or wss address without user and password in it."),
+    scalars.duration: Words(
+        "duration", "A number with its unit (`ms`, `s`, `m`, `h`, `d`), or several in a row. More than zero and at "
+        "most 3660d.", ("90s", "15m", "1h30m", "250ms"),
+    ),
+    scalars.duration_or_zero: Words("duration or 0s", "As a duration; `0s` is at once.", ("0s", "30m")),
+    scalars.fraction: Words(
+        "fraction", "Above 0 and at most 1, as a percentage or as a plain number.", ("4.5%", "0.045"),
+    ),
+    scalars.majority: Words("majority", "A fraction above one half, so that not both sides can have it.", ("65%",)),
+    scalars.weight: Words("weight", "A plain number, 0 or more.", ("0.25", "0")),
+    scalars.quantity: Words(
+        "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
+        "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
+    ),
+    scalars.confirm: Words(
+        "confirmation", "A duration, or a count of scheduled ticks; `0s` is at once.", ("2m", "3 ticks"),
+    ),
+    scalars.name: Words(
+        "name", "Small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter or a digit.",
+        ("risk-desk",),
+    ),
+    scalars.word: Words(
+        "word", "A name that a venue gives (a symbol, an account, a currency): no blanks.", ("BTC_USDT", "USDT"),
+    ),
+    scalars.text: Words(
+        "text", "Text that says something; what YAML reads as a number goes in quotes.", ("on call",),
+    ),
+    scalars.reference: Words(
+        "reference", "Where a secret is, never the secret itself.", ("env:BINANCE_KEY", "file:/run/secrets/key"),
+    ),
+    scalars.endpoint: Words(
+        "address", "An http, https, ws or wss address without user and password in it.", ("http://127.0.0.1:8700",),
+    ),
 }  # fmt: skip
 """By the function that reads it. A value that is not here is shown by its JSON Schema."""
 
@@ -50,7 +69,7 @@ def value_words(annotation: Any, link: Callable[[type[Part]], str]) -> str:
     bare, metadata = unwrap(annotation)
     for mark in metadata:
         if isinstance(mark, Choice):
-            return _either(mark.shapes, link)
+            return _either(mark, link)
         if isinstance(mark, Scalar):
             return _scalar(mark)
     if isinstance(bare, type) and issubclass(bare, Part):
@@ -71,12 +90,12 @@ def _composed(bare: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> 
     raise TypeError(f"{bare} is no shape of a document")
 
 
-def _either(shapes: Sequence[object], link: Callable[[type[Part]], str]) -> str:
+def _either(choice: Choice, link: Callable[[type[Part]], str]) -> str:
     """The choices; where a single value may stand for a list of it, that is said in fewer words."""
-    said = [value_words(shape, link) for shape in shapes]
-    if len(said) == 2 and said[1].startswith(f"list of {said[0]}"):
-        return f"{said[0]}, or a list of them"
-    return ", or ".join(said)
+    if choice.pick is scalars.several:
+        _, many = choice.shapes
+        return f"{value_words(get_args(unwrap(many)[0])[0], link)}, or a list of them"
+    return ", or ".join(value_words(shape, link) for shape in choice.shapes)
 
 
 def _scalar(scalar: Scalar) -> str:
@@ -90,22 +109,7 @@ def _scalar(scalar: Scalar) -> str:
         return " or ".join(f"`{word}`" for word in words)
     if "minimum" in json and "maximum" in json:
         return f"{json['minimum']} to {json['maximum']}"
-    same = next((words for parse, words in VALUES.items() if _ALIKE.get(scalar.parse) is parse), None)
-    return f"[{same.name}](#{anchor(same.name)})" if same else str(json.get("type", "a value"))
-
-
-_ALIKE: Mapping[Callable[[object], object], Callable[[object], object]] = {scalars.one_word: scalars.word}
-"""A value read otherwise that is written the same."""
-
-
-def examples_of(parse: Callable[[object], object]) -> Sequence[object]:
-    """The examples that the JSON Schema of a value gives."""
-    for candidate in vars(scalars).values():
-        for mark in getattr(candidate, "__metadata__", ()):
-            if isinstance(mark, Scalar) and mark.parse is parse:
-                found = mark.json.get("examples", ())
-                return found if isinstance(found, Sequence) else ()
-    return ()
+    return PLAIN[str] if json.get("type") == "string" else "value"
 
 
 def anchor(name: str) -> str:

@@ -16,6 +16,7 @@ from killswitch.signals.catalogue import CATALOGUE
 from tools.reference.documents import sections
 from tools.reference.examples import FOLDER, read_examples
 from tools.reference.pages import generated
+from tools.reference.values import VALUES
 
 
 def test_no_generated_page_is_stale(repository: Path) -> None:
@@ -55,6 +56,14 @@ def test_every_key_kind_code_signal_and_verb_is_on_its_page() -> None:
     assert [code for code in PAGES if f"\n### {code}: " not in pages["diagnostics.md"]] == []
     assert [verb for verb in VERBS if f"\n## `ksctl {verb}`" not in pages["cli.md"]] == []
     assert [spec.name for spec in CATALOGUE if f"\n### `{spec.name}" not in pages["signals.md"]] == []
+
+
+def test_the_examples_of_values_are_values() -> None:
+    """What the page shows for a duration, a fraction and so on is one to the reader of documents."""
+    for read, words in VALUES.items():
+        assert words.examples
+        for example in words.examples:
+            read(example)
 
 
 def parts(document: type[Part]) -> list[type[Part]]:
