@@ -15,8 +15,8 @@ MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 
 SETS = (
-    "circuit-breaker", "futures-concentrated", "futures-degross", "futures-directional", "futures-drawdown",
-    "spot-drawdown",
+    "circuit-breaker", "futures-component-risk", "futures-concentrated", "futures-degross", "futures-directional",
+    "futures-drawdown", "spot-drawdown",
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_the_circuit_breaker_warns_then_trips_on_initial_capital(repository: Pat
 LADDER = ["fall-15m-1", "fall-1h-1", "fall-15m-2", "fall-1h-2", "fall-15m-3", "fall-1h-3"]
 
 
-@pytest.mark.parametrize("name", ["futures-degross", "futures-concentrated"])
+@pytest.mark.parametrize("name", ["futures-degross", "futures-concentrated", "futures-component-risk"])
 def test_policies_that_cut_both_sides_have_the_triggers_and_the_times_of_futures_drawdown(
     repository: Path, name: str
 ) -> None:
@@ -175,6 +175,26 @@ def test_futures_concentrated_caps_every_position_at_an_eighth_then_a_twentieth(
         Close(side="both", fraction=Decimal("0.8"), share_cap=Decimal("0.05")),
         Close(side="both", fraction=Decimal(1)),
     ]
+
+
+def test_futures_component_risk_cuts_the_gross_that_degross_cuts_from_what_carries_the_risk(repository: Path) -> None:
+    """The same fractions as futures-degross, spread by the built-in ranking; so both compare at equal gross."""
+    taken = [closes(stage) for stage in spec(repository, "futures-component-risk").stages]
+    by_risk = {"side": "both", "rank": "component-risk", "spread": "by_rank"}
+    assert taken == [
+        Close(**by_risk, fraction=Decimal("0.5")),
+        Close(**by_risk, fraction=Decimal("0.8")),
+        Close(side="both", fraction=Decimal(1)),
+    ]
+    assert [each.fraction for each in taken] == [closes(s).fraction for s in spec(repository, "futures-degross").stages]
+
+
+def test_every_stage_that_acts_names_a_runbook_after_itself(repository: Path) -> None:
+    """So that runbooks are found by the stage's name, whichever policy it is in."""
+    for name in SETS[1:]:
+        assert [stage.runbook for stage in spec(repository, name).stages] == [
+            stage.name for stage in spec(repository, name).stages
+        ]
 
 
 def test_futures_directional_closes_everything_at_the_first_fall_and_at_a_hard_one_at_once(repository: Path) -> None:
