@@ -72,6 +72,48 @@ class TickRecord(Struct, frozen=True):
     consumed_events: tuple[str, ...]
     prune_before: int
     """History rows older than this (microseconds) may go."""
+    messages: tuple[Outgoing, ...] = ()
+    """Notifications of this tick; one whose id is in the outbox already counts once."""
+
+
+class Outgoing(Struct, frozen=True):
+    """A notification on its way to one target. `id` is a digest of what it is about and the target."""
+
+    id: str
+    at: int
+    """When what it tells was decided (microseconds)."""
+    route: str
+    target: str
+    """Kind and place as the route writes them; never a secret."""
+    body: bytes
+
+
+DeliveryState = Literal["pending", "delivered", "given_up"]
+
+
+class Delivery(Struct, frozen=True):
+    """A notification and what has come of it. `attempts` counts those begun, the one under way included."""
+
+    message: Outgoing
+    state: DeliveryState = "pending"
+    attempts: int = 0
+    error: str | None = None
+    """Why the last attempt failed, or why it was given up; secrets hidden."""
+    ended_at: int | None = None
+    """When it was delivered or given up (microseconds)."""
+
+
+class RouteCount(Struct, frozen=True):
+    """How many notifications of one route to one target stand how; `error` is that of the oldest pending one."""
+
+    route: str
+    target: str
+    pending: int
+    delivered: int
+    given_up: int
+    oldest: int | None
+    """When what the oldest pending one tells was decided (microseconds)."""
+    error: str | None
 
 
 class StoredDecision(Struct, frozen=True):
@@ -109,8 +151,36 @@ class Journal(Protocol):
         ...
 
 
-class Store(Journal, Protocol):
-    """Journal, state, history, hands and lease. Every write is durable when the call returns."""
+class Outbox(Protocol):
+    """What sending takes from and gives back to: the part of a store that it needs. Writes are fenced as ticks are."""
+
+    def claim(self, target: str) -> Delivery | None:
+        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits."""
+        ...
+
+    def settle(self, message: str, at: int, error: str | None) -> None:
+        """What came of an attempt: delivered, or still pending because of `error`."""
+        ...
+
+    def give_up(self, target: str, before: int, at: int, reason: str) -> int:
+        """End what waits for `target` and was decided before `before`; how many that are. `reason` where none is."""
+        ...
+
+    def outbox(self) -> Sequence[RouteCount]:
+        """How many stand how, by route and target."""
+        ...
+
+    def deliveries(self, limit: int) -> Sequence[Delivery]:
+        """The newest `limit` notifications, newest first."""
+        ...
+
+    def forget(self, before: int) -> None:
+        """Drop what was delivered or given up before `before` (microseconds)."""
+        ...
+
+
+class Store(Journal, Outbox, Protocol):
+    """Journal, state, history, hands, outbox and lease. Every write is durable when the call returns."""
 
     def states(self) -> Sequence[MachineState]: ...
 

@@ -66,6 +66,18 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
     ),
     Migration(
+        number=2,
+        name="the outbox of notifications",
+        statements=(
+            """CREATE TABLE outbox (
+                sequence {serial}, id TEXT NOT NULL UNIQUE, at {big} NOT NULL, route TEXT NOT NULL,
+                target TEXT NOT NULL, body {blob} NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+                error TEXT, ended_at {big})""",
+            # A target takes its oldest pending one, however many have been delivered before it.
+            "CREATE INDEX outbox_by_state ON outbox (state, target, sequence)",
+        ),
+    ),
+    Migration(
         number=3,
         name="what was so when an incident began, and the course of its equity",
         statements=(

@@ -15,10 +15,13 @@ from killswitch.model.decision import Decision, Notice, decode_decision, encode_
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    Delivery,
     HistoryRow,
     JournalEntry,
     Lease,
     MachineState,
+    Outgoing,
+    RouteCount,
     StoreBusyError,
     StoredDecision,
     TickRecord,
@@ -28,6 +31,8 @@ from killswitch.store.errors import DuplicateDecisionError, FencedError, StoreEr
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""
+
+_LATER_THAN_ALL: Final = 2**62
 
 _NOTICES = msgspec.json.Decoder(Notice)
 _EVENTS = msgspec.json.Decoder(Event)
@@ -73,6 +78,7 @@ class SqlStore:
                 (sql.PUT_DECISION, [_decision_row(each, record.snapshot) for each in record.decisions]),
                 (sql.PUT_NOTICE, [_notice_row(notice) for notice in record.notices]),
                 (sql.PUT_JOURNAL, [_journal_row(entry) for entry in record.journal]),
+                (sql.PUT_MESSAGE, [msgspec.structs.asdict(message) for message in record.messages]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
             for statement, parameters in many:
@@ -109,6 +115,49 @@ class SqlStore:
     def notices(self, limit: int) -> Sequence[Notice]:
         """The newest `limit` notices, newest first."""
         return [_NOTICES.decode(row.body) for row in self._read(sql.NOTICES, limit=limit)]
+
+    def claim(self, target: str) -> Delivery | None:
+        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
+
+        FencedError as with `commit_tick`.
+        """
+        if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
+            return None  # a target that has nothing must not cost a write
+        with self._writing_fenced() as connection:
+            row = connection.execute(sql.CLAIM_MESSAGE, {"target": target}).first()
+        return None if row is None else _delivery(row)
+
+    def settle(self, message: str, at: int, error: str | None) -> None:
+        """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
+        statement = sql.MESSAGE_DELIVERED if error is None else sql.MESSAGE_FAILED
+        with self._writing_fenced() as connection:
+            connection.execute(
+                statement, {"id": message, "at": at} if error is None else {"id": message, "error": error}
+            )
+
+    def give_up(self, target: str, before: int, at: int, reason: str) -> int:
+        """End what waits for `target` and was decided before `before`; how many that are.
+
+        The error of its last attempt stays; `reason` stands where there was none. FencedError as with `claim`.
+        """
+        if not self._read(sql.MESSAGE_WAITS, target=target, before=before):
+            return 0  # asked for before every attempt: it must not cost a write
+        with self._writing_fenced() as connection:
+            values = {"target": target, "before": before, "at": at, "reason": reason}
+            return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)
+
+    def outbox(self) -> Sequence[RouteCount]:
+        """How many notifications stand how, by route and target."""
+        return [RouteCount(**row._mapping) for row in self._read(sql.OUTBOX)]
+
+    def deliveries(self, limit: int) -> Sequence[Delivery]:
+        """The newest `limit` notifications, newest first."""
+        return [_delivery(row) for row in self._read(sql.DELIVERIES, limit=limit)]
+
+    def forget(self, before: int) -> None:
+        """Drop what was delivered or given up before `before` (microseconds). FencedError as with `claim`."""
+        with self._writing_fenced() as connection:
+            connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
     def put_event(self, event: Event) -> None:
         """A hand for the next tick; one with an id that is known already counts once."""
@@ -242,6 +291,11 @@ def _journal_row(entry: JournalEntry) -> Row:
     row = msgspec.structs.asdict(entry)
     del row["sequence"]
     return {**row, "at": to_micros(entry.at), "data": _ENCODER.encode(entry.data).decode()}
+
+
+def _delivery(row: Any) -> Delivery:
+    message = Outgoing(row.id, row.at, row.route, row.target, bytes(row.body))
+    return Delivery(message, row.state, row.attempts, row.error, row.ended_at)
 
 
 def _entry(row: Any) -> JournalEntry:

@@ -69,3 +69,34 @@ PUT_COURSE = text(
     "INSERT INTO course (incident, at, value) VALUES (:incident, :at, :value) ON CONFLICT (incident, at) DO NOTHING"
 )
 COURSE = text("SELECT at, value FROM course WHERE incident = :incident ORDER BY at")
+
+_OUTBOX_COLUMNS = "id, at, route, target, body, state, attempts, error, ended_at"
+PUT_MESSAGE = text(
+    f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) "
+    "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL) ON CONFLICT (id) DO NOTHING"
+)
+CLAIM_MESSAGE = text(
+    "UPDATE outbox SET attempts = attempts + 1 WHERE sequence = ("
+    "  SELECT min(sequence) FROM outbox WHERE state = 'pending' AND target = :target)"
+    f" RETURNING {_OUTBOX_COLUMNS}"
+)
+MESSAGE_DELIVERED = text(
+    "UPDATE outbox SET state = 'delivered', error = NULL, ended_at = :at WHERE id = :id AND state = 'pending'"
+)
+MESSAGE_FAILED = text("UPDATE outbox SET error = :error WHERE id = :id AND state = 'pending'")
+GIVE_UP_MESSAGES = text(
+    "UPDATE outbox SET state = 'given_up', ended_at = :at, error = coalesce(error, :reason) "
+    "WHERE state = 'pending' AND target = :target AND at < :before"
+)
+MESSAGE_WAITS = text("SELECT 1 FROM outbox WHERE state = 'pending' AND target = :target AND at < :before LIMIT 1")
+OUTBOX = text(
+    "SELECT c.route, c.target, c.pending, c.delivered, c.given_up, f.at AS oldest, f.error FROM ("
+    " SELECT route, target, sum(CASE WHEN state = 'pending' THEN 1 ELSE 0 END) AS pending,"
+    "  sum(CASE WHEN state = 'delivered' THEN 1 ELSE 0 END) AS delivered,"
+    "  sum(CASE WHEN state = 'given_up' THEN 1 ELSE 0 END) AS given_up,"
+    "  min(CASE WHEN state = 'pending' THEN sequence END) AS first"
+    " FROM outbox GROUP BY route, target) c"
+    " LEFT JOIN outbox f ON f.sequence = c.first ORDER BY c.route, c.target"
+)
+DELIVERIES = text(f"SELECT {_OUTBOX_COLUMNS} FROM outbox ORDER BY sequence DESC LIMIT :limit")
+FORGET_MESSAGES = text("DELETE FROM outbox WHERE state <> 'pending' AND ended_at < :before")

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    Delivery,
     HistoryRow,
     JournalEntry,
     JournalKind,
     MachineState,
+    Outgoing,
+    RouteCount,
     Store,
     StoreBusyError,
     TickRecord,
@@ -77,9 +80,10 @@ def tick(
     snapshot: bytes | None = None,
     consumed: tuple[str, ...] = (),
     prune_before: int = 0,
+    messages: tuple[Outgoing, ...] = (),
 ) -> TickRecord:
     return TickRecord(
-        at, "sha256:0", states, rows, decisions, notices, journal, snapshot, consumed, prune_before
+        at, "sha256:0", states, rows, decisions, notices, journal, snapshot, consumed, prune_before, messages
     )  # fmt: skip
 
 
@@ -329,3 +333,81 @@ def test_a_fenced_handle_writes_nothing_once_the_lease_has_passed_on(opener: Ope
     assert (new.decision("d2"), new.live("tick")) == (None, None)
     old.put_event(Event(id="e1", at=NOW, kind="reset"))
     assert [event.id for event in new.pending_events()] == ["e1"], "a hand needs no lease"
+
+
+def outgoing(name: str, at: int = 1, target: str = "log warning", route: str = "desk") -> Outgoing:
+    return Outgoing(name, at, route, target, b"\x00 body of " + name.encode())
+
+
+def test_a_message_waits_with_the_tick_that_it_tells_of(opener: Opener) -> None:
+    """It is there for the next process if its tick is, and not if its tick is not; a repeat counts once."""
+    first = opener()
+    first.commit_tick(tick(decisions=(decision("d1"),), messages=(outgoing("m1"),)))
+    with pytest.raises(StoreError, match="d1"):
+        first.commit_tick(tick(decisions=(decision("d1"),), messages=(outgoing("m2"),)))
+    first.commit_tick(tick(messages=(outgoing("m1"), outgoing("m3"))))
+    assert [each.message for each in opener().deliveries(10)] == [outgoing("m3"), outgoing("m1")]
+
+
+def test_a_target_gets_its_messages_in_the_order_in_which_they_came(opener: Opener) -> None:
+    """One at a time, each attempt counted before it is made; what failed is the next one again, others go past it."""
+    store = opener()
+    messages = (outgoing("z"), outgoing("other", target="file /x"), outgoing("a"))
+    store.commit_tick(tick(messages=messages))
+    assert store.claim("log warning") == Delivery(messages[0], attempts=1)
+    store.settle("z", 5, "refused")
+    assert opener().claim("log warning") == Delivery(messages[0], attempts=2, error="refused")
+    assert store.claim("file /x") == Delivery(messages[1], attempts=1)
+    store.settle("z", 6, None)
+    assert store.claim("log warning") == Delivery(messages[2], attempts=1)
+    store.settle("a", 7, None)
+    store.settle("a", 8, "an answer that came too late")
+    assert (store.claim("log warning"), store.claim("nowhere")) == (None, None)
+    assert store.deliveries(1) == [Delivery(messages[2], "delivered", 1, None, 7)]
+
+
+def test_what_waits_for_too_long_is_given_up(store: Store) -> None:
+    """Only what was decided before the instant and still waits, with the error it had, or the reason."""
+    store.commit_tick(tick(messages=tuple(outgoing(f"m{at}", at) for at in (10, 20, 30))))
+    store.claim("log warning")
+    store.settle("m10", 11, "refused")
+    assert store.give_up("log warning", 30, 40, "too late") == 2
+    assert store.give_up("log warning", 30, 41, "too late") == 0
+    assert [(each.message.id, each.state, each.error, each.ended_at) for each in store.deliveries(10)] == [
+        ("m30", "pending", None, None),
+        ("m20", "given_up", "too late", 40),
+        ("m10", "given_up", "refused", 40),
+    ]
+
+
+def test_the_outbox_counts_by_route_and_target(store: Store) -> None:
+    """`status` reads how many wait, since when and why, and what became of the others; old ends are forgotten."""
+    store.commit_tick(tick(messages=(outgoing("m1", 1), outgoing("m2", 2), outgoing("m3", 3, route="b"))))
+    assert list(store.outbox()) == [
+        RouteCount("b", "log warning", 1, 0, 0, 3, None),
+        RouteCount("desk", "log warning", 2, 0, 0, 1, None),
+    ]
+    store.settle("m1", 5, None)
+    store.settle("m2", 6, "refused")
+    assert list(store.outbox())[1] == RouteCount("desk", "log warning", 1, 1, 0, 2, "refused")
+    store.forget(5)
+    assert len(store.deliveries(10)) == 3
+    store.forget(6)
+    assert [each.message.id for each in store.deliveries(10)] == ["m3", "m2"], "what waits is never forgotten"
+
+
+def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
+    """Who has lost its lease gets no message to send, so that the next holder's are not sent twice."""
+    old, new = opener(), opener()
+    old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
+    old.commit_tick(tick(messages=(outgoing("m1"),)))
+    new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)
+    for write in (
+        lambda: old.claim("log warning"),
+        lambda: old.settle("m1", 1, None),
+        lambda: old.give_up("log warning", 9, 9, "x"),
+        lambda: old.forget(9),
+    ):
+        with pytest.raises(StoreError, match="passed to generation 2"):
+            write()
+    assert new.claim("log warning") == Delivery(outgoing("m1"), attempts=1)
