@@ -49,4 +49,4 @@ def next_commands(
 
 
 def _command(purpose: str, *words: str) -> Command:
-    return Command(purpose, shlex.join(("ksctl", *words)))
+    return Command(purpose, ("ksctl", *words), shlex.join(("ksctl", *words)))

@@ -2,7 +2,8 @@
 
 History is pruned after the longest window, so an incident keeps points of its own: at most one for every quarter of
 a minute of the hour before it, and while it is open one for every ten seconds, or for every 120th part of its age once
-that is longer. So an incident of a day has some 900 of them and one of a year some 1,600.
+that is longer, and the lowest between two of them where it is lower than both. So an incident of a day has at most
+1,600 of them, and one of a year 3,000.
 """
 
 from __future__ import annotations
@@ -45,16 +46,25 @@ def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
     return [point for row in near if (point := point_of(row)) is not None]
 
 
-def points_since(rows: Iterable[HistoryRow], opened: int, last: int) -> list[CoursePoint]:
-    """Of the rows after `last`, the newest point kept so far, those that are far enough apart."""
-    kept = []
+def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | None) -> list[CoursePoint]:
+    """Of the rows after `last`, the newest point kept so far, those that are far enough apart.
+
+    The lowest between two is kept too, where it is lower than both: a fall must not vanish between the points.
+    """
+    kept: list[CoursePoint] = []
+    lowest: CoursePoint | None = None
     for row in rows:
-        if row.at <= max(last, opened) or row.at - last < max(STEP_SINCE, (row.at - opened) // PARTS_OF_AGE):
+        since = opened if last is None else last.at
+        point = point_of(row) if row.at > since else None
+        if point is None:
             continue
-        point = point_of(row)
-        if point is not None:
-            kept.append(point)
-            last = point.at
+        if point.at - since < max(STEP_SINCE, (point.at - opened) // PARTS_OF_AGE):
+            lowest = point if lowest is None or point.value < lowest.value else lowest
+            continue
+        if lowest is not None and lowest.value < min(point.value, point.value if last is None else last.value):
+            kept.append(lowest)
+        kept.append(point)
+        last, lowest = point, None
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,8 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from killswitch.incident.markdown import code, escape, fenced
-from killswitch.incident.record import WrittenAt
+from killswitch.incident.record import Command, WrittenAt
 from killswitch.model import spelling
+
+_ONE_LINE = 60
+"""Characters of a command that stand on one line."""
 
 
 def money(amount: Decimal | None, currency: str | None = "") -> str:
@@ -63,6 +67,18 @@ def quoted(line: WrittenAt | None) -> Markup:
     return Markup(f"{code(line.text)} ({where})") if line.text else where
 
 
+def shell(command: Command) -> Markup:
+    """A command as a block to copy, a line for each option where it is long."""
+    lines: list[str] = []
+    for word in command.words:
+        quoted_word = shlex.quote(word)
+        if lines and (not word.startswith("--") or len(command.line) <= _ONE_LINE):
+            lines[-1] += f" {quoted_word}"
+        else:
+            lines.append(f"  {quoted_word}" if lines else quoted_word)
+    return fenced(" \\\n".join(lines), "sh")
+
+
 def join(values: Iterable[object], between: str = ", ") -> Markup:
     """Each value escaped, with text of the template between them."""
     return Markup(between).join(escape(value) for value in values)
@@ -80,6 +96,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "price": price,
     "quoted": quoted,
+    "shell": shell,
 }
 """Ours. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 

@@ -14,6 +14,17 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.spelling import interval
 from killswitch.model.store import JournalEntry
 
+_OUTCOMES = {
+    "recorded only": "recorded only, nothing was sent",
+    "nothing to close": "nothing was to be closed",
+    "closing": "the closing goes on",
+    "flat": "done, the venue shows each of its positions at 0",
+    "at target": "done, the venue shows each of its positions at target",
+    "residual": "ended, and something is left",
+    "blocked": "ended, because the venue does not let the rest be closed",
+    "abandoned": "given up",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Acted:
@@ -41,6 +52,7 @@ def firing_of(
         previous_level=decision.previous_level,
         acted=any(entry.kind == "planned" for entry in journal),
         standing=result.standing,
+        outcome=_OUTCOMES[result.standing],
         line=None if note.policy is None else note.policy.stages.get(stage),
         policy_set=decision.policy_set,
         commit=decision.commit,

@@ -69,7 +69,7 @@ def code(value: object) -> Markup:
 def fenced(lines: str | Iterable[str], language: str = "") -> Markup:
     """A block of code. The fence is longer than any run of backticks in it."""
     texts = [lines] if isinstance(lines, str) else list(lines)
-    body = "\n".join(plain(text) for text in texts)
+    body = "\n".join("".join(each if each in " \n" else _harmless(each) for each in text) for text in texts)
     runs = [len(run) for run in re.findall(r"`+", body)]
     fence = "`" * max(3, *(run + 1 for run in runs), 3)
     return Markup(f"{fence}{language}\n{body}\n{fence}")

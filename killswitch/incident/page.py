@@ -19,12 +19,16 @@ _CARDS_FROM = 5
 """Tables with so many columns become cards on a narrow screen."""
 
 
-def page(markdown: str, chart: str | None) -> str:
-    """The Markdown as HTML. `chart`: an `<svg>` element for the block that stands for it; None leaves the block."""
+def page(markdown: str, charts: Sequence[str]) -> str:
+    """The Markdown as HTML.
+
+    `charts`: `<svg>` elements of one drawing, for a wide screen and for a narrow one, in the place of the block that
+    stands for them; none leaves the block.
+    """
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
-    made = "".join(_block(parser, tokens, chart))
+    made = "".join(_block(parser, tokens, charts))
     return _PAGE.format(title=escape(_text_of(parser, title)), body=made, style=_style())
 
 
@@ -38,15 +42,19 @@ def _text_of(parser: MarkdownIt, inline: str) -> str:
     return "".join(child.content for child in children)
 
 
-def _block(parser: MarkdownIt, tokens: list[Token], chart: str | None) -> list[str]:
+def _block(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> list[str]:
     _mark_tables(tokens)
     _tick_boxes(tokens)
     for token in tokens:
-        if token.type == "fence" and token.info.strip() == CHART and chart is not None:
-            token.type, token.content = "chart", chart
+        if token.type == "fence" and token.info.strip() == CHART and charts:
+            token.type, token.content = "chart", "".join(_figure(*each) for each in enumerate(charts))
     renderer: Any = parser.renderer
-    renderer.rules["chart"] = lambda found, index, *_: f'<figure class="chart">{found[index].content}</figure>\n'
+    renderer.rules["chart"] = lambda found, index, *_: found[index].content
     return [parser.renderer.render(tokens, parser.options, {})]
+
+
+def _figure(number: int, chart: str) -> str:
+    return f'<figure class="course {"narrow" if number else "wide"}">{chart}</figure>\n'
 
 
 def _mark_tables(tokens: Sequence[Token]) -> None:

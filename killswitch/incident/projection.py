@@ -136,10 +136,10 @@ def _course(store: IncidentStore, opening: Decision, closed_at: datetime | None)
         rows = [row for row in rows if row.at <= to_micros(closed_at)]
     if not points:
         points = points_before(rows, opened)
-    points += points_since(rows, opened, points[-1].at if points else opened)
-    newest = point_of(rows[-1]) if rows else None
-    if newest is not None and points and newest.at > points[-1].at:
-        points.append(newest)  # where things stand, however short a while after the last point that is kept
+    points += points_since(rows, opened, points[-1] if points else None)
+    # Where things stand, and the lowest since: however short a while after the last point that is kept.
+    tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := point_of(row))]
+    points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
     return course_of(points, opened)
 
 

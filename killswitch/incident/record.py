@@ -46,6 +46,8 @@ class Firing(Struct, frozen=True):
     acted: bool
     """Whether anything was to be done about it; else it was recorded only."""
     standing: str
+    outcome: str
+    """The standing in words."""
     line: WrittenAt | None
     policy_set: str
     commit: str | None
@@ -204,9 +206,10 @@ class Item(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """A command for this incident, quoted for the shell, and what it is for."""
+    """A command for this incident: what it is for, its words, and the line as the shell takes it."""
 
     purpose: str
+    words: tuple[str, ...]
     line: str
 
 

@@ -11,6 +11,9 @@ from killswitch.incident.shown import context_of
 from killswitch.incident.templates import GENERIC, REPORT, SUFFIX, environment, render
 from killswitch.model.instant import to_micros
 
+_DESK, _PHONE = (10.0, 3.4), (4.4, 2.8)
+"""Width and height of the drawings, in inches."""
+
 
 class Rendered(NamedTuple):
     """One document in both forms."""
@@ -27,7 +30,7 @@ def report_markdown(incident: Incident) -> str:
 def report(incident: Incident) -> Rendered:
     """The report in both forms, the page with its chart. RenderingError where a template is wrong."""
     text = report_markdown(incident)
-    return Rendered(text, page(text, chart(incident)))
+    return Rendered(text, page(text, charts(incident)))
 
 
 def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
@@ -38,25 +41,26 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
     if own is None and wanted not in found.list_templates():
         wanted = GENERIC
     text = render(found, wanted, context_of(incident, stage))
-    return Rendered(text, page(text, None))
+    return Rendered(text, page(text, ()))
 
 
-def chart(incident: Incident) -> str | None:
-    """The course of equity with the firings marked, as an `<svg>` element; None where none is known."""
+def charts(incident: Incident) -> tuple[str, ...]:
+    """The course of equity with the firings marked, as `<svg>` elements: for a desk, and for a phone.
+
+    None where no course is known.
+    """
     course = incident.course
     if course is None:
-        return None
+        return ()
     from killswitch.charts.lines import Mark, line_chart
 
     marks = [Mark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:
         marks.append(Mark(to_micros(incident.reset.at), "reset", 0))
-    values = [point.value for point in course.points]
     at = [to_micros(point.at) for point in course.points]
-    return line_chart(
-        "Equity per unit around the incident",
-        at,
-        {"value of a unit": values},
-        unit="at the first firing = 100",
-        marks=marks,
+    series = {"value of a unit": [point.value for point in course.points]}
+    title, unit = "Value of a unit around the incident", "first firing = 100"
+    return tuple(
+        line_chart(title, at, series, unit=unit, marks=marks, width=width, height=height)
+        for width, height in (_DESK, _PHONE)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from datetime import datetime
 
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.results import Result
@@ -57,17 +57,22 @@ def _fired(firing: Firing) -> str:
 
 
 def _journal(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
-    """Orders and answers; those of one kind in one second together."""
-    told = [(entry, said) for entry in journal if (said := _said(entry)) is not None]
-    for _, group in groupby(told, key=lambda each: (each[0].kind, each[1][1], each[0].at.replace(microsecond=0))):
-        entries = list(group)
-        first, (kind, what, _) = entries[0]
-        if len(entries) < _TOGETHER:
-            yield from (Moment(entry.at, kind, None, text) for entry, (_, _, text) in entries)
+    """Orders and answers; many like ones in one second are one line, because every order has a row of its own."""
+    together: dict[tuple[str, str, datetime], list[tuple[JournalEntry, MomentKind, str]]] = {}
+    for entry in journal:
+        said = _said(entry)
+        if said is not None:
+            kind, what, text = said
+            key = (entry.kind, what, entry.at.replace(microsecond=0))
+            together.setdefault(key, []).append((entry, kind, text))
+    for (_, what, _), found in together.items():
+        if len(found) < _TOGETHER:
+            yield from (Moment(entry.at, kind, None, text) for entry, kind, text in found)
             continue
-        symbols = list(dict.fromkeys(entry.symbol or "?" for entry, _ in entries))
+        symbols = list(dict.fromkeys(entry.symbol or "?" for entry, _, _ in found))
         more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
-        yield Moment(first.at, kind, None, f"{len(entries)} times: {what} ({', '.join(symbols[:_NAMED])}{more})")
+        entry, kind, _ = found[0]
+        yield Moment(entry.at, kind, None, f"{len(found)} times: {what} ({', '.join(symbols[:_NAMED])}{more})")
 
 
 def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:

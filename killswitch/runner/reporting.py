@@ -153,7 +153,7 @@ class Reporting:
         if reset is not None:
             rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
         points = [] if known else points_before(rows, opened)
-        points += points_since(rows, opened, (points or known)[-1].at if points or known else opened)
+        points += points_since(rows, opened, (points or known)[-1] if points or known else None)
         if points or view.incident_note(life.id) is None:
             self._store.keep_incident(life.id, encode_note(note_of(view, opening)), points)
 
@@ -163,7 +163,8 @@ class Reporting:
         incident = incident_of(view, life, started, now)
         said, at = self._rendered.get(life.id, (b"", 0.0))
         saying = _ENCODER.encode(_lasting_parts(incident))
-        if saying == said and (incident.state == "closed" or time.monotonic() - at < RENDERED_AT_LEAST):
+        fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
+        if saying == said and fresh:
             return
         attributes: dict[str, Attribute] = {AS_OF: to_micros(life.decisions[0].as_of), "killswitch.incident": life.id}
         with self._tracer.span("report", attributes):

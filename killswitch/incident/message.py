@@ -1,0 +1,167 @@
+"""What people are told: a decision, the end of a close, a notice, as a message with a title and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.graph.routing import Subject
+from killswitch.model.decision import Decision, Notice, TriggerReading
+from killswitch.model.instant import to_micros
+from killswitch.model.legible import legible
+from killswitch.model.snapshot import Closing, Instant
+from killswitch.model.spelling import instant, money
+from killswitch.model.words import NotificationEvent, Severity
+
+MESSAGE_FORMAT: Final = "killswitch.notification/v1"
+
+LONGEST_LINE = 300
+MOST_LINES = 15
+"""Of orders, and of what is left: a phone shows no more, and the command says the rest."""
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One message to one target; `id` is a digest of what it is about and the target, the same at every attempt."""
+
+    id: str
+    at: Instant
+    event: NotificationEvent
+    severity: Severity
+    policy: str
+    scope: str
+    title: str
+    body: str
+    level: int | None = None
+    decision: str | None = None
+    """Of a stage, a close or a reset: what `ksctl explain` takes."""
+    labels: dict[str, str] = {}
+    format: Literal["killswitch.notification/v1"] = MESSAGE_FORMAT
+
+
+encode_message = msgspec.json.Encoder(decimal_format="string").encode
+decode_message = msgspec.json.Decoder(Message).decode
+
+
+def digest(*parts: str) -> str:
+    """An id that is the same wherever and whenever it is worked out of the same parts."""
+    return blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+
+
+def plain(text: str) -> str:
+    """One line that cannot pass for another: whatever moves the cursor, turns the text round or hides is escaped."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in legible(text))
+    return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 1]}…"
+
+
+def of_decision(decision: Decision, subject: Subject, *, acted: bool) -> Message:
+    """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it."""
+    return _message(
+        digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
+        title=_headline(decision) + ("" if acted or decision.kind == "reset" else " (observed only: nothing was done)"),
+        lines=(*_reasons(decision), *_doings(decision, acted=acted), *_further(decision.id)),
+    )  # fmt: skip
+
+
+def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
+    """The end of a close: at target, or what it has left."""
+    said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
+    left = [f"left: {each.contracts:f} {each.symbol} {each.position_side} on {each.account}" for each in
+            closing.residual]  # fmt: skip
+    if closing.status != "flat" and not left:
+        left = ["left: no position known; look at the venue itself"]
+    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
+    return _message(
+        digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
+        title=f"the close {said}: {_what(decision)}",
+        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, *_further(decision.id)),
+    )  # fmt: skip
+
+
+def of_notice(notice: Notice, subject: Subject) -> Message:
+    """Something that a person must know and that is no decision."""
+    about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
+    where = "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
+    return _message(
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {where}",
+        lines=(notice.text, "look further: ksctl status"),
+    )  # fmt: skip
+
+
+def _message(
+    about: str, subject: Subject, *, at: Instant, decision: str | None, title: str, lines: Sequence[str]
+) -> Message:
+    return Message(
+        id=about, at=at, event=subject.event, severity=subject.severity, policy=subject.policy, scope=subject.scope,
+        title=plain(f"[{subject.severity}] {title}"), body="\n".join(plain(line) for line in lines),
+        level=subject.level, decision=decision, labels=dict(subject.labels),
+    )  # fmt: skip
+
+
+def _headline(decision: Decision) -> str:
+    if decision.kind == "reset":
+        by = decision.author or "its own condition"
+        return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
+    return _what(decision)
+
+
+def _what(decision: Decision) -> str:
+    if decision.kind == "manual":
+        return f"close by hand by {decision.author or 'unknown'}: {decision.scope}"
+    return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
+
+
+def _reasons(decision: Decision) -> Iterator[str]:
+    """What fell, by how much, against which threshold; and whose loss it is."""
+    for trigger in decision.triggers:
+        yield _reading(trigger)
+    found = decision.attribution
+    if found is not None:
+        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
+        yield f"the loss is {found.source} ({shares}, over {found.window or 'no window'})"
+    if decision.reason:
+        yield f"reason: {decision.reason}"
+
+
+def _reading(trigger: TriggerReading) -> str:
+    low, high = trigger.value or (None, None)
+    value = "unknown" if (low, high) == (None, None) else low if low == high else f"[{low or '-∞'}, {high or '∞'}]"
+    since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
+    why = "" if trigger.reason is None else f" ({trigger.reason})"
+    return f"{trigger.name}: {value}{why} against {trigger.threshold or 'its expression'}{since}"
+
+
+def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
+    """What is closed, cancelled and locked; or would be."""
+    if decision.kind == "reset":
+        return
+    if not acted:
+        yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
+    orders = [
+        f"{each.side} {each.contracts:f} {each.symbol} ({each.position_side}) on {each.account}, leaving "
+        f"{each.target:f}" for each in decision.intents
+    ]  # fmt: skip
+    yield from _bounded(orders)
+    if decision.cancels:
+        yield f"cancel {len(decision.cancels)} resting order{'' if len(decision.cancels) == 1 else 's'}"
+    if decision.lock is not None:
+        until = "it is lifted" if decision.lock.until is None else instant(decision.lock.until)
+        yield f"lock {decision.lock.scope} for {decision.lock.mode}, until {until}"
+    if not (orders or decision.cancels or decision.lock):
+        yield "nothing is closed, cancelled or locked"
+    if decision.book is not None:
+        before, after = decision.book.before, decision.book.after
+        yield f"gross {money(before.gross)} → {money(after.gross)}, net {money(before.net)} → {money(after.net)}"
+
+
+def _bounded(lines: Sequence[str]) -> Iterator[str]:
+    yield from lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        yield f"and {len(lines) - MOST_LINES} more"
+
+
+def _further(decision: str) -> Iterator[str]:
+    yield f"look further: ksctl explain {decision}"
