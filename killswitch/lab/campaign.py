@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -198,7 +199,8 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
     outcomes: dict[int, Outcome] = {}
     lost: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
-        pending = {pool.submit(_work, number): number for number in range(len(campaign.parts))}
+        with _shielded():
+            pending = {pool.submit(_work, number): number for number in range(len(campaign.parts))}
         while pending:
             if stop() and not halt.value:
                 halt.value = True
@@ -214,6 +216,19 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
                 told(Progress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
     ordered = [outcome for _, outcome in sorted(outcomes.items())]
     return ordered + list(_died(campaign, lost))
+
+
+@contextmanager
+def _shielded() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C, not even before `_begin` has told them to ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has process groups of another kind
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _died(campaign: Campaign, lost: list[str]) -> Iterator[Outcome]:

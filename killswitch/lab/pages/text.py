@@ -8,8 +8,9 @@ from killswitch.lab.pages.parts import Page, Section, aligned
 
 
 def text(page: Page) -> str:
-    """The page in columns. Folded sections are left out, and named at the end."""
-    return "\n".join(_lines(page)).rstrip() + "\n"
+    """The page in columns. Folded sections are left out, and named at the end; no name commands the terminal."""
+    lines = "\n".join(_lines(page)).rstrip()
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
 
 
 def _lines(page: Page) -> Iterator[str]:

@@ -1,0 +1,53 @@
+"""Ctrl-C during a backtest, in real processes: what was done is told, and that it is not all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KSCTL = str(Path(sys.executable).parent / "ksctl")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_leaves_a_partial_result_that_says_so(repository: Path, tmp_path: Path, jobs: int) -> None:
+    """Exit 1, no traceback, the warning in all forms. The signal goes to the whole group, as a terminal's does."""
+    policies = str(repository / "policies" / "futures-drawdown")
+    page, notes = tmp_path / "report.html", tmp_path / "report.md"
+    command = [
+        KSCTL, "backtest", "--policies", policies, "--crash", "7", "--all-splits", "4", "--random", "40",
+        "--jobs", str(jobs), "--output", "json", "--out", str(page), "--out", str(notes),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first == "running 190 books under 3 rules in 1 market\n"
+    os.killpg(process.pid, signal.SIGINT)
+    said, told = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    read = json.loads(said)
+    assert read["stopped"] is True
+    assert read["complete"] is False
+    assert read["books_wanted"] == 190
+    assert len(read["books"]) < 190
+    warning = "This result is partial: stopped before its end."
+    assert warning in told
+    assert warning in page.read_text(encoding="utf-8")
+    assert warning in notes.read_text(encoding="utf-8")
+
+
+def test_quiet_says_nothing_on_stderr(repository: Path) -> None:
+    """Progress is for people who want it."""
+    policies = str(repository / "policies" / "futures-drawdown")
+    command = [KSCTL, "backtest", "--policies", policies, "--crash", "7", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr == ""
+    assert "The rules side by side" in done.stdout

@@ -1,0 +1,259 @@
+"""The pages of a backtest: one content as text, Markdown and HTML, self-contained, and nothing in it is markup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.answer import Answer, answer, encode, used
+from killswitch.lab.campaign import RULES, Campaign, Fault, Part, Results, Tried
+from killswitch.lab.pages.charts import figures
+from killswitch.lab.pages.html import html
+from killswitch.lab.pages.markdown import markdown
+from killswitch.lab.pages.parts import Page, Table, aligned
+from killswitch.lab.pages.telling import page
+from killswitch.lab.pages.text import text
+from tests.runs import START, course, firing, liquidation, run, tried
+
+HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+@pytest.fixture(scope="module")
+def policies(repository: Path) -> PolicySet:
+    from killswitch.runner.opening import read_policies
+
+    return read_policies([repository / "policies" / "futures-drawdown"]).policies
+
+
+def told(policies: PolicySet, results: Results) -> tuple[Answer, Page]:
+    """The answer and the page with charts."""
+    parts = tuple(Part(each.market, each.member) for each in results.tried)
+    campaign = Campaign({}, parts, RULES, None)  # type: ignore[arg-type] # it has been run
+    found = answer(used(policies), campaign, results, seed=7, missing=("m: no splits",))
+    drawings = {(each.market, each.member.book.name): figures(each, "USDT") for each in results.tried}
+    return found, page(found, results, policies, drawings)
+
+
+def one(name: str = "b") -> Tried:
+    """A book with a course and two stages, of which the second closed the hedge alone."""
+    fired = (firing(1, ("BTC_USDT", "long")), firing(3, ("ETH_USDT", "short"), after="0", level=3, hedge=None))
+    many = course(100_000, 99_000, 95_000, 96_000)
+    return tried(
+        run("staged", "96000", firings=fired, course=many), run("none", "97500.5", "0.31", course=many),
+        run("close-all", "95000", "0.04", liquidations=(liquidation(),), course=many), name=name,
+    )  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """What a browser would see: tags that close, and everything that is asked of somebody else."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.words: list[str] = []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            outside = name in {"src", "href", "xlink:href", "data", "action", "srcset"} and not (
+                value or ""
+            ).startswith("#")
+            if outside or name.startswith("on"):
+                self.fetched.append(f"{tag} {name}={value}")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_html_is_whole_and_asks_nothing_of_anybody(policies: PolicySet) -> None:
+    """Every tag closes; no script, no link, no source, no import, no url but its own clip paths."""
+    source = html(told(policies, Results((one(),), (), 1, True, False))[1])
+    reader = Reader(source)
+    assert reader.open == []
+    assert reader.fetched == []
+    assert {"script", "link", "iframe", "img", "object"}.isdisjoint(reader.tags)
+    assert "@import" not in source
+    assert source.count("url(") == source.count("url(#")
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_every_chart_is_there_for_the_wide_and_the_narrow(policies: PolicySet) -> None:
+    """Equity, P&L by side and positions, each twice, with its stages marked."""
+    reader = Reader(html(told(policies, Results((one(),), (), 1, True, False))[1]))
+    assert reader.tags.count("svg") == 6
+    said = " ".join(reader.words)
+    for caption in ("Equity", "P&L by side, staged (before fees)", "Positions, staged (long above zero)"):
+        assert caption in said
+    assert "1 trim" in said
+    assert "longs" in said
+
+
+@pytest.mark.parametrize("books", [1, 2])
+def test_a_hostile_name_stays_a_name(policies: PolicySet, books: int) -> None:
+    """It is neither markup nor template, in no form."""
+    results = Results(
+        tuple(one(HOSTILE) for _ in range(books)), (Fault("m", HOSTILE, "none", HOSTILE),), books, False, False
+    )
+    _, shown = told(policies, results)
+    reader = Reader(html(shown))
+    assert "script" not in reader.tags
+    assert any(HOSTILE in words for words in reader.words)
+    lines = markdown(shown).splitlines()
+    assert not any(line.count("<script>") > line.count("\\<script\\>") for line in lines)
+    tables = [line for line in lines if line.startswith("|") and "alert" in line]
+    assert tables
+    assert all(line.count("|") - line.count("\\|") in {5, 7, 10} for line in tables)
+    assert HOSTILE.split(maxsplit=1)[0] in text(shown)
+
+
+def test_a_name_cannot_command_the_terminal(policies: PolicySet) -> None:
+    """Escape sequences in a book's name do not reach the screen."""
+    _, shown = told(policies, Results((one("\x1b[2Jred"), one()), (), 2, True, False))
+    assert "\x1b" not in text(shown)
+    assert "[2Jred" in text(shown)
+
+
+def test_the_verdict_says_what_staging_was_worth(policies: PolicySet) -> None:
+    """In plain words, at the top of every form."""
+    found, shown = told(policies, Results((one(),), (), 1, True, False))
+    assert found.verdict == (
+        "Staging ended 1,500.50 poorer than no protection and 1,000.00 richer than closing everything at the first "
+        "trigger.",
+        "Its worst drawdown was 10.0%; with no protection 31.0%, with closing everything at the first trigger 4.0%.",
+        "Both sides were closed in turn (case D20): first the longs, later what had hedged them.",
+    )
+    for form in (text(shown), markdown(shown), html(shown)):
+        assert found.verdict[0] in form
+
+
+def test_every_stage_is_told(policies: PolicySet) -> None:
+    """When, why, what was closed, when it was verified, and whether the hedge stood then."""
+    shown = text(told(policies, Results((one(),), (), 1, True, False))[1])
+    (line,) = (line for line in shown.splitlines() if "1 trim" in line)
+    assert "2024-01-01T00:01:00Z" in line
+    assert "equity.drawdown over 15m 5.12% >= 4.5%" in line
+    assert "BTC_USDT long 1,000.00" in line
+    assert "200,000.00 → 100,000.00" in line
+    assert "after 3s" in line
+    assert "open (100%)" in line
+
+
+def test_a_close_that_was_never_verified_says_so(policies: PolicySet) -> None:
+    """Nor does a stage that had nothing to close claim anything."""
+    fired = (
+        firing(1, ("BTC_USDT", "long"), ended="residual", verified_at=None, hedge=None, hedge_kept=None, cost=None),
+        firing(2, ended=None, verified_at=None, hedge=None, hedge_kept=None),
+    )
+    runs = (run("staged", "1", firings=fired), run("none", "1"), run("close-all", "1"))
+    shown = text(told(policies, Results((tried(*runs),), (), 1, True, False))[1])
+    first, second = (line for line in shown.splitlines() if "1 trim" in line)
+    assert "never" in first
+    assert "unknown" in first
+    assert "nothing to close" in second
+
+
+def test_a_partial_result_says_so_in_every_form(policies: PolicySet) -> None:
+    """And how much of it there is."""
+    stopped = tried(run("staged", "1"), run("none", "1", complete=False), name="c")
+    found, shown = told(policies, Results((one(), stopped), (), 70, False, True))
+    warning = "This result is partial: stopped before its end. 1 of 70 books were run to the end under every rule."
+    assert warning in text(shown)
+    assert warning in markdown(shown)
+    assert warning in html(shown)
+    assert json.loads(encode(found))["complete"] is False
+    assert json.loads(encode(found))["stopped"] is True
+
+
+def test_nothing_at_all_can_be_told(policies: PolicySet) -> None:
+    """Stopped before the first book: a page, not a traceback."""
+    found, shown = told(policies, Results((), (), 3, False, True))
+    assert found.verdict == ("No book was run to its end under every rule.",)
+    assert "0 of 3 books" in text(shown)
+    assert Reader(html(shown)).open == []
+
+
+def test_the_json_is_the_whole_answer_without_courses(policies: PolicySet) -> None:
+    """Every book with its positions, every run and firing, the summary; money is text, exact."""
+    found, _ = told(policies, Results((one(), one("c")), (), 2, True, False))
+    read = json.loads(encode(found))
+    assert read["format"] == "killswitch.backtest/v1"
+    assert read["policies"]["names"] == ["futures-drawdown"]
+    assert read["seed"] == 7
+    book = read["books"][0]
+    assert book["book"]["accounts"][0]["positions"][0]["symbol"] == "BTC_USDT"
+    assert [each["rule"] for each in book["runs"]] == list(RULES)
+    assert book["runs"][1]["final_equity"] == "97500.5"
+    assert {each["course"] for each in book["runs"]} == {None}
+    assert read["summary"]["groups"][0]["against"][0]["poorer"] == 2
+
+
+def test_text_tables_keep_their_columns() -> None:
+    """Numbers stand to the right; a long cell goes on below."""
+    table = Table(("name", "n"), (("a " * 40, "1"), ("b", "1,000")), numbers=(1,))
+    lines = aligned(table, "").splitlines()
+    assert len(lines) == 4
+    assert {line.rstrip()[-1] for line in lines if "1" in line} == {"1", "0"}
+    assert len({len(line) for line in (lines[0], lines[1], lines[-1])}) == 1
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_does_not_scroll_sideways_in_a_browser(policies: PolicySet, tmp_path: Path, width: int) -> None:
+    """Measured in headless Chromium: tables scroll in their own boxes, and the drawing for the width is shown."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    shown = html(told(policies, Results((one("a long name " * 12), one("c")), (), 2, True, False))[1])
+    (tmp_path / "page.html").write_text(shown, encoding="utf-8")
+    # A frame of the wanted width, because windows have a least width; the policy against scripts is the page's own.
+    (tmp_path / "frame.html").write_text(
+        f"<iframe id=f src=page.html style='width:{width}px;height:900px;border:0'></iframe><pre id=o></pre><script>"
+        "f.onload = () => { const d = f.contentDocument; o.textContent = JSON.stringify({"
+        "page: d.documentElement.scrollWidth, wide: getComputedStyle(d.querySelector('.wide')).display,"
+        "narrow: getComputedStyle(d.querySelector('.narrow')).display}) }</script>",
+        encoding="utf-8",
+    )
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--window-size=1400,1000", "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    measured = json.loads(dumped.split('<pre id="o">')[1].split("</pre>")[0])
+    assert measured["page"] <= width
+    assert (measured["wide"], measured["narrow"]) == (("none", "block") if width == 360 else ("block", "none"))
+
+
+def test_the_hours_around_the_first_stage_are_drawn_once_more() -> None:
+    """Where the run is much longer than they are."""
+    many = course(*[100_000.0] * 4000)
+    late = run("staged", "1", course=many, firings=(firing(2000, ("BTC_USDT", "long")),))
+    drawn = figures(tried(late), "USDT")
+    assert [figure.caption for figure in drawn][1] == "Equity around the first stage that fired (2024-01-02)"
+    assert START + timedelta(minutes=2000) == late.firings[0].at
+
+
+def test_a_run_without_a_course_is_not_drawn() -> None:
+    """There is nothing to draw it from."""
+    assert figures(tried(run("staged", "1")), "USDT") == ()
