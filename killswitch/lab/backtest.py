@@ -133,10 +133,10 @@ class _Backtest:
         assert self._snapshot is not None  # a tick was first
         if self._working:
             return 0
-        standing = Standing(self._panel, self._snapshot)
-        count = self._quiet.ahead(self._number, standing)
+        standing = Standing(self._panel, self._snapshot, self._number)
+        count = self._quiet.ahead(standing)
         if count:
-            self._quiet.pass_over(self._number, count, standing)
+            self._quiet.pass_over(count, standing)
             self._tally.passed(count, standing)
             self._number += count
             self._market.advance(self._now, self._panel.bars(self._number))

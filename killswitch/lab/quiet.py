@@ -13,14 +13,14 @@ import numpy as np
 
 from killswitch.graph.nodes import SignalRef
 from killswitch.lab.panel import Floats, Instants, Panel
-from killswitch.lab.rolling import highest_in
+from killswitch.lab.rolling import even_step, highest_in
 from killswitch.lab.screen import NotScreenedError, Span, first_change
 from killswitch.lab.standing import Standing
 from killswitch.market.rules import MarketRules
 from killswitch.planning.rest import Rest
 from killswitch.planning.tick import Interpreter
 
-FIRST_LOOK, LOOK_FURTHER = 64, 4
+FIRST_LOOK, LOOK_FURTHER = 64, 8
 """So many bars are looked at first, and so many times more each time all of them were quiet."""
 WORTH_IT = 4
 """Fewer bars than this are ticked through: passing over costs more."""
@@ -40,15 +40,15 @@ class Quiet:
         self._screens = True
         self._patience, self._wait = 1, 0
 
-    def ahead(self, number: int, standing: Standing) -> int:
-        """How many bars after `number` may be passed over; the one after them is to be ticked, as is the next.
+    def ahead(self, standing: Standing) -> int:
+        """How many bars may be passed over; the one after them is to be ticked, as is the next.
 
-        `standing` is what the tick at `number` saw.
+        `standing` is what the last tick saw.
         """
         if self._wait > 0:
             self._wait -= 1
             return 0
-        found = self._quiet_bars(number, standing) - 1  # a tick before whatever comes sees what it came from
+        found = self._quiet_bars(standing) - 1  # a tick before whatever comes sees what it came from
         if found >= WORTH_IT:
             self._patience = 1
             return found
@@ -56,14 +56,14 @@ class Quiet:
         self._patience = min(LONGEST_PATIENCE, 2 * self._patience)
         return 0
 
-    def pass_over(self, number: int, count: int, standing: Standing) -> None:
-        """Enter the `count` bars after `number` into the interpreter's histories."""
+    def pass_over(self, count: int, standing: Standing) -> None:
+        """Enter the next `count` bars into the interpreter's histories."""
+        begin, last = standing.number + 1, standing.number + count
         for rest in self._resting() or ():
-            last = number + count
             keep = int(self._panel.at[last]) - rest.watch.prepared.keep
-            first = max(number + 1, int(np.searchsorted(self._panel.at, keep)))
+            first = max(begin, int(np.searchsorted(self._panel.at, keep)))
             tail = [standing.observed(rest.places, each) for each in range(first, last + 1)]
-            rest.watch.history.pass_over(tail, self._highest(rest, number + 1, last + 1, standing))
+            rest.watch.history.pass_over(tail, self._highest(rest, begin, last + 1, standing))
 
     def _highest(self, rest: Rest, first: int, end: int, standing: Standing) -> Decimal:
         """The highest equity, exactly: the highest of those that are about the highest."""
@@ -75,22 +75,23 @@ class Quiet:
     def _resting(self) -> tuple[Rest, ...] | None:
         return () if self._interpreter is None else self._interpreter.at_rest()
 
-    def _quiet_bars(self, number: int, standing: Standing) -> int:
+    def _quiet_bars(self, standing: Standing) -> int:
         resting = self._resting() if self._screens else None
         if resting is None or not all(account.idle for account in standing.accounts):
             return 0
-        first, last = number + 1, len(self._panel)
-        look = FIRST_LOOK
+        first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK
         try:
-            while True:
+            while first < last:
                 end = min(first + look, last)
                 found = self._first_event(first, end, standing, resting)
-                if found < end - first or end == last:
-                    return found
+                first += found
+                if first < end:
+                    break
                 look *= LOOK_FURTHER
         except NotScreenedError:
             self._screens = False
             return 0
+        return first - standing.number - 1
 
     def _first_event(self, first: int, end: int, standing: Standing, resting: tuple[Rest, ...]) -> int:
         """How many of the bars `[first, end)` are surely quiet, from the first on."""
@@ -112,7 +113,7 @@ class Quiet:
         count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
         if count == 0:
             return 0
-        past = _Past(rest, at[1 : count + 1], standing.equities(rest.places, first, first + count))
+        past = _Past(rest, self._panel.at[standing.number + 1 : first + count], count, standing)
         spans = {place: past.span(place, ref) for place, ref in enumerate(graph.signals)}
         known = {place: span for place, span in spans.items() if span is not None}
         return first_change(graph.conditions, known, rest.true, rest.unknown, count)
@@ -124,44 +125,48 @@ def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
 
 
 class _Past:
-    """A watch's signals as they would be at coming instants, each a `Span`."""
+    """A watch's signals as they would be at the last `count` of the coming instants `at`, each a `Span`."""
 
-    def __init__(self, rest: Rest, at: Instants, equity: Floats) -> None:
-        self._watch = rest.watch
-        self._at, self._equity = at, equity
+    def __init__(self, rest: Rest, at: Instants, count: int, standing: Standing) -> None:
+        self._watch, self._count = rest.watch, count
         history = rest.watch.history
+        begin = standing.number + 1
+        equity = standing.equities(rest.places, begin, begin + len(at))
+        self._equity = equity[-count:]
         self._value: Floats = equity / history.track.units
-        self._rows_at = np.array([row.at for row in history.rows], dtype=np.int64)
-        self._rows_value = np.array([row.value for row in history.rows])
+        self._at = at[-count:]
+        self._all_at = np.concatenate([np.array([row.at for row in history.rows], dtype=np.int64), at])
+        self._step = even_step(self._all_at)
+        self._all_values = np.concatenate([np.array([row.value for row in history.rows]), self._value])
 
     def span(self, place: int, signal: SignalRef) -> Span | None:
         """The signal in column `place`, or None if it is not known how to look ahead in it."""
-        history = self._watch.history
+        history, value = self._watch.history, self._value[-self._count :]
         if signal.name == "equity.drawdown" and signal.window is not None:
             return self._drawdown(signal.window)
         if signal.name == "equity.value":
             return Span(self._equity, self._equity)
         if signal.name == "equity.drawdown_from_peak":
             highest = np.maximum(np.maximum.accumulate(self._value), history.changes.peak)
-            return _exactly(_fall(highest, self._value))
+            return _exactly(_fall(highest[-self._count :], value))
         if signal.name == "equity.loss_from_start":
-            return _exactly(_fall(np.full_like(self._value, history.track.start), self._value))
+            return _exactly(_fall(np.maximum(value, history.track.start), value))
         if signal.name.startswith("venue."):  # the paper venue is as it was
             columns = self._watch.columns
             assert columns is not None  # what rests has stepped
-            ends = (np.full_like(self._value, end[place]) for end in (columns.lo, columns.hi))
+            ends = (np.full_like(value, end[place]) for end in (columns.lo, columns.hi))
             return Span(*ends)
         return None
 
     def _drawdown(self, window: int) -> Span:
         history = self._watch.history
-        before = self._rows_at >= int(self._at[0]) - window
-        at = np.concatenate([self._rows_at[before], self._at])
-        value = np.concatenate([self._rows_value[before], self._value])
-        highest = highest_in(at, value, window)[-len(self._at) :]
-        fall = _fall(highest, self._value)
+        edge = int(np.searchsorted(self._all_at, int(self._at[0]) - window))
+        highest = highest_in(self._all_at[edge:], self._all_values[edge:], window, self._step)[-self._count :]
+        fall = _fall(highest, self._value[-self._count :])
         begun = -1 if history.rebased or history.begun_at is None else history.begun_at
         known_from = max(begun, history.gaps[-1][1] if history.gaps else -1)
+        if int(self._at[0]) - window >= known_from:
+            return _exactly(fall)
         return Span(fall, np.where(self._at - window < known_from, 1.0, fall))
 
 
@@ -170,7 +175,10 @@ def _exactly(value: Floats) -> Span:
 
 
 def _fall(highest: Floats, value: Floats) -> Floats:
-    """`signals.units.fall_from` over arrays, but for its rounding."""
+    """`signals.units.fall_from` over arrays, but for its rounding. `highest` is nowhere below `value`."""
+    if float(value.min()) > 0.0:
+        plain: Floats = (highest - value) / highest
+        return plain
     with np.errstate(divide="ignore", invalid="ignore"):
         fallen = np.where(highest > value, (highest - value) / highest, 0.0)
     answer: Floats = np.where(value <= 0.0, 1.0, fallen)

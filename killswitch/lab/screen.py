@@ -7,7 +7,6 @@ close counts as a change. Whoever asks then looks with the real thing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +22,12 @@ Sure = tuple[Flags, Flags]
 """Where a condition is surely true, and where surely false. Elsewhere it is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
 class Span:
-    """A signal over the instants: lowest and highest that it may be."""
+    """A signal over the instants: lowest and highest that it may be at each, and over all of them."""
 
-    low: Floats
-    high: Floats
+    def __init__(self, low: Floats, high: Floats) -> None:
+        self.low, self.high = low, high
+        self.least, self.most = float(low.min()), float(high.max())
 
 
 class NotScreenedError(Exception):
@@ -44,7 +43,13 @@ def first_change(
     """
     same = np.ones(count, dtype=np.bool_)
     for place, condition in enumerate(conditions):
-        holds, fails = _sure(condition, spans, same)
+        answer = _everywhere(condition, spans)
+        if answer is None:
+            holds, fails = _sure(condition, spans, same)
+        elif answer == bool(true >> place & 1) and not unknown >> place & 1:
+            continue
+        else:
+            return 0
         if true >> place & 1:
             same &= holds
         elif unknown >> place & 1:
@@ -52,6 +57,19 @@ def first_change(
         else:
             same &= fails
     return count if same.all() else int(np.argmin(same))
+
+
+def _everywhere(condition: ConditionNode, spans: Mapping[int, Span]) -> bool | None:
+    """The same sure answer at every instant, as a glance at a signal's extremes shows it; None if it does not."""
+    if not isinstance(condition, Compare):
+        return None
+    span, number, op = _held_against(condition, spans)
+    room = CLOSE * max(1.0, abs(number))
+    if span.most < number - room:
+        return op in ("<", "<=")
+    if span.least > number + room:
+        return op in (">", ">=")
+    return None
 
 
 def _sure(condition: ConditionNode, spans: Mapping[int, Span], same: Flags) -> Sure:
@@ -83,13 +101,17 @@ _COMPARE: dict[str, Callable[[Span, float], Sure]] = {
 
 def _compare(condition: Compare, spans: Mapping[int, Span], same: Flags) -> Sure:
     """A signal held against a number; instants at which it is too close to it are struck from `same`."""
-    left, right = condition.left, condition.right
-    if not (isinstance(left, SignalRead) and isinstance(right, Number) and condition.op in _COMPARE):
-        raise NotScreenedError("only a signal against a number is screened")
-    span, number = spans.get(left.index), right.value
-    if span is None:
-        raise NotScreenedError("the signal is not one that is screened")
+    span, number, op = _held_against(condition, spans)
     room = CLOSE * max(1.0, abs(number))
     for end in (span.low, span.high):
         same &= ~(np.abs(end - number) <= room)
-    return _COMPARE[condition.op](span, number)
+    return _COMPARE[op](span, number)
+
+
+def _held_against(condition: Compare, spans: Mapping[int, Span]) -> tuple[Span, float, str]:
+    left, right = condition.left, condition.right
+    if not (isinstance(left, SignalRead) and isinstance(right, Number) and condition.op in _COMPARE):
+        raise NotScreenedError("only a signal against a number is screened")
+    if left.index not in spans:
+        raise NotScreenedError("the signal is not one that is screened")
+    return spans[left.index], right.value, condition.op

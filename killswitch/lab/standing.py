@@ -14,9 +14,12 @@ from killswitch.signals.view import PnlKey
 
 
 class AccountStanding:
-    """One account as a snapshot shows it at an instant of the panel. Arrays are over instants `[first, end)`."""
+    """One account as a snapshot shows it at instant `number` of the panel.
 
-    def __init__(self, panel: Panel, account: AccountSnapshot) -> None:
+    Arrays are over instants `[first, end)` after it.
+    """
+
+    def __init__(self, panel: Panel, account: AccountSnapshot, number: int) -> None:
         """ValueError for an account without equity, positions or one of their numbers: the paper market has all."""
         if account.equity is None or account.positions is None:
             raise ValueError(f"{account.account} shows no equity or positions")
@@ -34,12 +37,17 @@ class AccountStanding:
         self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
         self.quantity: Floats = np.array([float(q) for q in self._quantities])
         self._mark: Floats = np.array([float(m) for m in self._marks])
+        self._next = number + 1
+        self._equities: Floats = np.empty(0)
 
     def equities(self, first: int, end: int) -> Floats:
-        """Equity at each close."""
-        rest = float(self.equity) - float(self._mark @ self.quantity)
-        equity: Floats = self._prices.close[first:end] @ self.quantity + rest
-        return equity
+        """Equity at each close; what was asked for once is kept."""
+        known = self._next + len(self._equities)
+        if end > known:
+            rest = float(self.equity) - float(self._mark @ self.quantity)
+            more = self._prices.close[known:end] @ self.quantity + rest
+            self._equities = np.concatenate([self._equities, more])
+        return self._equities[first - self._next : end - self._next]
 
     def pnl(self, side: Side, first: int, end: int) -> Floats:
         """Unrealised P&L of one side's positions together, at each close."""
@@ -82,10 +90,11 @@ class AccountStanding:
 
 
 class Standing:
-    """All accounts of a snapshot."""
+    """All accounts of a snapshot taken at instant `number` of the panel."""
 
-    def __init__(self, panel: Panel, snapshot: Snapshot) -> None:
-        self.accounts = tuple(AccountStanding(panel, account) for account in snapshot.accounts)
+    def __init__(self, panel: Panel, snapshot: Snapshot, number: int) -> None:
+        self.number = number
+        self.accounts = tuple(AccountStanding(panel, account, number) for account in snapshot.accounts)
         self._panel = panel
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:

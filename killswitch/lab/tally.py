@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -14,9 +14,10 @@ from killswitch.lab.panel import Floats, Panel
 from killswitch.lab.standing import Standing
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
-from killswitch.model.snapshot import Fill, Snapshot
+from killswitch.model.snapshot import Fill, Side, Snapshot
 
 _MONEY = Decimal("0.00000001")
+_DECIMALS = 6
 _FRACTION = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
@@ -25,18 +26,15 @@ class Tally:
     """Accumulates one run that begins at instant `begins` of the panel. Sums are over all accounts."""
 
     def __init__(self, panel: Panel, begins: int, *, course: bool) -> None:
-        """`course`: keep what is held of each symbol too, to be drawn."""
+        """`course`: keep what is only drawn, too."""
         self._panel = panel
         self._begins = begins
         bars = len(panel) - begins
         self._equity: Floats = np.zeros(bars)
-        self._long: Floats = np.zeros(bars)
-        self._short: Floats = np.zeros(bars)
         self._gross: Floats = np.zeros(bars)
-        self._held: Floats | None = np.zeros((bars, len(panel.symbols))) if course else None
-        self._column = {symbol: place for place, symbol in enumerate(panel.symbols)}
+        self._drawn = _Drawn(bars, panel.symbols) if course else None
         self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
-        self._realized: dict[str, Decimal] = {"long": ZERO, "short": ZERO}
+        self._realized: dict[Side, Decimal] = {"long": ZERO, "short": ZERO}
         self._seen: set[tuple[str, str]] = set()
         self._marks: dict[tuple[str, str], Decimal] = {}
         self._liquidations: list[Liquidation] = []
@@ -58,40 +56,28 @@ class Tally:
     def ticked(self, snapshot: Snapshot) -> None:
         """Take the next bar as a tick saw it."""
         place, self.bars = self.bars, self.bars + 1
-        open_pnl = {"long": ZERO, "short": ZERO}
-        equity = ZERO
+        equity, gross = ZERO, ZERO
         for account in snapshot.accounts:
             equity += account.equity or ZERO  # the paper market knows it always
             for fill in account.fills or ():
                 self._take(account.account, fill)
-            for position in account.positions or ():
-                open_pnl[position.side] += position.unrealized_pnl or ZERO
-                worth = float(position.notional or ZERO)
-                self._gross[place] += worth
-                if self._held is not None:
-                    self._held[place, self._column[position.symbol]] += worth if position.side == "long" else -worth
+            gross += sum((position.notional or ZERO for position in account.positions or ()), ZERO)
         if self._first_equity is None:
             self._first_equity = equity
         self._last_equity = equity
-        self._equity[place] = float(equity)
-        self._long[place] = float(open_pnl["long"] + self._realized["long"])
-        self._short[place] = float(open_pnl["short"] + self._realized["short"])
+        self._equity[place], self._gross[place] = float(equity), float(gross)
+        if self._drawn is not None:
+            self._drawn.ticked(place, snapshot, self._realized)
 
     def passed(self, count: int, standing: Standing) -> None:
         """Take `count` bars in which nothing but prices moved."""
         first, end = self._begins + self.bars, self._begins + self.bars + count
         here = slice(self.bars, self.bars + count)
-        self._long[here] += float(self._realized["long"])
-        self._short[here] += float(self._realized["short"])
         for account in standing.accounts:
             self._equity[here] += account.equities(first, end)
-            self._long[here] += account.pnl("long", first, end)
-            self._short[here] += account.pnl("short", first, end)
             self._gross[here] += account.gross(first, end)
-            if self._held is not None:
-                worth = account.notionals(first, end)
-                for column, (_, symbol, _) in enumerate(account.keys):
-                    self._held[here, self._column[symbol]] += worth[:, column]
+        if self._drawn is not None:
+            self._drawn.passed(here, standing, first, end, self._realized)
         self.bars += count
 
     def _take(self, account: str, fill: Fill) -> None:
@@ -113,7 +99,7 @@ class Tally:
 
     def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
         """Everything, after the last bar. At least one bar must have been taken."""
-        equity = self._equity[: self.bars]
+        equity = np.round(self._equity[: self.bars], _DECIMALS)  # what float sums lose must not decide which was lowest
         peaks = np.maximum.accumulate(equity)
         falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
@@ -130,20 +116,52 @@ class Tally:
             gross_mean=_rounded(float(gross.mean()), _MONEY),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=tuple(self._liquidations), notices=notices,
-            course=None if self._held is None else self._course(self._held[: self.bars]),
+            course=None if self._drawn is None else self._drawn.course(self._ats(), equity),
         )  # fmt: skip
 
-    def _course(self, held: Floats) -> Course:
-        return Course(
-            at=self._panel.at[self._begins : self._begins + self.bars].tolist(),
-            equity=self._equity[: self.bars].tolist(),
-            long_pnl=self._long[: self.bars].tolist(),
-            short_pnl=self._short[: self.bars].tolist(),
-            held={symbol: held[:, column].tolist() for symbol, column in self._column.items() if held[:, column].any()},
-        )
+    def _ats(self) -> list[int]:
+        ats: list[int] = self._panel.at[self._begins : self._begins + self.bars].tolist()
+        return ats
 
     def _instant(self, bar: int) -> datetime:
         return from_micros(int(self._panel.at[self._begins + bar]))
+
+
+class _Drawn:
+    """What only charts show, by bar: P&L of each side, and signed notional of each symbol."""
+
+    def __init__(self, bars: int, symbols: Sequence[str]) -> None:
+        self._pnl: dict[Side, Floats] = {"long": np.zeros(bars), "short": np.zeros(bars)}
+        self._held: dict[str, Floats] = {symbol: np.zeros(bars) for symbol in symbols}
+
+    def ticked(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
+        for side, pnl in self._pnl.items():
+            pnl[bar] = float(realized[side])
+        for account in snapshot.accounts:
+            for position in account.positions or ():
+                worth = float(position.notional or ZERO)
+                self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
+                self._held[position.symbol][bar] += worth if position.side == "long" else -worth
+
+    def passed(self, here: slice, standing: Standing, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
+        for side, pnl in self._pnl.items():
+            pnl[here] = float(realized[side])
+            for account in standing.accounts:
+                pnl[here] += account.pnl(side, first, end)
+        for account in standing.accounts:
+            worth = account.notionals(first, end)
+            for column, (_, symbol, _) in enumerate(account.keys):
+                self._held[symbol][here] += worth[:, column]
+
+    def course(self, at: list[int], equity: Floats) -> Course:
+        bars = len(at)
+        return Course(
+            at=at,
+            equity=equity.tolist(),
+            long_pnl=self._pnl["long"][:bars].tolist(),
+            short_pnl=self._pnl["short"][:bars].tolist(),
+            held={symbol: worth[:bars].tolist() for symbol, worth in self._held.items() if worth.any()},
+        )
 
 
 def _rounded(value: float, step: Decimal) -> Decimal:

@@ -1,6 +1,6 @@
 """`make bench`: the numbers that are promised, each beside its reference; exit 1 if a limit is missed.
 
-Names of parts (`replay`, `tick`, `startup`, `memory`) as arguments run only those.
+Names of parts (`replay`, `tick`, `backtest`, …) as arguments run only those.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "startup", "memory")
+PARTS = ("replay", "tick", "backtest", "startup", "memory")
 
 
 def main(wanted: list[str]) -> int:

@@ -1,0 +1,114 @@
+"""A backtest of `futures-drawdown` with 8 symbols, against a NumPy pass over the same signals and backtesting.py.
+
+Both references see the same 100,000 bars. The NumPy pass is what one would write by hand for this policy alone:
+equity, its falls in both windows, the six thresholds. It has no market, no confirmation, no stages and no histories.
+backtesting.py trades one symbol: a long position with an exit on a trailing drawdown of the same size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from killswitch.lab.backtest import backtest
+from killswitch.lab.book import Book, demo_book
+from killswitch.lab.crash import calm_bars
+from killswitch.lab.outcome import Run
+from killswitch.lab.panel import Panel
+from tests.backtests import local, shipped
+from tests.bench.measure import Measure, best_of
+
+BARS, ROUNDS, SEED = 100_000, 5, 1
+WINDOWS, THRESHOLDS = (15, 60), ((0.045, 0.07, 0.10), (0.07, 0.10, 0.14))
+FLOOR = 200_000
+"""Account-bars a second that are promised."""
+
+
+def measures() -> Iterator[Measure]:
+    """Promised: 200,000 account-bars a second, and at most five times the NumPy pass."""
+    panel, book, policies = Panel(calm_bars(SEED, BARS)), quiet_book(), shipped("futures-drawdown")
+
+    def ours() -> Run:
+        return asyncio.run(backtest(policies, panel, book, rule="staged", venue=local))
+
+    if ours().firings:
+        raise AssertionError("something fires: this is to measure bars without venue activity")
+    took, reference = best_of(ROUNDS, ours, numpy_pass(panel, book))
+    name = f"backtest of {BARS:,} bars with {len(book.symbols)} symbols"
+    yield Measure(name, took * 1e3, reference * 1e3, "the same signals in NumPy", 5.0)
+    yield Measure(f"{name}, time for a bar", took / BARS * 1e6, 1e6 / FLOOR, f"{FLOOR:,} a second", 1.0, "µs")
+    exits = backtesting_py(panel)
+    took, reference = best_of(2, ours, exits)
+    yield Measure(name, took * 1e3, reference * 1e3, "backtesting.py, one symbol, trailing exit", 1.0)
+
+
+def quiet_book() -> Book:
+    """The demo's book at a fifth of its size, so that months of walking fire nothing."""
+    demo = demo_book()
+    account = demo.accounts[0]
+    small = tuple(p.model_copy(update={"notional": p.notional / 5}) for p in account.positions)
+    return demo.model_copy(update={"accounts": (account.model_copy(update={"positions": small}),)})
+
+
+def numpy_pass(panel: Panel, book: Book) -> Callable[[], list[np.ndarray[Any, Any]]]:
+    """Equity, its falls, and where each threshold is passed."""
+    account = book.accounts[0]
+    columns = panel.columns([position.symbol for position in account.positions])
+    close = np.ascontiguousarray(panel.close[:, columns])
+    sign = np.array([1.0 if position.side == "long" else -1.0 for position in account.positions])
+    quantity = sign * [float(position.notional) for position in account.positions] / close[0]
+    start = float(account.equity)
+
+    def look() -> list[np.ndarray[Any, Any]]:
+        equity = start + close @ quantity - close[0] @ quantity
+        passed = []
+        for window, levels in zip(WINDOWS, THRESHOLDS, strict=True):
+            highest = trailing_highest(equity, window + 1)
+            fall = (highest - equity) / highest
+            passed += [fall >= level for level in levels]
+        return passed
+
+    return look
+
+
+def trailing_highest(value: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
+    """The highest of the last `width` values, as NumPy's own documentation moves a window."""
+    padded = np.concatenate([np.full(width - 1, -np.inf), value])
+    highest: np.ndarray[Any, Any] = np.lib.stride_tricks.sliding_window_view(padded, width).max(axis=1)
+    return highest
+
+
+def backtesting_py(panel: Panel) -> Callable[[], object]:
+    """One symbol, held long until it has fallen 10% from its highest of the last hour."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of what its notebooks' charts lack
+        import pandas as pd
+        from backtesting import Backtest, Strategy
+
+    class Trailing(Strategy):  # type: ignore[misc] # ships no types
+        def init(self) -> None:
+            self.highest = self.I(lambda close: trailing_highest(np.asarray(close), 61), self.data.Close)
+
+        def next(self) -> None:
+            if not self.position and len(self.data) < 3:
+                self.buy()
+            elif self.position and self.data.Close[-1] <= 0.9 * self.highest[-1]:
+                self.position.close()
+
+    column = panel.columns(["BTC_USDT"])[0]
+    prices = {
+        "Open": panel.close[:, column], "High": panel.high[:, column],
+        "Low": panel.low[:, column], "Close": panel.close[:, column],
+    }  # fmt: skip
+    frame = pd.DataFrame(prices, index=pd.to_datetime(panel.at, unit="us"))
+
+    def run() -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Backtest(frame, Trailing, cash=10_000_000, commission=0.0005).run()
+
+    return run

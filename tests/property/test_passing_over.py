@@ -1,0 +1,187 @@
+"""A backtest that passes over quiet bars comes to what one that ticks every bar comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.lab.backtest import RULES, Rule
+from killswitch.lab.bars import BarTable
+from killswitch.lab.book import Book
+from killswitch.lab.outcome import Course, Run
+from killswitch.lab.panel import Panel
+from tests.backtests import book, run, series, shipped, written
+
+FROM_PEAK = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: from-peak}
+spec:
+  mode: enforce
+  scope: {each: account, match: {currency: USDT}}
+  max_gap: 10m
+  triggers:
+    fallen: {signal: equity.drawdown_from_peak, at_least: 3%, confirm: 2m, on_unknown: hold}
+    wiped:  {signal: equity.value, at_most: 40000 USDT, on_unknown: hold}
+  stages:
+    - name: halve
+      level: 1
+      any: [fallen]
+      cooldown: 10m
+      reset: {auto: {when: 'equity.drawdown_from_peak < 0.01', for: 20m}}
+      attribution: {source_at_least: 65%, if_mixed: worst_ranked, if_unknown: both}
+      actions: [{close: {side: losing, fraction: 50%}}]
+    - name: all
+      level: 2
+      any: [wiped]
+      cooldown: 1h
+      reset: manual
+      actions: [{close: {side: both, fraction: 100%}}]
+"""
+FOLDERS = ("futures-drawdown", "futures-degross", "circuit-breaker", "from-peak")
+BARS = 260
+MOVES = st.sampled_from([(5, -0.04), (5, -0.02), (5, 0.03), (40, -0.004), (40, 0.003)])
+"""Minutes, and the move in each."""
+NOTIONALS = st.integers(-150_000, 150_000).filter(lambda notional: abs(notional) > 1000)
+
+
+@st.composite
+def panels(draw: st.DrawFn) -> Panel:
+    """Three symbols that wander, with falls of a few minutes, wicks, missing minutes and one long outage or none."""
+    outage = draw(st.integers(0, 40))
+    found = []
+    for symbol in "ABC":
+        falls = draw(st.lists(st.tuples(st.integers(5, BARS - 45), MOVES), max_size=4))
+        seed = draw(st.integers(0, 2**32 - 1))
+        closes = walk(seed, falls)
+        missing = draw(st.sets(st.integers(1, BARS - 2), max_size=12)) | set(range(100, 100 + outage))
+        kept = [place for place in range(BARS) if place not in missing]
+        prices = [closes[place] for place in kept]
+        lows, highs = (bounds(prices, extreme) for extreme in (min, max))
+        wick, at = draw(st.sampled_from([0.0, 0.3, 0.6])), draw(st.integers(1, len(prices) - 1))
+        lows[at], highs[at] = round(lows[at] * (1 - wick), 3), round(highs[at] * (1 + wick), 3)
+        found.append(series(symbol, prices, kept, low=lows, high=highs))
+    return Panel(BarTable("drawn", found))
+
+
+def bounds(prices: list[float], extreme: Callable[[float, float], float]) -> list[float]:
+    """The lowest or highest of each bar that opened where the one before closed."""
+    return [extreme(a, b) for a, b in zip([prices[0], *prices], prices, strict=False)]
+
+
+def walk(seed: int, falls: Sequence[tuple[int, tuple[int, float]]]) -> list[float]:
+    """Closes with three decimals: a walk by a small generator, moved for some minutes at each fall."""
+    price, state, found = 100.0, seed or 1, []
+    drift = {place + i: move for place, (minutes, move) in falls for i in range(minutes)}
+    for place in range(BARS):
+        state = (1103515245 * state + 12345) % 2**31
+        price *= 1 + (state / 2**31 - 0.5) * 0.001 + drift.get(place, 0.0)
+        found.append(round(price, 3))
+    return found
+
+
+def policies_of(folder: str) -> PolicySet:
+    return written(FROM_PEAK) if folder == "from-peak" else shipped(folder)
+
+
+def without_course(run: Run) -> Run:
+    return replace(run, course=None)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@settings(max_examples=12)
+@given(panels(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(RULES))
+def test_passing_over_quiet_bars_changes_nothing(
+    folder: str, panel: Panel, notionals: tuple[int, int, int], rule: Rule
+) -> None:
+    """Every firing, fill, verification and sum is the same, to the last digit; a course to a float's last bits."""
+    held = book(dict(zip("ABC", notionals, strict=True)))
+    policies = policies_of(folder)
+    fast = run(policies, panel, held, rule, course=True)
+    slow = run(policies, panel, held, rule, course=True, passing=False)
+    assert without_course(fast) == without_course(slow)
+    assert fast.course is not None and slow.course is not None
+    assert close(fast.course, slow.course)
+
+
+def close(one: Course, other: Course) -> bool:
+    """Equal but for what summing floats in another order may lose."""
+    same = one.at == other.at and one.held.keys() == other.held.keys()
+    pairs = [
+        *zip(one.equity, other.equity, strict=True),
+        *zip(one.long_pnl, other.long_pnl, strict=True),
+        *zip(one.short_pnl, other.short_pnl, strict=True),
+        *(pair for symbol in one.held for pair in zip(one.held[symbol], other.held[symbol], strict=True)),
+    ]
+    return same and all(abs(a - b) <= 1e-6 for a, b in pairs)
+
+
+def calm(count: int, price: float = 100.0) -> list[float]:
+    return [price + (place % 2) / 100 for place in range(count)]
+
+
+def both_ways(policies: PolicySet, panel: Panel, held: Book, rule: Rule = "staged") -> Run:
+    """The run, which is the same with and without passing over."""
+    fast, slow = (run(policies, panel, held, rule, passing=passing) for passing in (True, False))
+    assert fast == slow
+    return fast
+
+
+def test_a_liquidation_inside_an_otherwise_quiet_bar_is_not_passed_over() -> None:
+    """The close is where it was, but the low is not: a long and a short, each liquidated by a wick of its own."""
+    prices = calm(200)
+    low, high = bounds(prices, min), bounds(prices, max)
+    low[90], high[150] = 30.0, 170.0
+    panel = Panel(BarTable("wick", [series("A", prices, low=low), series("B", prices, high=high)]))
+    found = both_ways(shipped("circuit-breaker"), panel, book({"A": 150_000, "B": -150_000}, leverage=5), "none")
+    assert {each.symbol for each in found.liquidations} == {"A", "B"}
+
+
+def test_an_outage_of_the_venue_is_a_gap_however_quiet_the_bars_around_it() -> None:
+    """A fall whose window holds the outage has an unknown side to blame."""
+    minutes = [*range(100), *range(130, 160)]
+    prices = [*calm(100), *[100 - 0.5 * place for place in range(30)]]
+    panel = Panel(BarTable("outage", [series("A", prices, minutes), series("B", calm(130), minutes)]))
+    found = both_ways(shipped("futures-drawdown"), panel, book({"A": 150_000, "B": -150_000}))
+    assert found.firings[0].source == "UNKNOWN"
+
+
+def test_a_peak_between_ticks_is_a_peak_all_the_same() -> None:
+    """Up by 4% and back within quiet bars, slowly: the fall from that peak fires where the windows see nothing."""
+    up = [100 + place / 25 for place in range(100)]
+    panel = Panel(BarTable("peak", [series("A", [*up, *reversed(up)])]))
+    found = both_ways(written(FROM_PEAK), panel, book({"A": 100_000}))
+    assert {each.stage for each in found.firings} == {"halve"}
+
+
+def test_a_slow_fall_is_seen_over_its_whole_window() -> None:
+    """7.2% over an hour, at 2.7% a quarter of an hour at the most: only the 1h window fires."""
+    prices = [*calm(120), *[100 - 0.06 * place for place in range(1, 61)], *calm(30, 96.4)]
+    panel = Panel(BarTable("slow", [series("A", prices)]))
+    found = both_ways(shipped("futures-drawdown"), panel, book({"A": 200_000}))
+    assert [reading.name for reading in found.firings[0].triggers] == ["fall-1h-1"]
+
+
+def test_most_of_a_calm_market_is_passed_over() -> None:
+    """Otherwise the test above would hold nothing."""
+    told: list[int] = []
+    panel = Panel(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    run(shipped("futures-drawdown"), panel, book({"A": 10_000, "B": -10_000}), on_bars=told.append)
+    assert sum(told) == BARS
+    assert len(told) < BARS / 3
+
+
+def test_a_stop_leaves_a_run_that_says_it_is_not_complete() -> None:
+    """What was gone through until then counts."""
+    bars: list[int] = []
+    panel = Panel(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    policies, held = shipped("futures-drawdown"), book({"A": 10_000, "B": -10_000})
+    partial = run(policies, panel, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, passing=False)
+    whole = run(policies, panel, held)
+    assert (partial.complete, whole.complete) == (False, True)
+    assert (partial.bars, whole.bars) == (101, BARS)

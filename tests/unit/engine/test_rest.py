@@ -1,0 +1,101 @@
+"""`rests_until`: until when `step` would change nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from killswitch.engine.rest import rests_until
+from killswitch.engine.state import NEVER, State, initial
+from killswitch.engine.step import Machine, latch, reset, step
+from killswitch.graph.lowering import lower
+from killswitch.graph.nodes import AutoReset, Compare, Number, SignalRead
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
+
+AUTO = AutoReset(condition=4, hold=20 * MINUTE)
+MACHINE_GRAPH = graph(
+    (FALL_15M, FALL_1H),
+    (
+        trigger("a", 0, 0.045, confirm=2 * MINUTE, grace=5 * MINUTE),
+        trigger("b", 0, 0.07, confirm=MINUTE, on_unknown="trip"),
+        trigger("c", 1, 0.10, ticks=3, on_unknown="warn"),
+        trigger("d", 1, 0.14, grace=None),
+    ),
+    (
+        stage("one", 1, 0, cooldown=5 * MINUTE, reset=AUTO),
+        stage("two", 2, 1, 2, cooldown=10 * MINUTE, reset=AUTO),
+        stage("three", 3, 3, cooldown=HOUR),
+    ),
+    reset_when=(Compare("<", SignalRead(1), Number(0.02)),),
+)
+MACHINE = Machine.of(MACHINE_GRAPH, lower(MACHINE_GRAPH.conditions))
+
+FALLS = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.05, 0.08, 0.12, 0.2]))
+MOVES = st.lists(st.tuples(st.integers(5, 400), FALLS, FALLS, st.floats(0.5, 1.0)), min_size=1, max_size=25)
+
+
+def columns(fall: float | None, hour: float | None) -> tuple[list[float], list[float], list[str | None]]:
+    low = [float("-inf") if each is None else each for each in (fall, hour)]
+    high = [float("inf") if each is None else each for each in (fall, hour)]
+    return low, high, []
+
+
+@given(MOVES, st.data())
+def test_as_long_as_it_rests_a_step_with_the_same_conditions_changes_and_says_nothing(moves, data) -> None:
+    """Whatever led here: before the instant that `rests_until` names, stepping is idle, at any unit value."""
+    state, now = initial(), 1_000 * SECOND
+    for seconds, fall, hour, value in moves:
+        now += seconds * SECOND
+        seen = columns(fall, hour)
+        moved = step(MACHINE, state, seen, now, unit_value=(value, value))
+        state = moved.state
+        if moved.reset:
+            state = reset()
+        elif moved.eligible:
+            state = latch(state, moved.eligible[0], now, (value, value))
+        until = rests_until(MACHINE, state, *MACHINE.evaluate(*seen))
+        if until <= now + 1:
+            continue
+        later = data.draw(st.integers(now + 1, min(until - 1, now + 3 * HOUR)))
+        other = data.draw(st.floats(0.1, 2.0))
+        idle = step(MACHINE, state, seen, later, unit_value=(other, other))
+        assert (idle.eligible, idle.reset, idle.unknown) == ((), False, ())
+        assert idle.state == state
+
+
+def resting(state: State, fall: float | None) -> int:
+    return rests_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)))
+
+
+def stepped(fall: float | None, at: int, state: State | None = None) -> State:
+    return step(MACHINE, state or initial(), columns(fall, fall), at, unit_value=(1.0, 1.0)).state
+
+
+def test_a_quiet_machine_rests_for_ever() -> None:
+    """Nothing held, nothing unknown, nothing latched: no time moves it."""
+    assert resting(stepped(0.0, MINUTE), 0.0) == NEVER
+
+
+def test_a_confirmation_under_way_ends_the_rest_when_it_is_due() -> None:
+    """`a` is true since minute 1 and confirmed after two more."""
+    assert resting(stepped(0.05, MINUTE), 0.05) == 3 * MINUTE
+
+
+def test_a_confirmed_stage_that_waits_for_its_cooldown_does_not_rest() -> None:
+    """Its next firing depends on the unit value, which is no condition."""
+    state = stepped(0.05, 3 * MINUTE, stepped(0.05, MINUTE))
+    fired = latch(state, MACHINE_GRAPH.stages[-1], 3 * MINUTE, (1.0, 1.0))
+    assert resting(fired, 0.05) == 0
+
+
+def test_an_automatic_reset_ends_the_rest_when_it_is_due() -> None:
+    """Latched at minute 3 with a cooldown of 5, and below 2% from minute 10 on for 20."""
+    state = stepped(0.05, 3 * MINUTE, stepped(0.05, MINUTE))
+    fired = latch(state, MACHINE_GRAPH.stages[-1], 3 * MINUTE, (1.0, 1.0))
+    assert resting(stepped(0.0, 10 * MINUTE, fired), 0.0) == 30 * MINUTE
+
+
+def test_a_machine_that_has_not_stepped_on_these_conditions_does_not_rest() -> None:
+    """A trigger that just became true is news."""
+    assert resting(stepped(0.0, MINUTE), 0.05) == 0
