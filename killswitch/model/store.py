@@ -135,6 +135,14 @@ class StoreBusyError(Exception):
     """Another live owner holds the lease; the message names it and until when."""
 
 
+class StoreTroubleError(Exception):
+    """A store could not do what was asked; nothing of the call was written."""
+
+
+class OvertakenError(StoreTroubleError):
+    """Another holds the lease by now: what is known here is older than the store."""
+
+
 class Journal(Protocol):
     """What closing writes down and takes up again: the part of a store that it needs."""
 
@@ -164,6 +172,10 @@ class Outbox(Protocol):
 
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """End what waits for `target` and was decided before `before`; how many that are. `reason` where none is."""
+        ...
+
+    def waiting(self, target: str) -> int:
+        """How many are pending for `target`."""
         ...
 
     def outbox(self) -> Sequence[RouteCount]:

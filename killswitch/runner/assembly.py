@@ -25,6 +25,7 @@ from killswitch.runner.closings import Closings, ClosingWorker
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import Pace, Recorder, Runner, Witness
+from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
@@ -89,6 +90,7 @@ def assemble(
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),
+        notifier=Notifier(policies, store, clock),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
         tracer=tracer,
     )  # fmt: skip

@@ -7,10 +7,10 @@ itself does, and ends the run: a runner that cannot record must not act.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
@@ -29,10 +29,14 @@ from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
+from killswitch.runner.notifying import Notifier
 from killswitch.runner.reading import Readers
 from killswitch.runner.witnesses import TickReport as TickReport
 from killswitch.runner.witnesses import Witness as Witness
 from killswitch.runner.witnesses import Witnesses
+
+if TYPE_CHECKING:
+    from killswitch.telemetry.metrics import Notifications
 
 REREAD_WITHIN = 2.0
 """Seconds that a second reading may take before the first one stands."""
@@ -80,6 +84,7 @@ class Runner:
         locking: Locking | None,
         recorder: Recorder | None,
         witnesses: tuple[Witness, ...],
+        notifier: Notifier,
         standing: tuple[str, ...] = (),
         tracer: Tracer = NO_TRACER,
     ) -> None:
@@ -100,7 +105,8 @@ class Runner:
         self._closings = closings
         self._locking = locking
         self._recorder = recorder
-        self._witnesses = Witnesses(witnesses)
+        self._notifier = notifier
+        self._witnesses = Witnesses((*witnesses, notifier))
         self._standing = standing
         self._tracer = tracer
         self._problems = standing
@@ -124,6 +130,7 @@ class Runner:
 
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
+        self._notifier.start()
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
         await self._closings.advance(self._pace.read_timeout)
@@ -175,6 +182,11 @@ class Runner:
             await self._clock.sleep(self._pace.closing_pause)
         return True
 
+    @property
+    def notifications(self) -> Callable[[], Notifications | None]:
+        """Asks what the outbox has come to; from memory."""
+        return self._notifier.counts
+
     def closings(self) -> tuple[Closing, ...]:
         """What has come of every closing so far, also after the end of the run."""
         return self._closings.progress()
@@ -186,6 +198,7 @@ class Runner:
         files stay as they are, and go stale in time.
         """
         await self._closings.rest(self._pace.last_words)
+        await self._notifier.rest(self._pace.last_words)
         if self._locking is not None:
             self._locking.settle(self._clock.now())
         self._lease.release()
@@ -193,6 +206,7 @@ class Runner:
     async def let_go(self) -> None:
         """Give back connections and files, whatever has happened."""
         await self._closings.abandon()
+        await self._notifier.rest(0.0)
         await self._readers.abandon()
         if self._recorder is not None:
             self._recorder.close()
@@ -245,6 +259,7 @@ class Runner:
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=tuple(event.id for event in snapshot.events),
                 prune_before=self._interpreter.keep_since(now),
+                messages=self._notifier.outgoing(snapshot, outcome.decisions, _unsaid(notices, snapshot), acting),
             )
         )
 
@@ -295,6 +310,12 @@ def _describe(span: Span, report: TickReport) -> None:
     span.set("killswitch.acting_on", len(report.acting_on))
     span.set("killswitch.notices", len(report.notices))
     span.set("killswitch.problems", len(report.problems))
+
+
+def _unsaid(notices: tuple[Notice, ...], snapshot: Snapshot) -> tuple[Notice, ...]:
+    """The notices but those of a close that left something: its end is told to people as such."""
+    said = {_shortfall(closing) for closing in snapshot.closings}
+    return tuple(notice for notice in notices if notice.text not in said)
 
 
 def _shortfall(closing: Closing) -> str | None:

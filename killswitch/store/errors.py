@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from killswitch.model.store import OvertakenError, StoreTroubleError
 
-class StoreError(Exception):
+
+class StoreError(StoreTroubleError):
     """The store could not do what was asked; nothing of the call was written."""
 
 
@@ -19,5 +21,5 @@ class DuplicateDecisionError(StoreError):
     """A decision with this id is already recorded: a tick was committed twice."""
 
 
-class FencedError(StoreError):
+class FencedError(StoreError, OvertakenError):
     """The lease that this handle writes under has passed to another: what it knows is older than the store."""

@@ -146,6 +146,10 @@ class SqlStore:
             values = {"target": target, "before": before, "at": at, "reason": reason}
             return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)
 
+    def waiting(self, target: str) -> int:
+        """How many notifications are pending for `target`."""
+        return int(self._read(sql.WAITING, target=target)[0].count)
+
     def outbox(self) -> Sequence[RouteCount]:
         """How many notifications stand how, by route and target."""
         return [RouteCount(**row._mapping) for row in self._read(sql.OUTBOX)]

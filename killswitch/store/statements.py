@@ -89,6 +89,7 @@ GIVE_UP_MESSAGES = text(
     "WHERE state = 'pending' AND target = :target AND at < :before"
 )
 MESSAGE_WAITS = text("SELECT 1 FROM outbox WHERE state = 'pending' AND target = :target AND at < :before LIMIT 1")
+WAITING = text("SELECT count(*) AS count FROM outbox WHERE state = 'pending' AND target = :target")
 OUTBOX = text(
     "SELECT c.route, c.target, c.pending, c.delivered, c.given_up, f.at AS oldest, f.error FROM ("
     " SELECT route, target, sum(CASE WHEN state = 'pending' THEN 1 ELSE 0 END) AS pending,"

@@ -1,0 +1,103 @@
+"""Services that Apprise reaches. The library is imported at the first message, in the thread that sends it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from killswitch.incident.message import Message, plain
+from killswitch.incident.targets import NotSentError
+
+TIMEOUT = 10.0
+"""Seconds for a connection, and for each answer; after that it is not known whether the message has arrived."""
+
+_TYPES = {"info": "info", "warning": "warning", "page": "failure"}
+
+
+class AppriseSender:
+    """One Apprise URL, looked up anew for every message, so that a secret may be put right while a run goes on.
+
+    `secret` gives the URL, or raises NotSentError; `discreet` makes of it what takes it, and its parts, out of texts.
+    """
+
+    def __init__(
+        self, reference: str, secret: Callable[[], str], discreet: Callable[[str], Callable[[str], str]]
+    ) -> None:
+        self._reference = reference
+        self._secret = secret
+        self._discreet = discreet
+        self._made: tuple[str, Any] | None = None
+
+    def send(self, message: Message) -> None:
+        """NotSentError with Apprise's own reason if the service did not take it, or did not answer in time."""
+        url = self._secret()
+        hide = self._discreet(url)
+        with _Heard() as heard:
+            try:
+                taken = self._service(url).notify(
+                    title=message.title,
+                    body=f"{message.body}\n\nnotification {message.id}",
+                    notify_type=_TYPES[message.severity],
+                    body_format="text",
+                )
+            except NotSentError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything
+                raise NotSentError(plain(hide(f"{type(error).__name__}: {error}"))) from None
+        if not taken:
+            why = "; ".join(heard.reasons) or "it was not taken, and no reason given"
+            raise NotSentError(plain(hide(why)))
+
+    def _service(self, url: str) -> Any:
+        if self._made is None or self._made[0] != url:
+            self._made = (url, self._instantiated(url))
+        return self._made[1]
+
+    def _instantiated(self, url: str) -> Any:
+        from apprise import Apprise, AppriseAsset, PersistentStoreMode
+
+        asset = AppriseAsset(
+            app_id="Killswitch", app_desc="Killswitch", app_url="", storage_mode=PersistentStoreMode.MEMORY
+        )
+        service = Apprise(asset=asset)
+        if not service.add(url) or len(service) != 1:
+            raise NotSentError(f"{plain(self._reference)} does not refer to one URL that Apprise understands")
+        for plugin in service:
+            plugin.socket_connect_timeout = plugin.socket_read_timeout = TIMEOUT
+        return service
+
+
+class _Heard(logging.Handler):
+    """What Apprise says in this thread while one message is sent; nothing of it goes anywhere else.
+
+    Its own words may hold the URL: they end here, are hidden by the caller, and never reach stderr.
+    """
+
+    _taken = threading.Lock()
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.reasons: list[str] = []
+        self._thread = threading.get_ident()
+        self._logger = logging.getLogger("apprise")
+
+    def __enter__(self) -> _Heard:
+        with self._taken:
+            self._logger.propagate = False
+            self._logger.setLevel(logging.DEBUG)
+            self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._taken:
+            self._logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep warnings, and the one debug line that says why a connection failed."""
+        if record.thread != self._thread:
+            return
+        said = record.getMessage()
+        if record.levelno >= logging.WARNING or said.startswith("Socket Exception"):
+            self.reasons.append(said.strip())

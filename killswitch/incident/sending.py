@@ -1,0 +1,185 @@
+"""Sending what waits in the outbox, a thread for each target, beside the ticks and never in their way.
+
+At least once: a message is marked as soon as its target has taken it. Only if the process dies, or the target
+answers too late, between the two is it sent again, with the same id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from time import monotonic
+
+import msgspec
+
+from killswitch.incident.message import decode_message
+from killswitch.incident.targets import NotSentError, Sender
+from killswitch.model.clock import Clock
+from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.record import Record, record
+from killswitch.model.spelling import instant, lasting
+from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubleError
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds after the first failure of a target, and at most; each pause is twice the one before."""
+TROUBLE_AFTER = 300.0
+"""Seconds for which a target may take nothing before that is a problem of its own."""
+KEPT_FOR = 30 * 24 * 3600 * SECOND
+"""How long what was delivered or given up is remembered, so that it is not told again (microseconds)."""
+
+
+@record
+class Tally(Record):
+    """What one target has come to in this run; `pending` as last counted."""
+
+    pending: int
+    delivered: int
+    given_up: int
+
+
+class Lane:
+    """One target: its oldest message first, one at a time, with growing pauses while it takes nothing.
+
+    The store holds what waits; only a message that was taken and not yet marked is remembered here.
+    """
+
+    def __init__(self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int) -> None:
+        self.target = target
+        self._sender = sender
+        self._outbox = outbox
+        self._clock = clock
+        self._give_up_after = give_up_after
+        self._not_before = clock.monotonic()
+        self._pause = FIRST_PAUSE
+        self._unmarked: str | None = None
+        self._failing: tuple[float, datetime, str] | None = None
+        self._lost: str | None = None
+        self._store_trouble: str | None = None
+        self.tally = Tally(0, 0, 0)
+
+    def step(self) -> float | None:
+        """At most one attempt. Seconds until the next one is due, 0 for at once; None: nothing waits.
+
+        OvertakenError if another runner has taken over.
+        """
+        left = self._not_before - self._clock.monotonic()
+        if left > 0:
+            return left
+        try:
+            due = self._attempt()
+            self.tally = Tally(self._outbox.waiting(self.target), self.tally.delivered, self.tally.given_up)
+            self._store_trouble = None
+        except OvertakenError:
+            raise
+        except StoreTroubleError as error:
+            self._store_trouble = f"notifications to {self.target} wait for the store: {error}"
+            return self._later()
+        return due
+
+    @property
+    def problem(self) -> str | None:
+        """What a person should know: a target that takes nothing for long, and what was given up because of it."""
+        failing = self._failing
+        if self._store_trouble is not None or self._lost is not None:
+            return self._store_trouble or self._lost
+        if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
+            return f"notifications to {self.target} are not taken since {instant(failing[1])}: {failing[2]}"
+        return None
+
+    def _attempt(self) -> float | None:
+        self._mark()
+        now = to_micros(self._clock.now())
+        waited = lasting(timedelta(microseconds=self._give_up_after))
+        given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, f"not tried within {waited}")
+        if given_up:
+            why = "" if self._failing is None else f": {self._failing[2]}"
+            self._lost = (
+                f"notifications to {self.target} were given up, because it took nothing for {waited}{why}; "
+                "`ksctl status` counts them"
+            )
+            self.tally = Tally(self.tally.pending, self.tally.delivered, self.tally.given_up + given_up)
+        delivery = self._outbox.claim(self.target)
+        return None if delivery is None else self._send(delivery)
+
+    def _send(self, delivery: Delivery) -> float:
+        try:
+            self._sender.send(decode_message(delivery.message.body))
+        except (NotSentError, msgspec.DecodeError) as error:
+            self._failed(delivery, str(error))
+            return self._later()
+        except Exception as error:  # noqa: BLE001 - a defect in one target must not end the telling of the others
+            self._failed(delivery, f"unexpected {type(error).__name__}")
+            return self._later()
+        self._unmarked = delivery.message.id
+        self._pause, self._failing, self._lost = FIRST_PAUSE, None, None
+        self._mark()
+        return 0.0
+
+    def _mark(self) -> None:
+        """Write down what was taken. Until that has worked nothing else is sent, so that nothing is sent twice."""
+        if self._unmarked is not None:
+            self._outbox.settle(self._unmarked, to_micros(self._clock.now()), None)
+            self._unmarked = None
+            self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+
+    def _failed(self, delivery: Delivery, why: str) -> None:
+        if self._failing is None:
+            self._failing = (self._clock.monotonic(), self._clock.now(), why)
+        self._outbox.settle(delivery.message.id, to_micros(self._clock.now()), why)
+
+    def _later(self) -> float:
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        self._not_before = self._clock.monotonic() + pause
+        return pause
+
+
+class Sending:
+    """All targets of a run, each in a thread of its own: one that hangs or is down holds up no other, and no tick."""
+
+    def __init__(self, lanes: Mapping[str, Lane]) -> None:
+        self.lanes = lanes
+        self._wakes = {target: threading.Event() for target in lanes}
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def wake(self) -> None:
+        """There may be something new to send. Starts the threads at the first call."""
+        if not self._threads:
+            self._threads = tuple(
+                threading.Thread(target=self._work, args=(lane,), name=f"notify {target}", daemon=True)
+                for target, lane in self.lanes.items()
+            )
+            for thread in self._threads:
+                thread.start()
+        for event in self._wakes.values():
+            event.set()
+
+    def rest(self, patience: float) -> bool:
+        """Let every target take what it takes at once, for at most `patience` seconds; whether all threads have ended.
+
+        What is left waits in the outbox for the next run.
+        """
+        self._stopping.set()
+        for event in self._wakes.values():
+            event.set()
+        deadline = monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        self._abandoned.set()
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self, lane: Lane) -> None:
+        wake = self._wakes[lane.target]
+        while not self._abandoned.is_set():
+            wake.clear()
+            stopping = self._stopping.is_set()
+            try:
+                due = lane.step()
+            except OvertakenError:
+                return  # the run ends of itself; what waits is the next runner's
+            if due != 0 and stopping:
+                return
+            if due is None or due > 0:
+                wake.wait(due)

@@ -1,0 +1,152 @@
+"""What a run tells people: messages go into the outbox with the tick, and from there out beside the ticks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import RouteTarget
+from killswitch.incident.addressing import Addressing
+from killswitch.incident.apprise_target import AppriseSender
+from killswitch.incident.sending import KEPT_FOR, Lane, Sending
+from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Closing, Instant, Snapshot
+from killswitch.model.store import Outgoing, Store
+from killswitch.runner.credentials import CredentialError, resolve
+from killswitch.runner.discretion import Redactor
+from killswitch.runner.witnesses import TickReport
+
+if TYPE_CHECKING:
+    from killswitch.telemetry.metrics import Notifications
+
+SHORTEST_SECRET = 4
+"""Characters: a shorter part of a URL is no secret, and hiding it would make every reason unreadable."""
+
+
+class Notifier:
+    """The notifications of one run. A witness: it is woken after the acting, and says what is wrong with sending."""
+
+    def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
+        self._addressing = Addressing(policies)
+        self._store = store
+        self._ended: dict[str, str] = {}
+        self._fresh = True
+        """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
+        self._clock = clock
+        self._sending = Sending(
+            {target.key: Lane(target.key, sender(target), store, clock, patience)
+             for target, patience in _targets(policies)}
+        )  # fmt: skip
+
+    def outgoing(
+        self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Iterable[Notice], acting: Sequence[Decision]
+    ) -> tuple[Outgoing, ...]:
+        """The messages of a tick, to be committed with it. Nothing where the policy set has no route."""
+        if not self._addressing.has_routes:
+            return ()
+        acted = {decision.id for decision in acting}
+        found: list[Outgoing] = []
+        for decision in decisions:
+            found += self._addressing.of_decision(decision, acted=decision.id in acted)
+        found += self._of_closings(snapshot.closings, snapshot.as_of)
+        for notice in notices:
+            found += self._addressing.of_notice(notice)
+        self._fresh |= bool(found)
+        return tuple(found)
+
+    def ticked(self, _report: TickReport) -> None:
+        """What was committed may leave."""
+        if self._fresh:
+            self._fresh = False
+            self._sending.wake()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the targets, in words, for as long as it is."""
+        found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
+        return "; ".join(found) or None
+
+    def start(self) -> None:
+        """Forget what was settled long ago."""
+        if self._addressing.has_routes:
+            self._store.forget(to_micros(self._clock.now()) - KEPT_FOR)
+
+    async def rest(self, patience: float) -> None:
+        """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
+        await asyncio.to_thread(self._sending.rest, patience)
+
+    def counts(self) -> Notifications | None:
+        """What waits, and what this run has delivered and given up, by target; None without a route."""
+        if not self._addressing.has_routes:
+            return None
+        from killswitch.telemetry.metrics import Notifications
+
+        tallies = {target: lane.tally for target, lane in self._sending.lanes.items()}
+        return Notifications(
+            sum(tally.pending for tally in tallies.values()),
+            {target: tally.delivered for target, tally in tallies.items()},
+            {target: tally.given_up for target, tally in tallies.items()},
+        )
+
+    def _of_closings(self, closings: Sequence[Closing], at: Instant) -> Iterator[Outgoing]:
+        """Every end once; after a restart the outbox knows which have been told."""
+        for closing in closings:
+            if self._ended.get(closing.decision) == closing.status:
+                continue
+            stored = self._store.decision(closing.decision)
+            if stored is not None:
+                yield from self._addressing.of_closing(closing, stored.decision, at)
+        self._ended = {closing.decision: closing.status for closing in closings}
+
+
+def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
+    """Every target once, with the longest patience that a route has for it."""
+    patience: dict[RouteTarget, int] = {}
+    for route in policies.routes:
+        for target in route.targets:
+            patience[target] = max(route.give_up_after, patience.get(target, 0))
+    yield from patience.items()
+
+
+def sender(target: RouteTarget) -> Sender:
+    """What sends to `target`. Nothing is opened, looked up or imported yet."""
+    if target.kind == "log":
+        return LogSender(target.to)
+    if target.kind == "file":
+        return FileSender(target.to)
+    return AppriseSender(target.to, lambda: _secret(target.to), discreet)
+
+
+def _secret(to: str) -> str:
+    """The Apprise URL itself."""
+    if not to.startswith(("env:", "file:")):
+        return to
+    try:
+        return resolve({"url": to}, account="of a NotificationRoute")["url"]
+    except CredentialError as error:
+        raise NotSentError(str(error)) from None
+
+
+def discreet(url: str) -> Callable[[str], str]:
+    """What takes an Apprise URL out of a text, and every part of it: any of them may be a token."""
+    parts = {url, unquote(url)}
+    try:
+        split = urlsplit(url)
+        parts |= {split.netloc, split.path, split.query}
+    except ValueError:
+        pass  # no URL at all: the pieces below are all there is
+    for each in tuple(parts):
+        parts |= set(_pieces(each)) | set(_pieces(unquote(each)))
+    return Redactor(part for part in parts if len(part) >= SHORTEST_SECRET).hide
+
+
+def _pieces(text: str) -> list[str]:
+    for mark in "/@:?&=#,;+ ":
+        text = text.replace(mark, "\0")
+    return text.split("\0")
