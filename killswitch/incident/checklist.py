@@ -15,15 +15,15 @@ def checklist(
     left: Sequence[PositionLeft],
     settled: Sequence[PositionLeft],
     totals: Money,
-    told: Item | None,
+    told: Item,
     doubts: Sequence[str],
 ) -> tuple[Item, ...]:
-    """Eight items. `told` is what is known of notifications; None where none are recorded."""
+    """Eight items; `told` is the one of notifications."""
     return (
         _closed(firings, endings, left, settled),
         _reconciled(firings, orders, left, settled),
         _counted(orders, totals),
-        told or Item("notified", "Notifications sent", "open", "no notification is recorded: tell the desk yourself"),
+        told,
         _audited(firings, endings, doubts),
         Item("cause", "Root cause found", "open", "a person's finding: write it below"),
         Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),

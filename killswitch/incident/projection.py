@@ -15,6 +15,8 @@ from killswitch.incident.orders import endings, money_of, outcomes, positions
 from killswitch.incident.record import Course, Firing, Incident, OrderOutcome, Person, Reset, RunbookFacts, Step
 from killswitch.incident.results import kept_snapshot, result_of
 from killswitch.incident.timeline import timeline
+from killswitch.incident.told import item, told_of
+from killswitch.incident.told import moments as moments_of
 from killswitch.model.course import IncidentStore
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -47,7 +49,8 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     ends = [each.at for each in ended if each.at is not None]
     closed_at = reset.at if reset else max(ends, default=opening.as_of) if life.by_hand and not unfinished else None
     notices = _notices(store, opening, closed_at)
-    moments = timeline([(each.firing, each.journal, each.result) for each in acted], notices, reset)
+    told = told_of(store, {each.decision.id for each in acted} | ({reset.decision} if reset else set()))
+    moments = timeline([(each.firing, each.journal, each.result) for each in acted], notices, moments_of(told), reset)
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)
@@ -81,7 +84,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         contacts=facts.contacts,
         escalation=facts.escalation,
         links=facts.links,
-        checklist=checklist(firings, orders, ended, left, settled, totals, None, doubts),
+        checklist=checklist(firings, orders, ended, left, settled, totals, item(told), doubts),
         commands=next_commands(
             life.id, opening.scope, [highest.id], started, is_open=is_open and not life.by_hand, unfinished=unfinished
         ),

@@ -18,7 +18,7 @@ INCIDENT_FORMAT = "killswitch.incident/v1"
 
 State = Literal["open", "closed"]
 MomentKind = Literal[
-    "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "reset", "hand"
+    "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "told", "reset", "hand"
 ]  # fmt: skip
 ItemState = Literal["proved", "open"]
 

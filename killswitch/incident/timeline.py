@@ -24,10 +24,13 @@ _WORDS = {
 
 
 def timeline(
-    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result]], notices: Iterable[Notice], reset: Reset | None
+    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result]],
+    notices: Iterable[Notice],
+    told: Iterable[Moment],
+    reset: Reset | None,
 ) -> tuple[Moment, ...]:
-    """Triggers, firings, locks, orders and answers, verifications, ends, notices and the reset, oldest first."""
-    moments: list[Moment] = []
+    """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first."""
+    moments: list[Moment] = [*told]
     for firing, journal, result in firings:
         moments += _triggers(firing)
         moments.append(
