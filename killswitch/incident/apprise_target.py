@@ -58,9 +58,11 @@ class AppriseSender:
     def _instantiated(self, url: str) -> Any:
         from apprise import Apprise, AppriseAsset, PersistentStoreMode
 
+        # In this thread: in Apprise's own pool a service that hangs would hold up the others, and the process's end.
         asset = AppriseAsset(
-            app_id="Killswitch", app_desc="Killswitch", app_url="", storage_mode=PersistentStoreMode.MEMORY
-        )
+            app_id="Killswitch", app_desc="Killswitch", app_url="", async_mode=False, service_timeout=0,
+            storage_mode=PersistentStoreMode.MEMORY,
+        )  # fmt: skip
         service = Apprise(asset=asset)
         if not service.add(url) or len(service) != 1:
             raise NotSentError(f"{plain(self._reference)} does not refer to one URL that Apprise understands")
