@@ -61,6 +61,8 @@ class Quiet:
         begin, last = standing.number + 1, standing.number + count
         for rest in self._resting() or ():
             keep = int(self._panel.at[last]) - rest.watch.prepared.keep
+            if (sample := rest.watch.prepared.sample) is not None:
+                keep -= keep % sample  # marks are sampled at the first observation of each stretch
             first = max(begin, int(np.searchsorted(self._panel.at, keep)))
             tail = [standing.observed(rest.places, each) for each in range(first, last + 1)]
             rest.watch.history.pass_over(tail, self._highest(rest, begin, last + 1, standing))

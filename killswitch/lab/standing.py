@@ -79,14 +79,16 @@ class AccountStanding:
         answer: Floats = prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
         return answer
 
-    def observed(self, number: int) -> tuple[Decimal, dict[PnlKey, Decimal]]:
-        """Equity and unrealised P&L at one close, to the last digit."""
-        moves = [
-            quantity * (self._panel.price(number, column) - mark)
-            for quantity, column, mark in zip(self._quantities, self._columns, self._marks, strict=True)
-        ]
-        pnl = {key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)}
-        return self.equity + sum(moves, Decimal(0)), pnl
+    def observed(self, number: int) -> Observed:
+        """What the account comes to at one close, to the last digit."""
+        prices = [self._panel.price(number, column) for column in self._columns]
+        moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
+        return Observed(
+            at=int(self._panel.at[number]),
+            equity=self.equity + sum(moves, Decimal(0)),
+            pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
+            marks={(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)},
+        )
 
 
 class Standing:
@@ -106,10 +108,10 @@ class Standing:
 
     def observed(self, places: tuple[int, ...], number: int) -> Observed:
         """What the accounts at these places together come to at one close, exactly."""
-        equity = Decimal(0)
-        pnl: dict[PnlKey, Decimal] = {}
-        for place in places:
-            worth, each = self.accounts[place].observed(number)
-            equity += worth
-            pnl |= each
-        return Observed(int(self._panel.at[number]), equity, pnl)
+        found = [self.accounts[place].observed(number) for place in places]
+        return Observed(
+            at=int(self._panel.at[number]),
+            equity=sum((each.equity for each in found), Decimal(0)),
+            pnl={key: value for each in found for key, value in each.pnl.items()},
+            marks={key: mark for each in found for key, mark in each.marks.items()},
+        )

@@ -24,7 +24,7 @@ from killswitch.signals.changes import (
     as_flow_if_rise,
 )
 from killswitch.signals.ledger import Gathered, Ledger
-from killswitch.signals.marks import Marks
+from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
 from killswitch.signals.units import Track, fall_from
@@ -61,11 +61,12 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a scope came to at one instant: equity, and unrealised P&L per open position."""
+    """What a scope came to at one instant: equity, unrealised P&L per open position, and marks."""
 
     at: int
     equity: Decimal
     pnl: dict[PnlKey, Decimal]
+    marks: dict[MarkKey, float]
 
 
 class History:
@@ -127,7 +128,10 @@ class History:
             value = float(seen.equity) / units
             self.track.value = value
             self.track.record(seen.at, value)
-            self.rows.append(Row(seen.at, value, self._total(seen.pnl)))
+            sampled = self.marks is not None and self.marks.is_due(seen.at)
+            if sampled and self.marks is not None:
+                self.marks.recall(seen.at, seen.marks)
+            self.rows.append(Row(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
             self.last_at, self._equity = seen.at, seen.equity
             self._open_pnl = sum(seen.pnl.values(), ZERO)
         self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)

@@ -28,7 +28,7 @@ class Marks:
 
     def sample(self, view: ScopeView) -> dict[MarkKey, float] | None:
         """The view's marks if they are a sample, which is then remembered; None between two samples."""
-        if self._samples and view.as_of // self.every == self._samples[-1][0] // self.every:
+        if not self.is_due(view.as_of):
             return None
         marks = {
             (account.account, position.symbol): float(position.mark_price)
@@ -37,6 +37,10 @@ class Marks:
         }
         self.recall(view.as_of, marks)
         return marks
+
+    def is_due(self, at: int) -> bool:
+        """Whether an observation at `at` is the first in its stretch."""
+        return not self._samples or at // self.every != self._samples[-1][0] // self.every
 
     def recall(self, at: int, marks: Mapping[MarkKey, float]) -> None:
         """Remember a sample that was taken at `at`."""

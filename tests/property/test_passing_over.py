@@ -43,7 +43,7 @@ spec:
       reset: manual
       actions: [{close: {side: both, fraction: 100%}}]
 """
-FOLDERS = ("futures-drawdown", "futures-degross", "circuit-breaker", "from-peak")
+FOLDERS = ("futures-drawdown", "futures-component-risk", "futures-concentrated", "circuit-breaker", "from-peak")
 BARS = 260
 MOVES = st.sampled_from([(5, -0.04), (5, -0.02), (5, 0.03), (40, -0.004), (40, 0.003)])
 """Minutes, and the move in each."""
