@@ -81,6 +81,7 @@ def run(
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         told.closings = runner.closings
+        told.notifications = runner.notifications
         told.why = asyncio.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
     if any(account.armed for account in accounts.values()):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
+from killswitch.model.instant import from_micros
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
@@ -30,6 +31,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield _locks(standing.locks, view)
         yield _list("Problems", view.problems)
     yield _closings(standing.closings)
+    yield _notifications(standing)
     yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
@@ -149,6 +151,18 @@ def _closings(closings: Sequence[OpenClosing]) -> str:
         ]
         rows.append((closing.decision, closing.account, orders, ", ".join(left) or "not verified yet"))
     return "Closings under way\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
+
+
+def _notifications(standing: Standing) -> str:
+    rows = [
+        (
+            each.route, each.target, str(each.pending), str(each.delivered), str(each.given_up),
+            "-" if each.oldest is None else ago(from_micros(each.oldest), standing.now), each.error or "-",
+        )
+        for each in standing.notifications
+    ]  # fmt: skip
+    head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
+    return "Notifications\n" + table(head, rows) if rows else ""
 
 
 def _hand(standing: Standing, index: int) -> str:

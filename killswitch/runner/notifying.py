@@ -120,12 +120,17 @@ def sender(target: RouteTarget) -> Sender:
         return LogSender(target.to)
     if target.kind == "file":
         return FileSender(target.to)
-    return AppriseSender(target.to, lambda: _secret(target.to), discreet)
+    return AppriseSender(target.to, lambda: _secret(target.to), discreet if _refers(target.to) else lambda _: str)
+
+
+def _refers(to: str) -> bool:
+    """Whether it refers to a secret; what is written out holds none, by the schema."""
+    return to.startswith(("env:", "file:"))
 
 
 def _secret(to: str) -> str:
     """The Apprise URL itself."""
-    if not to.startswith(("env:", "file:")):
+    if not _refers(to):
         return to
     try:
         return resolve({"url": to}, account="of a NotificationRoute")["url"]

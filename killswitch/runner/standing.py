@@ -15,7 +15,7 @@ from killswitch.incident.results import Result, result_of
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
-from killswitch.model.store import Lease, Store
+from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.lease import is_dead, pid_of
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
@@ -74,6 +74,8 @@ class Standing(Struct, frozen=True):
     closings: tuple[OpenClosing, ...]
     pending: tuple[Event, ...]
     notices: tuple[Notice, ...]
+    notifications: tuple[RouteCount, ...] = ()
+    """How many messages of each route to each target wait, were delivered, and were given up."""
     format: str = STATUS_FORMAT
 
 
@@ -96,6 +98,7 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         ),
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
+        notifications=tuple(store.outbox()),
     )
 
 
