@@ -15,6 +15,7 @@ import click
 from killswitch.cli.chain_text import what_is_decided
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+from killswitch.cli.watching import watching
 from killswitch.cli.wording import decision_lines, headline
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Event, Snapshot
@@ -198,22 +199,26 @@ def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView |
             order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks)
         )
     seen = _Fired()
-    runner = assemble(
-        found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
-        live=live, locks=locks, witnesses=(seen,),
-        paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
-    )  # fmt: skip
-    click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
-    armed = any(account.armed for account in accounts.values())
-    if order.kind == "reset" and not armed:
-        click.echo("locks stay as they are: nothing is armed", err=True)
-    event = order.event()
-    try:
-        asyncio.run(_once(runner, store, event, order.wait))
-    except BaseException:
-        if hands.is_waiting(store, event):
-            click.echo(f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True)
-        raise
+    with watching(found, place.store_at, None, SystemClock()) as told:
+        runner = assemble(
+            found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
+            live=live, locks=locks, witnesses=(seen, *told.witnesses),
+            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
+            paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
+        )  # fmt: skip
+        click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
+        armed = any(account.armed for account in accounts.values())
+        if order.kind == "reset" and not armed:
+            click.echo("locks stay as they are: nothing is armed", err=True)
+        event = order.event()
+        try:
+            asyncio.run(_once(runner, store, event, order.wait))
+        except BaseException:
+            if hands.is_waiting(store, event):
+                click.echo(
+                    f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True
+                )
+            raise
     for decision in seen.decisions:
         click.echo("\n".join(("the same tick brought about by itself:", *decision_lines(decision))), err=True)
     tell(order, store, hands.answer_to(store, event), locks if armed else None)

@@ -26,7 +26,8 @@ def _nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ended(site: Site) -> bool:
-    return any(entry.kind == "finished" for entry in site.journal())
+    """Whether the closing on the account has; the lock's own end comes before."""
+    return any(entry.kind == "finished" and entry.account == "main" for entry in site.journal())
 
 
 def test_a_collector_gets_the_whole_incident_as_one_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,7 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
     parents = {(span.name, by_id[span.parent_span_id].name) for span in trace if span is not tick}
     assert parents == {
         ("snapshot", "tick"), ("evaluate", "tick"), ("decide", "tick"), ("commit", "tick"), ("close", "tick"),
-        ("order", "close"),
+        ("order", "close"), ("report", "tick"),
     }  # fmt: skip
     orders = [said(span.attributes) for span in trace if span.name == "order"]
     assert len({order["killswitch.order.client_id"] for order in orders}) == 8
@@ -85,6 +86,20 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
     assert all(order["killswitch.order.filled"] == order["killswitch.order.amount"] for order in orders)
     ticks = collector.spans("tick")
     assert len({span.trace_id for span in ticks}) == len(ticks)
+
+
+def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hand ticks once itself, and its one tick shows what came of it."""
+    with receiver() as collector, paper("--crash", "7", "--speed", "600") as address:
+        site = Site(tmp_path, address)
+        assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        done = ksctl("close", *site.place, "--reason", "drill", "--live", "--wait", "1m")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (tick,), (close,) = collector.spans("tick"), collector.spans("close")
+        assert close.parent_span_id == tick.span_id
+        assert said(close.attributes)["killswitch.policy"] == "operator"
+        assert len(collector.spans("order")) >= 8
 
 
 def test_thinning_out_ticks_keeps_every_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +212,8 @@ def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
         arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--events", "-"]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as runner:
             try:
-                until(lambda: runner.poll() is not None or (site.store.exists() and site.decisions()), "it is decided")
+                until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+                until(site.decisions, "it is decided")
                 status, out, err = terminate(runner)
             finally:
                 runner.kill()
