@@ -1,0 +1,102 @@
+"""The course of equity: which points are kept, that they stay few, and that pruning history loses none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from killswitch.incident.commands import StartedAs
+from killswitch.incident.course import course_of, points_before, points_since
+from killswitch.incident.life import life_of
+from killswitch.incident.projection import incident_of
+from killswitch.model.course import CoursePoint
+from killswitch.model.instant import HOUR, SECOND, to_micros
+from killswitch.model.store import HistoryRow
+from tests import incidents
+from tests.incidents import FIRST, hand_written, rows
+from tests.worlds import after
+
+OPENED = to_micros(after(hours=2))
+
+
+def falling(seconds: int) -> list[HistoryRow]:
+    """A value of a unit every second that ends with the firing."""
+    return rows(after(hours=2, seconds=1 - seconds), [200.0 - number for number in range(seconds)])
+
+
+def test_the_hour_before_the_firing_is_thinned_to_quarters_of_a_minute() -> None:
+    """Two hours of seconds become 241 points, of which the last is the firing's own."""
+    kept = points_before(falling(7200), OPENED)
+    assert len(kept) == 241
+    assert (kept[0].at, kept[-1].at) == (OPENED - HOUR, OPENED)
+
+
+def test_a_short_history_is_kept_whole() -> None:
+    """Where there are few rows, none is left out."""
+    assert len(points_before(falling(100), OPENED)) == 100
+
+
+def test_while_it_is_open_points_come_every_ten_seconds_at_most() -> None:
+    """At 10, 20 and 30 seconds; the dip to 1 at 14 seconds is kept between them."""
+    values = [100.0] * 35
+    values[13] = 1.0
+    kept = points_since(rows(after(hours=2, seconds=1), values), OPENED, CoursePoint(OPENED, 100.0))
+    assert [((point.at - OPENED) // SECOND, point.value) for point in kept] == [
+        (10, 100.0), (14, 1.0), (20, 100.0), (30, 100.0),
+    ]  # fmt: skip
+
+
+def test_the_course_of_a_long_incident_stays_small() -> None:
+    """A month at a row a minute is some 900 points: each is a 120th of the age apart from the last one."""
+    month = rows(after(hours=2, minutes=1), [100.0] * (30 * 24 * 60), every=60)
+    kept = points_since(month, OPENED, CoursePoint(OPENED, 100.0))
+    assert 700 < len(kept) < 1000
+
+
+def test_points_kept_piece_by_piece_are_those_kept_at_once() -> None:
+    """However often the course is looked at, and over restarts, the same points are chosen."""
+    all_rows = rows(after(hours=2, seconds=1), [100.0 + number % 7 for number in range(600)])
+    at_once = points_since(all_rows, OPENED, None)
+    bit_by_bit: list[CoursePoint] = []
+    for end in (*range(0, 600, 7), 600):
+        last = bit_by_bit[-1] if bit_by_bit else None
+        fresh = [row for row in all_rows[:end] if last is None or row.at > last.at]
+        bit_by_bit += points_since(fresh, OPENED, last)
+    assert bit_by_bit == at_once
+
+
+def test_the_firing_is_a_hundred() -> None:
+    """150 before, 120 at the firing, 90 and 96 after it: 125, 100, 75 and 80."""
+    points = [
+        CoursePoint(OPENED + at * SECOND, value) for at, value in ((-60, 150.0), (0, 120.0), (10, 90.0), (20, 96.0))
+    ]
+    found = course_of(points, OPENED)
+    assert found is not None
+    assert [point.value for point in found.points] == [125.0, 100.0, 75.0, 80.0]
+    assert (found.peak, found.lowest, found.last) == (125.0, 75.0, 80.0)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0])
+def test_a_worthless_unit_has_no_course(value: float) -> None:
+    """What is worth nothing at the firing cannot be a hundred: unknown, rather than a division."""
+    points = [CoursePoint(OPENED - SECOND, 1.0), CoursePoint(OPENED, value), CoursePoint(OPENED + SECOND, value)]
+    assert course_of(points, OPENED) is None
+
+
+def test_history_that_is_pruned_leaves_the_course_that_was_kept(tmp_path: Path) -> None:
+    """The points are the incident's own: a report a year later still shows the fall."""
+    written = hand_written(tmp_path)
+    seen = falling(100)
+    written.tick(after(hours=2), [incidents.firing(FIRST, after(hours=2), "trim", 1, 0)], rows=seen)
+    before = incident_of(written.store, life_of(written.store, None), StartedAs("s")).course
+    written.store.keep_incident(FIRST, b"{}", points_before(seen, OPENED))
+    written.store.keep_incident(FIRST, b"again", points_before(seen, OPENED))
+    written.tick(after(days=9), prune_before=to_micros(after(days=8)))
+    assert written.store.rows(incidents.POLICY, incidents.SCOPE, 0) == []
+    course = incident_of(written.store, life_of(written.store, None), StartedAs("s")).course
+    assert course == before
+    assert course is not None
+    assert len(course.points) == 100
+    assert written.store.incident_note(FIRST) == b"{}", "the first note stays"
+    written.store.close()

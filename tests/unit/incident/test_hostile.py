@@ -1,0 +1,146 @@
+"""Values of others cannot break a page: symbols, reasons and names are text, whatever they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from killswitch.incident.commands import StartedAs
+from killswitch.incident.life import life_of
+from killswitch.incident.markdown import code, escape, fenced, plain
+from killswitch.incident.note import keep_runbooks
+from killswitch.incident.page import page
+from killswitch.incident.places import PolicyText, WrittenAt
+from killswitch.incident.projection import incident_of
+from killswitch.incident.record import Person, RunbookFacts
+from killswitch.incident.rendering import report, runbook
+from killswitch.model.decision import Notice
+from tests import incidents
+from tests.incidents import FIRST, POLICY, SET, HandWritten, entry, hand_written
+from tests.worlds import after
+
+HOSTILE = (
+    "<script>alert(1)</script>", "a|b|c", "`", "``` \n# heading", "x\n\n| a | b |\n|---|---|", "[x](javascript:1)",
+    "![x](http://evil.example/x.png)", "&lt;b&gt;", "\\", "\\|", "---", "- [x] done", "1. one", "# one", "> quote",
+    "<!-- -->", "]]>", "\u202egnp.exe", "\x00\x1b[31m", "{{ incident }}", "{% raw %}", "*b* _i_ ~~s~~", "http://x.example",
+    "<http://evil.example>", "</td></tr></table>", "=", "~~~", "\t- x",
+)  # fmt: skip
+
+PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+class Structure(HTMLParser):
+    """The elements of a page, their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def shape(markdown: str) -> list[str]:
+    """The blocks of a Markdown text, without what is in them."""
+    return [token.type for token in PARSER.parse(markdown)]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_hostile_value_is_text_wherever_it_stands(value: str) -> None:
+    """In a paragraph, a list, a table's cell and a heading, the blocks are those of a harmless word."""
+    for frame in ("{}", "a {} b", "- {}", "# {}", "| a | b |\n|---|---|\n| {} | x |\n", "**{}**: x"):
+        for written in (escape(value), code(value)):
+            assert shape(frame.format(written)) == shape(frame.format("word")), (frame, str(written))
+
+
+@given(st.text())
+def test_any_text_stays_one_cell_and_reads_as_it_was(value: str) -> None:
+    """Of a cell with any text comes one cell, whose words are the value's own, blanks and controls aside."""
+    tokens = PARSER.parse(f"| a | b |\n|---|---|\n| {escape(value)} | x |\n")
+    assert [token.type for token in tokens] == shape("| a | b |\n|---|---|\n| word | x |\n")
+    inline = [token for token in tokens if token.type == "inline"][2]
+    assert {child.type for child in inline.children or []} <= {"text", "text_special"}
+    assert "".join(child.content for child in inline.children or []) == plain(value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_block_of_code_holds_whatever_it_is_given(value: str) -> None:
+    """The fence is longer than any run of backticks inside, so nothing gets out."""
+    assert shape(f"{fenced(value)}\n") == ["fence"]
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
+    """An incident in which everything that others write is hostile."""
+    written = hand_written(tmp_path)
+    bad = "x|<script>alert(1)</script>\n# y `z` [l](javascript:1)"
+    line = WrittenAt(bad, 1, bad)
+    written.store.put_live(f"places/{SET}", msgspec.json.encode({POLICY: PolicyText(line, {"trim": line}, {})}))
+    person = Person(bad, bad, bad)
+    keep_runbooks(written.store, SET, {POLICY: {"trim": RunbookFacts("trim-top-risk", contacts=(person,))}})
+    decision = incidents.firing(
+        FIRST, after(), "trim", 1, 0, incidents.intent(bad, "sell", "1", "0"), scope=f"account/{bad}", policy=POLICY,
+        author=bad,
+    )  # fmt: skip
+    written.tick(after(), [decision], [entry(FIRST, "planned", after(), bad, contracts="1", target="0")],
+                 notices=[Notice(after(), POLICY, f"account/{bad}", "warning", "page", bad)])  # fmt: skip
+    for each in (
+        entry(FIRST, "sending", after(seconds=1), bad, side=bad, amount="1", position="1"),
+        entry(FIRST, "rejected", after(seconds=2), bad, reason=bad, text=bad),
+        entry(FIRST, "finished", after(seconds=3), None, status=bad, reason=bad),
+    ):
+        written.store.append(each)
+    yield written
+    written.store.close()
+
+
+def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: HandWritten) -> None:
+    """No element, link or attribute comes from a value: report and runbook hold what the templates wrote."""
+    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("store.sqlite", ("a b; rm -rf",)))
+    for rendered in (report(found), runbook(found, "trim", RunbookFacts("trim-top-risk"))):
+        structure = Structure(rendered.html)
+        tags = {tag for tag, _ in structure.elements}
+        assert tags & {"script", "img", "iframe", "a", "object", "form", "link"} == set()
+        assert not [name for _, attributes in structure.elements for name in attributes if name.startswith("on")]
+        assert "<script>alert(1)</script>" in structure.text, "it is shown as the text that it is"
+        assert sum(tag == "h1" for tag, _ in structure.elements) == 1
+        assert_tables_are_even(rendered.markdown)
+
+
+def assert_tables_are_even(markdown: str) -> None:
+    """Every row of a table has as many cells as its head: a parser would drop what is too much without a word."""
+    width = 0
+    for line in markdown.splitlines():
+        bars = re.sub(r"\\.", "", line).count("|") if line.startswith("|") else 0
+        assert 0 in (bars, width) or bars == width, line
+        width = bars
+
+
+def test_a_page_of_no_chart_keeps_the_sparkline() -> None:
+    """Where nothing can be drawn the block of characters stays, and where there is a drawing it goes."""
+    text = "# T\n\n```equity\n▁▂▃\n```\n"
+    assert "▁▂▃" in page(text, ())
+    drawn = page(text, ("<svg>1</svg>", "<svg>2</svg>"))
+    assert "▁▂▃" not in drawn
+    assert drawn.count("<svg>") == 2
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    """A minus sign and a decimal point need no escape."""
+    assert escape(Decimal("-5.00")) == "-5.00"
+    assert escape("BTC/USDT:USDT") == "BTC/USDT:USDT"
+    assert escape(None) == "unknown"

@@ -1,0 +1,269 @@
+"""Sending from the outbox: order, pauses, giving up, and what a webhook gets when it is down, refuses or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from killswitch.incident import apprise_target
+from killswitch.incident.apprise_target import AppriseSender
+from killswitch.incident.message import Message
+from killswitch.incident.sending import Lane, Sending
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.instant import HOUR
+from killswitch.store.errors import FencedError, StoreError
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests.outboxes import START, Scripted, lane, through, waiting
+from tests.webhooks import Webhook, free_port
+
+NAMES = ["m1", "m2", "m3", "m4", "m5"]
+PATIENCE = 60.0
+"""Seconds until a wait for another thread is a failure."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    made = open_store(str(tmp_path / "store.sqlite"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(START)
+
+
+def to(webhook: Webhook) -> AppriseSender:
+    return AppriseSender("env:URL", lambda: f"json://127.0.0.1:{webhook.port}/", lambda _: str)
+
+
+def test_messages_leave_in_the_order_in_which_they_came(store: SqlStore, clock: VirtualClock) -> None:
+    """Each is marked before the next one is taken, and nothing is sent once nothing waits."""
+    waiting(store, NAMES)
+    sender = Scripted()
+    work = lane(store, sender, clock)
+    assert [work.step() for _ in range(6)] == [0, 0, 0, 0, 0, None]
+    assert sender.taken == NAMES
+    assert {each.state for each in store.deliveries(10)} == {"delivered"}
+    assert (work.tally.pending, work.tally.delivered) == (0, 5)
+
+
+def test_a_target_that_is_down_is_asked_ever_more_seldom_with_its_oldest_message(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """Pauses of 1, 2, 4 … 30 seconds, of the target and not of each message; new messages do not shorten them."""
+    waiting(store, NAMES)
+    sender = Scripted("refused")
+    work = lane(store, sender, clock)
+    pauses = []
+    for _ in range(7):
+        due = work.step()
+        assert due is not None
+        pauses.append(due)
+        waiting(store, [f"later-{clock.monotonic()}"])
+        assert work.step() == pytest.approx(due), "woken within the pause"
+        asyncio.run(clock.sleep(due))
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert sender.attempts == ["m1"] * 7
+    assert (store.deliveries(100)[-1].attempts, store.deliveries(100)[-1].error) == (7, "refused")
+
+
+def test_a_webhook_that_is_down_for_a_minute_loses_nothing_and_gets_nothing_twice(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """Nothing listens for sixty seconds of the runner's time; then everything arrives, once, in order."""
+    webhook = Webhook(free_port())
+    waiting(store, NAMES)
+    work = lane(store, to(webhook), clock)
+    asyncio.run(through(work, clock, 60.0))
+    (oldest,) = store.outbox()
+    assert oldest.pending == 5
+    assert "Socket Exception" in (oldest.error or "")
+    with webhook.listening():
+        asyncio.run(through(work, clock, 60.0))
+    assert webhook.ids == NAMES
+    assert webhook.bodies[0]["title"] == "[page] m1"
+    assert webhook.bodies[0]["message"] == "body of m1\n\nnotification m1"
+    assert {each.state for each in store.deliveries(10)} == {"delivered"}
+
+
+def test_a_webhook_that_goes_down_and_comes_back_gets_everything_once(store: SqlStore, clock: VirtualClock) -> None:
+    """Real sockets, down and up again between messages: each arrives once."""
+    webhook = Webhook(free_port())
+    work = lane(store, to(webhook), clock)
+    for number, name in enumerate(NAMES):
+        waiting(store, [name])
+        asyncio.run(through(work, clock, 5.0))
+        if number % 2:
+            with webhook.listening():
+                asyncio.run(through(work, clock, 60.0))
+    with webhook.listening():
+        asyncio.run(through(work, clock, 60.0))
+    assert webhook.ids == NAMES
+
+
+def test_a_webhook_that_answers_500_is_asked_again_until_it_takes_it(store: SqlStore, clock: VirtualClock) -> None:
+    """Three refusals: the same message a fourth time, then the others; nobody gets a refused one twice."""
+    webhook = Webhook(free_port())
+    webhook.refusals = 3
+    waiting(store, NAMES)
+    with webhook.listening():
+        asyncio.run(through(lane(store, to(webhook), clock), clock, 60.0))
+    assert (webhook.refused, webhook.ids) == (3, NAMES)
+    assert [each.attempts for each in store.deliveries(10)] == [1, 1, 1, 1, 4]
+
+
+def test_a_webhook_that_never_answers_may_get_a_message_twice_with_the_same_id(
+    store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken, and no answer within the time: whether it arrived is unknown, so it is sent again under its old id."""
+    monkeypatch.setattr(apprise_target, "TIMEOUT", 0.2)
+    webhook = Webhook(free_port())
+    webhook.silent = True
+    waiting(store, ["m1"])
+    work = lane(store, to(webhook), clock)
+    with webhook.listening():
+        assert work.step() == 1
+        assert "timed out" in (store.deliveries(1)[0].error or "")
+        webhook.silent = False
+        asyncio.run(clock.sleep(1.0))
+        assert work.step() == 0
+    assert webhook.ids == ["m1", "m1"]
+    assert (store.deliveries(1)[0].state, store.deliveries(1)[0].attempts) == ("delivered", 2)
+
+
+class Forgetful:
+    """A store that fails to mark what was sent, as often as told."""
+
+    def __init__(self, store: SqlStore, failures: int) -> None:
+        self._store = store
+        self.failures = failures
+
+    def settle(self, message: str, at: int, error: str | None) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the store did not take it: database is locked")
+        self._store.settle(message, at, error)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def test_what_was_sent_and_could_not_be_marked_is_not_sent_again(store: SqlStore, clock: VirtualClock) -> None:
+    """While the store takes no mark nothing more is sent; once it does, the next message follows."""
+    waiting(store, ["m1", "m2"])
+    sender = Scripted()
+    work = Lane("t", sender, Forgetful(store, 3), clock, HOUR)  # type: ignore[arg-type]  # the rest is the store's
+    work.step()
+    assert "wait for the store" in (work.problem or "")
+    asyncio.run(through(work, clock, 60.0))
+    assert sender.attempts == ["m1", "m2"]
+    assert work.problem is None
+
+
+def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStore, clock: VirtualClock) -> None:
+    """After an hour nothing of the old is tried any more; that is a problem until the target takes something."""
+    waiting(store, ["m1", "m2"])
+    sender = Scripted("refused")
+    work = lane(store, sender, clock, give_up_after=HOUR)
+    asyncio.run(through(work, clock, 301.0))
+    assert work.problem == "notifications to t are not taken since 2021-05-19T12:00:00Z: refused"
+    asyncio.run(through(work, clock, 3700.0))
+    assert {(each.state, each.error) for each in store.deliveries(10)} == {("given_up", "refused")}
+    assert work.problem == (
+        "notifications to t were given up, because it took nothing for 1h: refused; `ksctl status` counts them"
+    )
+    assert work.tally.given_up == 2
+    waiting(store, ["m3"], at=clock.now())
+    sender.error = None
+    asyncio.run(through(work, clock, 60.0))
+    assert (sender.taken, work.problem) == (["m3"], None)
+
+
+def test_a_defect_of_one_target_is_a_failure_like_another(store: SqlStore, clock: VirtualClock) -> None:
+    """Its words are not repeated, because nobody has looked through them for secrets."""
+
+    class Broken:
+        def send(self, message: Message) -> None:
+            raise RuntimeError("token=hunter2")
+
+    waiting(store, ["m1"])
+    assert lane(store, Broken(), clock).step() == 1
+    assert store.deliveries(1)[0].error == "unexpected RuntimeError"
+
+
+class Hanging:
+    """Takes a message and does not come back until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.let_go = threading.Event()
+
+    def send(self, message: Message) -> None:
+        self.reached.set()
+        assert self.let_go.wait(PATIENCE)
+
+
+class Telling(Scripted):
+    """Says when everything has come."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__()
+        self.done = threading.Event()
+        self._wanted = wanted
+
+    def send(self, message: Message) -> None:
+        super().send(message)
+        if len(self.taken) == self._wanted:
+            self.done.set()
+
+
+def test_a_target_that_hangs_holds_up_no_other_and_no_stop(store: SqlStore, clock: VirtualClock) -> None:
+    """The others get all of theirs; a stop waits as long as it was told, and what is left stays in the outbox."""
+    waiting(store, NAMES, target="hangs")
+    waiting(store, [f"other-{name}" for name in NAMES], target="works")
+    hanging, telling = Hanging(), Telling(5)
+    sending = Sending(
+        {"hangs": lane(store, hanging, clock, target="hangs"), "works": lane(store, telling, clock, target="works")}
+    )
+    sending.wake()
+    assert hanging.reached.wait(PATIENCE)
+    assert telling.done.wait(PATIENCE)
+    assert sending.rest(0.05) is False
+    hanging.let_go.set()
+    assert sending.rest(PATIENCE) is True
+    assert {each.target: each.pending for each in store.outbox()} == {"hangs": 4, "works": 0}
+
+
+def test_a_stop_sends_what_can_be_sent_at_once(store: SqlStore, clock: VirtualClock) -> None:
+    """What came just before the stop still leaves, and a target that is down is not waited for."""
+    waiting(store, NAMES)
+    waiting(store, ["d1"], target="down")
+    sender = Scripted()
+    down = lane(store, Scripted("refused"), clock, target="down")
+    sending = Sending({"t": lane(store, sender, clock), "down": down})
+    sending.wake()
+    assert sending.rest(PATIENCE) is True
+    assert sender.taken == NAMES
+    assert {each.target: each.pending for each in store.outbox()} == {"t": 0, "down": 1}
+
+
+def test_a_run_that_lost_its_lease_sends_nothing_more(store: SqlStore, clock: VirtualClock, tmp_path: Path) -> None:
+    """The next holder's messages are its own: the thread of the old one ends without a word."""
+    waiting(store, NAMES)
+    store.fence(store.acquire("old", 0, 10).generation)
+    other = open_store(str(tmp_path / "store.sqlite"))
+    other.acquire("new", 20, 10)
+    other.close()
+    sender = Scripted()
+    with pytest.raises(FencedError):
+        lane(store, sender, clock).step()
+    sending = Sending({"t": lane(store, sender, clock)})
+    sending.wake()
+    assert sending.rest(PATIENCE) is True
+    assert sender.attempts == []
