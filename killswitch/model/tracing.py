@@ -102,7 +102,7 @@ def report_span(tracer: Tracer, incident: str, as_of: datetime) -> Span:
 
     `as_of` is that decision's. May be called, entered and left in a thread of its own.
     """
-    return tracer.span("report", {AS_OF: to_micros(as_of), "killswitch.decision": incident})
+    return tracer.span("report", {AS_OF: to_micros(as_of), "killswitch.incident": incident})
 
 
 _SILENCE = _Silence()

@@ -22,7 +22,7 @@ from killswitch.incident.record import Incident, RunbookFacts
 from killswitch.model.course import IncidentStore
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
-from killswitch.model.tracing import AS_OF, NO_TRACER, Attribute, Tracer
+from killswitch.model.tracing import NO_TRACER, Tracer, report_span
 from killswitch.runner.started import last_tick, started_as
 from killswitch.runner.witnesses import TickReport
 from killswitch.store.errors import StoreError
@@ -166,8 +166,7 @@ class Reporting:
         fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
         if saying == said and fresh:
             return
-        attributes: dict[str, Attribute] = {AS_OF: to_micros(life.decisions[0].as_of), "killswitch.incident": life.id}
-        with self._tracer.span("report", attributes):
+        with report_span(self._tracer, life.id, life.decisions[0].as_of):
             self._files(incident, note_of(view, life.decisions[0]).runbooks)
         self._rendered[life.id] = (saying, time.monotonic())
 

@@ -89,7 +89,7 @@ class Metrics:
             meter.create_observable_gauge(name, [self._observed(points)], unit, meaning)
         for name, meaning, points in (
             ("killswitch.notifications.delivered", "Messages delivered, by target", _delivered),
-            ("killswitch.notifications.failed", "Attempts to deliver that failed, by target", _failed),
+            ("killswitch.notifications.failed", "Messages given up, by target", _failed),
         ):
             meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
 
