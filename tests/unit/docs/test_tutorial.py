@@ -1,0 +1,74 @@
+"""The first hour can be followed word for word: every command does what docs/tutorial.md says, in its order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from tests.unit.docs.walkthrough import blocks, do, missing
+
+STAND_INS = {
+    "make demo": "ksctl demo --pace 0",  # there is an environment already, and nobody watches
+    ". .venv/bin/activate": ":",
+}
+PORT = "8701"
+PATIENCE = 400.0
+"""Seconds after which something hangs; on a quiet machine it takes about a fifth of that."""
+
+
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_the_first_hour_goes_as_the_page_says(repository: Path, tmp_path: Path) -> None:
+    """Each block ends with its status, and prints what is shown after it; numbers too, where they cannot differ."""
+    page = (repository / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    for written in (*STAND_INS, PORT):
+        assert written in page
+    steps = blocks(page.replace(PORT, free_port()))
+    for name in ("policies", "runbooks"):
+        shutil.copytree(repository / name, tmp_path / name)
+    commands = ["\n".join(STAND_INS.get(line, line) for line in step.commands.splitlines()) for step in steps]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = do(commands, tmp_path, {"PATH": path, "COLUMNS": "200"}, PATIENCE)
+    assert len(said) == len(steps), f"the shell ended in block {len(said)}: {said[-1:]}"
+    for step, (printed, status) in zip(steps, said, strict=True):
+        lost = [line for shown, differ in step.shown for line in missing(shown, printed, numbers_differ=differ)]
+        assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}"
+
+
+PAGE = """\
+```sh
+echo 'gross 12.5 → 0.00'; echo end
+```
+
+<!-- numbers differ -->
+```text
+gross 99.9 → 1
+…
+```
+
+<!-- exits 3 -->
+```sh
+exit_with() { return 3; }; exit_with
+```
+"""
+
+
+def test_a_page_that_shows_what_was_not_printed_is_found(tmp_path: Path) -> None:
+    """Other numbers pass only where they are said to differ; another word, order or status never does."""
+    first, second = blocks(PAGE)
+    assert (first.status, second.status) == (0, 3)
+    (printed, status), (_, other) = do([first.commands, second.commands], tmp_path, {}, 60.0)
+    assert (status, other) == (0, 3)
+    ((shown, differ),) = first.shown
+    assert missing(shown, printed, numbers_differ=differ) == []
+    assert missing(shown, printed, numbers_differ=False) == ["gross 99.9 → 1"]
+    assert missing("net 99.9 → 1\n", printed, numbers_differ=True) == ["net 99.9 → 1"]
+    assert missing("end\ngross 12.5 …\n", printed, numbers_differ=False) == ["gross 12.5 …"]
