@@ -25,8 +25,6 @@ class Rest:
 def rest_of(watch: Watch, places: tuple[int, ...] | None, now: int) -> Rest | None:
     """The watch's rest after its last step at `now`, or None if it has none."""
     columns = watch.columns
-    if watch.history.marks is not None:
-        return None  # marks are to be sampled, which only a tick does
     if places is None or columns is None or not watch.history.explained or watch.history.last_at != now:
         return None
     true, unknown = watch.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)

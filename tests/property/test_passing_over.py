@@ -167,6 +167,16 @@ def test_a_slow_fall_is_seen_over_its_whole_window() -> None:
     assert [reading.name for reading in found.firings[0].triggers] == ["fall-1h-1"]
 
 
+def test_component_risk_is_known_from_returns_of_quiet_bars() -> None:
+    """In quiet hours B swings thirty times as far as A; then both fall, A further. The cut by risk takes B."""
+    steady = [round(100 + 0.05 * ((place * 5) % 11 - 5) / 5, 3) for place in range(600)]
+    swing = [round(100 + 1.5 * ((place * 7) % 13 - 6) / 6, 3) for place in range(600)]
+    falls = [[round(100 - step * place, 3) for place in range(1, 15)] for step in (0.85, 0.8)]
+    panel = Panel(BarTable("risk", [series("A", steady + falls[0]), series("B", swing + falls[1])]))
+    found = both_ways(shipped("futures-component-risk"), panel, book({"A": 30_000, "B": 30_000}))
+    assert [(each.stage, [c.symbol for c in each.closed]) for each in found.firings] == [("cut-by-risk", ["B"])]
+
+
 def test_most_of_a_calm_market_is_passed_over() -> None:
     """Otherwise the test above would hold nothing."""
     told: list[int] = []
