@@ -91,9 +91,10 @@ class Lane:
         self._mark()
         now = to_micros(self._clock.now())
         waited = lasting(timedelta(microseconds=self._give_up_after))
-        given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, f"not tried within {waited}")
+        reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
+        given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, reason)
         if given_up:
-            why = "" if self._failing is None else f": {self._failing[2]}"
+            why = "" if self._failing is None else f": {reason}"
             self._lost = (
                 f"notifications to {self.target} were given up, because it took nothing for {waited}{why}; "
                 "`ksctl status` counts them"

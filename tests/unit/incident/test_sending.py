@@ -21,6 +21,9 @@ from killswitch.store.sqlite import open_store
 from tests.outboxes import START, Scripted, lane, through, waiting
 from tests.webhooks import Webhook, free_port
 
+# Apprise imports the `imghdr` of Python 3.11 and 3.12 where it is there.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
 NAMES = ["m1", "m2", "m3", "m4", "m5"]
 PATIENCE = 60.0
 """Seconds until a wait for another thread is a failure."""

@@ -1,0 +1,58 @@
+"""Stores with notifications in them, for tests of sending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from killswitch.incident.message import Message, encode_message
+from killswitch.incident.sending import Lane
+from killswitch.incident.targets import NotSentError, Sender
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.store import Outgoing, TickRecord
+from killswitch.store.sql import SqlStore
+
+START = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
+
+
+def message(name: str, at: datetime = START, **more: str) -> Message:
+    words = {"title": f"[page] {name}", "body": f"body of {name}", **more}
+    return Message(name, at, "fired", "page", "p", "account/main", words["title"], words["body"], level=1)
+
+
+def waiting(store: SqlStore, names: Sequence[str], target: str = "t", at: datetime = START, **more: str) -> None:
+    """One tick that leaves these messages for `target`."""
+    messages = tuple(
+        Outgoing(name, to_micros(at), "desk", target, encode_message(message(name, at, **more))) for name in names
+    )
+    store.commit_tick(TickRecord(at, "sha256:0", (), (), (), (), (), None, (), 0, messages))
+
+
+class Scripted:
+    """A target that takes what it is sent, or fails with `error` while there is one."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.error = error
+        self.attempts: list[str] = []
+        self.taken: list[str] = []
+
+    def send(self, message: Message) -> None:
+        self.attempts.append(message.id)
+        if self.error is not None:
+            raise NotSentError(self.error)
+        self.taken.append(message.id)
+
+
+def lane(store: SqlStore, sender: Sender, clock: VirtualClock, *, target: str = "t", give_up_after: int = HOUR) -> Lane:
+    return Lane(target, sender, store, clock, give_up_after)
+
+
+async def through(lane: Lane, clock: VirtualClock, seconds: float) -> None:
+    """Let the lane work for `seconds` of the clock's time, or until nothing waits."""
+    until = clock.monotonic() + seconds
+    while clock.monotonic() < until:
+        due = lane.step()
+        if due is None:
+            return
+        await clock.sleep(due)
