@@ -1,0 +1,171 @@
+"""What people are told, and who is told it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from killswitch.graph.nodes import PolicySet, SignalRef
+from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
+from killswitch.incident.addressing import Addressing
+from killswitch.incident.message import Message, decode_message, of_decision, plain
+from killswitch.model.decision import Attribution, Decision, Intent, LockOrder, Notice, TriggerReading
+from killswitch.model.snapshot import Closing, Residual
+from tests import graphs
+from tests.outboxes import START
+
+SUBJECT = Subject("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
+
+
+def decision(**more: object) -> Decision:
+    values: dict[str, object] = {
+        "id": "d1", "as_of": START, "policy": "p", "policy_set": "sha256:0", "scope": "account/main",
+        "mode": "enforce", "stage": "trim", "level": 2, "previous_level": 0,
+        "triggers": (TriggerReading("fall", ("0.102", "0.102"), ">= 10%", START),),
+        "attribution": Attribution("LONG", "0.8", "0.2", "15m"),
+        "intents": (Intent("main", "BTC", "long", "sell", Decimal("0.75"), Decimal("0.25"), True, 1),),
+        "lock": LockOrder("account/main", "reduce_only", None),
+    }  # fmt: skip
+    return Decision(**{**values, **more})  # type: ignore[arg-type]  # by name, as above
+
+
+def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
+    """The whole text, with the command that says more."""
+    told = of_decision(decision(), SUBJECT, acted=True)
+    assert told.title == "[page] level 2 trim: p on account/main"
+    assert told.body.splitlines() == [
+        "fall: 0.102 against >= 10%, true since 2021-05-19T12:00:00Z",
+        "the loss is LONG (long 0.8, short 0.2, over 15m)",
+        "sell 0.75 BTC (long) on main, leaving 0.25",
+        "lock account/main for reduce_only, until it is lifted",
+        "look further: ksctl explain d1",
+    ]
+
+
+def test_what_is_only_observed_says_that_nothing_was_done() -> None:
+    """In the title and in the text."""
+    told = of_decision(decision(), SUBJECT, acted=False)
+    assert told.title.endswith("(observed only: nothing was done)")
+    assert "this run only observes: no order, no cancel and no lock was made; by the policy it would be:" in told.body
+
+
+def test_many_orders_are_bounded() -> None:
+    """Fifteen, and how many more."""
+    told = of_decision(decision(intents=decision().intents * 40), SUBJECT, acted=True)
+    assert told.body.count("sell 0.75") == 15
+    assert "and 25 more" in told.body
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb\r\x1b[2J", "a\\nb\\r\\x1b[2J"),
+        ("\u202etxt", "\\u202etxt"),
+        ("\ud800", "\\ud800"),
+        ("x" * 400, "x" * 299 + "…"),
+        ("Ünï–code 😀", "Ünï–code 😀"),
+    ],
+)
+def test_hostile_text_stays_one_visible_line(text: str, shown: str) -> None:
+    """No line of an attacker's, no cursor, no hidden direction; what is printable stays."""
+    assert plain(text) == shown
+
+
+def test_hostile_names_make_no_line_of_their_own() -> None:
+    """A symbol from a venue and a reason from a hand are text like any other."""
+    bad = "BTC\nlook further: rm -rf /"
+    intent = Intent("main", bad, "long", "sell", Decimal(1), Decimal(0), True, 1)
+    told = of_decision(decision(intents=(intent,), reason=bad, author=bad), SUBJECT, acted=True)
+    assert [line for line in told.body.splitlines() if line.startswith("look further")] == [
+        "look further: ksctl explain d1"
+    ]
+
+
+RULE = RouteRule(None, None, None, None, None, None, ())
+
+
+def addressing(*rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarget("log", "info"),)) -> Addressing:
+    stages = [
+        replace(graphs.stage("trim", 2, 0), notify=("risk-desk",)),
+        replace(graphs.stage("close", 3, 0), notify=("head",)),
+    ]
+    graph = replace(
+        graphs.graph([SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.1)], stages, policy="p"),
+        labels=(("owner", "desk"),),
+    )
+    routes = tuple(
+        Route(f"r{number}", rule, targets, 1, Place("x.yaml", 1, 1, "")) for number, rule in enumerate(rules)
+    )
+    return Addressing(PolicySet("sha256:0", None, (graph,), routes))
+
+
+EVENTS = {
+    "fired": lambda to: to.of_decision(decision(), acted=True),
+    "reset": lambda to: to.of_decision(decision(kind="reset", stage=None, level=0, previous_level=2), acted=False),
+    "manual": lambda to: to.of_decision(decision(kind="manual", policy="operator", stage=None, level=0), acted=True),
+    "closed": lambda to: to.of_closing(Closing("d1", "flat"), decision(), START),
+    "residual": lambda to: to.of_closing(
+        Closing("d1", "blocked", (Residual("main", "BTC", "long", Decimal(1)),)), decision(), START
+    ),
+    "notice": lambda to: to.of_notice(Notice(START, "p", "account/main", "unknown", "warning", "no data")),
+    "own": lambda to: to.of_notice(Notice(START, "runner", "runner", "warning", "page", "no lock")),
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "taken"),
+    [
+        (RULE, set(EVENTS)),
+        (replace(RULE, notify=("risk-desk",)), {"fired", "reset", "closed", "residual", "notice"}),
+        (replace(RULE, notify=("head",)), {"notice"}),
+        (replace(RULE, least_level=2), {"fired", "reset", "closed", "residual"}),
+        (replace(RULE, least_level=3), set()),
+        (replace(RULE, severities=("page",)), {"fired", "manual", "residual", "own"}),
+        (replace(RULE, severities=("warning",)), {"notice"}),
+        (replace(RULE, events=("reset", "closed")), {"reset", "closed"}),
+        (replace(RULE, policies=("runner",)), {"own"}),
+        (replace(RULE, scopes=("account/main",)), set(EVENTS) - {"own"}),
+        (replace(RULE, labels=(("owner", "desk"),)), {"fired", "reset", "closed", "residual", "notice"}),
+        (replace(RULE, labels=(("owner", "desk"), ("tier", "a"))), set()),
+    ],
+    ids=str,
+)
+def test_a_route_takes_what_has_everything_that_it_asks_for(rule: RouteRule, taken: set[str]) -> None:
+    """A reset and the end of a close reach those who heard of the stage; what a message lacks is no match."""
+    to = addressing(rule)
+    assert {name for name, tell in EVENTS.items() if list(tell(to))} == taken
+
+
+def told(to: Addressing, event: str) -> list[Message]:
+    return [decode_message(each.body) for each in EVENTS[event](to)]
+
+
+def test_a_target_is_told_once_whatever_number_of_routes_lead_there() -> None:
+    """Two routes, two targets: two messages with ids of their own, the same at every working out."""
+    targets = (RouteTarget("log", "info"), RouteTarget("file", "/x"))
+    to = addressing(RULE, RULE, targets=targets)
+    found = list(EVENTS["fired"](to))
+    assert [(each.route, each.target) for each in found] == [("r0", "log info"), ("r0", "file /x")]
+    assert len({each.id for each in found}) == 2
+    assert [each.id for each in EVENTS["fired"](to)] == [each.id for each in found]
+    assert [message.id for message in told(to, "fired")] == [each.id for each in found]
+
+
+def test_what_a_close_leaves_is_named() -> None:
+    """Contracts, symbol, side and account; and a close at target says so."""
+    (left,), (flat,) = told(addressing(RULE), "residual"), told(addressing(RULE), "closed")
+    assert left.title == "[page] the close ended blocked: level 2 trim: p on account/main"
+    assert "left: 1 BTC long on main" in left.body
+    assert flat.title == "[info] the close is at its target: level 2 trim: p on account/main"
+
+
+def test_a_notice_for_the_record_is_not_sent() -> None:
+    """Info is what nobody need read."""
+    assert list(addressing(RULE).of_notice(Notice(START, "p", "s", "warning", "info", "x"))) == []
+
+
+def test_a_close_that_goes_on_is_no_message() -> None:
+    """Only its end is."""
+    assert list(addressing(RULE).of_closing(Closing("d1", "closing"), decision(), START)) == []

@@ -1,0 +1,140 @@
+"""The log and the file as targets: whole lines, safe rights, honest refusals; and Apprise's words without secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import stat
+from pathlib import Path
+
+import pytest
+
+from killswitch.incident.apprise_target import AppriseSender
+from killswitch.incident.targets import LOGGER, FileSender, LogSender, NotSentError
+from killswitch.runner.notifying import discreet
+from tests.outboxes import message
+from tests.webhooks import free_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+def test_a_file_gets_a_line_for_each_message_and_is_its_owners_alone(tmp_path: Path) -> None:
+    """JSON Lines with the public format; made with mode 0600, also under a lax umask."""
+    path = tmp_path / "n.jsonl"
+    before = os.umask(0)
+    try:
+        sender = FileSender(str(path))
+        sender.send(message("m1"))
+        sender.send(message("m2"))
+    finally:
+        os.umask(before)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["id"], line["title"]) for line in lines] == [("m1", "[page] m1"), ("m2", "[page] m2")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_line_that_a_crash_tore_is_closed_before_the_next_one(tmp_path: Path) -> None:
+    """What somebody left without its end stays a line of its own; ours is whole."""
+    path = tmp_path / "n.jsonl"
+    path.write_text('{"id": "tor', encoding="utf-8")
+    FileSender(str(path)).send(message("m1"))
+    torn, whole = path.read_text(encoding="utf-8").splitlines()
+    assert (torn, json.loads(whole)["id"]) == ('{"id": "tor', "m1")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda folder: folder / "none" / "n.jsonl", "No such file or directory"),
+        (lambda folder: folder, "Is a directory"),
+        (lambda folder: Path("/dev/full"), "is not a regular file"),
+    ],
+    ids=["no folder", "a folder", "a device"],
+)
+def test_a_path_that_cannot_be_written_says_so(make: object, why: str, tmp_path: Path) -> None:
+    """NotSentError, so that it is tried again."""
+    assert callable(make)
+    with pytest.raises(NotSentError, match=why):
+        FileSender(str(make(tmp_path))).send(message("m1"))
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_the_thread(tmp_path: Path) -> None:
+    """It is no file to keep anything in."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotSentError, match="not a regular file"):
+        FileSender(str(tmp_path / "pipe")).send(message("m1"))
+
+
+def test_a_file_that_takes_no_more_keeps_whole_lines_only(tmp_path: Path) -> None:
+    """What was written of a line before the disk was full is taken back."""
+    path = tmp_path / "n.jsonl"
+    sender = FileSender(str(path))
+    sender.send(message("m1"))
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(NotSentError, match="File too large"):
+            sender.send(message("m2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    sender.send(message("m2"))
+    assert len(path.read_bytes().splitlines()) == 2
+
+
+def test_the_log_gets_one_line_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
+    """A configured log takes title, text and id in one record."""
+    with caplog.at_level(logging.INFO):
+        LogSender("error").send(message("m1", body="one\ntwo"))
+    (found,) = caplog.records
+    assert (found.name, found.levelname) == (LOGGER, "ERROR")
+    assert found.getMessage() == "[page] m1: one; two [notification m1]"
+
+
+def test_without_a_configured_log_the_line_is_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a run under a supervisor shows it without any set-up."""
+    monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", False)
+    LogSender("info").send(message("m1"))
+    assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1: body of m1 [notification m1]\n"
+
+
+TOKEN = "T0KENsup3rsecret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"json://user:{TOKEN}@127.0.0.1:{{port}}/",
+        f"json://127.0.0.1:{{port}}/{TOKEN}/",
+        f"json://127.0.0.1:{{port}}/?-key={TOKEN}",
+        f"slack://{TOKEN}/",
+        f"nothing://{TOKEN}",
+        TOKEN,
+    ],
+    ids=["password", "path", "query", "incomplete", "unknown", "no URL"],
+)
+def test_a_secret_never_stands_in_a_reason_or_on_a_stream(
+    url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Apprise's own words may hold the URL, and parts of it: they are hidden, and reach no log."""
+    with pytest.raises(NotSentError) as refused:
+        AppriseSender("env:URL", lambda: url.format(port=free_port()), discreet).send(message("m1"))
+    assert TOKEN not in f"{refused.value!r} {refused.value.__cause__!r}"
+    assert TOKEN not in caplog.text
+    out, err = capfd.readouterr()
+    assert TOKEN not in out + err
+
+
+def test_a_secret_that_is_put_right_is_taken_at_the_next_attempt() -> None:
+    """A reference is looked up at every message: a run needs no restart for it."""
+    answers = iter(["nothing://here", f"json://127.0.0.1:{free_port()}/"])
+    sender = AppriseSender("env:URL", lambda: next(answers), lambda _: str)
+    with pytest.raises(NotSentError, match="env:URL does not refer to one URL that Apprise understands"):
+        sender.send(message("m1"))
+    with pytest.raises(NotSentError, match="Connection"):
+        sender.send(message("m1"))

@@ -1,0 +1,229 @@
+"""Runbooks and reports beside a run: rendered in the background, over restarts, and never at a tick's expense."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from killswitch.incident.note import keep_runbooks
+from killswitch.incident.record import RunbookFacts
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.runner.reporting import Reporting
+from killswitch.store.errors import FencedError
+from killswitch.store.sql import SqlStore
+from tests import worlds
+from tests.runner_world import ScriptedVenue, Seen, World, book
+
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def reporting(world: World, store: SqlStore) -> Reporting:
+    return Reporting(store, str(world.folder / "store.sqlite"), world.folder / "rendered", pause=0.0)
+
+
+def flat(equity: str) -> AccountSnapshot:
+    """The account after its close."""
+    return worlds.account(equity, (), instruments=(worlds.rules("BTC"),))
+
+
+def rendered(world: World) -> dict[str, str]:
+    """The Markdown files of the only incident, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in (world.folder / "rendered").glob("*/*.md")}
+
+
+async def crashing(world: World, store: SqlStore, reports: Reporting, *, work: bool = True) -> Seen:
+    """A run that sees 1,000, then 850, and fires; it closes too, where it has time to `work`."""
+    seen, venue = Seen(), ScriptedVenue(book("1000"))
+    runner = world.runner(store, [venue], witnesses=(seen, reports))
+    await runner.start()
+    await runner.tick()
+    venue.answer = book("850")
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    if work:
+        assert await runner.work_through(60.0)
+        await world.clock.sleep(1.0)
+        await runner.tick()
+    await runner.finish()
+    return seen
+
+
+def test_a_stage_that_fires_leaves_its_runbook_and_the_report(world: World) -> None:
+    """Both forms of both, in the folder of the incident, and as things stand at the end."""
+    store = world.open()
+    reports = reporting(world, store)
+    seen = asyncio.run(crashing(world, store, reports))
+    assert reports.close(PATIENCE)
+    assert reports.problem is None
+    (decision,) = [each for report in seen.reports for each in report.decisions]
+    folder = world.folder / "rendered" / decision.id
+    assert {path.name for path in folder.iterdir()} == {
+        "report.md", "report.html", "runbook-close-everything.md", "runbook-close-everything.html",
+    }  # fmt: skip
+    found = rendered(world)
+    assert "[x] **Positions confirmed closed**" in found["report.md"]
+    assert "every target reached, as the venue itself shows" in found["runbook-close-everything.md"]
+    assert len(store.course(decision.id)) >= 2
+    assert store.incident_note(decision.id) is not None
+
+
+def test_nothing_is_rendered_and_no_thread_waits_on_the_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a page takes for ever, ticks go on and orders leave: rendering is not in their way."""
+    held, begun = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        assert held.wait(PATIENCE)
+
+    monkeypatch.setattr(Reporting, "_files", slow)
+    store = world.open()
+    reports = reporting(world, store)
+    seen = asyncio.run(crashing(world, store, reports))
+    assert [len(report.decisions) for report in seen.reports] == [0, 1, 0]
+    assert begun.wait(PATIENCE)
+    assert rendered(world) == {}
+    held.set()
+    assert reports.close(PATIENCE)
+
+
+def test_a_failure_is_told_as_a_problem_until_it_works_again(world: World) -> None:
+    """A folder that cannot be made ends no run; once it can be, the report is there and the problem is gone."""
+    store = world.open()
+    (world.folder / "rendered").write_text("a file in the way", encoding="utf-8")
+    reports = reporting(world, store)
+    seen = asyncio.run(crashing(world, store, reports))
+    assert reports.wait(PATIENCE)
+    assert len(seen.reports) == 3
+    assert reports.problem is not None
+    assert "the report of incident" in reports.problem
+    assert "cannot be written" in reports.problem
+    (world.folder / "rendered").unlink()
+    assert reports.close(PATIENCE)
+    assert reports.problem is None
+    assert "report.md" in rendered(world)
+
+
+def test_a_broken_template_of_a_runbook_keeps_back_neither_the_report_nor_the_run(world: World) -> None:
+    """The template was changed after validation: the problem names it, and the report is written."""
+    store = world.open()
+    (world.folder / "own.md.j2").write_text("{{ incident.nope }}", encoding="utf-8")
+    facts = RunbookFacts("own", str(world.folder), "own.md.j2")
+    keep_runbooks(store, "sha256:test", {"crash": {"close-everything": facts}})
+    reports = reporting(world, store)
+    asyncio.run(crashing(world, store, reports))
+    assert reports.close(PATIENCE)
+    assert reports.problem is not None
+    assert "nope" in reports.problem
+    assert set(rendered(world)) == {"report.md"}
+
+
+def test_a_template_of_the_policy_sets_own_is_used(world: World) -> None:
+    """What the document names is rendered, with the shipped pieces under it."""
+    store = world.open()
+    own = '{% extends "stage.md.j2" %}{% block you %}Call {{ incident.contacts|length }} people.{% endblock %}'
+    (world.folder / "own.md.j2").write_text(own, encoding="utf-8")
+    facts = RunbookFacts("own", str(world.folder), "own.md.j2")
+    keep_runbooks(store, "sha256:test", {"crash": {"close-everything": facts}})
+    reports = reporting(world, store)
+    asyncio.run(crashing(world, store, reports))
+    assert reports.close(PATIENCE)
+    assert "Call 0 people." in rendered(world)["runbook-close-everything.md"]
+
+
+def test_a_restart_goes_on_with_what_a_kill_left(world: World) -> None:
+    """The run was killed right after the firing, before a page was written: the next run writes it all."""
+    store = world.open()
+    asyncio.run(crashing(world, store, _Deaf(), work=False))  # type: ignore[arg-type] # a run that never got to it
+    assert rendered(world) == {}
+    reports = reporting(world, store)
+    venue = ScriptedVenue(book("850"))
+
+    async def again() -> None:
+        runner = world.runner(store, [venue], witnesses=(reports,))
+        await runner.start()
+        await runner.tick()
+        assert await runner.work_through(60.0)
+        await runner.tick()
+        await runner.finish()
+
+    asyncio.run(again())
+    assert reports.close(PATIENCE)
+    assert set(rendered(world)) == {"report.md", "runbook-close-everything.md"}
+    assert "[x] **Positions confirmed closed**" in rendered(world)["report.md"]
+
+
+class _Deaf:
+    """In the place of Reporting, for a run that is killed before it gets to anything."""
+
+    def ticked(self, report: object) -> None:
+        pass
+
+
+def test_the_reset_is_the_reports_last_word(world: World) -> None:
+    """Rendered once more when the incident ends: closed, by whom, and with nothing to reset any more."""
+    store = world.open()
+    reports = reporting(world, store)
+    asyncio.run(crashing(world, store, reports))
+    assert reports.close(PATIENCE)
+    assert "ksctl reset account/main" in rendered(world)["report.md"]
+    store.put_event(worlds.hand("reset", world.clock.now()))
+    reports = reporting(world, store)
+
+    async def once() -> None:
+        runner = world.runner(store, [ScriptedVenue(flat("849"))], witnesses=(reports,))
+        await runner.start()
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        await runner.finish()
+
+    asyncio.run(once())
+    assert reports.close(PATIENCE)
+    found = rendered(world)["report.md"]
+    assert "| state | **closed** |" in found or "| state | **closed**, " in found
+    assert "ksctl reset" not in found
+
+
+def test_a_course_point_comes_every_ten_seconds_and_only_then_is_anything_asked(world: World) -> None:
+    """Ticks without news wake nobody, save for the course of an open incident."""
+    store = world.open()
+    reports = reporting(world, store)
+    asked: list[int] = []
+
+    async def ticks() -> None:
+        runner = world.runner(store, [ScriptedVenue(flat("849"))], witnesses=(reports,))
+        await runner.start()
+        for _ in range(25):
+            await runner.tick()
+            assert reports.wait(PATIENCE)
+            asked.append(reports._asked)
+            await world.clock.sleep(1.0)
+        await runner.finish()
+
+    asyncio.run(crashing(world, store, reports))
+    assert reports.wait(PATIENCE)
+    asyncio.run(ticks())
+    assert reports.close(PATIENCE)
+    wakings = [later - earlier for earlier, later in pairwise(asked)]
+    assert sum(wakings) in (2, 3)
+
+
+def test_a_runner_that_lost_its_lease_writes_no_course(world: World) -> None:
+    """The course is fenced as ticks are: an older runner's thread cannot write after a newer one has begun."""
+    store, other = world.open(), world.open()
+    asyncio.run(crashing(world, store, _Deaf()))  # type: ignore[arg-type] # as above
+    generation = other.acquire("other", 1 << 60, 1).generation
+    assert generation > 1
+    with pytest.raises(FencedError):
+        store.keep_incident("x", b"", [])
