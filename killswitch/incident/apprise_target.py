@@ -71,35 +71,31 @@ class AppriseSender:
         return service
 
 
-class _Heard(logging.Handler):
+class _Heard(logging.Filter):
     """What Apprise says in this thread while one message is sent; nothing of it goes anywhere else.
 
-    Its own words may hold the URL: they end here, are hidden by the caller, and never reach stderr.
+    A filter, because its words may hold the URL, and would reach whatever handlers others have put on the log.
     """
 
-    _taken = threading.Lock()
-
     def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
+        super().__init__()
         self.reasons: list[str] = []
         self._thread = threading.get_ident()
         self._logger = logging.getLogger("apprise")
 
     def __enter__(self) -> _Heard:
-        with self._taken:
-            self._logger.propagate = False
-            self._logger.setLevel(logging.DEBUG)
-            self._logger.addHandler(self)
+        self._logger.setLevel(logging.DEBUG)
+        self._logger.addFilter(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._taken:
-            self._logger.removeHandler(self)
+        self._logger.removeFilter(self)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep warnings, and the one debug line that says why a connection failed."""
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep warnings, and the one debug line that says why a connection failed; let nothing of this thread by."""
         if record.thread != self._thread:
-            return
+            return True
         said = record.getMessage()
         if record.levelno >= logging.WARNING or said.startswith("Socket Exception"):
             self.reasons.append(said.strip())
+        return False

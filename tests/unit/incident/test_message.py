@@ -95,9 +95,7 @@ def addressing(*rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarge
         graphs.graph([SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.1)], stages, policy="p"),
         labels=(("owner", "desk"),),
     )
-    routes = tuple(
-        Route(f"r{number}", rule, targets, 1, Place("x.yaml", 1, 1, "")) for number, rule in enumerate(rules)
-    )
+    routes = tuple(Route(f"r{number}", rule, targets, 1, graphs.HERE) for number, rule in enumerate(rules))
     return Addressing(PolicySet("sha256:0", None, (graph,), routes))
 
 
@@ -130,7 +128,6 @@ EVENTS = {
         (replace(RULE, labels=(("owner", "desk"),)), {"fired", "reset", "closed", "residual", "notice"}),
         (replace(RULE, labels=(("owner", "desk"), ("tier", "a"))), set()),
     ],
-    ids=str,
 )
 def test_a_route_takes_what_has_everything_that_it_asks_for(rule: RouteRule, taken: set[str]) -> None:
     """A reset and the end of a close reach those who heard of the stage; what a message lacks is no match."""
