@@ -153,8 +153,9 @@ class _Backtest:
 
     def result(self, *, complete: bool) -> Run:
         """What the run has come to by now."""
-        if self._snapshot is None or self._tally.bars < self._number - self._begins + 1:
+        if self._tally.bars < self._number - self._begins + 1:
             self._tally.ticked(self._look())
+        self._tally.ended(self._look())
         return self._tally.run(self._rule, self._book.name, self._firings.all(), self._notices, complete=complete)
 
     def _look(self) -> Snapshot:

@@ -55,7 +55,15 @@ class Tally:
 
     def ticked(self, snapshot: Snapshot) -> None:
         """Take the next bar as a tick saw it."""
-        place, self.bars = self.bars, self.bars + 1
+        self.bars += 1
+        self._enter(snapshot)
+
+    def ended(self, snapshot: Snapshot) -> None:
+        """Take the last bar once more: what was closed after its tick counts too."""
+        self._enter(snapshot)
+
+    def _enter(self, snapshot: Snapshot) -> None:
+        place = self.bars - 1
         equity, gross = ZERO, ZERO
         for account in snapshot.accounts:
             equity += account.equity or ZERO  # the paper market knows it always
@@ -137,11 +145,13 @@ class _Drawn:
     def ticked(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
         for side, pnl in self._pnl.items():
             pnl[bar] = float(realized[side])
+        for worth in self._held.values():
+            worth[bar] = 0.0
         for account in snapshot.accounts:
             for position in account.positions or ():
-                worth = float(position.notional or ZERO)
+                notional = float(position.notional or ZERO)
                 self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
-                self._held[position.symbol][bar] += worth if position.side == "long" else -worth
+                self._held[position.symbol][bar] += notional if position.side == "long" else -notional
 
     def passed(self, here: slice, standing: Standing, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
         for side, pnl in self._pnl.items():
