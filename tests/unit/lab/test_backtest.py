@@ -111,8 +111,8 @@ def test_in_proportion_cuts_the_same_gross_from_every_position() -> None:
     assert staged.turnover == 46_000
     assert 0 <= spread.turnover - 46_000 <= 2  # rounded up to a lot of 0.01 of each
     worth = {each.symbol: each.notional for each in spread.firings[0].closed}
-    assert worth["A"] / 92_000 == pytest.approx(46 / 142, abs=1e-4)
-    assert worth["B"] / 50_000 == pytest.approx(46 / 142, abs=1e-4)
+    assert float(worth["A"] / 92_000) == pytest.approx(46 / 142, abs=1e-4)
+    assert float(worth["B"] / 50_000) == pytest.approx(46 / 142, abs=1e-4)
     assert spread.firings[0].hedge == "reduced"
 
 
