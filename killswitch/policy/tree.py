@@ -70,6 +70,14 @@ def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
 
     A text that breaks off being YAML gives the documents before the one in which it does.
     """
+    from killswitch.policy.quick import read_plain
+
+    plain = read_plain(text)
+    return parse_any(text, note) if plain is None else plain
+
+
+def parse_any(text: str, note: Callable[[Note], None]) -> list[Root]:
+    """As `parse`, of whatever YAML there is."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
