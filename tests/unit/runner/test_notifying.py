@@ -1,0 +1,241 @@
+"""What a run leaves in the outbox with its ticks, and what leaves it; with real files, threads and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from killswitch.cli.status_text import status_text
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.message import decode_message
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR
+from killswitch.model.store import TickRecord
+from killswitch.runner.hands import hand
+from killswitch.runner.standing import encode_standing, standing_of
+from killswitch.store.errors import StoreError
+from killswitch.store.sql import SqlStore
+from tests import graphs
+from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
+from tests.webhooks import Webhook, free_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+EVERYTHING = RouteRule(None, None, None, None, None, None, ())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def routed(*targets: RouteTarget) -> PolicySet:
+    route = Route("desk", EVERYTHING, targets, HOUR, graphs.HERE)
+    return replace(graphs.policy_set(crash_policy()), routes=(route,))
+
+
+def in_file(world: World) -> RouteTarget:
+    return RouteTarget("file", str(world.folder / "n.jsonl"))
+
+
+def lines(world: World) -> list[dict[str, str]]:
+    path = world.folder / "n.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bool = True) -> Seen:
+    """A run that sees 1,000, then 850, closes, and ends."""
+    seen, venue = Seen(), ScriptedVenue(book("1000"))
+    runner = world.runner(store, [venue], armed=armed, policies=policies, witnesses=(seen,))
+    await runner.start()
+    await runner.tick()
+    venue.answer = book("850")
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    assert await runner.work_through(60.0)
+    await world.clock.sleep(1.0)
+    await runner.tick()
+    await runner.finish()
+    await runner.let_go()
+    return seen
+
+
+async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
+    """A run of one tick that finds the book flat."""
+    venue = ScriptedVenue(book("850"))
+    runner = world.runner(store, [venue], armed=False, policies=policies)
+    await world.clock.sleep(60.0)
+    await runner.start()
+    await runner.tick()
+    await runner.finish()
+    await runner.let_go()
+
+
+def test_a_stage_and_the_end_of_its_close_are_told(world: World) -> None:
+    """One message for each, in order, delivered by the end of the run."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    assert [(line["event"], line["severity"]) for line in lines(world)] == [("fired", "page"), ("closed", "info")]
+    (count,) = store.outbox()
+    assert (count.pending, count.delivered, count.given_up) == (0, 2, 0)
+
+
+def test_a_run_that_only_observes_says_that_nothing_was_done(world: World) -> None:
+    """It tells people all the same."""
+    asyncio.run(crash(world, world.open(), routed(in_file(world)), armed=False))
+    (fired,) = [line for line in lines(world) if line["event"] == "fired"]
+    assert fired["title"].endswith("(observed only: nothing was done)")
+    assert "this run only observes" in fired["body"]
+
+
+def test_a_restart_tells_nothing_twice(world: World) -> None:
+    """The outbox knows what was told: the ids are worked out of what they are about."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    before = lines(world)
+    asyncio.run(again(world, store, routed(in_file(world))))
+    assert [line for line in lines(world) if line["event"] != "notice"] == before
+
+
+def test_what_could_not_be_sent_is_sent_by_the_next_run(world: World) -> None:
+    """A webhook that is down for the whole of a run gets everything from the next one, once."""
+    webhook = Webhook(free_port())
+    policies = routed(RouteTarget("apprise", f"json://127.0.0.1:{webhook.port}/"))
+    store = world.open()
+    asyncio.run(crash(world, store, policies))
+    waited = [each.message.id for each in reversed(store.deliveries(10))]
+    assert len(waited) == 2
+    with webhook.listening():
+        asyncio.run(again(world, store, policies))
+    assert webhook.ids[:2] == waited
+    assert len(set(webhook.ids)) == len(webhook.ids)
+
+
+def test_a_tick_that_is_not_committed_tells_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is part of the tick: a crash in between leaves neither, and the next run decides and tells."""
+    store = world.open()
+    commit = store.commit_tick
+
+    def fails(record: TickRecord) -> None:
+        if record.decisions:
+            assert record.messages
+            raise StoreError("disk full")
+        commit(record)
+
+    monkeypatch.setattr(store, "commit_tick", fails)
+    with pytest.raises(StoreError):
+        asyncio.run(crash(world, store, routed(in_file(world))))
+    assert list(store.deliveries(10)) == []
+    assert lines(world) == []
+
+
+def test_without_a_route_nothing_is_kept_for_sending(world: World) -> None:
+    """No table grows, no thread is started, and status has no block for it."""
+    store = world.open()
+    asyncio.run(crash(world, store, graphs.policy_set(crash_policy())))
+    assert list(store.outbox()) == []
+    assert "Notifications" not in status_text(standing_of(store, world.clock.now(), 10), "x")
+
+
+def test_a_reset_is_told_to_who_heard_of_the_stage(world: World) -> None:
+    """With the level that ends."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    store.put_event(hand("reset", "account/main", at=world.clock.now(), author="o", reason="over"))
+    asyncio.run(again(world, store, routed(in_file(world))))
+    (reset,) = [line for line in lines(world) if line["event"] == "reset"]
+    assert reset["level"] == 3
+    assert "reset to level 0 by o" in reset["title"]
+
+
+def test_status_shows_what_waits_and_why(world: World) -> None:
+    """By route and target, with the last error of the oldest one."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
+    text = status_text(standing_of(store, world.clock.now(), 10), "x")
+    (row,) = [line for line in text.splitlines() if line.startswith("  desk")]
+    assert "none/n.jsonl  2        0          0" in row
+    assert "No such file or directory" in row
+
+
+TOKEN = "T0KENsup3rsecret"
+
+
+def test_a_planted_secret_is_nowhere(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the store's bytes, a notice, the status, a stream or a log, though the target fails and says why."""
+    monkeypatch.setenv("DESK_URL", f"json://user:{TOKEN}@127.0.0.1:{free_port()}/{TOKEN}/?-k={TOKEN}")
+    store = world.open()
+    with caplog.at_level(logging.DEBUG):
+        seen = asyncio.run(crash(world, store, routed(RouteTarget("apprise", "env:DESK_URL"))))
+    (count,) = store.outbox()
+    assert count.pending == 2
+    assert "Socket Exception" in (count.error or "")
+    standing = standing_of(store, world.clock.now(), 100)
+    said = status_text(standing, "x").encode() + encode_standing(standing) + repr(seen.reports).encode()
+    written = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
+    streams = "".join(capfd.readouterr()) + caplog.text
+    assert TOKEN.encode() not in said + written + streams.encode()
+
+
+def test_a_secret_that_is_missing_is_a_reason_and_no_refusal_to_start(world: World) -> None:
+    """Who watches positions starts without its chat; the message waits and says what is wrong."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("apprise", "env:KS_NOT_SET"))))
+    assert "the environment variable KS_NOT_SET is not set" in (store.outbox()[0].error or "")
+
+
+def notice_of(runner_notices: tuple[Notice, ...], part: str) -> list[Notice]:
+    return [notice for notice in runner_notices if part in notice.text]
+
+
+def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that took nothing for an hour is told as a problem, by the targets that work."""
+    store = world.open()
+    broken = RouteTarget("file", str(world.folder / "none" / "n.jsonl"))
+
+    async def run() -> Seen:
+        seen, venue = Seen(), ScriptedVenue(book("1000"))
+        runner = world.runner(store, [venue], armed=False, policies=routed(broken, in_file(world)), witnesses=(seen,))
+        # No threads: the lanes work when the test says so, in its time.
+        monkeypatch.setattr(runner._notifier._sending, "wake", lambda: None)
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        for _ in range(4):
+            await world.clock.sleep(3601.0)
+            await runner.tick()
+            for lane in runner._notifier._sending.lanes.values():
+                while lane.step() == 0:
+                    pass
+        await runner.finish()
+        await runner.let_go()
+        return seen
+
+    seen = asyncio.run(run())
+    told = [notice for report in seen.reports for notice in notice_of(report.notices, "given up")]
+    assert len(told) == 1
+    assert (told[0].policy, told[0].severity) == ("runner", "page")
+    assert any("given up" in line["body"] for line in lines(world) if line["event"] == "notice")
+
+
+def test_every_message_in_the_store_decodes_to_its_own_id(world: World) -> None:
+    """What receivers are told to dedupe by is what the outbox is keyed by."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    for each in store.deliveries(10):
+        assert decode_message(each.message.body).id == each.message.id
+    decided: list[Decision] = [stored.decision for stored in store.decisions(10)]
+    assert lines(world)[0]["decision"] == decided[0].id
