@@ -18,6 +18,7 @@ FAMILIES = {
     "KS30": "References, units and stages",
     "KS40": "Expressions",
     "KS50": "Warnings: sound, but hardly meant",
+    "KS61": "Runbooks and their templates",
 }
 
 INTRODUCTION = """\

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tools.reference.commands import cli_page
 from tools.reference.diagnostics import diagnostics_page
 from tools.reference.documents import policy_page
+from tools.reference.incident import incident_page
 from tools.reference.signals import signals_page
 
 
@@ -17,4 +18,5 @@ def generated() -> Mapping[str, str]:
         "signals.md": signals_page(),
         "diagnostics.md": diagnostics_page(),
         "cli.md": cli_page(),
+        "incident.md": incident_page(),
     }

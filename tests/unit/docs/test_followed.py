@@ -1,4 +1,4 @@
-"""The first hour can be followed word for word: every command does what docs/tutorial.md says, in its order."""
+"""The first hour and the guides can be followed word for word: every command does what the page says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.unit.docs.walkthrough import blocks, do, missing
 
@@ -26,21 +28,34 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def follow(page: str, repository: Path, folder: Path) -> None:
+    """Do what a page says, in a folder that holds what a clone holds; fails at the first block that differs."""
+    steps = blocks(page)
+    for name in ("policies", "runbooks"):
+        shutil.copytree(repository / name, folder / name)
+    commands = ["\n".join(STAND_INS.get(line, line) for line in step.commands.splitlines()) for step in steps]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = do(commands, folder, {"PATH": path, "COLUMNS": "200"}, PATIENCE)
+    assert len(said) == len(steps), f"the shell ended in block {len(said)}: {said[-1:]}"
+    for step, (printed, status) in zip(steps, said, strict=True):
+        lost = [line for shown, differ in step.shown for line in missing(shown, printed, numbers_differ=differ)]
+        assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}"
+
+
 def test_the_first_hour_goes_as_the_page_says(repository: Path, tmp_path: Path) -> None:
     """Each block ends with its status, and prints what is shown after it; numbers too, where they cannot differ."""
     page = (repository / "docs" / "tutorial.md").read_text(encoding="utf-8")
     for written in (*STAND_INS, PORT):
         assert written in page
-    steps = blocks(page.replace(PORT, free_port()))
-    for name in ("policies", "runbooks"):
-        shutil.copytree(repository / name, tmp_path / name)
-    commands = ["\n".join(STAND_INS.get(line, line) for line in step.commands.splitlines()) for step in steps]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    said = do(commands, tmp_path, {"PATH": path, "COLUMNS": "200"}, PATIENCE)
-    assert len(said) == len(steps), f"the shell ended in block {len(said)}: {said[-1:]}"
-    for step, (printed, status) in zip(steps, said, strict=True):
-        lost = [line for shown, differ in step.shown for line in missing(shown, printed, numbers_differ=differ)]
-        assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}"
+    follow(page.replace(PORT, free_port()), repository, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["runbooks.md", "notifications.md"])
+def test_a_guide_goes_as_it_says(repository: Path, tmp_path: Path, name: str) -> None:
+    """Guides are done too, so that their documents, templates and diagnostics stay what the program takes and says."""
+    page = (repository / "docs" / name).read_text(encoding="utf-8")
+    assert blocks(page)
+    follow(page, repository, tmp_path)
 
 
 PAGE = """\

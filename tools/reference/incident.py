@@ -1,0 +1,115 @@
+"""docs/reference/incident.md: what a template may ask of an incident, from the record that it is given."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from msgspec import Struct
+
+from killswitch.incident.filters import FILTERS, OWN_OF_JINJA, TESTS
+from killswitch.incident.record import INCIDENT_FORMAT, Incident
+from killswitch.incident.shown import Shown
+from tools.reference.markdown import code, page, sentence, table
+
+INTRODUCTION = f"""\
+`{INCIDENT_FORMAT}`: what a template of a [runbook](../runbooks.md) is given, and what `ksctl report --output json`
+prints. A template has two names, `incident` and `firing`, and nothing else; asking for a name that is not here is an
+error of `ksctl validate`, with its place. What is unknown, or not there yet, is none; never zero."""
+
+WORDS: Mapping[object, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Decimal: "amount",
+    datetime: "instant",
+}
+
+
+def incident_page() -> str:
+    """The page: the names, each record in the order in which they lead to it, then filters and tests."""
+    parts = [f"## {_title(each)} {{ #{_anchor(each)} }}\n\n{_words(each)}\n\n{_keys(each)}" for each in records()]
+    filters = [(code(name), sentence((read.__doc__ or "").split("\n")[0])) for name, read in FILTERS.items()]
+    parts += [
+        "## Filters { #filters }",
+        table(["filter", "gives"], filters),
+        f"Of Jinja2's own there are {_listed(OWN_OF_JINJA)}, and of its tests {_listed(TESTS)}.",
+    ]
+    return page("The incident record", INTRODUCTION, parts)
+
+
+def records() -> list[type[Struct]]:
+    """Every record that a template can reach, `Shown` and `Incident` first."""
+    found: list[type[Struct]] = []
+    waiting: list[type[Struct]] = [Shown, Incident]
+    while waiting:
+        record = waiting.pop(0)
+        if record not in found:
+            found.append(record)
+            waiting += [inner for shape in get_type_hints(record).values() for inner in _inside(shape)]
+    return found
+
+
+def _inside(shape: Any) -> Iterator[type[Struct]]:
+    if isinstance(shape, type) and issubclass(shape, Struct):
+        yield shape
+    for argument in get_args(shape):
+        yield from _inside(argument)
+
+
+def _title(record: type[Struct]) -> str:
+    return "Names" if record is Shown else record.__name__
+
+
+def _anchor(record: type[Struct]) -> str:
+    return "names" if record is Shown else record.__name__.lower()
+
+
+def _words(record: type[Struct]) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(record.__doc__ or "").split("\n\n"))
+
+
+def _keys(record: type[Struct]) -> str:
+    said = _said(record)
+    hints = get_type_hints(record, include_extras=True)
+    rows = [(code(name), _shape(hints[name]), said.get(name, "")) for name in record.__struct_fields__]
+    return table(["name", "is", "meaning"], rows)
+
+
+def _said(record: type[Struct]) -> Mapping[str, str]:
+    """Attribute → the words that stand below it in the source."""
+    (declared,) = ast.parse(inspect.getsource(record)).body
+    assert isinstance(declared, ast.ClassDef)
+    found = {}
+    for before, after in zip(declared.body, declared.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
+            words = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
+            if isinstance(words, str):
+                found[before.target.id] = sentence(" ".join(words.split()))
+    return found
+
+
+def _shape(declared: Any) -> str:
+    origin, arguments = get_origin(declared), get_args(declared)
+    if origin is Annotated:
+        return _shape(arguments[0])
+    if origin in (Union, UnionType):
+        real = [_shape(option) for option in arguments if option is not NoneType]
+        return " or ".join(real) + (" or none" if len(real) < len(arguments) else "")
+    if origin is Literal:
+        return " or ".join(code(str(word)) for word in arguments)
+    if origin in (tuple, list):
+        return f"list of {_shape(arguments[0])}"
+    if isinstance(declared, type) and issubclass(declared, Struct):
+        return f"[{declared.__name__}](#{_anchor(declared)})"
+    return WORDS[declared]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(code(name) for name in names)
