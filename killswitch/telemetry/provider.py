@@ -58,8 +58,8 @@ class Delivery:
 
     def failed(self, why: str | None = None) -> None:
         if self.problem is None:
-            reason = self._hide(why or self._complaints.last or "no reason given").strip().splitlines()[0][:_LONGEST]
-            self.problem = f"{self._what} cannot be exported and are lost, nothing else is: {reason}"
+            lines = self._hide(why or self._complaints.last or "").strip().splitlines() or ["no reason given"]
+            self.problem = f"{self._what} cannot be exported and are lost, nothing else is: {lines[0][:_LONGEST]}"
 
 
 class WatchedSpans(SpanExporter):

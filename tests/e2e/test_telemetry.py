@@ -30,7 +30,9 @@ def ended(site: Site) -> bool:
     return any(entry.kind == "finished" and entry.account == "main" for entry in site.journal())
 
 
-def test_a_collector_gets_the_whole_incident_as_one_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_gets_the_whole_incident_as_one_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
     """Decision, close and every order are one trace, under the tick that decided; metrics say the same in numbers."""
     with receiver() as collector, paper(*CRASHING) as address:
         for name, value in {
@@ -63,6 +65,9 @@ def test_a_collector_gets_the_whole_incident_as_one_trace(tmp_path: Path, monkey
         (closing,) = metrics["killswitch.close.duration"].histogram.data_points
         assert (said(closing.attributes)["killswitch.close.status"], closing.count) == ("flat", 1)
         assert points(metrics["killswitch.stage.level"]) == [(labels, 1)]
+        page = (repository / "docs" / "telemetry.md").read_text(encoding="utf-8")
+        attributes = {name for span in collector.spans() for name in said(span.attributes)}
+        assert {name for name in {*attributes, *metrics} if f"`{name}`" not in page} == set()
 
 
 def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
@@ -154,6 +159,30 @@ def test_a_collector_that_is_down_is_told_once_and_costs_the_run_nothing(
     assert 1 <= len(lines) <= 2, err
     assert "Traceback" not in err
     assert KEY not in err
+
+
+def test_no_credential_reaches_a_span_a_metric_or_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venue's complaint that quotes the account's credential is heard without it, wherever it is heard.
+
+    The credential is the port that nobody answers at, because that is what this venue's complaint quotes.
+    """
+    with receiver() as collector, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("PLANTED", str(port))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        site = Site(tmp_path, f"http://127.0.0.1:{port}")
+        account = site.policies / "account.yaml"
+        plain = account.read_text(encoding="utf-8")
+        account.write_text(plain.replace("swap,", "swap, credentials: {k: env:PLANTED},"), encoding="utf-8")
+        events = tmp_path / "events.jsonl"
+        done = ksctl("run", *site.place, "--ticks", "2", "--interval", "10ms", "--events", str(events))
+    assert done.returncode == 0, done.stderr
+    complaints = {span.status.message for span in collector.spans("snapshot")}
+    assert all("[hidden credential]" in each for each in complaints), complaints
+    assert "[hidden credential]" in events.read_text(encoding="utf-8")
+    for text in (events.read_bytes(), done.stderr.encode(), *collector.bodies):
+        assert f"127.0.0.1:{port}".encode() not in text
 
 
 def _problems(site: Site) -> tuple[str, ...]:
