@@ -60,7 +60,7 @@ class Firing(Struct, frozen=True):
 
 
 class Liquidation(Struct, frozen=True):
-    """A position, or a part of one, that the venue closed by force."""
+    """What the venue closed of a position by force inside one bar, and at what price on average."""
 
     at: Instant
     account: str

@@ -37,7 +37,7 @@ class Tally:
         self._realized: dict[Side, Decimal] = {"long": ZERO, "short": ZERO}
         self._seen: set[tuple[str, str]] = set()
         self._marks: dict[tuple[str, str], Decimal] = {}
-        self._liquidations: list[Liquidation] = []
+        self._liquidated: dict[tuple[datetime, str, str, Side], tuple[Decimal, Decimal]] = {}
         self._first_equity: Decimal | None = None
         self._last_equity = ZERO
         self._sums: dict[str, Decimal] = defaultdict(Decimal)
@@ -98,8 +98,10 @@ class Tally:
         self._sums["turnover"] += quantity * fill.price
         mark = self._marks.get((account, fill.symbol))
         if fill.cause == "liquidation":
-            side = fill.position_side or "long"
-            self._liquidations.append(Liquidation(fill.at, account, fill.symbol, side, fill.amount, fill.price))
+            # the venue takes a position in steps: what it took inside one bar is one liquidation
+            key = (fill.at, account, fill.symbol, fill.position_side or "long")
+            contracts, worth = self._liquidated.get(key, (ZERO, ZERO))
+            self._liquidated[key] = (contracts + fill.amount, worth + fill.amount * fill.price)
         elif mark is not None:
             self._sums["slippage"] += quantity * (mark - fill.price) * (1 if fill.side == "sell" else -1)
 
@@ -123,9 +125,15 @@ class Tally:
             gross_start=_rounded(float(gross[0]), _MONEY), gross_end=_rounded(float(gross[-1]), _MONEY),
             gross_mean=_rounded(float(gross.mean()), _MONEY),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
-            firings=tuple(firings), liquidations=tuple(self._liquidations), notices=notices,
+            firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
             course=None if self._drawn is None else self._drawn.course(self._ats(), equity),
         )  # fmt: skip
+
+    def _liquidations(self) -> tuple[Liquidation, ...]:
+        return tuple(
+            Liquidation(at, account, symbol, side, contracts, worth / contracts)
+            for (at, account, symbol, side), (contracts, worth) in self._liquidated.items()
+        )
 
     def _ats(self) -> list[int]:
         ats: list[int] = self._panel.at[self._begins : self._begins + self.bars].tolist()
