@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from killswitch.incident.message import Message
+from killswitch.lab import answer, outcome, summary
 from killswitch.model import decision, snapshot
 
 FORMATS = {
@@ -27,6 +29,14 @@ FORMATS = {
     "Attribution": decision.Attribution,
     "Intent": decision.Intent,
     "Notice": decision.Notice,
+    "Answer": answer.Answer,
+    "Run": outcome.Run,
+    "Firing": outcome.Firing,
+    "Closed": outcome.Closed,
+    "Liquidation": outcome.Liquidation,
+    "Group": summary.Group,
+    "Figures": summary.Figures,
+    "Against": summary.Against,
 }
 
 
@@ -57,3 +67,10 @@ def test_what_is_needed_is_said_to_be(repository: Path, heading: str) -> None:
         for key in re.findall(r"`([^`]+)`", line.split("|")[1])
     ]
     assert sorted(needed) == sorted(f.encode_name for f in msgspec.structs.fields(FORMATS[heading]) if f.required)
+
+
+def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path) -> None:
+    """A receiver of a file or a webhook finds each key there."""
+    page = (repository / "docs" / "notifications.md").read_text(encoding="utf-8")
+    written = [field.encode_name for field in msgspec.structs.fields(Message)]
+    assert sorted(keys_of(page.replace("## What a message holds", "### Message"), "Message")) == sorted(written)
