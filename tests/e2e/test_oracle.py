@@ -28,7 +28,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.conftest import REPOSITORY
-from tests.oracle.naive import Happening, OutsideDomainError, happenings
+from tests.oracle.naive import TIGHT, Happening, OutsideDomainError, happenings
 from tests.oracle.naive import read as naive
 from tests.oracle.strategies import recordings
 from tests.oracle.walks import Walk
@@ -39,6 +39,15 @@ def policies() -> PolicySet:
     """The shipped `futures-drawdown`, compiled."""
     loaded = load([REPOSITORY / "policies" / "futures-drawdown"])
     compiled, problems = compile_policies(loaded.documents)
+    assert compiled is not None, [*loaded.diagnostics, *problems]
+    return compiled
+
+
+@pytest.fixture(scope="module")
+def tight() -> PolicySet:
+    """Its variant `tight`, selected for this compilation."""
+    loaded = load([REPOSITORY / "policies" / "futures-drawdown"])
+    compiled, problems = compile_policies(loaded.documents, variant="tight")
     assert compiled is not None, [*loaded.diagnostics, *problems]
     return compiled
 
@@ -68,6 +77,17 @@ def test_the_product_and_the_naive_reading_agree_on_made_up_recordings(
     except OutsideDomainError:
         assume(False)
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(lines=recordings())
+def test_the_tight_variant_and_the_naive_reading_of_it_agree(tight: PolicySet, lines: list[dict[str, Any]]) -> None:
+    """A variant is another set of thresholds, and nothing else about the policy is another."""
+    try:
+        expected = happenings(lines, TIGHT)
+    except OutsideDomainError:
+        assume(False)
+    assert decided(tight, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
 
 
 class Memory:

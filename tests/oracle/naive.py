@@ -46,6 +46,12 @@ RULES = (
     Rule(2, Fraction(7, 100), Fraction(10, 100), 1 * MINUTE, 90 * MINUTE, resets_itself=True),
     Rule(3, Fraction(10, 100), Fraction(14, 100), 0 * MINUTE, 360 * MINUTE, resets_itself=False),
 )
+TIGHT = (
+    Rule(1, Fraction(3, 100), Fraction(47, 1000), 2 * MINUTE, 30 * MINUTE, resets_itself=True),
+    Rule(2, Fraction(5, 100), Fraction(71, 1000), 1 * MINUTE, 90 * MINUTE, resets_itself=True),
+    Rule(3, Fraction(8, 100), Fraction(112, 1000), 0 * MINUTE, 360 * MINUTE, resets_itself=False),
+)
+"""The variant `tight`: other thresholds, and nothing else."""
 
 
 class OutsideDomainError(Exception):
@@ -85,6 +91,7 @@ class Watch:
     """Everything remembered of one account."""
 
     account: str
+    rules: tuple[Rule, ...] = RULES
     units: Fraction | None = None
     seen: list[tuple[datetime, Fraction]] = field(default_factory=list)
     """(time, value of a unit) of every snapshot on which it was known, oldest first."""
@@ -169,7 +176,7 @@ class Watch:
         if value is not None:
             self.seen.append((at, value))
             quarter, hour = self.fall(at, QUARTER), self.fall(at, HOUR)
-        for rule in RULES:
+        for rule in self.rules:
             for name, interval, threshold in (
                 ("quarter", quarter, rule.fall_quarter),
                 ("hour", hour, rule.fall_hour),
@@ -193,13 +200,13 @@ class Watch:
     def _again(self, at: datetime, value: Fraction | None) -> bool:
         """The same level fires again only after its cooldown, and only if more has been lost since."""
         assert self.fired_at is not None
-        if at < self.fired_at + RULES[self.level - 1].cooldown or value is None:
+        if at < self.fired_at + self.rules[self.level - 1].cooldown or value is None:
             return False
         return self.fired_value is not None and value < self.fired_value
 
     def _cleared(self, at: datetime, hour: tuple[Fraction, Fraction] | None) -> bool:
         """Whether the hour's fall has been known to be small for long enough, and the cooldown is over."""
-        if self.level == 0 or not RULES[self.level - 1].resets_itself:
+        if self.level == 0 or not self.rules[self.level - 1].resets_itself:
             return False
         if hour is None or not hour[1] < CLEAR_BELOW:
             self.clear_since = None
@@ -207,7 +214,7 @@ class Watch:
         if self.clear_since is None:
             self.clear_since = at
         assert self.fired_at is not None
-        return at - self.clear_since >= CLEAR_FOR and at >= self.fired_at + RULES[self.level - 1].cooldown
+        return at - self.clear_since >= CLEAR_FOR and at >= self.fired_at + self.rules[self.level - 1].cooldown
 
 
 def at_least(interval: tuple[Fraction, Fraction] | None, threshold: Fraction) -> bool | None:
@@ -235,8 +242,8 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def happenings(snapshots: Iterable[dict[str, Any]]) -> list[Happening]:
-    """Every firing and every reset of `futures-drawdown` over the snapshots, in order."""
+def happenings(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RULES) -> list[Happening]:
+    """Every firing and every reset of `futures-drawdown` over the snapshots, in order; `rules` may be a variant's."""
     watches: dict[str, Watch] = {}
     found: list[Happening] = []
     for snapshot in snapshots:
@@ -246,7 +253,7 @@ def happenings(snapshots: Iterable[dict[str, Any]]) -> list[Happening]:
             if account["market"] not in {"swap", "future"}:
                 continue
             name = account["account"]
-            watch = watches.setdefault(name, Watch(name))
+            watch = watches.setdefault(name, Watch(name, rules))
             value = watch.value_of_unit(account)
             if f"account/{name}" in hands and watch.level > 0:  # nothing latched, nothing to reset
                 if value is None:
