@@ -131,3 +131,31 @@ def test_the_schema_asks_for_every_part_of_every_event() -> None:
     case = schema["$defs"][cases["shutdown"].rsplit("/", 1)[1]]
     assert sorted(case["required"]) == sorted(case["properties"]) == sorted(line)
     assert case["properties"]["format"] == {"enum": ["killswitch.event/v1"], "default": "killswitch.event/v1"}
+
+
+def test_a_line_that_broke_off_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    """The reader goes away in the middle of a long line: the one after it stands on a line of its own."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    stream = Stream(str(pipe))
+    stream.put(b"x" * 1_000_000 + b"\n")
+    eventually(lambda: len(_read(first)) == 100)
+    os.close(first)
+    eventually(lambda: stream.problem is not None)
+    second = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    got = bytearray()
+    eventually(lambda: not _drained(second, got))
+    stream.put(b"next\n")
+    eventually(lambda: bool(_drained(second, got) and got.endswith(b"next\n")))
+    assert stream.close()
+    os.close(second)
+    broken, last, rest = got.split(b"\n")
+    assert (set(broken) <= {ord("x")}, last, rest) == (True, b"next", b"")
+
+
+def _drained(pipe: int, into: bytearray) -> bool:
+    """Take what waits in a pipe; whether there was anything."""
+    found = _read(pipe)
+    into += found
+    return bool(found)
