@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "backtest", "startup", "memory")
+PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications")
 
 
 def main(wanted: list[str]) -> int:
