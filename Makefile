@@ -6,17 +6,21 @@
 #   make docs                the documentation as a site, in site/
 #   make reference           docs/reference/ anew, from the code
 #   make bench               the numbers that are promised, beside their references
+#   make evidence            docs/evidence.md anew, from recorded bars (DATE=, BOOKS=, SEED=)
 #   make lock                write constraints.txt anew from pyproject.toml
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs reference bench lock clean
+.PHONY: demo test check docs reference bench evidence lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
+DATE ?= $(shell date +%F)
+BOOKS ?= 10
+SEED ?= 7
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
 demo: $(VENV)/.installed
@@ -41,6 +45,9 @@ reference: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench
+
+evidence: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'

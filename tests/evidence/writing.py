@@ -1,0 +1,272 @@
+"""The page: tables of what was gathered, and what they must not be taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Tried
+from killswitch.lab.outcome import Run
+from killswitch.lab.pages.markdown import table_lines
+from killswitch.lab.pages.parts import Table
+from killswitch.lab.summary import figures, in_turn, mean
+from tests.evidence.gathering import CALM, GROSS, HORIZON, Case, Evidence, Firings
+
+FELL = Decimal("0.07")
+"""Only books whose unprotected worst drawdown is at least this are asked about protection."""
+KINDS = ("hedged", "directional", "concentrated", "split")
+MEANT = {
+    "futures-degross": "hedged",
+    "futures-directional": "directional",
+    "futures-concentrated": "concentrated",
+    "futures-drawdown": "split",
+}
+"""The kind of book that a policy's documentation says it is for."""
+
+
+def written(evidence: Evidence, *, command: str, date: str) -> str:
+    """The page as Markdown."""
+    return "\n".join(_lines(evidence, command, date)).rstrip() + "\n"
+
+
+def _lines(evidence: Evidence, command: str, date: str) -> Iterator[str]:
+    crashes = [case for case in evidence.cases if not case.part.market.startswith(CALM)]
+    fallen = [case for case in crashes if case.unprotected.worst_drawdown >= FELL]
+    yield from _head(evidence, crashes, fallen, command, date)
+    yield from _by_kind(evidence, fallen)
+    yield from _by_market(evidence, fallen)
+    yield from _splits(evidence, crashes)
+    yield from _equal_gross(evidence, fallen)
+    yield from _came_back(evidence, crashes)
+    yield from _calm(evidence)
+
+
+def _head(
+    evidence: Evidence, crashes: Sequence[Case], fallen: Sequence[Case], command: str, date: str
+) -> Iterator[str]:
+    markets = sorted({case.part.market for case in evidence.cases})
+    yield f"""# Evidence
+
+What the shipped policies would have done in recorded crashes, and in a calm month. Made on {date} by
+
+```sh
+{command}
+```
+
+(`tests/evidence`; it needs folders of bars that are not part of this repository.) The same bars, seed and counts make
+the same page.
+
+**A recording of a crash always rewards cutting sooner and more.** Do not read these tables as "the tighter, the
+better": compare rules at equal gross (below), and price the triggers on the calm month (at the end). Protection buys
+the tail, not the mean: where books end poorer with it, that is its premium.
+
+- Markets: {", ".join(markets)}.
+- Books: {len(evidence.cases)}, each with 100,000 of equity, gross {GROSS}, leverage 5. {evidence.random} seeded random
+  books of each kind in each market (seed {evidence.seed}): *hedged* is dollar-neutral with lognormal weights,
+  *directional* all on one side or 80/20, *concentrated* has 60–80% in one symbol; *split* is every book of four equal
+  longs and four equal shorts, where there are eight symbols. {_sentences(evidence.missing)}
+- Rules: *none*; each policy *staged*, as it is; *close-all*, everything at the policy's first trigger; *in
+  proportion*, the policy's every cut made over all positions alike.
+- The venue: taker fee 0.05%, half spread 0.01%, linear impact (0.1 × the share of the bar's volume), at most 10% of a
+  bar's volume, liquidation at a maintenance margin of 0.5% for a fee of 0.5%. No funding, no outages, no late orders:
+  a real crash is worse.
+- Worst drawdown is from a peak of equity, at bar closes. *Over 20%* is the share of books in which it was deeper.
+  *Gross kept* is the mean gross over the run against the gross at the start.
+- Unless a table says otherwise it counts the {len(fallen)} of {len(crashes)} books in crashes whose worst drawdown
+  without protection was at least {FELL:.0%}.
+"""
+
+
+def _sentences(words: Sequence[str]) -> str:
+    return "Not there: " + "; ".join(words) + "." if words else ""
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+_FIGURES = ("mean drawdown", "95th percentile", "over 20%", "final equity", "turnover ÷ gross", "gross kept",
+            "liquidated")  # fmt: skip
+
+
+def _by_kind(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
+    yield "## Each kind of book under each policy"
+    yield ""
+    for kind in KINDS:
+        cases = [case for case in fallen if case.part.member.kind == kind]
+        if not cases:
+            continue
+        yield f"### {kind.capitalize()} books ({len(cases)})"
+        yield ""
+        rows = [("none", "", *_figures(NONE, [case.unprotected for case in cases]))]
+        for each in evidence.tested:
+            for rule in (STAGED, CLOSE_ALL):
+                runs = [case.protected[each.label, rule] for case in cases]
+                rows.append((each.label, rule, *_figures(rule, runs)))
+        yield from _table(("policy", "rule", *_FIGURES), rows, words=2)
+
+
+def _figures(rule: str, runs: Sequence[Run]) -> tuple[str, ...]:
+    one = figures(rule, runs)
+    return (
+        _percent(one.drawdown_mean), _percent(one.drawdown_p95), f"{one.deep:.0%}", _percent(one.final_of_start),
+        "-" if one.turnover is None else f"{one.turnover:.2f}", _percent(one.gross_kept, 0), str(one.liquidated),
+    )  # fmt: skip
+
+
+def _by_market(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
+    yield "## Where staging helps, and where it does not"
+    yield ""
+    yield "Each policy over the kind of book that it is for, crash by crash, against none and against close-all."
+    yield ""
+    head = ("policy", "market", "books", "drawdown none", "staged", "close-all", "final none", "staged", "close-all",
+            "richer than none", "than close-all")  # fmt: skip
+    rows = []
+    for each in evidence.tested:
+        cases = [case for case in fallen if case.part.member.kind == MEANT.get(each.folder)]
+        for market in sorted({case.part.market for case in cases}):
+            rows.append((each.label, market, *_three([c for c in cases if c.part.market == market], each.label)))
+    yield from _table(head, rows, words=2)
+
+
+def _three(cases: Sequence[Case], label: str) -> Iterator[str]:
+    bare = [case.unprotected for case in cases]
+    staged, closed = ([case.protected[label, rule] for case in cases] for rule in (STAGED, CLOSE_ALL))
+    yield str(len(cases))
+    yield from (_percent(mean([run.worst_drawdown for run in runs])) for runs in (bare, staged, closed))
+    yield from (
+        _percent(mean([run.final_equity / run.start_equity for run in runs])) for runs in (bare, staged, closed)
+    )
+    for others in (bare, closed):
+        richer = sum(a.final_equity > b.final_equity for a, b in zip(staged, others, strict=True))
+        yield f"{richer} of {len(cases)}"
+
+
+def _splits(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
+    cases = [case for case in crashes if case.part.member.kind == "split"]
+    if not cases:
+        return
+    yield f"## The {len(cases)} four-long/four-short books"
+    yield ""
+    yield (
+        "All of them, however little they fell. *Both sides in turn*: one side was closed, and when it was gone the "
+        "other was closed alone (a fall, then a rebound that squeezes the hedge)."
+    )
+    yield ""
+    head = ("policy", "richer than none", "than close-all", "than in proportion", "smaller drawdown than none",
+            "both sides in turn", "final equity", "worst loss against none")  # fmt: skip
+    rows = []
+    for each in evidence.tested:
+        staged = [case.protected[each.label, STAGED] for case in cases]
+        against = {
+            NONE: [case.unprotected for case in cases],
+            CLOSE_ALL: [case.protected[each.label, CLOSE_ALL] for case in cases],
+            IN_PROPORTION: [case.protected[each.label, IN_PROPORTION] for case in cases],
+        }
+        turned = [in_turn(Tried(c.part.market, c.part.member, (run,))) for c, run in zip(cases, staged, strict=True)]
+        smaller = sum(a.worst_drawdown < b.worst_drawdown for a, b in zip(staged, against[NONE], strict=True))
+        worst = min(a.final_equity - b.final_equity for a, b in zip(staged, against[NONE], strict=True))
+        rows.append((
+            each.label,
+            *(str(sum(a.final_equity > b.final_equity for a, b in zip(staged, runs, strict=True)))
+              for runs in against.values()),
+            str(smaller), str(sum(turn is not None for turn in turned)),
+            _percent(mean([run.final_equity / run.start_equity for run in staged])), f"{worst:,.0f}",
+        ))  # fmt: skip
+    yield from _table(head, rows, words=1)
+
+
+def _equal_gross(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
+    yield "## At equal gross"
+    yield ""
+    yield (
+        "The same triggers and the same cuts of gross, taken where the policy takes them (*staged*) or over all "
+        "positions alike (*in proportion*). What is better here is better for what it chooses, not for cutting more. "
+        "(The book left by the one is not the book left by the other, so later triggers may differ.)"
+    )
+    yield ""
+    head = ("kind", "policy", "drawdown staged", "in proportion", "95th staged", "in proportion", "final staged",
+            "in proportion", "gross kept staged", "in proportion")  # fmt: skip
+    rows = []
+    for kind in KINDS:
+        cases = [case for case in fallen if case.part.member.kind == kind]
+        for each in evidence.tested if cases else ():
+            ours, theirs = (
+                figures(rule, [case.protected[each.label, rule] for case in cases]) for rule in (STAGED, IN_PROPORTION)
+            )
+            pairs = [
+                (each_one.drawdown_mean, each_one.drawdown_p95, each_one.final_of_start) for each_one in (ours, theirs)
+            ]
+            cells = [_percent(value) for both in zip(*pairs, strict=True) for value in both]
+            rows.append((kind, each.label, *cells, _percent(ours.gross_kept, 0), _percent(theirs.gross_kept, 0)))
+    yield from _table(head, rows, words=2)
+
+
+def _came_back(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
+    yield "## What protection costs when the book would have come back"
+    yield ""
+    yield (
+        "Books that without protection ended at or above where they began, whatever lay between, and in which the "
+        "policy fired: final equity lost to protection, in percent of the start."
+    )
+    yield ""
+    rows = []
+    for kind in KINDS:
+        back = [
+            case for case in crashes
+            if case.part.member.kind == kind and case.unprotected.final_equity >= case.unprotected.start_equity
+        ]  # fmt: skip
+        for each in evidence.tested:
+            fired = [case for case in back if case.protected[each.label, STAGED].firings]
+            if fired:
+                lost = [_lost(case, case.protected[each.label, STAGED]) for case in fired]
+                closed = [_lost(case, case.protected[each.label, CLOSE_ALL]) for case in fired]
+                cells = (
+                    str(len(back)),
+                    str(len(fired)),
+                    _percent(mean(lost)),
+                    _percent(max(lost)),
+                    _percent(mean(closed)),
+                )
+                rows.append((kind, each.label, *cells))
+    head = ("kind", "policy", "came back", "fired", "mean loss", "worst", "mean loss of close-all")
+    yield from _table(head, rows, words=2)
+
+
+def _lost(case: Case, run: Run) -> Decimal:
+    return (case.unprotected.final_equity - run.final_equity) / run.start_equity
+
+
+def _calm(evidence: Evidence) -> Iterator[str]:
+    hours = round(HORIZON.total_seconds() / 3600)
+    yield "## The calm month"
+    yield ""
+    yield (
+        f"A firing is *false* if {hours} hours later (at the end of the bars, where that is sooner) the unprotected "
+        "book was worth at least what it was worth when the stage fired. All books, however little they fell."
+    )
+    yield ""
+    rows = []
+    kinds = [kind for kind in KINDS if any(one.kind == kind for one in evidence.calm)]
+    for kind in kinds:
+        for each in evidence.tested:
+            rows.append((kind, each.label, *_calm_cells(
+                [one for one in evidence.calm if (one.kind, one.label) == (kind, each.label)]
+            )))  # fmt: skip
+    head = ("kind", "policy", "books", "fired in", "firings", "of them false", "mean cost of protection")
+    yield from _table(head, rows, words=2)
+
+
+def _calm_cells(found: Sequence[Firings]) -> tuple[str, ...]:
+    fired = sum(bool(one.fired) for one in found)
+    firings, false = sum(one.fired for one in found), sum(one.false for one in found)
+    cost = mean([one.cost for one in found])
+    return (str(len(found)), f"{fired / len(found):.0%}", str(firings), str(false), f"{cost:,.0f}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> Iterator[str]:
+    table = Table(tuple(head), tuple(tuple(row) for row in rows), numbers=tuple(range(words, len(head))))
+    yield from table_lines(table)
+    yield ""
+
+
+def _percent(value: Decimal | None, places: int = 1) -> str:
+    return "-" if value is None else f"{value:.{places}%}"
