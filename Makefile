@@ -38,7 +38,7 @@ check: $(VENV)/.installed-dev
 
 docs: reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-	@echo "open site/index.html"
+	@echo "site/index.html; to search it too: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.reference
