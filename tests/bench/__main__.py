@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications")
+PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report")
 
 
 def main(wanted: list[str]) -> int:
