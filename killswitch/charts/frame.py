@@ -209,8 +209,8 @@ class Frame:
 
 
 def _shorter(path: re.Match[str]) -> str:
-    """A path to a hundredth of a point, on one line."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", path[0]).replace("\n", " ")
+    """A path to a tenth of a point, on one line."""
+    return re.sub(r"(\.\d)\d+", r"\1", path[0]).replace("\n", " ")
 
 
 def _xml(text: str) -> str:

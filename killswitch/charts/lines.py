@@ -11,9 +11,9 @@ from killswitch.charts.sampling import extremes, stack_sample
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLUMNS = 60
+_COLUMNS = 40
 """Columns of points for each inch of width: more would not be seen."""
-_STACK_COLUMNS = 20
+_STACK_COLUMNS = 14
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 """Lines differ in more than colour."""
 
