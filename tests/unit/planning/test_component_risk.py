@@ -22,7 +22,7 @@ from killswitch.planning.tick import Interpreter
 from killswitch.risk.contributions import variance
 from killswitch.risk.shrinkage import shrunk_covariance
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
-from tests.worlds import account, after, hand, position, rules, snapshot
+from tests.worlds import account, after, position, rules, snapshot
 
 RULE = BUILT_IN["component-risk"]
 BY_RISK = close("both", "0.5", ranking="component-risk", spread="by_rank")
@@ -198,11 +198,10 @@ def test_marks_that_never_moved_rank_nothing() -> None:
     assert "its symbols did not move" in decision.reason
 
 
-def test_the_returns_survive_a_restart_and_a_reset() -> None:
-    """What was recorded comes back from the stored rows, though a hand has re-based the account's fall since."""
+def test_the_returns_survive_a_restart() -> None:
+    """What was recorded comes back from the stored rows: the same decision, and no remark."""
     seen = course(6, 120)
-    seen[60] = replace_events(seen[60])
-    whole = fired(policy(BY_RISK), [s for s in seen if s.as_of])
+    whole = fired(policy(BY_RISK), seen)
     first, rows = Interpreter(policy(BY_RISK)), list[HistoryRow]()
     for each in seen[:100]:
         first.tick(each)
@@ -211,12 +210,7 @@ def test_the_returns_survive_a_restart_and_a_reset() -> None:
     second.restore(first.states(), lambda _policy, _scope, since: [row for row in rows if row.at >= since])
     decisions = [decision for each in seen[100:] for decision in second.tick(each).decisions]
     assert [decision.intents for decision in decisions] == [whole.intents]
-    assert whole.reason is None
-
-
-def replace_events(seen: Snapshot) -> Snapshot:
-    """The snapshot with a reset by hand."""
-    return snapshot(seen.as_of, *seen.accounts, events=(hand("reset", seen.as_of),))
+    assert [decision.reason for decision in decisions] == [None]
 
 
 def test_marks_are_recorded_only_where_a_ranking_reads_them() -> None:

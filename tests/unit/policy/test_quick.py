@@ -187,6 +187,7 @@ pieces = st.sampled_from(
 
 
 @given(st.lists(st.one_of(pieces, words), max_size=14).map("".join))
+@example(" c: 1\nc: 2\n")
 @example("a: {b: c:d}\n")
 @example("a: b  :c\n")
 @example("a: b ,c\n")

@@ -44,3 +44,11 @@ def test_it_is_symmetric_and_no_book_has_a_variance_below_zero(count: int, times
 def test_series_that_did_not_move_have_no_covariance() -> None:
     """Zero, and nothing is divided by it."""
     assert shrunk_covariance([[0.0] * 5, [0.0] * 5]) == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_where_the_error_is_greater_than_the_distance_only_the_target_is_left() -> None:
+    """Two uncorrelated series of about one variance, four observations: no more than all of it is shrunk."""
+    series = [[1.0, -1.0, 1.0, -1.0], [1.1, 1.1, -1.1, -1.1]]
+    mean = (1.0 + 1.21) / 2
+    assert shrunk_covariance(series) == [[pytest.approx(mean), 0.0], [0.0, pytest.approx(mean)]]
+    np.testing.assert_allclose(shrunk_covariance(series), LedoitWolf().fit(np.array(series).T).covariance_)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from killswitch.model.instant import MINUTE, SECOND, to_micros
+from killswitch.signals.history import EquityTerms, History
 from killswitch.signals.marks import Marks
+from killswitch.signals.rows import stored
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, position
 
@@ -78,3 +80,21 @@ def test_a_mark_that_is_none_is_not_recorded() -> None:
     marks = sampled(seen(0, BTC="0"), seen(60, BTC="100"), seen(120, BTC="-1"))
     assert returns(marks, 120, BTC) == [[]]
     assert marks.every == 60 * SECOND
+
+
+def test_a_reset_forgets_no_returns_whether_before_or_after_a_restart() -> None:
+    """It re-bases what is known of the account; markets have moved all the same."""
+    terms = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND)
+    history = History([15 * MINUTE], 60 * MINUTE, terms, Marks(MINUTE, 60 * MINUTE, 10 * MINUTE))
+    rows = []
+    for minute in range(5):
+        history.observe(seen(60 * minute, BTC=str(100 * 2**minute)))
+        rows.append(stored(history.rows[-1]))
+        if minute == 2:
+            history.rebase(accept=True)
+    again = History([15 * MINUTE], 60 * MINUTE, terms, Marks(MINUTE, 60 * MINUTE, 10 * MINUTE))
+    again.restore(history.state(), rows)
+    for each in (history, again):
+        assert len(each.rows) == 3
+        assert each.marks is not None
+        assert returns(each.marks, 240, BTC) == [[1.0, 1.0, 1.0, 1.0]]
