@@ -132,19 +132,20 @@ def in_turn(tried: Tried) -> InTurn | None:
     run = tried.run(STAGED)
     if run is None:
         return None
-    first: tuple[Side, Firing] | None = None
+    earlier: dict[Side, Firing] = {}
     for firing in run.firings:
         sides = {closed.side for closed in firing.closed if closed.contracts}
         if len(sides) != 1:
             continue
         (side,) = sides
-        if first is None:
-            first = (side, firing)
-        elif side != first[0] and _left_nothing(firing):
+        before = earlier.get("short" if side == "long" else "long")
+        if before is not None and _left_nothing(firing):
+            first: Side = "short" if side == "long" else "long"
             none = tried.run(NONE)
             unprotected = none.final_equity if none else None
             name = tried.member.book.name
-            return InTurn(tried.market, name, first[0], first[1].at, firing.at, run.final_equity, unprotected)
+            return InTurn(tried.market, name, first, before.at, firing.at, run.final_equity, unprotected)
+        earlier.setdefault(side, firing)
     return None
 
 

@@ -87,13 +87,14 @@ LONG, LONG2, SHORT = ("BTC_USDT", "long"), ("ETH_USDT", "long"), ("XRP_USDT", "s
     [
         ((firing(1, LONG), firing(2, LONG2), firing(9, SHORT, after="0")), True),
         ((firing(1, SHORT), firing(9, LONG, LONG2, after="12")), True),
+        ((firing(1, LONG), firing(5, SHORT), firing(9, LONG, after="0")), True),
         ((firing(1, LONG), firing(9, LONG2, SHORT, after="0")), False),
         ((firing(1, LONG), firing(9, SHORT, after="60000")), False),
         ((firing(1, LONG, SHORT), firing(9, LONG, SHORT, after="0")), False),
         ((firing(1, LONG), firing(9, LONG2, after="0")), False),
         ((firing(1),), False),
     ],
-    ids=["longs-then-shorts", "shorts-then-longs", "both-at-the-end", "the-hedge-trimmed", "both-each-time",
+    ids=["longs-then-shorts", "shorts-then-longs", "longs-shorts-longs", "both-at-the-end", "the-hedge-trimmed", "both-each-time",
          "one-side-only", "nothing-closed"],
 )  # fmt: skip
 def test_d20_both_sides_closed_in_turn_is_seen(firings: tuple[object, ...], turned: bool) -> None:
