@@ -102,6 +102,11 @@ def test_the_wheel_holds_the_shipped_policies(wheel: zipfile.ZipFile, repository
     assert shipped <= inside
 
 
+def test_the_wheel_holds_the_page_of_a_backtest(wheel: zipfile.ZipFile) -> None:
+    """The template stands beside the code that fills it."""
+    assert "killswitch/lab/pages/page.html.j2" in wheel.namelist()
+
+
 def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> None:
     """`ksctl` and the paper adapter are entry points, and the licence travels with the package."""
     (points,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]

@@ -94,8 +94,8 @@ LONG, LONG2, SHORT = ("BTC_USDT", "long"), ("ETH_USDT", "long"), ("XRP_USDT", "s
         ((firing(1, LONG), firing(9, LONG2, after="0")), False),
         ((firing(1),), False),
     ],
-    ids=["longs-then-shorts", "shorts-then-longs", "longs-shorts-longs", "both-at-the-end", "the-hedge-trimmed", "both-each-time",
-         "one-side-only", "nothing-closed"],
+    ids=["longs-then-shorts", "shorts-then-longs", "longs-shorts-longs", "both-at-the-end",
+         "the-hedge-trimmed", "both-each-time", "one-side-only", "nothing-closed"],
 )  # fmt: skip
 def test_d20_both_sides_closed_in_turn_is_seen(firings: tuple[object, ...], turned: bool) -> None:
     """First one side alone, later the other alone, until nothing is left."""
