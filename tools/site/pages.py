@@ -1,4 +1,7 @@
-"""MkDocs hooks: every decision of docs/adr and every shipped policy set has a page and a place in the navigation."""
+"""MkDocs hooks: every decision of docs/adr and every shipped policy set has a page and a place in the navigation.
+
+So have the pages of what was measured, which commands write and which may not have been written yet.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,16 @@ from mkdocs.structure.files import File, Files
 TEMPLATE = "0000-template.md"
 DECISIONS = "Decisions"
 POLICIES = "Policies"
+MEASURED = "Evidence"
+MEASURED_PAGES = ("evidence.md", "benchmarks.md")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the two sections of the navigation that are lists of files. KeyError where the navigation lacks one."""
+    """Fill the sections of the navigation that are lists of files. KeyError where the navigation lacks one."""
     root = Path(config.config_file_path).parent
     decisions = sorted(path.name for path in (root / "docs" / "adr").glob("*.md") if path.name != TEMPLATE)
     _fill(config, DECISIONS, [f"adr/{name}" for name in decisions])
+    _fill(config, MEASURED, [name for name in MEASURED_PAGES if (root / "docs" / name).exists()])
     _fill(config, POLICIES, [f"policies/{folder.name}.md" for folder in policy_sets(root)])
     return config
 
