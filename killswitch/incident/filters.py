@@ -49,9 +49,12 @@ def amount(value: Decimal | None) -> str:
     return (shown.rstrip("0").rstrip(".") if "." in shown else shown) or "0"
 
 
-def clock(at: datetime | None) -> str:
-    """The time of day in UTC, to the second."""
-    return "–" if at is None else f"{at:%H:%M:%S}"
+def clock(at: datetime | None, day: datetime | None = None) -> str:
+    """The time of day in UTC, to the second; with the date where it is another one than that of `day`."""
+    if at is None:
+        return "–"
+    same = day is None or at.date() == day.date()
+    return f"{at:%H:%M:%S}" if same else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def lasting(seconds: float) -> str:

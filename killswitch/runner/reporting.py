@@ -33,7 +33,9 @@ COURSE_EVERY = 10 * SECOND
 RENDERED_AT_LEAST = 60.0
 """Seconds after which an open incident is rendered again although nothing but its equity has moved."""
 PAUSE = 1.0
-"""Seconds between two passes: what happens meanwhile is rendered together."""
+"""Seconds between two passes, at least: what happens meanwhile is rendered together."""
+PAUSE_FOR_WORK = 4.0
+"""A pass is followed by a pause of so many times its own length: pages take a fifth of the time at most."""
 LAST_WORDS = 20.0
 """Seconds that a stop waits for the last pass."""
 ENDED_LATELY = 5
@@ -53,6 +55,7 @@ class Reporting:
         *,
         tracer: Tracer = NO_TRACER,
         pause: float = PAUSE,
+        pause_for_work: float = PAUSE_FOR_WORK,
     ) -> None:
         """`store` is the runner's own, for the course; everything is read through a read-only view of `store_at`."""
         self._store = store
@@ -60,6 +63,7 @@ class Reporting:
         self._folder = folder
         self._tracer = tracer
         self._pause = pause
+        self._pause_for_work = pause_for_work
         self._wake = threading.Condition()
         self._asked = 1  # the first pass takes up what an earlier run left
         self._done = 0
@@ -117,13 +121,15 @@ class Reporting:
             with self._wake:
                 self._wake.wait_for(lambda: self._asked > self._done)
                 asked, stopping = self._asked, self._stopping
+            began = time.monotonic()
             self._tried("incidents", "the incidents cannot be read", self._pass)
             with self._wake:
                 self._done = asked
                 self._wake.notify_all()
                 if stopping:
                     return
-                self._wake.wait_for(lambda: self._stopping, self._pause)
+                took = time.monotonic() - began
+                self._wake.wait_for(lambda: self._stopping, max(self._pause, took * self._pause_for_work))
 
     def _pass(self) -> None:
         with closing(open_store(self._store_at, read_only=True)) as view:

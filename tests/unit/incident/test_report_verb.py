@@ -152,3 +152,10 @@ def test_reporting_changes_no_byte_of_the_store(ended: HandWritten) -> None:
     told(ended, "--format", "html")
     told(ended, "list")
     assert {path.name: path.read_bytes() for path in ended.path.parent.iterdir()} == before
+
+
+def test_what_happened_on_another_day_says_which(written: HandWritten) -> None:
+    """A reset two days later is no reset at a quarter past midnight."""
+    written.tick(after(), [incidents.firing(FIRST, after(), "trim", 1, 0)])
+    written.tick(after(days=2, minutes=15), [incidents.reset(after(days=2, minutes=15))])
+    assert "| 2024-01-03 00:15:00 |  | reset by ada: it is over |" in told(written).stdout

@@ -30,7 +30,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def reporting(world: World, store: SqlStore) -> Reporting:
-    return Reporting(store, str(world.folder / "store.sqlite"), world.folder / "rendered", pause=0.0)
+    return Reporting(
+        store, str(world.folder / "store.sqlite"), world.folder / "rendered", pause=0.0, pause_for_work=0.0
+    )
 
 
 def flat(equity: str) -> AccountSnapshot:
