@@ -51,7 +51,6 @@ def compile_policies(
     graphs, told = _compiled(documents, (), NO_OTHERS, content)
     if has_errors(told):
         return None, told
-    told = in_order((*told, *check_routes(documents, graphs)))
     return PolicySet(content, commit, graphs, routes(documents)), told
 
 
@@ -92,6 +91,7 @@ def _compiled(
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     diagnostics += accounts_watched(everything, others)
+    diagnostics += check_routes(everything, others)
     return tuple(graphs), in_order(diagnostics)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from killswitch.graph.findings import Findings
-from killswitch.graph.nodes import Graph, Stage
+from killswitch.graph.others import Others
+from killswitch.graph.references import findings
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import PolicyDocument
-from killswitch.policy.loader import Document
+from killswitch.policy.documents import PolicyDocument, Stage
+from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.route_document import RouteDocument, RouteMatch, Target
+from killswitch.policy.source import Path
 
 RUNNER = "runner"
 """Policy and scope of what the program itself has to say."""
@@ -25,30 +27,48 @@ def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
     return tuple(sorted(found, key=lambda route: route.name))
 
 
-def check_routes(documents: Sequence[Document], graphs: Sequence[Graph]) -> list[Diagnostic]:
-    """Warn of what is most likely not meant; nothing to say where there is no route."""
-    by_name = {route.name: route for route in routes(documents)}
-    told: list[Diagnostic] = []
-    if not by_name:
-        return told
-    possible = list(_possible(graphs))
+def check_routes(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+    """Warn of what is most likely not meant; nothing to say where there is no route.
+
+    Where a route's match or a policy's stages could not be read, nothing is said of any.
+    """
+    by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
+    policies = [each.model for each in everything if isinstance(each.model, PolicyDocument)]
+    if not by_name or others.any_at_all or any(_unread(findings(each), each.model) for each in everything):
+        return []
+    possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
-    for document in documents:
-        found = Findings(document.source)
+    told: list[Diagnostic] = []
+    for document in everything:
+        found = findings(document)
         if isinstance(document.model, RouteDocument):
-            _matches(by_name[document.name].rule, possible, found)
-            if document.name == min(by_name) and not _taken(of_runner, by_name.values()):
+            _matches(by_name[document.name], possible, found)
+            if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
                 message = "no route takes a page about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
                 found.warning("KS5022", ("metadata", "name"), message, fix)
         elif isinstance(document.model, PolicyDocument):
-            _names_lead_somewhere(document.model, graphs, list(by_name.values()), found)
+            _names_lead_somewhere(document.model, list(by_name.values()), found)
         told += found.diagnostics
     return told
 
 
-def _taken(subjects: Sequence[Subject], among: Iterable[Route]) -> bool:
-    return any(_takes(route.rule, subject) for route in among for subject in subjects)
+def _unread(found: Findings, model: object) -> bool:
+    if isinstance(model, RouteDocument):
+        return found.gaps.flawed(("spec", "match")) or found.gaps.flawed(("metadata", "name"))
+    stages = [("spec", "stages"), ("metadata",)]
+    return isinstance(model, PolicyDocument) and any(found.gaps.unread(path) or _holes(found, path) for path in stages)
+
+
+def _holes(found: Findings, path: Path) -> bool:
+    """Whether a filler stands where a route looks: in a stage's level or names, or in the labels."""
+    looked_at = {"level", "notify", "labels", "name"}
+    inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
+    return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
+
+
+def _taken(subjects: Sequence[Subject], among: Iterable[RouteRule]) -> bool:
+    return any(_takes(rule, subject) for rule in among for subject in subjects)
 
 
 def _matches(rule: RouteRule, possible: Sequence[Subject], found: Findings) -> None:
@@ -57,15 +77,10 @@ def _matches(rule: RouteRule, possible: Sequence[Subject], found: Findings) -> N
         found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
 
 
-def _names_lead_somewhere(
-    document: PolicyDocument, graphs: Sequence[Graph], among: Sequence[Route], found: Findings
-) -> None:
-    (graph,) = [each for each in graphs if each.policy == document.metadata.name]
-    stages = {stage.name: stage for stage in graph.stages}
-    for number, written in enumerate(document.spec.stages):
-        for place, name in enumerate(written.notify):
-            subjects = list(_of_stage(graph, stages[written.name], (name,)))
-            if not _taken(subjects, among):
+def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
+    for number, stage in enumerate(policy.spec.stages):
+        for place, name in enumerate(stage.notify):
+            if not _taken(list(_of_stage(policy, stage, (name,))), among):
                 message = f"no route takes what is meant for `{name}`"
                 fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
                 found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
@@ -79,17 +94,21 @@ def _takes(rule: RouteRule, subject: Subject) -> bool:
     )
 
 
-def _possible(graphs: Sequence[Graph]) -> Iterator[Subject]:
+def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
     """Everything that a message of these policies can be asked for, whatever happens."""
     for severity in _TOLD:
         yield Subject("notice", severity, RUNNER, RUNNER)
-        for graph in graphs:
-            named = tuple({name: None for stage in graph.stages for name in stage.notify})
-            yield Subject("notice", severity, graph.policy, "", None, named, graph.labels)
+        for policy in policies:
+            named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
+            yield Subject("notice", severity, policy.metadata.name, "", None, named, _labels(policy))
     yield from (Subject(event, severity, OPERATOR, "") for event, severity in _ENDS)
-    for graph in graphs:
-        for stage in graph.stages:
-            yield from _of_stage(graph, stage, stage.notify)
+    for policy in policies:
+        for stage in policy.spec.stages:
+            yield from _of_stage(policy, stage, stage.notify)
+
+
+def _labels(policy: PolicyDocument) -> tuple[tuple[str, str], ...]:
+    return tuple(policy.metadata.labels.items())
 
 
 _TOLD: tuple[Severity, ...] = ("warning", "page")
@@ -98,9 +117,9 @@ _ENDS: tuple[tuple[NotificationEvent, Severity], ...] = (
 )  # fmt: skip
 
 
-def _of_stage(graph: Graph, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
+def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
     for event, severity in _ENDS:
-        yield Subject(event, severity, graph.policy, "", stage.level, notify, graph.labels)
+        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, _labels(policy))
 
 
 def _route(document: RouteDocument, found: Findings) -> Route:

@@ -94,14 +94,19 @@ class LevelRange(Part):
 class RouteMatch(Part):
     """Which messages a route takes: those that have everything that is asked for. A key left out asks for nothing."""
 
-    notify: Annotated[Names | None, "Names under `notify` of the stage; a notice has those of all its policy's."] = None
-    level: Annotated[LevelRange | None, "Level of the stage. Notices have none."] = None
-    severity: Annotated[
-        Severities | None, "A stage that fires and a close that leaves something page; other ends are info."
+    notify: Annotated[
+        Names | None, "Names under `notify` of the stage; a notice has those of all its policy's. Left out: any."
     ] = None
-    events: Annotated[Events | None, "What has happened."] = None
-    policy: Annotated[Names | None, "Names of policies; the program's own notices are of `runner`."] = None
-    scope: Annotated[Words | None, "Scopes as `ksctl status` shows them, such as account/main."] = None
+    level: Annotated[LevelRange | None, "Level of the stage. Notices have none. Left out: any, or none."] = None
+    severity: Annotated[
+        Severities | None,
+        "A stage that fires, and a close that leaves something, page; other ends are info. Left out: any.",
+    ] = None
+    events: Annotated[Events | None, "What has happened. Left out: anything."] = None
+    policy: Annotated[Names | None, "Names of policies; the program's own notices are of `runner`. Left out: any."] = (
+        None
+    )
+    scope: Annotated[Words | None, "Scopes as `ksctl status` shows them, such as account/main. Left out: any."] = None
     labels: Annotated[dict[str, Text], "Labels of the policy, every one of them. Left out: any."] = {}  # noqa: RUF012 - frozen
 
 
@@ -128,9 +133,9 @@ class Target(Part):
 
     SCHEMA: ClassVar = {"minProperties": 1, "maxProperties": 1}
 
-    log: Annotated[LogTarget | None, "The program's log, or stderr."] = None
-    file: Annotated[FileTarget | None, "A file of JSON Lines."] = None
-    apprise: Annotated[AppriseTarget | None, "Any service of Apprise."] = None
+    log: Annotated[LogTarget | None, "The program's log, or stderr. Left out: another key says where."] = None
+    file: Annotated[FileTarget | None, "A file of JSON Lines. Left out: another key says where."] = None
+    apprise: Annotated[AppriseTarget | None, "Any service of Apprise. Left out: another key says where."] = None
 
 
 class RouteSpec(Part):
