@@ -89,7 +89,7 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
         if amount is None
     ]
     if missing:
-        return Item(key, title, "open", f"{' and '.join(missing)} unknown: take them from the venue's statement")
+        return Item(key, title, "open", f"{' and '.join(missing)} unknown: look it up in the venue's statement")
     currency = totals.currency or ""
     return Item(
         key, title, "proved",
