@@ -20,6 +20,7 @@ from killswitch.planning.readings import Reading
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
+from killswitch.risk.cut import least_variance
 from killswitch.runner.opening import open_accounts
 from tests.graphs import DEFAULT_RANKING
 from tests.unit.docs.pages import Rows, Section, sections
@@ -166,11 +167,31 @@ def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> 
 
 def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Section]) -> None:
     """Scores and places of the three positions."""
-    (rows,) = page["Ranking: the worst first, and only harm counts"].tables
+    rows, _ = page["Ranking: the worst first, and only harm counts"].tables
     ranked = rank(DEFAULT_RANKING, [candidate(row) for row in rows])
     assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {
         row["position"]: (row["score"], row["rank"]) for row in rows
     }
+
+
+def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Section], repository: Path) -> None:
+    """What is kept of each position, and the two variances; minimising by hand gives 250/7, 250/7 and 25/7."""
+    _, rows = page["Ranking: the worst first, and only harm counts"].tables
+    exposures = [float(number(row["exposure"])) for row in rows]
+    covariance = [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    kept = least_variance(exposures, covariance, [50.0, 50.0, 50.0], 75.0)
+    assert kept == pytest.approx([250 / 7, 250 / 7, 25 / 7], rel=1e-6)
+    assert [row["kept by component risk"] for row in rows] == [f"{each:.2f}" for each in kept]
+    even = [float(number(row["kept in proportion"])) for row in rows]
+    text = (repository / "docs" / "semantics.md").read_text(encoding="utf-8")
+    said = f"a variance of {variance(even, covariance):.0f} in proportion, and of {variance(kept, covariance):.0f} by"
+    assert said in text
+
+
+def variance(kept: list[float], covariance: list[list[float]]) -> float:
+    """x′Σx of A and C long and B short."""
+    x = [kept[0], -kept[1], kept[2]]
+    return sum(x[i] * covariance[i][j] * x[j] for i in range(3) for j in range(3))
 
 
 def candidate(row: dict[str, str]) -> Candidate:
