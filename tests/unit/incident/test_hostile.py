@@ -23,6 +23,7 @@ from killswitch.incident.places import PolicyText, WrittenAt
 from killswitch.incident.projection import incident_of
 from killswitch.incident.record import Person, RunbookFacts
 from killswitch.incident.rendering import report, runbook
+from killswitch.incident.templates import RenderingError
 from killswitch.model.decision import Notice
 from tests import incidents
 from tests.incidents import FIRST, POLICY, SET, HandWritten, entry, hand_written
@@ -144,3 +145,37 @@ def test_numbers_read_as_people_write_them() -> None:
     assert escape(Decimal("-5.00")) == "-5.00"
     assert escape("BTC/USDT:USDT") == "BTC/USDT:USDT"
     assert escape(None) == "unknown"
+
+
+def test_values_that_a_template_puts_together_are_escaped_one_by_one(poisoned: HandWritten, tmp_path: Path) -> None:
+    """With `~`, with join, in a macro and from a block of text: wherever two values meet, both stay text."""
+    (tmp_path / "own.md.j2").write_text(
+        "{% macro m(x) %}{{ x ~ '/' ~ x }}{% endmacro %}{% set kept %}{{ incident.scope }}{% endset %}\n"
+        "| a | b | c | d |\n|---|---|---|---|\n"
+        "| {{ incident.policy|code ~ incident.scope }} | {{ [incident.scope, incident.scope]|join('+') }} "
+        "| {{ m(incident.scope) }} | {{ kept ~ incident.scope }} |\n",
+        encoding="utf-8",
+    )
+    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("s"))
+    rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
+    assert_tables_are_even(rendered.markdown)
+    structure = Structure(rendered.html)
+    assert {tag for tag, _ in structure.elements} & {"script", "a"} == set()
+    assert structure.text.count("<script>alert(1)</script>") == 7
+    assert "&lt;" not in structure.text, "escaped once, not twice"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 'a' * 999999999 }}", "{{ incident.id.upper() }}", "{{ 9 ** 9 ** 9 }}", "{{ incident.nope }}", "{{ nope }}",
+     "{{ ''.__class__ }}", "{{ incident.__class__.__mro__ }}", "{% include '../secret.md.j2' %}",
+     "{% for i in range(9) %}{% endfor %}", "{{ incident.id|tojson }}"],
+)  # fmt: skip
+def test_a_template_can_show_values_and_do_nothing_else(poisoned: HandWritten, tmp_path: Path, template: str) -> None:
+    """Even one that nobody validated: it is refused with its place, in words."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "secret.md.j2").write_text("secret", encoding="utf-8")
+    (tmp_path / "folder" / "own.md.j2").write_text(template, encoding="utf-8")
+    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("s"))
+    with pytest.raises(RenderingError):
+        runbook(found, "trim", RunbookFacts("own", str(tmp_path / "folder"), "own.md.j2"))

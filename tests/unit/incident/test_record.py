@@ -12,7 +12,7 @@ import pytest
 from killswitch.incident.commands import StartedAs
 from killswitch.incident.life import UnknownIncidentError, life_of, lives
 from killswitch.incident.message import Message, encode_message
-from killswitch.incident.note import keep_runbooks
+from killswitch.incident.note import encode_note, keep_runbooks, note_now
 from killswitch.incident.projection import incident_of
 from killswitch.incident.record import Incident, Person, RunbookFacts, Step
 from killswitch.model.decision import Decision
@@ -192,11 +192,15 @@ def test_who_was_told_is_read_from_the_outbox(written: HandWritten) -> None:
 
 
 def test_contacts_come_from_the_policy_set_as_it_was_when_the_stage_fired(written: HandWritten) -> None:
-    """Kept with the incident, a later policy set of the same digest changes nobody."""
-    desk = Person("desk", "risk desk", "+49 30 901820")
+    """Kept with the incident under its first decision: whoever is named in the files later is not in it."""
+    desk, later = Person("desk", "risk desk", "+49 30 901820"), Person("later", "nobody yet", "none")
     facts = RunbookFacts("trim", contacts=(desk,), escalation=(Step("15m", "desk", "risk desk", "+49 30 901820"),))
     keep_runbooks(written.store, SET, {POLICY: {"close-everything": facts}})
     incidents.whole_incident(written)
+    assert read(written).contacts == (desk,)
+    opening = life_of(written.store, None).decisions[0]
+    written.store.keep_incident(FIRST, encode_note(note_now(written.store, opening)), [])
+    keep_runbooks(written.store, SET, {POLICY: {"close-everything": RunbookFacts("trim", contacts=(later,))}})
     found = read(written)
     assert found.contacts == (desk,)
     assert found.escalation[0].after == "15m"

@@ -178,10 +178,9 @@ def test_the_reset_is_the_reports_last_word(world: World) -> None:
     store = world.open()
     reports = reporting(world, store)
     asyncio.run(crashing(world, store, reports))
-    assert reports.close(PATIENCE)
+    assert reports.wait(PATIENCE)
     assert "ksctl reset account/main" in rendered(world)["report.md"]
     store.put_event(worlds.hand("reset", world.clock.now()))
-    reports = reporting(world, store)
 
     async def once() -> None:
         runner = world.runner(store, [ScriptedVenue(flat("849"))], witnesses=(reports,))
