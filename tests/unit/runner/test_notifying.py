@@ -38,6 +38,14 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
+@pytest.fixture(autouse=True)
+def apprise_is_there() -> None:
+    """Importing it takes longer than these runs wait at their end, where the machine is under load."""
+    import apprise
+
+    assert apprise
+
+
 def routed(*targets: RouteTarget) -> PolicySet:
     route = Route("desk", EVERYTHING, targets, HOUR, graphs.HERE)
     return replace(graphs.policy_set(crash_policy()), routes=(route,))
