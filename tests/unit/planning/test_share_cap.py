@@ -7,6 +7,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import Close, CorrelationGroupRule
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Position
@@ -121,3 +122,16 @@ def test_no_position_is_left_above_the_cap_or_above_the_fraction_or_below_nothin
         kept = found[f"S{i}"]
         assert 0 <= kept <= held * (1 - fraction)
         assert kept == 0 if value is None else kept / held * value <= cap * known * (1 + Decimal("1e-20"))
+
+
+def test_what_could_not_be_kept_as_declared_is_a_line_of_what_replay_prints() -> None:
+    """`note:` and the reason, between the triggers and the orders."""
+    capped = close("both", "0.5", share_cap=Decimal("0.6"))
+    interpreter = Interpreter(
+        policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(capped,)),)))
+    )
+    for minute, pnl, equity in ((0, "0", "100000"), (1, "-10000", "90000")):
+        outcome = interpreter.tick(snapshot(after(minutes=minute), account(equity, [position("A", "long", pnl)])))
+    (decision,) = outcome.decisions
+    (note,) = [line for line in decision_lines(decision) if line.startswith("    note: ")]
+    assert note.startswith("    note: the worth of A is unknown: closed wholly, as the share cap asks")
