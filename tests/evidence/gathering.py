@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Candidate:
     """A policy, or a variant of one: `label` is `futures-degross` or `futures-degross (tight)`."""
 
     label: str
@@ -71,7 +71,7 @@ class Firings:
 class Evidence:
     """Everything that the page tells."""
 
-    tested: tuple[Tested, ...]
+    tested: tuple[Candidate, ...]
     cases: tuple[Case, ...]
     calm: tuple[Firings, ...]
     missing: tuple[str, ...]
@@ -115,7 +115,7 @@ def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, 
     return Evidence(tested, cases, calm, tuple(missing), seed, random)
 
 
-def _tested(policies: Path) -> Iterator[Tested]:
+def _tested(policies: Path) -> Iterator[Candidate]:
     """Every folder whose policies watch a swap account, as it is and in each of its variants."""
     for folder in sorted(path for path in policies.iterdir() if path.is_dir()):
         found = read_policies([folder]).policies
@@ -125,7 +125,7 @@ def _tested(policies: Path) -> Iterator[Tested]:
         )
         if not closing or not any(scopes_of(graph.scope, [account]) for graph in found.graphs):
             continue
-        yield Tested(folder.name, folder.name, found)
+        yield Candidate(folder.name, folder.name, found)
         names = {
             name
             for document in load([folder]).documents
@@ -134,7 +134,7 @@ def _tested(policies: Path) -> Iterator[Tested]:
         }
         for name in sorted(names):
             varied = read_policies([folder], variant=name).policies
-            yield Tested(f"{folder.name} ({name})", folder.name, varied)
+            yield Candidate(f"{folder.name} ({name})", folder.name, varied)
 
 
 def _all(campaign: Campaign, jobs: int) -> tuple[Tried, ...]:
@@ -144,18 +144,18 @@ def _all(campaign: Campaign, jobs: int) -> tuple[Tried, ...]:
     return results.tried
 
 
-def _calm(case: Case, campaign: Campaign, tested: tuple[Tested, ...]) -> Iterator[Firings]:
+def _calm(case: Case, campaign: Campaign, tested: tuple[Candidate, ...]) -> Iterator[Firings]:
     (again,) = _all(campaign, 1)
     course = again.runs[0].course
     assert course is not None  # the campaign asked for it
     for each in tested:
         staged = case.protected[each.label, STAGED]
-        false = sum(_came_back(course, to_micros(firing.at)) for firing in staged.firings)
+        false = sum(came_back(course, to_micros(firing.at)) for firing in staged.firings)
         cost = case.unprotected.final_equity - staged.final_equity
         yield Firings(each.label, case.part.member.kind, len(staged.firings), false, cost)
 
 
-def _came_back(course: Course, at: int) -> bool:
+def came_back(course: Course, at: int) -> bool:
     then = bisect_left(course.at, at)
     later = min(bisect_left(course.at, at + round(HORIZON.total_seconds() * 1_000_000)), len(course.at) - 1)
     return course.equity[later] >= course.equity[then]
