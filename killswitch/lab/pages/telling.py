@@ -141,7 +141,7 @@ def _losers(rule: str, found: Answer) -> Table:
         for one in losers.books
     )
     head = ("book", "market", "staged", rule, "difference", "both sides in turn")
-    return Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[rule]}")
+    return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[rule]}"))
 
 
 def _in_turn(found: Answer) -> Section:
@@ -161,7 +161,7 @@ def _in_turn(found: Answer) -> Section:
         f"In {len(turns)} books the losing side was closed first, and the side that had hedged it later, alone: what "
         "happens when a fall turns into a rebound.",
     )
-    return Section(title, words, (Table(head, rows, numbers=(4, 5)),), folded=len(rows) > 12)
+    return Section(title, words, (_short(Table(head, rows, numbers=(4, 5))),), folded=len(rows) > 12)
 
 
 def against_table(groups: Sequence[Group]) -> Table:
@@ -210,7 +210,15 @@ def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
         (each.member.book.name, each.market, each.member.kind, *(cell for rule in rules for cell in _two(each, rule)))
         for each in tried
     )
-    return Table(head, rows, numbers=tuple(range(3, len(head))))
+    return _short(Table(head, rows, numbers=tuple(range(3, len(head)))))
+
+
+def _short(table: Table) -> Table:
+    """Without its second column, the market, where there is only one: the page's facts name it."""
+    if len({row[1] for row in table.rows}) > 1:
+        return table
+    rows = tuple((row[0], *row[2:]) for row in table.rows)
+    return Table((table.head[0], *table.head[2:]), rows, tuple(n - 1 for n in table.numbers), table.caption)
 
 
 def _two(tried: Tried, rule: str) -> tuple[str, str]:

@@ -66,8 +66,8 @@ def _of_many(summary: Summary) -> Iterator[str]:
     kinds = [group for group in summary.groups if group.market is None and group.kind]
     for group in kinds or summary.groups[:1]:
         of = f"Of {group.books} {group.kind} books" if group.kind else f"Of {group.books} books"
-        parts = [_compared(against) for against in group.against]
-        yield f"{of}, staging {'; '.join(parts)}."
+        for against in group.against:
+            yield f"{of}, {_compared(against)}."
     whole = summary.groups[0]
     if summary.in_turn:
         count = len(summary.in_turn)
@@ -79,9 +79,9 @@ def _of_many(summary: Summary) -> Iterator[str]:
 
 def _compared(against: Against) -> str:
     return (
-        f"ended richer than {NAMES[against.rule]} in {against.richer} ({_difference(against.difference_mean)} on "
-        f"average), with the smaller worst drawdown in {against.smaller_drawdown} and the greater in "
-        f"{against.greater_drawdown}"
+        f"staging ended richer than {NAMES[against.rule]} in {against.richer}, poorer in {against.poorer} "
+        f"({_difference(against.difference_mean)} on average); its worst drawdown was smaller in "
+        f"{against.smaller_drawdown}, greater in {against.greater_drawdown}"
     )
 
 
