@@ -49,6 +49,9 @@ def note_now(store: Store, decision: Decision) -> Note:
         runbooks = {} if blob is None else _RUNBOOKS.decode(blob)
     except msgspec.DecodeError:
         runbooks = {}  # written by another version: then nobody is known, and the report says so
+    if decision.kind == "manual":  # no policy fired, so everyone whom the policy set names may be asked
+        whole = {f"{policy}/{stage}": facts for policy, stages in runbooks.items() for stage, facts in stages.items()}
+        return Note(lines, whole)
     return Note(lines, dict(runbooks.get(decision.policy, {})))
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from killswitch.model.course import CoursePoint, IncidentStore
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
@@ -32,7 +33,7 @@ from killswitch.store.sqlite import open_store
 NOW = datetime(2021, 5, 19, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = 1_000_000
 
-Opener = Callable[[], Store]
+Opener = Callable[[], IncidentStore]
 """Opens the same store again, as another process would."""
 
 STORES: dict[str, Callable[[Path], Opener]] = {
@@ -411,3 +412,24 @@ def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
         with pytest.raises(StoreError, match="passed to generation 2"):
             write()
     assert new.claim("log warning") == Delivery(outgoing("m1"), attempts=1)
+
+
+def test_an_incident_keeps_its_first_note_and_every_point_once(opener: Opener) -> None:
+    """What was so when it began is not overwritten, and a course that is kept piece by piece has no point twice."""
+    store = opener()
+    assert (store.incident_note("i"), list(store.course("i"))) == (None, [])
+    store.keep_incident("i", b"first", [CoursePoint(2, 0.5), CoursePoint(1, 1.25)])
+    store.keep_incident("i", b"second", [CoursePoint(2, 9.0), CoursePoint(3, 0.1)])
+    store.keep_incident("other", b"other", [CoursePoint(1, 7.0)])
+    assert store.incident_note("i") == b"first"
+    assert list(opener().course("i")) == [CoursePoint(1, 1.25), CoursePoint(2, 0.5), CoursePoint(3, 0.1)]
+
+
+def test_a_fenced_handle_keeps_no_incident(opener: Opener) -> None:
+    """Whose lease has passed to another writes no course any more."""
+    old, new = opener(), opener()
+    old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
+    new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)
+    with pytest.raises(StoreError, match="passed to generation 2"):
+        old.keep_incident("i", b"note", [CoursePoint(1, 1.0)])
+    assert new.incident_note("i") is None

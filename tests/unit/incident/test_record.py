@@ -212,6 +212,8 @@ def test_a_close_by_hand_is_an_incident_of_its_own(written: HandWritten) -> None
         "dd" * 10, after(minutes=2), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual",
         author="ada", reason="drill", intents=(incidents.intent("BTC", "sell", "5", "0"),),
     )  # fmt: skip
+    desk = Person("desk", "risk desk", "+49 30 901820")
+    keep_runbooks(written.store, SET, {POLICY: {"trim": RunbookFacts("trim", contacts=(desk,))}})
     written.tick(after(), [incidents.firing(FIRST, after(), "trim", 1, 0)])
     written.tick(
         after(minutes=2), [by_hand], [entry("dd" * 10, "planned", after(minutes=2), target="0", contracts="5")]
@@ -224,6 +226,7 @@ def test_a_close_by_hand_is_an_incident_of_its_own(written: HandWritten) -> None
     found = read(written)
     assert (found.state, found.closed_at) == ("closed", after(minutes=3))
     assert found.timeline[0].text == "close by hand by ada: drill"
+    assert found.contacts == (desk,), "whom the policy set names, though none of its policies fired"
 
 
 def test_a_firing_after_a_reset_is_another_incident(written: HandWritten) -> None:
