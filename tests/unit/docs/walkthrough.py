@@ -49,7 +49,7 @@ def do(commands: list[str], folder: Path, environment: Mapping[str, str], second
     script.write_text("".join(marked), encoding="utf-8")
     with output.open("w") as sink:  # a file, because what runs on in the background would keep a pipe open
         shell = subprocess.Popen(
-            ["bash", str(script)], cwd=folder, env={**os.environ, **environment}, start_new_session=True,
+            ["bash", str(script)], cwd=folder, env={**_own(), **environment}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
@@ -61,6 +61,11 @@ def do(commands: list[str], folder: Path, environment: Mapping[str, str], second
     printed = output.read_text(encoding="utf-8", errors="replace")
     ended = re.split(rf"\n{_END} (\d+)\n", printed)
     return [(text, int(status)) for text, status in zip(ended[0::2], ended[1::2], strict=False)]
+
+
+def _own() -> dict[str, str]:
+    """The environment without what would speak into the commands."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KSCTL_", "OTEL_"))}
 
 
 def missing(shown: str, printed: str, *, numbers_differ: bool) -> list[str]:
