@@ -26,6 +26,7 @@ from killswitch.planning.rounding import reduction
 from killswitch.planning.selection import Target, select
 from killswitch.planning.watch import Watch
 from killswitch.signals.attribution import TWO_THIRDS, Shares, shares
+from killswitch.signals.falls import pnl_change
 from killswitch.signals.view import PnlKey, ScopeView
 
 DERIVATIVES = ("swap", "future")
@@ -66,7 +67,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
     )
     at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
     source = found.source(at_least)
-    change = watch.history.pnl_change(window or _ranking_window(graph, stage))
+    change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     targets, remarks = _targets(watch, stage, book, source)
     intents, blocked, left = to_intents(view, targets)

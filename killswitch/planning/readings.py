@@ -11,7 +11,7 @@ from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.watch import Watch
-from killswitch.signals.history import Interval
+from killswitch.signals.falls import Interval, why_partly
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
         return watch.history.unknown
     reference = signal_of(watch, trigger)
     if reference is not None and reference.window is not None:
-        partly = watch.history.why_partly(reference.window)
+        partly = why_partly(watch.history, reference.window)
         if partly is not None:
             return partly
     if watch.history.changes.open:

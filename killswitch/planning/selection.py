@@ -14,7 +14,8 @@ from killswitch.planning.component import BookRisk, book_risk
 from killswitch.planning.ranking import Candidate, Ranked, by_component, in_group_order, rank
 from killswitch.planning.spread import Kept, least_risk, unspreadable, worst_first
 from killswitch.signals.columns import known
-from killswitch.signals.history import History, Interval
+from killswitch.signals.falls import Interval
+from killswitch.signals.history import History
 from killswitch.signals.position import ZERO
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]

@@ -16,7 +16,8 @@ from killswitch.model.snapshot import Closing
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
-from killswitch.signals.history import History, Interval, News
+from killswitch.signals.falls import Interval, unit_value
+from killswitch.signals.history import History, News
 from killswitch.signals.marks import Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import HistoryState, StoredRow, stored
@@ -119,7 +120,7 @@ class Watch:
         if self.history.unknown is not None:
             return None
         since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
-        return self.history.unit_value(since or 0)
+        return unit_value(self.history, since or 0)
 
     def supposed(self, view: ScopeView, moved: Decimal = ZERO) -> int:
         """Mask of the conditions that would be true if the scope looked so, after `moved` came in since."""

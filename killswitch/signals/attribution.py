@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.model.decision import Source
+from killswitch.signals.falls import pnl_change
 from killswitch.signals.history import History
 from killswitch.signals.position import ZERO
 
@@ -37,7 +38,7 @@ class Shares:
 
 def shares(history: History, window: int) -> Shares:
     """Each side's share of the loss in the window (microseconds)."""
-    change = history.pnl_change(window)
+    change = pnl_change(history, window)
     if isinstance(change, str):
         return Shares(None, None, change)
     lost = {"long": ZERO, "short": ZERO}

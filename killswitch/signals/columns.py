@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Protocol
 
 from killswitch.signals.attribution import TWO_THIRDS, shares
-from killswitch.signals.history import UNKNOWN, History, Interval
+from killswitch.signals.falls import UNKNOWN, Interval, drawdown, drawdown_from_peak, loss_from_start
+from killswitch.signals.history import History
 from killswitch.signals.view import ScopeView
 
 
@@ -116,8 +117,8 @@ def _error_rate(_: History, view: ScopeView) -> Interval:
 
 NUMBERS: dict[str, NumberReader] = {
     "equity.value": lambda _, view: known(_equity(view)),
-    "equity.drawdown_from_peak": lambda history, _: history.drawdown_from_peak(),
-    "equity.loss_from_start": lambda history, _: history.loss_from_start(),
+    "equity.drawdown_from_peak": lambda history, _: drawdown_from_peak(history),
+    "equity.loss_from_start": lambda history, _: loss_from_start(history),
     "equity.unexplained": _unexplained,
     "exposure.gross": lambda _, view: known(_gross(view)),
     "exposure.net": lambda _, view: known(_net(view)),
@@ -132,7 +133,7 @@ NUMBERS: dict[str, NumberReader] = {
 }
 
 WINDOWED: dict[str, WindowReader] = {
-    "equity.drawdown": lambda history, window: history.drawdown(window),
+    "equity.drawdown": drawdown,
     "attribution.long_share": lambda history, window: known(shares(history, window).long),
     "attribution.short_share": lambda history, window: known(shares(history, window).short),
 }
@@ -170,7 +171,7 @@ class ColumnReader:
         lo, hi = [-math.inf] * self._size, [math.inf] * self._size
         text: list[str | None] = [None] * self._size if self._sources else []
         for index, window in self._drawdowns:
-            lo[index], hi[index] = history.drawdown(window)
+            lo[index], hi[index] = drawdown(history, window)
         for index, windowed, window in self._windowed:
             lo[index], hi[index] = windowed(history, window)
         for index, number in self._numbers:

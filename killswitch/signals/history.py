@@ -6,7 +6,6 @@ returns follows from what it was given. Serialised it is a `HistoryState` and it
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
@@ -16,22 +15,14 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from killswitch.signals.changes import (
-    Changes,
-    Reading,
-    Resolved,
-    as_flow_if_fall,
-    as_flow_if_rise,
-)
+from killswitch.signals.changes import Changes, Resolved
 from killswitch.signals.ledger import Gathered, Ledger
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
-from killswitch.signals.units import Track, fall_from
+from killswitch.signals.units import Track
 from killswitch.signals.view import PnlKey, ScopeView
 
-Interval = tuple[float, float]
-UNKNOWN: Interval = (-math.inf, math.inf)
 JUMP = 1.02
 """A rise by more than this between two observations is looked at before it counts as a peak."""
 
@@ -319,97 +310,6 @@ class History:
         other = copy(self)
         other.track = self.track.supposing(float(equity))
         return other
-
-    # What signals read
-
-    def why_partly(self, window: int) -> str | None:
-        """Why the window is not wholly known, or None."""
-        if self.begun_at is None or self.last_at is None:
-            return "nothing was observed yet"
-        edge = self.last_at - window
-        if not self.rebased and self.begun_at > edge:
-            return "history does not reach back to the window's start"
-        if self.gaps and self.gaps[-1][1] > edge:
-            return f"a gap of {(self.gaps[-1][1] - self.gaps[-1][0]) / 1e6:.0f} s lies in the window"
-        return None
-
-    def drawdown(self, window: int) -> Interval:
-        """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
-        if self.unknown is not None:
-            return UNKNOWN
-        low = high = self.track.fall(window)
-        edge = (self.last_at or 0) - window
-        if self.changes.all and self.changes.open:
-            low, high = (self._fall_read(edge, reading) for reading in (as_flow_if_fall, as_flow_if_rise))
-        if (self.gaps and self.gaps[-1][1] > edge) or (not self.rebased and (self.begun_at or 0) > edge):
-            high = 1.0
-        return low, high
-
-    def _fall_read(self, edge: int, reading: Reading) -> float:
-        """The fall in the window as it would be in the reading of the open changes."""
-        highest = max((value for _, value in self._read(edge, reading)), default=self.track.value)
-        # Where nothing was left but what a withdrawal took, nothing fell.
-        return fall_from(max(highest, self.track.value), self.track.value) if highest > 0.0 else 0.0
-
-    def _read(self, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
-        """The rows since `edge`, newest first, in the reading: values from before an open change times its factor."""
-        scale, open_changes = 1.0, self.changes.open
-        for row in reversed(self.rows):
-            if row.at < edge:
-                return
-            while open_changes and row.at < open_changes[-1].at:
-                scale *= reading(open_changes.pop())
-            yield row.at, row.value * scale
-
-    def drawdown_from_peak(self) -> Interval:
-        """Fall from the highest value since the start or the last reset by hand."""
-        if self.unknown is not None:
-            return UNKNOWN
-        low, high = (self.changes.highest(reading) for reading in (as_flow_if_fall, as_flow_if_rise))
-        return fall_from(low, self.track.value), fall_from(high, self.track.value)
-
-    def loss_from_start(self) -> Interval:
-        """Fall from the value at the start or the last reset by hand."""
-        if self.unknown is not None:
-            return UNKNOWN
-        low, high = (self.track.start * self._scale(self.track.start_at, r) for r in (as_flow_if_fall, as_flow_if_rise))
-        return fall_from(low, self.track.value), fall_from(high, self.track.value)
-
-    def unit_value(self, since: int) -> Interval:
-        """The unit value now beside values of `since`, in either reading of what is unexplained after it."""
-        if self.unknown is not None:
-            return UNKNOWN
-        low, high = (self._scale(since, reading) for reading in (as_flow_if_rise, as_flow_if_fall))
-        value = self.track.value
-        return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
-
-    def _scale(self, since: int, reading: Reading) -> float:
-        scale = 1.0
-        for change in self.changes.open:
-            if change.at > since:
-                scale *= reading(change)
-        return scale
-
-    def pnl_change(self, window: int) -> dict[PnlKey, Decimal] | str:
-        """P&L of every position since the unit value's highest in the window; or why that is unknown.
-
-        Closed positions are in it. The values sum to the fall that drawdown over the window measures.
-        """
-        if self.unknown is not None or not self.rows:
-            return self.unknown or "nothing was observed yet"
-        partly = self.why_partly(window)
-        if partly is not None:
-            return partly
-        now, edge = self.rows[-1], self.rows[-1].at - window
-        # of equals the latest: nothing was lost between them
-        highest = max((row for row in self.rows if row.at >= edge), key=lambda row: (row.value, row.at))
-        if now.pnl is None or highest.pnl is None:
-            return "a position's profit and loss is unknown"
-        gone = [key for key in highest.pnl if key not in now.pnl]
-        gone += [key for key, at in self.ledger.unknown.items() if at >= highest.at]
-        if gone:
-            return f"what {gone[0][1]} made or lost when it was closed is unknown"
-        return {key: value - highest.pnl.get(key, ZERO) for key, value in now.pnl.items()}
 
     # Serialising
 

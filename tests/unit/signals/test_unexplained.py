@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Flow
+from killswitch.signals.falls import drawdown, drawdown_from_peak, loss_from_start
 from killswitch.signals.history import EquityTerms, History, News
 from killswitch.signals.rows import StoredRow, stored
 from killswitch.signals.view import ScopeView
@@ -54,7 +55,7 @@ def restarted(past: Kept) -> Kept:
 
 
 def fall(past: Kept) -> float:
-    low, high = past.drawdown_from_peak()
+    low, high = drawdown_from_peak(past)
     assert low == pytest.approx(high)
     return low
 
@@ -92,7 +93,7 @@ def test_d21_a_fall_that_goes_on_unexplained_counts_as_loss_bit_by_bit() -> None
     for step in range(1, 121):
         news = see(past, 10 * step, str(100_000 - 300 * step))
         assert ("lost" in [each.kind for each in news]) is (step > 6)
-    assert past.drawdown_from_peak()[0] == pytest.approx((300 * 114) / 100_000, abs=0.01)
+    assert drawdown_from_peak(past)[0] == pytest.approx((300 * 114) / 100_000, abs=0.01)
 
 
 def test_d21_a_loss_is_not_explained_by_an_old_rise() -> None:
@@ -102,8 +103,8 @@ def test_d21_a_loss_is_not_explained_by_an_old_rise() -> None:
     see(past, 60, "120000")
     see(past, 3660, "100000")
     assert see(past, 3720, "100000") == [News("lost", Decimal(20000))]
-    assert past.drawdown(15 * MINUTE)[0] == 0
-    assert past.drawdown_from_peak()[0] == pytest.approx(1 / 6)
+    assert drawdown(past, 15 * MINUTE)[0] == 0
+    assert drawdown_from_peak(past)[0] == pytest.approx(1 / 6)
 
 
 def test_a_second_fall_has_a_grace_of_its_own() -> None:
@@ -113,7 +114,7 @@ def test_a_second_fall_has_a_grace_of_its_own() -> None:
     see(past, 5, "99800")
     see(past, 60, "49800")
     assert see(past, 66, "49800") == [News("lost", Decimal(200))]
-    assert past.drawdown_from_peak() == pytest.approx((0.002, 0.502))
+    assert drawdown_from_peak(past) == pytest.approx((0.002, 0.502))
     see(past, 75, "49800", flow("w", after(seconds=59), "-50000"))
     assert fall(past) == pytest.approx(0.002)
 
@@ -126,7 +127,7 @@ def test_a_row_after_the_write_off_redeems_at_the_value_before_the_withdrawal() 
     see(past, 80, "60000")
     see(past, 90, "60000", flow("w", after(seconds=9), "-40000"))
     see(past, 100, "40000", pnl="-20000")
-    assert past.loss_from_start() == pytest.approx((1 / 3, 1 / 3))
+    assert loss_from_start(past) == pytest.approx((1 / 3, 1 / 3))
 
 
 def test_a_fill_that_does_not_say_what_it_was_worth_leaves_the_fall_waiting_for_the_ledger() -> None:
@@ -135,7 +136,7 @@ def test_a_fill_that_does_not_say_what_it_was_worth_leaves_the_fall_waiting_for_
     see(past, 0, "100000")
     odd = fill("f", after(seconds=9), "BTC", "sell", "1", "1")
     observe(past, after(seconds=10), account("40000", FLAT, fills=[odd]))
-    assert past.drawdown_from_peak() == pytest.approx((0.0, 0.6))
+    assert drawdown_from_peak(past) == pytest.approx((0.0, 0.6))
     assert not past.explainable
     see(past, 15, "40000", flow("w", after(seconds=9), "-60000"))
     assert fall(past) == 0
@@ -146,7 +147,7 @@ def test_a_withdrawal_of_everything_told_late_empties_the_account_and_is_no_loss
     past = history()
     see(past, 0, "100000")
     see(past, 10, "0")
-    assert past.drawdown_from_peak() == (pytest.approx(0.0), 1.0) or past.drawdown_from_peak() == (1.0, 1.0)
+    assert drawdown_from_peak(past) == (pytest.approx(0.0), 1.0) or drawdown_from_peak(past) == (1.0, 1.0)
     see(past, 20, "0", flow("w", after(seconds=9), "-100000"))
     assert fall(past) == 0
 
@@ -211,7 +212,7 @@ def test_however_late_rows_come_the_truth_lies_inside_the_interval(moves: list[t
         see(past, number, str(equity), *flows, pnl=str(pnl))
         if restart:
             past = restarted(past)
-        low, high = past.drawdown_from_peak()
+        low, high = drawdown_from_peak(past)
         real = max(0.0, 1 - equity / units / peak)
         assert low - 1e-9 <= real <= high + 1e-9, (low, real, high)
 
@@ -254,7 +255,7 @@ def test_a_restart_after_a_reset_does_not_bring_back_what_the_reset_forgot() -> 
     past.rebase(accept=True)
     past = restarted(past)
     see(past, 120, "80000", pnl="-20000")
-    assert past.drawdown(15 * MINUTE) == (0.0, 0.0)
+    assert drawdown(past, 15 * MINUTE) == (0.0, 0.0)
 
 
 def test_rows_from_before_an_account_was_first_seen_are_in_its_equity_already() -> None:

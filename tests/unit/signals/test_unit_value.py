@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.falls import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
 from killswitch.signals.history import EquityTerms, History, News
 from killswitch.signals.rows import stored
 from killswitch.signals.view import ScopeView
@@ -28,7 +29,7 @@ def observe(past: History, at: datetime, *accounts: AccountSnapshot) -> list[New
 
 
 def fall_of(past: History) -> float:
-    low, high = past.drawdown_from_peak()
+    low, high = drawdown_from_peak(past)
     assert low == high, "the fall should be known"
     return low
 
@@ -71,8 +72,8 @@ def test_d2_equity_at_or_below_zero_is_a_drawdown_of_all() -> None:
         past = history()
         observe(past, after(), account("100000", [position("BTC", "long", "0")]))
         observe(past, after(minutes=1), account(wiped, [position("BTC", "long", str(Decimal(wiped) - 100000))]))
-        assert past.drawdown(15 * MINUTE) == (1.0, 1.0)
-        assert past.loss_from_start() == (1.0, 1.0)
+        assert drawdown(past, 15 * MINUTE) == (1.0, 1.0)
+        assert loss_from_start(past) == (1.0, 1.0)
 
 
 def test_an_account_emptied_by_its_owner_has_not_lost() -> None:
@@ -93,7 +94,7 @@ def test_d21_an_unexplained_fall_counts_as_loss_after_its_grace_and_pages() -> N
     observe(past, after(), account("100000", flat))
     news = observe(past, after(seconds=10), account("88000", flat))
     assert news == [News("appeared", Decimal(-12000))]
-    assert past.drawdown_from_peak() == pytest.approx((0.0, 0.12))
+    assert drawdown_from_peak(past) == pytest.approx((0.0, 0.12))
     assert observe(past, after(seconds=60), account("88000", flat)) == []
     assert observe(past, after(seconds=70), account("88000", flat)) == [News("lost", Decimal(12000))]
     assert fall_of(past) == pytest.approx(0.12)
@@ -129,9 +130,9 @@ def test_an_unexplained_rise_is_neither_gain_nor_deposit_until_the_ledger_says()
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("150000", [position("BTC", "long", "0")]))
-    assert past.unit_value(to_micros(after())) == pytest.approx((100_000, 150_000))
+    assert unit_value(past, to_micros(after())) == pytest.approx((100_000, 150_000))
     observe(past, after(minutes=2), account("120000", [position("BTC", "long", "-30000")]))
-    assert past.drawdown_from_peak() == pytest.approx((0.2, 0.2))
+    assert drawdown_from_peak(past) == pytest.approx((0.2, 0.2))
 
 
 def test_funding_and_fees_are_profit_or_loss_not_flows() -> None:
@@ -206,8 +207,8 @@ def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> Non
         seen = account(str(100_000 + Decimal(pnl)), [position("BTC", "long", pnl)])
         for each in (past, again):
             observe(each, after(minutes=minute), seen)
-        assert again.drawdown(15 * MINUTE) == past.drawdown(15 * MINUTE)
-        assert again.pnl_change(2 * MINUTE) == past.pnl_change(2 * MINUTE)
+        assert drawdown(again, 15 * MINUTE) == drawdown(past, 15 * MINUTE)
+        assert pnl_change(again, 2 * MINUTE) == pnl_change(past, 2 * MINUTE)
         assert again.state() == past.state()
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.signals.falls import drawdown, why_partly
 from killswitch.signals.history import EquityTerms, History
 from killswitch.signals.units import Track
 from killswitch.signals.view import ScopeView
@@ -35,9 +36,9 @@ def test_d1_the_window_is_armed_at_any_interval() -> None:
         past = history()
         for number in range(int(60 / step) + 1):
             observe(past, number * step, 100_000)
-        assert past.why_partly(QUARTER) is None
-        assert past.why_partly(HOUR) is None
-        assert past.drawdown(HOUR) == (0.0, 0.0)
+        assert why_partly(past, QUARTER) is None
+        assert why_partly(past, HOUR) is None
+        assert drawdown(past, HOUR) == (0.0, 0.0)
 
 
 def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
@@ -47,9 +48,9 @@ def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
     observe(past, 5, 90_000)
     observe(past, 10, 90_000)
     observe(past, 15, 90_000)
-    assert past.drawdown(QUARTER) == pytest.approx((0.1, 0.1))
+    assert drawdown(past, QUARTER) == pytest.approx((0.1, 0.1))
     observe(past, 15 + 1e-6 / 60 * 1.5, 90_000)
-    assert past.drawdown(QUARTER) == (0.0, 0.0)
+    assert drawdown(past, QUARTER) == (0.0, 0.0)
 
 
 def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
@@ -57,8 +58,8 @@ def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
     past = history()
     observe(past, 0, 100_000)
     observe(past, 1, 95_000)
-    assert past.drawdown(QUARTER) == (pytest.approx(0.05), 1.0)
-    assert past.why_partly(QUARTER) == "history does not reach back to the window's start"
+    assert drawdown(past, QUARTER) == (pytest.approx(0.05), 1.0)
+    assert why_partly(past, QUARTER) == "history does not reach back to the window's start"
 
 
 def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> None:
@@ -68,13 +69,13 @@ def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> N
         observe(past, minute, 100_000)
     for minute in range(61, 72):
         observe(past, minute, None)
-        assert past.drawdown(QUARTER) == (-math.inf, math.inf)
+        assert drawdown(past, QUARTER) == (-math.inf, math.inf)
     observe(past, 72, 92_000)
-    assert past.drawdown(QUARTER) == (pytest.approx(0.08), 1.0)
-    assert past.why_partly(QUARTER) == "a gap of 720 s lies in the window"
+    assert drawdown(past, QUARTER) == (pytest.approx(0.08), 1.0)
+    assert why_partly(past, QUARTER) == "a gap of 720 s lies in the window"
     for minute in range(73, 88):
         observe(past, minute, 92_000)
-    assert past.drawdown(QUARTER) == (0.0, 0.0)
+    assert drawdown(past, QUARTER) == (0.0, 0.0)
 
 
 def test_d15_half_a_minute_without_answers_changes_nothing() -> None:
@@ -82,7 +83,7 @@ def test_d15_half_a_minute_without_answers_changes_nothing() -> None:
     past = history()
     for second in range(0, 3601, 10):
         observe(past, second / 60, None if 1800 <= second < 1830 else 100_000 - second)
-    assert past.drawdown(QUARTER)[0] == past.drawdown(QUARTER)[1]
+    assert drawdown(past, QUARTER)[0] == drawdown(past, QUARTER)[1]
 
 
 def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
@@ -91,9 +92,9 @@ def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
     for minute in range(20):
         observe(past, minute, 100_000 - 1000 * minute)
     past.rebase(accept=True)
-    assert past.drawdown(HOUR) == (0.0, 0.0)
+    assert drawdown(past, HOUR) == (0.0, 0.0)
     observe(past, 20, 80_000)
-    assert past.drawdown(HOUR) == pytest.approx((1 - 80 / 81, 1 - 80 / 81))
+    assert drawdown(past, HOUR) == pytest.approx((1 - 80 / 81, 1 - 80 / 81))
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 1000)), min_size=1, max_size=60))

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from killswitch.planning.readings import Reading
-from killswitch.signals.history import Interval
+from killswitch.signals.falls import Interval
 from killswitch.telemetry.metrics import headroom, headroom_ratio
 from tests.runner_world import crash_policy
 
