@@ -161,6 +161,8 @@ class _Reader:
 
 def _value(number: int, line: str, column: int) -> Node:
     """The value at `column`, with nothing but a comment after it."""
+    if column >= len(line):
+        raise _GivenUpError
     if line[column] in "{[":
         node, column = _flow(number, line, column, 0)
     elif line[column] in "'\"":

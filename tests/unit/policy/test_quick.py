@@ -104,6 +104,8 @@ def test_every_shipped_policy_is_of_the_plain_part(path: Path) -> None:
         "a: x\x85y\n",
         "a:\n  - - 1\n",
         "a:\n  -\n    b: 1\n",
+        "a:\n  - \n",
+        "a:\n  - b: 1\n  -   ",
         "a:\n    b: 1\n  c: 2\n",
         "a: [1\n",
         "a: 1]: 2\n",
