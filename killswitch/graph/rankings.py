@@ -16,9 +16,10 @@ SEED_WEIGHTS: tuple[tuple[RankingTerm, float], ...] = tuple(zip(TERMS, (0.40, 0.
 BUILT_IN: dict[str, RankingRule] = {
     "default": RankingRule("default", "normalised", SEED_WEIGHTS, 15 * MINUTE),
     "killswitch-v6": RankingRule("killswitch-v6", "killswitch-v6", SEED_WEIGHTS, 15 * MINUTE),
-    # Four hours of minutes: recent enough for how things move today, and several times as many returns as symbols.
+    # Four hours of minutes: recent enough for how things move today. Thirty returns are enough to begin with, because
+    # the covariance is shrunk; five-minute bars of four hours, which are 48, are enough too.
     "component-risk": RankingRule(
-        "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=60, if_unknown="normalised"
+        "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=30, if_unknown="normalised"
     ),
 }
 

@@ -50,7 +50,7 @@ def ranking(written: object) -> Iterator[Breach]:
     by_component = spec.get("formula") == "component-risk"
     for key in COMPONENT_KEYS:
         if by_component and key not in spec:
-            fix = f"add `{key}:`; the built-in ranking component-risk has sample: 1m, least: 60, if_unknown: normalised"
+            fix = f"add `{key}:`; the built-in ranking component-risk has sample: 1m, least: 30, if_unknown: normalised"
             yield Breach("KS2210", ("spec", "formula"), f"`component-risk` needs `{key}`", fix)
         elif key in spec and not by_component and spec.get("formula") in ("normalised", "killswitch-v6"):
             fix = "take it out, or write `formula: component-risk`"

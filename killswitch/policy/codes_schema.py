@@ -165,7 +165,7 @@ _TOGETHER = (
         "many returns it takes to know anything (`least`), and what ranks until then (`if_unknown`). No other formula "
         "has them.",
         "kind: Ranking\nspec: {formula: component-risk, window: 4h}",
-        "Add sample: 1m, least: 60 and if_unknown: normalised, with your own numbers; or take them out.",
+        "Add sample: 1m, least: 30 and if_unknown: normalised, with your own numbers; or take them out.",
     ),
 )
 

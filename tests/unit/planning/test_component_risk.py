@@ -142,14 +142,14 @@ def test_the_cut_is_what_was_declared_and_what_is_left_varies_no_more_than_in_pr
 
 
 def test_too_little_history_cuts_every_position_alike_and_says_so() -> None:
-    """59 returns where 60 are asked for: ranked by the declared formula, and the reason names both."""
-    seen = course(3, 59)
+    """29 returns where 30 are asked for: ranked by the declared formula, and the reason names both."""
+    seen = course(3, 29)
     decision = fired(policy(BY_RISK), seen)
     assert set(left(decision, seen).values()) == {Decimal(5)}
     assert decision.intents[0].symbol == "A"  # the loser, by the formula `normalised`
     assert decision.reason == (
-        "the component risk is unknown (only 59 returns of all its symbols together were recorded, and the ranking "
-        "asks for 60): ranked as normalised; the same part of every position is closed, not the worst ranked first"
+        "the component risk is unknown (only 29 returns of all its symbols together were recorded, and the ranking "
+        "asks for 30): ranked as normalised; the same part of every position is closed, not the worst ranked first"
     )
 
 
@@ -262,4 +262,4 @@ def test_what_must_go_counts_towards_the_cut_by_rank() -> None:
 
 def test_the_windows_of_built_in_component_risk_fit_its_returns() -> None:
     """Four hours of minutes, at least sixty of them."""
-    assert (RULE.window, RULE.sample, RULE.least, RULE.if_unknown) == (4 * HOUR, MINUTE, 60, "normalised")
+    assert (RULE.window, RULE.sample, RULE.least, RULE.if_unknown) == (4 * HOUR, MINUTE, 30, "normalised")
