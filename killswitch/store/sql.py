@@ -28,6 +28,7 @@ from killswitch.model.store import (
 )
 from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError, FencedError, StoreError
+from killswitch.store.turns import Turns
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""
@@ -52,6 +53,7 @@ class SqlStore:
         self._engine = engine
         self._writer = engine.execution_options(**{WRITE: True})
         self._fence: int | None = None
+        self._turns = Turns()
 
     def states(self) -> Sequence[MachineState]:
         """The newest state of every machine."""
@@ -123,14 +125,14 @@ class SqlStore:
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
             return None  # a target that has nothing must not cost a write
-        with self._writing_fenced() as connection:
+        with self._writing_fenced(background=True) as connection:
             row = connection.execute(sql.CLAIM_MESSAGE, {"target": target}).first()
         return None if row is None else _delivery(row)
 
     def settle(self, message: str, at: int, error: str | None) -> None:
         """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
         statement = sql.MESSAGE_DELIVERED if error is None else sql.MESSAGE_FAILED
-        with self._writing_fenced() as connection:
+        with self._writing_fenced(background=True) as connection:
             connection.execute(
                 statement, {"id": message, "at": at} if error is None else {"id": message, "error": error}
             )
@@ -142,7 +144,7 @@ class SqlStore:
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=before):
             return 0  # asked for before every attempt: it must not cost a write
-        with self._writing_fenced() as connection:
+        with self._writing_fenced(background=True) as connection:
             values = {"target": target, "before": before, "at": at, "reason": reason}
             return int(connection.execute(sql.GIVE_UP_MESSAGES, values).rowcount)
 
@@ -160,7 +162,7 @@ class SqlStore:
 
     def forget(self, before: int) -> None:
         """Drop what was delivered or given up before `before` (microseconds). FencedError as with `claim`."""
-        with self._writing_fenced() as connection:
+        with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
     def put_event(self, event: Event) -> None:
@@ -185,7 +187,7 @@ class SqlStore:
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
         """Write an incident's note, unless it has one, and add to its course. FencedError as with `commit_tick`."""
         rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
-        with self._writing_fenced() as connection:
+        with self._writing_fenced(background=True) as connection:
             connection.execute(sql.PUT_INCIDENT, {"id": incident, "note": note})
             if rows:
                 connection.execute(sql.PUT_COURSE, rows)
@@ -240,14 +242,17 @@ class SqlStore:
             return connection.execute(statement, parameters).all()
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with _explained(), self._writer.begin() as connection:
+    def _writing(self, *, background: bool = False) -> Iterator[Connection]:
+        with self._turns.turn(background=background), _explained(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
-    def _writing_fenced(self) -> Iterator[Connection]:
-        """A write that no later holder of the lease can have overtaken: looked up in its own transaction."""
-        with self._writing() as connection:
+    def _writing_fenced(self, *, background: bool = False) -> Iterator[Connection]:
+        """A write that no later holder of the lease can have overtaken: looked up in its own transaction.
+
+        `background`: it lets every other write of this process go first.
+        """
+        with self._writing(background=background) as connection:
             if self._fence is not None:
                 row = connection.execute(sql.LEASE).first()
                 if row is not None and row.generation > self._fence:
