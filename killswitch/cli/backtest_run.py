@@ -75,28 +75,33 @@ class Rehearsal:
         )  # fmt: skip
 
 
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+
+
 class Interrupt:
-    """Ctrl-C asks to stop, once; a second one ends the program at once, as it always does."""
+    """Ctrl-C or SIGTERM asks to stop, once; a second one ends the program at once, as it always does."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def __call__(self) -> bool:
-        """Whether it was pressed."""
+        """Whether one of them came."""
         return self._asked
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._pressed)
+        self._before = {number: signal.signal(number, self._pressed) for number in _ASKING}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _pressed(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def matching(policies: PolicySet, books: Books) -> Books:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Final, Protocol
 
 from killswitch.lab.backtest import Rule
@@ -187,6 +189,7 @@ def _what(part: Part, rule: str | None) -> str:
 
 # -- several processes ----------------------------------------------------------------------------------------
 
+_ASKING = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 0.1
 """Seconds between two looks at whether to stop."""
 
@@ -220,11 +223,11 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
 
 @contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C, not even before `_begin` has told them to ignore it."""
+    """Processes that are started in here never see what asks the first one to stop, not even before `_begin`."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has process groups of another kind
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
     try:
         yield
     finally:
@@ -243,10 +246,20 @@ _parts: tuple[Part, ...] = ()
 
 
 def _begin(campaign: Campaign, halt: Any) -> None:
-    """In a worker: Ctrl-C goes to the whole group of processes, and it is the first one that stops the others."""
+    """In a worker: signals go to the whole group of processes, and it is the first one that stops the others."""
     global _worker, _parts
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _ASKING:
+        signal.signal(number, signal.SIG_IGN)
+    Thread(target=_end_with_the_first, daemon=True).start()
     _worker, _parts = _Bench(campaign, lambda: bool(halt.value)), campaign.parts
+
+
+def _end_with_the_first() -> None:
+    """A worker whose first process was killed has nobody to work for, and would wait for ever."""
+    first = multiprocessing.parent_process()
+    assert first is not None  # a worker was started by somebody
+    first.join()
+    os._exit(1)
 
 
 def _work(number: int) -> Outcome:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import until
+
 KSCTL = str(Path(sys.executable).parent / "ksctl")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_leaves_a_partial_result_that_says_so(repository: Path, tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "number"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
+def test_being_asked_to_stop_leaves_a_partial_result_that_says_so(
+    repository: Path, tmp_path: Path, jobs: int, number: signal.Signals
+) -> None:
     """Exit 1, no traceback, the warning in all forms. The signal goes to the whole group, as a terminal's does."""
     policies = str(repository / "policies" / "futures-drawdown")
     page, notes = tmp_path / "report.html", tmp_path / "report.md"
@@ -29,7 +33,7 @@ def test_ctrl_c_leaves_a_partial_result_that_says_so(repository: Path, tmp_path:
     assert process.stderr is not None
     first = process.stderr.readline()
     assert first == "running 190 books under 3 rules in 1 market\n"
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     said, told = process.communicate(timeout=120)
     assert process.returncode == 1, told
     assert "Traceback" not in told
@@ -42,6 +46,30 @@ def test_ctrl_c_leaves_a_partial_result_that_says_so(repository: Path, tmp_path:
     assert warning in told
     assert warning in page.read_text(encoding="utf-8")
     assert warning in notes.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are listed in /proc")
+def test_workers_end_with_the_process_that_they_work_for(repository: Path) -> None:
+    """Killed outright, it can tell them nothing; they must not go on, nor wait for ever."""
+    policies = str(repository / "policies" / "futures-drawdown")
+    command = [
+        KSCTL, "backtest", "--policies", policies, "--crash", "7", "--all-splits", "4", "--random", "40", "--jobs", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(lambda: len(listed.read_text().split()) >= 3, "there are two workers and what tracks them")
+    children = listed.read_text().split()
+    process.kill()
+    process.wait()
+    until(lambda: not any(alive(child) for child in children), "the workers have ended")
+
+
+def alive(pid: str) -> bool:
+    """Whether the process is there, and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_quiet_says_nothing_on_stderr(repository: Path) -> None:
