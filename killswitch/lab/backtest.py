@@ -34,8 +34,6 @@ Rule = Literal["none", "staged", "close-all", "in-proportion"]
 """What answers: nothing; the policies as they are; everything at the first trigger; or the policies' every cut spread
 over all positions in proportion."""
 
-RULES: tuple[Rule, ...] = ("staged", "none", "close-all", "in-proportion")
-
 VenueOf = Callable[[PaperMarket, str, Clock], VenueAdapter]
 """Makes the adapter of one account of a paper market: the lab knows no adapter by name."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.backtest import RULES, Rule
+from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarTable
 from killswitch.lab.book import Book
 from killswitch.lab.outcome import Course, Run
@@ -95,7 +96,7 @@ def without_course(run: Run) -> Run:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @settings(max_examples=12)
-@given(panels(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(RULES))
+@given(panels(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(get_args(Rule)))
 def test_passing_over_quiet_bars_changes_nothing(
     folder: str, panel: Panel, notionals: tuple[int, int, int], rule: Rule
 ) -> None:
