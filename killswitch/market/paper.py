@@ -52,6 +52,8 @@ class PaperMarket:
     ) -> None:
         """Snapshots show fills and flows of the last `recall`, again and again: readers count an id once.
 
+        However long a bar lasts, what happened since the one before it is shown.
+
         ValueError for an instrument that is inverse or does not give its contract size and steps.
         """
         self.rules = rules or MarketRules()
@@ -145,6 +147,7 @@ class PaperMarket:
             raise ValueError(f"bars must close later than {self.now.isoformat()}, not at {at.isoformat()}")
         if not self._origin:
             self._origin = _base36(to_micros(at))
+        oldest = at - self._recall if self.now is None else min(at - self._recall, self.now)
         self.now = at
         for symbol, tape in self._tapes.items():
             bar = bars.get(symbol)
@@ -160,7 +163,7 @@ class PaperMarket:
         for symbol, bar in bars.items():
             self._tapes[symbol].last = bar.close
         for account in self._accounts.values():
-            account.forget_before(at - self._recall)
+            account.forget_before(oldest)
 
     def _is_eventful(self, bars: Mapping[str, Bar]) -> bool:
         """Whether anything can happen inside the bars; where not, only their closes matter."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from killswitch.lab.alternatives import close_all, in_proportion
 from killswitch.lab.bars import BarsError, BarTable, read_market
@@ -144,6 +145,16 @@ def test_a_close_that_the_volume_does_not_allow_goes_on_over_the_next_bars() -> 
     assert fired.verified_at is not None
     assert (fired.verified_at - fired.at).total_seconds() >= 4 * 60
     assert sum(each.contracts for each in fired.closed) == 1000
+
+
+def test_what_was_closed_counts_however_far_apart_the_bars_lie() -> None:
+    """Bars of four hours: 2,000 units sold at 97 for a fee of 0.05% are 194,000 traded and 97 paid, and explained."""
+    rules = replace(FREE, taker_fee=Decimal("0.0005"))
+    closes = [*QUIET, 98.0, 97.0, 97.0, 97.0]
+    panel = Panel(BarTable("wide", [series("A", closes, range(0, 240 * len(closes), 240))]))
+    found = run(shipped("circuit-breaker"), panel, book({"A": 200_000}), rules=rules)
+    assert (found.turnover, found.fees, found.final_equity) == (194_000, 97, 93_903)
+    assert found.notices == 0
 
 
 def test_a_book_whose_symbol_is_not_in_the_market_is_refused_by_name() -> None:
