@@ -55,6 +55,7 @@ class Panel:
         self.low: Floats = np.where(carried, self.close, self._columns([one.low for one in self._series]))
         self.high: Floats = np.where(carried, self.close, self._columns([one.high for one in self._series]))
         self._bars: dict[int, dict[str, Bar]] = {}
+        self._prices: dict[tuple[int, int], Decimal] = {}
         self._selections: dict[tuple[int, ...], Selection] = {}
 
     def __len__(self) -> int:
@@ -87,8 +88,11 @@ class Panel:
         return found
 
     def price(self, number: int, column: int) -> Decimal:
-        """A symbol's close, in the decimals that it was written in."""
-        return exact(float(self.close[number, column]))
+        """A symbol's close, in the decimals that it was written in; read once, because every book asks again."""
+        found = self._prices.get((number, column))
+        if found is None:
+            found = self._prices[number, column] = exact(float(self.close[number, column]))
+        return found
 
     def bars(self, number: int) -> dict[str, Bar]:
         """The bar of each symbol that has begun by then."""
