@@ -154,7 +154,8 @@ class _Backtest:
         if self._tally.bars < self._number - self._begins + 1:
             self._tally.ticked(self._look())
         self._tally.ended(self._look())
-        return self._tally.run(self._rule, self._book.name, self._firings.all(), self._notices, complete=complete)
+        firings = self._firings.all(self._market)
+        return self._tally.run(self._rule, self._book.name, firings, self._notices, complete=complete)
 
     def _look(self) -> Snapshot:
         first, self._instruments_told = not self._instruments_told, True

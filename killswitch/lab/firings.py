@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from killswitch.closing.life import number
 from killswitch.lab.outcome import Closed, Firing, Hedge
 from killswitch.market.paper import PaperMarket
 from killswitch.model.decision import Decision
@@ -67,13 +66,13 @@ class Firings:
                 followed.verified_at = now
                 followed.hedge_kept = _hedge_kept(followed, market)
 
-    def all(self) -> list[Firing]:
-        """Every firing, in the order in which they came."""
-        return [self._firing(followed) for followed in self._followed.values()]
+    def all(self, market: PaperMarket) -> list[Firing]:
+        """Every firing, in the order in which they came; `market` is as the run left it."""
+        return [self._firing(followed, market) for followed in self._followed.values()]
 
-    def _firing(self, followed: _Followed) -> Firing:
+    def _firing(self, followed: _Followed, market: PaperMarket) -> Firing:
         decision = followed.decision
-        closed = self._closed(decision.id)
+        closed = self._closed(decision.id, market)
         statuses = list(followed.ended.values())
         ended: ClosingStatus | None = None
         if decision.intents:
@@ -88,15 +87,18 @@ class Firings:
             hedge_kept=followed.hedge_kept, orders=len(decision.intents), closed=closed, cost=followed.cost,
         )  # fmt: skip
 
-    def _closed(self, decision: str) -> tuple[Closed, ...]:
-        sums: dict[PositionName, tuple[Decimal, Decimal]] = {}
+    def _closed(self, decision: str, market: PaperMarket) -> tuple[Closed, ...]:
+        """By the venue's fills, also of an order that still works: closing journals those when the order is final."""
+        sent: dict[tuple[str, str, str], Side] = {}
         for entry in self._journal.journal(decision):
-            filled, price = number(entry.data.get("filled")), number(entry.data.get("price"))
-            if entry.kind != "filled" or entry.account is None or entry.symbol is None or not filled or price is None:
-                continue
-            key: PositionName = (entry.account, entry.symbol, "long" if entry.position_side == "long" else "short")
-            contracts, worth = sums.get(key, (ZERO, ZERO))
-            sums[key] = (contracts + filled, worth + filled * price)
+            if entry.kind == "sending" and entry.account and entry.symbol and entry.client_order_id:
+                side: Side = "long" if entry.position_side == "long" else "short"
+                sent[entry.account, entry.symbol, entry.client_order_id] = side
+        sums: dict[PositionName, tuple[Decimal, Decimal]] = {}
+        for (account, symbol, order), side in sent.items():
+            for fill in market.fills(account, symbol, order):
+                contracts, worth = sums.get((account, symbol, side), (ZERO, ZERO))
+                sums[account, symbol, side] = (contracts + fill.amount, worth + fill.amount * fill.price)
         return tuple(Closed(*key, contracts, worth) for key, (contracts, worth) in sums.items())
 
 

@@ -147,6 +147,15 @@ def test_a_close_that_the_volume_does_not_allow_goes_on_over_the_next_bars() -> 
     assert sum(each.contracts for each in fired.closed) == 1000
 
 
+def test_what_a_working_order_has_filled_at_the_end_counts_as_closed() -> None:
+    """1,000 units, of which a tenth of a bar's 1,000 is there: 100 at once and 100 in each of two bars after it."""
+    thin = series("A", [*QUIET, 92.0, 92.0, 92.0], volume=[1000.0] * 23)
+    rules = replace(FREE, participation=Decimal("0.1"))
+    (fired,) = run(policy(), Panel(BarTable("thin", [thin])), book({"A": 100_000}), rules=rules).firings
+    assert (fired.ended, fired.verified_at) == ("closing", None)
+    assert [(each.contracts, each.notional) for each in fired.closed] == [(300, 27_600)]
+
+
 def test_what_was_closed_counts_however_far_apart_the_bars_lie() -> None:
     """Bars of four hours: 2,000 units sold at 97 for a fee of 0.05% are 194,000 traded and 97 paid, and explained."""
     rules = replace(FREE, taker_fee=Decimal("0.0005"))
