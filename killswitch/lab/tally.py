@@ -18,6 +18,7 @@ from killswitch.model.snapshot import Fill, Side, Snapshot
 
 _MONEY = Decimal("0.00000001")
 _DECIMALS = 6
+_MEAN = Decimal("0.0001")  # a mean of thousands of sums of floats has no more decimals that are surely its own
 _FRACTION = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
@@ -123,7 +124,7 @@ class Tally:
             worst_drawdown=_rounded(float(falls[worst]), _FRACTION),
             worst_from=self._instant(peak), worst_at=self._instant(worst),
             gross_start=_rounded(float(gross[0]), _MONEY), gross_end=_rounded(float(gross[-1]), _MONEY),
-            gross_mean=_rounded(float(gross.mean()), _MONEY),
+            gross_mean=_rounded(float(gross.mean()), _MEAN),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
             course=None if self._drawn is None else self._drawn.course(self._ats(), equity),
