@@ -1,9 +1,9 @@
-"""`make evidence`: every shipped policy and variant over every folder of recorded bars, told in docs/evidence.md.
+"""`make evidence`: every shipped policy and variant over every folder of recorded bars.
 
     python -m tests.evidence --date 2026-01-31 [--random 10] [--seed 7] [--jobs 2] [--out docs/evidence.md]
 
-The bars are in $KILLSWITCH_SHARED/data/market, else in ../shared/data/market; the same bars, seed and date make the
-same page.
+It is told in docs/evidence.md and in the policies' READMEs. The bars are in $KILLSWITCH_SHARED/data/market, else in
+../shared/data/market; the same bars, seed and date make the same page.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from tests.evidence.gathering import gather
+from tests.evidence.readmes import insert
 from tests.evidence.writing import written
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     command = f"make evidence DATE={options.date} BOOKS={options.random} SEED={options.seed}"
     options.out.write_text(written(evidence, command=command, date=options.date), encoding="utf-8")
+    insert(evidence, REPOSITORY / "policies", command=command, date=options.date)
     return 0
 
 

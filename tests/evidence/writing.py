@@ -19,6 +19,7 @@ MEANT = {
     "futures-degross": "hedged",
     "futures-directional": "directional",
     "futures-concentrated": "concentrated",
+    "futures-component-risk": "concentrated",
     "futures-drawdown": "split",
 }
 """The kind of book that a policy's documentation says it is for."""
@@ -83,7 +84,7 @@ def _sentences(words: Sequence[str]) -> str:
 
 # -- tables ------------------------------------------------------------------------------------------------------
 
-_FIGURES = ("mean drawdown", "95th percentile", "over 20%", "final equity", "turnover ÷ gross", "gross kept",
+FIGURES = ("mean drawdown", "95th percentile", "over 20%", "final equity", "turnover ÷ gross", "gross kept",
             "liquidated")  # fmt: skip
 
 
@@ -98,22 +99,25 @@ def _by_kind(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
             continue
         yield f"### {kind.capitalize()} books ({len(cases)})"
         yield ""
-        rows = [("none", "", *_figures(NONE, [case.unprotected for case in cases]))]
+        rows = [("none", "", *figure_cells(NONE, [case.unprotected for case in cases]))]
         told = set()
         for each in evidence.tested:
-            rows.append((each.label, STAGED, *_figures(STAGED, [case.protected[each.label, STAGED] for case in cases])))
-            closed = _figures(CLOSE_ALL, [case.protected[each.label, CLOSE_ALL] for case in cases])
+            rows.append(
+                (each.label, STAGED, *figure_cells(STAGED, [case.protected[each.label, STAGED] for case in cases]))
+            )
+            closed = figure_cells(CLOSE_ALL, [case.protected[each.label, CLOSE_ALL] for case in cases])
             if closed not in told:
                 rows.append((each.label, CLOSE_ALL, *closed))
             told.add(closed)
-        yield from _table(("policy", "rule", *_FIGURES), rows, words=2)
+        yield from table_of(("policy", "rule", *FIGURES), rows, words=2)
 
 
-def _figures(rule: str, runs: Sequence[Run]) -> tuple[str, ...]:
+def figure_cells(rule: str, runs: Sequence[Run]) -> tuple[str, ...]:
+    """What the runs came to, in the order of FIGURES."""
     one = figures(rule, runs)
     return (
-        _percent(one.drawdown_mean), _percent(one.drawdown_p95), f"{one.deep:.0%}", _percent(one.final_of_start),
-        "-" if one.turnover is None else f"{one.turnover:.2f}", _percent(one.gross_kept, 0), str(one.liquidated),
+        percent(one.drawdown_mean), percent(one.drawdown_p95), f"{one.deep:.0%}", percent(one.final_of_start),
+        "-" if one.turnover is None else f"{one.turnover:.2f}", percent(one.gross_kept, 0), str(one.liquidated),
     )  # fmt: skip
 
 
@@ -129,17 +133,15 @@ def _by_market(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
         cases = [case for case in fallen if case.part.member.kind == MEANT.get(each.folder)]
         for market in sorted({case.part.market for case in cases}):
             rows.append((each.label, market, *_three([c for c in cases if c.part.market == market], each.label)))
-    yield from _table(head, rows, words=2)
+    yield from table_of(head, rows, words=2)
 
 
 def _three(cases: Sequence[Case], label: str) -> Iterator[str]:
     bare = [case.unprotected for case in cases]
     staged, closed = ([case.protected[label, rule] for case in cases] for rule in (STAGED, CLOSE_ALL))
     yield str(len(cases))
-    yield from (_percent(mean([run.worst_drawdown for run in runs])) for runs in (bare, staged, closed))
-    yield from (
-        _percent(mean([run.final_equity / run.start_equity for run in runs])) for runs in (bare, staged, closed)
-    )
+    yield from (percent(mean([run.worst_drawdown for run in runs])) for runs in (bare, staged, closed))
+    yield from (percent(mean([run.final_equity / run.start_equity for run in runs])) for runs in (bare, staged, closed))
     for others in (bare, closed):
         richer = sum(a.final_equity > b.final_equity for a, b in zip(staged, others, strict=True))
         yield f"{richer} of {len(cases)}"
@@ -174,9 +176,9 @@ def _splits(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
             *(str(sum(a.final_equity > b.final_equity for a, b in zip(staged, runs, strict=True)))
               for runs in against.values()),
             str(smaller), str(sum(turn is not None for turn in turned)),
-            _percent(mean([run.final_equity / run.start_equity for run in staged])), f"{worst:,.0f}",
+            percent(mean([run.final_equity / run.start_equity for run in staged])), f"{worst:,.0f}",
         ))  # fmt: skip
-    yield from _table(head, rows, words=1)
+    yield from table_of(head, rows, words=1)
 
 
 def _equal_gross(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
@@ -200,9 +202,9 @@ def _equal_gross(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
             pairs = [
                 (each_one.drawdown_mean, each_one.drawdown_p95, each_one.final_of_start) for each_one in (ours, theirs)
             ]
-            cells = [_percent(value) for both in zip(*pairs, strict=True) for value in both]
-            rows.append((kind, each.label, *cells, _percent(ours.gross_kept, 0), _percent(theirs.gross_kept, 0)))
-    yield from _table(head, rows, words=2)
+            cells = [percent(value) for both in zip(*pairs, strict=True) for value in both]
+            rows.append((kind, each.label, *cells, percent(ours.gross_kept, 0), percent(theirs.gross_kept, 0)))
+    yield from table_of(head, rows, words=2)
 
 
 def _came_back(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
@@ -222,21 +224,22 @@ def _came_back(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
         for each in evidence.tested:
             fired = [case for case in back if case.protected[each.label, STAGED].firings]
             if fired:
-                lost = [_lost(case, case.protected[each.label, STAGED]) for case in fired]
-                closed = [_lost(case, case.protected[each.label, CLOSE_ALL]) for case in fired]
+                losses = [lost(case, case.protected[each.label, STAGED]) for case in fired]
+                closed = [lost(case, case.protected[each.label, CLOSE_ALL]) for case in fired]
                 cells = (
                     str(len(back)),
                     str(len(fired)),
-                    _percent(mean(lost)),
-                    _percent(max(lost)),
-                    _percent(mean(closed)),
+                    percent(mean(losses)),
+                    percent(max(losses)),
+                    percent(mean(closed)),
                 )
                 rows.append((kind, each.label, *cells))
     head = ("kind", "policy", "came back", "fired", "mean loss", "worst", "mean loss of close-all")
-    yield from _table(head, rows, words=2)
+    yield from table_of(head, rows, words=2)
 
 
-def _lost(case: Case, run: Run) -> Decimal:
+def lost(case: Case, run: Run) -> Decimal:
+    """Final equity lost to protection, as a fraction of the start."""
     return (case.unprotected.final_equity - run.final_equity) / run.start_equity
 
 
@@ -253,25 +256,28 @@ def _calm(evidence: Evidence) -> Iterator[str]:
     kinds = [kind for kind in KINDS if any(one.kind == kind for one in evidence.calm)]
     for kind in kinds:
         for each in evidence.tested:
-            rows.append((kind, each.label, *_calm_cells(
+            rows.append((kind, each.label, *calm_cells(
                 [one for one in evidence.calm if (one.kind, one.label) == (kind, each.label)]
             )))  # fmt: skip
     head = ("kind", "policy", "books", "fired in", "firings", "of them false", "mean cost of protection")
-    yield from _table(head, rows, words=2)
+    yield from table_of(head, rows, words=2)
 
 
-def _calm_cells(found: Sequence[Firings]) -> tuple[str, ...]:
+def calm_cells(found: Sequence[Firings]) -> tuple[str, ...]:
+    """Books, share that fired, firings, false ones, mean cost."""
     fired = sum(bool(one.fired) for one in found)
     firings, false = sum(one.fired for one in found), sum(one.false for one in found)
     cost = mean([one.cost for one in found])
     return (str(len(found)), f"{fired / len(found):.0%}", str(firings), str(false), f"{cost:,.0f}")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> Iterator[str]:
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> Iterator[str]:
+    """The table as Markdown; its first `words` columns are text."""
     table = Table(tuple(head), tuple(tuple(row) for row in rows), numbers=tuple(range(words, len(head))))
     yield from table_lines(table)
     yield ""
 
 
-def _percent(value: Decimal | None, places: int = 1) -> str:
+def percent(value: Decimal | None, places: int = 1) -> str:
+    """A fraction as people read it; `-` where there is none."""
     return "-" if value is None else f"{value:.{places}%}"

@@ -13,7 +13,8 @@ from killswitch.lab.outcome import Course
 from killswitch.model.instant import to_micros
 from killswitch.runner.opening import read_policies
 from tests.evidence.gathering import HORIZON, Candidate, Case, Evidence, Firings, came_back
-from tests.evidence.writing import written
+from tests.evidence.readmes import BEGIN, END, insert
+from tests.evidence.writing import MEANT, written
 from tests.runs import START, run, tried
 
 HOUR = timedelta(hours=1)
@@ -47,15 +48,20 @@ def test_a_firing_is_false_if_the_book_was_worth_as_much_a_day_later(
     assert came_back(course(**path), to_micros(START + fired * HOUR)) is false
 
 
-def test_a_page_is_made_of_one_crash_and_one_calm_book(repository: Path) -> None:
-    """With its command, counts and caveat, and the same each time."""
+def of_one_book(repository: Path) -> Evidence:
+    """A hedged book in a crash and in a calm month: 101,000 after 30% without protection, 95,000 after 12% with it."""
     folder = repository / "policies" / "futures-degross"
     tested = (Candidate("futures-degross", folder.name, read_policies([folder]).policies),)
     member = tried(kind="hedged").member
     runs = {("futures-degross", rule): run(rule, "95000", "0.12") for rule in (STAGED, CLOSE_ALL, IN_PROPORTION)}
     cases = tuple(Case(Part(market, member), run(NONE, "101000", "0.3"), runs) for market in ("crash", "calm-month"))
     calm = (Firings("futures-degross", "hedged", fired=3, false=1, cost=Decimal(6000)),)
-    evidence = Evidence(tested, cases, calm, ("crash: no splits",), seed=5, random=1)
+    return Evidence(tested, cases, calm, ("crash: no splits",), seed=5, random=1)
+
+
+def test_a_page_is_made_of_one_crash_and_one_calm_book(repository: Path) -> None:
+    """With its command, counts and caveat, and the same each time."""
+    evidence = of_one_book(repository)
     page = written(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
     assert page == written(evidence, command="make evidence DATE=2026-01-31", date="2026-01-31")
     assert "make evidence DATE=2026-01-31" in page
@@ -63,3 +69,36 @@ def test_a_page_is_made_of_one_crash_and_one_calm_book(repository: Path) -> None
     assert "the 1 of 1 books in crashes" in page
     assert "| futures-degross | staged | 12.0% | 12.0% | 0% | 95.0% | 1.00 | 50% | 0 |" in page
     assert "| hedged | futures-degross | 1 | 100% | 3 | 1 | 6,000 |" in page
+
+
+def test_a_readme_gets_its_own_numbers_between_its_marks_and_keeps_the_rest(repository: Path, tmp_path: Path) -> None:
+    """Written twice it is the same; the book came back to 101%, so protection lost 6% of the start."""
+    evidence = of_one_book(repository)
+    readme = tmp_path / "futures-degross" / "README.md"
+    readme.parent.mkdir()
+    readme.write_text(f"# before\n\n{BEGIN}\nold\n{END}\n\n# after\n", encoding="utf-8")
+    for _ in range(2):
+        insert(evidence, tmp_path, command="make evidence DATE=2026-01-31", date="2026-01-31")
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"# before\n\n{BEGIN}\n\n1 hedged books of gross 3")
+    assert text.endswith(f"\n\n{END}\n\n# after\n")
+    assert "old" not in text
+    assert "| no protection | 30.0% |" in text
+    assert "| as shipped | 12.0% |" in text
+    assert "| as shipped | 1 | 100% | 3 | 1 | 6,000 | 0 of 1 | - |" in text
+
+
+def test_a_readme_without_a_place_for_its_numbers_is_named(repository: Path, tmp_path: Path) -> None:
+    """The marks are what a new policy must have."""
+    readme = tmp_path / "futures-degross" / "README.md"
+    readme.parent.mkdir()
+    readme.write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"futures-degross.README\.md has no place for its numbers"):
+        insert(of_one_book(repository), tmp_path, command="make evidence", date="2026-01-31")
+
+
+def test_every_policy_that_is_for_a_kind_of_book_has_its_place(repository: Path) -> None:
+    """In its README, once."""
+    for folder in MEANT:
+        text = (repository / "policies" / folder / "README.md").read_text(encoding="utf-8")
+        assert (text.count(BEGIN), text.count(END)) == (1, 1), folder
