@@ -57,6 +57,7 @@ def run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
+    from killswitch.runner.pauses import keep_short
     from killswitch.runner.started import keep_start
 
     found = written(policies_at)
@@ -82,6 +83,7 @@ def run(
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
         told.closings = runner.closings
         told.notifications = runner.notifications
+        keep_short()
         told.why = asyncio.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
     if any(account.armed for account in accounts.values()):

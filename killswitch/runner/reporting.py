@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -56,14 +57,19 @@ class Reporting:
         tracer: Tracer = NO_TRACER,
         pause: float = PAUSE,
         pause_for_work: float = PAUSE_FOR_WORK,
+        warmed_up: Callable[[], None] | None = None,
     ) -> None:
-        """`store` is the runner's own, for the course; everything is read through a read-only view of `store_at`."""
+        """`store` is the runner's own, for the course; everything is read through a read-only view of `store_at`.
+
+        `warmed_up` is called once, from the thread, when all that draws has been loaded.
+        """
         self._store = store
         self._store_at = store_at
         self._folder = folder
         self._tracer = tracer
         self._pause = pause
         self._pause_for_work = pause_for_work
+        self._warmed_up = warmed_up
         self._wake = threading.Condition()
         self._asked = 1  # the first pass takes up what an earlier run left
         self._done = 0
@@ -72,8 +78,11 @@ class Reporting:
         self._seen: tuple[object, ...] = ()
         self._looked_at = 0
         self._open: frozenset[str] = frozenset()
+        self._unsettled: set[str] = set()
+        """Closes by hand that had something left to close when they were last rendered."""
         self._first = True
         self._rendered: dict[str, tuple[bytes, float]] = {}
+        """Incident → digest of what its files say, and when they were written."""
         self._troubles: dict[str, str] = {}
 
     @property
@@ -86,7 +95,7 @@ class Reporting:
         now = to_micros(report.snapshot.as_of)
         seen = _what_moves(report.snapshot)
         news = report.decisions or report.notices or report.snapshot.events or seen != self._seen
-        due = bool(self._open) and now - self._looked_at >= COURSE_EVERY
+        due = bool(self._open or self._troubles) and now - self._looked_at >= COURSE_EVERY
         if news or due or self._thread is None:
             self._seen, self._looked_at = seen, now
             self._ask()
@@ -136,7 +145,8 @@ class Reporting:
             found = lives_in(view)
             standing = {life.id for life in found if _stands(life)}
             newest = found[-ENDED_LATELY:]
-            wanted = standing | self._open | {life.id for life in newest if self._first or life.by_hand}
+            wanted = standing | self._open | self._unsettled | self._troubles.keys()
+            wanted |= {life.id for life in newest if self._first or life.by_hand}
             started, now = started_as(view, self._store_at), last_tick(view)
             for life in found:
                 if life.id in wanted:
@@ -167,13 +177,18 @@ class Reporting:
         from killswitch.incident.projection import incident_of
 
         incident = incident_of(view, life, started, now)
+        if life.by_hand:
+            (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(life.id)
         said, at = self._rendered.get(life.id, (b"", 0.0))
-        saying = _ENCODER.encode(_lasting_parts(incident))
+        saying = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
         fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
         if saying == said and fresh:
             return
         with report_span(self._tracer, life.id, life.decisions[0].as_of):
             self._files(incident, note_of(view, life.decisions[0]).runbooks)
+        if self._warmed_up is not None:
+            self._warmed_up()
+            self._warmed_up = None
         self._rendered[life.id] = (saying, time.monotonic())
 
     def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:

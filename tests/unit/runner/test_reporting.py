@@ -12,12 +12,16 @@ import pytest
 
 from killswitch.incident.note import keep_runbooks
 from killswitch.incident.record import RunbookFacts
+from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.runner.reporting import Reporting
+from killswitch.runner.witnesses import TickReport
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
-from tests import worlds
+from tests import incidents, worlds
+from tests.incidents import HandWritten, entry
 from tests.runner_world import ScriptedVenue, Seen, World, book
+from tests.worlds import after
 
 PATIENCE = 60.0
 
@@ -228,3 +232,91 @@ def test_a_runner_that_lost_its_lease_writes_no_course(world: World) -> None:
     assert generation > 1
     with pytest.raises(FencedError):
         store.keep_incident("x", b"", [])
+
+
+def by_hand(written: HandWritten) -> Decision:
+    """A person closes 5 BTC; nothing has come of it yet."""
+    decision = Decision(
+        "dd" * 10, after(), "operator", incidents.SET, "portfolio", "enforce", None, 0, 0, kind="manual",
+        author="ada", reason="drill", intents=(incidents.intent("BTC", "sell", "5", "0"),),
+    )  # fmt: skip
+    written.tick(after(), [decision], [entry(decision.id, "planned", after(), target="0", contracts="5")])
+    return decision
+
+
+def flat_by_hand(written: HandWritten, decision: Decision) -> None:
+    """The close by hand comes to its end."""
+    written.store.append(entry(decision.id, "verified", after(minutes=3), position="0", target="0"))
+    written.store.append(entry(decision.id, "finished", after(minutes=3), None, status="flat"))
+
+
+def told(reports: Reporting, minutes: int, *decisions: Decision) -> None:
+    """A tick says that there is news."""
+    reports.ticked(TickReport(incidents.snapshot(after(minutes=minutes)), decisions, (), (), (), 0.0))
+    assert reports.wait(PATIENCE)
+
+
+def test_a_close_by_hand_is_followed_to_its_end_whatever_fires_meanwhile(tmp_path: Path) -> None:
+    """Six accounts fire while it goes on: its report still says when the venue showed the positions closed."""
+    written = incidents.hand_written(tmp_path)
+    reports = Reporting(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
+    page = tmp_path / "rendered" / ("dd" * 10) / "report.md"
+    try:
+        decision = by_hand(written)
+        told(reports, 0, decision)
+        assert "still closing on main" in page.read_text(encoding="utf-8")
+        fired = [
+            incidents.firing(f"{number}e" * 10, after(minutes=1), "trim", 1, 0, scope=f"account/{number}")
+            for number in range(1, 7)
+        ]
+        written.tick(after(minutes=1), fired)
+        told(reports, 1, *fired)
+        flat_by_hand(written, decision)
+        told(reports, 4, *fired)
+        assert "[x] **Positions confirmed closed**" in page.read_text(encoding="utf-8")
+    finally:
+        assert reports.close(PATIENCE)
+        written.store.close()
+
+
+def test_a_report_that_could_not_be_written_is_tried_again_after_its_end(tmp_path: Path) -> None:
+    """The disk was full when the incident ended, and nothing has happened since: its last word is written all the same.
+
+    Ten seconds later, by the ticks' own time.
+    """
+    written = incidents.hand_written(tmp_path)
+    (tmp_path / "rendered").write_text("a file in the way", encoding="utf-8")
+    reports = Reporting(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
+    try:
+        incidents.whole_incident(written)
+        told(reports, 11)
+        assert reports.problem is not None
+        told(reports, 12)  # the run's first pass is over, and nothing is open
+        (tmp_path / "rendered").unlink()
+        told(reports, 13)
+        assert reports.problem is None
+        assert "**closed**" in (tmp_path / "rendered" / incidents.FIRST / "report.md").read_text(encoding="utf-8")
+    finally:
+        assert reports.close(PATIENCE)
+        written.store.close()
+
+
+def test_what_is_loaded_is_left_alone_once_the_first_page_is_drawn(tmp_path: Path) -> None:
+    """Collections of garbage stop the ticks: they need not look through a drawing library at every page."""
+    written = incidents.hand_written(tmp_path)
+    loaded: list[bool] = []
+    reports = Reporting(
+        written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0,
+        warmed_up=lambda: loaded.append((tmp_path / "rendered" / ("dd" * 10) / "report.html").is_file()),
+    )  # fmt: skip
+    try:
+        told(reports, 0)
+        assert loaded == [], "nothing has been drawn yet"
+        decision = by_hand(written)
+        told(reports, 1, decision)
+        flat_by_hand(written, decision)
+        told(reports, 4, decision)
+        assert loaded == [True]
+    finally:
+        assert reports.close(PATIENCE)
+        written.store.close()
