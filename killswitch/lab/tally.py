@@ -17,7 +17,9 @@ from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Fill, Side, Snapshot
 
 _MONEY = Decimal("0.00000001")
-_DECIMALS = 6
+_UNIT, _UP_FROM = 1e6, 0.5333333
+"""Equity is kept to a millionth. What is beyond goes up from a bit more than half of one: exact sums of money often lie
+at the half itself, from which the last bits of floats would send them either way."""
 _MEAN = Decimal("0.0001")  # a mean of thousands of sums of floats has no more decimals that are surely its own
 _FRACTION = Decimal("0.000000000001")
 ZERO = Decimal(0)
@@ -110,7 +112,7 @@ class Tally:
 
     def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
         """Everything, after the last bar. At least one bar must have been taken."""
-        equity = np.round(self._equity[: self.bars], _DECIMALS)  # what float sums lose must not decide which was lowest
+        equity = _millionths(self._equity[: self.bars])  # what float sums lose must not decide which was lowest
         peaks = np.maximum.accumulate(equity)
         falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
@@ -181,6 +183,11 @@ class _Drawn:
             short_pnl=self._pnl["short"][:bars].tolist(),
             held={symbol: worth[:bars].tolist() for symbol, worth in self._held.items() if worth.any()},
         )
+
+
+def _millionths(values: Floats) -> Floats:
+    rounded: Floats = np.floor(values * _UNIT + (1 - _UP_FROM)) / _UNIT
+    return rounded
 
 
 def _rounded(value: float, step: Decimal) -> Decimal:

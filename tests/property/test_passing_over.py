@@ -178,6 +178,14 @@ def test_component_risk_is_known_from_returns_of_quiet_bars() -> None:
     assert [(each.stage, [c.symbol for c in each.closed]) for each in found.firings] == [("cut-by-risk", ["B"])]
 
 
+def test_equity_between_two_roundings_is_the_same_with_and_without_passing_over() -> None:
+    """Prices of seven decimals and whole units: a tenth of all equities lies half-way between two millionths."""
+    for seed in range(1, 40):
+        prices = ([round(price / 300, 7) for price in walk(seed + place, [])] for place in (0, 1000))
+        panel = Panel(BarTable("fine", [series(*each) for each in zip("AB", prices, strict=True)]))
+        both_ways(shipped("circuit-breaker"), panel, book({"A": 20_000 + 7 * seed, "B": -30_000}), "none")
+
+
 def test_most_of_a_calm_market_is_passed_over() -> None:
     """Otherwise the test above would hold nothing."""
     told: list[int] = []
