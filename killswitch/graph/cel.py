@@ -9,11 +9,11 @@ import re
 from functools import cache
 from typing import Any
 
-from cel.expr import syntax_pb2
 from cel_expr_python import cel
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from killswitch.graph.cel_messages import ParsedExpr
 from killswitch.model.record import Record, record
 from killswitch.signals.catalogue import CATALOGUE
 
@@ -49,12 +49,12 @@ def parse(text: str) -> Parsed:
     """The tree of `text`, names and types unchecked; CelError for a mistake of syntax or an abyss of nesting."""
     try:
         container = _environment().compile(text, disable_check=True).serialize()
-        parsed = syntax_pb2.ParsedExpr.FromString(AnyMessage.FromString(container).value)
+        parsed = ParsedExpr.FromString(AnyMessage.FromString(container).value)
     except RuntimeError as refusal:
         raise CelError(_mistakes(str(refusal), text)) from None
     except DecodeError:
         raise CelError((Mistake(None, "nested too deeply"),)) from None
-    return Parsed(parsed.expr, dict(parsed.source_info.positions))
+    return Parsed(parsed.expr, {entry.key: entry.value for entry in parsed.source_info.positions})
 
 
 def result_type(text: str) -> str:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 # Written in pieces, so that this file does not find itself.
 HOSTS_AND_PLACES = (
@@ -67,6 +69,30 @@ def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repo
     ]
     names = {re.split(r"[<>=!~\[ ;]", each)[0].lower().replace(".", "-").replace("_", "-") for each in declared}
     assert set() == names - pinned
+
+
+def installed_for(wanted: list[str], extras: frozenset[str], found: set[str]) -> set[str]:
+    """The distributions that an install of these requirements brings, as far as this system needs them."""
+    for needed in map(Requirement, wanted):
+        name = needed.name.lower().replace("_", "-")
+        if name in found or not (needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras)):
+            continue
+        found.add(name)
+        installed_for(distribution(name).requires or [], frozenset({"", *needed.extras}), found)
+    return found
+
+
+def test_no_two_packages_of_an_install_own_the_same_file(repository: Path) -> None:
+    """Nothing depends on the order of installing: where two packages bring one file, the later one breaks the other."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["market"]]
+    owners: dict[str, set[str]] = {}
+    for name in installed_for(wanted, frozenset({""}), set()):
+        for file in distribution(name).files or ():
+            if file.suffix in (".py", ".so"):
+                owners.setdefault(str(file), set()).add(name)
+    assert len(owners) > 1000
+    assert {file: names for file, names in owners.items() if len(names) > 1} == {}
 
 
 @pytest.fixture(scope="module")
