@@ -56,7 +56,9 @@ def backtest(
     Exits 0 when everything was run to the end. Ctrl-C ends it with what there is: the result says that it is partial,
     in every form, and the exit is 1; so it is when a book could not be run.
     """
-    if bool(markets_at) == (crash is not None):
+    if markets_at and crash is not None:
+        raise click.UsageError("--market and --crash exclude each other")
+    if not markets_at and crash is None:
         raise click.UsageError("say where the prices come from: --market DIR (or several), or --crash SEED")
     made = all_splits is not None or count is not None
     if sum((book_at is not None, books_at is not None, made)) > 1:

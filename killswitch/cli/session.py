@@ -59,9 +59,9 @@ def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
         found = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
         click.echo(render(problems.diagnostics), err=True)
-        raise click.ClickException(
-            f"{len(problems.diagnostics)} problems in the policies; nothing was started"
-        ) from None
+        count = len(problems.diagnostics)
+        found_wrong = "1 problem" if count == 1 else f"{count} problems"
+        raise click.ClickException(f"{found_wrong} in the policies; nothing was started") from None
     except NoSuchVariantError as error:
         raise click.ClickException(str(error)) from error
     if found.warnings:

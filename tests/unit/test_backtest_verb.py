@@ -118,6 +118,24 @@ def test_a_folder_of_markets_is_all_of_them(policies: str, tmp_path: Path) -> No
     assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_a_book_that_is_left_out_is_told_in_every_form(policies: str, book: Path, tmp_path: Path, form: str) -> None:
+    """Among the facts, with the cause: a table of fewer books must not look like one of all of them."""
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.yaml").write_text(BOOK, encoding="utf-8")
+    (tmp_path / "books" / "b.yaml").write_text(
+        BOOK.replace("two", "odd").replace("BTC_USDT", "FOO_USDT"), encoding="utf-8"
+    )
+    bars = market(tmp_path / "m", 20)
+    done = ksctl_backtest(
+        "--policies", policies, "--market", bars, "--books", tmp_path / "books", "--output", form, "--quiet"
+    )  # fmt: skip
+    assert done.exit_code == 0
+    told = " ".join(done.output.replace("\\_", "_").split())
+    assert "Left out" in told
+    assert "book odd cannot be held: has no FOO_USDT; it has" in told
+
+
 def test_books_from_a_folder(policies: str, book: Path, tmp_path: Path) -> None:
     """Each of them, by name."""
     (tmp_path / "books").mkdir()
@@ -138,7 +156,7 @@ def test_several_processes_give_the_same_answer(policies: str, tmp_path: Path) -
     ("arguments", "words"),
     [
         ((), "where the prices come from"),
-        (("--crash", "1", "--market", "."), "where the prices come from"),
+        (("--crash", "1", "--market", "."), "--market and --crash exclude each other"),
         (("--crash", "1", "--out", "report.pdf"), "report.pdf: end its name in .html, .json, .md, .txt"),
         (("--crash", "1", "--all-splits", "0"), "--all-splits"),
         (("--crash", "1", "--gross", "0"), "--gross"),

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.answer import Answer
-from killswitch.lab.campaign import STAGED, Results, Tried
+from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, Results, Tried
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.parts import Figure, Page, Section, Table
 from killswitch.lab.pages.reasons import Reasons, closed_words, hedge_words, verified_words
@@ -22,6 +22,7 @@ NOTES = (
     "A recording of a crash always rewards cutting sooner and more: compare rules at equal gross, and price the "
     "triggers on calm months, before believing in one.",
 )
+_COMPARED = (STAGED, NONE, CLOSE_ALL)
 Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 
@@ -46,7 +47,7 @@ def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawing
         verdict=found.verdict,
         facts=tuple(_facts(found, results)),
         sections=tuple(sections),
-        notes=(*found.missing, *NOTES),
+        notes=NOTES,
     )
 
 
@@ -67,6 +68,8 @@ def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
     else:
         yield "Books", f"{results.wanted:,}"
     yield "Seed", str(found.seed)
+    for words in found.missing:
+        yield "Left out", words
 
 
 # -- one book ------------------------------------------------------------------------------------------------
@@ -125,13 +128,44 @@ def _summary(found: Answer) -> Iterator[Section]:
     if not summary.groups:
         return
     yield Section("All books together", tables=(against_table(summary.groups[:1]), figures_table(summary.groups[:1])))
+    folded = len(summary.groups) > 8
+    if folded:
+        yield _where([group for group in summary.groups if group.market and group.kind] or summary.groups[1:])
     if summary.groups[1:]:
         tables = (against_table(summary.groups[1:]), figures_table(summary.groups[1:]))
-        yield Section("By market and kind of book", tables=tables, folded=len(summary.groups) > 8)
+        yield Section("By market and kind of book", tables=tables, folded=folded)
     losers = tuple(_losers(losers.rule, found) for losers in summary.losers if losers.books)
     words = () if losers else ("In no book did staging end poorer than an alternative.",)
     yield Section("Where staging loses most", words=words, tables=losers)
     yield _in_turn(found)
+
+
+def _where(groups: Sequence[Group]) -> Section:
+    """A line for each market and kind of book: whether staging helps there, and by how much."""
+    figures = (f"{what}: {rule}" for what in ("drawdown", "final") for rule in _COMPARED)
+    head = ("books of", "books", "staging", *figures)
+    rows = []
+    for group in groups:
+        of = {one.rule: one for one in group.figures}
+        if of.keys() >= set(_COMPARED):
+            means = [of[rule] for rule in _COMPARED]
+            rows.append((
+                _name(group), str(group.books), _helps(of[STAGED], of[NONE]),
+                *(percent(one.drawdown_mean) for one in means), *(money(one.final_mean) for one in means),
+            ))  # fmt: skip
+    words = (
+        "Means over the books. Staging helps where its worst drawdown is smaller than with no protection and it ends "
+        "no poorer; at a price, where it is smaller and it ends poorer; elsewhere it does not help.",
+    )
+    return Section("Where staging helps, and where not", words, (Table(head, tuple(rows), (1, *range(3, len(head)))),))
+
+
+def _helps(staged: Figures, bare: Figures) -> str:
+    if staged.drawdown_mean == bare.drawdown_mean and staged.final_mean == bare.final_mean:
+        return "changes nothing"
+    if staged.drawdown_mean >= bare.drawdown_mean:
+        return "does not help"
+    return "helps" if staged.final_mean >= bare.final_mean else "at a price"
 
 
 def _losers(rule: str, found: Answer) -> Table:

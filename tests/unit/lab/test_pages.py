@@ -15,6 +15,7 @@ import pytest
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.answer import Answer, answer, encode, used
 from killswitch.lab.campaign import RULES, Campaign, Fault, Part, Results, Tried
+from killswitch.lab.families import Kind
 from killswitch.lab.pages.charts import figures
 from killswitch.lab.pages.html import html
 from killswitch.lab.pages.markdown import markdown
@@ -264,3 +265,28 @@ def test_the_hours_around_the_first_stage_are_drawn_once_more() -> None:
 def test_a_run_without_a_course_is_not_drawn() -> None:
     """There is nothing to draw it from."""
     assert figures(tried(run("staged", "1")), "USDT") == ()
+
+
+def test_where_staging_helps_is_told_for_each_market_and_kind(policies: PolicySet) -> None:
+    """Not only in a folded table: by the worst drawdown and the final equity, beside none and close-all."""
+
+    def book(market: str, kind: Kind, final: str, fall: str) -> Tried:
+        return tried(
+            run("staged", final, fall), run("none", "97000", "0.31"), run("close-all", "95000", "0.04"),
+            name=f"{market} {kind}", market=market, kind=kind,
+        )  # fmt: skip
+
+    many = (
+        book("m", "hedged", "98000", "0.2"), book("m", "split", "96000", "0.2"), book("n", "hedged", "98000", "0.31"),
+        book("n", "split", "97000", "0.31"),
+    )  # fmt: skip
+    shown = told(policies, Results(many, (), 4, True, False))[1]
+    (section,) = (each for each in shown.sections if each.title.startswith("Where staging helps"))
+    assert not section.folded
+    assert [(row[0], row[2]) for row in section.tables[0].rows] == [
+        ("m, hedged", "helps"),
+        ("m, split", "at a price"),
+        ("n, hedged", "does not help"),
+        ("n, split", "changes nothing"),
+    ]
+    assert section.tables[0].rows[1][3:] == ("20.0%", "31.0%", "4.0%", "96,000.00", "97,000.00", "95,000.00")
