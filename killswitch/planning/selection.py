@@ -97,7 +97,7 @@ def _left(
     """What is left of each position: its own part, or what the cut of all of them by rank leaves."""
     own = {r.candidate.key: r.candidate.position.contracts * (1 - action.fraction) for r in chosen}
     each = {key: min(most[key], part) for key, part in own.items()}
-    if action.spread == "each" or not chosen:
+    if action.spread == "each" or action.fraction == 1 or not chosen:
         return each, ()
     why = unspreadable(chosen)
     if why is not None or isinstance(risk, str):

@@ -244,6 +244,21 @@ def test_by_rank_takes_the_worst_whole_by_any_other_ranking() -> None:
     assert [(intent.rank, intent.symbol) for intent in decision.intents] == [(1, "B"), (2, "C"), (3, "D")]
 
 
+def test_everything_by_rank_is_everything() -> None:
+    """Also a position that is worth nothing at its mark, and one of which that is not known; there is no part to say."""
+    everything = close("both", "1", spread="by_rank")
+    made = policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(everything,)),)))
+    for odd in ({"notional": "0"}, {}):
+        calm = [position("A", "long", "0", contracts="10", notional="1000"), position("B", "long", "0", **odd)]
+        fell = [position("A", "long", "-9000", contracts="10", notional="1000"), position("B", "long", "0", **odd)]
+        seen = [
+            snapshot(after(minutes=0), account("100000", calm, instruments=RULES)),
+            snapshot(after(minutes=1), account("91000", fell)),
+        ]
+        decision = fired(made, seen)
+        assert ({each.symbol for each in decision.intents}, decision.reason) == ({"A", "B"}, None)
+
+
 def test_what_must_go_counts_towards_the_cut_by_rank() -> None:
     """A cap of 20% of 4,000 takes 200 of each, 800 together; the other 400 of a cut by 30% are the worst's."""
     capped = close("both", "0.3", spread="by_rank", share_cap=Decimal("0.2"))
