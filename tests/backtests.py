@@ -82,8 +82,9 @@ def written(text: str) -> PolicySet:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "policy.yaml"
         path.write_text(text, encoding="utf-8")
-        policies, problems = compile_policies(load([path]).documents)
-    assert policies is not None, problems
+        read = load([path])
+        policies, problems = compile_policies(read.documents)
+    assert policies is not None and policies.graphs, (*read.diagnostics, *problems)
     return policies
 
 

@@ -19,7 +19,8 @@ ONE = Decimal(1)
 def close_all(policies: PolicySet) -> PolicySet:
     """Everything at the first trigger: whichever stage that closes anything fires first, closes the whole scope.
 
-    Triggers, levels and cooldowns stay; only a hand resets, because there is nothing left to protect.
+    Triggers, levels and cooldowns stay; only a hand resets, because there is nothing left to protect. So does what no
+    close of the stage ever sells.
     """
     return replace(policies, graphs=tuple(_closing_all(graph) for graph in policies.graphs))
 
@@ -32,9 +33,11 @@ def _all_of(stage: Stage, graph: Graph) -> Stage:
     closes = [action for action in stage.actions if isinstance(action, Close)]
     if not closes:
         return stage
+    kept = set(closes[0].except_assets).intersection(*(each.except_assets for each in closes[1:]))
     close = replace(
-        closes[0], side="both", ranking="default", top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None
-    )
+        closes[0], side="both", ranking="default", top=None, worst_share=None, fraction=ONE, all_if=None, symbols=None,
+        except_assets=tuple(asset for asset in closes[0].except_assets if asset in kept),
+    )  # fmt: skip
     rankings = {rule.name for rule in graph.rankings}
     if "default" not in rankings:
         close = replace(close, ranking=closes[0].ranking)
@@ -42,12 +45,19 @@ def _all_of(stage: Stage, graph: Graph) -> Stage:
     return replace(stage, actions=actions, reset=None)
 
 
-def in_proportion(decision: Decision, snapshot: Snapshot, instruments: tuple[Instrument, ...]) -> Decision:
+def in_proportion(
+    decision: Decision,
+    snapshot: Snapshot,
+    instruments: tuple[Instrument, ...],
+    earlier: dict[str, Decimal] | None = None,
+) -> Decision:
     """The decision with its cut of gross spread over every position of its accounts in proportion.
 
     This is what compares rules at equal gross: how much is cut is the policy's, only what is cut differs. Lots are
-    rounded up as ever.
+    rounded up as ever. `earlier` is what decisions on the same snapshot cut before, by account, and this one is added:
+    of two targets for a position the smaller one holds, so the second must ask for what both cut.
     """
+    earlier = {} if earlier is None else earlier
     rules = {instrument.symbol: instrument for instrument in instruments}
     touched = {intent.account for intent in decision.intents}
     held = [
@@ -58,10 +68,14 @@ def in_proportion(decision: Decision, snapshot: Snapshot, instruments: tuple[Ins
     ]
     worth = {(name, p.symbol, p.side): (p.notional or Decimal(0)) / p.contracts for name, _, p in held}
     cut = sum((i.contracts * worth[i.account, i.symbol, i.position_side] for i in decision.intents), Decimal(0))
-    gross = sum((p.notional or Decimal(0) for _, _, p in held), Decimal(0))
-    if gross <= 0:
+    gross = {name: Decimal(0) for name in touched}
+    for name, _, position in held:
+        gross[name] += position.notional or Decimal(0)
+    total = sum(gross.values(), Decimal(0))
+    if total <= 0:
         return decision
-    share = min(ONE, cut / gross)
+    share = min(ONE, (cut + sum((earlier.get(name, Decimal(0)) for name in touched), Decimal(0))) / total)
+    earlier.update({name: share * gross[name] for name in touched})
     intents: list[Intent] = []
     for name, on_margin, position in held:
         intents += _cut(name, position, share, rules[position.symbol], len(intents), reduce_only=on_margin)

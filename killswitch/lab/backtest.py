@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from killswitch.closing.closer import Closer
@@ -121,8 +122,9 @@ class _Backtest:
         outcome = self._interpreter.tick(snapshot)
         self._notices += len(outcome.notices)
         self._tally.ticked(snapshot)
+        cut: dict[str, Decimal] = {}
         for decision in outcome.decisions:
-            self._take(decision, snapshot)
+            self._take(decision, snapshot, cut)
         if self._working:
             await self._work()
 
@@ -172,9 +174,11 @@ class _Backtest:
     def _working(self) -> bool:
         return any(closing.status in WORKING for closing in self._progress())
 
-    def _take(self, decision: Decision, snapshot: Snapshot) -> None:
-        if self._rule == "in-proportion" and decision.intents:
-            decision = in_proportion(decision, snapshot, self._panel.instruments)
+    def _take(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
+        """`cut` is the gross that this tick's decisions have cut in proportion, by account."""
+        if self._rule == "in-proportion" and decision.intents and decision.mode == "enforce":
+            decision = in_proportion(decision, snapshot, self._panel.instruments, cut)
+            self._interpreter.ordered(decision)
         planned = planned_entries(decision, snapshot=snapshot)
         self._journal.enter(decision, planned)
         if decision.kind != "reset" and decision.mode == "enforce":

@@ -241,6 +241,11 @@ class Interpreter:
                 self._active[decision.id] = targets_of([decision])
         return Outcome(decisions, tuple(told))
 
+    def ordered(self, decision: Decision) -> None:
+        """Closing was given other targets than the last tick decided: they are what later decisions are merged with."""
+        if decision.id in self._active:
+            self._active[decision.id] = targets_of([decision])
+
     def _fire(
         self,
         watch: Watch,

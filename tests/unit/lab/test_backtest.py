@@ -117,6 +117,49 @@ def test_in_proportion_cuts_the_same_gross_from_every_position() -> None:
     assert spread.firings[0].hedge == "reduced"
 
 
+TWO = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {{name: {side}s}}
+spec:
+  mode: enforce
+  scope: {{each: account, match: {{}}}}
+  max_gap: 10m
+  triggers: {{fallen: {{signal: equity.drawdown, window: 15m, at_least: 5%, on_unknown: hold}}}}
+  stages:
+    - name: one-side
+      level: 1
+      any: [fallen]
+      cooldown: 1h
+      reset: manual
+      actions: [{{close: {{side: {side}, fraction: 100%}}}}]
+"""
+
+
+def test_in_proportion_adds_up_what_two_policies_cut_at_once() -> None:
+    """One closes the longs and the other the shorts: together everything, however it is spread."""
+    both = written("---".join(TWO.format(side=side) for side in ("long", "short")))
+    prices = market(A=[*QUIET, 92.0, 92.0], B=[*QUIET, 100.0, 100.0])
+    held = book({"A": 100_000, "B": -50_000})
+    runs = [run(both, prices, held, rule, rules=FREE) for rule in ("staged", "in-proportion")]
+    assert [(found.gross_end, found.turnover) for found in runs] == [(0, 142_000)] * 2
+
+
+def test_in_proportion_closes_everything_where_the_policy_does_though_a_cut_is_still_under_way() -> None:
+    """Half of the longs are to go, of which only a part could trade, when the second level closes all there is."""
+    volume = [100.0] * 22 + [1e9] * 2
+    prices = ([*QUIET, 94.0, 70.0, 70.0, 70.0], [*QUIET, 100.0, 100.0, 100.0, 100.0])
+    thin = [series(name, closes, volume=volume) for name, closes in zip("AB", prices, strict=True)]
+    held = book({"A": 100_000, "B": -50_000})
+    for fraction in ("50%", "100%"):
+        runs = [
+            run(policy(fraction), Panel(BarTable("thin", thin)), held, rule, rules=FREE)
+            for rule in ("staged", "in-proportion")
+        ]
+        assert [[fired.stage for fired in found.firings] for found in runs] == [["losing-side", "all"]] * 2
+        assert [found.gross_end for found in runs] == [0, 0]
+
+
 def test_a_policy_that_observes_closes_nothing() -> None:
     """It decides, and no firing is shown as if it had acted."""
     found = run(policy(mode="observe"), market(A=[*QUIET, 92.0, 80.0]), book({"A": 100_000}))
@@ -185,6 +228,16 @@ def test_closing_everything_leaves_stages_that_close_nothing_as_they_are() -> No
     """The circuit breaker's warning still only warns."""
     warns = [s for graph in close_all(shipped("circuit-breaker")).graphs for s in graph.stages if s.name == "warn"]
     assert [stage.actions for stage in warns] == [()]
+
+
+def test_closing_everything_sells_what_any_close_of_the_stage_may_sell() -> None:
+    """The first close leaves A and U alone, the second sells A and leaves U: U is what is never sold."""
+    most = "{close: {side: both, fraction: 100%, except_assets: [A, U]}}"
+    closes = f"[{most}, {{close: {{side: both, fraction: 100%, symbols: [A], except_assets: [U]}}}}]"
+    plain = "[{close: {side: both, fraction: 100%}}]"
+    policies = written(POLICY.format(fraction="100%", mode="enforce").replace(plain, closes))
+    found = run(policies, market(A=[*QUIET, 70.0, 70.0], U=[1.0] * 22), book({"A": 100_000, "U": 10_000}), "close-all")
+    assert [(each.symbol, each.contracts) for each in found.firings[0].closed] == [("A", 1000)]
 
 
 @settings(max_examples=30)
