@@ -245,7 +245,7 @@ def test_by_rank_takes_the_worst_whole_by_any_other_ranking() -> None:
 
 
 def test_everything_by_rank_is_everything() -> None:
-    """Also a position that is worth nothing at its mark, and one of which that is not known; there is no part to say."""
+    """Also a position that is worth nothing at its mark, and one whose worth is unknown; no remark is due."""
     everything = close("both", "1", spread="by_rank")
     made = policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(everything,)),)))
     for odd in ({"notional": "0"}, {}):
