@@ -20,7 +20,7 @@ def checklist(
 ) -> tuple[Item, ...]:
     """Eight items; `told` is the one of notifications."""
     return (
-        _closed(firings, endings, left, settled),
+        _closed(firings, orders, endings, left, settled),
         _reconciled(firings, orders, left, settled),
         _counted(orders, totals),
         told,
@@ -32,21 +32,43 @@ def checklist(
 
 
 def _closed(
-    firings: Sequence[Firing], endings: Sequence[Ended], left: Sequence[PositionLeft], settled: Sequence[PositionLeft]
+    firings: Sequence[Firing],
+    orders: Sequence[OrderOutcome],
+    endings: Sequence[Ended],
+    left: Sequence[PositionLeft],
+    settled: Sequence[PositionLeft],
 ) -> Item:
     key, title = "closed", "Positions confirmed closed"
+    doubt = _why_not_closed(firings, orders, endings, left, settled)
+    if doubt is not None:
+        return Item(key, title, "open", doubt)
+    newest = max(each.verified_at for each in settled if each.verified_at is not None)
+    proof = f"the venue itself shows {_count(len(settled), 'position')} at target, last at {instant(newest)}"
+    return Item(key, title, "proved", proof)
+
+
+def _why_not_closed(
+    firings: Sequence[Firing],
+    orders: Sequence[OrderOutcome],
+    endings: Sequence[Ended],
+    left: Sequence[PositionLeft],
+    settled: Sequence[PositionLeft],
+) -> str | None:
+    """What is not known of the positions, or not done; None if the venue showed every one at its target."""
     going = [each for each in endings if each.status == "closing"]
+    unclear = [order for order in orders if not order.final]
+    unsent = [firing.stage for firing in firings if firing.unsent]
     if going:
-        return Item(key, title, "open", f"still closing on {_names(going)}")
+        return f"still closing on {_names(going)}"
     if left:
-        return Item(key, title, "open", f"{_count(len(left), 'position')} not at target, see what is still open")
-    if settled:
-        newest = max(each.verified_at for each in settled if each.verified_at is not None)
-        proof = f"the venue itself shows {_count(len(settled), 'position')} at target, last at {instant(newest)}"
-        return Item(key, title, "proved", proof)
+        return f"{_count(len(left), 'position')} not at target, see what is still open"
+    if unclear:
+        return f"{_count(len(unclear), 'order')} of unknown fate may still be filled"
     if not any(firing.acted for firing in firings):
-        return Item(key, title, "open", "nothing was sent: the account or the policy only observes")
-    return Item(key, title, "open", "no position was to be reduced: look at the book yourself")
+        return "nothing was sent: the account or the policy only observes"
+    if unsent:
+        return f"{', '.join(dict.fromkeys(unsent))} was recorded only: nothing was sent, see what is still open"
+    return None if settled else "no position was to be reduced: look at the book yourself"
 
 
 def _reconciled(
@@ -81,6 +103,9 @@ def _reconciled(
 
 def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
     key, title = "counted", "P&L recorded"
+    unclear = [order for order in orders if not order.final]
+    if unclear:
+        return Item(key, title, "open", f"what {_count(len(unclear), 'order')} of unknown fate came to is not known")
     if not any(order.filled for order in orders):
         return Item(key, title, "open", "nothing was filled")
     missing = [

@@ -69,6 +69,7 @@ def firing_of(
         runbook=None if runbook is None else runbook.name,
         author=decision.author,
         reason=decision.reason,
+        unsent=result.standing == "recorded only" and bool(decision.intents),
     )
 
 

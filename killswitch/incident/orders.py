@@ -103,9 +103,9 @@ def endings(decision: Decision, journal: Sequence[JournalEntry], result: Result)
 
 
 def money_of(results: Sequence[Result], orders: Sequence[OrderOutcome], currency: str | None) -> Money:
-    """What all closes came to; None wherever a part is unknown, and where nothing was filled."""
+    """What all closes came to; None wherever a part is unknown, an order's fate too, and where nothing was filled."""
     filled = [order for order in orders if order.filled]
-    if not filled:
+    if not filled or not all(order.final for order in orders):
         return Money(None, None, None, None, currency)
     realised = _sum([result.realised for result in results if any(order.filled for order in result.orders)])
     fees, slippage = _sum([order.fee for order in filled]), _sum([order.slippage for order in filled])

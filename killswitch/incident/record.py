@@ -65,6 +65,8 @@ class Firing(Struct, frozen=True):
     runbook: str | None
     author: str | None
     reason: str | None
+    unsent: bool = False
+    """Whether orders were decided and none was to be sent: what they would have closed is as it was."""
 
 
 class OrderOutcome(Struct, frozen=True):

@@ -14,10 +14,11 @@ from killswitch.incident.life import UnknownIncidentError, life_of, lives
 from killswitch.incident.message import Message, encode_message
 from killswitch.incident.note import encode_note, keep_runbooks, note_now
 from killswitch.incident.projection import incident_of
-from killswitch.incident.record import Incident, Person, RunbookFacts, Step
+from killswitch.incident.record import Incident, Item, Person, RunbookFacts, Step
+from killswitch.incident.rendering import report_markdown
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
-from killswitch.model.store import Outgoing
+from killswitch.model.store import JournalEntry, Outgoing
 from tests import incidents
 from tests.incidents import FIRST, POLICY, RESET, SCOPE, SECOND, SET, HandWritten, entry, hand_written
 from tests.worlds import START, after
@@ -257,3 +258,71 @@ def test_the_record_survives_json(written: HandWritten) -> None:
     found = read(written)
     encoded = msgspec.json.Encoder(decimal_format="string").encode(found)
     assert msgspec.json.decode(encoded, type=Incident) == found
+
+
+def items(incident: Incident) -> dict[str, Item]:
+    """The checklist by its keys."""
+    return {item.key: item for item in incident.checklist}
+
+
+def cut_in_half(written: HandWritten, *journal: JournalEntry) -> None:
+    """Level 1 is acted on: 5 of 10 BTC are to be sold, and `journal` is what came of it."""
+    first = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "5"))
+    planned = entry(FIRST, "planned", after(), contracts="5", target="5", mark="100", value="100")
+    written.tick(after(), [first], [planned], snapshot=incidents.snapshot(after()))
+    for each in journal:
+        written.store.append(each)
+
+
+def test_what_was_recorded_only_is_not_closed_however_well_the_rest_went(written: HandWritten) -> None:
+    """Level 1 reached its target; then the run was started without --live, and level 3 sent nothing."""
+    cut_in_half(
+        written,
+        entry(FIRST, "sending", after(seconds=1), side="sell", amount="5", position="10"),
+        entry(FIRST, "filled", after(seconds=2), state="filled", filled="5", price="99", fee="1"),
+        entry(FIRST, "verified", after(seconds=3), position="5", target="5"),
+        entry(FIRST, "finished", after(seconds=3), None, status="flat", cost="6"),
+    )
+    assert items(read(written))["closed"].state == "proved"
+    everything = incidents.intent("BTC", "sell", "5", "0")
+    second = incidents.firing(SECOND, after(minutes=1), "close-everything", 3, 1, everything)
+    written.tick(after(minutes=1), [second], snapshot=incidents.snapshot(after(minutes=1)))
+    found = read(written)
+    assert items(found)["closed"] == Item(
+        "closed", "Positions confirmed closed", "open",
+        "close-everything was recorded only: nothing was sent, see what is still open",
+    )  # fmt: skip
+    text = report_markdown(found)
+    assert "Nothing that was acted on: the venue itself shows 1 position at target." in text
+    assert (
+        "**Not closed:** the 1 order of close-everything at 00:01:00 was recorded only, and nothing was sent." in text
+    )
+
+
+def test_an_order_of_unknown_fate_proves_nothing_about_positions_and_money(written: HandWritten) -> None:
+    """The venue showed the target once; the order that nobody knows about may still be filled, and cost something."""
+    cut_in_half(
+        written,
+        entry(FIRST, "sending", after(seconds=1), side="sell", amount="5", position="10"),
+        entry(FIRST, "unknown", after(seconds=2), text="no answer within 5 s"),
+        entry(FIRST, "verified", after(seconds=3), position="5", target="5"),
+        entry(FIRST, "finished", after(seconds=3), None, status="abandoned", reason="superseded"),
+    )
+    found = items(read(written))
+    assert (found["closed"].state, found["closed"].proof) == ("open", "1 order of unknown fate may still be filled")
+    assert (found["counted"].state, found["counted"].proof) == (
+        "open", "what 1 order of unknown fate came to is not known",
+    )  # fmt: skip
+
+
+def test_totals_are_unknown_while_an_order_is(written: HandWritten) -> None:
+    """One fill is known and one order is not: no number is given for what the close came to."""
+    cut_in_half(
+        written,
+        entry(FIRST, "sending", after(seconds=1), side="sell", amount="3", position="10"),
+        entry(FIRST, "filled", after(seconds=2), state="filled", filled="3", price="99", fee="1"),
+    )
+    assert read(written).money.fees == 1
+    written.store.append(entry(FIRST, "sending", after(seconds=4), "ETH", side="buy", amount="2", position="7"))
+    money = read(written).money
+    assert (money.realised, money.fees, money.slippage, money.cost) == (None, None, None, None)
