@@ -43,7 +43,7 @@ def demo(
     _make_room(folder)
     screen = Screen(pace)
     try:
-        asyncio.run(run_demo(found.policies, bars, book, seed, folder, screen))
+        asyncio.run(run_demo(found, bars, book, seed, folder, screen))
         compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
     except (BarsError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from killswitch.cli.demo_screen import Screen
-from killswitch.graph.nodes import PolicySet
+from killswitch.cli.watching import reporting
 from killswitch.lab.bars import BarTable, read_market
 from killswitch.lab.book import Book, BookAccount, demo_book, read_book
 from killswitch.lab.clock import VirtualClock
@@ -16,11 +17,14 @@ from killswitch.lab.crash import crash_bars
 from killswitch.lab.families import half_and_half
 from killswitch.lab.feed import Feed
 from killswitch.lab.recording import Writer
+from killswitch.model.tracing import NO_TRACER
 from killswitch.model.venue import AccountSpec
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.adapters import make_adapter
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import Pace
+from killswitch.runner.opening import Written
+from killswitch.runner.started import keep_start
 from killswitch.store.sqlite import open_store
 
 if TYPE_CHECKING:
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
 """How much is shown around the worst hour of real bars."""
 WORST = timedelta(hours=1)
+KEPT_UP, PATIENCE = timedelta(minutes=30), 20.0
+"""How often the bars wait for the reports, and for how many seconds at most: an hour of them may pass in a second, and
+what is older than the longest window is no longer there to be reported."""
 ROUNDS = 200
 """Passes of closing between two bars, a quarter of a second apart, at the most."""
 
@@ -66,8 +73,9 @@ def excerpt(bars: BarTable, book: Book) -> Excerpt:
     return Excerpt(skip, min(len(levels) - skip, before + hour + after))
 
 
-async def run_demo(policies: PolicySet, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
+async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
     """Run the whole job in `folder`, telling `screen`. BarsError or ValueError for a book that cannot be opened."""
+    policies = found.policies
     shown = excerpt(bars, book)
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
@@ -75,30 +83,37 @@ async def run_demo(policies: PolicySet, bars: BarTable, book: Book, seed: int, f
     clock = VirtualClock(feed.market.now, lambda at: _let_bars_close(feed, at))
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
-    store = open_store(str(folder / "killswitch.sqlite"))
+    store_at = str(folder / "killswitch.sqlite")
+    store = open_store(store_at)
     pace = Pace(interval=bars.interval.total_seconds(), read_timeout=5.0)
     locks = LockPaths(folder / "locks", folder / "trading_lock.json")
+    recording = folder / "recording.jsonl"
+    kept_up = max(1, KEPT_UP // bars.interval)
     try:
-        runner = assemble(
-            policies, accounts, store, clock, pace,
-            live=True, locks=locks, recorder=Writer(folder / "recording.jsonl"), witnesses=(screen.watching(store),),
-        )  # fmt: skip
-        await runner.start()
-        for left in reversed(range(shown.count)):
-            await runner.tick()
-            screen.beside("with the policies", feed)
-            screen.beside("without", bystander.until(clock.now()))
-            due = feed.due
-            for _ in range(ROUNDS):
-                working = await runner.work()
-                screen.worked()
-                if not working or due is None:
+        with reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports:
+            runner = assemble(
+                policies, accounts, store, clock, pace,
+                live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
+            )  # fmt: skip
+            keep_start(store, policies.digest, found.runbooks, recording)
+            await runner.start()
+            for left in reversed(range(shown.count)):
+                await runner.tick()
+                screen.beside("with the policies", feed)
+                screen.beside("without", bystander.until(clock.now()))
+                due = feed.due
+                for _ in range(ROUNDS):
+                    working = await runner.work()
+                    screen.worked()
+                    if not working or due is None:
+                        break
+                    await clock.sleep(0.25)
+                if due is None or not left:
                     break
-                await clock.sleep(0.25)
-            if due is None or not left:
-                break
-            await clock.sleep((due - clock.now()).total_seconds())
-        await runner.finish()
+                if not left % kept_up:
+                    await asyncio.to_thread(reports.wait, PATIENCE)
+                await clock.sleep((due - clock.now()).total_seconds())
+            await runner.finish()
         screen.end(feed, bystander, book, folder)
     finally:
         store.close()

@@ -80,9 +80,11 @@ class Screen:
                 )
         store = folder / "killswitch.sqlite"
         click.echo(
-            f"\nLeft in {folder}/: the store, the locks, trading_lock.json and recording.jsonl. Look further with"
+            f"\nLeft in {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
+            "Look further with"
         )
         ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
+        click.echo(f"  {ksctl} report --store {store}")
         click.echo(f"  {ksctl} history --store {store}")
         click.echo(f"  {ksctl} explain {self._acting[-1] if self._acting else 'DECISION'} --store {store}")
         click.echo(f"  {ksctl} replay --policies policies/futures-drawdown --snapshots {folder / 'recording.jsonl'}")

@@ -79,13 +79,16 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
 
 
 @contextmanager
-def reporting(store: SqlStore, store_at: str, tracer: Tracer) -> Iterator[Reporting]:
-    """Runbooks and reports, rendered beside the store while a run lives, and once more at its end."""
+def reporting(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -> Iterator[Reporting]:
+    """Runbooks and reports, rendered beside the store while a run lives, and once more at its end.
+
+    `pauses` (`pause`, `pause_for_work`) are those of `Reporting`, where its own do not fit.
+    """
     from killswitch.incident.folder import folder_beside
     from killswitch.runner.pauses import leave_alone
     from killswitch.runner.reporting import LAST_WORDS, Reporting
 
-    reports = Reporting(store, store_at, folder_beside(store_at), tracer=tracer, warmed_up=leave_alone)
+    reports = Reporting(store, store_at, folder_beside(store_at), tracer=tracer, warmed_up=leave_alone, **pauses)
     try:
         yield reports
     finally:
