@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
+from killswitch.cli.uttering import utter
 
 if TYPE_CHECKING:
     from killswitch.lab.recording import Writer
@@ -94,7 +95,7 @@ def run(
 def mention(words: str) -> None:
     """Say something on stderr that the run does not depend on: where nobody can hear it, it goes on."""
     with contextlib.suppress(OSError):
-        click.echo(words, err=True)
+        utter(words, err=True)
 
 
 def _leave_no_words_behind() -> None:
@@ -170,18 +171,17 @@ class Terminal:
 
         for decision in report.decisions:
             if self._json:
-                click.echo(encode_decision(decision), err=self._err)
+                utter(encode_decision(decision).decode(), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
             first, *reasons = decision_lines(decision)
-            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
-        sys.stdout.flush()
+            utter("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _say_notices(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant, notice_line
 
         for notice in report.notices:
-            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+            utter(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
 
     def _say_accounts(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant
@@ -190,7 +190,7 @@ class Terminal:
             now = "" if account.quality == "ok" else f"{account.quality}: {account.reason or 'no reason given'}"
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
-                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+                utter(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
             self._down[account.account] = now
 
     def _say_closings(self, report: TickReport) -> None:
@@ -203,7 +203,7 @@ class Terminal:
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
                 said = "at target" if status == "flat" and decision not in self._whole else status
-                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
+                utter(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
         self._closing = dict(current)
 
     def last_words(self) -> str:

@@ -9,9 +9,12 @@ import sys
 from typing import Protocol
 
 from killswitch.incident.message import Message, encode_message, plain
+from killswitch.incident.mouth import Mouth, descriptor_of
 from killswitch.model.spelling import instant
 
 LOGGER = "killswitch.notifications"
+STDERR_PATIENCE = 1.0
+"""Seconds after which a stderr that nobody reads has not taken a message."""
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -30,6 +33,7 @@ class LogSender:
 
     def __init__(self, level: str) -> None:
         self._level = level
+        self._mouth: Mouth | None = None
 
     def send(self, message: Message) -> None:
         """NotSentError if stderr takes no words. What a configured handler does with it is its own affair."""
@@ -38,9 +42,15 @@ class LogSender:
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)
             return
+        words = f"{instant(message.at)}  {line}\n"
+        # Past Python's own stream: whoever is stopped in it keeps its lock, and with it the process's end.
+        descriptor = descriptor_of(sys.stderr)
         try:
-            sys.stderr.write(f"{instant(message.at)}  {line}\n")
-            sys.stderr.flush()
+            if descriptor is None:
+                sys.stderr.write(words)
+            else:
+                self._mouth = self._mouth or Mouth(descriptor)
+                self._mouth.say(words.encode(errors="backslashreplace"), STDERR_PATIENCE)
         except (OSError, ValueError) as error:
             raise NotSentError(f"stderr takes no words: {error}") from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 from decimal import Decimal
@@ -124,6 +126,28 @@ def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_
         assert site.venue().positions == ()
 
 
+def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_path: Path) -> None:
+    """stdout is a pipe that is full, and nobody reads it: the book is closed, it is told, and SIGTERM still exits 0."""
+    reading, writing = full_pipe()
+    try:
+        with paper(*CRASHING) as address:
+            site = Site(tmp_path, address)
+            arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
+            with subprocess.Popen(arguments, stdout=writing, stderr=subprocess.PIPE, text=True) as runner:
+                try:
+                    until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+                    until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
+                    until(lambda: any("nobody reads it" in each.text for each in site.standing().notices), "it is told")
+                    status, _, err = terminate(runner)
+                finally:
+                    runner.kill()
+            assert status == 0, err
+            assert site.venue().positions == ()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_observing_sends_nothing(tmp_path: Path) -> None:
     """Without --live the same crash is decided and recorded; no order leaves and no lock is written."""
     with paper(*CRASHING) as address:
@@ -188,6 +212,18 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
         assert "close by hand by operator-1" in done.stdout
         assert site.venue().positions == ()
         assert site.standing().runner.liveness == "gone"
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes not a byte more: its reading and its writing end."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for size in (65_536, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * size)
+    os.set_blocking(writing, True)
+    return reading, writing
 
 
 def _endings(site: Site) -> set[str | None]:
