@@ -63,6 +63,9 @@ def variants(
         path: Path = ("spec", "variants", name)
         if found.gaps.flawed(path):
             continue
+        if not variant.triggers:
+            fix = "write what should differ, or take it out"
+            found.warning("KS5012", path, f"the variant `{name}` changes nothing", fix, key=True)
         overrides = _fitting(variant.triggers, (*path, "triggers"), policy, compiled, found)
         inside = _InVariant(found, (*path, "triggers"), overrides)
         varied = _varied(policy, overrides)

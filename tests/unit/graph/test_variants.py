@@ -86,6 +86,15 @@ def test_a_set_without_the_variant_is_refused_with_those_that_it_has(tmp_path: P
         compile_loaded(load([tmp_path]), variant="tight")
 
 
+def test_a_variant_without_any_trigger_is_told_at_its_name(tmp_path: Path) -> None:
+    """It would be selected as if it protected otherwise, and holds the policy's own thresholds."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(written(more="variants: {tight: {triggers: {}}}"))
+    policy_set, (told,) = compile_policies(load([path]).documents)
+    assert policy_set is not None
+    assert (told.code, told.line, told.column) == ("KS5012", 8, 14)
+
+
 def test_mistakes_are_told_before_a_missing_variant(tmp_path: Path) -> None:
     """A set that cannot be read is not searched for variants."""
     (tmp_path / "a.yaml").write_text(written().replace("max_gap", "maxgap"))
