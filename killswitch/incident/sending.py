@@ -25,6 +25,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds after the first failure of a target, and at most; each pause is twice the one before."""
 TROUBLE_AFTER = 300.0
 """Seconds for which a target may take nothing before that is a problem of its own."""
+FORGET_EVERY = 24 * 3600.0
+"""Seconds between two times that a run forgets what was settled long ago."""
 KEPT_FOR = 30 * 24 * 3600 * SECOND
 """How long what was delivered or given up is remembered, so that it is not told again (microseconds)."""
 
@@ -51,6 +53,7 @@ class Lane:
         self._clock = clock
         self._give_up_after = give_up_after
         self._not_before = clock.monotonic()
+        self._forget_at = clock.monotonic() + FORGET_EVERY
         self._pause = FIRST_PAUSE
         self._unmarked: str | None = None
         self._failing: tuple[float, datetime, str] | None = None
@@ -100,6 +103,9 @@ class Lane:
                 "`ksctl status` counts them"
             )
             self.tally = Tally(self.tally.pending, self.tally.delivered, self.tally.given_up + given_up)
+        if self._clock.monotonic() >= self._forget_at:
+            self._forget_at = self._clock.monotonic() + FORGET_EVERY
+            self._outbox.forget(now - KEPT_FOR)
         delivery = self._outbox.claim(self.target)
         return None if delivery is None else self._send(delivery)
 

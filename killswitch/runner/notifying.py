@@ -15,7 +15,7 @@ from killswitch.incident.sending import KEPT_FOR, Lane, Sending
 from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.credentials import CredentialError, resolve
@@ -25,6 +25,8 @@ from killswitch.runner.witnesses import TickReport
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
+KEPT_WITHOUT_ROUTE = 24 * HOUR
+"""How long what waits for a target that no route names any more may wait for the route to be put back."""
 SHORTEST_SECRET = 4
 """Characters: a shorter part of a URL is no secret, and hiding it would make every reason unreadable."""
 
@@ -39,6 +41,7 @@ class Notifier:
         self._fresh = True
         """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
         self._clock = clock
+        self._stranded: tuple[str, ...] = ()
         self._sending = Sending(
             {target.key: Lane(target.key, sender(target), store, clock, patience)
              for target, patience in _targets(policies)}
@@ -70,12 +73,24 @@ class Notifier:
     def problem(self) -> str | None:
         """What is wrong with the targets, in words, for as long as it is."""
         found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
-        return "; ".join(found) or None
+        return "; ".join((*self._stranded, *found)) or None
 
     def start(self) -> None:
-        """Forget what was settled long ago."""
+        """Forget what was settled long ago, and find what waits for a target that no route names any more."""
+        now = to_micros(self._clock.now())
         if self._addressing.has_routes:
-            self._store.forget(to_micros(self._clock.now()) - KEPT_FOR)
+            self._store.forget(now - KEPT_FOR)
+        waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
+        self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sending.lanes)
+
+    def _strand(self, target: str, now: int) -> str:
+        """End what has waited in vain for long; what a person must know of the rest."""
+        why = "no route leads there any more"
+        given_up = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
+        left = self._store.waiting(target)
+        said = [f"{left} wait"] if left else []
+        said += [f"{given_up} were given up"] if given_up else []
+        return f"of the notifications to {target} {' and '.join(said)}, because {why}; `ksctl status` counts them"
 
     async def rest(self, patience: float) -> None:
         """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""

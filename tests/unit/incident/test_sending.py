@@ -188,6 +188,16 @@ def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStor
     assert (sender.taken, work.problem) == (["m3"], None)
 
 
+def test_a_run_of_months_forgets_what_was_settled_long_ago(store: SqlStore, clock: VirtualClock) -> None:
+    """A message a day for 100 days, in one run: those of the last 30 days are remembered, and one or two more."""
+    work = lane(store, Scripted(), clock)
+    for day in range(100):
+        waiting(store, [f"m{day}"], at=clock.now())
+        asyncio.run(through(work, clock, 60.0))
+        asyncio.run(clock.sleep(24 * 3600.0))
+    assert 30 <= len(store.deliveries(200)) <= 32
+
+
 def test_a_defect_of_one_target_is_a_failure_like_another(store: SqlStore, clock: VirtualClock) -> None:
     """Its words are not repeated, because nobody has looked through them for secrets."""
 

@@ -128,6 +128,22 @@ def test_what_could_not_be_sent_is_sent_by_the_next_run(world: World) -> None:
     assert len(set(webhook.ids)) == len(webhook.ids)
 
 
+def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_in_a_day(world: World) -> None:
+    """The route was taken out, or renamed its target: nothing is lost without a word, nor waits for ever."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
+    asyncio.run(again(world, store, routed(in_file(world))))
+    view = standing_of(store, world.clock.now(), 0).view
+    assert view is not None
+    (told,) = [text for text in view.problems if "no route leads there any more" in text]
+    assert f"{world.folder}/none/n.jsonl 2 wait" in told
+    asyncio.run(world.clock.sleep(25 * 3600.0))
+    asyncio.run(again(world, store, graphs.policy_set(crash_policy())))
+    stranded = [each for each in store.deliveries(50) if "none" in each.message.target]
+    assert {each.state for each in stranded} == {"given_up"}
+    assert all(each.error for each in stranded)
+
+
 def test_a_tick_that_is_not_committed_tells_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is part of the tick: a crash in between leaves neither, and the next run decides and tells."""
     store = world.open()
