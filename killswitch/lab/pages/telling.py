@@ -151,11 +151,13 @@ def _where(groups: Sequence[Group]) -> Section:
             means = [of[rule] for rule in _COMPARED]
             rows.append((
                 _name(group), str(group.books), _helps(of[STAGED], of[NONE]),
-                *(percent(one.drawdown_mean) for one in means), *(money(one.final_mean) for one in means),
+                *(percent(one.drawdown_mean) for one in means),
+                *("-" if one.final_of_start is None else percent(one.final_of_start) for one in means),
             ))  # fmt: skip
     words = (
-        "Means over the books. Staging helps where its worst drawdown is smaller than with no protection and it ends "
-        "no poorer; at a price, where it is smaller and it ends poorer; elsewhere it does not help.",
+        "Means over the books; final equity is in percent of the start. Staging helps where its worst drawdown is "
+        "smaller than with no protection and it ends no poorer; at a price, where it is smaller and it ends poorer; "
+        "elsewhere it does not help.",
     )
     return Section("Where staging helps, and where not", words, (Table(head, tuple(rows), (1, *range(3, len(head)))),))
 

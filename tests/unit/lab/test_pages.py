@@ -289,4 +289,4 @@ def test_where_staging_helps_is_told_for_each_market_and_kind(policies: PolicySe
         ("n, hedged", "does not help"),
         ("n, split", "changes nothing"),
     ]
-    assert section.tables[0].rows[1][3:] == ("20.0%", "31.0%", "4.0%", "96,000.00", "97,000.00", "95,000.00")
+    assert section.tables[0].rows[1][3:] == ("20.0%", "31.0%", "4.0%", "96.0%", "97.0%", "95.0%")
