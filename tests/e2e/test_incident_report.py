@@ -143,7 +143,8 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
     with paper(*SLOW, "--book", str(tmp_path / "book.yaml")) as address:
         site = with_runbook(Site(tmp_path, address))
         with site.running("--live") as runner:
-            assert ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms").returncode == 1
+            handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
+            assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.send_signal(signal.SIGKILL)
             runner.wait()
