@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
+from urllib.parse import parse_qsl, urlsplit
 
 from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
 from killswitch.runner.discretion import DiscreetVenue, Redactor
 
 GROUP = "killswitch.adapters"
+SHORTEST_SECRET = 4
+"""Characters: hiding a shorter value would make every reason unreadable."""
 
 
 class AdapterError(Exception):
@@ -23,17 +26,28 @@ def adapter_names() -> tuple[str, ...]:
 def make_adapter(spec: AccountSpec) -> VenueAdapter:
     """The adapter of `spec`, made but not yet connected. AdapterError if that is impossible.
 
-    No error that it raises, now or later, says a credential.
+    No error that it raises, now or later, says a credential, or what the endpoint's address asks with.
     """
     factory = _factory(spec.adapter)
-    redactor = Redactor(spec.credentials.values())
+    secrets = (*spec.credentials.values(), *_asked_with(spec.endpoint))
+    redactor = Redactor(secrets)
     try:
         adapter = factory(spec)
     except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
         why = redactor.hide(f"{type(error).__name__}: {error}")
         # Without its cause: a chain of errors shows the words of each.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused it: {why}") from None
-    return DiscreetVenue(adapter, redactor) if spec.credentials else adapter
+    return DiscreetVenue(adapter, redactor) if secrets else adapter
+
+
+def _asked_with(endpoint: str | None) -> tuple[str, ...]:
+    """The query of an address: some services take their token there, whoever wrote it openly into a document."""
+    try:
+        query = urlsplit(endpoint or "").query
+    except ValueError:
+        return ()
+    values = (value for _, value in parse_qsl(query) if len(value) >= SHORTEST_SECRET)
+    return (query, *values) if query else ()
 
 
 def _factory(name: str) -> AdapterFactory:

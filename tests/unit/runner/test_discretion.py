@@ -91,3 +91,18 @@ def test_a_credential_that_is_no_utf8_is_hidden_too() -> None:
     """The environment hands such bytes over as surrogates; quoting them must not raise."""
     redactor = Redactor(["k\udcffy"])
     assert redactor.hide("key k\udcffy in ?key=k%FFy") == f"key {HIDDEN} in ?key={HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["{}/?venue=7&token=T0KENsup3r cannot be reached", "401 for T0KENsup3r", "asked with venue=7&token=T0KENsup3r"],
+)
+def test_what_an_endpoint_is_asked_with_is_hidden(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token in the query of an address stands in a document, and need not stand in logs and stores too."""
+    address = "http://127.0.0.1:1"
+    spec = AccountSpec("main", "leaky", "swap", "USDT", f"{address}/?venue=7&token=T0KENsup3r", {}, {})
+    monkeypatch.setattr(adapters, "_factory", lambda _: lambda _: Leaky(VenueDownError(words.format(address))))
+    with pytest.raises(VenueDownError) as raised:
+        asyncio.run(make_adapter(spec).snapshot())
+    assert "T0KEN" not in str(raised.value)
+    assert HIDDEN in str(raised.value)
