@@ -23,6 +23,7 @@ MEANT = {
     "futures-drawdown": "split",
 }
 """The kind of book that a policy's documentation says it is for."""
+PAIR = 2
 
 
 def written(evidence: Evidence, *, command: str, date: str) -> str:
@@ -31,7 +32,7 @@ def written(evidence: Evidence, *, command: str, date: str) -> str:
 
 
 def _lines(evidence: Evidence, command: str, date: str) -> Iterator[str]:
-    crashes = [case for case in evidence.cases if not case.part.market.startswith(CALM)]
+    crashes = [case for case in evidence.cases if not _is_calm(case)]
     fallen = [case for case in crashes if case.unprotected.worst_drawdown >= FELL]
     yield from _head(evidence, crashes, fallen, command, date)
     yield from _by_kind(evidence, fallen)
@@ -40,6 +41,10 @@ def _lines(evidence: Evidence, command: str, date: str) -> Iterator[str]:
     yield from _equal_gross(evidence, fallen)
     yield from _came_back(evidence, crashes)
     yield from _calm(evidence)
+
+
+def _is_calm(case: Case) -> bool:
+    return case.part.market.startswith(CALM)
 
 
 def _head(
@@ -155,7 +160,8 @@ def _splits(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
     yield ""
     yield (
         "All of them, however little they fell. *Both sides in turn*: one side was closed, and when it was gone the "
-        "other was closed alone (a fall, then a rebound that squeezes the hedge)."
+        "other was closed alone (a fall, then a rebound that squeezes the hedge). In eight even positions a share cap "
+        "of an eighth binds nowhere, so futures-concentrated cuts here as futures-degross does."
     )
     yield ""
     head = ("policy", "richer than none", "than close-all", "than in proportion", "smaller drawdown than none",
@@ -251,6 +257,12 @@ def _calm(evidence: Evidence) -> Iterator[str]:
         f"A firing is *false* if {hours} hours later (at the end of the bars, where that is sooner) the unprotected "
         "book was worth at least what it was worth when the stage fired. All books, however little they fell."
     )
+    symbols = sorted({symbol for case in evidence.cases if _is_calm(case) for symbol in case.part.member.book.symbols})
+    if len(symbols) == PAIR:
+        yield (
+            f"There are only two symbols, {' and '.join(symbols)}, so every hedged book is one of them long and the "
+            "other short: many books, but one bet, and no measure of how hedged books fare in general."
+        )
     yield ""
     rows = []
     kinds = [kind for kind in KINDS if any(one.kind == kind for one in evidence.calm)]
