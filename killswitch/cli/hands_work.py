@@ -15,8 +15,9 @@ import click
 from killswitch.cli.chain_text import what_is_decided
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
-from killswitch.cli.watching import watching
+from killswitch.cli.watching import reporting, watching
 from killswitch.cli.wording import decision_lines, headline
+from killswitch.incident.note import keep_runbooks
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import Store
@@ -30,6 +31,7 @@ from killswitch.runner.preview import from_store, preview
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
 from killswitch.store.errors import StoreMissingError
+from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 
 POLL = 0.1
@@ -181,7 +183,7 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     tell(order, store, answer, at)
 
 
-def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView | None, *, live: bool) -> None:
+def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool) -> None:
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
@@ -199,13 +201,17 @@ def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView |
             order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks)
         )
     seen = _Fired()
-    with watching(found, place.store_at, None, SystemClock()) as told:
+    with (
+        watching(found, place.store_at, None, SystemClock()) as told,
+        reporting(store, place.store_at, told.telemetry.tracer) as reports,
+    ):
         runner = assemble(
             found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
-            live=live, locks=locks, witnesses=(seen, *told.witnesses),
+            live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
         )  # fmt: skip
+        keep_runbooks(store, found.policies.digest, found.runbooks)
         click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
@@ -219,9 +225,10 @@ def _tick_ourselves(order: Order, store: Store, place: Place, view: RunnerView |
                     f"{event.id} ({order.kind}) waits on: the next tick of any runner here carries it out", err=True
                 )
             raise
-    for decision in seen.decisions:
-        click.echo("\n".join(("the same tick brought about by itself:", *decision_lines(decision))), err=True)
-    tell(order, store, hands.answer_to(store, event), locks if armed else None)
+        # The answer first: the pages and the last traces take their time.
+        for decision in seen.decisions:
+            click.echo("\n".join(("the same tick brought about by itself:", *decision_lines(decision))), err=True)
+        tell(order, store, hands.answer_to(store, event), locks if armed else None)
 
 
 class _Fired:

@@ -162,6 +162,21 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         assert {item.key: item.state for item in ended.checklist}["closed"] == "proved"
 
 
+def test_a_close_by_hand_without_a_runner_leaves_its_report_too(tmp_path: Path) -> None:
+    """The store was made by a run that only observed; the hand's own tick writes the pages, contacts and all."""
+    with paper("--crash", "7", "--speed", "600") as address:
+        site = with_runbook(Site(tmp_path, address))
+        observed = ksctl("run", *site.place, "--ticks", "1")
+        assert observed.returncode == 0, observed.stderr
+        closed = ksctl("close", *site.place, "--reason", "drill", "--live")
+        assert closed.returncode == 0, closed.stderr
+    report = _rendered(site)["report.md"]
+    assert "| state | **closed**" in report
+    assert "[x] **Positions confirmed closed**" in report
+    assert record(site).by_hand
+    assert [person.name for person in record(site).contacts] == ["desk", "pager"]
+
+
 def test_a_template_that_asks_for_what_is_not_there_starts_nothing(tmp_path: Path) -> None:
     """`run` refuses what `validate` refuses, with the place in the template, and leaves no store behind."""
     site = with_runbook(Site(tmp_path, "http://127.0.0.1:9"))
