@@ -189,7 +189,6 @@ def _what(part: Part, rule: str | None) -> str:
 
 # -- several processes ----------------------------------------------------------------------------------------
 
-_ASKING = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 0.1
 """Seconds between two looks at whether to stop."""
 
@@ -214,7 +213,8 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
                 try:
                     outcomes[number] = future.result()
                 except BrokenProcessPool:
-                    lost.append(part.member.book.name)
+                    if not stop():  # who asks the whole group to stop asks the workers too
+                        lost.append(part.member.book.name)
                 done += len(campaign.rules)
                 told(Progress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
     ordered = [outcome for _, outcome in sorted(outcomes.items())]
@@ -223,11 +223,11 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Outco
 
 @contextmanager
 def _shielded() -> Iterator[None]:
-    """Processes that are started in here never see what asks the first one to stop, not even before `_begin`."""
+    """Processes that are started in here never see Ctrl-C, not even before `_begin` has told them to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has process groups of another kind
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
@@ -246,10 +246,12 @@ _parts: tuple[Part, ...] = ()
 
 
 def _begin(campaign: Campaign, halt: Any) -> None:
-    """In a worker: signals go to the whole group of processes, and it is the first one that stops the others."""
+    """In a worker: Ctrl-C goes to the whole group of processes, and it is the first one that stops the others.
+
+    SIGTERM ends a worker, also where the pool itself sends it after another one has died.
+    """
     global _worker, _parts
-    for number in _ASKING:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_the_first, daemon=True).start()
     _worker, _parts = _Bench(campaign, lambda: bool(halt.value)), campaign.parts
 
