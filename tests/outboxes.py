@@ -30,10 +30,11 @@ def waiting(store: SqlStore, names: Sequence[str], target: str = "t", at: dateti
 
 
 class Scripted:
-    """A target that takes what it is sent, or fails with `error` while there is one."""
+    """A target that takes what it is sent, or fails with `error` while there is one; never takes what is in `never`."""
 
     def __init__(self, error: str | None = None) -> None:
         self.error = error
+        self.never: set[str] = set()
         self.attempts: list[str] = []
         self.taken: list[str] = []
 
@@ -41,6 +42,8 @@ class Scripted:
         self.attempts.append(message.id)
         if self.error is not None:
             raise NotSentError(self.error)
+        if message.id in self.never:
+            raise NotSentError("too long for me")
         self.taken.append(message.id)
 
 

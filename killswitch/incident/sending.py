@@ -23,6 +23,10 @@ from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubl
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds after the first failure of a target, and at most; each pause is twice the one before."""
+DOUBT_AFTER = 8
+"""Attempts in a row that fail, about two minutes, after which the next message is tried once."""
+ASIDE_FOR = 60.0
+"""Seconds for which a message rests that a target does not take while it takes others."""
 TROUBLE_AFTER = 300.0
 """Seconds for which a target may take nothing before that is a problem of its own."""
 FORGET_EVERY = 24 * 3600.0
@@ -43,7 +47,9 @@ class Tally(Record):
 class Lane:
     """One target: its oldest message first, one at a time, with growing pauses while it takes nothing.
 
-    The store holds what waits; only a message that was taken and not yet marked is remembered here.
+    A target that takes nothing and a message that is not taken look the same at first. After a while the next message
+    is tried: if that one is taken, the first is put aside, and asked for again now and then; if not, it was the target.
+    The store holds what waits; what was taken and not yet marked, and what is put aside, is remembered here.
     """
 
     def __init__(self, target: str, sender: Sender, outbox: Outbox, clock: Clock, give_up_after: int) -> None:
@@ -56,6 +62,11 @@ class Lane:
         self._forget_at = clock.monotonic() + FORGET_EVERY
         self._pause = FIRST_PAUSE
         self._unmarked: str | None = None
+        self._in_vain = 0
+        self._suspect: str | None = None
+        """The message that the next one is tried instead of, to see which of them is to blame."""
+        self._aside: dict[str, tuple[float, str]] = {}
+        """Messages that are not taken while others are: until when they rest, and why."""
         self._failing: tuple[float, datetime, str] | None = None
         self._lost: str | None = None
         self._store_trouble: str | None = None
@@ -88,6 +99,8 @@ class Lane:
             return self._store_trouble or self._lost
         if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
             return f"notifications to {self.target} are not taken since {instant(failing[1])}: {failing[2]}"
+        for _, why in self._aside.values():
+            return f"{len(self._aside)} of the notifications to {self.target} are not taken while others are: {why}"
         return None
 
     def _attempt(self) -> float | None:
@@ -97,6 +110,7 @@ class Lane:
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
         given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, reason)
         if given_up:
+            self._aside.clear()  # whoever of them still waits is met again
             why = "" if self._failing is None else f": {reason}"
             self._lost = (
                 f"notifications to {self.target} were given up, because it took nothing for {waited}{why}; "
@@ -106,22 +120,38 @@ class Lane:
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY
             self._outbox.forget(now - KEPT_FOR)
-        delivery = self._outbox.claim(self.target)
-        return None if delivery is None else self._send(delivery)
+        return self._next()
+
+    def _next(self) -> float | None:
+        """Send the oldest message that does not rest; of what rests, when it is due."""
+        clock = self._clock.monotonic()
+        resting = {id_: until for id_, (until, _) in self._aside.items() if until > clock}
+        besides = [*resting, self._suspect] if self._suspect is not None else list(resting)
+        delivery = self._outbox.claim(self.target, besides)
+        if delivery is None and self._suspect is not None:  # there is no other to try
+            self._suspect = None
+            delivery = self._outbox.claim(self.target, list(resting))
+        if delivery is not None:
+            return self._send(delivery)
+        return min(resting.values()) - clock if resting else None
 
     def _send(self, delivery: Delivery) -> float:
         try:
             self._sender.send(decode_message(delivery.message.body))
         except (NotSentError, msgspec.DecodeError) as error:
-            self._failed(delivery, str(error))
-            return self._later()
+            return self._failed(delivery, str(error))
         except Exception as error:  # noqa: BLE001 - a defect in one target must not end the telling of the others
-            self._failed(delivery, f"unexpected {type(error).__name__}")
-            return self._later()
+            return self._failed(delivery, f"unexpected {type(error).__name__}")
         self._unmarked = delivery.message.id
-        self._pause, self._failing, self._lost = FIRST_PAUSE, None, None
+        self._aside.pop(delivery.message.id, None)
+        if self._suspect is not None and self._failing is not None:
+            self._put_aside(self._suspect, self._failing[2])
+        self._pause, self._failing, self._lost, self._in_vain, self._suspect = FIRST_PAUSE, None, None, 0, None
         self._mark()
         return 0.0
+
+    def _put_aside(self, message: str, why: str) -> None:
+        self._aside[message] = (self._clock.monotonic() + ASIDE_FOR, why)
 
     def _mark(self) -> None:
         """Write down what was taken. Until that has worked nothing else is sent, so that nothing is sent twice."""
@@ -130,10 +160,18 @@ class Lane:
             self._unmarked = None
             self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
 
-    def _failed(self, delivery: Delivery, why: str) -> None:
+    def _failed(self, delivery: Delivery, why: str) -> float:
+        """Write down that an attempt failed; seconds until the next."""
+        id_ = delivery.message.id
+        self._outbox.settle(id_, to_micros(self._clock.now()), why)
+        if id_ in self._aside:
+            self._put_aside(id_, why)
+            return 0.0
         if self._failing is None:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
-        self._outbox.settle(delivery.message.id, to_micros(self._clock.now()), why)
+        self._in_vain += 1
+        self._suspect = id_ if self._suspect is None and self._in_vain % DOUBT_AFTER == 0 else None
+        return self._later()
 
     def _later(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -162,8 +162,11 @@ class Journal(Protocol):
 class Outbox(Protocol):
     """What sending takes from and gives back to: the part of a store that it needs. Writes are fenced as ticks are."""
 
-    def claim(self, target: str) -> Delivery | None:
-        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits."""
+    def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
+        """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
+
+        `besides`: ids that are passed over.
+        """
         ...
 
     def settle(self, message: str, at: int, error: str | None) -> None:

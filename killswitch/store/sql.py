@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -118,15 +118,15 @@ class SqlStore:
         """The newest `limit` notices, newest first."""
         return [_NOTICES.decode(row.body) for row in self._read(sql.NOTICES, limit=limit)]
 
-    def claim(self, target: str) -> Delivery | None:
+    def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
         """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
 
-        FencedError as with `commit_tick`.
+        `besides`: ids that are passed over. FencedError as with `commit_tick`.
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
             return None  # a target that has nothing must not cost a write
         with self._writing_fenced(background=True) as connection:
-            row = connection.execute(sql.CLAIM_MESSAGE, {"target": target}).first()
+            row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
         return None if row is None else _delivery(row)
 
     def settle(self, message: str, at: int, error: str | None) -> None:

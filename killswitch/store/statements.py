@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 PUT_STATE = text(
     "INSERT INTO states (policy, scope, body) VALUES (:policy, :scope, :body) "
@@ -77,9 +77,9 @@ PUT_MESSAGE = text(
 )
 CLAIM_MESSAGE = text(
     "UPDATE outbox SET attempts = attempts + 1 WHERE sequence = ("
-    "  SELECT min(sequence) FROM outbox WHERE state = 'pending' AND target = :target)"
+    "  SELECT min(sequence) FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides)"
     f" RETURNING {_OUTBOX_COLUMNS}"
-)
+).bindparams(bindparam("besides", expanding=True))
 MESSAGE_DELIVERED = text(
     "UPDATE outbox SET state = 'delivered', error = NULL, ended_at = :at WHERE id = :id AND state = 'pending'"
 )

@@ -350,6 +350,17 @@ def test_a_message_waits_with_the_tick_that_it_tells_of(opener: Opener) -> None:
     assert [each.message for each in opener().deliveries(10)] == [outgoing("m3"), outgoing("m1")]
 
 
+def test_messages_can_be_passed_over(opener: Opener) -> None:
+    """The oldest besides those named, each attempt counted as ever; nothing if all are named."""
+    store = opener()
+    messages = (outgoing("z"), outgoing("a"), outgoing("m"))
+    store.commit_tick(tick(messages=messages))
+    assert store.claim("log warning", ["z"]) == Delivery(messages[1], attempts=1)
+    assert store.claim("log warning", {"z", "a"}) == Delivery(messages[2], attempts=1)
+    assert store.claim("log warning", ["a", "m", "z"]) is None
+    assert store.claim("log warning") == Delivery(messages[0], attempts=1)
+
+
 def test_a_target_gets_its_messages_in_the_order_in_which_they_came(opener: Opener) -> None:
     """One at a time, each attempt counted before it is made; what failed is the next one again, others go past it."""
     store = opener()

@@ -76,6 +76,60 @@ def test_a_target_that_is_down_is_asked_ever_more_seldom_with_its_oldest_message
     assert (store.deliveries(100)[-1].attempts, store.deliveries(100)[-1].error) == (7, "refused")
 
 
+def test_a_message_that_is_never_taken_holds_up_no_page_behind_it_for_long(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """After eight attempts in vain the next one is tried, and taken: the rest follows in order, all within 150 seconds.
+
+    The first is asked for again each minute, and told as a problem until it is taken.
+    """
+    waiting(store, NAMES)
+    sender = Scripted()
+    sender.never = {"m1"}
+    work = lane(store, sender, clock)
+    asyncio.run(through(work, clock, 150.0))
+    assert sender.taken == NAMES[1:]
+    assert sender.attempts[:9] == ["m1"] * 8 + ["m2"]
+    assert work.problem == "1 of the notifications to t are not taken while others are: too long for me"
+    waiting(store, ["m6"])
+    assert [work.step(), work.step()] == [0, 0], "a new page waits for no pause: the one put aside is due, and has none"
+    assert sender.taken[-1] == "m6"
+    before = len(sender.attempts)
+    asyncio.run(through(work, clock, 300.0))
+    assert set(sender.attempts[before:]) == {"m1"}
+    assert 4 <= len(sender.attempts[before:]) <= 6
+    sender.never = set()
+    asyncio.run(through(work, clock, 120.0))
+    assert sorted(sender.taken) == sorted([*NAMES, "m6"]), "each once"
+    assert work.problem is None
+
+
+def test_a_target_that_is_down_for_long_gets_everything_in_order_all_the_same(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """Now and then the second message is tried, in vain too: so it is the target, and the first stays the first."""
+    waiting(store, NAMES)
+    sender = Scripted("down")
+    work = lane(store, sender, clock)
+    asyncio.run(through(work, clock, 1500.0))
+    assert set(sender.attempts) == {"m1", "m2"}
+    assert sender.attempts.count("m1") > 7 * sender.attempts.count("m2")
+    sender.error = None
+    asyncio.run(through(work, clock, 120.0))
+    assert sender.taken == NAMES
+
+
+def test_a_single_message_that_fails_is_its_own_next(store: SqlStore, clock: VirtualClock) -> None:
+    """Where there is no other to try, it is tried itself."""
+    waiting(store, ["m1"])
+    sender = Scripted("down")
+    work = lane(store, sender, clock)
+    asyncio.run(through(work, clock, 400.0))
+    assert set(sender.attempts) == {"m1"}
+    assert len(sender.attempts) >= 14
+    assert (work.problem or "").startswith("notifications to t are not taken since")
+
+
 def test_a_webhook_that_is_down_for_a_minute_loses_nothing_and_gets_nothing_twice(
     store: SqlStore, clock: VirtualClock
 ) -> None:
