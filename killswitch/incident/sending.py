@@ -145,7 +145,8 @@ class Lane:
         self._unmarked = delivery.message.id
         self._aside.pop(delivery.message.id, None)
         if self._suspect is not None and self._failing is not None:
-            self._put_aside(self._suspect, self._failing[2])
+            # It is asked for once more at once: the target may have come back at this very attempt.
+            self._aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
         self._pause, self._failing, self._lost, self._in_vain, self._suspect = FIRST_PAUSE, None, None, 0, None
         self._mark()
         return 0.0

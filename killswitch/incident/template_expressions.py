@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ _DEEPEST = 20
 """Templates and macros inside one another; more go round in a circle."""
 
 
-class Expressions:
+class Expressions(ABC):
     """Walks expressions. `report` is told of every problem."""
 
     def __init__(self, report: Report) -> None:
@@ -45,8 +46,9 @@ class Expressions:
         self._macros: list[dict[str, Macro | dict[str, Macro]]] = [{}]
         self._depth = 0
 
+    @abstractmethod
     def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
-        raise NotImplementedError("statements are walked by Walk")
+        """Walk the statements of a macro's body."""
 
     def _too_deep(self, template: Template) -> bool:
         if self._depth >= _DEEPEST:

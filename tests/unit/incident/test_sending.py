@@ -89,7 +89,7 @@ def test_a_message_that_is_never_taken_holds_up_no_page_behind_it_for_long(
     work = lane(store, sender, clock)
     asyncio.run(through(work, clock, 150.0))
     assert sender.taken == NAMES[1:]
-    assert sender.attempts[:9] == ["m1"] * 8 + ["m2"]
+    assert sender.attempts[:11] == [*["m1"] * 8, "m2", "m1", "m3"], "once more, should the target have just come back"
     assert work.problem == "1 of the notifications to t are not taken while others are: too long for me"
     waiting(store, ["m6"])
     assert [work.step(), work.step()] == [0, 0], "a new page waits for no pause: the one put aside is due, and has none"
@@ -117,6 +117,21 @@ def test_a_target_that_is_down_for_long_gets_everything_in_order_all_the_same(
     sender.error = None
     asyncio.run(through(work, clock, 120.0))
     assert sender.taken == NAMES
+
+
+def test_a_target_that_comes_back_at_the_very_attempt_that_doubts_gets_the_first_message_next(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """The second message was tried instead of the first, and taken: the first follows at once, not a minute later."""
+    waiting(store, NAMES)
+    sender = Scripted("down")
+    work = lane(store, sender, clock)
+    while len(sender.attempts) < 8:
+        asyncio.run(clock.sleep(work.step() or 0.0))
+    sender.error = None
+    assert [work.step() for _ in NAMES] == [0] * 5
+    assert sender.taken == ["m2", "m1", "m3", "m4", "m5"]
+    assert work.problem is None
 
 
 def test_a_single_message_that_fails_is_its_own_next(store: SqlStore, clock: VirtualClock) -> None:
