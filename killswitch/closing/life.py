@@ -63,6 +63,7 @@ class Event(Enum):
     FINISHED = "finished"
 
 
+_MOVING: Final = frozenset(event.value for event in Event)
 _ANSWERS: Final = {
     Event.ACKNOWLEDGED: State.WORKING,
     Event.FILLED: State.SETTLED,
@@ -96,9 +97,7 @@ def event_of(entry: JournalEntry) -> Event | None:
         position, target = number(entry.data.get("position")), number(entry.data.get("target"))
         reached = position is not None and target is not None and position <= target
         return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
-    if entry.kind in ("planned", "cancelled", "locked"):
-        return None
-    return Event(entry.kind)
+    return Event(entry.kind) if entry.kind in _MOVING else None
 
 
 def number(text: str | None) -> Decimal | None:

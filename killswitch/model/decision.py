@@ -12,6 +12,7 @@ from msgspec import json as msgjson
 
 from killswitch.model.snapshot import Instant, OrderSide, Side
 from killswitch.model.words import CancelWhy as CancelWhy
+from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
 from killswitch.model.words import PolicyMode as PolicyMode
 from killswitch.model.words import Severity as Severity
@@ -65,11 +66,40 @@ class BookChange(Struct, frozen=True):
     after: Book
 
 
+class Rung(Struct, frozen=True, omit_defaults=True):
+    """One step of the ladder by which an order is sent: `tries` orders of this kind, then the next rung.
+
+    `limit_ioc` is limited at `widen` × the intent's band from the mark, and what does not fill at once expires;
+    `market` has no limit; `limit` rests, at `widen` × the band, for markets that take no market orders.
+    """
+
+    order: Literal["limit_ioc", "market", "limit"]
+    widen: Decimal = Decimal(1)
+    tries: int = 1
+
+
+class Unwinding(Struct, frozen=True, omit_defaults=True):
+    """How the intents of a decision are sent: `name` of the document, ladder and pace.
+
+    `max_orders_per_minute` spaces the decision's orders evenly on each account; `pause` is seconds between two slices
+    of one position. Without a ladder every order is a market order; without a pace they leave as fast as the venue
+    allows.
+    """
+
+    name: str
+    ladder: tuple[Rung, ...] = ()
+    max_orders_per_minute: int | None = None
+    pause: float | None = None
+
+
 class Intent(Struct, frozen=True, omit_defaults=True):
     """One order towards a target, exact in venue units.
 
     `contracts` is what to trade; `target` is what should be left of the position, both in contracts.
     `exact` is false when the venue's rules for the symbol are unknown, so nothing could be rounded.
+    `band` is the fraction of the mark that the order may slip. A `hop` sells what the intent at index `after` of the
+    same decision has bought, and nothing that was there before: its `contracts` are an estimate. A `hedge` opens
+    `contracts` instead of reducing. Both are counted by their own fills, and have no target.
     """
 
     account: str
@@ -82,6 +112,9 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     rank: int
     score: str | None = None
     exact: bool = True
+    band: Decimal | None = None
+    purpose: Literal["reduce", "hop", "hedge"] = "reduce"
+    after: int | None = None
 
 
 class Cancel(Struct, frozen=True):
@@ -104,7 +137,8 @@ class LockOrder(Struct, frozen=True):
 class Decision(Struct, frozen=True, omit_defaults=True):
     """What `step` and planning say must happen, with the reason.
 
-    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand.
+    `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand,
+    `hedge` for positions that stand in for others that cannot be closed. `cause` is the declared reason of a hand.
     """
 
     id: str
@@ -117,7 +151,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     level: int
     previous_level: int
     format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
-    kind: Literal["reset", "manual"] | None = None
+    kind: Literal["reset", "manual", "hedge"] | None = None
     commit: str | None = None
     triggers: tuple[TriggerReading, ...] = ()
     attribution: Attribution | None = None
@@ -128,6 +162,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     cooldown_until: Instant | None = None
     author: str | None = None
     reason: str | None = None
+    cause: Cause | None = None
+    unwinding: Unwinding | None = None
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):

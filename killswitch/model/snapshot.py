@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec import json as msgjson
 
+from killswitch.model.words import Cause as Cause
 from killswitch.model.words import Market as Market
 
 SNAPSHOT_FORMAT = "killswitch.snapshot/v1"
@@ -128,6 +129,22 @@ class Instrument(Struct, frozen=True, gc=False, omit_defaults=True):
     state: InstrumentState | None = None
 
 
+class Liquidity(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a symbol's market can take. Depths and volume in contracts, `over` in seconds.
+
+    `bid_depth` and `ask_depth` are what rests within the fraction `within` of the best price; `volume` was traded in
+    the last `over` seconds; `volatility` is that of a day, as a fraction.
+    """
+
+    symbol: str
+    bid_depth: Decimal | None = None
+    ask_depth: Decimal | None = None
+    within: Decimal | None = None
+    volume: Decimal | None = None
+    over: float | None = None
+    volatility: float | None = None
+
+
 class Health(Struct, frozen=True, gc=False, omit_defaults=True):
     """What reading the venue for this snapshot was like: counts of requests and of what went wrong."""
 
@@ -166,9 +183,10 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     fills: tuple[Fill, ...] | None = None
     instruments: tuple[Instrument, ...] | None = None
     health: Health | None = None
+    liquidity: tuple[Liquidity, ...] | None = None
 
 
-EventKind = Literal["reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "reload"]
+EventKind = Literal["reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "apply", "reload"]
 
 
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -180,6 +198,10 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str | None = None
     author: str | None = None
     reason: str | None = None
+    cause: Cause | None = None
+    force: bool = False
+    plan: str | None = None
+    """The saved plan that an `apply` is about: the text of its file."""
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):

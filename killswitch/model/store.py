@@ -18,7 +18,13 @@ JournalKind = Literal[
     "rejected",  # the venue said no
     "absent",  # the venue was asked, and has no such order
     "filled",  # an attempt is final: filled amount, average price, fee
+    "set_aside",  # an order of unknown fate that its position no longer waits for; it is asked about all the same
+    "abandoned",  # asking about an order of unknown fate has an end without an answer; its worst case counts for ever
+    "swept",  # every position of the account is asked to be closed in one request; written before it leaves
     "cancelled",  # a resting order is gone
+    "unprotected",  # a protective order is about to be cancelled because it blocks a close: what it was, to the letter
+    "protected",  # protection is to be put back: client order id, amount, trigger; written before it leaves
+    "guarded",  # what the venue said to that, or that none is needed any more
     "verified",  # the venue's own account of the position, after the attempts
     "locked",  # a lock was written
     "finished",  # the decision's work has an honest end: flat, residual, blocked or abandoned
@@ -147,6 +153,10 @@ class Journal(Protocol):
     """What closing writes down and takes up again: the part of a store that it needs."""
 
     def append(self, entry: JournalEntry) -> int: ...
+
+    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+        """Write all of them, in order, in one transaction or not at all."""
+        ...
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]: ...
 

@@ -1,9 +1,10 @@
-"""What a venue adapter offers, and the five ways in which a call can go wrong."""
+"""What a venue adapter offers, what else some offer, and the five ways in which a call can go wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -17,7 +18,11 @@ OrderState = Literal["open", "filled", "canceled", "rejected", "expired"]
 
 
 class OrderRequest(Struct, frozen=True):
-    """One order as sent. `amount` in contracts, already exact by the instrument's rules."""
+    """One order as sent. `amount` in contracts, `price` in quote per base, both exact by the instrument's rules.
+
+    `ioc`: what does not fill at once expires. With a `trigger_price` it rests unseen until the mark falls to it or
+    rises to it, as `trigger_when` says, and is then sent as the order that it otherwise is.
+    """
 
     client_order_id: str
     symbol: str
@@ -27,6 +32,9 @@ class OrderRequest(Struct, frozen=True):
     reduce_only: bool
     type: Literal["market", "limit"] = "market"
     price: Decimal | None = None
+    time_in_force: Literal["gtc", "ioc"] = "gtc"
+    trigger_price: Decimal | None = None
+    trigger_when: Literal["falls", "rises"] | None = None
 
 
 class OrderReport(Struct, frozen=True):
@@ -106,6 +114,98 @@ class VenueAdapter(Protocol):
     async def close(self) -> None:
         """Give back connections."""
         ...
+
+
+Call = Literal["snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel"]
+
+
+class RateLimit(Struct, frozen=True):
+    """At most `allowed` units in any `per` seconds.
+
+    `by`: counted for the account, for each symbol of the account, or for the network address, which all accounts
+    at the venue share.
+    """
+
+    name: str
+    allowed: int
+    per: float
+    by: Literal["account", "symbol", "address"] = "account"
+
+
+class Cost(Struct, frozen=True):
+    """What one call takes of a limit: `units`, and `each` for every order in it."""
+
+    call: Call
+    limit: str
+    units: int = 0
+    each: int = 0
+
+
+class ClientIdRule(Struct, frozen=True):
+    """Which client order ids a venue takes.
+
+    `plain` is up to `longest` of [a-z0-9]; `hex` is `0x` and 32 hex digits; `uuid` is 32 hex digits, grouped.
+    """
+
+    form: Literal["plain", "hex", "uuid"] = "plain"
+    longest: int = 32
+
+
+class VenueTraits(Struct, frozen=True):
+    """What a venue is like, as far as closing has to know. Without limits nothing is metered.
+
+    `batch` is the most orders of one `submit_batch`; 1 where there is none. `whole_book`: `close_book` closes every
+    position of the account and nothing else. A call without a cost is free.
+    """
+
+    limits: tuple[RateLimit, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    batch: int = 1
+    whole_book: bool = False
+    client_ids: ClientIdRule = ClientIdRule()
+
+
+PLAIN_VENUE: Final = VenueTraits()
+
+
+@runtime_checkable
+class DescribedVenue(Protocol):
+    """An adapter that says what its venue is like; of one that does not, nothing but the plain is taken for granted."""
+
+    @property
+    def traits(self) -> VenueTraits: ...
+
+
+@runtime_checkable
+class MeteredVenue(Protocol):
+    """An adapter that reads the venue's own count of what was used."""
+
+    def used(self) -> Mapping[str, int]:
+        """Limit name → units used in its current time, as the venue said last; nothing for what it has not said."""
+        ...
+
+
+@runtime_checkable
+class BatchingVenue(Protocol):
+    """An adapter that sends several orders in one request."""
+
+    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        """Send each order once; for each, in order, the venue's answer. What is raised holds for all of them."""
+        ...
+
+
+@runtime_checkable
+class BookClosingVenue(Protocol):
+    """An adapter whose venue closes everything in one request."""
+
+    async def close_book(self) -> None:
+        """Ask the venue to close every position of the account at market. What it did, its positions say."""
+        ...
+
+
+def traits_of(adapter: object) -> VenueTraits:
+    """What the adapter says of its venue."""
+    return adapter.traits if isinstance(adapter, DescribedVenue) else PLAIN_VENUE
 
 
 class AccountSpec(Struct, frozen=True):

@@ -13,6 +13,10 @@ Source = Literal["LONG", "SHORT", "MIXED", "UNKNOWN"]
 PolicyMode = Literal["enforce", "observe"]
 CancelWhy = Literal["entry", "all"]
 Market = Literal["swap", "future", "spot", "margin", "equity"]
+Cause = Literal["market", "system-failure", "exchange-breach", "regulatory", "counterparty", "drill", "operator"]
+"""Why a hand closes. market: prices run away. system-failure: our own systems fail. exchange-breach: the venue is
+broken into or insolvent. regulatory: an authority or compliance demands it. counterparty: a bank, a broker or a stable
+coin fails. drill: an exercise. operator: a person's own judgement."""
 Severity = Literal["info", "warning", "page"]
 NotificationEvent = Literal["fired", "closed", "residual", "reset", "notice"]
 """fired: a stage, or a close by hand. closed: at target. residual: ended and left something. reset: back to normal."""

@@ -93,6 +93,16 @@ class SqlStore:
         with self._writing_fenced() as connection:
             return int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
 
+    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+        """Write several journal entries in one transaction; their sequence numbers. FencedError as `commit_tick`."""
+        if not entries:
+            return ()
+        with self._writing_fenced() as connection:
+            return [
+                int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
+                for entry in entries
+            ]
+
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order in which it was written."""
         if decision is None:
