@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.graph.routing import Route
+from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
 from killswitch.model.words import LockMode, PolicyMode
@@ -168,6 +169,8 @@ class Close(Record):
     """No selected position is left worth more than this part of the scope's gross at firing; None: no cap."""
     spread: Literal["each", "by_rank"] = "each"
     """Whether the fraction is of each position, or of their gross, taken from the worst ranked on."""
+    unwinding: str | None = None
+    """Which of `PolicySet.unwindings` carries it out; None: market orders as fast as the venue allows."""
 
 
 Action = LockTrading | CancelOrders | Close
@@ -281,3 +284,5 @@ class PolicySet(Record):
     graphs: tuple[Graph, ...]
     routes: tuple[Route, ...] = ()
     """Where notifications go, by name."""
+    unwindings: tuple[UnwindingRule, ...] = ()
+    """How closes are carried out, by name."""

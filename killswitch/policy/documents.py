@@ -25,6 +25,7 @@ from killswitch.policy.scalars import (
     Markets,
     Name,
     OrderNumber,
+    ProperShare,
     RankCount,
     Reference,
     StageLevel,
@@ -40,6 +41,7 @@ API_VERSION = "killswitch.dev/v1"
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
 DEFAULT_GRACE = 60 * SECOND
+DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
 ApiVersion = Literal["killswitch.dev/v1"]
 OnUnknown = Literal["hold", "trip", "warn"]
@@ -209,6 +211,11 @@ class Close(Part):
         tuple[Word, ...] | None, AtLeastOne(), "Only these symbols, or base assets of spot symbols. Left out: any."
     ] = None
     except_assets: Annotated[tuple[Word, ...], "Base assets that are never sold. Left out: none."] = ()
+    unwinding: Annotated[
+        Name | None,
+        "The Unwinding by which it is carried out. Left out: the one called `default` where there is one, else market "
+        "orders as fast as the venue allows.",
+    ] = None
 
 
 class Action(Part):
@@ -307,6 +314,10 @@ class AccountSpec(Part):
         dict[str, Reference], "References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."
     ] = {}  # noqa: RUF012 - frozen
     options: Annotated[dict[str, object], "Whatever the adapter takes. Left out: none."] = {}  # noqa: RUF012 - frozen
+    closing_share: Annotated[
+        ProperShare,
+        "The share of every request limit of the venue that is kept for closing: reading never uses it. Left out: 50%.",
+    ] = DEFAULT_CLOSING_SHARE
 
 
 class CorrelationGroupSpec(Part):

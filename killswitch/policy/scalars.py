@@ -110,6 +110,16 @@ def fraction(value: object) -> Decimal:
     return share
 
 
+def proper_share(value: object) -> Decimal:
+    """A share above 0 and below 1, so that something is left on both sides."""
+    share = _share(value)
+    if not 0 < share < 1:
+        meant = _percent_meant(value) if share < 100 else None
+        fix = f"write {meant}% (or {share / 100})" if meant else "write a share that leaves something over, like 50%"
+        raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and below 100%", fix)
+    return share
+
+
 def _percent_meant(value: object) -> str | None:
     """The number itself where it was written without a sign and makes sense as per cent only."""
     number = _plain(value)
@@ -316,6 +326,10 @@ _SHARE_JSON = {
     ],
     "examples": ["4.5%", 0.045],
 }
+_PROPER_SHARE_JSON = {
+    "anyOf": [_SHARE_JSON["anyOf"][0], {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}],
+    "examples": ["50%", 0.5],
+}
 _QUANTITY_JSON = {"type": ["string", "number"], "examples": ["4.5%", "10000 USDT", "30s", "250ms", 3]}
 _NAME_JSON: dict[str, object] = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
 _WORD_JSON: dict[str, object] = {"type": "string", "pattern": r"^\S+$"}
@@ -325,6 +339,7 @@ _DURATION_JSON = _pattern(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", 
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
 Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
+ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]
 Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
 Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]

@@ -10,7 +10,10 @@ from killswitch.model.place import Place
 
 
 def as_text(policy_set: PolicySet) -> str:
-    """Every field of every node by its path; digests and source lines are left out, places are `line:column`."""
+    """Every field of every node by its path; digests and source lines are left out, places are `line:column`.
+
+    Of unwindings only what there is: nearly every policy set has none.
+    """
     return "".join(f"{line}\n" for line in _lines("set", policy_set))
 
 
@@ -18,7 +21,7 @@ def _lines(path: str, node: object) -> Iterator[str]:
     if isinstance(node, Place):
         yield f"{path} @ {node.line}:{node.column}"
     elif is_dataclass(node) and not isinstance(node, type):
-        inner = [each for each in fields(node) if each.name not in ("digest", "commit")]
+        inner = [each for each in fields(node) if _told(each.name, getattr(node, each.name))]
         if all(not _deep(getattr(node, each.name)) for each in inner):
             flat = ", ".join(f"{each.name}={getattr(node, each.name)!r}" for each in inner)
             yield f"{path} = {type(node).__name__}({flat})"
@@ -31,6 +34,10 @@ def _lines(path: str, node: object) -> Iterator[str]:
             yield from _lines(f"{path}[{number}]", each)
     else:
         yield f"{path} = {node!r}"
+
+
+def _told(field: str, value: object) -> bool:
+    return field not in ("digest", "commit") and not (field in ("unwinding", "unwindings") and not value)
 
 
 def _deep(value: object) -> bool:
