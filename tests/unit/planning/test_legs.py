@@ -1,0 +1,82 @@
+"""C25: the legs of a hedge are closed in an order in which closing is never a greater bet than holding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.planning import legs as room
+from killswitch.planning.legs import leg_order
+
+D = Decimal
+
+
+def parts(*sizes: str) -> tuple[Decimal, ...]:
+    return tuple(D(size) for size in sizes)
+
+
+def peak(net: Decimal, legs: Sequence[Sequence[Decimal]], order: Sequence[int]) -> Decimal:
+    """The greatest net exposure on the way, the start included."""
+    queues = [list(leg) for leg in legs]
+    highest = abs(net)
+    for i in order:
+        net -= queues[i].pop(0)
+        highest = max(highest, abs(net))
+    return highest
+
+
+def test_c25_the_heavier_side_goes_first_whatever_its_rank() -> None:
+    """Ranked first, the short of 8 would leave 10 long uncovered: the long goes before it, and 8 short are left."""
+    assert leg_order(D(2), [parts("-8"), parts("10")]) == [1, 0]
+
+
+def test_c25_slices_of_a_flat_pair_take_turns() -> None:
+    """Ten against ten in slices of five: never more than one slice is uncovered."""
+    order = leg_order(D(0), [parts("5", "5"), parts("-5", "-5")])
+    assert peak(D(0), [parts("5", "5"), parts("-5", "-5")], order) == 5
+
+
+def test_legs_of_one_side_keep_their_rank() -> None:
+    """Where no order raises the net there is no reason to depart from the one given."""
+    assert leg_order(D(6), [parts("1"), parts("3"), parts("2")]) == [0, 1, 2]
+
+
+def test_what_is_not_closed_counts_as_well() -> None:
+    """Long 10 against a short of 30 of which 20 are closed (net −20): the short covers too much, and goes first."""
+    assert leg_order(D(-20), [parts("10"), parts("-20")]) == [1, 0]
+
+
+SIZES = st.integers(1, 12).flatmap(lambda size: st.sampled_from([D(size), D(-size)]))
+
+
+@settings(deadline=None)
+@given(st.lists(SIZES, min_size=1, max_size=6), st.integers(-20, 20))
+def test_c25_the_net_never_rises_above_the_start_where_any_order_manages_that(sizes: list[Decimal], rest: int) -> None:
+    """Against every order of up to six legs: none has a lower peak than the one that is chosen."""
+    legs = [(size,) for size in sizes]
+    net = sum(sizes, D(rest))
+    best = min(peak(net, legs, order) for order in permutations(range(len(legs))))
+    assert peak(net, legs, leg_order(net, legs)) == best
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_size=2, max_size=5), st.data())
+def test_every_slice_goes_once_however_many_there_are(sizes: list[list[int]], data: st.DataObject) -> None:
+    """By either way of looking for the order, legs are closed whole and their slices in turn."""
+    signs = data.draw(st.lists(st.sampled_from([1, -1]), min_size=len(sizes), max_size=len(sizes)))
+    legs = [[D(part * sign) for part in leg] for leg, sign in zip(sizes, signs, strict=True)]
+    order = leg_order(D(0), legs)
+    assert [order.count(i) for i in range(len(legs))] == [len(leg) for leg in legs]
+
+
+def test_c25_a_long_pair_in_many_slices_is_closed_in_turns_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what can be looked at whole, the heavier side first still uncovers one slice at most."""
+    monkeypatch.setattr(room, "MOST_STATES", 0)
+    legs = [parts(*["1"] * 80), parts(*["-1"] * 80)]
+    assert peak(D(0), legs, leg_order(D(0), legs)) == 1
+    assert leg_order(D(2), [parts("-8"), parts("10")]) == [1, 0]
