@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.graph.nodes import CancelOrders, RankingRule
+from killswitch.graph.nodes import CancelOrders, PolicySet, RankingRule
 from killswitch.model.decision import Decision, decision_id
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
-from killswitch.planning.decide import to_intents
+from killswitch.planning.decide import DERIVATIVES, to_intents
 from killswitch.planning.ranking import candidates, rank
 from killswitch.planning.selection import Target
 from killswitch.planning.watch import Watch
@@ -59,36 +61,44 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class HandClose:
+    """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now."""
+
+    decision: Decision
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
 def close_by_hand(
     event: Event,
     snapshot: Snapshot,
     now: int,
     instruments: Instruments,
-    ranking: RankingRule,
-    digest: str,
-    commit: str | None,
-) -> tuple[tuple[str, ...], Decision]:
+    policies: PolicySet,
+    last: Mapping[str, AccountSnapshot],
+) -> HandClose:
     """Close everything in the event's scope that can be seen, and say of the rest why it was not closed.
 
-    RefusedHandError where the scope names nothing, or nothing of it can be seen.
+    By force it is closed at market, and on the `last` readings of accounts that cannot be read now. RefusedHandError
+    where the scope names nothing, or nothing of it can be closed.
     """
     scope = event.scope or "portfolio"
     accounts = accounts_in(event.scope, snapshot)
     if not accounts:
         raise RefusedHandError(f"{scope} names no account of this snapshot")
-    doubts = [doubt for account in accounts if (doubt := distrust(account, now, None)) is not None]
-    if len(doubts) == len(accounts):
-        raise RefusedHandError("; ".join(doubts))
-    view = ScopeView(now, snapshot.scheduled, accounts, instruments, None).trusted()
-    ranked = rank(ranking, candidates(view, None))
+    seen = _forced(accounts, now, last) if event.force else _trusted(accounts, now)
+    if not seen.accounts:
+        raise RefusedHandError("; ".join(seen.problems))
+    view = ScopeView(now, snapshot.scheduled, seen.accounts, instruments, None)
+    ranked = rank(_default_ranking(policies), candidates(view, None))
     intents, blocked, left = to_intents(view, [Target(r, Decimal(0)) for r in ranked])
-    problems = (*doubts, *(each.why for each in blocked))
-    return problems, Decision(
+    decision = Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
         as_of=from_micros(now),
         policy=OPERATOR,
-        policy_set=digest,
-        commit=commit,
+        policy_set=policies.digest,
+        commit=policies.commit,
         scope=scope,
         mode="enforce",
         stage=None,
@@ -100,4 +110,63 @@ def close_by_hand(
         cancels=cancels(view, [CancelOrders("all")]),
         author=event.author,
         reason=event.reason,
+        cause=event.cause,
     )
+    return HandClose(decision, (*seen.problems, *(each.why for each in blocked)), seen.remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The accounts to close, why the others are not, and what is to be said of those that are."""
+
+    accounts: tuple[AccountSnapshot, ...]
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def _trusted(accounts: tuple[AccountSnapshot, ...], now: int) -> _Seen:
+    doubts = {account.account: distrust(account, now, None) for account in accounts}
+    return _Seen(
+        tuple(account for account in accounts if doubts[account.account] is None),
+        tuple(doubt for doubt in doubts.values() if doubt is not None),
+    )
+
+
+def _forced(accounts: tuple[AccountSnapshot, ...], now: int, last: Mapping[str, AccountSnapshot]) -> _Seen:
+    """Every account whose venue keeps orders from opening anything, those that cannot be read as they were last."""
+    found: list[AccountSnapshot] = []
+    problems: list[str] = []
+    remarks: list[str] = []
+    for account in accounts:
+        doubt = distrust(account, now, None)
+        known = account if doubt is None else _last_known(account, last)
+        if account.market not in DERIVATIVES:
+            problems.append(
+                f"{account.account} is a {account.market} account: without reduce-only orders --force would sell blind"
+            )
+        elif known is None:
+            problems.append(f"{doubt}; its positions were never read")
+        else:
+            found.append(known)
+            if doubt is not None:
+                remarks.append(f"{doubt}; closed on its positions {_of(known)}")
+    return _Seen(tuple(found), tuple(problems), tuple(remarks))
+
+
+def _last_known(account: AccountSnapshot, last: Mapping[str, AccountSnapshot]) -> AccountSnapshot | None:
+    """What is known of an account that cannot be read: what it gives as its last positions, or was read last."""
+    if account.positions:
+        return account
+    return last.get(account.account)
+
+
+def _of(account: AccountSnapshot) -> str:
+    return "of an unknown time" if account.observed_at is None else f"of {rfc3339(account.observed_at)}"
+
+
+def _default_ranking(policies: PolicySet) -> RankingRule:
+    for graph in policies.graphs:
+        for rule in graph.rankings:
+            if rule.name == "default":
+                return rule
+    return RankingRule("default", "normalised", (("loss", 1.0),), 0)

@@ -78,6 +78,11 @@ def hand_not_followed(event: Event, now: int, text: str) -> Notice:
     return Notice(from_micros(now), "operator", scope, "nothing_selected", "page", text, event.id)
 
 
+def hand_followed_blind(event: Event, now: int, text: str) -> Notice:
+    """A close by force of what could not be read."""
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
+
+
 def reset_of_nothing(now: int, scope: str) -> Notice:
     """A reset whose scope nothing watches and nothing is latched on."""
     text = f"a reset came for {scope}, but no policy watches it and nothing is latched there"

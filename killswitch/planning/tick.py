@@ -14,10 +14,10 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.engine.step import latch, reset
-from killswitch.graph.nodes import PolicySet, RankingRule, Stage
+from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Event, Instrument, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import corroborate
@@ -28,6 +28,7 @@ from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
 from killswitch.planning.rest import Rest, rest_of
+from killswitch.planning.saved import RefusedPlanError, apply_plan
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
@@ -78,6 +79,8 @@ class Interpreter:
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
         self._heard: dict[str, int] = {}
+        self._applied: set[str] = set()
+        self._read_last: dict[str, AccountSnapshot] = {}
         self._now = 0
 
     def restore(self, states: Iterable[MachineState], rows: RowsSince) -> None:
@@ -97,6 +100,7 @@ class Interpreter:
         now = self._now = to_micros(snapshot.as_of)
         self._take_instruments(snapshot)
         self._take_closings(snapshot)
+        self._remember_readings(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
@@ -120,6 +124,8 @@ class Interpreter:
         for event in events:
             if event.kind == "close":
                 decisions += self._close(event, snapshot, now, told)
+            elif event.kind == "apply":
+                decisions += self._apply(event, snapshot, now, told)
             elif event.kind == "reset":
                 decisions += self._reset_orphans(event, now, told)
         if not (eligible or decisions or told):
@@ -201,22 +207,32 @@ class Interpreter:
 
     def _close(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:
         try:
-            problems, decision = close_by_hand(
-                event, snapshot, now, self._instruments, self._default_ranking(),
-                self._policies.digest, self._policies.commit,
-            )  # fmt: skip
+            found = close_by_hand(event, snapshot, now, self._instruments, self._policies, self._read_last)
         except RefusedHandError as refused:
             told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
             return []
-        told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in problems]
-        return [decision]
+        told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
+        told += [tell.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
+        return [found.decision]
 
-    def _default_ranking(self) -> RankingRule:
-        for graph in self._policies.graphs:
-            for rule in graph.rankings:
-                if rule.name == "default":
-                    return rule
-        return RankingRule("default", "normalised", (("loss", 1.0),), 0)
+    def _apply(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:
+        try:
+            decisions = apply_plan(event, snapshot, now, self._policies, self._instruments)
+        except RefusedPlanError as refused:
+            told.append(tell.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
+            return []
+        if any(decision.id in self._applied for decision in decisions):
+            told.append(tell.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
+            return []
+        self._applied.update(decision.id for decision in decisions)
+        return list(decisions)
+
+    def _remember_readings(self, snapshot: Snapshot) -> None:
+        """What a close by force goes by where an account cannot be read any more."""
+        for account in snapshot.accounts:
+            flat = not account.positions and not account.margin_used
+            if account.quality == "ok" and account.positions is not None and (account.positions or flat):
+                self._read_last[account.account] = account
 
     # Second half
 
