@@ -27,6 +27,7 @@ from killswitch.graph.references import (
 from killswitch.graph.routes import check_routes, routes
 from killswitch.graph.stages import Surroundings, stage
 from killswitch.graph.triggers import trigger
+from killswitch.graph.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.record import Record, record
 from killswitch.policy.diagnostics import Diagnostic, has_errors, in_order
@@ -51,7 +52,7 @@ def compile_policies(
     graphs, told = _compiled(documents, (), NO_OTHERS, content)
     if has_errors(told):
         return None, told
-    return PolicySet(content, commit, graphs, routes(documents)), told
+    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents)), told
 
 
 def compile_loaded(
@@ -81,17 +82,19 @@ def _compiled(
     groups, of_groups = correlation_groups((*documents, *faulty))
     diagnostics += of_groups
     graphs: list[Graph] = []
+    unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
     everything: tuple[Document | Faulty, ...] = (*documents, *faulty)
     for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
             found = findings(document)
             accounts_exist(document.model.spec, documents, others, found)
-            around = Around(content, rankings, groups, others)
+            around = Around(content, rankings, groups, others, unwinding_names)
             graph = _graph(document.model, around, found)
             diagnostics += found.diagnostics
             graphs += () if graph is None else (graph,)
     diagnostics += accounts_watched(everything, others)
     diagnostics += check_routes(everything, others)
+    diagnostics += check_unwindings(everything, others)
     return tuple(graphs), in_order(diagnostics)
 
 
@@ -103,6 +106,7 @@ class Around(Record):
     rankings: Mapping[str, RankingRule]
     groups: tuple[CorrelationGroupRule, ...]
     others: Others
+    unwindings: frozenset[str]
 
 
 def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph | None:
@@ -114,7 +118,9 @@ def _graph(document: PolicyDocument, others: Around, found: Findings) -> Graph |
     columns, position_columns = Columns(), Columns()
     compiled = {each: trigger(each, policy, columns, found) for each in policy.triggers}
     numbers = {each: number for number, each in enumerate(policy.triggers)}
-    around = Surroundings(numbers, rankings, others.others, columns, position_columns, found, len(numbers))
+    around = Surroundings(
+        numbers, rankings, others.unwindings, others.others, columns, position_columns, found, len(numbers)
+    )
     stages = [stage(number, written, around) for number, written in enumerate(policy.stages)]
     check(policy, list(compiled.values()), stages, around)
     varied = variants(policy, compiled, stages, around)

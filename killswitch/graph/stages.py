@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -22,6 +22,7 @@ from killswitch.graph.nodes import (
 )
 from killswitch.graph.others import Others
 from killswitch.graph.triggers import expression
+from killswitch.graph.unwindings import carried_out_by
 from killswitch.graph.wording import percent
 from killswitch.policy import documents
 from killswitch.policy.source import Path
@@ -34,6 +35,7 @@ class Surroundings:
     triggers: Mapping[str, int]
     """Name → number of every trigger that is written, also of those that have a mistake."""
     rankings: Mapping[str, RankingRule]
+    unwindings: Collection[str]
     others: Others
     """What documents with mistakes in them may be called."""
     columns: Columns
@@ -111,6 +113,7 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         message, fix = unknown_name("ranking", written.rank, around.rankings)
         around.found.error("KS3011", (*path, "rank"), message, fix)
     around.used_rankings.add(written.rank)
+    _unwinding_exists(written, path, around)
     _worst_applies(written, stage, path, around.found)
     _part_applies(written, path, around.found)
     all_if = None
@@ -130,7 +133,17 @@ def _close(written: documents.Close, stage: documents.Stage, path: Path, around:
         place=around.found.place(path, key=True),
         share_cap=written.share_cap,
         spread=written.spread,
+        unwinding=carried_out_by(written.unwinding, around.unwindings),
     )
+
+
+def _unwinding_exists(written: documents.Close, path: Path, around: Surroundings) -> None:
+    name, where = written.unwinding, (*path, "unwinding")
+    if name is None or name in around.unwindings or around.found.gaps.unread(where):
+        return
+    if not around.others.may_have("Unwinding", name):
+        message, fix = unknown_name("unwinding", name, around.unwindings)
+        around.found.error("KS3030", where, message, fix)
 
 
 def _part_applies(written: documents.Close, path: Path, found: Findings) -> None:

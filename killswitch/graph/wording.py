@@ -53,6 +53,8 @@ def close_text(close: Close, position_signals: Sequence[SignalRef]) -> str:
         bounds.append("not " + " ".join(close.except_assets))
     if close.all_if is not None:
         bounds.append(f"all if {condition_text(close.all_if, position_signals)}")
+    if close.unwinding is not None:
+        bounds.append(f"unwinding {close.unwinding}")
     what = f"close {percent(close.fraction)} of {close.side} by {close.ranking}"
     if close.spread == "by_rank":
         what = f"close {percent(close.fraction)} of the gross of {close.side}, worst first by {close.ranking}"

@@ -9,6 +9,7 @@ from killswitch.policy.codes_route import OF_SCHEMA as OF_ROUTES
 from killswitch.policy.codes_runbook import PAGES as OF_RUNBOOKS
 from killswitch.policy.codes_schema import PAGES as OF_SCHEMA
 from killswitch.policy.codes_text import PAGES as OF_TEXT
+from killswitch.policy.codes_unwinding import OF_SCHEMA as OF_UNWINDINGS
 from killswitch.policy.page import Page
 
 
@@ -21,7 +22,7 @@ def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
     return dict(sorted(found.items()))
 
 
-PAGES: Mapping[str, Page] = _by_code((*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES))
+PAGES: Mapping[str, Page] = _by_code((*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS))
 
 
 def page(code: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from killswitch.policy.codes_route import OF_GRAPH as OF_ROUTES
+from killswitch.policy.codes_unwinding import OF_GRAPH as OF_UNWINDINGS
 from killswitch.policy.page import Page
 
 _REFERENCES = (
@@ -362,4 +363,4 @@ _WARNINGS = (
     ),
 )  # fmt: skip
 
-PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES)
+PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES, *OF_UNWINDINGS)

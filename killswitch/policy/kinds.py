@@ -15,6 +15,8 @@ from killswitch.policy.route_document import RouteDocument, route
 from killswitch.policy.runbook_document import RunbookDocument
 from killswitch.policy.runbook_document import check as runbook
 from killswitch.policy.shape import Part
+from killswitch.policy.unwinding_checks import unwinding
+from killswitch.policy.unwinding_document import UnwindingDocument
 
 KINDS: Mapping[str, type[Part]] = {
     "Policy": PolicyDocument,
@@ -23,10 +25,17 @@ KINDS: Mapping[str, type[Part]] = {
     "CorrelationGroup": CorrelationGroupDocument,
     "Runbook": RunbookDocument,
     "NotificationRoute": RouteDocument,
+    "Unwinding": UnwindingDocument,
 }
 
 AnyDocument = (
-    PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument | RunbookDocument | RouteDocument
+    PolicyDocument
+    | AccountDocument
+    | RankingDocument
+    | CorrelationGroupDocument
+    | RunbookDocument
+    | RouteDocument
+    | UnwindingDocument
 )
 """One of the above."""
 
@@ -35,6 +44,7 @@ CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {
     "Ranking": ranking,
     "Runbook": runbook,
     "NotificationRoute": route,
+    "Unwinding": unwinding,
 }
 """What must hold between the keys of a kind, where anything must."""
 

@@ -122,7 +122,7 @@ def proper_share(value: object) -> Decimal:
 
 def _percent_meant(value: object) -> str | None:
     """The number itself where it was written without a sign and makes sense as per cent only."""
-    number = _plain(value)
+    number = plain_number(value)
     return f"{number:f}" if number is not None and 1 < number <= 100 else None
 
 
@@ -137,7 +137,7 @@ def majority(value: object) -> Decimal:
 
 
 def _share(value: object) -> Decimal:
-    number = _plain(value)
+    number = plain_number(value)
     if number is not None:
         return number
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -148,7 +148,7 @@ def _share(value: object) -> Decimal:
 
 def weight(value: object) -> Decimal:
     """A plain number, zero or more."""
-    number = _plain(value)
+    number = plain_number(value)
     if number is None or number < 0:
         raise MistakeError(
             "KS2103", f"{spelled(value)} is not a weight", "write a plain number, 0 or more, such as 0.25"
@@ -156,7 +156,8 @@ def weight(value: object) -> Decimal:
     return number
 
 
-def _plain(value: object) -> Decimal | None:
+def plain_number(value: object) -> Decimal | None:
+    """A number written without a unit; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | Decimal):
@@ -169,7 +170,7 @@ def _plain(value: object) -> Decimal | None:
 
 def quantity(value: object) -> Quantity:
     """A threshold with its unit; whether the unit fits the signal is for the graph to say."""
-    number = _plain(value)
+    number = plain_number(value)
     if number is not None:
         return Quantity(number, "plain", None, str(value))
     text = value.strip() if isinstance(value, str) else ""
@@ -289,25 +290,26 @@ def endpoint(value: object) -> str:
 
 def level(value: object) -> int:
     """1 to 9."""
-    return _between(value, 1, 9)
+    return whole_number(value, 1, 9)
 
 
 def rank_count(value: object) -> int:
     """How many of the ranked: 1 to 1000."""
-    return _between(value, 1, 1000)
+    return whole_number(value, 1, 1000)
 
 
 def return_count(value: object) -> int:
     """How many returns: 2 to 100000."""
-    return _between(value, 2, 100_000)
+    return whole_number(value, 2, 100_000)
 
 
 def order(value: object) -> int:
     """A place in an order: 0 to 10000."""
-    return _between(value, 0, 10_000)
+    return whole_number(value, 0, 10_000)
 
 
-def _between(value: object, low: int, high: int) -> int:
+def whole_number(value: object, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     raise MistakeError(

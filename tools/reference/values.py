@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from killswitch.policy import scalars
+from killswitch.policy import scalars, unwinding_document
 from killswitch.policy.shape import AtLeastOne, Choice, Part, Scalar, unwrap
 
 
@@ -27,11 +27,18 @@ VALUES: Mapping[Callable[[object], object], Words] = {
     scalars.fraction: Words(
         "fraction", "Above 0 and at most 1, as a percentage or as a plain number.", ("4.5%", "0.045"),
     ),
+    scalars.proper_share: Words("share", "A fraction below 1, so that something is left over.", ("50%", "0.5")),
     scalars.majority: Words("majority", "A fraction above one half, so that not both sides can have it.", ("65%",)),
     scalars.weight: Words("weight", "A plain number, 0 or more.", ("0.25", "0")),
     scalars.quantity: Words(
         "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
         "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
+    ),
+    unwinding_document.money: Words(
+        "money", "More than zero of a currency, whose name stands behind the number.", ("50000 USDT",),
+    ),
+    unwinding_document.widening: Words(
+        "multiple", "A plain number above 0 and at most 100.", ("1", "2.5"),
     ),
     scalars.confirm: Words(
         "confirmation", "A duration, or a count of scheduled ticks; `0s` is at once.", ("2m", "3 ticks"),
