@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report")
+PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing")
 
 
 def main(wanted: list[str]) -> int:

@@ -1,0 +1,279 @@
+"""Closing whole books: how long it takes beside the least that the venues' limits and the wire make unavoidable.
+
+Simulated venues (`venues.py`) with a round trip of 40 ± 5 ms and the documented limits of Binance, Bybit and OKX
+(`limits.py`, which has the floor too); the real closers, run beside each other as the runner does, and a real store on
+disk. Time is real, but for the runs in which calls fail: those take theirs from a loop that jumps.
+Run by itself (`python -m tests.bench.closing 100 binance bybit`) it closes once, and prints where the time goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import gc
+import pstats
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.intents import planned_entries
+from killswitch.model.clock import Clock
+from killswitch.model.decision import Decision, Intent, Unwinding
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.model.venue import VenueTraits
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+from tests import virtual_time
+from tests.bench.limits import BINANCE, BYBIT, OKX, floor
+from tests.bench.measure import Measure
+from tests.bench.memory import fast_folder
+from tests.bench.venues import SIZE, SimulatedVenue
+
+T = TypeVar("T")
+
+THREE = {"binance": BINANCE, "bybit": BYBIT, "okx": OKX}
+COUNTS = (10, 100, 1000)
+FAST_ENOUGH, STARTED, KEPT, UNDER_FAULTS, JOURNALED = 1.10, 5.0, 1.02, 1.5, 1.0
+"""The promises: × floor; ms; × the schedule; × floor; × a bare commit for each order."""
+ROUNDS = {10: 7, 100: 5, 1000: 1}
+"""Of a short close the best of several counts: a neighbour on the machine is none of the closer's doing."""
+RUNS, FAILING, FAILED_BOOK = 10_000, 0.05, 40
+PER_MINUTE, SCHEDULED = 600, 60
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """What one close took, in seconds: until the last decision's end is durable, until the first order left."""
+
+    took: float
+    floor: float
+    first: float
+    refused: int
+    venues: Sequence[SimulatedVenue]
+
+    @property
+    def ratio(self) -> float:
+        return self.took / self.floor
+
+
+def measures() -> Iterator[Measure]:
+    """All promises about closing."""
+    for count in COUNTS:
+        for name, venues in (("binance", {"binance": BINANCE}), ("three venues", THREE)):
+            best = min((real(venues, count) for _ in range(ROUNDS[count])), key=lambda close: close.ratio)
+            title = f"closing {count:,} positions on {name}"
+            yield Measure(title, best.took, best.floor, "floor", FAST_ENOUGH, "s")
+            yield Measure(f"{title}, refused for too many requests", best.refused, 1.0, "one", 0.0, "times")
+            if count == max(COUNTS):
+                yield Measure(f"{title}, first order", best.first * 1e3, 1.0, "1 ms", STARTED)
+    yield scheduled()
+    yield journaled()
+    yield failing(RUNS)
+
+
+def real(traits: dict[str, VenueTraits], count: int, *, unwinding: Unwinding | None = None) -> Close:
+    """Close `count` positions, as even as can be over the venues, in real time on a store on disk."""
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as place:
+        store = open_store(str(Path(place) / "store.sqlite"))
+        venues = _venues(traits, count, seed=count)
+        gc.collect()
+        gc.freeze()
+        try:
+            return asyncio.run(close(venues, store, clock, unwinding))
+        finally:
+            gc.unfreeze()
+            store.close()
+
+
+async def close(
+    venues: Sequence[SimulatedVenue], store: SqlStore, clock: Clock, unwinding: Unwinding | None = None
+) -> Close:
+    """Decide to close everything, and run the closers until nothing is left to do."""
+    workers = {}
+    for venue in venues:
+        workers[venue.account] = ClosingWorker(venue.account, Closer(venue.account, venue, store, clock), ())
+    closings = Closings(workers)
+    await closings.advance(1.0)
+    books = [venue.book() for venue in venues]
+    decision = _decision(venues, clock, unwinding)
+    loop = asyncio.get_running_loop()
+    _commit(store, decision, Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1"))
+    begun = loop.time()
+    closings.learn(books)
+    closings.adopt([decision])
+    while closings.working:
+        await closings.advance(0.1)
+    took = loop.time() - begun
+    counts = [len(venue.positions) for venue in venues]
+    _check(venues, closings)
+    return Close(
+        took,
+        max(floor(venue.traits, count, venue.trips) for venue, count in zip(venues, counts, strict=True)),
+        min(trip.left for venue in venues for trip in venue.trips if trip.orders) - begun,
+        sum(venue.refused for venue in venues),
+        venues,
+    )
+
+
+def scheduled() -> Measure:
+    """A close that declares how many orders leave in a minute: the time from the first to the last, against that."""
+    done = real({"binance": BINANCE}, SCHEDULED, unwinding=Unwinding("bench", max_orders_per_minute=PER_MINUTE))
+    left = sorted(trip.left for trip in done.venues[0].trips for _ in range(trip.orders))
+    took, promised = left[-1] - left[0], (SCHEDULED - 1) * 60 / PER_MINUTE
+    # Too fast misses it as well as too slow.
+    name = f"{SCHEDULED} orders at {PER_MINUTE} a minute"
+    return Measure(name, max(took, promised**2 / max(took, 1e-9)), promised, "the schedule", KEPT, "s")
+
+
+def journaled(count: int = 100) -> Measure:
+    """Durable writes of a close of `count` positions, for each order, against a bare commit of one row."""
+    spent = [0.0]
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as place:
+        store = open_store(str(Path(place) / "store.sqlite"))
+        with _timed(store, spent):
+            asyncio.run(close(_venues({"binance": BINANCE}, count, seed=1), store, clock))
+        store.close()
+        bare = _bare_commit(Path(place) / "bare.sqlite")
+    return Measure(
+        "journal of one order's close", spent[0] / count * 1e6, bare * 1e6, "a bare SQLite commit", JOURNALED, "µs"
+    )
+
+
+def failing(runs: int) -> Measure:
+    """All runs together: seconds of closing against their floors, with a share of all calls going wrong."""
+    took = floors = 0.0
+    for seed in range(runs):
+        done = failed_run(seed)
+        took += done.took
+        floors += done.floor
+    name = f"closing {FAILED_BOOK} positions while {FAILING:.0%} of calls fail, {runs:,} runs"
+    return Measure(name, took / runs, floors / runs, "floor", UNDER_FAULTS, "s")
+
+
+def failed_run(seed: int, count: int = FAILED_BOOK) -> Close:
+    """One close on Bybit's limits, the slowest of the three, in time that jumps; nothing of it is kept."""
+    timeline = virtual_time.VirtualTime()
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
+        store = open_store(str(Path(place) / "store.sqlite"))
+        venue = SimulatedVenue("bybit", BYBIT, count, seed, failing=FAILING)
+        try:
+            return timeline.run(close([venue], store, timeline))
+        finally:
+            store.close()
+
+
+def _venues(traits: dict[str, VenueTraits], count: int, seed: int) -> list[SimulatedVenue]:
+    share, rest = divmod(count, len(traits))
+    return [
+        SimulatedVenue(name, each, share + (number < rest), seed * 10 + number)
+        for number, (name, each) in enumerate(traits.items())
+    ]
+
+
+def _decision(venues: Sequence[SimulatedVenue], clock: Clock, unwinding: Unwinding | None) -> Decision:
+    intents = tuple(
+        Intent(
+            account=venue.account,
+            symbol=symbol,
+            position_side="long",
+            side="sell",
+            contracts=SIZE,
+            target=SIZE - SIZE,
+            reduce_only=True,
+            rank=rank,
+        )
+        for venue in venues
+        for rank, symbol in enumerate(venue.positions, start=1)
+    )
+    return Decision(
+        id="bench", as_of=clock.now(), policy="p", policy_set="sha256:0", scope="portfolio", mode="enforce",
+        stage="close", level=1, previous_level=0, intents=intents, unwinding=unwinding,
+    )  # fmt: skip
+
+
+def _commit(store: SqlStore, decision: Decision, snapshot: Snapshot) -> None:
+    """As the runner does: decision and planned work in one transaction."""
+    store.commit_tick(
+        TickRecord(
+            as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
+            journal=planned_entries(decision, snapshot=snapshot), snapshot=None, consumed_events=(), prune_before=0,
+        )
+    )  # fmt: skip
+
+
+def _check(venues: Sequence[SimulatedVenue], closings: Closings) -> None:
+    """A close that is not one has no time."""
+    statuses = {closing.status for closing in closings.progress()}
+    if statuses != {"flat"} or not all(venue.flat for venue in venues):
+        raise AssertionError(f"the book is not flat: {statuses}")
+    if any(venue.overfilled for venue in venues):
+        raise AssertionError("more was closed than was there")
+
+
+@contextmanager
+def _timed(store: SqlStore, spent: list[float]) -> Iterator[None]:
+    """Add up the seconds that the store's two ways of writing the journal take."""
+    one, many = store.append, store.append_all
+
+    def append(entry: JournalEntry) -> int:
+        return _timing(lambda: one(entry), spent)
+
+    def append_all(entries: Sequence[JournalEntry]) -> Sequence[int]:
+        return _timing(lambda: many(entries), spent)
+
+    store.append, store.append_all = append, append_all  # type: ignore[method-assign]
+    yield
+
+
+def _timing(work: Callable[[], T], spent: list[float]) -> T:
+    begun = time.perf_counter()
+    try:
+        return work()
+    finally:
+        spent[0] += time.perf_counter() - begun
+
+
+def _bare_commit(path: Path, commits: int = 500) -> float:
+    """Seconds of one durable insert without anything around it, as the store's own connections are set."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE journal (sequence INTEGER PRIMARY KEY, body BLOB)")
+    body = b"x" * 300
+    begun = time.perf_counter()
+    for _ in range(commits):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO journal (body) VALUES (?)", (body,))
+        connection.execute("COMMIT")
+    took = time.perf_counter() - begun
+    connection.close()
+    return took / commits
+
+
+def main(count: int, names: Sequence[str]) -> None:
+    """Close once, and once more under the profiler: the 15 functions that most time is spent in."""
+    traits = {name: THREE[name] for name in names or ("binance",)}
+    done = real(traits, count)
+    print(
+        f"{count:,} positions on {', '.join(traits)}: {done.took:.3f} s, floor {done.floor:.3f} s, "
+        f"ratio {done.ratio:.2f}, first order after {done.first * 1e3:.1f} ms, refused {done.refused} times"
+    )
+    profile = cProfile.Profile()
+    profile.runcall(real, traits, count)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
