@@ -1,0 +1,153 @@
+"""What became of every position that was to be reduced: by our own orders, by others, and what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import Struct
+
+from killswitch.incident.order_lines import Key, OrderLine, key_of, number
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import JournalEntry
+
+Told = tuple[Decision, Sequence[JournalEntry], Sequence[OrderLine], Snapshot | None]
+"""A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
+
+
+class ClosedPosition(Struct, frozen=True):
+    """One position, in contracts; null where it is not known.
+
+    `start` is what was held when it was decided, `filled` what our orders took of it, `left` what the venue showed
+    last. `others` is what went without an order of these decisions (start − filled − left): liquidation, ADL, a hand, a
+    whole-book request, another policy; below 0, the position has grown meanwhile. `dust`: what is left is less than
+    the venue takes. `worth` is the value of what is left at the decision's mark, in the account's currency.
+    """
+
+    account: str
+    symbol: str
+    side: str | None
+    start: Decimal
+    target: Decimal
+    filled: Decimal | None
+    left: Decimal | None
+    others: Decimal | None
+    seen_at: datetime | None
+    dust: bool | None
+    worth: Decimal | None
+
+
+class _Facts:
+    """What is gathered about one position over all decisions."""
+
+    def __init__(self, start: Decimal) -> None:
+        self.start = start
+        self.target = start
+        self.value: Decimal | None = None
+        self.seen: JournalEntry | None = None
+        self.orders: list[OrderLine] = []
+        self.minimum: Decimal | None = None
+        self.reason = ""
+
+
+def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
+    """Every position that was planned to be reduced, over all decisions in the order in which they were made."""
+    facts: dict[Key, _Facts] = {}
+    for decision, journal, orders, snapshot in told:
+        ours = _reduced(decision)
+        for entry in journal:
+            _take(facts, entry, ours)
+        for order in orders:
+            found = facts.get((order.account, order.symbol, order.position_side))
+            if order.purpose == "reduce" and found is not None:
+                found.orders.append(order)
+        for key, found in facts.items():
+            found.minimum = _minimum(key, snapshot) or found.minimum
+            reasons = [e.data.get("reason") or "" for e in journal if e.kind == "finished" and e.account == key[0]]
+            found.reason = "; ".join(reasons) or found.reason
+    return tuple(_position(key, found) for key, found in facts.items())
+
+
+def _reduced(decision: Decision) -> frozenset[Key]:
+    """The positions that the decision reduces; those that a hop or a hedge passes through have no target."""
+    return frozenset(
+        (each.account, each.symbol, each.position_side) for each in decision.intents if each.purpose == "reduce"
+    )
+
+
+def _take(facts: dict[Key, _Facts], entry: JournalEntry, ours: frozenset[Key]) -> None:
+    key = key_of(entry)
+    if entry.kind == "planned" and key in ours:
+        contracts, target = number(entry, "contracts"), number(entry, "target")
+        if target is None:
+            return
+        found = facts.setdefault(key, _Facts(target + (contracts or Decimal(0))))
+        found.target = min(found.target, target)
+        found.value = found.value or number(entry, "value")
+    elif entry.kind == "verified" and key in facts:
+        shown = facts[key].seen
+        if shown is None or entry.sequence >= shown.sequence:
+            facts[key].seen = entry
+
+
+def _position(key: Key, facts: _Facts) -> ClosedPosition:
+    account, symbol, side = key
+    filled = _filled(facts.orders)
+    left = None if facts.seen is None else number(facts.seen, "position")
+    others = None
+    if filled is not None and left is not None and not _answered_later(facts):
+        others = facts.start - filled - left
+    return ClosedPosition(
+        account=account or "",
+        symbol=symbol or "",
+        side=side,
+        start=facts.start,
+        target=facts.target,
+        filled=filled,
+        left=left,
+        others=others,
+        seen_at=None if facts.seen is None else facts.seen.at,
+        dust=_dust(symbol or "", left, facts),
+        worth=None if left is None or facts.value is None else left * facts.value,
+    )
+
+
+def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
+    """What the orders took; None while the fate of one is not known, or what it filled."""
+    total = Decimal(0)
+    for order in orders:
+        if order.fate != "final":
+            return None
+        if order.filled is not None:
+            total += order.filled
+        elif not order.did_nothing:
+            return None
+    return total
+
+
+def _answered_later(facts: _Facts) -> bool:
+    """Whether an order was answered after the position was last seen: then its effect is not in what was seen."""
+    seen = None if facts.seen is None else facts.seen.at
+    return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
+
+
+def _minimum(key: Key, snapshot: Snapshot | None) -> Decimal | None:
+    for account in () if snapshot is None else snapshot.accounts:
+        if account.account == key[0]:
+            for instrument in account.instruments or ():
+                if instrument.symbol == key[1]:
+                    return instrument.min_amount or instrument.amount_step
+    return None
+
+
+def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
+    """By the venue's rules where they are known, else by the words with which the closing ended."""
+    if left is None:
+        return None
+    if left == 0:
+        return False
+    if facts.minimum is not None:
+        return left < facts.minimum
+    return True if f"{symbol} is below the venue's minimum" in facts.reason else None

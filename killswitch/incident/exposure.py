@@ -1,0 +1,71 @@
+"""For how long a position stood without its protective order, because that blocked the close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.incident.order_lines import Key, key_of, number
+from killswitch.model.store import JournalEntry
+
+Covered = Literal["put back", "not needed", "position closed", "refused", "unknown", "open"]
+_ENDS: dict[str, Covered] = {"resting": "put back", "not needed": "not needed"}
+
+
+class Exposure(Struct, frozen=True):
+    """One protective order that was cancelled for a close, and what took its place.
+
+    `until` is null while nothing has. `end` is `refused` or `unknown` where the venue did not take the new order, or
+    did not say, and `open` where nothing has been asked for yet. `seconds` without protection; null while they run.
+    """
+
+    account: str
+    symbol: str
+    position_side: str | None
+    order: str
+    since: datetime
+    until: datetime | None
+    seconds: float | None
+    end: Covered
+    text: str | None
+
+
+def exposures(journal: Sequence[JournalEntry]) -> tuple[Exposure, ...]:
+    """Every protective order that was taken away, in the order of the journal (one decision's, in sequence)."""
+    return tuple(
+        _exposure(entry, journal[index + 1 :]) for index, entry in enumerate(journal) if entry.kind == "unprotected"
+    )
+
+
+def _exposure(taken: JournalEntry, after: Sequence[JournalEntry]) -> Exposure:
+    order = taken.data.get("order") or ""
+    until, end, text = _covered(order, key_of(taken), after)
+    return Exposure(
+        account=taken.account or "",
+        symbol=taken.symbol or "",
+        position_side=taken.position_side,
+        order=order,
+        since=taken.at,
+        until=until,
+        seconds=None if until is None else max(0.0, (until - taken.at).total_seconds()),
+        end=end,
+        text=text,
+    )
+
+
+def _covered(order: str, key: Key, after: Sequence[JournalEntry]) -> tuple[datetime | None, Covered, str | None]:
+    """When it ended, how, and in which words; a position that is gone needs no protection."""
+    end: Covered = "open"
+    text: str | None = None
+    for entry in after:
+        if entry.kind == "guarded" and entry.data.get("for") == order:
+            state = entry.data.get("state") or "unknown"
+            if state in _ENDS:
+                return entry.at, _ENDS[state], None
+            end, text = ("refused", state) if state.startswith("refused") else ("unknown", None)
+        elif entry.kind == "verified" and key_of(entry) == key and number(entry, "position") == 0:
+            return entry.at, "position closed", None
+    return None, end, text

@@ -1,0 +1,277 @@
+"""The orders of a decision, folded from its journal: how each was sent, what came of it, and what it cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+from msgspec import Struct, structs
+
+from killswitch.model.decision import Decision, Rung
+from killswitch.model.snapshot import Position, Snapshot
+from killswitch.model.store import JournalEntry
+
+Key = tuple[str | None, str | None, str | None]
+"""Account, symbol and side of a position."""
+Fate = Literal["final", "in flight", "set aside", "abandoned"]
+"""abandoned: the venue was asked to the end and did not say; it may be filled all the same."""
+Purpose = Literal["reduce", "hop", "hedge"]
+
+_CLOSE_ENOUGH = Decimal("0.001")
+"""Of the notional: how far a linear contract's P&L may be from (mark − entry) × size and still count as linear."""
+_SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
+"""A client order id that spells out the index of its intent, to the base of 36."""
+_ANSWERS = frozenset({"acknowledged", "unknown", "rejected", "absent", "filled", "set_aside", "abandoned"})
+_FATES: Mapping[str, Fate] = {
+    "rejected": "final", "absent": "final", "filled": "final", "set_aside": "set aside", "abandoned": "abandoned",
+}  # fmt: skip
+
+
+class Bound(Struct, frozen=True):
+    """The slippage that was declared for an order, and what became of it; fractions of the mark that it was sent at.
+
+    `sent` is false for an order that went without a limit: what it slipped, nothing held. `slipped` is null where
+    nothing was filled or the price is unknown, below 0 for a better price than the mark. `kept` compares the two.
+    `beyond_limit`: the venue filled it at a worse price than the order's own limit.
+    """
+
+    declared: Decimal
+    sent: bool
+    slipped: Decimal | None
+    kept: bool | None
+    beyond_limit: bool = False
+
+
+class OrderLine(Struct, frozen=True):
+    """One attempt: what was sent, and what the venue said of it. Null where it has not said, or it is not known.
+
+    `kind` is `limit_ioc`, `market` or `limit`, `rung` the step of the ladder (from 0), `limit` its price. `slippage`
+    is against the decision's mark, `realised` before the fee, both in the account's currency.
+    """
+
+    account: str
+    symbol: str
+    position_side: str | None
+    side: str | None
+    attempt: int | None
+    client_order_id: str | None
+    sent_at: datetime
+    amount: Decimal | None
+    outcome: str
+    answered_at: datetime | None = None
+    filled: Decimal | None = None
+    price: Decimal | None = None
+    fee: Decimal | None = None
+    text: str | None = None
+    fate: Fate = "in flight"
+    kind: str | None = None
+    rung: int | None = None
+    limit: Decimal | None = None
+    purpose: Purpose = "reduce"
+    mark: Decimal | None = None
+    slippage: Decimal | None = None
+    realised: Decimal | None = None
+    bound: Bound | None = None
+    was_unknown: bool = False
+    """Whether its fate was unknown for a while: no answer said what had happened."""
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether the venue refused it, or never had it."""
+        return self.outcome.startswith(("rejected", "never reached"))
+
+
+def order_lines(
+    decision: Decision, journal: Sequence[JournalEntry], snapshot: Snapshot | None
+) -> tuple[OrderLine, ...]:
+    """Each `sending` with the last thing that was said about it. One sent again under its name is one line more.
+
+    `journal`: the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept.
+    """
+    marks = _marks(journal)
+    found: list[OrderLine] = []
+    sent_at_mark: list[Decimal | None] = []
+    latest: dict[str, int] = {}
+    for entry in journal:
+        if entry.kind == "sending" and entry.account is not None and entry.symbol is not None:
+            latest[entry.client_order_id or ""] = len(found)
+            found.append(_sent(decision, entry))
+            sent_at_mark.append(number(entry, "mark"))
+        elif entry.kind in _ANSWERS:
+            index = latest.get(entry.client_order_id or "")
+            if index is not None:
+                found[index] = _answered(found[index], entry)
+    return tuple(
+        _counted(decision, line, marks.get((line.account, line.symbol, line.position_side)), at_mark, snapshot)
+        for line, at_mark in zip(found, sent_at_mark, strict=True)
+    )
+
+
+def number(entry: JournalEntry, name: str) -> Decimal | None:
+    """A number of a journal entry; None, unknown, for what is no finite number."""
+    text = entry.data.get(name)
+    try:
+        value = None if text is None else Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value is not None and value.is_finite() else None
+
+
+def key_of(entry: JournalEntry) -> Key:
+    """The position that an entry is about."""
+    return (entry.account, entry.symbol, entry.position_side)
+
+
+def _sent(decision: Decision, entry: JournalEntry) -> OrderLine:
+    rung = entry.data.get("rung")
+    return OrderLine(
+        account=entry.account or "",
+        symbol=entry.symbol or "",
+        position_side=entry.position_side,
+        side=entry.data.get("side"),
+        attempt=entry.attempt,
+        client_order_id=entry.client_order_id,
+        sent_at=entry.at,
+        amount=number(entry, "amount"),
+        outcome="no answer yet",
+        kind=entry.data.get("order"),
+        rung=int(rung) if rung is not None and rung.isascii() and rung.isdigit() else None,
+        limit=number(entry, "price"),
+        purpose=_purpose(decision, entry),
+    )
+
+
+def _purpose(decision: Decision, entry: JournalEntry) -> Purpose:
+    """What the order's intent is for; where several speak of one position, the id of the order tells which."""
+    purposes = {
+        intent.purpose
+        for intent in decision.intents
+        if (intent.account, intent.symbol, intent.position_side) == key_of(entry)
+    }
+    if len(purposes) == 1:
+        return purposes.pop()
+    spelled = _SPELLED.fullmatch(entry.client_order_id or "")
+    index = int(spelled[1], 36) if spelled else -1
+    return decision.intents[index].purpose if 0 <= index < len(decision.intents) else "reduce"
+
+
+def _answered(order: OrderLine, entry: JournalEntry) -> OrderLine:
+    words = {
+        "acknowledged": "resting at the venue",
+        "unknown": "fate unknown, being asked about",
+        "set_aside": "fate unknown, set aside: its position goes on without it",
+        "abandoned": "fate unknown, and asked about no more",
+        "rejected": f"rejected: {entry.data.get('reason') or 'no reason given'}",
+        "absent": "never reached the venue",
+        "filled": entry.data.get("state") or "filled",
+    }
+    return structs.replace(
+        order,
+        outcome=words[entry.kind],
+        answered_at=entry.at,
+        filled=number(entry, "filled"),
+        price=number(entry, "price"),
+        fee=number(entry, "fee"),
+        text=entry.data.get("text"),
+        fate=_FATES.get(entry.kind, "in flight"),
+        was_unknown=order.was_unknown or entry.kind in ("unknown", "set_aside", "abandoned"),
+    )
+
+
+def _marks(journal: Sequence[JournalEntry]) -> dict[Key, tuple[Decimal, Decimal]]:
+    """Position → (mark, currency that one contract moves when the mark doubles), as it was decided on."""
+    found: dict[Key, tuple[Decimal, Decimal]] = {}
+    for entry in journal:
+        if entry.kind in ("planned", "sending"):
+            mark, value = number(entry, "mark"), number(entry, "value")
+            if mark is not None and value is not None and mark > 0:
+                found.setdefault(key_of(entry), (mark, value))
+    return found
+
+
+def _counted(
+    decision: Decision,
+    line: OrderLine,
+    mark: tuple[Decimal, Decimal] | None,
+    at_mark: Decimal | None,
+    snapshot: Snapshot | None,
+) -> OrderLine:
+    decided_at = None if mark is None else mark[0]
+    return structs.replace(
+        line,
+        mark=decided_at,
+        slippage=_slippage(line, mark),
+        realised=_realised(line, snapshot) if line.purpose == "reduce" else None,
+        bound=_bound(decision, line, at_mark if at_mark is not None and at_mark > 0 else decided_at),
+    )
+
+
+def _slippage(line: OrderLine, mark: tuple[Decimal, Decimal] | None) -> Decimal | None:
+    """(mark − price) ÷ mark × value of what was filled, turned round for a purchase; as the closing counts cost."""
+    if mark is None or line.price is None or not line.filled:
+        return None
+    return line.filled * mark[1] * _slip(line, mark[0], line.price)
+
+
+def _slip(line: OrderLine, mark: Decimal, price: Decimal) -> Decimal:
+    fall = (mark - price) / mark
+    return fall if line.side == "sell" else -fall
+
+
+def _bound(decision: Decision, line: OrderLine, mark: Decimal | None) -> Bound | None:
+    """None where no bound was declared for the position, or the order was sent by a program that knew none."""
+    band = next(
+        (
+            intent.band
+            for intent in decision.intents
+            if (intent.account, intent.symbol, intent.position_side) == (line.account, line.symbol, line.position_side)
+        ),
+        None,
+    )
+    if band is None or line.kind is None:
+        return None
+    slipped = _slip(line, mark, line.price) if mark and line.price is not None and line.filled else None
+    worse = False
+    if line.limit is not None and line.price is not None and line.filled:
+        worse = line.price < line.limit if line.side == "sell" else line.price > line.limit
+    kept = None if slipped is None else slipped <= band
+    return Bound(band, line.limit is not None and _is_bounded(decision, line), slipped, kept, worse)
+
+
+def _is_bounded(decision: Decision, line: OrderLine) -> bool:
+    """Whether the rung limits the order by the band; a rung that is not known does not."""
+    ladder: Sequence[Rung] = () if decision.unwinding is None else decision.unwinding.ladder
+    if line.rung is None or line.rung >= len(ladder):
+        return False
+    return ladder[line.rung].order != "market"
+
+
+def _realised(order: OrderLine, snapshot: Snapshot | None) -> Decimal | None:
+    """P&L of a fill before fees, from the entry price that was seen; None unless the contract is surely linear."""
+    position = _position(order, snapshot)
+    if position is None or order.price is None or order.filled is None or not position.contracts:
+        return None
+    entry, mark, pnl, notional = (
+        position.entry_price, position.mark_price, position.unrealized_pnl, position.notional,
+    )  # fmt: skip
+    if entry is None or mark is None or pnl is None or notional is None or not mark:
+        return None
+    size = notional / mark / position.contracts
+    sign = 1 if position.side == "long" else -1
+    if abs(sign * (mark - entry) * size * position.contracts - pnl) > _CLOSE_ENOUGH * notional:
+        return None
+    return sign * (order.price - entry) * size * order.filled
+
+
+def _position(order: OrderLine, snapshot: Snapshot | None) -> Position | None:
+    if snapshot is None:
+        return None
+    for account in snapshot.accounts:
+        if account.account == order.account:
+            for position in account.positions or ():
+                if position.symbol == order.symbol and position.side == order.position_side:
+                    return position
+    return None
