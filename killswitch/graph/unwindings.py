@@ -47,11 +47,12 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
     """All that is wrong with unwindings beyond their own keys, and what is most likely not meant."""
     written = sorted(_written(everything), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
+    policies = any(each.kind == "Policy" for each in everything)
     groups = _groups(everything)
     _reasons_differ(written)
     for document, found in written:
         _groups_exist(document.spec, groups, others, found)
-        _accounts_exist(document.spec, accounts, others, found)
+        _accounts_exist(document.spec, accounts, others, found, warn=policies)
         if not found.gaps.flawed(("spec", "slippage")):
             _classes_hold(document.spec, groups, found)
             if not found.gaps.flawed(("spec", "ladder")):
@@ -95,16 +96,16 @@ def _reasons_differ(written: Sequence[Written]) -> None:
 def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], others: Others, found: Findings) -> None:
     for number, each in enumerate(spec.slippage):
         path: Path = ("spec", "slippage", number, "group")
-        if each.group is None or each.group in groups or found.gaps.unread(path):
+        if each.group is None or each.group in groups or found.gaps.flawed(path):
             continue
         if not others.may_have("CorrelationGroup", each.group):
             message, fix = unknown_name("correlation group", each.group, groups)
             found.error("KS3032", path, message, fix)
 
 
-def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings) -> None:
-    """A hedge on an account that is not there is an error; in a set without any account, a warning."""
-    told = False
+def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
+    """A hedge on an account that is not there is an error; in a set of policies without any account, a warning."""
+    told = not warn
     for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
         path: Path = ("spec", "hedge", "with", number, "account")
         if each.account in accounts or others.may_have("Account", each.account) or found.gaps.unread(path):
