@@ -79,10 +79,11 @@ class Bucket:
 
     def _let_return(self, now: float) -> None:
         while self._flying:
-            name, (left, _, _) = next(iter(self._flying.items()))
-            if now - left < LOST_AFTER:
+            name, (left, units, reading) = next(iter(self._flying.items()))
+            if now - left < LOST_AFTER + self._per:
                 break
-            self.answered(now, name)
+            del self._flying[name]
+            self._hold(-units, reading=reading)
         while self._returning and self._returning[0][0] <= now:
             _, units, reading = self._returning.popleft()
             self._hold(-units, reading=reading)
