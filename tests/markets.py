@@ -9,6 +9,7 @@ from itertools import count
 from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Market, OrderSide, Position, Side
 from killswitch.model.venue import OrderReport, OrderRequest
 
@@ -49,9 +50,10 @@ class Desk:
         rules: MarketRules = FREE,
         seed: int = 1,
         volume: str = "1000",
+        terms: VenueTerms | None = None,
     ) -> None:
         symbols = instruments or (instrument("A"),)
-        self.market = PaperMarket(symbols, seed=seed, rules=rules, recall=timedelta(days=9))
+        self.market = PaperMarket(symbols, seed=seed, rules=rules, recall=timedelta(days=9), terms=terms)
         cash = market in {"spot", "equity"}
         self.market.add_account(
             "main", market=market, currency="USDT", wallet=Decimal(wallet), leverage=Decimal("1" if cash else leverage)
@@ -64,6 +66,41 @@ class Desk:
         last = self.market.now or START
         self.market.advance(last + timedelta(minutes=1), bars)
 
+    def order(
+        self,
+        side: OrderSide,
+        amount: str,
+        *,
+        symbol: str = "A",
+        price: str | None = None,
+        reduce_only: bool = False,
+        position_side: Side | None = None,
+        client_order_id: str | None = None,
+        ioc: bool = False,
+        falls_to: str | None = None,
+        rises_to: str | None = None,
+    ) -> OrderRequest:
+        """A market order, or with `price` a limit order; the position side fits unless it is given.
+
+        With `falls_to` or `rises_to` it is a conditional one.
+        """
+        opens: Side = "long" if side == "buy" else "short"
+        closes: Side = "short" if side == "buy" else "long"
+        trigger = falls_to or rises_to
+        return OrderRequest(
+            client_order_id=client_order_id or f"c{next(self._ids)}",
+            symbol=symbol,
+            side=side,
+            position_side=position_side or (closes if reduce_only else opens),
+            amount=Decimal(amount),
+            reduce_only=reduce_only,
+            type="limit" if price else "market",
+            price=Decimal(price) if price else None,
+            time_in_force="ioc" if ioc else "gtc",
+            trigger_price=Decimal(trigger) if trigger else None,
+            trigger_when="falls" if falls_to else "rises" if rises_to else None,
+        )
+
     def send(
         self,
         side: OrderSide,
@@ -74,21 +111,22 @@ class Desk:
         reduce_only: bool = False,
         position_side: Side | None = None,
         client_order_id: str | None = None,
+        ioc: bool = False,
+        falls_to: str | None = None,
+        rises_to: str | None = None,
     ) -> OrderReport:
-        """A market order, or with `price` a limit order; the position side fits unless it is given."""
-        opens: Side = "long" if side == "buy" else "short"
-        closes: Side = "short" if side == "buy" else "long"
-        request = OrderRequest(
-            client_order_id=client_order_id or f"c{next(self._ids)}",
-            symbol=symbol,
-            side=side,
-            position_side=position_side or (closes if reduce_only else opens),
-            amount=Decimal(amount),
-            reduce_only=reduce_only,
-            type="limit" if price else "market",
-            price=Decimal(price) if price else None,
-        )
+        """Submit what `order` makes."""
+        request = self.order(
+            side, amount, symbol=symbol, price=price, reduce_only=reduce_only, position_side=position_side,
+            client_order_id=client_order_id, ioc=ioc, falls_to=falls_to, rises_to=rises_to,
+        )  # fmt: skip
         return self.market.submit("main", request)
+
+    def report(self, client_order_id: str, symbol: str = "A") -> OrderReport:
+        """What the market says of an order that it has."""
+        found = self.market.find_order("main", symbol, client_order_id)
+        assert found is not None
+        return found
 
     @property
     def seen(self) -> AccountSnapshot:

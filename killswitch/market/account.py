@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.market.holding import ZERO, Holding
+from killswitch.market.instruments import base_asset
 from killswitch.market.margin import Margin, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
 from killswitch.market.tape import Tape
@@ -51,9 +52,16 @@ class PaperAccount:
         return self.wallet - sum((holding.cost for holding in self.holdings.values()), ZERO)
 
     def open_quantity(self, symbol: str) -> Decimal:
-        """Signed base quantity held; zero when flat."""
-        holding = self.holdings.get(symbol)
+        """Signed base quantity held; zero when flat. Of a cash account, what a sale of the symbol could sell."""
+        holding = self.holdings.get(self.held_as(symbol))
         return holding.quantity if holding else ZERO
+
+    def held_as(self, symbol: str) -> str:
+        """The symbol under which a sale of `symbol` finds what it sells: an asset may be sold in any of its markets."""
+        if symbol in self.holdings or not self.is_cash:
+            return symbol
+        asset = base_asset(symbol)
+        return next((held for held in self.holdings if base_asset(held) == asset), symbol)
 
     def leverage_of(self, symbol: str) -> Decimal:
         holding = self.holdings.get(symbol)
@@ -75,20 +83,31 @@ class PaperAccount:
             if self.is_cash and order.request.side == "sell":
                 continue
             tape = tapes[order.request.symbol]
-            price = order.request.price or tape.last or ZERO
+            price = order.request.price or order.request.trigger_price or tape.last or ZERO
             held += initial_margin(order.left * tape.size * price, self.leverage_of(order.request.symbol))
         return held
 
     def trade(self, symbol: str, quantity: Decimal, price: Decimal, fee: Decimal) -> Decimal:
-        """Book a fill of signed base `quantity`; the realised P&L before the fee."""
-        holding = self.holdings.get(symbol)
+        """Book a fill of signed base `quantity`; the realised P&L before the fee. All in the account's currency."""
+        key = self.held_as(symbol) if quantity < 0 else symbol
+        holding = self.holdings.get(key)
         if holding is None:
-            holding = self.holdings[symbol] = Holding(ZERO, ZERO, self.leverage)
+            holding = self.holdings[key] = Holding(ZERO, ZERO, self.leverage)
         realized = holding.trade(quantity, price)
         self.wallet += realized - fee
         if holding.quantity == 0:
-            del self.holdings[symbol]
+            del self.holdings[key]
         return realized
+
+    def receive(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
+        """What a sale brought that was not for money: it is held under `symbol` for what it is worth now."""
+        if quantity == 0:
+            return
+        holding = self.holdings.get(symbol)
+        if holding is None:
+            holding = self.holdings[symbol] = Holding(ZERO, ZERO, self.leverage)
+        holding.quantity += quantity
+        holding.cost += cost
 
     def reducible(self, order: PaperOrder) -> Decimal:
         """Base quantity that a reduce-only order may close: at or below zero when there is nothing on its side."""
@@ -98,7 +117,8 @@ class PaperAccount:
     def expire_exits(self, symbol: str) -> None:
         """Reduce-only orders with nothing left to reduce expire."""
         for order in self.working:
-            exits = order.request.reduce_only and order.request.symbol == symbol
+            # What a cash account holds may be sold in several markets, each with its orders.
+            exits = order.request.reduce_only and (self.is_cash or order.request.symbol == symbol)
             if exits and order.state == "open" and self.reducible(order) <= 0:
                 order.state = "expired"
 

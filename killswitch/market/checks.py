@@ -2,62 +2,125 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO
 from killswitch.market.margin import initial_margin
+from killswitch.market.matching import Matching
+from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
+from killswitch.market.terms import VenueTerms
+from killswitch.market.triggers import is_met
 from killswitch.model.snapshot import Instrument, InstrumentState
-from killswitch.model.venue import OrderRejectedError, OrderRequest
+from killswitch.model.venue import ClientIdRule, OrderRejectedError, OrderRequest
 
-_NO_ORDERS: frozenset[InstrumentState] = frozenset({"halted", "delisted", "cancel_only"})
 _NO_MARKET_ORDERS: frozenset[InstrumentState] = frozenset({"limit_only", "post_only"})
+_IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}
 
 
-def check(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape], rules: MarketRules) -> None:
-    """Raise OrderRejectedError, with the venue's reason, if the order cannot be accepted."""
-    if request.client_order_id in account.orders:
-        raise OrderRejectedError(
-            "duplicate_client_order_id", f"client order id {request.client_order_id} was used before"
-        )
-    tape = tapes.get(request.symbol)
-    if tape is None:
-        raise OrderRejectedError("other", f"no symbol {request.symbol}")
-    if tape.last is None:
-        raise OrderRejectedError("market_closed", f"{request.symbol} has no price yet")
-    _check_state(request, tape.instrument.state)
-    price = _check_price(request, tape, tape.last)
-    if request.reduce_only:
-        _check_reduces(account, request)
-    _check_size(account, request, tape, price)
-    _check_money(account, request, tapes, rules, price)
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Everything that an order is judged by but the account and the order."""
+
+    tapes: Mapping[str, Tape]
+    rules: MarketRules
+    terms: VenueTerms
+    matching: Matching
+
+    def check(self, account: PaperAccount, request: OrderRequest) -> None:
+        """Raise OrderRejectedError, with the venue's reason, if the order cannot be accepted."""
+        if request.client_order_id in account.orders:
+            raise OrderRejectedError(
+                "duplicate_client_order_id", f"client order id {request.client_order_id} was used before"
+            )
+        if self.terms.checks_client_ids:
+            _check_client_id(request.client_order_id, self.terms.traits.client_ids)
+        tape = self.tapes.get(request.symbol)
+        if tape is None:
+            raise OrderRejectedError("other", f"no symbol {request.symbol}")
+        if tape.last is None:
+            raise OrderRejectedError("market_closed", f"{request.symbol} has no price yet")
+        self._check_state(request, tape)
+        price = _check_price(request, tape, tape.last)
+        if request.reduce_only:
+            _check_reduces(account, request)
+        if self.terms.resting_exits_block and request.trigger_price is None:
+            _check_exits(account, request, self.tapes)
+        _check_size(account, request, tape, price)
+        self._check_money(account, request, price)
+
+    def _check_state(self, request: OrderRequest, tape: Tape) -> None:
+        state = tape.instrument.state
+        if tape.is_shut:
+            raise OrderRejectedError("market_closed", f"{request.symbol} is {state}")
+        if state == "reduce_only" and not request.reduce_only:
+            raise OrderRejectedError("market_closed", f"{request.symbol} takes reduce-only orders only")
+        if request.trigger_price is not None:
+            return  # it is looked at again when it is triggered
+        if state in _NO_MARKET_ORDERS and request.type == "market":
+            raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
+        takes = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
+        if state == "post_only" and takes:
+            raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no order that takes")
+
+    def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
+        tape = self.tapes[request.symbol]
+        if account.is_cash and request.side == "sell":
+            free = account.open_quantity(request.symbol) - promised(account, request, self.tapes)
+            if request.amount * tape.size > free:
+                raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
+            return
+        if request.reduce_only:
+            return
+        if self.matching.quotes.bridge(account, request.symbol) is not None:
+            raise OrderRejectedError("other", f"{request.symbol} is only sold here: it is not paid in the money held")
+        held = account.open_quantity(request.symbol)
+        against = max(ZERO, -held if request.side == "buy" else held)
+        opens = max(ZERO, request.amount * tape.size - against) * price
+        needs = initial_margin(opens, account.leverage_of(request.symbol)) + opens * self.rules.taker_fee
+        free = free_money(account, self.tapes, self.rules, self.matching.quotes)
+        if opens and needs > free:
+            raise OrderRejectedError("insufficient_margin", f"needs {needs} {account.currency}, {free} is free")
 
 
-def _check_state(request: OrderRequest, state: InstrumentState | None) -> None:
-    if state in _NO_ORDERS:
-        raise OrderRejectedError("market_closed", f"{request.symbol} is {state}")
-    if state == "reduce_only" and not request.reduce_only:
-        raise OrderRejectedError("market_closed", f"{request.symbol} takes reduce-only orders only")
-    if state in _NO_MARKET_ORDERS and request.type == "market":
-        raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
+def _check_client_id(given: str, rule: ClientIdRule) -> None:
+    too_long = rule.form == "plain" and len(given) > rule.longest
+    if too_long or not re.fullmatch(_IDS[rule.form], given):
+        raise OrderRejectedError("other", f"client order id {given!r} is not {rule.form} of up to {rule.longest}")
 
 
 def _check_price(request: OrderRequest, tape: Tape, last: Decimal) -> Decimal:
-    """The price the order is judged at: its limit, or the last price."""
+    """The price the order is judged at: its limit, else its trigger, else the last price."""
+    around = last
+    if request.trigger_price is not None or request.trigger_when is not None:
+        around = _check_trigger(request, tape, last)
     if request.type == "market":
-        return last
+        return around
     price = request.price
     if price is None or price <= 0:
         raise OrderRejectedError("other", "a limit order needs a price above zero")
     if price % tape.tick:
         raise OrderRejectedError("other", f"price {price} is not a multiple of {tape.tick}")
     band = tape.instrument.price_band
-    if band is not None and abs(price - last) > band * last:
-        raise OrderRejectedError("price_band", f"price {price} is further than {band} from {last}")
+    if band is not None and abs(price - around) > band * around:
+        raise OrderRejectedError("price_band", f"price {price} is further than {band} from {around}")
     return price
+
+
+def _check_trigger(request: OrderRequest, tape: Tape, last: Decimal) -> Decimal:
+    trigger = request.trigger_price
+    if trigger is None or trigger <= 0 or request.trigger_when is None:
+        raise OrderRejectedError("other", "a conditional order needs a trigger price above zero, and when it is met")
+    if trigger % tape.tick:
+        raise OrderRejectedError("other", f"trigger price {trigger} is not a multiple of {tape.tick}")
+    if is_met(request, last):
+        raise OrderRejectedError("other", f"the order would trigger at once: the price is {last}")
+    return trigger
 
 
 def _check_reduces(account: PaperAccount, request: OrderRequest) -> None:
@@ -67,6 +130,26 @@ def _check_reduces(account: PaperAccount, request: OrderRequest) -> None:
         raise OrderRejectedError("other", f"a reduce-only {request.side} cannot reduce a {request.position_side}")
     if (quantity if closes == "long" else -quantity) <= 0:
         raise OrderRejectedError("already_flat", f"no {closes} position in {request.symbol} to reduce")
+
+
+def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> None:
+    """An exit while resting ones promise all that is held; in a cash account every sale is one."""
+    if not (request.reduce_only or (account.is_cash and request.side == "sell")):
+        return
+    resting = promised(account, request, tapes)
+    if resting and resting >= abs(account.open_quantity(request.symbol)):
+        raise OrderRejectedError("blocked_by_order", f"resting exits of {request.symbol} promise all that is held")
+
+
+def promised(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:
+    """Base quantity of what `request` would reduce that open exits are to reduce already, conditional ones included."""
+    held_as = account.held_as(request.symbol)
+    return sum(
+        (order.left * tapes[order.request.symbol].size for order in account.working
+         if order.request.side == request.side and account.held_as(order.request.symbol) == held_as
+         and (account.is_cash or order.request.reduce_only)),
+        ZERO,
+    )  # fmt: skip
 
 
 def _check_size(account: PaperAccount, request: OrderRequest, tape: Tape, price: Decimal) -> None:
@@ -85,41 +168,10 @@ def _check_size(account: PaperAccount, request: OrderRequest, tape: Tape, price:
         raise OrderRejectedError("below_minimum", f"notional {notional} is below {instrument.min_notional}")
 
 
-def _check_money(
-    account: PaperAccount,
-    request: OrderRequest,
-    tapes: Mapping[str, Tape],
-    rules: MarketRules,
-    price: Decimal,
-) -> None:
-    tape = tapes[request.symbol]
-    quantity = request.amount * tape.size
-    if account.is_cash and request.side == "sell":
-        promised = sum(
-            (o.left * tapes[o.request.symbol].size for o in account.working
-             if o.request.symbol == request.symbol and o.request.side == "sell"),
-            ZERO,
-        )  # fmt: skip
-        free = account.open_quantity(request.symbol) - promised
-        if quantity > free:
-            raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
-        return
-    if request.reduce_only:
-        return
-    held = account.open_quantity(request.symbol)
-    against = max(ZERO, -held if request.side == "buy" else held)
-    opens = max(ZERO, quantity - against) * price
-    needs = initial_margin(opens, account.leverage_of(request.symbol)) + opens * rules.taker_fee
-    free = free_money(account, tapes, rules)
-    if opens and needs > free:
-        raise OrderRejectedError("insufficient_margin", f"needs {needs} {account.currency}, {free} is free")
-
-
-def free_money(account: PaperAccount, tapes: Mapping[str, Tape], rules: MarketRules) -> Decimal:
+def free_money(account: PaperAccount, tapes: Mapping[str, Tape], rules: MarketRules, quotes: Quotes) -> Decimal:
     """What new orders may use, in the account's currency; never below zero."""
     held_back = account.order_margin(tapes)
     if account.is_cash:
         return max(ZERO, account.cash - held_back)
-    marks = {symbol: tapes[symbol].last or ZERO for symbol in account.holdings}
-    margin = account.margin(marks, rules.maintenance)
+    margin = account.margin(quotes.prices(account), rules.maintenance)
     return max(ZERO, margin.equity - margin.used - held_back)

@@ -42,6 +42,15 @@ def base_asset(symbol: str) -> str:
     return symbol
 
 
+def quote_asset(symbol: str) -> str | None:
+    """`USDT` of `BTC_USDT`, `BTC/USDT` and `BTC/USDT:USDT`; None where nothing separates."""
+    for separator in ("/", "_", "-"):
+        _, found, tail = symbol.partition(separator)
+        if found:
+            return tail.partition(":")[0].partition(separator)[0]
+    return None
+
+
 def lots_down(amount: Decimal, step: Decimal) -> Decimal:
     """The largest multiple of `step` that is at most `amount`."""
     return (amount / step).to_integral_value(ROUND_FLOOR) * step

@@ -54,7 +54,7 @@ class Liquidator:
                 end = self._room(account, after)
                 if end > 0:
                     return
-                marks = self._between(marks, after, room / (room - end))
+                marks = self.between(marks, after, room / (room - end))
             self._step(account, marks, at)
         self._insure(account, at)
 
@@ -67,7 +67,8 @@ class Liquidator:
         margin = account.margin(marks, self._rules.maintenance)
         return margin.equity - margin.maintenance
 
-    def _between(self, before: Marks, after: Marks, share: Decimal) -> dict[str, Decimal]:
+    def between(self, before: Marks, after: Marks, share: Decimal) -> dict[str, Decimal]:
+        """The marks after `share` of the way, to the tick."""
         marks = {}
         for symbol, price in before.items():
             tick = self._tapes[symbol].tick

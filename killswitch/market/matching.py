@@ -10,11 +10,13 @@ from decimal import ROUND_UP, Decimal
 from killswitch.market.account import PaperAccount
 from killswitch.market.chance import SplitMix64
 from killswitch.market.holding import MONEY_STEP, ZERO
-from killswitch.market.instruments import lots_down
+from killswitch.market.instruments import base_asset, lots_down
 from killswitch.market.order import PaperOrder
+from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
 from killswitch.model.snapshot import Fill, FillCause, OrderSide
+from killswitch.model.venue import OrderRequest
 
 
 @dataclass(slots=True)
@@ -24,6 +26,20 @@ class Matching:
     rules: MarketRules
     chance: SplitMix64
     next_id: Callable[[str], str]
+    quotes: Quotes
+
+    def begin(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
+        """The order comes to the book: what crosses is taken at once, and an immediate-or-cancel then ends."""
+        if order.request.type == "market" or self.is_marketable(order.request, tape):
+            self.take(account, order, tape, at)
+        order.expire_rest()
+
+    def is_marketable(self, request: OrderRequest, tape: Tape) -> bool:
+        """Whether a limit order would trade with what rests."""
+        bid, ask = tape.bid(self.rules), tape.ask(self.rules)
+        if request.price is None or bid is None or ask is None:
+            return False
+        return request.price >= ask if request.side == "buy" else request.price <= bid
 
     def take(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
         """Fill what can be filled of `order` at once, at the last price and worse; a limit is never passed."""
@@ -63,14 +79,26 @@ class Matching:
         at: datetime,
         cause: FillCause = "trade",
     ) -> Fill:
-        """Book one fill of `amount` contracts. Fees are rounded up to a hundred-millionth."""
+        """Book one fill of `amount` contracts. Fees are rounded up to a hundred-millionth.
+
+        Sold for another asset than the account's currency, what it brought less the fee becomes a holding of that
+        asset, at what it is worth at this moment; realised P&L is in the account's currency.
+        """
         symbol = tape.instrument.symbol
         quantity = amount * tape.size
         signed = quantity if side == "buy" else -quantity
         held = account.open_quantity(symbol)
         closes = held * signed < 0
         fee = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
-        realized = account.trade(symbol, signed, price, fee)
+        bridge = self.quotes.bridge(account, symbol)
+        if bridge is None:
+            realized = account.trade(symbol, signed, price, fee)
+        else:
+            fee = min(fee, quantity * price)  # it is kept back from what the sale brings
+            rate = bridge.last or ZERO
+            realized = account.trade(symbol, signed, price * rate, fee * rate)
+            gained = quantity * price - fee
+            account.receive(bridge.instrument.symbol, gained, gained * rate)
         fill = Fill(
             id=self.next_id("f"),
             at=at,
@@ -82,7 +110,7 @@ class Matching:
             # In one-way mode a fill belongs to the position that it closes, else to the one that it makes.
             position_side=("long" if held > 0 else "short") if closes else ("long" if signed > 0 else "short"),
             fee=fee,
-            fee_currency=account.currency,
+            fee_currency=account.currency if bridge is None else base_asset(bridge.instrument.symbol),
             realized_pnl=realized,
             cause=cause,
         )
@@ -102,7 +130,12 @@ class Matching:
         amount = order.left
         if order.request.reduce_only:
             amount = min(amount, account.reducible(order) / tape.size)
-        return min(amount, tape.available(self.rules.participation))
+        amount = min(amount, tape.available(self.rules.participation))
+        request = order.request
+        if request.time_in_force == "ioc" and request.price is not None:
+            # What rested gets its own price some time; at once there is only what the book has up to the limit.
+            amount = min(amount, tape.within(request.side, request.price, self.rules))
+        return amount
 
     def _taker_price(self, order: PaperOrder, tape: Tape, amount: Decimal) -> Decimal:
         side = order.request.side

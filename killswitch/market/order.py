@@ -20,6 +20,8 @@ class PaperOrder:
     created_at: datetime
     state: OrderState = "open"
     filled: Decimal = ZERO
+    waits: bool = False
+    """For its trigger: until then it is in no book."""
     fills: list[Fill] = field(default_factory=list)
 
     @property
@@ -33,6 +35,11 @@ class PaperOrder:
         self.filled += fill.amount
         if self.left == 0:
             self.state = "filled"
+
+    def expire_rest(self) -> None:
+        """What an immediate-or-cancel order could not fill at once expires."""
+        if self.request.time_in_force == "ioc" and self.state == "open":
+            self.state = "expired"
 
     def report(self) -> OrderReport:
         """The venue's account of the order."""
@@ -48,7 +55,7 @@ class PaperOrder:
         )
 
     def resting(self) -> Order:
-        """The order as a snapshot lists it."""
+        """The order as a snapshot lists it. Once triggered it is the plain order that it otherwise is."""
         request = self.request
         return Order(
             id=self.id,
@@ -59,6 +66,7 @@ class PaperOrder:
             position_side=request.position_side,
             type=request.type,
             price=request.price,
+            trigger_price=request.trigger_price if self.waits else None,
             filled=self.filled,
             reduce_only=request.reduce_only,
             created_at=self.created_at,

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.bar import Bar, path
+from killswitch.market.bar import Bar
 from killswitch.market.chance import SplitMix64
-from killswitch.market.checks import check
+from killswitch.market.checks import Checks
 from killswitch.market.holding import ZERO, Holding
 from killswitch.market.instruments import lots_down
+from killswitch.market.interventions import Interventions
 from killswitch.market.liquidation import Liquidator
+from killswitch.market.liquidity import Activity
 from killswitch.market.matching import Matching
+from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
+from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Tape, tape_of
+from killswitch.market.tape import tape_of
+from killswitch.market.terms import VenueTerms
 from killswitch.market.view import view
+from killswitch.market.walk import Walk
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import (
     AccountSnapshot,
     Fill,
+    FillCause,
     Flow,
     FlowKind,
     Instrument,
+    InstrumentState,
     Market,
     Order,
     Side,
 )
-from killswitch.model.venue import OrderReport, OrderRequest
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -49,6 +59,7 @@ class PaperMarket:
         seed: int,
         rules: MarketRules | None = None,
         recall: timedelta = timedelta(hours=1),
+        terms: VenueTerms | None = None,
     ) -> None:
         """Snapshots show fills and flows of the last `recall`, again and again: readers count an id once.
 
@@ -66,8 +77,13 @@ class PaperMarket:
         self._accounts: dict[str, PaperAccount] = {}
         self._origin = ""
         self._ids = 0
-        self._matching = Matching(self.rules, SplitMix64(seed), self._next_id)
-        self._liquidator = Liquidator(self._matching, self._tapes)
+        self._activity = Activity()
+        self._quotes = Quotes(self._tapes)
+        self._matching = Matching(self.rules, SplitMix64(seed), self._next_id, self._quotes)
+        liquidator = Liquidator(self._matching, self._tapes)
+        self._walk = Walk(self._accounts, self._tapes, self._matching, liquidator)
+        self._interventions = Interventions(self._tapes, self._matching)
+        self.agree(terms or VenueTerms())
 
     # -- setting up ---------------------------------------------------------------------------------------
 
@@ -101,24 +117,29 @@ class PaperMarket:
         a lot, or a cash account would be short or pay more than it has.
         """
         holder, tape = self._account(account), self._tapes[symbol]
-        if tape.last is None or symbol in holder.holdings:
-            raise ValueError(f"{symbol}: {'no price yet' if tape.last is None else 'held already'}")
-        contracts = lots_down(notional / (tape.last * tape.size), tape.step)
+        price = self._quotes.price(holder, symbol)
+        if not price or symbol in holder.holdings:
+            raise ValueError(f"{symbol}: {'held already' if price else 'no price yet'}")
+        contracts = lots_down(notional / (price * tape.size), tape.step)
         quantity = contracts * tape.size
         if contracts <= 0:
             raise ValueError(f"{symbol}: {notional} does not buy {tape.step}")
-        if holder.is_cash and (side == "short" or quantity * tape.last > holder.cash):
+        if holder.is_cash and (side == "short" or quantity * price > holder.cash):
             raise ValueError(f"{symbol}: a {holder.market} account cannot be short or owe money")
         signed = quantity if side == "long" else -quantity
-        holder.holdings[symbol] = Holding(signed, signed * tape.last, leverage or holder.leverage)
+        holder.holdings[symbol] = Holding(signed, signed * price, leverage or holder.leverage)
         return contracts
+
+    def agree(self, terms: VenueTerms) -> None:
+        """From now on the venue has these terms; what was counted of the old limits is forgotten."""
+        self.terms = terms
+        self.meter = Meter(terms.traits)
+        self._checks = Checks(self._tapes, self.rules, terms, self._matching)
 
     def flow(self, account: str, kind: FlowKind, amount: Decimal) -> Flow:
         """Money enters (+) or leaves (−) the account now. ValueError before the first bar."""
         holder = self._account(account)
-        if self.now is None:
-            raise ValueError("the market has not begun: no bar yet")
-        row = Flow(self._next_id("w"), self.now, kind, amount, holder.currency)
+        row = Flow(self._next_id("w"), self._begun(), kind, amount, holder.currency)
         holder.wallet += amount
         holder.flows.append(row)
         return row
@@ -147,6 +168,7 @@ class PaperMarket:
             raise ValueError(f"bars must close later than {self.now.isoformat()}, not at {at.isoformat()}")
         if not self._origin:
             self._origin = _base36(to_micros(at))
+        elapsed = (at - self.now).total_seconds() if self.now else None
         oldest = at - self._recall if self.now is None else min(at - self._recall, self.now)
         self.now = at
         for symbol, tape in self._tapes.items():
@@ -158,44 +180,41 @@ class PaperMarket:
         unknown = bars.keys() - self._tapes.keys()
         if unknown:
             raise KeyError(f"no symbol {', '.join(sorted(unknown))}")
-        if self._is_eventful(bars):
-            self._walk(at, bars)
+        if self.terms.shows_liquidity:
+            self._activity.begin(elapsed, bars, self._tapes)
+        if self._walk.is_eventful(bars):
+            self._walk.along(at, bars)
         for symbol, bar in bars.items():
             self._tapes[symbol].last = bar.close
         for account in self._accounts.values():
             account.forget_before(oldest)
 
-    def _is_eventful(self, bars: Mapping[str, Bar]) -> bool:
-        """Whether anything can happen inside the bars; where not, only their closes matter."""
-        return any(
-            account.working or not self._liquidator.is_out_of_reach(account, bars)
-            for account in self._accounts.values()
-        )
+    # -- what a venue does of its own accord --------------------------------------------------------------
 
-    def _walk(self, at: datetime, bars: Mapping[str, Bar]) -> None:
-        paths = {symbol: path(bar) for symbol, bar in bars.items()}
-        marks = {symbol: tape.last for symbol, tape in self._tapes.items() if tape.last is not None}
-        for point in range(4):
-            after = marks | {symbol: prices[point] for symbol, prices in paths.items()}
-            before = {**after, **marks} if point else after  # to the open prices jump: there is nothing between
-            for symbol, price in after.items():
-                self._tapes[symbol].last = price
-            for account in self._accounts.values():
-                self._work(account, point, at)
-                self._liquidator.watch(account, before, after, at)
-            marks = after
+    def deleverage(
+        self, account: str, symbol: str, contracts: Decimal | None, price: Decimal, cause: FillCause = "adl"
+    ) -> Fill:
+        """Take `contracts` of a position (all of it for None) at `price`: ADL, or a liquidation with its fee.
 
-    def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
-        """Market orders go on at the open; limit orders wait for the price."""
-        for order in tuple(account.working):
-            if order.state != "open":
-                continue  # one before it has closed the position that it was to reduce
-            tape = self._tapes[order.request.symbol]
-            if order.request.type == "limit":
-                self._matching.touch(account, order, tape, tape.last or ZERO, at)
-            elif point == 0:
-                self._matching.take(account, order, tape, at)
-        account.drop_done()
+        ValueError for more than is held, in a cash account, and before the first bar.
+        """
+        return self._interventions.take(self._account(account), symbol, contracts, price, cause, self._begun())
+
+    def set_state(self, symbol: str, state: InstrumentState, price_band: Decimal | None = None) -> None:
+        """Halt a symbol, open it again, or take some kinds of orders only. `price_band` stays where it is None.
+
+        Where nothing trades, resting orders stay and do not fill. KeyError for an unknown symbol.
+        """
+        now = self._tapes[symbol].instrument
+        self.set_instrument(replace(now, state=state, price_band=now.price_band if price_band is None else price_band))
+
+    def delist(self, symbol: str, price: Decimal | None = None) -> None:
+        """Take a symbol off the venue: its orders are cancelled, and with a `price` positions are delivered at it.
+
+        Without one they stay, with no market to close them in, as what a cash account holds always does.
+        """
+        self.set_state(symbol, "delisted")
+        self._interventions.delist(self._accounts, symbol, price, self._begun)
 
     # -- what an adapter asks -----------------------------------------------------------------------------
 
@@ -212,24 +231,47 @@ class PaperMarket:
 
         KeyError for an unknown account; ValueError before the first bar.
         """
-        seen = at or self.now
-        if seen is None or self.now is None:
-            raise ValueError("the market has not begun: no bar yet")
-        return view(self._account(account), self._tapes, self.rules, seen, instruments)
+        begun = self._begun()
+        activity = self._activity if self.terms.shows_liquidity else None
+        holder = self._account(account)
+        return view(holder, self._tapes, self.rules, self._quotes, at or begun, instruments, activity)
 
     def submit(self, account: str, request: OrderRequest) -> OrderReport:
         """Accept an order and fill what can be filled at once. OrderRejectedError says why not."""
         holder = self._account(account)
-        check(holder, request, self._tapes, self.rules)
-        assert self.now is not None  # the check has found a price, so there was a bar
-        order = PaperOrder(self._next_id("o"), request, self.now)
+        self._checks.check(holder, request)
+        order = PaperOrder(self._next_id("o"), request, self._begun(), waits=request.trigger_price is not None)
         holder.orders[request.client_order_id] = order
         holder.working.append(order)
-        tape = self._tapes[request.symbol]
-        if request.type == "market" or self._is_marketable(request, tape):
-            self._matching.take(holder, order, tape, self.now)
+        if not order.waits:
+            self._matching.begin(holder, order, self._tapes[request.symbol], self._begun())
         holder.drop_done()
         return order.report()
+
+    def submit_batch(self, account: str, requests: Sequence[OrderRequest]) -> list[OrderReport | OrderRejectedError]:
+        """Accept each order as `submit` does, in turn; for each the report, or why not.
+
+        OrderRejectedError if there are more than the venue takes in one batch: then none was looked at.
+        """
+        most = self.terms.traits.batch
+        if len(requests) > most:
+            raise OrderRejectedError("other", f"a batch has at most {most} orders, not {len(requests)}")
+        answers: list[OrderReport | OrderRejectedError] = []
+        for request in requests:
+            try:
+                answers.append(self.submit(account, request))
+            except OrderRejectedError as error:
+                answers.append(error)
+        return answers
+
+    def close_book(self, account: str) -> None:
+        """Close every position of the account at market. What became of it, its positions say.
+
+        OrderRejectedError where the venue does not do that, and in cash accounts.
+        """
+        if not self.terms.traits.whole_book:
+            raise OrderRejectedError("other", "this venue does not close whole books")
+        self._interventions.close_book(self._account(account), self._begun())
 
     def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
         """The order with this client id, or None: then there never was one."""
@@ -255,11 +297,10 @@ class PaperMarket:
         order = self._account(account).orders.get(client_order_id)
         return order if order is not None and order.request.symbol == symbol else None
 
-    def _is_marketable(self, request: OrderRequest, tape: Tape) -> bool:
-        bid, ask = tape.bid(self.rules), tape.ask(self.rules)
-        if request.price is None or bid is None or ask is None:
-            return False
-        return request.price >= ask if request.side == "buy" else request.price <= bid
+    def _begun(self) -> datetime:
+        if self.now is None:
+            raise ValueError("the market has not begun: no bar yet")
+        return self.now
 
     def _account(self, name: str) -> PaperAccount:
         try:

@@ -9,7 +9,10 @@ from killswitch.market.bar import Bar
 from killswitch.market.holding import ZERO
 from killswitch.market.instruments import lots_down
 from killswitch.market.rules import MarketRules
-from killswitch.model.snapshot import Instrument, OrderSide
+from killswitch.model.snapshot import Instrument, InstrumentState, OrderSide
+
+SHUT: frozenset[InstrumentState | None] = frozenset({"halted", "delisted", "cancel_only"})
+"""Nothing trades, and no order is taken."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,10 @@ class Tape:
     last: Decimal | None = None
     volume: Decimal = ZERO
     taken: dict[OrderSide, Decimal] = field(default_factory=lambda: {"buy": ZERO, "sell": ZERO})
+
+    @property
+    def is_shut(self) -> bool:
+        return self.instrument.state in SHUT
 
     def begin(self, bar: Bar) -> None:
         """A new bar: its volume is there to be taken."""
@@ -52,6 +59,21 @@ class Tape:
         if self.volume == 0:
             return ZERO
         return rules.impact * (2 * self.taken[side] + quantity) / self.volume
+
+    def within(self, side: OrderSide, limit: Decimal, rules: MarketRules) -> Decimal:
+        """Contracts, in whole lots, that the same book has at `limit` and better.
+
+        The n-th unit costs the half spread and 2 · impact · n ÷ volume of the last price.
+        """
+        if self.last is None:
+            return ZERO
+        away = (limit - self.last if side == "buy" else self.last - limit) / self.last - rules.half_spread
+        if away < 0:
+            return ZERO
+        if rules.impact == 0:
+            return lots_down(self.volume / self.size, self.step)
+        room = away * self.volume / (2 * rules.impact) - self.taken[side]
+        return lots_down(room / self.size, self.step) if room > 0 else ZERO
 
     def to_tick(self, price: Decimal, side: OrderSide) -> Decimal:
         """`price` rounded to the tick against who trades at it, at least one tick."""

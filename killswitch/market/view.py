@@ -10,10 +10,12 @@ from killswitch.market.account import PaperAccount
 from killswitch.market.checks import free_money
 from killswitch.market.holding import ZERO, Holding
 from killswitch.market.instruments import base_asset
+from killswitch.market.liquidity import Activity
 from killswitch.market.margin import Margin, initial_margin, liquidation_price
+from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Position
+from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Position
 
 _ONE = Decimal(1)
 
@@ -22,14 +24,19 @@ def view(
     account: PaperAccount,
     tapes: Mapping[str, Tape],
     rules: MarketRules,
+    quotes: Quotes,
     at: datetime,
     with_instruments: bool,
+    activity: Activity | None = None,
 ) -> AccountSnapshot:
-    """Everything about `account` as of `at`. The paper market has one price: mark, index and last are the same."""
-    marks = {symbol: tapes[symbol].last or ZERO for symbol in account.holdings}
+    """Everything about `account` as of `at`. The paper market has one price: mark, index and last are the same.
+
+    With `activity` it says what each market that has a price can take.
+    """
+    marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, symbol, holding, tapes[symbol], margin, rules)
+        _position(account, holding, tapes[symbol], margin, rules, quotes)
         for symbol, holding in account.holdings.items()
     )
     cash = account.is_cash
@@ -41,33 +48,45 @@ def view(
         quality="ok",
         observed_at=at,
         equity=_clean(margin.equity),
-        free=_clean(free_money(account, tapes, rules)),
+        free=_clean(free_money(account, tapes, rules, quotes)),
         margin_used=ZERO if cash else _clean(margin.used),
         maintenance_margin=ZERO if cash else _clean(margin.maintenance),
         margin_mode=None if cash else "cross",
         position_mode="one_way",
-        balances=_balances(account, tapes),
+        balances=_balances(account, marks),
         flows=tuple(account.flows),
         positions=positions,
         orders=tuple(order.resting() for order in account.working),
         fills=tuple(account.fills),
         instruments=tuple(tape.instrument for tape in tapes.values()) if with_instruments else None,
+        liquidity=_liquidity(tapes, rules, activity),
         health=Health(latency_ms=0.0, requests=1, errors=0, timeouts=0, malformed=0, rate_limited=0, clock_skew_ms=0.0),
     )
 
 
+def _liquidity(
+    tapes: Mapping[str, Tape], rules: MarketRules, activity: Activity | None
+) -> tuple[Liquidity, ...] | None:
+    if activity is None:
+        return None
+    return tuple(activity.of(tape, rules) for tape in tapes.values() if tape.last is not None)
+
+
 def _position(
-    account: PaperAccount, symbol: str, holding: Holding, tape: Tape, margin: Margin, rules: MarketRules
+    account: PaperAccount, holding: Holding, tape: Tape, margin: Margin, rules: MarketRules, quotes: Quotes
 ) -> Position:
+    symbol = tape.instrument.symbol
+    price = quotes.price(account, symbol)
     last = tape.last or ZERO
     size = abs(holding.quantity)
-    notional = size * last
+    notional = size * price
     cash = account.is_cash
     return Position(
         symbol=symbol,
         side=holding.side,
         contracts=size if tape.size == 1 else size / tape.size,
-        entry_price=holding.entry_price,
+        # What it cost is kept in the account's currency: at what price of another quote it came is not known.
+        entry_price=holding.entry_price if quotes.bridge(account, symbol) is None else None,
         mark_price=last,
         index_price=last,
         last_price=last,
@@ -77,16 +96,16 @@ def _position(
         notional=notional,
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,
-        unrealized_pnl=_clean(holding.unrealized(last)),
+        unrealized_pnl=_clean(holding.unrealized(price)),
     )
 
 
-def _balances(account: PaperAccount, tapes: Mapping[str, Tape]) -> tuple[Balance, ...]:
+def _balances(account: PaperAccount, marks: Mapping[str, Decimal]) -> tuple[Balance, ...]:
     """Money first. In a cash market what is held is a balance too; the sum at these prices is the equity."""
     if not account.is_cash:
         return (Balance(account.currency, _clean(account.wallet), _ONE, ZERO),)
     held = tuple(
-        Balance(base_asset(symbol), holding.quantity, tapes[symbol].last, ZERO)
+        Balance(base_asset(symbol), holding.quantity, marks[symbol], ZERO)
         for symbol, holding in account.holdings.items()
     )
     return (Balance(account.currency, _clean(account.cash), _ONE, ZERO), *held)

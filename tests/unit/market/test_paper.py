@@ -8,6 +8,7 @@ import pytest
 from killswitch.market.bar import carry, path
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
+from killswitch.market.terms import VenueTerms
 from tests.markets import START, Desk, bar, instrument
 
 
@@ -95,8 +96,8 @@ def test_rules_out_of_range_are_refused() -> None:
 
 
 def test_a_snapshot_is_complete() -> None:
-    """Every field that the public format has for a swap position and its account is known."""
-    desk = Desk(wallet="1000")
+    """Every field that the public format has for a swap position and its account is known, liquidity if it is shown."""
+    desk = Desk(wallet="1000", terms=VenueTerms(shows_liquidity=True))
     desk.send("buy", "50")
     seen, held = desk.seen, desk.position()
     absent = [n for n in seen.__struct_fields__ if getattr(seen, n) is None]

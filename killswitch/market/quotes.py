@@ -1,0 +1,41 @@
+"""What is quoted in something else than the account's currency: X/BTC in an account that counts in USDT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from killswitch.market.account import PaperAccount
+from killswitch.market.holding import ZERO
+from killswitch.market.instruments import base_asset, quote_asset
+from killswitch.market.tape import Tape
+
+
+class Quotes:
+    """Finds the market that turns a quote asset into the account's currency.
+
+    Only cash accounts have such: what a sale brings is a holding of the quote asset. Where there is no market between
+    the two, the quote counts as the currency itself (a book in USD with symbols in USDT).
+    """
+
+    def __init__(self, tapes: Mapping[str, Tape]) -> None:
+        self._tapes = tapes
+        spot = (symbol for symbol in tapes if ":" not in symbol)
+        self._markets = {(base_asset(symbol), quote_asset(symbol)): tapes[symbol] for symbol in spot}
+
+    def bridge(self, account: PaperAccount, symbol: str) -> Tape | None:
+        """The market of the symbol's quote asset against the account's currency; None where none is needed."""
+        if not account.is_cash:
+            return None
+        quote = quote_asset(symbol)
+        return None if quote in {None, account.currency} else self._markets.get((quote or "", account.currency))
+
+    def price(self, account: PaperAccount, symbol: str) -> Decimal:
+        """The last price in the account's currency; zero where there is none yet."""
+        last = self._tapes[symbol].last or ZERO
+        bridge = self.bridge(account, symbol)
+        return last if bridge is None else last * (bridge.last or ZERO)
+
+    def prices(self, account: PaperAccount) -> dict[str, Decimal]:
+        """`price` of everything that is held."""
+        return {symbol: self.price(account, symbol) for symbol in account.holdings}

@@ -1,0 +1,101 @@
+"""What a paper venue is like beyond its prices: its request limits, its batches, and what it is strict about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from killswitch.model.venue import PLAIN_VENUE, ClientIdRule, Cost, RateLimit, VenueTraits
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
+
+
+class VenueTerms(Struct, frozen=True):
+    """Left as they are, the venue meters nothing, refuses nothing more, and shows no liquidity."""
+
+    traits: VenueTraits = PLAIN_VENUE
+    """The limits are enforced; a batch of more orders than `batch`, or a whole-book close without it, is refused."""
+    checks_client_ids: bool = False
+    """A client order id that `traits.client_ids` does not allow is refused."""
+    resting_exits_block: bool = False
+    """As Binance's −4118: while resting orders already promise all that is held, a further exit is refused."""
+    shows_liquidity: bool = False
+    """Snapshots say what each market can take."""
+
+    def __post_init__(self) -> None:
+        traits = self.traits
+        names = [limit.name for limit in traits.limits]
+        for limit in traits.limits:
+            if not _NAME.fullmatch(limit.name) or names.count(limit.name) > 1:
+                raise ValueError(f"limit {limit.name!r}: a name is of letters, digits, _ . and -, and is given once")
+            if limit.allowed < 1 or not 0 < limit.per < float("inf"):
+                raise ValueError(f"limit {limit.name}: allowed and per must be above zero")
+        for cost in traits.costs:
+            if cost.limit not in names:
+                raise ValueError(f"the cost of {cost.call} is of a limit {cost.limit!r} that is not there")
+            if cost.units < 0 or cost.each < 0:
+                raise ValueError(f"the cost of {cost.call} must not be below zero")
+        if traits.batch < 1:
+            raise ValueError(f"batch {traits.batch} must be at least 1")
+
+
+class _Limit(RateLimit, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Cost(Cost, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _ClientIds(ClientIdRule, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Written(Struct, frozen=True, forbid_unknown_fields=True):
+    limits: tuple[_Limit, ...] = ()
+    costs: tuple[_Cost, ...] = ()
+    batch: int = 1
+    whole_book: bool = False
+    client_ids: _ClientIds | None = None
+    resting_exits_block: bool = False
+    liquidity: bool = False
+
+
+def read_terms(written: object) -> VenueTerms:
+    """The terms that a file states, as plain lists and mappings. A client id rule that is stated is enforced.
+
+    ValueError, with the place, for anything that is not understood.
+    """
+    try:
+        found = msgspec.convert(written, _Written)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    return VenueTerms(
+        VenueTraits(
+            limits=tuple(RateLimit(each.name, each.allowed, each.per, each.by) for each in found.limits),
+            costs=_costs(found.costs),
+            batch=found.batch,
+            whole_book=found.whole_book,
+            client_ids=_client_ids(found.client_ids),
+        ),
+        checks_client_ids=found.client_ids is not None,
+        resting_exits_block=found.resting_exits_block,
+        shows_liquidity=found.liquidity,
+    )
+
+
+def read_traits(options: Mapping[str, object]) -> VenueTraits:
+    """The traits among an account's other options. ValueError as `read_terms`."""
+    return read_terms({name: options[name] for name in _TRAITS if name in options}).traits
+
+
+def _costs(written: Sequence[Cost]) -> tuple[Cost, ...]:
+    return tuple(Cost(each.call, each.limit, each.units, each.each) for each in written)
+
+
+def _client_ids(written: ClientIdRule | None) -> ClientIdRule:
+    return ClientIdRule() if written is None else ClientIdRule(written.form, written.longest)

@@ -1,0 +1,80 @@
+"""What happens inside a bar: orders fill and margins are watched along the ways that the prices go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from killswitch.market.account import PaperAccount
+from killswitch.market.bar import Bar, path
+from killswitch.market.holding import ZERO
+from killswitch.market.liquidation import Liquidator
+from killswitch.market.matching import Matching
+from killswitch.market.tape import Tape
+from killswitch.market.triggers import Marks, fire, reached
+
+
+class Walk:
+    """Takes the accounts of a market through its bars."""
+
+    def __init__(
+        self,
+        accounts: Mapping[str, PaperAccount],
+        tapes: Mapping[str, Tape],
+        matching: Matching,
+        liquidator: Liquidator,
+    ) -> None:
+        self._accounts = accounts
+        self._tapes = tapes
+        self._matching = matching
+        self._liquidator = liquidator
+
+    def is_eventful(self, bars: Mapping[str, Bar]) -> bool:
+        """Whether anything can happen inside the bars; where not, only their closes matter."""
+        return any(
+            account.working or not self._liquidator.is_out_of_reach(account, bars)
+            for account in self._accounts.values()
+        )
+
+    def along(self, at: datetime, bars: Mapping[str, Bar]) -> None:
+        """Pass the four points of all the bars' paths, together."""
+        paths = {symbol: path(bar) for symbol, bar in bars.items()}
+        marks = {symbol: tape.last for symbol, tape in self._tapes.items() if tape.last is not None}
+        for point in range(4):
+            after = marks | {symbol: prices[point] for symbol, prices in paths.items()}
+            before = {**after, **marks} if point else after  # to the open prices jump: there is nothing between
+            for symbol, price in after.items():
+                self._tapes[symbol].last = price
+            for account in self._accounts.values():
+                begin = self._trigger(account, before, after, at)
+                self._work(account, point, at)
+                self._liquidator.watch(account, begin, after, at)
+            marks = after
+
+    def _trigger(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> Marks:
+        """Send the conditional orders that are reached; the marks at the last of them, else those before.
+
+        The venue liquidates first what is due before.
+        """
+        passed = before
+        for found in reached(account, before, after, self._tapes):
+            here = self._liquidator.between(before, after, found.share) if found.share else dict(before)
+            here[found.order.request.symbol] = found.price
+            self._liquidator.watch(account, passed, here, at)
+            fire(self._matching, account, found, self._tapes[found.order.request.symbol], at)
+            passed = here
+        return passed
+
+    def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
+        """Market orders go on at the open; limit orders wait for the price."""
+        for order in tuple(account.working):
+            if order.state != "open" or order.waits:
+                continue  # one before it has closed the position that it was to reduce, or it is in no book yet
+            tape = self._tapes[order.request.symbol]
+            if tape.is_shut:
+                continue
+            if order.request.type == "limit":
+                self._matching.touch(account, order, tape, tape.last or ZERO, at)
+            elif point == 0:
+                self._matching.take(account, order, tape, at)
+        account.drop_done()
