@@ -62,7 +62,7 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._timeline.elapsed
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override] # typeshed counts the types of args
         """As ever; while it is under way, time stands still."""
         self._threads += 1
         future = super().run_in_executor(executor, func, *args)

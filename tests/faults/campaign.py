@@ -1,0 +1,279 @@
+"""Random closes under random trouble, the same each time for the same seed: `random_run(seed)`.
+
+As a program: `python -m tests.faults.campaign FIRST COUNT` runs so many seeds and prints what went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.intents import planned_entries
+from killswitch.model.decision import Cancel, Decision, Intent
+from killswitch.model.store import TickRecord
+from killswitch.model.venue import VenueTraits
+from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
+from tests.faults.mishaps import Chance, Mishap, Occasion
+from tests.faults.wire import BatchingWire, Travelled, Wire
+from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
+from tests.virtual_time import VirtualTime
+
+TROUBLE_ENDS = 20.0
+"""Seconds after which nothing goes wrong any more."""
+LONGEST = 400.0
+"""Seconds of trouble-free time within which everything must have come to an end."""
+SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed stands for. `hands`: (second, position, change by others); `deaths`: seconds of kill and restart."""
+
+    mode: Mode
+    book: Mapping[Key, Decimal]
+    targets: tuple[tuple[float, Mapping[Key, Decimal]], ...]
+    reduce_only: bool
+    blocking: bool
+    batch: int
+    hands: tuple[tuple[float, Key, Decimal], ...] = ()
+    deaths: tuple[float, ...] = ()
+    shares: Mapping[str, tuple[Decimal, ...]] = field(default_factory=dict)
+    step: Decimal | None = Decimal("0.001")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run. `seconds`: from the first decision's commit to the last `finished`; None: never ended.
+
+    `travelled` are all requests in order; `crimes` must be empty.
+    """
+
+    seed: int
+    seconds: float | None
+    crimes: tuple[str, ...]
+    mishaps: Mapping[Occasion, Mishap]
+    travelled: tuple[Travelled, ...]
+    first_sent: float | None
+    statuses: Mapping[str, str]
+    plan: Plan
+
+    @property
+    def requests(self) -> Counter[str]:
+        return Counter(it.call for it in self.travelled)
+
+    def __str__(self) -> str:
+        script = "\n".join(f"    {occasion}: {mishap}" for occasion, mishap in self.mishaps.items())
+        crimes = "\n".join(f"  {crime}" for crime in self.crimes)
+        return f"seed {self.seed} ({self.seconds} s, {self.statuses}):\n{crimes}\n  {self.plan}\n  with\n{script}"
+
+
+def random_run(
+    seed: int,
+    *,
+    failing: float = 0.2,
+    disturbed: bool = True,
+    positions: int | None = None,
+    only: Collection[Occasion] | None = None,
+    traits: VenueTraits | None = None,
+) -> Outcome:
+    """One account's close. `failing`: the share of calls that go wrong in the first 20 s.
+
+    `disturbed`: also restarts, trades of others, several decisions, partial fills and odd account modes; without,
+    `positions` are closed whole by one decision and nothing but the calls goes wrong. `only`: of the mishaps of the
+    seed, those at these occasions.
+    """
+    plan = _plan(random.Random(seed), positions, disturbed)
+    return VirtualTimeRun(seed, plan, Chance(seed, failing, TROUBLE_ENDS, only), traits).outcome()
+
+
+def smallest(seed: int, **options: Any) -> Outcome:
+    """The run of a failing seed with as few mishaps as still make it fail."""
+    worst = random_run(seed, **options)
+    kept = list(worst.mishaps)
+    for occasion in list(kept):
+        fewer = [it for it in kept if it != occasion]
+        tried = random_run(seed, **options, only=frozenset(fewer))
+        if tried.crimes:
+            worst, kept = tried, [it for it in fewer if it in tried.mishaps]
+    return worst
+
+
+def _plan(chance: random.Random, positions: int | None, disturbed: bool) -> Plan:
+    count = positions or chance.randint(1, 6)
+    symbols = [SYMBOLS[number] if number < len(SYMBOLS) else f"S{number}" for number in range(count)]
+    if not disturbed:
+        book: dict[Key, Decimal] = {
+            (symbol, chance.choice(("long", "short"))): Decimal(chance.randint(1, 100)) for symbol in symbols
+        }
+        whole = dict.fromkeys(book, ZERO)
+        return Plan("one_way", book, ((0.0, whole),), reduce_only=True, blocking=False, batch=1)
+    mode: Mode = chance.choice(("one_way", "one_way", "hedge", "spot"))
+    book = {}
+    for symbol in symbols:
+        sides = ("long",) if mode == "spot" else (chance.choice(("long", "short")),)
+        for side in ("long", "short") if mode == "hedge" and chance.random() < 0.5 else sides:
+            book[symbol, side] = Decimal(chance.randint(1, 100_000)) / 1000
+    decisions = []
+    for number in range(chance.choice((1, 1, 1, 2, 3))):
+        keys = chance.sample(sorted(book), chance.randint(1, len(book)))
+        left = Decimal(chance.choice(("0", "0", "0.25", "0.5")))
+        targets = {key: (book[key] * left).quantize(Decimal("0.001")) for key in keys}
+        decisions.append((number * chance.choice((0.0, 0.1, 5.0)), targets))
+    keys = sorted(book)
+    others = chance.random() < 0.4
+    hands = tuple(
+        (chance.uniform(0, 15), chance.choice(keys), Decimal(chance.randint(-30_000, 10_000)) / 1000)
+        for _ in range(chance.randint(1, 3) if others else 0)
+    )
+    return Plan(
+        mode, book, tuple(decisions), reduce_only=mode != "spot", blocking=False, batch=chance.choice((1, 1, 5)),
+        hands=hands, deaths=tuple(chance.uniform(0, 15) for _ in range(chance.choice((0, 0, 1, 2)))),
+        shares={symbol: tuple(Decimal(chance.randint(0, 4)) / 4 for _ in range(2)) for symbol in symbols[:2]},
+    )  # fmt: skip
+
+
+class VirtualTimeRun:
+    """One run: the world of a plan, driven to its end."""
+
+    def __init__(self, seed: int, plan: Plan, chance: Chance, traits: VenueTraits | None) -> None:
+        self._seed = seed
+        self._plan = plan
+        self._chance = chance
+        self.time = VirtualTime()
+        markets = [
+            Market(symbol, step=plan.step, shares=list(plan.shares.get(symbol, ()))) for symbol, _ in sorted(plan.book)
+        ]
+        self.exchange = Exchange(
+            plan.book, lambda: (self.time.elapsed, self.time.now()), mode=plan.mode, markets=markets,
+            resting_exits_block=plan.blocking,
+        )  # fmt: skip
+        kind = BatchingWire if plan.batch > 1 else Wire
+        self.wire = kind(self.exchange, self.time, chance, seed=seed, traits=traits or VenueTraits(batch=plan.batch))
+        self.store = MemoryJournal()
+        self.witness = Witness(self.store, self.exchange)
+        self.wire.watch = self.witness.watch
+        self.witness.misled_since = self.wire.misled_since
+        self._decided: dict[str, Decision] = {}
+        self._bounds: dict[Key, Bound] = {}
+        self._ended_at: float | None = None
+        self._closer: Closer | None = None
+
+    def outcome(self) -> Outcome:
+        """Run it, and say what became of it."""
+        self.time.run(self._everything())
+        crimes = [*self.witness.crimes, *self.exchange.turned]
+        crimes += [f"an order that the journal does not know: {deed}" for deed in orphans(self.exchange, self.witness)]
+        for key, bound in self._bounds.items():
+            crime = overclosed(self.exchange, key, bound)
+            crimes += [crime] if crime else []
+        statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
+        crimes += [f"{name} has no end" for name in self._decided if name not in statuses]
+        crimes += self._untold(statuses)
+        return Outcome(
+            self._seed, self._ended_at, tuple(crimes), dict(self._chance.happened), tuple(self.wire.travelled),
+            self.witness.first_sent, statuses, self._plan,
+        )  # fmt: skip
+
+    def _untold(self, statuses: Mapping[str, str]) -> list[str]:
+        """Positions that are not at their targets, whose decisions all say that they are."""
+        touched = {deed.key for deed in self.exchange.deeds if deed.actor == "hand" and deed.closed < ZERO}
+        return [
+            f"{key} is {self.exchange.held[key]}, and nobody says so"
+            for key, bound in self._bounds.items()
+            if key not in touched and self.exchange.held[key] > bound.target and set(statuses.values()) <= {"flat"}
+        ]
+
+    async def _everything(self) -> None:
+        loop = asyncio.get_running_loop()
+        for at, key, change in self._plan.hands:
+            loop.call_later(at, self.exchange.trade, key, change)
+        moments = sorted([*((at, targets) for at, targets in self._plan.targets)], key=lambda it: it[0])
+        deaths = sorted(self._plan.deaths)
+        await self._live(moments, deaths)
+
+    async def _live(self, moments: list[tuple[float, Mapping[Key, Decimal]]], deaths: list[float]) -> None:
+        while True:
+            life = asyncio.ensure_future(self._one_life(moments, last=not deaths))
+            if not deaths:
+                await life
+                return
+            await asyncio.wait({life}, timeout=max(0.0, deaths.pop(0) - self.time.elapsed))
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+            if life.done() and not life.cancelled() and (error := life.exception()) is not None:
+                raise error
+
+    async def _one_life(self, moments: list[tuple[float, Mapping[Key, Decimal]]], *, last: bool) -> None:
+        closer = Closer(self.exchange.account, self.wire, self.witness, self.time)
+        await closer.recover()
+        end = TROUBLE_ENDS + LONGEST
+        passes = 0
+        while self.time.elapsed < end and passes < 20_000:
+            while moments and moments[0][0] <= self.time.elapsed:
+                self._decide(closer, moments.pop(0)[1])
+            passes += 1
+            busy = await closer.advance()
+            if not self.store.unfinished() and self._decided and self._ended_at is None and not moments:
+                self._ended_at = self.time.elapsed
+            if not busy and moments:
+                await self.time.sleep(max(0.0, moments[0][0] - self.time.elapsed))
+            elif not busy and last:
+                return
+            elif not busy:
+                await self.time.sleep(1.0)
+            elif (pause := getattr(closer, "wait", 0.0)) > 0:
+                await self.time.sleep(min(pause, 1.0))
+
+    def _decide(self, closer: Closer, targets: Mapping[Key, Decimal]) -> None:
+        held = {key: target for key, target in targets.items() if self.exchange.held[key] > target}
+        if not held:
+            return
+        name = f"d{len(self._decided) + 1}"
+        intents = tuple(
+            Intent(
+                account="main", symbol=key[0], position_side=key[1], side="sell" if key[1] == "long" else "buy",
+                contracts=self.exchange.held[key] - target, target=target, reduce_only=self._plan.reduce_only,
+                rank=rank,
+            )
+            for rank, (key, target) in enumerate(held.items(), start=1)
+        )  # fmt: skip
+        order = self.exchange.rest(next(iter(held))[0], "buy", Decimal(1), type="limit", price=Decimal(1))
+        decision = Decision(
+            id=name, as_of=self.time.now(), policy="p", policy_set="sha256:0", scope="account/main", mode="enforce",
+            stage="close", level=1, previous_level=0, intents=intents,
+            cancels=(Cancel("main", intents[0].symbol, order, "entry"),),
+        )  # fmt: skip
+        self._decided[name] = decision
+        for key, target in held.items():
+            new = Bound(self.exchange.held[key], target, self.time.elapsed, self.time.elapsed)
+            self._bounds.setdefault(key, new).also(target, self.time.elapsed)
+        self.store.commit_tick(
+            TickRecord(
+                as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
+                journal=planned_entries(decision), snapshot=None, consumed_events=(), prune_before=0,
+            )
+        )  # fmt: skip
+        closer.adopt(decision)
+
+
+def main() -> None:
+    """Run a range of seeds; a failing one is printed with the fewest mishaps that make it fail."""
+    first, count = int(sys.argv[1]), int(sys.argv[2])
+    began, failed = time.perf_counter(), 0
+    for seed in range(first, first + count):
+        if random_run(seed).crimes:
+            failed += 1
+            print(smallest(seed), flush=True)
+    print(f"{count} runs, {failed} failed, {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

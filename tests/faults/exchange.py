@@ -1,0 +1,338 @@
+"""What is true at a venue: one account, its markets, its orders, and who did what when.
+
+The exchange does what it says and never lies; whatever goes wrong between it and us is `tests.faults.wire`. Every
+change of a position is a deed in `deeds`, so that a test can say afterwards who closed what, and how far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import count
+from typing import Literal
+
+from killswitch.model.snapshot import Fill, FillCause, InstrumentState, Order, OrderSide, Side
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, OrderState
+
+Key = tuple[str, Side]
+Actor = Literal["ours", "sweep", "venue", "hand", "liquidation", "adl"]
+Mode = Literal["one_way", "hedge", "spot"]
+ZERO = Decimal(0)
+FEE = Decimal("0.0005")
+"""Of the value traded."""
+
+
+@dataclass
+class Market:
+    """One symbol's market. `slip`: how far from `price` a taker trades; `shares`: of what the next takers get."""
+
+    symbol: str
+    price: Decimal = Decimal(100)
+    step: Decimal | None = Decimal("0.001")
+    minimum: Decimal = Decimal("0.001")
+    maximum: Decimal | None = None
+    state: InstrumentState = "open"
+    slip: Decimal = ZERO
+    band: Decimal | None = None
+    """Market orders are refused while they would slip further than this."""
+    shares: list[Decimal] = field(default_factory=list)
+
+    def taken_at(self, side: OrderSide) -> Decimal:
+        return self.price * (1 - self.slip if side == "sell" else 1 + self.slip)
+
+
+@dataclass
+class Placed:
+    """An order as the venue has it."""
+
+    id: str
+    name: str | None
+    symbol: str
+    side: OrderSide
+    key: Key
+    amount: Decimal
+    reduce_only: bool
+    type: Literal["market", "limit"] = "market"
+    price: Decimal | None = None
+    ioc: bool = False
+    trigger_price: Decimal | None = None
+    trigger_when: Literal["falls", "rises"] | None = None
+    state: OrderState = "open"
+    filled: Decimal = ZERO
+    paid: Decimal = ZERO
+    by: Actor = "ours"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is conditional, and its condition has not come true."""
+        return self.state == "open" and self.trigger_price is not None
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A change of one position. Positions are never negative; a one-way position that turns is two deeds."""
+
+    at: float
+    actor: Actor
+    key: Key
+    before: Decimal
+    after: Decimal
+    name: str | None = None
+
+    @property
+    def closed(self) -> Decimal:
+        return self.before - self.after
+
+
+class Exchange:
+    """One account. `now` tells the seconds and the instant at which something is done."""
+
+    def __init__(
+        self,
+        positions: Mapping[Key, Decimal],
+        now: Callable[[], tuple[float, datetime]],
+        *,
+        account: str = "main",
+        mode: Mode = "one_way",
+        markets: Iterable[Market] = (),
+        resting_exits_block: bool = False,
+    ) -> None:
+        """`resting_exits_block`: no reduce-only order beyond what resting reduce-only ones leave (Binance −4118)."""
+        self.account = account
+        self.mode = mode
+        self.now = now
+        self.held: dict[Key, Decimal] = dict(positions)
+        self.markets = {symbol: Market(symbol) for symbol, _ in positions} | {it.symbol: it for it in markets}
+        self.resting_exits_block = resting_exits_block
+        self.orders: dict[str, Placed] = {}
+        """By id."""
+        self.names: dict[str, str] = {}
+        self.fills: list[Fill] = []
+        self.deeds: list[Deed] = []
+        self.turned: list[str] = []
+        """Orders of ours that turned a position, which must never be."""
+        self._ids = count(1)
+
+    # What a client can ask for
+
+    def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
+        """Take an order. OrderRejectedError in the venue's own words."""
+        if request.client_order_id in self.names:
+            raise OrderRejectedError("duplicate_client_order_id", f"there is an order {request.client_order_id}")
+        self._admit(request)
+        order = Placed(
+            id=f"x{next(self._ids)}", name=request.client_order_id, symbol=request.symbol, side=request.side,
+            key=self._key(request), amount=request.amount, reduce_only=request.reduce_only, type=request.type,
+            price=request.price, ioc=request.time_in_force == "ioc", trigger_price=request.trigger_price,
+            trigger_when=request.trigger_when, by=by,
+        )  # fmt: skip
+        self.orders[order.id] = order
+        if order.name is not None:
+            self.names[order.name] = order.id
+        if not order.waits:
+            self._match(order)
+        return report_of(order)
+
+    def find(self, name: str) -> OrderReport | None:
+        return report_of(self.orders[self.names[name]]) if name in self.names else None
+
+    def resting(self) -> tuple[Order, ...]:
+        """All open orders, conditional ones included."""
+        return tuple(
+            Order(
+                id=it.id, symbol=it.symbol, side=it.side, amount=it.amount, client_order_id=it.name,
+                position_side=it.key[1], type=it.type, price=it.price, trigger_price=it.trigger_price,
+                filled=it.filled, reduce_only=it.reduce_only,
+            )
+            for it in self.orders.values()
+            if it.state == "open"
+        )  # fmt: skip
+
+    def fills_of(self, name: str) -> tuple[Fill, ...]:
+        order = self.names.get(name)
+        return tuple(fill for fill in self.fills if fill.order == order) if order else ()
+
+    def cancel(self, order: str) -> None:
+        """What is gone already is no error."""
+        placed = self.orders.get(order)
+        if placed is not None and placed.state == "open":
+            placed.state = "canceled"
+
+    def close_book(self) -> None:
+        """Close every position at market, whatever rests."""
+        for key, amount in list(self.held.items()):
+            if amount > ZERO and self.markets[key[0]].state == "open":
+                side: OrderSide = "sell" if key[1] == "long" else "buy"
+                order = Placed(f"x{next(self._ids)}", None, key[0], side, key, amount, reduce_only=True, by="sweep")
+                self.orders[order.id] = order
+                self._match(order)
+
+    # What happens without us
+
+    def rest(self, symbol: str, side: OrderSide, amount: Decimal, **more: object) -> str:
+        """An order that somebody placed before; its id."""
+        position_side: Side = "long" if side == "sell" else "short"
+        if not more.get("reduce_only"):
+            position_side = "long" if side == "buy" else "short"
+        order = Placed(
+            f"x{next(self._ids)}", None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
+        )
+        self.orders[order.id] = replace(order, **more)  # type: ignore[arg-type] # literals of the caller
+        return order.id
+
+    def trade(self, key: Key, by: Decimal, actor: Actor = "hand") -> None:
+        """Someone else grows the position, or takes from it (no more than there is)."""
+        before = self.held.get(key, ZERO)
+        self._set(key, max(ZERO, before + by), actor, None)
+
+    def take_away(self, key: Key, amount: Decimal, cause: FillCause) -> None:
+        """The venue liquidates or deleverages `amount` contracts."""
+        taken = min(amount, self.held.get(key, ZERO))
+        if taken > ZERO:
+            side: OrderSide = "sell" if key[1] == "long" else "buy"
+            self._book_fill(f"x{next(self._ids)}", key, side, taken, self.markets[key[0]].price, cause)
+            self._set(key, self.held[key] - taken, "adl" if cause == "adl" else "liquidation", None)
+
+    def reprice(self, symbol: str, price: Decimal) -> None:
+        """The mark moves; conditional orders whose condition comes true are sent."""
+        market = self.markets[symbol]
+        market.price = price
+        for order in [it for it in self.orders.values() if it.symbol == symbol and it.waits]:
+            assert order.trigger_price is not None
+            falls = order.trigger_when == "falls"
+            if price <= order.trigger_price if falls else price >= order.trigger_price:
+                order.trigger_price = None
+                self._match(order)
+
+    # Rules
+
+    def _key(self, request: OrderRequest) -> Key:
+        if self.mode == "hedge":
+            return (request.symbol, request.position_side)
+        side: Side = "long" if request.side == "sell" else "short"
+        if self.mode == "spot":
+            return (request.symbol, "long")
+        if not request.reduce_only and not self.held.get((request.symbol, side)):
+            side = "short" if side == "long" else "long"
+        return (request.symbol, side)
+
+    def _closes(self, side: OrderSide, key: Key) -> bool:
+        return (side == "sell") is (key[1] == "long")
+
+    def _admit(self, request: OrderRequest) -> None:
+        market = self.markets.get(request.symbol)
+        if market is None or market.state in ("halted", "delisted", "cancel_only"):
+            raise OrderRejectedError("market_closed", f"{request.symbol} is {market.state if market else 'unknown'}")
+        if request.trigger_price is None:
+            self._admit_kind(request, market)
+        if request.amount < market.minimum:
+            raise OrderRejectedError("below_minimum", f"at least {market.minimum}")
+        if market.maximum is not None and request.amount > market.maximum:
+            raise OrderRejectedError("above_maximum", f"at most {market.maximum}")
+        if market.step and request.amount % market.step:
+            raise OrderRejectedError("other", f"{request.amount} is no multiple of {market.step}")
+        key = self._key(request)
+        held = self.held.get(key, ZERO)
+        if self.mode == "spot" and request.side == "sell" and request.amount > held:
+            raise OrderRejectedError("insufficient_margin", f"{request.amount} to sell, and {held} held")
+        if request.reduce_only and self.mode != "spot":
+            self._admit_reduction(request, key, held)
+
+    def _admit_kind(self, request: OrderRequest, market: Market) -> None:
+        if request.type == "market" and market.state in ("limit_only", "post_only"):
+            raise OrderRejectedError("market_closed", f"{market.symbol} is {market.state}: no market orders")
+        if market.state == "reduce_only" and not request.reduce_only:
+            raise OrderRejectedError("market_closed", f"{market.symbol} takes reduce-only orders only")
+        if request.type == "market" and market.band is not None and market.slip > market.band:
+            raise OrderRejectedError("price_band", f"{market.symbol} would trade {market.slip} away")
+
+    def _admit_reduction(self, request: OrderRequest, key: Key, held: Decimal) -> None:
+        if held <= ZERO:
+            raise OrderRejectedError("already_flat", "nothing to reduce")
+        if self.resting_exits_block and request.trigger_price is None:
+            exits = (it for it in self.orders.values() if it.state == "open" and it.key == key and it.reduce_only)
+            covered = sum((it.amount - it.filled for it in exits), ZERO)
+            if covered + request.amount > held:
+                raise OrderRejectedError("blocked_by_order", f"resting orders cover {covered} of {held}")
+
+    # Matching
+
+    def _match(self, order: Placed) -> None:
+        """Fill what can be filled now."""
+        market = self.markets[order.symbol]
+        price = market.taken_at(order.side)
+        crosses = order.price is None or (order.price <= price if order.side == "sell" else order.price >= price)
+        wanted = order.amount - order.filled
+        if order.reduce_only:
+            wanted = min(wanted, self.held.get(order.key, ZERO))
+        if market.state == "post_only" or not crosses:
+            wanted = ZERO
+        elif market.shares:
+            share = market.shares.pop(0)
+            wanted = wanted if share == 1 else _floor(wanted * share, market.step)
+        if wanted > ZERO:
+            self._fill(order, wanted, price)
+        if order.filled == order.amount:
+            order.state = "filled"
+        elif order.type == "market" or order.ioc:
+            order.state = "expired"
+
+    def _fill(self, order: Placed, amount: Decimal, price: Decimal) -> None:
+        order.filled += amount
+        order.paid += amount * price
+        self._book_fill(order.id, order.key, order.side, amount, price, "trade")
+        held = self.held.get(order.key, ZERO)
+        if not self._closes(order.side, order.key):
+            self._set(order.key, held + amount, order.by, order.name)
+            return
+        self._set(order.key, max(ZERO, held - amount), order.by, order.name)
+        if amount > held:
+            self.turned.append(f"{order.name}: {amount} of {held} {order.key}")
+            other: Key = (order.key[0], "short" if order.key[1] == "long" else "long")
+            self._set(other, self.held.get(other, ZERO) + amount - held, order.by, order.name)
+        if self.mode == "spot":
+            self._pay_out(order, amount * price * (1 - FEE))
+
+    def _pay_out(self, order: Placed, proceeds: Decimal) -> None:
+        """What a sale of X against BTC brings is a holding of BTC, where BTC has a market of its own."""
+        quote = order.symbol.partition("/")[2]
+        for symbol in self.markets:
+            if symbol.partition("/")[0] == quote:
+                key: Key = (symbol, "long")
+                self._set(key, self.held.get(key, ZERO) + proceeds, order.by, order.name)
+                return
+
+    def _book_fill(
+        self, order: str, key: Key, side: OrderSide, amount: Decimal, price: Decimal, cause: FillCause
+    ) -> None:
+        self.fills.append(
+            Fill(
+                f"f{len(self.fills) + 1}", self.now()[1], key[0], side, amount, price, order=order,
+                position_side=key[1], fee=amount * price * FEE, fee_currency="USDT", cause=cause,
+            )
+        )  # fmt: skip
+
+    def _set(self, key: Key, amount: Decimal, actor: Actor, name: str | None) -> None:
+        before = self.held.get(key, ZERO)
+        if amount == before:
+            return
+        self.held[key] = amount
+        self.deeds.append(Deed(self.now()[0], actor, key, before, amount, name))
+        if amount == ZERO:
+            for order in self.orders.values():
+                if order.key == key and order.reduce_only and order.state == "open":
+                    order.state = "expired"
+
+
+def report_of(order: Placed) -> OrderReport:
+    """The venue's account of an order."""
+    average = order.paid / order.filled if order.filled else None
+    return OrderReport(
+        order.id, order.name, order.symbol, order.state, order.amount, order.filled, average, order.paid * FEE
+    )
+
+
+def _floor(amount: Decimal, step: Decimal | None) -> Decimal:
+    return amount if not step else (amount // step) * step
