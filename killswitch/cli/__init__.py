@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "graph": ("text", "graph", "Print the compiled decision graph as Mermaid or DOT."),
     "explain": ("explain", "explain", "Explain a diagnostic code, or the chain behind a decision."),
     "plan": ("plan", "plan", "Show what the policies would do right now. Changes nothing."),
+    "apply": ("hands", "apply", "Carry out a saved plan exactly, or say what has changed."),
     "run": ("run", "run", "Evaluate the policies at an interval, and act where armed."),
     "status": ("live", "status", "Show stages, locks and closings as they are."),
     "history": ("live", "history", "List past decisions and their results."),

@@ -1,4 +1,4 @@
-"""`ksctl close` and `ksctl reset`: hands, taken by the runner at its next tick, or by one tick of our own."""
+"""`ksctl close`, `apply` and `reset`: hands, taken by the runner at its next tick, or by one tick of our own."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ _LIVE = click.option("--live", is_flag=True,
 
 @click.command()
 @options.store
-@click.option("--reason", type=options.WORDS, required=True, help="Why, for the record.")
+@click.option("--reason", type=options.WORDS, required=True,
+              help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
+                   "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
 @click.option("--scope", type=options.WORDS, help="account/NAME, venue/NAME or portfolio. Left out: everything.")
+@click.option("--force", is_flag=True,
+              help="At market at once, and what cannot be read on its last known positions. Not for spot.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show every order and cancel, and change nothing anywhere.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="With --dry-run: save what is shown as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
 @_LIVE
 @_AUTHOR
 @options.policies(required=False)
@@ -29,24 +35,79 @@ _LIVE = click.option("--live", is_flag=True,
 @_WAIT
 @options.output
 def close(
-    store_at: str, reason: str, scope: str | None, dry_run: bool, live: bool, author: str | None,
-    policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None, lock_file: Path | None,
-    wait: float, output: str,
+    store_at: str, reason: str, scope: str | None, force: bool, dry_run: bool, out: Path | None, live: bool,
+    author: str | None, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
+    lock_file: Path | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by hand.
 
     A living runner takes it at its next tick. Where none lives, this command takes the lease, ticks once and closes,
     which needs --live. --policies is then needed too, unless the last runner's are still where they were.
+
+    --force sends market orders at once, without ladder or pace, and closes accounts that cannot be read on their last
+    known positions; only where the venue keeps an order from opening anything (swap and future). Spot, margin and
+    equity accounts are left out, with a reason. It arms nothing, and --live is still needed.
     """
     from killswitch.cli import hands_work as work
     from killswitch.cli.hands_text import Order
+    from killswitch.cli.reasons import reason_of
 
-    order = Order("close", scope, author or work.this_user(), reason, wait, output == "json")
+    if out is not None and not dry_run:
+        raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
+    if out is not None and force:
+        raise click.UsageError("a saved plan holds what was read, and --force is for what cannot be: leave one out")
+    why = reason_of(reason)
+    if why.remark is not None:
+        click.echo(why.remark, err=True)
+    by = author or work.this_user()
+    order = Order("close", scope, by, why.text, wait, output == "json", cause=why.cause, force=force)
     place = work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file)
     if dry_run:
-        work.preview_close(order, place)
+        from killswitch.cli.hands_preview import preview_close
+
+        preview_close(order, place, out)
     else:
         work.give(order, place, live=live)
+
+
+@click.command()
+@click.argument("plan_at", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.store
+@click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
+              help="How old the plan may be when this command is given.")  # fmt: skip
+@_LIVE
+@_AUTHOR
+@options.policies(required=False)
+@options.read_timeout
+@options.lock_dir
+@options.lock_file
+@_WAIT
+@options.output
+def apply(
+    plan_at: Path, store_at: str, max_age: float, live: bool, author: str | None, policies_at: tuple[Path, ...],
+    read_timeout: float, lock_dir: Path | None, lock_file: Path | None, wait: float, output: str,
+) -> None:  # fmt: skip
+    """Carry out the saved plan in FILE, exactly, or refuse and list everything that has changed.
+
+    FILE is from `ksctl plan --out` or `ksctl close --dry-run --out`. It is carried out once, and only while the
+    policies, every position and order of its scopes and the venues' rules are as it saw them. A living runner takes it
+    at its next tick; where none lives, this command takes the lease, ticks once and closes, which needs --live.
+    """
+    from datetime import UTC, datetime
+
+    from killswitch.cli import hands_work as work
+    from killswitch.cli import plan_saving
+    from killswitch.cli.hands_text import Order
+
+    plan = plan_saving.read(plan_at)
+    age = (datetime.now(UTC) - plan.as_of).total_seconds()
+    if age > max_age:
+        raise click.ClickException(
+            f"{plan_at}: the plan is {age:.0f} s old, and may be {max_age:g} s: make a new one, or give --max-age"
+        )
+    by = author or work.this_user()
+    order = Order("apply", plan.scope, by, f"plan {plan.short}", wait, output == "json", plan=plan)
+    work.give(order, work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file), live=live)
 
 
 @click.command()

@@ -13,6 +13,8 @@ from killswitch.incident.results import Result
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
+from killswitch.model.words import Cause
+from killswitch.planning.plan_file import SavedPlan
 from killswitch.runner import hands
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.assembly import LockPaths
@@ -29,9 +31,22 @@ class Order:
     reason: str
     wait: float
     json: bool
+    cause: Cause | None = None
+    force: bool = False
+    plan: SavedPlan | None = None
+    """What an `apply` is about."""
 
-    def event(self) -> Event:
-        return hands.hand(self.kind, self.scope, self.author, self.reason, datetime.now(UTC))
+    def event(self, store: Store | None) -> Event:
+        """Its event now; for a plan, one that `store` has not taken yet. SpentPlanError."""
+        now = datetime.now(UTC)
+        if self.plan is not None and store is not None:
+            return hands.apply_hand(store, self.plan, self.author, now)
+        return hands.hand(self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force)
+
+    @property
+    def sends(self) -> bool:
+        """Whether it is there to send orders, so that somebody has to be armed."""
+        return self.kind != "reset"
 
 
 def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
@@ -73,7 +88,7 @@ def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None)
         for decision, result in results:
             click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result)}")
         for notice in answer.notices:
-            click.echo(notice.text)
+            click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
         if lock is not None:
             click.echo(_lock_words(lock, store))
     if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):

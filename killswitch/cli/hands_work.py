@@ -1,38 +1,36 @@
-"""What `close` and `reset` do: hand the order to the runner that lives, or be the runner for one tick."""
+"""What `close`, `apply` and `reset` do: hand the order to the runner that lives, or be the runner for one tick."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from killswitch.cli.chain_text import what_is_decided
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
 from killswitch.cli.watching import reporting, watching
-from killswitch.cli.wording import decision_lines, headline
+from killswitch.cli.wording import decision_lines
 from killswitch.incident.note import keep_runbooks
-from killswitch.model.decision import Decision, encode_decision
-from killswitch.model.snapshot import Event, Snapshot
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
+from killswitch.planning.plan_file import SavedPlan
 from killswitch.runner import hands
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.loop import Pace, Runner, TickReport
-from killswitch.runner.opening import Written, open_accounts, read_once
-from killswitch.runner.preview import from_store, preview
+from killswitch.runner.opening import Written, open_accounts
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
-from killswitch.store.errors import StoreMissingError
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import open_store
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
@@ -73,64 +71,13 @@ def this_user() -> str:
         return "unknown"
 
 
-# A dry run
-
-
-def preview_close(order: Order, place: Place) -> None:
-    """Read the venues, show what a close would send, and change nothing: no order, no lock, no store, no lease."""
-    with friendly():
-        store = _store_to_read(place.store_at)
-        try:
-            view = None if store is None else standing_of(store, datetime.now(UTC), 0).view
-            found = place.written(view)
-            accounts = open_accounts(found.accounts, live=True)
-            _require_closable(order.scope, accounts)
-            seen = asyncio.run(read_once(accounts, place.read_timeout))
-            interpreter, memory = from_store(found.policies, store)
-        finally:
-            if store is not None:
-                store.close()
-    snapshot = Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1", events=(order.event(),))
-    shown = preview(found.policies, snapshot, interpreter, memory, frozenset())
-    closes = [decision for decision in shown.decisions if decision.kind == "manual"]
-    if not closes:
-        raise click.ClickException(
-            "; ".join(n.text for n in shown.notices if n.policy == "operator") or "nothing closes"
-        )
-    _tell_preview(closes[0], accounts, shown.decisions, as_json=order.json)
-
-
-def _store_to_read(store_at: str) -> Store | None:
-    """The store, or None where there is none: what is open can be shown without history."""
-    try:
-        return open_store(store_at, read_only=True)
-    except StoreMissingError:
-        return None
-
-
-def _tell_preview(
-    decision: Decision, accounts: dict[str, ArmedAccount], decisions: Sequence[Decision], *, as_json: bool
-) -> None:
-    if as_json:
-        click.echo(encode_decision(decision))
-        return
-    click.echo(f"Dry run: nothing is sent, nothing is written. {headline(decision)}")
-    click.echo(what_is_decided(decision))
-    observed = sorted({intent.account for intent in decision.intents if not accounts[intent.account].armed})
-    if observed:
-        click.echo(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
-    others = [headline(each) for each in decisions if each.kind is None]
-    if others:
-        click.echo("By itself, the same tick would bring about:\n  " + "\n  ".join(others))
-
-
 # The real thing
 
 
 def give(order: Order, place: Place, *, live: bool) -> None:
     """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
     _require_taker(order, place.store_at, live=live)
-    with friendly(), opened_store(place.store_at, read_only=False) as store:
+    with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
         if standing.runner.liveness == "alive" and standing.view is not None:
             _hand_over(order, store, standing, standing.view)
@@ -138,11 +85,22 @@ def give(order: Order, place: Place, *, live: bool) -> None:
             _tick_ourselves(order, store, place, standing.view, live=live)
 
 
+@contextmanager
+def _unspent() -> Iterator[None]:
+    """A plan that was carried out already is refused in words."""
+    try:
+        yield
+    except hands.SpentPlanError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
-    """Refuse, before anything is changed, a store that is not there and a close that nobody would carry out."""
-    with friendly(), opened_store(store_at, read_only=True) as store:
+    """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
+    with friendly(), _unspent(), opened_store(store_at, read_only=True) as store:
         liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
-    if order.kind == "close" and not live and liveness != "alive":
+        if order.plan is not None:
+            hands.require_unspent(store, order.plan)
+    if order.sends and not live and liveness != "alive":
         raise click.UsageError(
             "no runner lives on this store, so this command would send the orders itself: add --live, "
             "or --dry-run to see them"
@@ -151,17 +109,16 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
 
 def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> None:
     locked = hands.locked_scopes(standing.locks)
-    known = hands.closable_scopes(view) if order.kind == "close" else hands.watched_scopes(view) | locked
-    _require_known(order.scope, known)
-    armed = any(each.armed for each in hands.accounts_named(view, order.scope))
-    if order.kind == "close" and not armed:
-        raise click.ClickException(
-            f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
-            "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
-        )
+    if order.plan is not None:
+        _require_armed(order.plan, {each.account: each.armed for each in view.accounts})
+    elif order.kind == "close":
+        require_known(order.scope, hands.closable_scopes(view))
+        _require_an_armed(order, standing, view)
+    else:
+        require_known(order.scope, hands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
         click.echo("locks stay as they are: the runner is armed for no account", err=True)
-    event = order.event()
+    event = order.event(store)
     store.put_event(event)
     click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)
     deadline = time.monotonic() + order.wait
@@ -193,13 +150,13 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
     require_locks(accounts, locks)
-    if order.kind == "close":
-        _require_closable(order.scope, accounts)
+    if order.plan is not None:
+        _require_armed(order.plan, {name: account.armed for name, account in accounts.items()})
+    elif order.kind == "close":
+        require_closable(order.scope, accounts)
     else:
         standing_locks = locks_at(locks.folder, locks.union, datetime.now(UTC))
-        _require_known(
-            order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks)
-        )
+        require_known(order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks))
     seen = _Fired()
     with (
         watching(found, place.store_at, None, SystemClock()) as told,
@@ -216,7 +173,7 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
             click.echo("locks stay as they are: nothing is armed", err=True)
-        event = order.event()
+        event = order.event(store)
         try:
             asyncio.run(_once(runner, store, event, order.wait))
         except BaseException:
@@ -256,12 +213,32 @@ async def _once(runner: Runner, store: Store, event: Event, wait: float) -> None
         await runner.let_go()
 
 
-def _require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
+def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> None:
+    if not any(each.armed for each in hands.accounts_named(view, order.scope)):
+        raise click.ClickException(
+            f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
+            "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
+        )
+
+
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool]) -> None:
+    """A plan is carried out as a whole: every account that it acts on must be armed."""
+    acted_on = {each.account for decision in plan.decisions for each in decision.intents}
+    acted_on |= {each.account for decision in plan.decisions for each in decision.cancels}
+    missing = sorted(name for name in acted_on if not armed.get(name, False))
+    if missing:
+        raise click.ClickException(
+            f"the plan acts on {', '.join(missing)}, for which nothing is armed here: that takes --live, and a "
+            "document that says execution: live"
+        )
+
+
+def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
     known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
-    _require_known(scope, known | {"portfolio"})
+    require_known(scope, known | {"portfolio"})
 
 
-def _require_known(scope: str | None, known: set[str]) -> None:
+def require_known(scope: str | None, known: set[str]) -> None:
     if scope is None:
         return
     try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
               help="The runner's store: history, stages and cooldowns are taken from it, read-only.")  # fmt: skip
 @click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="Save it as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
 @variant
 @read_timeout
 @output
@@ -30,6 +32,7 @@ def plan(
     policies_at: tuple[Path, ...],
     store_at: str | None,
     recording: Path | None,
+    out: Path | None,
     variant: str | None,
     read_timeout: float,
     output: str,
@@ -38,13 +41,20 @@ def plan(
     """Show what the policies would do right now. Changes nothing, anywhere.
 
     Exits 1 if an account cannot be read: then the plan says what is known, and that the rest is not.
+
+    --out saves the orders, cancels and locks of stages that would fire, with every position and order that they were
+    decided on. Where there are none, nothing is written.
     """
+    from killswitch.cli import plan_saving
     from killswitch.cli.plan_text import plan_text
     from killswitch.cli.session import friendly, opened_store, written
-    from killswitch.runner.preview import encode_preview
+    from killswitch.runner.preview import encode_preview, of_policies, saved
 
     if recording is not None and store_at is not None:
         raise click.UsageError("--snapshot brings its own history: leave --store out")
+    if recording is not None and out is not None:
+        raise click.UsageError("what a recording calls for is past: a plan is saved of the venues as they are")
+    plan_saving.require_new(out)
     found = written(policies_at, variant)
     with friendly():
         if recording is not None:
@@ -55,6 +65,8 @@ def plan(
             with opened_store(store_at, read_only=True) as store:
                 shown = _of_venues(found, store, read_timeout)
     click.echo(encode_preview(shown) if output == "json" else plan_text(shown))
+    if out is not None:
+        plan_saving.save(saved(shown, of_policies(shown)), out)
     if shown.unreadable:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0

@@ -100,10 +100,10 @@ def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Dia
 
 
 @click.command()
-@click.argument("what", metavar="[KIND|signals|events|all]", default="all")
+@click.argument("what", metavar="[KIND|signals|events|plan|all]", default="all")
 @options.output
 def schema(what: str, output: str) -> None:
-    """Print the JSON Schema of a kind, of all kinds in one, of `ksctl run --events`, or the signal catalogue."""
+    """Print the JSON Schema of a kind, of all kinds, of `ksctl run --events`, of a saved plan, or the signals."""
     if what == "signals":
         click.echo(_signals_json() if output == "json" else _signals_text())
         return
@@ -112,14 +112,20 @@ def schema(what: str, output: str) -> None:
 
         click.echo(_json(event_schema()))
         return
+    if what == "plan":
+        from killswitch.planning.plan_file import plan_schema
+
+        click.echo(_json(plan_schema()))
+        return
     from killswitch.policy.jsonschema import schema_of, schema_of_all
     from killswitch.policy.kinds import KINDS
     from killswitch.policy.reading import closest
 
+    others = [*KINDS, "signals", "events", "plan", "all"]
     if what != "all" and what not in KINDS:
-        near = closest(what, [*KINDS, "signals", "events", "all"])
+        near = closest(what, others)
         hint = f" Did you mean {near}?" if near else ""
-        raise click.UsageError(f"{what} is not one of {', '.join([*KINDS, 'signals', 'events', 'all'])}.{hint}")
+        raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
     click.echo(_json(schema_of_all() if what == "all" else schema_of(what)))
 
 

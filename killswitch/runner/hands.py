@@ -13,19 +13,26 @@ from killswitch.gate.strictness import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.results import Result, result_of
 from killswitch.model.decision import Decision, Notice, decision_id
+from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
+from killswitch.model.words import Cause
 from killswitch.planning.hands import OPERATOR
 from killswitch.planning.notices import RESET
+from killswitch.planning.plan_file import SavedPlan, decode_plan, encode_plan
+from killswitch.planning.saved import applied_ids
 from killswitch.planning.scopes import Identity, scopes_of
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.standing import LockView
 from killswitch.runner.status import AccountView, RunnerView
 
-HandKind = Literal["close", "reset"]
+HandKind = Literal["close", "reset", "apply"]
 
 LOOK_BACK = 50
 """How many of the newest decisions and notices are searched for the answer to a hand."""
+
+FAR_BACK = 10_000
+"""How many of the newest notices are searched for refusals of a plan."""
 
 
 class RefusedScopeError(Exception):
@@ -40,9 +47,54 @@ class Answer:
     notices: tuple[Notice, ...]
 
 
-def hand(kind: HandKind, scope: str | None, author: str, reason: str, at: datetime) -> Event:
+class SpentPlanError(Exception):
+    """A saved plan that this store has carried out, or is about to; the message says which."""
+
+
+def hand(
+    kind: HandKind,
+    scope: str | None,
+    author: str,
+    reason: str,
+    at: datetime,
+    *,
+    cause: Cause | None = None,
+    force: bool = False,
+) -> Event:
     """The event of a command given at `at`."""
-    return Event(id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason)
+    return Event(
+        id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
+        force=force,
+    )  # fmt: skip
+
+
+def apply_hand(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
+    """The event that brings `plan` to a tick. SpentPlanError if the store has it, or its decisions, already.
+
+    Its id counts the refusals of the plan so far, and a store takes an id once: however many hands apply a plan at
+    the same time, one tick takes it once.
+    """
+    require_unspent(store, plan)
+    begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
+    refused = {notice.subject for notice in store.notices(FAR_BACK) if (notice.subject or "").startswith(begins)}
+    event_id = f"{begins}{len(refused)}"
+    if any(event.id == event_id for event in store.pending_events()):
+        raise SpentPlanError(f"the plan {plan.short} waits for a tick already, as {event_id}: see `ksctl status`")
+    return Event(
+        id=event_id, at=at, kind="apply", scope=plan.scope, author=author, reason=f"plan {plan.short}",
+        plan=encode_plan(plan).decode(),
+    )  # fmt: skip
+
+
+def require_unspent(store: Store, plan: SavedPlan) -> None:
+    """SpentPlanError if the plan's decisions are in the store: a plan is carried out once."""
+    for decision in applied_ids(plan):
+        found = store.decision(decision)
+        if found is not None:
+            raise SpentPlanError(
+                f"the plan {plan.short} was applied at {rfc3339(found.decision.as_of)} by "
+                f"{found.decision.author or 'unknown'}, as decision {decision}: make a new one"
+            )
 
 
 def require_scope(scope: str, known: set[str]) -> None:
@@ -94,7 +146,7 @@ def is_waiting(store: Store, event: Event) -> bool:
 def answer_to(store: Store, event: Event) -> Answer:
     """What the tick that took `event` made of it."""
     recent = [stored.decision for stored in store.decisions(LOOK_BACK)]
-    mine: Callable[[Decision], bool] = _closes(event) if event.kind == "close" else _resets(event)
+    mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
     return Answer(
         tuple(decision for decision in recent if mine(decision)),
         tuple(
@@ -123,6 +175,14 @@ def _resets(event: Event) -> Callable[[Decision], bool]:
         return decision.kind == "reset" and same and decision.as_of >= event.at
 
     return test
+
+
+def _applies(event: Event) -> Callable[[Decision], bool]:
+    ids = frozenset(applied_ids(decode_plan(event.plan or "")))
+    return lambda decision: decision.id in ids
+
+
+_TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {"close": _closes, "apply": _applies}
 
 
 def _is_reset_notice(notice: Notice, event: Event) -> bool:

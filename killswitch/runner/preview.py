@@ -16,10 +16,12 @@ from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
+from killswitch.planning.plan_file import SavedPlan, made
+from killswitch.planning.saved import basis_of
 from killswitch.planning.tick import NOTHING, Interpreter
 from killswitch.runner.status import AccountView, MachineView, account_view, machine_views
 
-PLAN_FORMAT = "killswitch.plan/v1"
+PREVIEW_FORMAT = "killswitch.preview/v1"
 
 
 class Preview(Struct, frozen=True):
@@ -67,6 +69,25 @@ def preview(
     )
 
 
+def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
+    """The plan of these decisions of a preview, for `ksctl apply`; None if nothing of them would be carried out."""
+    kept = tuple(
+        decision
+        for decision in decisions
+        if decision.mode == "enforce" and (decision.intents or decision.cancels or decision.lock)
+    )
+    if not kept:
+        return None
+    policies = shown.policies
+    basis = basis_of(kept, shown.snapshot, policies)
+    return made(shown.snapshot.as_of, policies.digest, policies.commit, kept, basis)
+
+
+def of_policies(shown: Preview) -> tuple[Decision, ...]:
+    """What the policies would bring about: not what a tick does by itself at any rate, as resets and waiting hands."""
+    return tuple(decision for decision in shown.decisions if decision.kind in (None, "hedge"))
+
+
 def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
     """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
     interpreter = Interpreter(policies)
@@ -90,10 +111,10 @@ def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[
 
 
 def encode_preview(shown: Preview) -> bytes:
-    """The plan as JSON, format `killswitch.plan/v1`: one object."""
+    """What would be done, as JSON, format `killswitch.preview/v1`: one object. A saved plan is another thing."""
     return msgjson.Encoder(decimal_format="string").encode(
         {
-            "format": PLAN_FORMAT,
+            "format": PREVIEW_FORMAT,
             "as_of": rfc3339(shown.snapshot.as_of),
             "policy_set": shown.policies.digest,
             "commit": shown.policies.commit,

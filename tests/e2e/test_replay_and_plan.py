@@ -107,7 +107,7 @@ def test_plan_on_a_recording_shows_what_its_last_line_calls_for(
     done = ksctl("plan", "--policies", policies, "--snapshot", cut, "--output", "json", "--detailed-exitcode")
     assert done.returncode == 2, done.stderr
     shown = json.loads(done.stdout)
-    assert shown["format"] == "killswitch.plan/v1"
+    assert shown["format"] == "killswitch.preview/v1"
     assert shown["decisions"] == [decisions[0]]
     text = ksctl("plan", "--policies", policies, "--snapshot", cut)
     assert text.returncode == 0

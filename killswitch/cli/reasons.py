@@ -1,0 +1,48 @@
+"""The declared reasons of a close by hand, read from what a person writes. A close never fails for want of a word."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final, cast, get_args
+
+from killswitch.model.words import Cause
+
+CAUSES: Final[tuple[str, ...]] = get_args(Cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a person closes. `remark`: what to say where no declared word was given."""
+
+    cause: Cause
+    text: str
+    remark: str | None = None
+
+
+def reason_of(written: str) -> Reason:
+    """`WORD`, or `WORD: text`; anything else is an operator's own judgement, with a remark that lists the words."""
+    head, colon, rest = written.partition(":")
+    word = _plain(head)
+    if word in CAUSES:
+        return Reason(cast("Cause", word), rest.strip() or word)
+    near = _near(word, whole=bool(colon))
+    meant = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in written.strip() else ''}'?"
+    remark = f"--reason begins with none of {', '.join(CAUSES)}, so it counts as 'operator: {written.strip()}'.{meant}"
+    return Reason("operator", written.strip(), remark)
+
+
+def _plain(head: str) -> str:
+    """`Exchange breach` and `exchange_breach` are the word too."""
+    return re.sub(r"[\s_]+", "-", head.strip().lower())
+
+
+def _near(word: str, *, whole: bool) -> str | None:
+    """The word that was probably meant: by what stands before a colon, else by how the text begins."""
+    begins = [word] if whole else [word, word.split("-", maxsplit=1)[0], "-".join(word.split("-")[:2])]
+    for each in begins:
+        near = get_close_matches(each, CAUSES, 1, 0.75)
+        if near:
+            return near[0]
+    return None
