@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from killswitch.incident.record import Ended, Firing, Item, Money, OrderOutcome, PositionLeft
+from killswitch.incident.causes import text_of
+from killswitch.incident.record import Ended, Firing, Item, Money, OrderOutcome, PositionLeft, Reason
 from killswitch.model.spelling import instant, money
 
 
@@ -17,18 +18,26 @@ def checklist(
     totals: Money,
     told: Item,
     doubts: Sequence[str],
+    reason: Reason | None = None,
 ) -> tuple[Item, ...]:
-    """Eight items; `told` is the one of notifications."""
+    """Eight items, and those that the declared `reason` of a close by hand adds; `told` is the one of notifications."""
     return (
         _closed(firings, orders, endings, left, settled),
         _reconciled(firings, orders, left, settled),
         _counted(orders, totals),
         told,
         _audited(firings, endings, doubts),
+        *_by_reason(reason),
         Item("cause", "Root cause found", "open", "a person's finding: write it below"),
         Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),
         Item("debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"),
     )
+
+
+def _by_reason(reason: Reason | None) -> tuple[Item, ...]:
+    """What no record proves: a person does it, and ticks it."""
+    said = None if reason is None else text_of(reason.cause)
+    return () if said is None else tuple(Item(key, title, "open", what) for key, title, what in said.todo)
 
 
 def _closed(
@@ -114,7 +123,10 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
         if amount is None
     ]
     if missing:
-        return Item(key, title, "open", f"{' and '.join(missing)} unknown: look it up in the venue's statement")
+        lacking = sorted({number for each in totals.missing for number in each.orders})
+        which = f" (of order {', '.join(str(number) for number in lacking)})" if lacking else ""
+        said = f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
+        return Item(key, title, "open", said)
     currency = totals.currency or ""
     return Item(
         key, title, "proved",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.incident.note import Note
+from killswitch.incident.orders import stage_of
 from killswitch.incident.record import Firing, TriggerFact
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision, TriggerReading
@@ -42,7 +43,7 @@ def firing_of(
 ) -> Firing:
     """The decision with the policy's words beside its numbers."""
     equity, currency = equity_of(decision.scope, snapshot)
-    stage = decision.stage or "close by hand"
+    stage = stage_of(decision)
     runbook = note.runbooks.get(stage)
     return Firing(
         decision=decision.id,
@@ -52,7 +53,7 @@ def firing_of(
         previous_level=decision.previous_level,
         acted=any(entry.kind == "planned" for entry in journal),
         standing=result.standing,
-        outcome=_OUTCOMES[result.standing],
+        outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),
         policy_set=decision.policy_set,
         commit=decision.commit,
@@ -70,7 +71,16 @@ def firing_of(
         author=decision.author,
         reason=decision.reason,
         unsent=result.standing == "recorded only" and bool(decision.intents),
+        kind="hand" if decision.kind == "manual" else "hedge" if decision.kind == "hedge" else "stage",
+        cause=decision.cause,
+        unwinding=None if decision.unwinding is None else decision.unwinding.name,
     )
+
+
+def _outcome(decision: Decision, result: Result) -> str:
+    if decision.kind == "hedge" and result.standing == "at target":
+        return "done, and temporary: it stands until it is closed"
+    return _OUTCOMES[result.standing]
 
 
 def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:

@@ -53,10 +53,21 @@ def lives(oldest_first: Iterable[Decision]) -> list[Life]:
                 ended.reset = decision
         elif key in standing:
             standing[key].decisions.append(decision)
+        elif decision.kind == "hedge":
+            _stand_in(found, decision)
         else:
             standing[key] = Life([decision])
             found.append(standing[key])
     return found
+
+
+def _stand_in(found: list[Life], hedge: Decision) -> None:
+    """A hedge without a stage that stands belongs to the newest incident on its scope: what it stands in for."""
+    stood_for = next((life for life in reversed(found) if life.decisions[0].scope == hedge.scope), None)
+    if stood_for is None:
+        found.append(Life([hedge]))
+    else:
+        stood_for.decisions.append(hedge)
 
 
 def lives_in(store: Store) -> list[Life]:

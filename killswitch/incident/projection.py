@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from killswitch.incident.causes import text_of
 from killswitch.incident.checklist import checklist
+from killswitch.incident.closed_positions import closed_positions
 from killswitch.incident.commands import StartedAs, next_commands
 from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
 from killswitch.incident.firing import Acted, firing_of
 from killswitch.incident.life import Life
 from killswitch.incident.note import Note, note_of
-from killswitch.incident.orders import endings, money_of, outcomes, positions
-from killswitch.incident.record import Course, Firing, Incident, OrderOutcome, Person, Reset, RunbookFacts, Step
+from killswitch.incident.orders import endings, money_of, outcomes, positions, stage_of
+from killswitch.incident.record import (
+    Course,
+    Firing,
+    Incident,
+    OrderOutcome,
+    Person,
+    Reason,
+    Reset,
+    RunbookFacts,
+    Step,
+)
+from killswitch.incident.remarks import remarks
 from killswitch.incident.results import kept_snapshot, result_of
 from killswitch.incident.timeline import timeline
 from killswitch.incident.told import item, told_of
 from killswitch.incident.told import moments as moments_of
+from killswitch.incident.totals import totals_of
 from killswitch.model.course import IncidentStore
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -40,7 +54,10 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     firings = tuple(each.firing for each in acted)
     orders = _orders(acted)
     results = [each.result for each in acted]
-    held = positions((each.decision, each.journal) for each in acted)
+    lines = [line for each in results for line in each.orders]
+    became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
+    uncovered = tuple(exposure for each in results for exposure in each.exposures)
+    held = positions([(each.decision, each.journal) for each in acted], became)
     left = tuple(each for each in held if each.contracts is None or each.to_close)
     settled = tuple(each for each in held if each.contracts is not None and not each.to_close)
     ended = tuple(one for each in acted for one in endings(each.decision, each.journal, each.result))
@@ -54,7 +71,9 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)
-    totals = money_of(results, orders, next((each.currency for each in firings if each.currency), None))
+    currency = next((each.currency for each in firings if each.currency), None)
+    totals = money_of(lines, currency)
+    reason = _declared(opening)
     doubts = _doubts(acted, note, course)
     facts = _facts(note, highest)
     is_open = closed_at is None
@@ -70,7 +89,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         closed_at=closed_at,
         lasted=lasting(as_of - opening.as_of),
         level=highest.level,
-        stage=highest.stage or "close by hand",
+        stage=stage_of(highest),
         as_of=as_of,
         firings=firings,
         reset=reset,
@@ -84,11 +103,16 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         contacts=facts.contacts,
         escalation=facts.escalation,
         links=facts.links,
-        checklist=checklist(firings, orders, ended, left, settled, totals, item(told), doubts),
+        checklist=checklist(firings, orders, ended, left, settled, totals, item(told), doubts, reason),
         commands=next_commands(
             life.id, opening.scope, [highest.id], started, is_open=is_open and not life.by_hand, unfinished=unfinished
         ),
         doubts=doubts,
+        reason=reason,
+        totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=not unfinished),
+        positions=became,
+        exposures=uncovered,
+        remarks=remarks(orders, became, uncovered, [name for each in results for name in each.swept], currency),
     )
 
 
@@ -103,7 +127,7 @@ def _acted(store: IncidentStore, decision: Decision, note: Note) -> Acted:
 def _orders(acted: Sequence[Acted]) -> tuple[OrderOutcome, ...]:
     found: list[OrderOutcome] = []
     for each in acted:
-        found += outcomes(each.decision, each.journal, each.result, len(found) + 1)
+        found += outcomes(each.decision, each.result, len(found) + 1)
     return tuple(found)
 
 
@@ -113,8 +137,14 @@ def _reset(decision: Decision | None) -> Reset | None:
 
 def _title(highest: Decision) -> str:
     if highest.kind == "manual":
-        return f"Close by hand on {highest.scope}"
-    return f"{highest.stage} on {highest.scope}"
+        said = text_of(highest.cause)
+        return f"{'Close by hand' if said is None else said.heading} on {highest.scope}"
+    return f"{stage_of(highest)} on {highest.scope}"
+
+
+def _declared(opening: Decision) -> Reason | None:
+    said = text_of(opening.cause)
+    return None if said is None or opening.cause is None else Reason(opening.cause, said.heading, said.tone)
 
 
 def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> list[Notice]:

@@ -11,14 +11,20 @@ from typing import Literal
 
 from msgspec import Struct
 
+from killswitch.incident.closed_positions import ClosedPosition as ClosedPosition
+from killswitch.incident.exposure import Exposure as Exposure
+from killswitch.incident.order_lines import Bound, Fate, Purpose
 from killswitch.incident.places import WrittenAt as WrittenAt
+from killswitch.incident.totals import Missing, Totals
 from killswitch.model.decision import Attribution, BookChange, LockOrder
+from killswitch.model.words import Cause
 
 INCIDENT_FORMAT = "killswitch.incident/v1"
 
 State = Literal["open", "closed"]
 MomentKind = Literal[
-    "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "told", "reset", "hand"
+    "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "told", "reset", "hand",
+    "protection", "hedge",
 ]  # fmt: skip
 ItemState = Literal["proved", "open"]
 
@@ -67,6 +73,12 @@ class Firing(Struct, frozen=True):
     reason: str | None
     unsent: bool = False
     """Whether orders were decided and none was to be sent: what they would have closed is as it was."""
+    kind: Literal["stage", "hand", "hedge"] = "stage"
+    """A stage that fired, a close by hand, or a temporary hedge of what could not be closed."""
+    cause: Cause | None = None
+    """Of a close by hand: the declared word of its reason."""
+    unwinding: str | None = None
+    """The name of the manner in which its orders were sent; none where it is at market, at once."""
 
 
 class OrderOutcome(Struct, frozen=True):
@@ -97,6 +109,20 @@ class OrderOutcome(Struct, frozen=True):
     text: str | None
     final: bool
     """Whether the venue has said how it ended."""
+    fate: Fate = "final"
+    kind: str | None = None
+    """`limit_ioc`, `market` or `limit`; none where the program that sent it did not say."""
+    rung: int | None = None
+    """The step of the ladder, from 0."""
+    limit: Decimal | None = None
+    """The order's own limit."""
+    purpose: Purpose = "reduce"
+    realised: Decimal | None = None
+    """Before the fee."""
+    bound: Bound | None = None
+    """The slippage that was declared for it; none where none was."""
+    was_unknown: bool = False
+    """Whether its fate was unknown for a while."""
 
 
 class PositionLeft(Struct, frozen=True):
@@ -113,6 +139,10 @@ class PositionLeft(Struct, frozen=True):
     contracts: Decimal | None
     to_close: Decimal | None
     verified_at: datetime | None
+    dust: bool | None = None
+    """Whether it is less than the venue takes; none where its rules are not known."""
+    worth: Decimal | None = None
+    """What is held, at the decision's mark, in the account's currency."""
 
 
 class Ended(Struct, frozen=True):
@@ -133,6 +163,8 @@ class Money(Struct, frozen=True):
     slippage: Decimal | None
     cost: Decimal | None
     currency: str | None
+    missing: tuple[Missing, ...] = ()
+    """Which sums are unknown, what is known of them, and the orders that lack. Empty before the first fill."""
 
 
 class Moment(Struct, frozen=True):
@@ -224,6 +256,14 @@ class Reset(Struct, frozen=True):
     reason: str | None
 
 
+class Reason(Struct, frozen=True):
+    """A declared reason of a close by hand: its word, how the report is headed, and what kind of thing it is."""
+
+    cause: Cause
+    heading: str
+    tone: str
+
+
 class Incident(Struct, frozen=True):
     """The life of one escalation on one policy and scope; its id is that of the decision that opened it."""
 
@@ -260,4 +300,13 @@ class Incident(Struct, frozen=True):
     commands: tuple[Command, ...]
     doubts: tuple[str, ...]
     """What could not be found out, and why."""
+    reason: Reason | None = None
+    """Of a close by hand with a declared reason other than `operator`."""
+    totals: Totals = Totals()
+    positions: tuple[ClosedPosition, ...] = ()
+    """What became of every position that was to be reduced."""
+    exposures: tuple[Exposure, ...] = ()
+    """Protective orders that were cancelled for a close, and what took their place."""
+    remarks: tuple[str, ...] = ()
+    """What did not go plainly, in words: unknown orders, others' trades, dust, missing protection, broken bounds."""
     format: str = INCIDENT_FORMAT

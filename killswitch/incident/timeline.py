@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from killswitch.incident.causes import text_of
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.results import Result
 from killswitch.model.decision import Notice
@@ -14,12 +15,15 @@ _TOGETHER = 4
 """So many like moments in one second become one line."""
 _NAMED = 6
 
+_KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
 _WORDS = {
     "acknowledged": "rests at the venue",
     "unknown": "got no answer that says what happened",
     "rejected": "was rejected",
     "absent": "never reached the venue",
     "filled": "was filled",
+    "set_aside": "is set aside: its fate is unknown, and its position goes on without it",
+    "abandoned": "is asked about no more: its fate stays unknown",
 }
 
 
@@ -33,9 +37,7 @@ def timeline(
     moments: list[Moment] = [*told]
     for firing, journal, result in firings:
         moments += _triggers(firing)
-        moments.append(
-            Moment(firing.at, "hand" if firing.level == 0 else "fired", firing.level or None, _fired(firing))
-        )
+        moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
         moments += _journal(journal)
         moments += _ends(journal, result)
     moments += [Moment(each.as_of, "notice", None, f"{each.severity}: {each.text}") for each in notices]
@@ -52,8 +54,12 @@ def _triggers(firing: Firing) -> Iterator[Moment]:
 
 
 def _fired(firing: Firing) -> str:
-    if firing.level == 0:
-        return f"close by hand by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+    if firing.kind == "hand":
+        said = text_of(firing.cause)
+        what = "close by hand" if said is None else said.heading
+        return f"{what} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+    if firing.kind == "hedge":
+        return f"a temporary hedge was decided on: {firing.reason or 'no reason given'}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
     acted = "" if firing.acted else "; recorded only, nothing is sent"
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
@@ -86,7 +92,7 @@ def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
         case "sending":
             amount = f"{data.get('side')} {data.get('amount')}"
             return ("sent", "an order was sent", f"order sent: {amount} {where}")
-        case "acknowledged" | "unknown" | "rejected" | "absent" | "filled":
+        case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
             what = f"an order {_WORDS[entry.kind]}"
             return ("answered", what, f"the order on {where} {_WORDS[entry.kind]}{_detail(entry)}")
         case "cancelled":
@@ -97,6 +103,25 @@ def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
             return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
         case "locked":
             return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
+    return _protection(entry, where)
+
+
+def _protection(entry: JournalEntry, where: str) -> tuple[MomentKind, str, str] | None:
+    """The same of whole books, and of orders that protect a position."""
+    data = entry.data
+    match entry.kind:
+        case "swept":
+            what = "a whole book was asked to be closed"
+            return ("sent", what, f"the whole book of {entry.account} was asked to be closed in one request")
+        case "unprotected":
+            text = f"protective order {data.get('order')} of {where} is to be cancelled, because it blocks the close"
+            return ("protection", "a protective order is to be cancelled", text)
+        case "protected":
+            text = f"protection of {where} is to be put back: {data.get('amount')}, trigger {data.get('trigger_price')}"
+            return ("protection", "protection is to be put back", text)
+        case "guarded":
+            text = f"protection of {where} in place of {data.get('for')}: {data.get('state') or 'unknown'}"
+            return ("protection", "the venue answered about protection", text)
     return None
 
 

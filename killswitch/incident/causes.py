@@ -1,0 +1,90 @@
+"""How a close by hand reads by its declared reason: heading, what it is about, and what a person has to do besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from killswitch.model.words import Cause
+
+
+class CauseText(Struct, frozen=True):
+    """`heading` stands in place of "Close by hand"; `tone` says in a sentence or two what kind of thing this is.
+
+    `todo`: what only a person can do, as (key, title, what to look at).
+    """
+
+    heading: str
+    tone: str
+    todo: tuple[tuple[str, str, str], ...] = ()
+
+
+CAUSES: Mapping[Cause, CauseText] = {
+    "market": CauseText(
+        "Market close by hand",
+        "Prices ran away, and a person closed before a policy did. Compare what it cost with what waiting would have.",
+        (
+            ("policy", "Policy reviewed", "why no stage fired first: threshold, window or scope"),
+            ("hedges", "Hedges looked at", "what stood against the closed positions on other accounts is naked now"),
+        ),
+    ),
+    "system-failure": CauseText(
+        "Close after a system failure",
+        "Our own systems failed. What bots and records say of the time before the close may be wrong: the venue's word "
+        "counts.",
+        (
+            ("stopped", "Failing systems stopped", "every bot that could still send: process, host and its keys"),
+            ("state", "Own records rebuilt", "positions, orders and P&L from the venue's statements, not from bots"),
+            ("restart", "Restart agreed", "what failed is understood, and who starts what in which order"),
+        ),
+    ),
+    "exchange-breach": CauseText(
+        "Close after a breach of the venue",
+        "The venue may be broken into, or insolvent. Being flat there is not being safe: what is left on it is at its "
+        "mercy.",
+        (
+            ("keys", "API keys revoked", "every key of this venue; new ones only after it has said what happened"),
+            ("withdrawn", "Funds withdrawn", "to addresses that were allowed before; note each transaction"),
+            ("elsewhere", "Other venues looked at", "the same keys and addresses elsewhere, and the hedges there"),
+            ("statement", "Venue's statement kept", "balances, fills and its announcements, saved with their times"),
+        ),
+    ),
+    "regulatory": CauseText(
+        "Close for a regulatory reason",
+        "An authority, or compliance, demanded it. This report is part of the record: correct nothing in it, add to "
+        "it.",
+        (
+            ("informed", "Compliance informed", "the compliance officer; through them the authority and the venues"),
+            ("order", "Demand on file", "who demanded what, when, in writing; and who decided here"),
+            ("owners", "Cancelled orders attributed",
+             "algorithm, trader, desk and client of every order (RTS 6, Article 12)"),
+            ("kept", "Records kept", "store, log and this report under the retention that applies; nothing is pruned"),
+        ),
+    ),
+    "counterparty": CauseText(
+        "Close after a counterparty failed",
+        "A bank, a broker or the issuer of a stable coin failed, or may. Equity that is counted in its money is not "
+        "what it says.",
+        (
+            ("exposure", "Exposure listed", "balances, collateral and open transfers with it, on all accounts"),
+            ("collateral", "Collateral exchanged", "out of its coin or its bank, at every venue that takes another"),
+            ("transfers", "Transfers stopped", "nothing more is sent to it or through it"),
+        ),
+    ),
+    "drill": CauseText(
+        "DRILL: close by hand",
+        "This is a DRILL. Nothing was wrong. Orders that are listed were really sent.",
+        (
+            ("measured", "DRILL: times noted", "from the alarm to the command, and from the command to flat"),
+            ("differences", "DRILL: differences noted", "what went otherwise than the runbook says"),
+            ("restored", "DRILL: book restored", "positions that the drill closed, if they are to be opened again"),
+        ),
+    ),
+    "operator": CauseText("Close by hand", "A person's own judgement."),
+}  # fmt: skip
+
+
+def text_of(cause: Cause | None) -> CauseText | None:
+    """The words for a declared reason; None where none was declared, or it is only that someone judged so."""
+    return None if cause is None or cause == "operator" else CAUSES.get(cause)

@@ -1,0 +1,94 @@
+"""What did not go plainly in a close, in words for whoever reads the report first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from killswitch.incident.closed_positions import ClosedPosition
+from killswitch.incident.exposure import Exposure
+from killswitch.incident.record import OrderOutcome
+from killswitch.model.spelling import instant, money
+
+
+def remarks(
+    orders: Sequence[OrderOutcome],
+    positions: Sequence[ClosedPosition],
+    exposures: Sequence[Exposure],
+    swept: Sequence[str],
+    currency: str | None,
+) -> tuple[str, ...]:
+    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request."""
+    found: list[str] = []
+    for order in orders:
+        found += _order(order)
+    for position in positions:
+        found += _position(position, swept, currency or "")
+    for exposure in exposures:
+        found += _exposure(exposure)
+    found += [
+        f"the venue was asked to close the whole book of {account} in one request: what that closed has no order here"
+        for account in dict.fromkeys(swept)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _order(order: OrderOutcome) -> Iterator[str]:
+    name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
+    if order.fate == "abandoned":
+        yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
+    elif order.fate == "set aside":
+        yield f"{name} is of unknown fate and set aside: its worst case counts as sent, and the venue is still asked"
+    elif order.fate == "final" and order.was_unknown:
+        yield f"{name} was of unknown fate for a while; asked, the venue says: {order.outcome}"
+    if order.purpose == "hedge":
+        yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
+    elif order.purpose == "hop":
+        yield f"{name} is a hop on the way to the account's currency: it sold what another order had bought"
+    bound = order.bound
+    if bound is None or not order.filled:
+        return
+    if bound.beyond_limit:
+        yield f"{name} was filled at {order.price:f}, worse than its own limit of {order.limit:f}: ask the venue"
+    if not bound.sent:
+        yield f"{name} was sent without a bound{_slipped(order)}"
+    elif bound.kept is False:
+        yield f"{name} exceeded its bound{_slipped(order)}"
+
+
+def _slipped(order: OrderOutcome) -> str:
+    if order.bound is None or order.bound.slipped is None:
+        return ": what it slipped is not known"
+    return f": it slipped {order.bound.slipped:.2%} where {order.bound.declared:.2%} was declared"
+
+
+def _amount(order: OrderOutcome) -> str:
+    return "an unknown amount of" if order.amount is None else f"{order.amount:f}"
+
+
+def _place(what: OrderOutcome | Exposure) -> str:
+    return f"{what.symbol} {what.position_side or ''}".rstrip() + f" on {what.account}"
+
+
+def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> Iterator[str]:
+    name = f"{position.symbol} {position.side or ''}".rstrip() + f" on {position.account}"
+    if position.others is not None and position.others > 0:
+        hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
+        yield (
+            f"{position.others:f} of the {position.start:f} {name} went without an order of this incident: {hands}, "
+            "deleveraging, a hand or another policy"
+        )
+    elif position.others is not None and position.others < 0:
+        yield f"{name} has grown by {-position.others:f} since it was decided on: somebody else trades there"
+    if position.left and position.dust:
+        worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
+        yield f"{position.left:f} {name} is left as dust: less than the venue takes{worth}"
+
+
+def _exposure(exposure: Exposure) -> Iterator[str]:
+    name = f"{_place(exposure)} without its protective order {exposure.order}"
+    if exposure.seconds is None:
+        why = {"refused": f", the venue {exposure.text}", "unknown": ", whether the new one rests is not known"}
+        yield f"{name} since {instant(exposure.since)}: nothing has taken its place{why.get(exposure.end, '')}"
+    else:
+        how = {"put back": "then it was put back", "position closed": "then the position was closed"}
+        yield f"{name} for {exposure.seconds:.1f} s; {how.get(exposure.end, 'then none was needed any more')}"
