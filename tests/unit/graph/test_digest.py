@@ -127,3 +127,50 @@ def test_the_digest_stays_what_it_was(tmp_path: Path) -> None:
 
 
 PINNED = "sha256:5e9e0ddb99156b24c673cdeef4c90198c79de61df902b00089043264dcbb9d2d"
+
+ACCOUNT = """\
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, market: swap, currency: USDT, execution: observe}
+"""
+UNWINDING = """\
+apiVersion: killswitch.dev/v1
+kind: Unwinding
+metadata: {name: default}
+spec: {slippage: [{at_most: 2%}], ladder: [{order: limit_ioc}, {order: market}]}
+"""
+WRITTEN_OUT = """\
+apiVersion: killswitch.dev/v1
+kind: Unwinding
+metadata: {name: default}
+spec:
+  reasons: []
+  slippage: [{at_most: 0.02}]
+  ladder: [{order: limit_ioc, widen: 1.0, tries: 1}, {order: market, tries: 1}]
+  spot: {via: [BTC, ETH], stables: [USDT, USDC, FDUSD], keep: []}
+"""
+
+
+def test_the_defaults_of_an_unwinding_and_of_the_share_for_closing_may_be_written_out(tmp_path: Path) -> None:
+    """So that a set which says nothing of them has the digest that it had before they were there."""
+    bare = digest(tmp_path / "a", [POLICY, ACCOUNT, UNWINDING])
+    share = ACCOUNT.replace("observe}", "observe, closing_share: 50%}")
+    assert digest(tmp_path / "b", [POLICY, share, WRITTEN_OUT]) == bare
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("2%", "3%"),
+        ("limit_ioc}", "limit_ioc, tries: 2}"),
+        ("{slippage", "{pause: 1s, slippage"),
+        ("observe}", "observe, closing_share: 60%}"),
+    ],
+)
+def test_what_an_unwinding_says_changes_the_digest(old: str, new: str, tmp_path: Path) -> None:
+    """A bound, a try, a pause; and the share of the limits that is kept for closing."""
+    account, unwinding = ACCOUNT.replace(old, new), UNWINDING.replace(old, new)
+    assert (account, unwinding) != (ACCOUNT, UNWINDING)
+    before = digest(tmp_path / "a", [POLICY, ACCOUNT, UNWINDING])
+    assert digest(tmp_path / "b", [POLICY, account, unwinding]) != before

@@ -154,6 +154,8 @@ def test_what_is_not_of_the_plain_part_is_left_to_the_other_reader(text: str) ->
         "a:\n  - x\n  - -1\nb: 1\n",
         "a: (x)\n",
         "a: {b: x y  , c: d}\n",
+        "a: [BTC/USDT:USDT, ETH/USDT:USDT]\n",
+        "a: [{account: main, symbol: BTC/USDT:USDT}, {account: other, symbol: x:1}]\n",
     ],
 )
 def test_the_plain_part_is_read(text: str) -> None:
@@ -191,6 +193,9 @@ pieces = st.sampled_from(
 @given(st.lists(st.one_of(pieces, words), max_size=14).map("".join))
 @example(" c: 1\nc: 2\n")
 @example("a: {b: c:d}\n")
+@example("a: {b: c:d: e}\n")
+@example("a: [b:c d:e, :f]\n")
+@example("a: [b:'c']\n")
 @example("a: b  :c\n")
 @example("a: b ,c\n")
 @example("a: [a]\n b: c\n")
@@ -220,7 +225,7 @@ def blocks(draw: st.DrawFn, depth: int = 0) -> list[str]:
 
 
 values = st.recursive(
-    st.sampled_from(["1", "4.5%", "x y", "'q: r'", '"s"', "a-b", "true", "~", "10000 USDT", "-3", "it's"]),
+    st.sampled_from(["1", "4.5%", "x y", "'q: r'", '"s"', "a-b", "true", "~", "10000 USDT", "-3", "it's", "A/B:C"]),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
         st.lists(inner, max_size=3).map(lambda each: "{" + ", ".join(f"k{i}: {v}" for i, v in enumerate(each)) + "}"),

@@ -1,0 +1,240 @@
+"""Unwindings compiled: every name resolved, every default known, and a built-in one for each reason of a hand."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from killswitch.graph.compile import compile_loaded, compile_policies
+from killswitch.graph.nodes import Close, PolicySet
+from killswitch.graph.unwinding import (
+    DEFAULT_SPOT,
+    OF_CAUSE,
+    PLAIN,
+    SUGGESTED_ONLY,
+    HedgeRule,
+    ImpactRule,
+    RungRule,
+    SlippageRule,
+    SpotRule,
+    StandIn,
+    UnwindingRule,
+    unwinding_for,
+    unwinding_named,
+)
+from killswitch.graph.wording import close_text, unwinding_text
+from killswitch.model.words import Cause
+from killswitch.policy.causes import WORDS
+from killswitch.policy.documents import AccountDocument
+from killswitch.policy.loader import load
+from killswitch.policy.unwinding_checks import unwinding as breaches
+
+SECOND = 1_000_000
+GOLDEN = Path(__file__).parent / "golden"
+HEAD = "apiVersion: killswitch.dev/v1\nkind: Unwinding\n"
+
+
+@pytest.fixture(scope="module")
+def compiled() -> PolicySet:
+    """The policy set of golden/unwindings.yaml."""
+    policies, problems = compile_loaded(load([GOLDEN / "unwindings.yaml"]))
+    assert problems == ()
+    assert policies is not None
+    return policies
+
+
+def policy_set(folder: Path, *specs: str) -> PolicySet:
+    """Unwindings `a`, `b`, … alone."""
+    for name, spec in zip("abc", specs, strict=False):
+        (folder / f"{name}.yaml").write_text(f"{HEAD}metadata: {{name: {name}}}\nspec: {spec}\n", encoding="utf-8")
+    policies, problems = compile_loaded(load([folder]))
+    assert problems == ()
+    assert policies is not None
+    return policies
+
+
+def test_an_unwinding_compiles_to_what_it_says(compiled: PolicySet) -> None:
+    """Times in microseconds, shares as fractions, money apart from its currency, a group as its symbols."""
+    assert compiled.unwindings[0] == UnwindingRule(
+        name="careful",
+        reasons=("market", "drill"),
+        max_orders_per_minute=60,
+        pause=2 * SECOND,
+        impact=ImpactRule("square_root", Decimal("0.005"), Decimal("0.1"), "ladder_only"),
+        slippage=(
+            SlippageRule(("BTC/USDT:USDT", "ETH"), Decimal("0.005")),
+            SlippageRule(("DOGE", "SHIB"), Decimal("0.03"), "memes"),
+            SlippageRule(None, Decimal("0.02")),
+        ),
+        ladder=(
+            RungRule("limit_ioc", Decimal(1), 2),
+            RungRule("limit_ioc", Decimal("2.5"), 3),
+            RungRule("market", Decimal(1), 2),
+            RungRule("limit", Decimal(3), 1),
+        ),
+        hedge=HedgeRule("act", 90 * SECOND, (StandIn("main", "BTC/USDT:USDT"),), 7200 * SECOND, Decimal(50000), "USDT"),
+        spot=SpotRule(("ETH",), ("USDC",), ("BNB",)),
+    )
+
+
+def test_an_unwinding_that_says_nothing_sends_market_orders_as_fast_as_the_venue_allows(compiled: PolicySet) -> None:
+    """No pace, no bound, no ladder; hedges are suggested only; stable coins are kept."""
+    plain = compiled.unwindings[1]
+    assert (plain.name, plain.max_orders_per_minute, plain.pause, plain.impact) == ("default", None, 0, None)
+    assert (plain.reasons, plain.slippage, plain.ladder) == ((), (), ())
+    assert plain.hedge == SUGGESTED_ONLY == HedgeRule("suggest", 60 * SECOND, (), 14400 * SECOND, None)
+    assert plain.spot == DEFAULT_SPOT == SpotRule(("BTC", "ETH"), ("USDT", "USDC", "FDUSD"))
+
+
+def test_what_is_left_out_of_a_hedge_is_a_minute_and_four_hours(tmp_path: Path) -> None:
+    """As the schema says, and as the built-in suggestion has it."""
+    spec = "{reasons: [drill], hedge: {mode: suggest, with: [{account: main, symbol: X}]}}"
+    hedge = policy_set(tmp_path, spec).unwindings[0].hedge
+    assert (hedge.after, hedge.window, hedge.max_notional) == (60 * SECOND, 14400 * SECOND, None)
+
+
+def closes(policies: PolicySet) -> list[Close]:
+    return [each for each in policies.graphs[0].stages[0].actions if isinstance(each, Close)]
+
+
+def test_a_close_is_carried_out_by_the_unwinding_that_it_names_or_by_the_default(compiled: PolicySet) -> None:
+    """`default` is for closes that name none, where there is a document of that name."""
+    assert [each.unwinding for each in closes(compiled)] == ["careful", "default"]
+    assert unwinding_named("careful", compiled) is compiled.unwindings[0]
+
+
+def test_without_a_default_a_close_that_names_none_has_no_unwinding(tmp_path: Path) -> None:
+    """It goes at market, as fast as the venue allows, as it did before there were unwindings."""
+    text = (GOLDEN / "unwindings.yaml").read_text(encoding="utf-8").replace("name: default", "name: other")
+    (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
+    policies, _ = compile_policies(load([tmp_path]).documents)
+    assert policies is not None
+    assert [each.unwinding for each in closes(policies)] == ["careful", None]
+    plain = unwinding_named(None, policies)
+    assert plain == PLAIN == UnwindingRule("plain")
+    with pytest.raises(LookupError, match="no unwinding `default`"):
+        unwinding_named("default", policies)
+
+
+def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compiled: PolicySet) -> None:
+    """By symbol, by base asset, by group, and the class for all others."""
+    careful = compiled.unwindings[0]
+    asked = [("BTC/USDT:USDT", "BTC"), ("BTC/USD:BTC", "BTC"), ("ETH_USDT", "ETH"), ("SHIB/USDT", "SHIB")]
+    assert [careful.bound(*each) for each in asked] == [Decimal(each) for each in ("0.005", "0.02", "0.005", "0.03")]
+    only = UnwindingRule("only", slippage=(SlippageRule(("ETH",), Decimal("0.01")),), ladder=(RungRule("market"),))
+    assert (only.bound("ETH_USDT", "ETH"), only.bound("BTC_USDT", "BTC")) == (Decimal("0.01"), None)
+
+
+def test_a_close_by_hand_is_carried_out_by_the_document_that_claims_its_reason(tmp_path: Path) -> None:
+    """One that no document claims is carried out as built in; a record without a reason counts as operator's."""
+    policies = policy_set(tmp_path, "{reasons: [regulatory]}", "{reasons: [drill, operator], pause: 1s}")
+    used = {each: unwinding_for(each, policies).name for each in get_args(Cause)}
+    assert used == {
+        "market": "market", "system-failure": "system-failure", "exchange-breach": "exchange-breach",
+        "regulatory": "a", "counterparty": "counterparty", "drill": "b", "operator": "b",
+    }  # fmt: skip
+    assert unwinding_for(None, policies).name == "b"
+    assert unwinding_for(None, PolicySet("", None, ())) == OF_CAUSE["operator"]
+
+
+BUILT_IN = {
+    "market": ("0.03", None),
+    "system-failure": (None, None),
+    "exchange-breach": (None, None),
+    "regulatory": ("0.01", None),
+    "counterparty": ("0.02", None),
+    "drill": ("0.005", 60),
+    "operator": (None, None),
+}
+"""Reason → bound of the price, orders a minute."""
+
+
+@pytest.mark.parametrize("cause", get_args(Cause))
+def test_every_reason_has_an_urgency_of_its_own(cause: Cause) -> None:
+    """The bound and the pace of each reason; where there is no bound every order is a market order."""
+    rule = OF_CAUSE[cause]
+    bound, pace = BUILT_IN[cause]
+    assert rule.bound("BTC_USDT", "BTC") == (None if bound is None else Decimal(bound))
+    assert rule.max_orders_per_minute == pace
+    assert bool(rule.ladder) == (bound is not None)
+    assert (rule.pause, rule.impact, rule.reasons, rule.name) == (0, None, (cause,), cause)
+
+
+@pytest.mark.parametrize("cause", get_args(Cause))
+def test_what_is_built_in_keeps_the_rules_for_documents(cause: Cause) -> None:
+    """An exit at any price, rungs that never narrow, limits above zero."""
+    rule = OF_CAUSE[cause]
+    written = {
+        "slippage": [{"at_most": str(each.at_most)} for each in rule.slippage],
+        "ladder": [
+            {"order": each.order, **({} if each.order == "market" else {"widen": each.widen})} for each in rule.ladder
+        ],
+    }
+    assert list(breaches({"spec": {key: value for key, value in written.items() if value}})) == []
+    assert not rule.ladder or "market" in {each.order for each in rule.ladder}
+    assert all(bound.at_most * rung.widen < 1 for bound in rule.slippage for rung in rule.ladder)
+
+
+def test_stable_coins_are_sold_where_one_of_them_may_be_what_fails() -> None:
+    """For the reason counterparty alone; every other keeps them."""
+    keeping = {cause for cause, rule in OF_CAUSE.items() if rule.spot == DEFAULT_SPOT}
+    assert keeping == set(get_args(Cause)) - {"counterparty"}
+    assert OF_CAUSE["counterparty"].spot == SpotRule(("BTC", "ETH"), ())
+
+
+def test_every_reason_has_words_for_people() -> None:
+    """A title, when it applies and how it is carried out; a breach at the venue concerns the whole book."""
+    assert set(WORDS) == set(OF_CAUSE) == set(get_args(Cause))
+    assert all(words.title and words.meaning and words.urgency for words in WORDS.values())
+    assert [cause for cause, words in WORDS.items() if words.whole_book] == ["exchange-breach"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (PLAIN, "at market; as fast as the venue allows"),
+        (
+            OF_CAUSE["drill"],
+            "within 0.5% of the mark, 2 tries; within 1%, 2 tries; at market, 2 tries; resting at 1.5% where there "
+            "are no market orders; at most 60 orders a minute",
+        ),
+        (
+            OF_CAUSE["market"],
+            "within 3% of the mark, 1 try; at market, 2 tries; resting at 9% where there are no market orders; as fast "
+            "as the venue allows",
+        ),
+    ],
+)
+def test_an_unwinding_is_said_in_words(rule: UnwindingRule, text: str) -> None:
+    """The ladder with its limits, then the pace."""
+    assert unwinding_text(rule) == text
+
+
+def test_classes_slices_and_pauses_are_said_in_words(compiled: PolicySet) -> None:
+    """Limits as multiples where there are several bounds."""
+    assert unwinding_text(compiled.unwindings[0]) == (
+        "within its bound of the mark (0.5% for BTC/USDT:USDT ETH, 3% for memes, 2%), 2 tries; within 2.5 × its "
+        "bound, 3 tries; at market, 2 tries; resting at 3 × its bound where there are no market orders; slices of at "
+        "most 0.5% expected impact (square_root) and 10% of the depth or volume; 2s between slices; at most 60 orders "
+        "a minute"
+    )
+
+
+def test_a_close_says_by_which_unwinding_it_is_carried_out(compiled: PolicySet) -> None:
+    """Beside its other bounds; one that names none says nothing."""
+    texts = [close_text(each, ()) for each in closes(compiled)]
+    assert texts == [
+        "close 50% of long by default, unwinding careful",
+        "close 50% of short by default, unwinding default",
+    ]
+
+
+def test_the_share_of_the_limits_that_is_kept_for_closing_is_read() -> None:
+    """As written, and half of them where nothing is."""
+    (written,) = [each for each in load([GOLDEN / "unwindings.yaml"]).documents if each.kind == "Account"]
+    assert isinstance(written.model, AccountDocument)
+    assert written.model.spec.closing_share == Decimal("0.4")
+    assert type(written.model.spec).closing_share == Decimal("0.5")
