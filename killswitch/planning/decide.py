@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.graph.nodes import Close, Graph, LockTrading, Stage
+from killswitch.graph.nodes import Close, Graph, LockTrading, PolicySet, Stage
+from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
@@ -22,23 +23,15 @@ from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
 from killswitch.planning.ranking import Candidate, candidates
 from killswitch.planning.readings import number, trigger_reading
-from killswitch.planning.rounding import reduction
+from killswitch.planning.routes import never_sold
 from killswitch.planning.selection import Target, select
+from killswitch.planning.unwind import DERIVATIVES as DERIVATIVES
+from killswitch.planning.unwind import Blocked as Blocked
+from killswitch.planning.unwind import manner, most_urgent, unwind
 from killswitch.planning.watch import Watch
 from killswitch.signals.attribution import TWO_THIRDS, Shares, shares
 from killswitch.signals.falls import pnl_change
 from killswitch.signals.view import PnlKey, ScopeView
-
-DERIVATIVES = ("swap", "future")
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """A selected position that the venue takes no order for now, and why."""
-
-    symbol: str
-    why: str
-    dust: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +48,7 @@ class Proposal:
     blocked: tuple[Blocked, ...]
 
 
-def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: str | None) -> Proposal:
+def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
     """What firing `stage` now would mean. Positions and orders of accounts that are not trusted are left alone."""
     graph = watch.prepared.graph
     known = view.trusted()
@@ -69,8 +62,8 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
     source = found.source(at_least)
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
-    targets, remarks = _targets(watch, stage, book, source)
-    intents, blocked, left = to_intents(view, targets)
+    asked = _asked(watch, stage, book, source, policies)
+    unwound = unwind(view, asked.targets, asked.rule)
     now = view.as_of
     closes = any(isinstance(action, Close) for action in stage.actions)
     as_of = from_micros(now)
@@ -78,8 +71,8 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
         id=decision_id(graph.policy, watch.scope, stage.name, as_of),
         as_of=as_of,
         policy=graph.policy,
-        policy_set=digest,
-        commit=commit,
+        policy_set=policies.digest,
+        commit=policies.commit,
         scope=watch.scope,
         mode=graph.mode,
         stage=stage.name,
@@ -93,15 +86,16 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, digest: str, commit: st
             window=named,
             reason=found.reason,
         ),
-        book=book_change(view, left),
-        intents=intents,
+        book=book_change(view, unwound.left),
+        intents=unwound.intents,
         cancels=cancels(view, stage.actions),
         lock=lock_order(watch.scope, stage, now),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason="; ".join(remarks) or None,
+        reason="; ".join((*asked.remarks, *unwound.remarks)) or None,
+        unwinding=manner(asked.rule),
     )
-    empty_handed = closes and not targets and bool(book)
-    return Proposal(stage, decision, empty_handed, partial, blocked)
+    empty_handed = closes and not asked.targets and asked.sellable
+    return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
 
 
 def _ranking_window(graph: Graph, stage: Stage) -> int:
@@ -150,56 +144,55 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-def _targets(watch: Watch, stage: Stage, book: list[Candidate], source: Source) -> tuple[list[Target], tuple[str, ...]]:
-    """The targets of all close actions of the stage (of several for a position, the smallest), and their remarks."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a stage's close actions ask for together. `sellable`: the book holds something that is not kept."""
+
+    targets: list[Target]
+    rule: UnwindingRule
+    remarks: tuple[str, ...]
+    sellable: bool
+
+
+def _asked(watch: Watch, stage: Stage, book: list[Candidate], source: Source, policies: PolicySet) -> _Asked:
+    """The targets of all close actions of the stage (of several for a position, the smallest), and how to reach them.
+
+    Each action keeps what its own unwinding keeps; carried out they are by the most urgent of them.
+    """
     graph: Graph = watch.prepared.graph
     smallest: dict[PnlKey, Target] = {}
     remarks: dict[str, None] = {}
+    rules: list[UnwindingRule] = []
+    sellable = False
     for index, action in enumerate(stage.actions):
         if not isinstance(action, Close):
             continue
+        rules.append(unwinding_named(action.unwinding, policies))
+        kept = _kept(action, rules[-1], book)
+        sellable = sellable or len(kept) < len(book)
         all_if = watch.prepared.all_if.get((stage.name, index))
-        selection = select(graph, action, book, source, stage.attribution, all_if, watch.history)
+        selection = select(graph, action, book, source, stage.attribution, all_if, watch.history, kept)
         remarks.update(dict.fromkeys(selection.remarks))
         for target in selection.targets:
             key = target.ranked.candidate.key
             if key not in smallest or target.contracts < smallest[key].contracts:
                 smallest[key] = target
-    return list(smallest.values()), tuple(remarks)
+    return _Asked(list(smallest.values()), most_urgent(rules), tuple(remarks), sellable)
+
+
+def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:
+    """What the action may not sell. What it names itself it sells where no document forbids that."""
+    if rule is PLAIN and action.symbols is not None:
+        return frozenset()
+    return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
 
 
 def to_intents(
     view: ScopeView, targets: Sequence[Target]
 ) -> tuple[tuple[Intent, ...], tuple[Blocked, ...], dict[PnlKey, Decimal]]:
-    """Exact intents in the order of closing, what is blocked and why, and what would be left of each position."""
-    intents: list[Intent] = []
-    blocked: list[Blocked] = []
-    left: dict[PnlKey, Decimal] = {}
-    for place, target in enumerate(targets, start=1):
-        candidate = target.ranked.candidate
-        account, position = candidate.account, candidate.position
-        reduce_only = account.market in DERIVATIVES
-        instrument = view.instrument(account.account, position.symbol)
-        result = reduction(position, target.contracts, instrument, reduce_only=reduce_only)
-        left[candidate.key] = result.target
-        if result.blocked is not None:
-            blocked.append(Blocked(position.symbol, result.blocked, dust=not result.parts))
-        intents += [
-            Intent(
-                account=account.account,
-                symbol=position.symbol,
-                position_side=position.side,
-                side="sell" if position.side == "long" else "buy",
-                contracts=part,
-                target=result.target,
-                reduce_only=reduce_only,
-                rank=place,
-                score=f"{target.ranked.score:.4g}",
-                exact=result.exact,
-            )
-            for part in result.parts
-        ]
-    return tuple(intents), tuple(blocked), left
+    """Plain market orders: exact intents, what is blocked and why, and what would be left of each position."""
+    found = unwind(view, targets)
+    return found.intents, found.blocked, found.left
 
 
 def lock_order(scope: str, stage: Stage, now: int) -> LockOrder | None:

@@ -30,10 +30,22 @@ class Reduction:
     blocked: str | None = None
 
 
-def reduction(position: Position, wanted: Decimal, instrument: Instrument | None, *, reduce_only: bool) -> Reduction:
-    """How to bring `position` to at most `wanted` contracts.
+MOST_SLICES = 100
+"""A position is not cut into more slices than this for its market's sake: they grow instead."""
 
-    Minimum notional does not bind reduce-only orders (the venues exempt them); minimum amount does.
+
+def reduction(
+    position: Position,
+    wanted: Decimal,
+    instrument: Instrument | None,
+    *,
+    reduce_only: bool,
+    greatest: Decimal | None = None,
+) -> Reduction:
+    """How to bring `position` to at most `wanted` contracts, in slices of at most `greatest`.
+
+    Minimum notional does not bind reduce-only orders (the venues exempt them); minimum amount does. A slice is at
+    least the venue's minimum, whatever `greatest` says. Where the steps are unknown nothing is sliced.
     """
     held = position.contracts
     wanted = max(ZERO, min(wanted, held))
@@ -50,7 +62,8 @@ def reduction(position: Position, wanted: Decimal, instrument: Instrument | None
         why = f"dust: {held} of {position.symbol} is below the venue's minimum of {least}"
         return Reduction(held, (), exact=True, blocked=why)
     closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in SHUT else None
-    return Reduction(held - amount, _split(amount, least, instrument), exact=True, blocked=closed)
+    parts = _split(amount, least, instrument.amount_step, _most(amount, least, instrument, greatest))
+    return Reduction(held - amount, parts, exact=True, blocked=closed)
 
 
 def _floor(amount: Decimal, step: Decimal) -> Decimal:
@@ -85,14 +98,24 @@ def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -
     return _ceiling(least, step)
 
 
-def _split(amount: Decimal, least: Decimal, instrument: Instrument) -> tuple[Decimal, ...]:
-    """`amount` in orders of at most the venue's maximum, none of them below its minimum.
+def _most(amount: Decimal, least: Decimal, instrument: Instrument, greatest: Decimal | None) -> Decimal | None:
+    """The greatest order: by the venue's maximum and by what the market takes; None where nothing bounds it.
 
     A maximum below the minimum is no rule that an order can follow, and is taken for none.
     """
     step = instrument.amount_step or Decimal(1)
-    most = ZERO if instrument.max_amount is None else _floor(instrument.max_amount, step)
-    if most < least or amount <= most:
+    most = None if instrument.max_amount is None else _floor(instrument.max_amount, step)
+    if most is not None and most < least:
+        most = None
+    if greatest is None or greatest >= amount:
+        return most
+    slices = max(least, _floor(greatest, step), _ceiling(amount / MOST_SLICES, step))
+    return slices if most is None else min(most, slices)
+
+
+def _split(amount: Decimal, least: Decimal, step: Decimal, most: Decimal | None) -> tuple[Decimal, ...]:
+    """`amount` in orders of at most `most`, none of them below the venue's minimum."""
+    if most is None or amount <= most:
         return (amount,)
     parts = []
     while amount > ZERO:

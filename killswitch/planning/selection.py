@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -12,11 +12,13 @@ from killswitch.model.decision import Source
 from killswitch.planning.cap import Gross, remarks, under
 from killswitch.planning.component import BookRisk, book_risk
 from killswitch.planning.ranking import Candidate, Ranked, by_component, in_group_order, rank
+from killswitch.planning.routes import base_of
 from killswitch.planning.spread import Kept, least_risk, unspreadable, worst_first
 from killswitch.signals.columns import known
 from killswitch.signals.falls import Interval
 from killswitch.signals.history import History
 from killswitch.signals.position import ZERO
+from killswitch.signals.view import PnlKey
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
@@ -46,15 +48,16 @@ def select(
     rule: AttributionRule | None,
     all_if: AllIf | None,
     history: History | None = None,
+    kept: Collection[PnlKey] = (),
 ) -> Selection:
     """What one close action selects, and what should be left of each; `book` is the whole scope's.
 
-    `history` is what component risk is known from.
+    `history` is what component risk is known from; positions in `kept` are not selected, and count in the book.
     """
     ranking = next(r for r in graph.rankings if r.name == action.ranking)
     risk = _risk(ranking, book, history)
     everyone = by_component(book, risk.shares) if isinstance(risk, BookRisk) else rank(ranking, book)
-    pool = [ranked for ranked in everyone if _allowed(action, ranked.candidate)]
+    pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
@@ -110,7 +113,7 @@ def _left(
 
 def _allowed(action: Close, candidate: Candidate) -> bool:
     symbol = candidate.position.symbol
-    base = symbol.split("/")[0].split("_")[0].split("-")[0]
+    base = base_of(symbol)
     if base in action.except_assets:
         return False
     return action.symbols is None or symbol in action.symbols or base in action.symbols

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from msgspec.structs import replace
-
 from killswitch.engine.step import latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
@@ -23,7 +21,7 @@ from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.decide import Proposal, propose
 from killswitch.planning.hands import RefusedHandError, applies, close_by_hand, reset_record
-from killswitch.planning.merge import Targets, merge, targets_of
+from killswitch.planning.merge import Targets, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
@@ -277,7 +275,7 @@ class Interpreter:
                 if watch.remember_barren(stage.name, "uncorroborated"):
                     told.append(tell.uncorroborated(watch, view.as_of, stage.name, doubt))
                 continue
-            proposal = propose(watch, stage, view, self._policies.digest, self._policies.commit)
+            proposal = propose(watch, stage, view, self._policies)
             if proposal.empty_handed or proposal.partial:
                 return self._not_latching(watch, view, proposal, told)
             told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
@@ -385,7 +383,7 @@ def _without(decision: Decision, accounts: frozenset[str]) -> Decision:
     """The decision without orders for accounts on which its stage has acted already."""
     if not accounts:
         return decision
-    return replace(decision, intents=tuple(each for each in decision.intents if each.account not in accounts))
+    return only(decision, lambda intent: intent.account not in accounts)
 
 
 def _reread(eligible: Iterable[tuple[Watch, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:

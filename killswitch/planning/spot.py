@@ -1,0 +1,75 @@
+"""The second hop of a spot sale: what the first one brought, and nothing that was there before (C19)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from killswitch.model.decision import Intent
+from killswitch.model.snapshot import Position
+from killswitch.planning.cuts import Blocked, Cut, Market
+from killswitch.planning.rounding import Reduction, reduction
+from killswitch.planning.routes import base_of
+from killswitch.planning.worths import held, price_of
+from killswitch.signals.position import ZERO
+
+
+def hop_of(cut: Cut, first: Intent, index: int, cuts: Sequence[Cut], market: Market) -> Intent | Blocked:
+    """The intent that sells what `first`, at `index` of the decision, will have brought.
+
+    Its contracts are an estimate at the marks, rounded down; 0 and inexact where no price is known. `target` is what
+    was held of the asset before, less what the decision sells of that for itself. Proceeds that are surely below the
+    venue's minimum stay as they are, and are told.
+    """
+    symbol, via = cut.route.second, cut.route.via
+    if symbol is None or via is None:
+        raise AssertionError("only a route of two hops has a second one")
+    account = cut.candidate.account
+    price = price_of(cut.candidate, cut.route.first, market.view)
+    proceeds = None if price is None else sum(cut.result.parts, ZERO) * price
+    sized = _sized(proceeds, symbol, account.account, market)
+    if sized.blocked is not None and not sized.parts:
+        why = f"dust: about {proceeds} {via} from {cut.route.first} is below the minimum of {symbol}"
+        return Blocked(cut.candidate.position.symbol, why, dust=True)
+    return Intent(
+        account=account.account,
+        symbol=symbol,
+        position_side="long",
+        side="sell",
+        contracts=sum(sized.parts, ZERO),
+        target=_left_of(via, cut, cuts, market),
+        reduce_only=False,
+        rank=first.rank,
+        score=first.score,
+        exact=sized.exact,
+        band=market.band(symbol),
+        purpose="hop",
+        after=index,
+    )
+
+
+def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) -> Reduction:
+    """The proceeds in the hop market's units; no more than they are."""
+    rules = market.rules(account, symbol)
+    if proceeds is None or rules is None or rules.amount_step is None:
+        return Reduction(ZERO, () if proceeds is None else (proceeds,), exact=False)
+    mark = next(
+        (
+            position.mark_price
+            for holder, position in market.view.positions()
+            if holder.account == account and position.symbol == symbol
+        ),
+        None,
+    )
+    return reduction(Position(symbol, "long", proceeds, mark_price=mark), ZERO, rules, reduce_only=False)
+
+
+def _left_of(via: str, cut: Cut, cuts: Sequence[Cut], market: Market) -> Decimal:
+    """What should be left of the asset that the sale goes over."""
+    account = cut.candidate.account
+    own = [
+        sum(other.result.parts, ZERO)
+        for other in cuts
+        if other.candidate.account.account == account.account and base_of(other.candidate.position.symbol) == via
+    ]
+    return held(via, account, market.view) - sum(own, ZERO)
