@@ -38,8 +38,6 @@ def _order(order: OrderOutcome) -> Iterator[str]:
         yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
     elif order.fate == "set aside":
         yield f"{name} is of unknown fate and set aside: its worst case counts as sent, and the venue is still asked"
-    elif order.fate == "final" and order.was_unknown:
-        yield f"{name} was of unknown fate for a while; asked, the venue says: {order.outcome}"
     if order.purpose == "hedge":
         yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
     elif order.purpose == "hop":
