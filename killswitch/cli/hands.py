@@ -50,15 +50,16 @@ def close(
     """
     from killswitch.cli import hands_work as work
     from killswitch.cli.hands_text import Order
-    from killswitch.cli.reasons import reason_of
+    from killswitch.cli.reasons import reason_of, too_narrow
 
     if out is not None and not dry_run:
         raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
     if out is not None and force:
         raise click.UsageError("a saved plan holds what was read, and --force is for what cannot be: leave one out")
     why = reason_of(reason)
-    if why.remark is not None:
-        click.echo(why.remark, err=True)
+    for remark in (why.remark, too_narrow(why.cause, scope)):
+        if remark is not None:
+            click.echo(remark, err=True)
     by = author or work.this_user()
     order = Order("close", scope, by, why.text, wait, output == "json", cause=why.cause, force=force)
     place = work.Place(store_at, policies_at, read_timeout, lock_dir, lock_file)

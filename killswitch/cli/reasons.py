@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, cast, get_args
+from typing import Final, cast
 
 from killswitch.model.words import Cause
+from killswitch.policy.causes import WORDS
 
-CAUSES: Final[tuple[str, ...]] = get_args(Cause)
+CAUSES: Final[tuple[str, ...]] = tuple(WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,13 @@ def reason_of(written: str) -> Reason:
     meant = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in written.strip() else ''}'?"
     remark = f"--reason begins with none of {', '.join(CAUSES)}, so it counts as 'operator: {written.strip()}'.{meant}"
     return Reason("operator", written.strip(), remark)
+
+
+def too_narrow(cause: Cause, scope: str | None) -> str | None:
+    """What to say where the reason asks for more than the scope; None where it does not."""
+    if not WORDS[cause].whole_book or scope in (None, "portfolio"):
+        return None
+    return f"{cause}: {WORDS[cause].meaning}; only {scope} is closed, and what else is there stays open"
 
 
 def _plain(head: str) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.graph.nodes import CancelOrders, PolicySet, RankingRule
+from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
+from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
-from killswitch.planning.decide import DERIVATIVES, to_intents
-from killswitch.planning.ranking import candidates, rank
+from killswitch.planning.ranking import candidates, in_group_order, rank
 from killswitch.planning.selection import Target
+from killswitch.planning.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.watch import Watch
 from killswitch.signals.view import Instruments, ScopeView, distrust
 
@@ -92,7 +93,9 @@ def close_by_hand(
         raise RefusedHandError("; ".join(seen.problems))
     view = ScopeView(now, snapshot.scheduled, seen.accounts, instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
-    intents, blocked, left = to_intents(view, [Target(r, Decimal(0)) for r in ranked])
+    rule = unwinding_for(event.cause, policies)
+    rule = at_once(rule) if event.force else rule
+    unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     decision = Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
         as_of=from_micros(now),
@@ -105,14 +108,15 @@ def close_by_hand(
         level=0,
         previous_level=0,
         kind="manual",
-        book=book_change(view, left),
-        intents=intents,
+        book=book_change(view, unwound.left),
+        intents=unwound.intents,
         cancels=cancels(view, [CancelOrders("all")]),
         author=event.author,
-        reason=event.reason,
+        reason="; ".join(each for each in (event.reason, *unwound.remarks) if each) or None,
         cause=event.cause,
+        unwinding=manner(rule),
     )
-    return HandClose(decision, (*seen.problems, *(each.why for each in blocked)), seen.remarks)
+    return HandClose(decision, (*seen.problems, *(each.why for each in unwound.blocked)), seen.remarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,11 @@ def _last_known(account: AccountSnapshot, last: Mapping[str, AccountSnapshot]) -
 
 def _of(account: AccountSnapshot) -> str:
     return "of an unknown time" if account.observed_at is None else f"of {rfc3339(account.observed_at)}"
+
+
+def _groups(policies: PolicySet) -> tuple[CorrelationGroupRule, ...]:
+    """Every correlation group of the set, each once."""
+    return tuple({group.name: group for graph in policies.graphs for group in graph.groups}.values())
 
 
 def _default_ranking(policies: PolicySet) -> RankingRule:

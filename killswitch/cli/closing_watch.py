@@ -1,0 +1,144 @@
+"""`ksctl status --watch`: a running close, followed until nothing is closing any more."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import click
+import msgspec
+
+from killswitch.cli.closing_text import block, line
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.runner.acting import left_to_do
+from killswitch.runner.progress import Progress, progress_of
+from killswitch.runner.standing import runner_state
+
+EVERY = 1.0
+"""Seconds between two looks."""
+
+LEFT_ALONE = 10.0
+"""Seconds that unfinished work may be without a runner before watching it ends."""
+
+LOOK_BACK = 50
+"""How many of the newest decisions are looked at for closes that began meanwhile."""
+
+INTERRUPTED = 130
+REACHED = ("flat", "at target")
+HAVE_WORK = ("close", "apply")
+
+
+class Screen(Protocol):
+    """Where progress is shown."""
+
+    def show(self, closes: Sequence[Progress]) -> None: ...
+
+
+class Watch:
+    """Every close that is under way, or began since watching did."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        unfinished = self._unfinished()
+        self._before = {stored.decision.id for stored in store.decisions(LOOK_BACK)} - unfinished
+        self._ids: dict[str, None] = {}
+        self.alive = False
+        """Whether somebody lives who works on it, at the last look."""
+        self.pending: tuple[Event, ...] = ()
+        """Hands that begin a close as soon as a tick takes them."""
+
+    def look(self, now: datetime) -> tuple[Progress, ...]:
+        """How each of them stands, in the order in which they were decided."""
+        self.alive = runner_state(self._store.lease(), now).liveness == "alive"
+        self.pending = tuple(event for event in self._store.pending_events() if event.kind in HAVE_WORK)
+        unfinished = self._unfinished()
+        recent = [stored.decision.id for stored in reversed(self._store.decisions(LOOK_BACK))]
+        for each in (*recent, *sorted(unfinished - set(recent))):
+            if each in unfinished or each not in self._before:
+                self._ids[each] = None
+        found = (self._progress(each, now) for each in self._ids)
+        return tuple(each for each in found if each is not None and each.positions)
+
+    def _unfinished(self) -> set[str]:
+        return {decision.id for decisions in left_to_do(self._store).values() for decision in decisions}
+
+    def _progress(self, decision: str, now: datetime) -> Progress | None:
+        stored = self._store.decision(decision)
+        if stored is None:
+            return None
+        return progress_of(stored.decision, self._store.journal(decision), now, runs=self.alive)
+
+
+class Terminal:
+    """Redraws in place, never wider or higher than the terminal."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+
+    def show(self, closes: Sequence[Progress]) -> None:
+        width, height = shutil.get_terminal_size()
+        text = [row[: width - 1] for each in closes for row in block(each)]
+        if len(text) > height - 1:
+            text = [*text[: height - 2], f"… {len(text) - height + 2} more lines"]
+        up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
+        click.echo(up + "\n".join(text), color=True)
+        self._drawn = len(text)
+
+
+class Lines:
+    """One line for each change, of everything but the time."""
+
+    def __init__(self, write: Callable[[Progress], str]) -> None:
+        self._write = write
+        self._said: dict[str, tuple[object, ...]] = {}
+
+    def show(self, closes: Sequence[Progress]) -> None:
+        for each in closes:
+            if self._said.get(each.decision) != each.changing:
+                self._said[each.decision] = each.changing
+                click.echo(self._write(each))
+                sys.stdout.flush()
+
+
+def follow(store: Store, *, as_json: bool, terminal: bool) -> int:
+    """Show every change until nothing is closing; 0 if all of it reached its targets, else 1."""
+    try:
+        return _follow(Watch(store), _screen(as_json=as_json, terminal=terminal))
+    except KeyboardInterrupt:
+        click.echo("not watched any more; what is being closed goes on", err=True)
+        return INTERRUPTED
+
+
+def _screen(*, as_json: bool, terminal: bool) -> Screen:
+    if as_json:
+        encode = msgspec.json.Encoder(decimal_format="string").encode
+        return Lines(lambda progress: encode(progress).decode())
+    return Terminal() if terminal else Lines(line)
+
+
+def _follow(watch: Watch, screen: Screen) -> int:
+    alone_since: float | None = None
+    while True:
+        closes = watch.look(datetime.now(UTC))
+        if closes:
+            screen.show(closes)
+        if not _closing(watch, closes):
+            break
+        alone_since = None if watch.alive else alone_since or time.monotonic()
+        if alone_since is not None and time.monotonic() - alone_since >= LEFT_ALONE:
+            click.echo("no runner lives on this store: `ksctl run --live` goes on with what is left", err=True)
+            return 1
+        time.sleep(EVERY)
+    if not closes:
+        click.echo("nothing is closing", err=True)
+    return 0 if all(each.standing in REACHED for each in closes) else 1
+
+
+def _closing(watch: Watch, closes: Sequence[Progress]) -> bool:
+    """Whether anything is being closed, or will be as soon as the living runner ticks."""
+    return any(each.standing == "closing" for each in closes) or bool(watch.pending and watch.alive)
