@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import NoReturn, TypeVar, get_args
 from urllib.parse import quote, urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
+from killswitch.market.terms import read_traits
 from killswitch.model.snapshot import AccountSnapshot, Fill, Health, Market, Order, Quality
 from killswitch.model.venue import (
     AccountSpec,
@@ -23,9 +24,12 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_paper.wire import RULES_HEADER, Refusal, encode
+from killswitch_paper.wire import RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, read_used
 
 _T = TypeVar("_T")
+
+TOO_MANY = {418, 429}
+"""Too many requests, and banned for having gone on all the same."""
 
 
 class HttpVenue:
@@ -37,7 +41,8 @@ class HttpVenue:
     """
 
     def __init__(self, spec: AccountSpec, timeout: float) -> None:
-        """`timeout` in seconds, for connecting and for each answer. ValueError for an endpoint not on loopback."""
+        """`timeout` in seconds, for connecting and for each answer. ValueError for an endpoint not on loopback,
+        and for options that are no venue's traits."""
         self.account = spec.account
         self._market = _market(spec)
         self._currency = spec.currency
@@ -46,6 +51,13 @@ class HttpVenue:
         self._session: aiohttp.ClientSession | None = None
         self._rules = ""
         self._venue = spec.adapter
+        self.traits = read_traits(spec.options)
+        """As the account's options say; the server does not tell."""
+        self._used: Mapping[str, int] = {}
+
+    def used(self) -> Mapping[str, int]:
+        """What the last answer said of the venue's own count."""
+        return self._used
 
     async def snapshot(self) -> AccountSnapshot:
         """A failure comes back as quality `down` or `malformed`, with the reason, and no numbers."""
@@ -69,6 +81,18 @@ class HttpVenue:
     async def submit(self, request: OrderRequest) -> OrderReport:
         status, _, body = await self._call("POST", "orders", {}, encode(request))
         return _decoded(status, body, OrderReport)
+
+    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        status, _, body = await self._call("POST", "orders/batch", {}, encode(requests))
+        answers = _decoded(status, body, tuple[BatchAnswer, ...])
+        if len(answers) != len(requests):
+            raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
+        return [_batch_answer(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    async def close_book(self) -> None:
+        status, _, body = await self._call("POST", "book/close", {})
+        if status != 204:
+            _refuse(status, body)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         query = {"symbol": symbol, "client_order_id": client_order_id}
@@ -112,7 +136,8 @@ class HttpVenue:
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"{method} {path}: no answer from {self._base}: {type(error).__name__}: {error}"
             raise FateUnknownError(text) if changes else VenueDownError(text) from error
-        if status == 429:
+        self._used = read_used(headers.get(USED_HEADER, "")) or self._used
+        if status in TOO_MANY:
             raise RateLimitedError(f"{self._base}: too many requests", _seconds(headers.get("Retry-After")))
         if status >= 500:
             text = f"{method} {path}: {self._base} answered {status}"
@@ -151,6 +176,14 @@ def _loopback(spec: AccountSpec) -> str:
 def _health(latency_ms: float | None, **counts: int) -> Health:
     nothing = {"errors": 0, "timeouts": 0, "malformed": 0, "rate_limited": 0}
     return Health(latency_ms=latency_ms, requests=1, **{**nothing, **counts})
+
+
+def _batch_answer(request: OrderRequest, answer: BatchAnswer) -> OrderReport | VenueError:
+    if answer.refusal is not None:
+        return OrderRejectedError(answer.refusal.reason or "other", f"{answer.refusal.code}: {answer.refusal.text}")
+    if answer.report is None or answer.report.client_order_id != request.client_order_id:
+        return MalformedAnswerError(f"the answer is not about order {request.client_order_id}")
+    return answer.report
 
 
 def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:

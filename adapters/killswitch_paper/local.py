@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from killswitch.market.meter import NEVER
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
+from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
-from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.model.venue import (
+    Call,
+    OrderReport,
+    OrderRequest,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
 
 
 class LocalVenue:
     """One account of a `PaperMarket`, as a VenueAdapter. `submit` may raise OrderRejectedError; before the first bar
-    the venue is down; nothing else goes wrong."""
+    the venue is down; where its terms have limits, any call may raise RateLimitedError; nothing else goes wrong."""
 
     def __init__(self, account: str, market: PaperMarket, clock: Clock | None) -> None:
         """Without a clock the account is observed when the last bar closed. ValueError for an unknown account."""
@@ -21,8 +33,18 @@ class LocalVenue:
         self._clock = clock
         self._known_rules = 0
 
+    @property
+    def traits(self) -> VenueTraits:
+        return self._market.terms.traits
+
+    def used(self) -> Mapping[str, int]:
+        """What the market has counted until now; nothing before its first bar."""
+        at = self._micros()
+        return {} if at is None else self._market.meter.used(self.account, at)
+
     async def snapshot(self) -> AccountSnapshot:
         """Instruments are given the first time, and again when one has changed."""
+        self._charge("snapshot")
         if self._market.now is None:
             raise VenueDownError("the market has not begun: no bar yet")
         fresh = self._known_rules != self._market.rules_version
@@ -31,19 +53,45 @@ class LocalVenue:
         return self._market.snapshot(self.account, at, instruments=fresh)
 
     async def submit(self, request: OrderRequest) -> OrderReport:
+        self._charge("submit", request.symbol)
         return self._market.submit(self.account, request)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        self._charge("find_order", symbol)
         return self._market.find_order(self.account, symbol, client_order_id)
 
     async def open_orders(self) -> tuple[Order, ...]:
+        self._charge("open_orders")
         return self._market.open_orders(self.account)
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        self._charge("fills", symbol)
         return self._market.fills(self.account, symbol, client_order_id)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
+        self._charge("cancel", symbol)
         self._market.cancel(self.account, symbol, order_id)
+
+    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        self._charge("submit_batch", *(request.symbol for request in requests))
+        return self._market.submit_batch(self.account, requests)
+
+    async def close_book(self) -> None:
+        self._charge("close_book")
+        self._market.close_book(self.account)
 
     async def close(self) -> None:
         """There is nothing to give back."""
+
+    def _charge(self, call: Call, *symbols: str) -> None:
+        """Have the market count the call, with one order for each symbol."""
+        at = self._micros()
+        if at is None or not self._market.terms.traits.limits:
+            return
+        wait = self._market.meter.charge(self.account, call, symbols, at)
+        if wait is not None:
+            raise RateLimitedError(f"{call}: too many requests", None if wait == NEVER else wait)
+
+    def _micros(self) -> int | None:
+        now = self._clock.now() if self._clock else self._market.now
+        return None if now is None else to_micros(now)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from math import ceil
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
+from killswitch.market.meter import NEVER
 from killswitch.market.paper import PaperMarket
-from killswitch.model.venue import OrderRejectedError, OrderRequest
-from killswitch_paper.wire import RULES_HEADER, ErrorCode, FlowRequest, Refusal, encode
+from killswitch.model.instant import to_micros
+from killswitch.model.venue import Call, OrderRejectedError, OrderReport, OrderRequest
+from killswitch_paper.wire import (
+    RULES_HEADER,
+    USED_HEADER,
+    BatchAnswer,
+    ErrorCode,
+    FlowRequest,
+    Refusal,
+    StateRequest,
+    TakeRequest,
+    encode,
+    used_header,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -52,27 +66,32 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
 def _application(market: PaperMarket, now: Callable[[], datetime]) -> web.Application:
     desk = _Desk(market, now)
-    app = web.Application(middlewares=[_refusals])
+    app = web.Application(middlewares=[desk.count, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
         [
             web.get(f"{account}/snapshot", desk.snapshot),
             web.post(f"{account}/orders", desk.submit),
+            web.post(f"{account}/orders/batch", desk.submit_batch),
+            web.post(f"{account}/book/close", desk.close_book),
             web.get(f"{account}/orders", desk.find),
             web.get(f"{account}/orders/open", desk.open_orders),
             web.get(f"{account}/fills", desk.fills),
             web.delete(f"{account}/orders/{{order}}", desk.cancel),
             web.post(f"{account}/flows", desk.flow),
+            web.post(f"{account}/taken", desk.take),
+            web.post("/v1/states", desk.set_state),
         ]
     )
     return app
 
 
 class _RefusedError(Exception):
-    def __init__(self, status: int, code: ErrorCode, text: str) -> None:
+    def __init__(self, status: int, code: ErrorCode, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.status = status
         self.code: ErrorCode = code
+        self.retry_after = retry_after
 
 
 @web.middleware
@@ -82,7 +101,10 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     except OrderRejectedError as error:
         return _json(Refusal("rejected", str(error), error.reason), 422)
     except _RefusedError as error:
-        return _json(Refusal(error.code, str(error)), error.status)
+        answer = _json(Refusal(error.code, str(error)), error.status)
+        if error.retry_after is not None:
+            answer.headers["Retry-After"] = str(ceil(error.retry_after))
+        return answer
 
 
 class _Desk:
@@ -92,8 +114,17 @@ class _Desk:
         self._market = market
         self._now = now
 
+    @web.middleware
+    async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Tell in every answer about an account what was used of the limits."""
+        answer = await handler(request)
+        account = request.match_info.get("account")
+        if self._market.terms.traits.limits and account in self._market.accounts:
+            answer.headers[USED_HEADER] = used_header(self._market.meter.used(account, to_micros(self._now())))
+        return answer
+
     async def snapshot(self, request: web.Request) -> web.Response:
-        account = self._account(request)
+        account = self._charged(request, "snapshot")
         version = str(self._market.rules_version)
         fresh = request.query.get("rules") != version
         if self._market.now is None:
@@ -104,25 +135,35 @@ class _Desk:
 
     async def submit(self, request: web.Request) -> web.Response:
         order = await _body(request, OrderRequest)
-        return _json(self._market.submit(self._account(request), order))
+        return _json(self._market.submit(self._charged(request, "submit", order.symbol), order))
+
+    async def submit_batch(self, request: web.Request) -> web.Response:
+        orders = await _body(request, tuple[OrderRequest, ...])
+        account = self._charged(request, "submit_batch", *(order.symbol for order in orders))
+        return _json([_batch_answer(answer) for answer in self._market.submit_batch(account, orders)])
+
+    async def close_book(self, request: web.Request) -> web.Response:
+        self._market.close_book(self._charged(request, "close_book"))
+        return web.Response(status=204)
 
     async def find(self, request: web.Request) -> web.Response:
-        account = self._account(request)
         symbol, client_order_id = _query(request, "symbol"), _query(request, "client_order_id")
-        report = self._market.find_order(account, symbol, client_order_id)
+        report = self._market.find_order(self._charged(request, "find_order", symbol), symbol, client_order_id)
         if report is None:
             raise _RefusedError(404, "no_such_order", f"no order {client_order_id} in {symbol}")
         return _json(report)
 
     async def open_orders(self, request: web.Request) -> web.Response:
-        return _json(self._market.open_orders(self._account(request)))
+        return _json(self._market.open_orders(self._charged(request, "open_orders")))
 
     async def fills(self, request: web.Request) -> web.Response:
-        account = self._account(request)
-        return _json(self._market.fills(account, _query(request, "symbol"), _query(request, "client_order_id")))
+        symbol = _query(request, "symbol")
+        account = self._charged(request, "fills", symbol)
+        return _json(self._market.fills(account, symbol, _query(request, "client_order_id")))
 
     async def cancel(self, request: web.Request) -> web.Response:
-        self._market.cancel(self._account(request), _query(request, "symbol"), request.match_info["order"])
+        symbol = _query(request, "symbol")
+        self._market.cancel(self._charged(request, "cancel", symbol), symbol, request.match_info["order"])
         return web.Response(status=204)
 
     async def flow(self, request: web.Request) -> web.Response:
@@ -132,12 +173,45 @@ class _Desk:
             raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
         return _json(self._market.flow(account, wanted.kind, wanted.amount))
 
+    async def take(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, TakeRequest)
+        account = self._account(request)
+        try:
+            return _json(self._market.deleverage(account, wanted.symbol, wanted.contracts, wanted.price, wanted.cause))
+        except (KeyError, ValueError) as error:
+            raise _RefusedError(400, "bad_request", str(error)) from error
+
+    async def set_state(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, StateRequest)
+        try:
+            if wanted.state == "delisted":
+                self._market.delist(wanted.symbol, wanted.delivery)
+            else:
+                self._market.set_state(wanted.symbol, wanted.state, wanted.price_band)
+        except (KeyError, ValueError) as error:
+            raise _RefusedError(400, "bad_request", str(error)) from error
+        return web.Response(status=204)
+
+    def _charged(self, request: web.Request, call: Call, *symbols: str) -> str:
+        """The account that is asked about, after the call was counted."""
+        account = self._account(request)
+        wait = self._market.meter.charge(account, call, symbols, to_micros(self._now()))
+        if wait is not None:
+            raise _RefusedError(429, "too_many", f"{call}: too many requests", None if wait == NEVER else wait)
+        return account
+
     def _account(self, request: web.Request) -> str:
         account = request.match_info["account"]
         if account not in self._market.accounts:
             known = ", ".join(self._market.accounts)
             raise _RefusedError(404, "no_such_account", f"no account {account}; there is {known}")
         return account
+
+
+def _batch_answer(answer: OrderReport | OrderRejectedError) -> BatchAnswer:
+    if isinstance(answer, OrderRejectedError):
+        return BatchAnswer(refusal=Refusal("rejected", str(answer), answer.reason))
+    return BatchAnswer(report=answer)
 
 
 async def _body(request: web.Request, kind: type[_T]) -> _T:

@@ -7,26 +7,35 @@
     GET    /v1/accounts/{account}/orders/open               [Order]
     GET    /v1/accounts/{account}/fills?symbol=&client_order_id=    [Fill]
     DELETE /v1/accounts/{account}/orders/{order}?symbol=    204, also for an order that is gone
+    POST   /v1/accounts/{account}/orders/batch              [OrderRequest] → [BatchAnswer], one for each, in order
+    POST   /v1/accounts/{account}/book/close                204
     POST   /v1/accounts/{account}/flows                     FlowRequest → Flow
+    POST   /v1/accounts/{account}/taken                     TakeRequest → Fill
+    POST   /v1/states                                       StateRequest → 204
 
+The last three are the hand of whoever plays the venue; they cost nothing of any limit. Every other answer about an
+account has the header Limits-Used where the venue has limits: `name=units; name=units`. A request beyond a limit is
+answered with 429, and did nothing; Retry-After is in whole seconds, and absent if the request can never fit.
 Anything refused is answered with a status of 4xx and a Refusal. Only 404 with the code `no_such_order` says that
 an order never was: any other 404 is a wrong address.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
-from killswitch.model.snapshot import FlowKind
-from killswitch.model.venue import RejectReason
+from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState
+from killswitch.model.venue import OrderReport, RejectReason
 
 RULES_HEADER = "Rules-Version"
+USED_HEADER = "Limits-Used"
 
-ErrorCode = Literal["rejected", "no_such_order", "no_such_account", "bad_request", "not_begun"]
+ErrorCode = Literal["rejected", "no_such_order", "no_such_account", "bad_request", "not_begun", "too_many"]
 
 
 class Refusal(Struct, frozen=True, omit_defaults=True):
@@ -37,11 +46,47 @@ class Refusal(Struct, frozen=True, omit_defaults=True):
     reason: RejectReason | None = None
 
 
+class BatchAnswer(Struct, frozen=True, omit_defaults=True):
+    """What became of one order of a batch: its report, or why it was refused."""
+
+    report: OrderReport | None = None
+    refusal: Refusal | None = None
+
+
 class FlowRequest(Struct, frozen=True):
     """Money to put into (+) or take out of (−) an account."""
 
     kind: FlowKind
     amount: Decimal
+
+
+class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A position, or a part of it, for the venue to take at `price`: `contracts` of it, or all."""
+
+    symbol: str
+    price: Decimal
+    contracts: Decimal | None = None
+    cause: FillCause = "adl"
+
+
+class StateRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The state to put a symbol in; with `delivery` and the state `delisted`, positions are delivered at that price."""
+
+    symbol: str
+    state: InstrumentState
+    price_band: Decimal | None = None
+    delivery: Decimal | None = None
+
+
+def used_header(used: Mapping[str, int]) -> str:
+    """Counts as the header Limits-Used says them."""
+    return "; ".join(f"{name}={units}" for name, units in used.items())
+
+
+def read_used(header: str) -> dict[str, int]:
+    """What a header Limits-Used says; what is not understood in it is left out."""
+    parts = (part.strip().partition("=") for part in header.split(";"))
+    return {name: int(units) for name, _, units in parts if name and units.isascii() and units.isdigit()}
 
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
