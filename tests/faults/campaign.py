@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
 from killswitch.closing.closer import Closer
-from killswitch.closing.intents import planned_entries
-from killswitch.model.decision import Cancel, Decision, Intent
-from killswitch.model.store import TickRecord
+from killswitch.model.decision import Cancel, Decision
 from killswitch.model.venue import VenueTraits
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
 from tests.faults.mishaps import Chance, Mishap, Occasion
+from tests.faults.scene import committed, decision_on
 from tests.faults.wire import BatchingWire, Travelled, Wire
 from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
 from tests.virtual_time import VirtualTime
@@ -237,31 +238,16 @@ class VirtualTimeRun:
         if not held:
             return
         name = f"d{len(self._decided) + 1}"
-        intents = tuple(
-            Intent(
-                account="main", symbol=key[0], position_side=key[1], side="sell" if key[1] == "long" else "buy",
-                contracts=self.exchange.held[key] - target, target=target, reduce_only=self._plan.reduce_only,
-                rank=rank,
-            )
-            for rank, (key, target) in enumerate(held.items(), start=1)
-        )  # fmt: skip
         order = self.exchange.rest(next(iter(held))[0], "buy", Decimal(1), type="limit", price=Decimal(1))
-        decision = Decision(
-            id=name, as_of=self.time.now(), policy="p", policy_set="sha256:0", scope="account/main", mode="enforce",
-            stage="close", level=1, previous_level=0, intents=intents,
-            cancels=(Cancel("main", intents[0].symbol, order, "entry"),),
-        )  # fmt: skip
+        decision = structs.replace(
+            decision_on(self.exchange, name, self.time.now(), held, reduce_only=self._plan.reduce_only),
+            cancels=(Cancel("main", next(iter(held))[0], order, "entry"),),
+        )
         self._decided[name] = decision
         for key, target in held.items():
             new = Bound(self.exchange.held[key], target, self.time.elapsed, self.time.elapsed)
             self._bounds.setdefault(key, new).also(target, self.time.elapsed)
-        self.store.commit_tick(
-            TickRecord(
-                as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
-                journal=planned_entries(decision), snapshot=None, consumed_events=(), prune_before=0,
-            )
-        )  # fmt: skip
-        closer.adopt(decision)
+        closer.adopt(committed(self.store, decision))
 
 
 def main() -> None:

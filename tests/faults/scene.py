@@ -1,0 +1,209 @@
+"""A close from its decision to its end, on an exchange and over a wire of the test's choice, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from msgspec import structs
+
+from killswitch.closing.closer import Closer
+from killswitch.closing.intents import planned_entries
+from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
+from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.store import JournalEntry, TickRecord
+from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode, Placed
+from tests.faults.mishaps import Mishaps, Rule, Script
+from tests.faults.statement import statement
+from tests.faults.wire import Wire
+from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
+from tests.virtual_time import VirtualTime
+
+PATIENCE = 900.0
+"""Seconds in which every close of a test must have come to an end."""
+
+
+def decision_on(
+    exchange: Exchange, name: str, as_of: datetime, targets: Mapping[Key, Decimal], *, reduce_only: bool = True
+) -> Decision:
+    """What deciding says on the account as it is: leave `targets` contracts of each position."""
+    intents = tuple(
+        Intent(
+            account=exchange.account, symbol=key[0], position_side=key[1],
+            side="sell" if key[1] == "long" else "buy", contracts=exchange.held[key] - target, target=target,
+            reduce_only=reduce_only, rank=rank,
+        )
+        for rank, (key, target) in enumerate(targets.items(), start=1)
+    )  # fmt: skip
+    return Decision(
+        id=name, as_of=as_of, policy="p", policy_set="sha256:0", scope=f"account/{exchange.account}", mode="enforce",
+        stage="close", level=1, previous_level=0, intents=intents,
+    )  # fmt: skip
+
+
+def committed(store: Any, decision: Decision, snapshot: Snapshot | None = None) -> Decision:
+    """Written with its planned entries, in one tick."""
+    store.commit_tick(
+        TickRecord(
+            as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
+            journal=planned_entries(decision, snapshot=snapshot), snapshot=None, consumed_events=(), prune_before=0,
+        )
+    )  # fmt: skip
+    return decision
+
+
+class Scene:
+    """One account. Say what is `decided` and what happens `at` which second, then `play`."""
+
+    def __init__(
+        self,
+        book: Mapping[Key, str | int],
+        *rules: Rule,
+        markets: Iterable[Market] = (),
+        mode: Mode = "one_way",
+        blocking: bool = False,
+        wire: type[Wire] = Wire,
+        exchange: type[Exchange] = Exchange,
+        mishaps: Mishaps | None = None,
+        account: str = "main",
+        time: VirtualTime | None = None,
+        closing: Mapping[str, Any] | None = None,
+        **wired: Any,
+    ) -> None:
+        """`wired` goes to the wire; `closing` to the closer."""
+        self.time = time or VirtualTime()
+        self.exchange = exchange(
+            {key: Decimal(amount) for key, amount in book.items()}, lambda: (self.time.elapsed, self.time.now()),
+            account=account, mode=mode, markets=markets, resting_exits_block=blocking,
+        )  # fmt: skip
+        self.wire = wire(self.exchange, self.time, mishaps or Script(*rules), **wired)
+        self.store = MemoryJournal()
+        self.witness = Witness(self.store, self.exchange)
+        self.wire.watch = self.witness.watch
+        self.witness.misled_since = self.wire.misled_since
+        self._closing = dict(closing or {})
+        self.closer = self.new_closer()
+        self.bounds: dict[Key, Bound] = {}
+        self.decisions: list[Decision] = []
+        self.told: set[str] = set()
+        """What a person was told meanwhile: why nothing was believed, and what went on without getting anywhere."""
+        self._handed: list[Decision] = []
+        self._at: list[tuple[float, Callable[[], object]]] = []
+        self.ended_at: float | None = None
+
+    def new_closer(self) -> Closer:
+        return Closer(self.exchange.account, self.wire, self.witness, self.time, **self._closing)
+
+    # Before, and while it plays
+
+    def decide(
+        self,
+        targets: Mapping[Key, str | int],
+        *,
+        cancels: Mapping[str, tuple[str, CancelWhy]] | None = None,
+        change: Callable[[Decision], Decision] = lambda decision: decision,
+    ) -> Decision:
+        """Decide on the account as it is and commit; handed over before the next pass. `cancels`: id → (symbol, why)."""
+        wanted = {key: Decimal(target) for key, target in targets.items()}
+        plain = decision_on(
+            self.exchange, f"d{len(self.decisions) + 1}", self.time.now(), wanted,
+            reduce_only=self.exchange.mode != "spot",
+        )  # fmt: skip
+        account = self.exchange.account
+        orders = tuple(Cancel(account, symbol, order, why) for order, (symbol, why) in (cancels or {}).items())
+        decision = change(structs.replace(plain, cancels=orders))
+        seen = Snapshot(decision.as_of, (statement(self.exchange),), "killswitch.snapshot/v1")
+        self._handed.append(committed(self.store, decision, seen))
+        self.decisions.append(decision)
+        for key, target in wanted.items():
+            new = Bound(self.exchange.held[key], target, self.time.elapsed, self.time.elapsed)
+            self.bounds.setdefault(key, new).also(target, self.time.elapsed)
+        return decision
+
+    def at(self, second: float, happens: Callable[[], object]) -> None:
+        """Something happens at that second of the play."""
+        self._at.append((second, happens))
+
+    def play(self, patience: float = PATIENCE, kills: Iterable[float] = ()) -> dict[str, str]:
+        """Close until nothing is left to do; the process is killed and started again at `kills`.
+
+        How each decision ended; one that has not within `patience` seconds is not in it. Every promise that holds
+        always is held against the truth.
+        """
+        self.time.run(self._play(patience, sorted(kills)))
+        self.assert_honest()
+        return self.statuses
+
+    async def _play(self, patience: float, kills: list[float]) -> None:
+        loop = asyncio.get_running_loop()
+        for second, happens in self._at:
+            loop.call_at(second, happens)
+        last = max((second for second, _ in self._at), default=0.0)
+        end = self.time.elapsed + patience
+        for kill in [*kills, None]:
+            life = asyncio.ensure_future(self._live(end, last))
+            await asyncio.wait({life}, timeout=None if kill is None else max(0.0, kill - self.time.elapsed))
+            if kill is not None:
+                life.cancel()
+                await asyncio.gather(life, return_exceptions=True)
+                self.closer = self.new_closer()
+            if not life.cancelled() and (error := life.exception()) is not None:
+                raise error
+
+    async def _live(self, end: float, last: float) -> None:
+        await self.closer.recover()
+        while self.time.elapsed < end:
+            # Between two passes, as the runner does it.
+            while self._handed:
+                self.closer.adopt(self._handed.pop(0))
+            busy = await self.closer.advance()
+            self._hear()
+            if not busy and not self._handed and self.time.elapsed >= last:
+                self.ended_at = self.time.elapsed
+                return
+            pause = 0.05 if not busy else getattr(self.closer, "wait", 0.0)
+            if pause > 0:
+                await self.time.sleep(min(pause, 1.0))
+
+    def _hear(self) -> None:
+        self.told |= {said for said in (self.closer.distrust, self.closer.stuck) if said}
+
+    # Afterwards
+
+    def assert_honest(self) -> None:
+        """Nothing was closed beyond what was decided, turned, sent unwritten, or called flat that is not."""
+        crimes = [*self.witness.crimes, *self.exchange.turned, *map(str, orphans(self.exchange, self.witness))]
+        found = (overclosed(self.exchange, key, bound) for key, bound in self.bounds.items())
+        assert [*crimes, *(crime for crime in found if crime)] == []
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """Decision → how it ended."""
+        return {it.decision: it.data["status"] or "" for it in self.entries("finished")}
+
+    def entries(self, *kinds: str) -> list[JournalEntry]:
+        return [it for it in self.store.entries if it.kind in kinds]
+
+    def orders(self, symbol: str | None = None) -> list[Placed]:
+        """The orders of ours that the venue took, in order."""
+        return [
+            it for it in self.exchange.orders.values() if it.by == "ours" and symbol in (None, it.symbol)
+        ]  # fmt: skip
+
+    def held(self, *keys: Key) -> list[Decimal]:
+        return [self.exchange.held.get(key, ZERO) for key in keys]
+
+    def calls(self, call: str, since: float = 0.0) -> int:
+        """How many requests of a kind left, from that second on."""
+        return sum(it.call == call and it.left >= since for it in self.wire.travelled)
+
+    def progress(self) -> tuple[Closing, ...]:
+        return self.closer.progress()
+
+
+def long(*symbols: str) -> list[Key]:
+    """The keys of long positions."""
+    return [(symbol, "long") for symbol in symbols]
