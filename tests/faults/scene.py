@@ -106,7 +106,7 @@ class Scene:
         cancels: Mapping[str, tuple[str, CancelWhy]] | None = None,
         change: Callable[[Decision], Decision] = lambda decision: decision,
     ) -> Decision:
-        """Decide on the account as it is and commit; handed over before the next pass. `cancels`: id → (symbol, why)."""
+        """Decide on the account as it is, and commit; handed over before the next pass. `cancels`: id → its why."""
         wanted = {key: Decimal(target) for key, target in targets.items()}
         plain = decision_on(
             self.exchange, f"d{len(self.decisions) + 1}", self.time.now(), wanted,
