@@ -27,7 +27,7 @@ class RungRule(Record):
     """One step of the ladder: `tries` orders of this kind, then the next; limited at `widen` × the bound of its class.
 
     `limit_ioc` expires as far as it does not fill at once, `market` has no limit, `limit` rests and is for markets
-    that take no market orders.
+    that take no market orders. The last rung is tried without end.
     """
 
     order: RungOrder
@@ -49,7 +49,7 @@ class ImpactRule(Record):
 
 @record
 class SlippageRule(Record):
-    """The bound of one class of symbols: the fraction of the mark that an order may slip."""
+    """The bound of one class of symbols: the fraction of the mark, when it is sent, that an order may slip."""
 
     symbols: tuple[str, ...] | None
     """Symbols, or base assets; those of the group where one is named. None is every symbol."""

@@ -82,15 +82,19 @@ def unwinding_text(rule: UnwindingRule) -> str:
 
 def _rung_text(number: int, rung: RungRule, rule: UnwindingRule) -> str:
     tries = f"{rung.tries} {'try' if rung.tries == 1 else 'tries'}"
-    if rung.order == "market" or not rule.slippage:
+    if rung.order == "market":
         return f"at market, {tries}"
-    if len(rule.slippage) == 1 and rule.slippage[0].symbols is None:
+    if not rule.slippage:
+        told = "the best price of the other side"
+    elif len(rule.slippage) == 1 and rule.slippage[0].symbols is None:
         limit = percent(rule.slippage[0].at_most * rung.widen)
         told = f"{limit} of the mark" if number == 0 else limit
     else:
         times = "its bound" if rung.widen == 1 else f"{rung.widen:f} × its bound"
         told = f"{times} of the mark ({', '.join(_bounds(rule))})" if number == 0 else times
-    return f"resting at {told} where there are no market orders" if rung.order == "limit" else f"within {told}, {tries}"
+    if rung.order == "limit":
+        return f"resting at {told} where there are no market orders"
+    return f"{'within' if rule.slippage else 'at'} {told}, {tries}"
 
 
 def _bounds(rule: UnwindingRule) -> Iterator[str]:

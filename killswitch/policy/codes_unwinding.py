@@ -133,8 +133,8 @@ OF_GRAPH: tuple[Page, ...] = (
     Page(
         "KS5033",
         "limits without a bound",
-        "The limit of a rung is so many times the symbol's bound, and no `slippage` says what that is. Such orders are "
-        "sent without a limit, as if the rungs were not there.",
+        "The limit of a rung is so many times the symbol's bound, and no `slippage` says what that is. Such an order "
+        "is limited at the best price of the other side, wherever that is.",
         "spec:\n  ladder: [{order: limit_ioc}, {order: market}]     # and no slippage",
         "Add `slippage: [{at_most: 2%}]` with your own bounds, or take the ladder out.",
     ),

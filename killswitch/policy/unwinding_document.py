@@ -94,7 +94,7 @@ class SlippageClass(Part):
 
     symbols: Annotated[tuple[Word, ...] | None, AtLeastOne(), "Symbols, or base assets. Left out: every one."] = None
     group: Annotated[Name | None, "A CorrelationGroup, in place of its symbols. Left out: `symbols` says which."] = None
-    at_most: Annotated[ProperShare, "The bound, as a fraction of the mark at the decision."]
+    at_most: Annotated[ProperShare, "The bound, as a fraction of the mark when the order is sent."]
 
 
 class Rung(Part):

@@ -202,6 +202,11 @@ def test_every_reason_has_words_for_people() -> None:
             "are no market orders; at most 60 orders a minute",
         ),
         (
+            UnwindingRule("x", ladder=(RungRule("limit_ioc"), RungRule("limit", Decimal(2))), pause=SECOND),
+            "at the best price of the other side, 1 try; resting at the best price of the other side where there are "
+            "no market orders; 1s between slices",
+        ),
+        (
             OF_CAUSE["market"],
             "within 3% of the mark, 1 try; at market, 2 tries; resting at 9% where there are no market orders; as fast "
             "as the venue allows",
