@@ -102,8 +102,8 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
             hands.require_unspent(store, order.plan)
     if order.sends and not live and liveness != "alive":
         raise click.UsageError(
-            "no runner lives on this store, so this command would send the orders itself: add --live, "
-            "or --dry-run to see them"
+            "no runner lives on this store, so this command would send the orders itself: add --live"
+            + (", or --dry-run to see them" if order.kind == "close" else "")
         )
 
 

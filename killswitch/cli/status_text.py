@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
 
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
 from killswitch.incident.results import Result
@@ -11,6 +13,9 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
+
+SHORT = 60.0
+"""Seconds below which a close's length is shown with a fraction."""
 
 
 def status_text(standing: Standing, store_at: str) -> str:
@@ -185,13 +190,54 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
         (instant(decision.as_of), decision.id, headline(decision), *_result(decision, result))
         for decision, result in found
     ]
-    return table(("as of", "decision", "what", "result", "closed", "realised", "fees"), rows, indent="")
+    head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "took", "remarks")
+    return table(head, rows, indent="")
 
 
-def _result(decision: Decision, result: Result) -> tuple[str, str, str, str]:
+def _result(decision: Decision, result: Result) -> tuple[str, ...]:
     if decision.kind == "reset":
-        return "reset", "-", "-", "-"
-    closed = f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-"
-    if not result.closed:
-        return result.standing, closed, "-", "-"
-    return result.standing, closed, money(result.realised), money(result.fees)
+        return ("reset", *["-"] * 6)
+    if not result.orders:
+        return (result.standing, *["-"] * 6)
+    return (
+        result.standing,
+        f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-",
+        *(_sum(result, what, value) for what, value in _sums(result)),
+        "-" if result.totals.took is None else _took(result.totals.took),
+        "; ".join(_remarks(result)) or "-",
+    )
+
+
+def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
+    return (("realised", result.realised), ("fees", result.fees), ("slippage", result.slippage))
+
+
+def _sum(result: Result, what: str, value: Decimal | None) -> str:
+    """A sum; of one that is only partly known, what its known orders come to."""
+    missing = next((each for each in result.missing if each.what == what), None)
+    if value is not None or missing is None or len(missing.orders) >= len(result.orders):
+        return money(value)
+    orders = f"{len(missing.orders)} order{'' if len(missing.orders) == 1 else 's'}"
+    return f"unknown ({money(missing.known)} without {orders})"
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < SHORT else lasting(timedelta(seconds=seconds))
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    """What did not go plainly, as far as it fits into a line; `ksctl report` has all of it."""
+    totals = result.totals
+    for count, what in (
+        (totals.unknown - totals.abandoned, "of unknown fate"),
+        (totals.abandoned, "never answered for"),
+        (totals.exceeded, "beyond the bound"),
+    ):
+        if count > 0:
+            yield f"{count} order{'' if count == 1 else 's'} {what}"
+    dust = sum(1 for position in result.positions if position.dust)
+    if dust:
+        yield f"dust left of {dust} position{'' if dust == 1 else 's'}"
+    others = sum(1 for position in result.positions if position.others)
+    if others:
+        yield f"{others} position{'' if others == 1 else 's'} changed by others"
