@@ -104,3 +104,13 @@ def test_shipped_policies_conform_to_the_schema(repository: Path, name: str) -> 
     assert conforms(document, schema_of("Policy"))
     document["spec"]["stages"][0]["coldown"] = "1m"
     assert not conforms(document, schema_of("Policy"))
+
+
+def test_an_unwinding_conforms_to_the_schema(repository: Path) -> None:
+    """With every key that there is; a key or a reason that nobody knows, and values of another sort, are refused."""
+    text = (repository / "tools" / "reference" / "examples" / "Unwinding.yaml").read_text()
+    schema = schema_of("Unwinding")
+    for broken in ({}, {"paus": "2s"}, {"pause": "2"}, {"reasons": ["markte"]}, {"slippage": [{"at_most": []}]}):
+        document = YAML(typ="safe", pure=True).load(text)
+        document["spec"].update(broken)
+        assert conforms(document, schema) == (not broken)
