@@ -1,0 +1,169 @@
+"""Follows every order that the switch has sent, and pages where the venue shows it otherwise than the journal has it.
+
+It also pages, once each, for orders of unknown fate that are set aside or asked about no more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from killswitch.closing.confirmation import Doubt, KnownOrder, doubts, fills_of_ours, fold, folded, of_state
+from killswitch.closing.naming import is_ours
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.store import JournalEntry, Store
+from killswitch.model.tracing import ClosingWatch
+
+REMEMBERED_NOTICES = 500
+"""How many of the newest notices a start looks through for what need not be told again."""
+KEPT = 64
+"""Decisions whose orders are kept in memory; those of others are read again when they are asked about."""
+LOOKED_THROUGH = 1_000
+"""How many of the newest decisions are looked through for a name that does not spell its decision out."""
+REMEMBERED_NAMES = 10_000
+"""Names of orders, and ids of fills, that are remembered."""
+
+_SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
+
+
+class Confirming:
+    """A ClosingWatch, and what a tick asks for notices: told of every entry once it is durable, it reads little else.
+
+    After a restart it knows what the journal knows, and tells nothing again that the store's notices say already.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._orders: dict[str, dict[str, KnownOrder]] = {}
+        """Decision → name → what the journal says of it."""
+        self._decisions: dict[str, str | None] = {}
+        """Name → its decision; None where no journal knows it."""
+        self._names: dict[str, str] = {}
+        """The venue's id of an order → our name for it."""
+        self._seen_fills: dict[tuple[str, str], None] = {}
+        self._filled: dict[str, dict[str, Decimal]] = {}
+        """Account → name → contracts of all fills seen since the start."""
+        self._texts: dict[str, None] = {}
+        """What the journal itself gives to tell, until the next tick."""
+        self._told: set[str] | None = None
+
+    # As a ClosingWatch
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        """Take up what an earlier run has written about the decision."""
+        for entry in journal:
+            if entry.account == account:
+                self._note(decision.id, entry)
+        self._keep(decision.id, folded(journal))
+
+    def wrote(self, entry: JournalEntry) -> None:
+        """Take in an entry of a closing at work."""
+        orders = self._orders.get(entry.decision)
+        if orders is not None and entry.client_order_id is not None:
+            known = fold(orders.get(entry.client_order_id), entry)
+            if known is not None:
+                orders[known.name] = known
+                self._remember(known)
+        self._note(entry.decision, entry)
+
+    # As what a tick asks
+
+    def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """What is new to tell: a page for each doubt and for each order given up, once. Raises StoreError."""
+        if self._told is None:
+            self._told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
+        texts, self._texts = list(self._texts), {}
+        for account in snapshot.accounts:
+            texts += [doubt.text for doubt in self._doubts(account, snapshot)]
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._told]
+        self._told |= set(fresh)
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
+
+    def _doubts(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Doubt]:
+        for order in account.orders or ():
+            if order.client_order_id is not None and is_ours(order.client_order_id):
+                self._names[order.id] = order.client_order_id
+        filled = self._filled.setdefault(account.account, {})
+        for name, fill in fills_of_ours(account, self._names):
+            if (account.account, fill.id) not in self._seen_fills:
+                self._seen_fills[account.account, fill.id] = None
+                filled[name] = filled.get(name, Decimal(0)) + fill.amount
+        _shorten(self._names)
+        _shorten(self._seen_fills)
+        _shorten(filled)
+        return doubts(account, snapshot.as_of, self._known, filled)
+
+    # What the journal knows
+
+    def _known(self, name: str) -> KnownOrder | None:
+        if name not in self._decisions:
+            self._decisions[name] = self._decision_of(name)
+            _shorten(self._decisions)
+        decision = self._decisions[name]
+        if decision is None:
+            return None
+        if decision not in self._orders:
+            self._keep(decision, folded(self._store.journal(decision)))
+        return self._orders[decision].get(name)
+
+    def _decision_of(self, name: str) -> str | None:
+        """By the name itself where it spells its decision out, else by looking through the newest decisions."""
+        spelled = _SPELLED.fullmatch(name)
+        candidates = [spelled[1]] if spelled else []
+        candidates += [stored.decision.id for stored in self._store.decisions(LOOKED_THROUGH)]
+        for decision in candidates:
+            if any(entry.client_order_id == name for entry in self._store.journal(decision)):
+                return decision
+        return None
+
+    def _keep(self, decision: str, orders: dict[str, KnownOrder]) -> None:
+        self._orders.pop(decision, None)
+        self._orders[decision] = orders
+        for known in orders.values():
+            self._remember(known)
+        while len(self._orders) > KEPT:
+            del self._orders[next(iter(self._orders))]
+
+    def _remember(self, known: KnownOrder) -> None:
+        self._decisions[known.name] = known.decision
+        if known.order is not None:
+            self._names[known.order] = known.name
+        odd = of_state(known)
+        if odd is not None:
+            self._texts[odd.text] = None
+
+    def _note(self, decision: str, entry: JournalEntry) -> None:
+        """What an entry gives to tell by itself."""
+        if entry.kind not in ("set_aside", "abandoned"):
+            return
+        said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"
+        what = "is set aside: its position goes on without it, and its worst case counts as sent"
+        if entry.kind == "abandoned":
+            what = "the venue does not say what became of it, and is asked no more: look there"
+        self._texts[f"{said}: {what} (ksctl explain {decision})"] = None
+
+
+class Both:
+    """Two who watch closings."""
+
+    def __init__(self, first: ClosingWatch, second: ClosingWatch) -> None:
+        self._watches = (first, second)
+
+    def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        """Tell both."""
+        for watch in self._watches:
+            watch.begun(decision, account, journal)
+
+    def wrote(self, entry: JournalEntry) -> None:
+        """Tell both."""
+        for watch in self._watches:
+            watch.wrote(entry)
+
+
+def _shorten(remembered: dict[Any, Any]) -> None:
+    """Forget the oldest, so that a run of months does not grow."""
+    while len(remembered) > REMEMBERED_NAMES:
+        del remembered[next(iter(remembered))]
