@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from killswitch.lab.book import Book
     from killswitch.lab.feed import Feed
     from killswitch.market.paper import PaperMarket
+    from killswitch.market.terms import VenueTerms
 
 GROUP = "killswitch.servers"
 
@@ -48,7 +49,13 @@ class ServeFunction(Protocol):
               help="How many times faster than their own time bars go by; 0: the market stands still.")  # fmt: skip
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True,
               help="Bars to leave out; the book is opened at the close of the next one.")  # fmt: skip
-def paper(market: Path | None, crash: int | None, book: Path | None, port: int, speed: float, skip: int) -> None:
+@click.option(
+    "--terms", type=click.Path(path_type=Path),
+    help="What the venue is like: its request limits, its batches, what it is strict about. Left out: plain.",
+)  # fmt: skip
+def paper(
+    market: Path | None, crash: int | None, book: Path | None, port: int, speed: float, skip: int, terms: Path | None
+) -> None:
     """Serve a paper venue on loopback until SIGTERM or SIGINT.
 
     The address goes to stdout as the first line. The bars' own dates are replaced by now: what is seen is seen now.
@@ -58,7 +65,9 @@ def paper(market: Path | None, crash: int | None, book: Path | None, port: int, 
         raise click.UsageError("Give either --market DIR or --crash SEED.")
     if market is not None and book is None:
         raise click.UsageError("--market needs --book FILE.")
+    agreed = _terms(terms)
     feed = _feed(_bars(market, crash), _book(book), skip)
+    feed.market.agree(agreed)
     try:
         asyncio.run(_serve(feed, port, speed))
     except OSError as error:
@@ -89,6 +98,22 @@ def _book(path: Path | None) -> Book:
         return read_book(path)
     except BookError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _terms(path: Path | None) -> VenueTerms:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from killswitch.market.terms import VenueTerms, read_terms
+
+    if path is None:
+        return VenueTerms()
+    try:
+        return read_terms(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror or error}") from error
+    except (YAMLError, ValueError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
 
 
 def _feed(bars: BarTable, book: Book, skip: int) -> Feed:
