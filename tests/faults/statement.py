@@ -34,7 +34,8 @@ def statement(exchange: Exchange) -> AccountSnapshot:
         positions=tuple(
             Position(
                 symbol=key[0], side=key[1], contracts=amount, mark_price=exchange.markets[key[0]].price,
-                notional=value[key],
+                notional=value[key], bid=exchange.markets[key[0]].taken_at("sell"),
+                ask=exchange.markets[key[0]].taken_at("buy"),
             )
             for key, amount in held
         ),

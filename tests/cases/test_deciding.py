@@ -1,0 +1,156 @@
+"""C7, D20, D21: what is decided, before anything is sent."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.compile import compile_policies
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import Position, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.planning.tick import Interpreter
+from killswitch.policy.loader import load
+from tests import graphs
+from tests.graphs import FALL_15M, graph, policy_set, stage, trigger
+from tests.worlds import account, after, position, rules, snapshot
+
+
+@pytest.mark.parametrize("flag", ['"NO"', '"false"', '"true"'])
+def test_c7_a_flag_that_is_a_string_is_refused_where_the_snapshot_is_read(flag: str) -> None:
+    """A venue's `"NO"` is true to a program that only asks whether there is something: it never gets that far."""
+    whole = snapshot(after(), account("100000", (position("BTC", "long", "0"),)))
+    order = b'{"id":"o","symbol":"BTC","side":"buy","amount":"1","reduce_only":' + flag.encode() + b"}"
+    wrong = encode_snapshot(whole).replace(b'"orders":[]', b'"orders":[' + order + b"]")
+    if wrong == encode_snapshot(whole):
+        wrong = encode_snapshot(whole).replace(b'"positions":', b'"orders":[' + order + b'],"positions":', 1)
+    with pytest.raises(ValueError, match="reduce_only"):
+        decode_snapshot(wrong)
+
+
+def test_c7_an_entry_that_claims_to_reduce_is_cancelled_and_an_exit_that_does_not_say_so_is_kept() -> None:
+    """Whatever the venue answers: an order that could add risk goes, one that can only reduce a position stays."""
+    from killswitch.graph.nodes import CancelOrders
+    from killswitch.model.snapshot import Order
+
+    fall = graph(
+        (FALL_15M,), (trigger("fall", 0, 0.05),),
+        (stage("trim", 1, 0, actions=(CancelOrders("entry"), graphs.close("both", "0.5"))),),
+    )  # fmt: skip
+    entry = Order("entry", "BTC", "buy", Decimal(3), reduce_only=False)
+    stop = Order("stop", "BTC", "sell", Decimal(10), reduce_only=False, trigger_price=Decimal(90))
+    held = [position("BTC", "long", "0", contracts="10", notional="1000")]
+    fallen = [position("BTC", "long", "-9000", contracts="10", notional="1000")]
+    interpreter = Interpreter(policy_set(fall))
+    for minute in range(16):
+        interpreter.tick(snapshot(after(minutes=minute), account("100000", held, orders=[entry, stop])))
+    outcome = interpreter.tick(snapshot(after(minutes=16), account("91000", fallen, orders=[entry, stop])))
+    (decision,) = outcome.decisions
+    assert [cancel.order for cancel in decision.cancels] == ["entry"]
+
+
+# D20: two longs and two shorts of 60,000 each, on 100,000; the market falls 8% in a quarter, and rebounds by 10%.
+
+LONGS, SHORTS = ("A", "B"), ("C", "D")
+
+
+class Book:
+    """A hedged book at prices; what is decided is filled at once, at the mark."""
+
+    def __init__(self) -> None:
+        self.held = {**dict.fromkeys(LONGS, Decimal(600)), **dict.fromkeys(SHORTS, Decimal(-600))}
+        self.banked = Decimal(100_000)
+        self.entry = Decimal(100)
+        self.price = dict.fromkeys(self.held, Decimal(100))
+        self.decisions: list[Decision] = []
+        self.equities: list[Decimal] = []
+        self.nets: list[Decimal] = []
+        """Contracts held, longs less shorts, minute by minute."""
+
+    @property
+    def equity(self) -> Decimal:
+        return self.banked + sum(self.held[s] * (self.price[s] - self.entry) for s in self.held)
+
+    def positions(self) -> list[Position]:
+        return [
+            position(
+                symbol, "long" if amount > 0 else "short", str(amount * (self.price[symbol] - self.entry)),
+                contracts=str(abs(amount)), entry_price="100", mark_price=str(self.price[symbol]),
+                notional=str(abs(amount) * self.price[symbol]),
+            )
+            for symbol, amount in self.held.items()
+            if amount
+        ]  # fmt: skip
+
+    def seen(self, minute: int) -> Snapshot:
+        markets = [rules(symbol) for symbol in self.held]
+        seen = account(str(self.equity), self.positions(), instruments=markets, margin_used="1000", free="50000")
+        return snapshot(after(minutes=minute), seen)
+
+    def fill(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        for intent in decision.intents:
+            traded = intent.contracts if intent.side == "buy" else -intent.contracts
+            self.banked -= traded * (self.price[intent.symbol] - self.entry)
+            self.held[intent.symbol] += traded
+
+
+def fall_and_rebound(repository: Path, name: str) -> Book:
+    """The longs fall by 8% while the shorts fall by half of it, minute by minute; then all rise by 10%."""
+    policies, told = compile_policies(load([repository / "policies" / name]).documents)
+    assert policies is not None, told
+    interpreter, book = Interpreter(policies), Book()
+    for minute in range(140):
+        if 75 <= minute < 90:
+            for symbol in book.held:
+                book.price[symbol] -= Decimal("0.55") if symbol in LONGS else Decimal("0.05")
+        elif 92 <= minute < 112:
+            for symbol in book.held:
+                book.price[symbol] += Decimal("0.6")
+        book.equities.append(book.equity)
+        book.nets.append(sum(book.held.values(), Decimal(0)))
+        for decision in interpreter.tick(book.seen(minute)).decisions:
+            book.fill(decision)
+    return book
+
+
+def test_d20_a_hedged_book_is_cut_on_both_sides_and_never_left_with_a_naked_one(repository: Path) -> None:
+    """`futures-degross` keeps the hedge in proportion; closing the losing side alone leaves the shorts naked."""
+    both, losing = fall_and_rebound(repository, "futures-degross"), fall_and_rebound(repository, "futures-drawdown")
+    assert both.decisions, "the fall fired nothing"
+    assert losing.decisions, "the fall fired nothing"
+    assert {intent.symbol for intent in both.decisions[0].intents} == {*LONGS, *SHORTS}
+    assert {intent.symbol for intent in losing.decisions[0].intents} <= set(LONGS)
+    # Contracts were equal on both sides before: they still are where the book was cut as a whole.
+    assert set(both.nets) == {Decimal(0)}
+    assert min(losing.nets) < 0
+    # In the rebound the naked shorts are squeezed, and closed in their turn: that is what the case is about.
+    later = {intent.symbol for decision in losing.decisions[1:] for intent in decision.intents}
+    assert later & set(SHORTS)
+    assert min(both.equities[92:]) > min(losing.equities[92:])
+
+
+def told_of(notices: tuple[Notice, ...]) -> list[tuple[str, str]]:
+    return [(notice.kind, notice.severity) for notice in notices]
+
+
+def test_d21_a_loss_that_nothing_explains_fires_after_its_grace_and_pages() -> None:
+    """12,000 are gone (ADL, a liquidation fee, a haircut) and no row says why: told at once, a loss after 60 s."""
+    fall = graph(
+        (FALL_15M,), (trigger("fall", 0, 0.10),), (stage("close-everything", 1, 0, actions=(graphs.close(),)),)
+    )  # fmt: skip
+    interpreter = Interpreter(policy_set(fall))
+    held = [position("BTC", "long", "0", contracts="10", notional="1000")]
+    for minute in range(16):
+        interpreter.tick(snapshot(after(minutes=minute), account("100000", held)))
+    told: list[tuple[str, str]] = []
+    fired: list[tuple[int, Decision]] = []
+    for second in range(10, 130, 10):
+        outcome = interpreter.tick(snapshot(after(minutes=15, seconds=second), account("88000", held)))
+        told += told_of(outcome.notices)
+        fired += [(second, decision) for decision in outcome.decisions]
+    ((second, decision),) = fired
+    assert second == 70, "the first that is 60 s after it was seen at 10 s"
+    assert [(intent.symbol, intent.target) for intent in decision.intents] == [("BTC", Decimal(0))]
+    assert ("unexplained", "page") in told
