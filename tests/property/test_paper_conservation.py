@@ -30,6 +30,9 @@ class Send:
     thousandths: int
     reduce_only: bool
     limit: int | None
+    ioc: bool = False
+    trigger: int | None = None
+    falls: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,16 @@ class Money:
     amount: int
 
 
-Step = Send | Pass | Cancel | Money
+@dataclass(frozen=True)
+class Take:
+    """The venue takes a part of a position, in twentieths, at a price in cents."""
+
+    symbol: str
+    twentieths: int
+    cents: int
+
+
+Step = Send | Pass | Cancel | Money | Take
 
 _cents = st.integers(4000, 16000)
 _bars = st.tuples(_cents, _cents, st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 3000))
@@ -62,10 +74,14 @@ _steps = st.one_of(
         st.integers(1, 400_000),
         st.booleans(),
         st.none() | _cents,
+        st.booleans(),
+        st.none() | _cents,
+        st.booleans(),
     ),
     st.builds(Pass, st.tuples(_bars, _bars)),
     st.builds(Cancel, st.integers(1, 20)),
     st.builds(Money, st.sampled_from(["deposit", "withdrawal", "funding"]), st.integers(0, 1000)),
+    st.builds(Take, st.sampled_from(SYMBOLS), st.integers(1, 20), _cents),
 )
 plays = st.lists(_steps, max_size=30)
 markets = st.sampled_from(["swap", "spot"])
@@ -93,9 +109,18 @@ class Play:
         elif isinstance(step, Cancel):
             for order in self.market.open_orders("main")[: step.number % 3]:
                 self.market.cancel("main", order.symbol, order.id)
+        elif isinstance(step, Take):
+            self._take(step)
         else:
             sign = -1 if step.kind == "withdrawal" else 1
             self.market.flow("main", step.kind, Decimal(sign * step.amount))  # type: ignore[arg-type] # one of three
+
+    def _take(self, step: Take) -> None:
+        for held in self.seen.positions or ():
+            if held.symbol == step.symbol and self.seen.market == "swap":
+                lots = int(held.contracts * 1000 * step.twentieths / 20)
+                if lots:
+                    self.market.deleverage("main", step.symbol, Decimal(lots) / 1000, Decimal(step.cents) / 100)
 
     def _send(self, step: Send) -> None:
         self._sent += 1
@@ -109,6 +134,9 @@ class Play:
             reduce_only=step.reduce_only,
             type="market" if step.limit is None else "limit",
             price=None if step.limit is None else Decimal(step.limit) / 100,
+            time_in_force="ioc" if step.ioc else "gtc",
+            trigger_price=None if step.trigger is None else Decimal(step.trigger) / 100,
+            trigger_when=None if step.trigger is None else "falls" if step.falls else "rises",
         )
         try:
             report = self.market.submit("main", request)
@@ -194,6 +222,20 @@ def test_no_order_fills_more_than_it_asked_for(market: Market, steps: list[Step]
             if report is not None:
                 assert 0 <= report.filled <= report.amount
                 assert (report.state == "filled") == (report.filled == report.amount)
+
+
+@given(markets, plays)
+def test_an_immediate_order_is_over_when_it_is_answered(market: Market, steps: list[Step]) -> None:
+    """None is ever listed as open, but for one that waits for its trigger."""
+    play = Play(market)
+    immediate = set()
+    for number, step in enumerate(step for step in steps if isinstance(step, Send)):
+        if step.ioc:
+            immediate.add(f"c{number + 1}")
+    for step in steps:
+        play.do(step)
+        for order in play.market.open_orders("main"):
+            assert order.client_order_id not in immediate or order.trigger_price is not None
 
 
 @given(plays, st.integers(45_000, 50_000))
