@@ -6,9 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+import aiohttp
 import pytest
 
-from killswitch.model.venue import AccountSpec, OrderRejectedError, OrderRequest, VenueAdapter
+from killswitch.market.terms import read_terms
+from killswitch.model.venue import (
+    PLAIN_VENUE,
+    AccountSpec,
+    BatchingVenue,
+    BookClosingVenue,
+    MeteredVenue,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    RateLimitedError,
+    VenueAdapter,
+    traits_of,
+)
 from killswitch_paper import adapter
 from killswitch_paper.server import serve
 from tests.markets import START, Desk, bar, instrument
@@ -160,6 +175,131 @@ def test_names_that_need_quoting_arrive(keeps: Callable[[Promise], None]) -> Non
     keeps(promise)
 
 
+def test_conditional_and_immediate_orders_arrive_as_they_were_sent(keeps: Callable[[Promise], None]) -> None:
+    """A stop is listed with its trigger and goes when the price falls; what an immediate limit leaves has expired."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        await venue.submit(_order(1, "buy", "2"))
+        stop = await venue.submit(desk.order("sell", "2", reduce_only=True, falls_to="95", client_order_id="c2"))
+        (listed,) = await venue.open_orders()
+        assert (stop.state, listed.trigger_price, listed.client_order_id) == ("open", 95, "c2")
+        away = await venue.submit(desk.order("buy", "1", price="99", ioc=True, client_order_id="c3"))
+        assert (away.state, away.filled) == ("expired", 0)
+        desk.pass_bar(A=bar("100", low="90"))
+        found = await venue.find_order("A", "c2")
+        assert found is not None
+        assert (found.state, found.average_price) == ("filled", 95)
+
+    keeps(promise)
+
+
+def test_a_batch_is_answered_order_by_order(keeps: Callable[[Promise], None]) -> None:
+    """One refused among three leaves the others done, each answer in its place."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        desk.market.agree(read_terms({"batch": 3}))
+        assert isinstance(venue, BatchingVenue)
+        sent = [_order(1, "buy", "2"), _order(2, "buy", "0.049"), _order(3, "buy", "1")]
+        first, second, third = await venue.submit_batch(sent)
+        assert isinstance(first, OrderReport) and isinstance(third, OrderReport)
+        assert (first.client_order_id, first.filled, third.client_order_id, third.filled) == ("c1", 2, "c3", 1)
+        assert isinstance(second, OrderRejectedError) and second.reason == "below_minimum"
+        with pytest.raises(OrderRejectedError, match="at most 3"):
+            await venue.submit_batch([_order(number, "buy", "1") for number in range(4, 8)])
+        assert desk.position().contracts == 3
+
+    keeps(promise)
+
+
+def test_a_whole_book_is_closed_where_the_venue_does_that(keeps: Callable[[Promise], None]) -> None:
+    """Refused by a plain venue; by one that has it, the positions say that it was done."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        assert isinstance(venue, BookClosingVenue)
+        await venue.submit(_order(1, "buy", "2"))
+        with pytest.raises(OrderRejectedError):
+            await venue.close_book()
+        assert desk.position().contracts == 2
+        desk.market.agree(read_terms({"whole_book": True}))
+        await venue.close_book()
+        assert (await venue.snapshot()).positions == ()
+
+    keeps(promise)
+
+
+def test_what_is_beyond_a_limit_is_refused_and_the_count_is_told(keeps: Callable[[Promise], None]) -> None:
+    """Two orders a minute: the third is refused, did nothing, and fits after the bar that lasts a minute."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        limit = {"name": "orders", "allowed": 2, "per": 60}
+        desk.market.agree(read_terms({"limits": [limit], "costs": [{"call": "submit", "limit": "orders", "each": 1}]}))
+        assert isinstance(venue, MeteredVenue)
+        for number in (1, 2):
+            await venue.submit(_order(number, "buy", "1"))
+        assert venue.used() == {"orders": 2}
+        with pytest.raises(RateLimitedError) as caught:
+            await venue.submit(_order(3, "buy", "1"))
+        assert caught.value.retry_after == 60
+        assert await venue.find_order("A", "c3") is None
+        desk.pass_bar(A=bar("100"))
+        await venue.submit(_order(3, "buy", "1"))
+        assert (venue.used(), desk.position().contracts) == ({"orders": 1}, 3)
+
+    keeps(promise)
+
+
+def test_liquidity_arrives_with_the_snapshot(keeps: Callable[[Promise], None]) -> None:
+    """What the market shows is what the reader sees."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        assert (await venue.snapshot()).liquidity is None
+        desk.market.agree(read_terms({"liquidity": True}))
+        desk.pass_bar(A=bar("100"))
+        seen = (await venue.snapshot()).liquidity
+        assert seen is not None and seen == desk.seen.liquidity
+        assert (seen[0].symbol, seen[0].over) == ("A", 60.0)
+
+    keeps(promise)
+
+
+def test_an_adapter_says_what_its_venue_is_like() -> None:
+    """In process as the market's terms are, over HTTP as the account's options say; plain where nothing is said."""
+    desk = Desk(terms=read_terms({"batch": 5}))
+    assert traits_of(adapter(_spec(market=desk.market))).batch == 5
+    away: dict[str, object] = {"endpoint": "http://127.0.0.1:1"}
+    assert traits_of(adapter(_spec(**away))) == PLAIN_VENUE
+    said = traits_of(adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}])))
+    assert (said.batch, said.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
+
+
+def test_the_venues_own_hand_over_http() -> None:
+    """A part is taken, the symbol is halted and delivered; what cannot be is refused with the reason."""
+
+    async def play(venue: VenueAdapter, desk: Desk) -> None:
+        await venue.submit(_order(1, "buy", "10"))
+        endpoint = getattr(venue, "_base")  # noqa: B009 - private: nobody else asks the adapter where it is
+        async with aiohttp.ClientSession() as session:
+
+            async def post(path: str, **body: str) -> tuple[int, str]:
+                async with session.post(f"{endpoint}/v1/{path}", json=body) as answer:
+                    return answer.status, await answer.text()
+
+            status, text = await post("accounts/main/taken", symbol="A", price="90", contracts="4")
+            assert status == 200 and '"cause":"adl"' in text
+            assert desk.position().contracts == 6
+            assert (await post("accounts/main/taken", symbol="A", price="90", contracts="7"))[0] == 400
+            assert (await post("states", symbol="A", state="halted"))[0] == 204
+            with pytest.raises(OrderRejectedError) as caught:
+                await venue.submit(_order(2, "buy", "1"))
+            assert caught.value.reason == "market_closed"
+            assert (await post("states", symbol="B", state="halted"))[0] == 400
+            assert (await post("states", symbol="A", state="shut"))[0] == 400
+            assert (await post("states", symbol="A", state="delisted", delivery="100"))[0] == 204
+            assert desk.seen.positions == ()
+
+    asyncio.run(_over_http(Desk(), play))
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
@@ -169,6 +309,7 @@ def test_names_that_need_quoting_arrive(keeps: Callable[[Promise], None]) -> Non
         ({"endpoint": "https://127.0.0.1:1"}, "is not http://127.0.0.1:PORT"),
         ({"endpoint": "http://127.0.0.1:1", "timeout": "soon"}, "not a number of seconds"),
         ({"endpoint": "http://127.0.0.1:1", "timeout": 0}, "not a number of seconds"),
+        ({"endpoint": "http://127.0.0.1:1", "batch": "many"}, "batch"),
     ],
 )
 def test_an_account_that_leads_nowhere_is_refused(fields: dict[str, object], text: str) -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, OrderRequest, VenueAdapter
+from killswitch.model.venue import AccountSpec, OrderRequest, RateLimitedError, VenueAdapter
 from killswitch_paper import adapter
 
 T = TypeVar("T")
@@ -113,6 +113,27 @@ def test_two_readers_do_not_take_each_others_fills() -> None:
     assert len(first.fills or ()) == 1
 
 
+def test_a_venue_with_terms_enforces_them(tmp_path: Path) -> None:
+    """The second order within an hour is refused and did nothing; the count is told, and liquidity is shown."""
+    terms = tmp_path / "terms.yaml"
+    terms.write_text(
+        "limits: [{name: orders, allowed: 1, per: 3600}]\n"
+        "costs: [{call: submit, limit: orders, each: 1}]\n"
+        "liquidity: true\n"
+    )
+
+    async def buy_twice(venue: VenueAdapter) -> tuple[AccountSnapshot, object]:
+        await venue.submit(OrderRequest("x", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
+        with pytest.raises(RateLimitedError):
+            await venue.submit(OrderRequest("y", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
+        return await venue.snapshot(), venue.used()  # type: ignore[attr-defined] # the client has it
+
+    with _serving("--crash", "1", "--speed", "0", "--terms", str(terms)) as (address, _):
+        seen, used = _with(address, buy_twice)
+    assert (len(seen.fills or ()), used) == (1, {"orders": 1})
+    assert "BTC_USDT" in {each.symbol for each in seen.liquidity or ()}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_when_it_is_told_to_and_is_then_down(number: signal.Signals) -> None:
     """The process ends with 0; the adapter says down, with no numbers."""
@@ -146,6 +167,8 @@ def test_real_bars_and_a_real_book_are_served(shared: Path) -> None:
         (("--market", "x"), 64, "--market needs --book FILE."),
         (("--market", "nowhere", "--book", "b.yaml"), 1, "nowhere: no such folder"),
         (("--crash", "1", "--book", "none.yaml"), 1, "none.yaml: No such file"),
+        (("--crash", "1", "--terms", "none.yaml"), 1, "none.yaml: No such file"),
+        (("--crash", "1", "--terms", __file__), 1, "test_paper_server.py: "),
         (("--crash", "1", "--skip", "100000"), 1, "no bar is left after skipping 100000"),
         (("--crash", "1", "--port", "70000"), 64, "70000"),
     ],

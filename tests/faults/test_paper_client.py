@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -13,6 +14,7 @@ from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
     MalformedAnswerError,
+    MeteredVenue,
     OrderRejectedError,
     OrderRequest,
     RateLimitedError,
@@ -84,12 +86,14 @@ async def _breaks_off(_request: bytes) -> bytes:
 
 ASKS: dict[str, Callable[[VenueAdapter], Awaitable[object]]] = {
     "submit": lambda venue: venue.submit(ORDER),
+    "batch": lambda venue: venue.submit_batch([ORDER]),  # type: ignore[attr-defined] # the client has it
+    "close book": lambda venue: venue.close_book(),  # type: ignore[attr-defined] # likewise
     "cancel": lambda venue: venue.cancel("A", "o1"),
     "find": lambda venue: venue.find_order("A", "c1"),
     "orders": lambda venue: venue.open_orders(),
     "fills": lambda venue: venue.fills("A", "c1"),
 }
-CHANGES = {"submit", "cancel"}
+CHANGES = {"submit", "batch", "close book", "cancel"}
 
 
 @pytest.mark.parametrize("ask", ASKS)
@@ -123,7 +127,7 @@ def test_a_venue_that_cannot_be_reached_surely_did_nothing(ask: str) -> None:
         asyncio.run(run())
 
 
-@pytest.mark.parametrize("ask", ["submit", "find", "orders", "fills"])
+@pytest.mark.parametrize("ask", ["submit", "batch", "find", "orders", "fills"])
 @pytest.mark.parametrize("body", ["", "<html>", "{}", "null", '{"id": 3}'])
 def test_c1_an_answer_that_makes_no_sense_is_malformed_and_not_empty(ask: str, body: str) -> None:
     """Nothing is read as no order, no fill or no position that is not said so."""
@@ -139,11 +143,48 @@ def test_c1_a_wrong_address_is_not_an_order_that_never_was(body: str) -> None:
 
 
 @pytest.mark.parametrize("ask", ASKS)
-def test_too_many_requests_says_when_to_come_again(ask: str) -> None:
-    """The venue refused to listen, so nothing was done; seven seconds are seven seconds."""
+@pytest.mark.parametrize("status", ["429 Slow", "418 Banned"])
+def test_c14_too_many_requests_says_when_to_come_again(status: str, ask: str) -> None:
+    """The venue refused to listen, so nothing was done; seven seconds are seven seconds. A ban is the same, longer."""
     with pytest.raises(RateLimitedError) as caught:
-        asyncio.run(_against(_says("429 Slow", "", "Retry-After: 7"), ASKS[ask]))
+        asyncio.run(_against(_says(status, "", "Retry-After: 7"), ASKS[ask]))
     assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize("status", ["200 OK", "429 Slow"])
+def test_c14_the_venues_own_count_is_read_from_every_answer(status: str) -> None:
+    """Also from a refusal; what is not understood in the header is left out."""
+
+    async def ask(venue: VenueAdapter) -> object:
+        assert isinstance(venue, MeteredVenue)
+        assert venue.used() == {}
+        with suppress(RateLimitedError):
+            await venue.open_orders()
+        return venue.used()
+
+    answer = _says(status, "[]", "Limits-Used: orders-10s=12; weight=2400; x=; =3; y=-1; z=1.5; w")
+    assert asyncio.run(_against(answer, ask)) == {"orders-10s": 12, "weight": 2400}
+
+
+REPORT = '{"id":"o1","client_order_id":"%s","symbol":"A","state":"filled","amount":"1","filled":"1"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[]", '[{"report":' + REPORT % "c1" + "}," + '{"report":' + REPORT % "c2" + "}]", '[{"report":{"id":"o1"}}]'],
+)
+def test_c2_a_batch_with_another_number_of_answers_is_malformed(body: str) -> None:
+    """Which answer is about which order cannot be told."""
+    with pytest.raises(MalformedAnswerError):
+        asyncio.run(_against(_says("200 OK", body), ASKS["batch"]))
+
+
+@pytest.mark.parametrize("body", ["[{}]", '[{"report":' + REPORT % "c2" + "}]"])
+def test_c2_an_answer_in_a_batch_that_is_not_about_its_order_leaves_that_one_unknown(body: str) -> None:
+    """Neither a report nor a refusal, or the report of another order: malformed, and not done or refused."""
+    answers = asyncio.run(_against(_says("200 OK", body), ASKS["batch"]))
+    assert isinstance(answers, list)
+    assert [type(answer) for answer in answers] == [MalformedAnswerError]
 
 
 def test_too_many_requests_without_a_time_leaves_it_unknown() -> None:
