@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from killswitch.incident.causes import by_hand
 from killswitch.model.spelling import INFINITY as INFINITY
 from killswitch.model.spelling import instant as instant
 from killswitch.model.spelling import interval as interval
@@ -38,7 +39,10 @@ def headline(decision: Decision) -> str:
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
     if decision.kind == "manual":
-        return f"close by hand by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
+        what = by_hand(decision.cause)
+        return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
+    if decision.kind == "hedge":
+        return f"temporary hedge: {where} ({decision.reason or 'no reason'})"
     return f"level {decision.level} {decision.stage}: {where}"
 
 

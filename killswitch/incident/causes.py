@@ -88,3 +88,10 @@ CAUSES: Mapping[Cause, CauseText] = {
 def text_of(cause: Cause | None) -> CauseText | None:
     """The words for a declared reason; None where none was declared, or it is only that someone judged so."""
     return None if cause is None or cause == "operator" else CAUSES.get(cause)
+
+
+def by_hand(cause: Cause | None) -> str:
+    """A close by hand in a few words, for one line: a drill says so first."""
+    if text_of(cause) is None:
+        return "close by hand"
+    return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.graph.routing import Subject
+from killswitch.incident.causes import by_hand
 from killswitch.model.decision import Decision, Notice, TriggerReading
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
@@ -110,7 +111,9 @@ def _headline(decision: Decision) -> str:
 
 def _what(decision: Decision) -> str:
     if decision.kind == "manual":
-        return f"close by hand by {decision.author or 'unknown'}: {decision.scope}"
+        return f"{by_hand(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
+    if decision.kind == "hedge":
+        return f"temporary hedge: {decision.policy} on {decision.scope}"
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 

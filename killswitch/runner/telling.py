@@ -186,6 +186,8 @@ def _trip(decision: Decision, report: TickReport) -> events.Trip:
         lock=None if decision.lock is None else decision.lock.mode,
         by=decision.author,
         reason=decision.reason,
+        cause=decision.cause,
+        hedge=decision.kind == "hedge",
     )
 
 

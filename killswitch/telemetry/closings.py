@@ -40,6 +40,8 @@ class Counts(Protocol):
 
     def closing(self, account: str, status: str, seconds: float) -> None: ...
 
+    def unprotected(self, account: str, seconds: float) -> None: ...
+
 
 class ClosingCourses:
     """A ClosingWatch: folds journal entries into spans, and counts how they ended."""
@@ -62,7 +64,7 @@ class ClosingCourses:
             return
         order = closing.take(entry)
         if self._counts is not None:
-            self._count(entry, closing.decision)
+            self._count(entry, closing)
         if order is not None and self._sink is not None:
             self._sink.ordered(order, closing.decision, closing.account)
         if entry.kind == "finished":
@@ -70,22 +72,28 @@ class ClosingCourses:
             if self._sink is not None:
                 self._sink.closed(closing.course, closing.decision, closing.account)
 
-    def _count(self, entry: JournalEntry, decision: Decision) -> None:
+    def _count(self, entry: JournalEntry, closing: _Closing) -> None:
         counts, account = self._counts, entry.account or ""
         if counts is None:
             return
         if entry.kind == "unknown":
             counts.unknown_fate(account)
-        elif entry.kind in ("filled", "rejected", "absent"):
+        elif entry.kind in ("filled", "rejected", "absent", "abandoned"):
             counts.order(account, outcome(entry))
         elif entry.kind == "finished":
-            seconds = (entry.at - decision.as_of).total_seconds()
+            seconds = (entry.at - closing.decision.as_of).total_seconds()
             counts.closing(account, entry.data.get("status") or "abandoned", max(0.0, seconds))
+        elif (bare := closing.covered(entry)) is not None:
+            counts.unprotected(account, bare)
 
 
 def outcome(entry: JournalEntry) -> str:
-    """How an order ended: the venue's state for it, `rejected`, or `absent` if the venue never had it."""
+    """How an order ended: the venue's state for it, `rejected`, `absent` if the venue never had it, or `abandoned`."""
     return entry.data.get("state") or "filled" if entry.kind == "filled" else entry.kind
+
+
+_PROTECTION = {"unprotected": ("order",), "protected": ("for",), "guarded": ("for", "state")}
+_COVERED = ("resting", "not needed")
 
 
 class _Closing:
@@ -97,6 +105,9 @@ class _Closing:
         self.course = Course("close", _nanos(decision.as_of), _about(decision, account))
         self._orders: dict[str, Course] = {}
         self._sent = 0
+        self._abandoned = 0
+        self._bare: dict[str, datetime] = {}
+        """Protective orders that were taken away and not replaced yet, and when."""
 
     def take(self, entry: JournalEntry) -> Course | None:
         """Move by one entry; the order that it ends, if it ends one."""
@@ -105,9 +116,10 @@ class _Closing:
             case "sending" if name is not None:
                 self._sent += 1
                 self._orders[name] = Course("order", at, self._about_order(entry))
-            case "acknowledged" | "unknown" if name in self._orders:
+            case "acknowledged" | "unknown" | "set_aside" if name in self._orders:
                 self._orders[name].events.append((entry.kind, at, _words(entry, "text")))
-            case "filled" | "rejected" | "absent" if name in self._orders:
+            case "filled" | "rejected" | "absent" | "abandoned" if name in self._orders:
+                self._abandoned += entry.kind == "abandoned"
                 return _ended(self._orders.pop(name), entry, at)
             case "verified":
                 said = _words(entry, "position", "target")
@@ -115,9 +127,28 @@ class _Closing:
                 self.course.events.append(("verified", at, said))
             case "cancelled":
                 self.course.events.append(("cancelled", at, _words(entry, "order", "why")))
+            case "swept":
+                self.course.events.append(("swept", at, {}))
+            case "unprotected" | "protected" | "guarded":
+                self._protect(entry, at)
             case "finished":
                 self._finish(entry, at)
         return None
+
+    def _protect(self, entry: JournalEntry, at: int) -> None:
+        """A protective order is taken away, to be put back, or answered about."""
+        said = _words(entry, *_PROTECTION[entry.kind])
+        said |= {"killswitch.symbol": entry.symbol or "", "killswitch.position.side": entry.position_side or ""}
+        self.course.events.append((entry.kind, at, said))
+        if entry.kind == "unprotected":
+            self._bare.setdefault(entry.data.get("order") or "", entry.at)
+
+    def covered(self, entry: JournalEntry) -> float | None:
+        """Seconds for which a position was without the protective order that `entry` replaces; None for all else."""
+        if entry.kind != "guarded" or entry.data.get("state") not in _COVERED:
+            return None
+        since = self._bare.pop(entry.data.get("for") or "", None)
+        return None if since is None else max(0.0, (entry.at - since).total_seconds())
 
     def _about_order(self, entry: JournalEntry) -> dict[str, Attribute]:
         found: dict[str, Attribute] = {
@@ -130,6 +161,11 @@ class _Closing:
             "killswitch.order.attempt": entry.attempt or 0,
         }
         _set_number(found, "killswitch.order.amount", entry.data.get("amount"))
+        _set_number(found, "killswitch.order.limit", entry.data.get("price"))
+        if (kind := entry.data.get("order")) is not None:
+            found["killswitch.order.type"] = kind
+        if (rung := entry.data.get("rung")) is not None and rung.isascii() and rung.isdigit():
+            found["killswitch.order.rung"] = int(rung)
         return found
 
     def _finish(self, entry: JournalEntry, at: int) -> None:
@@ -137,6 +173,7 @@ class _Closing:
         course.ended = at
         course.set("killswitch.close.status", status)
         course.set("killswitch.close.orders", self._sent)
+        course.set("killswitch.close.abandoned", self._abandoned)
         _set_number(course.attributes, "killswitch.close.cost", entry.data.get("cost"))
         if status != "flat":
             course.failure = f"{status}: {entry.data.get('reason') or 'no reason given'}"
@@ -152,6 +189,10 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
         "killswitch.stage.level": decision.level,
         "killswitch.close.positions": sum(intent.account == account for intent in decision.intents),
     }
+    if decision.cause is not None:
+        found["killswitch.cause"] = decision.cause
+    if decision.unwinding is not None:
+        found["killswitch.unwinding"] = decision.unwinding.name
     if decision.stage is not None:
         found["killswitch.stage"] = decision.stage
     return found

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.model.snapshot import ClosingStatus, Instant, OrderSide, Quality, Residual, Side
-from killswitch.model.words import LockMode, PolicyMode
+from killswitch.model.words import Cause, LockMode, PolicyMode
 
 EVENT_FORMAT: Final = "killswitch.event/v1"
 Format = Literal["killswitch.event/v1"]
@@ -113,6 +113,10 @@ class Trip(Struct, frozen=True, kw_only=True, tag="trip", tag_field="kind"):
     lock: LockMode | None
     by: str | None
     reason: str | None
+    cause: Cause | None = None
+    """Of a close by hand: the declared word of its reason."""
+    hedge: bool = False
+    """Whether `closes` open a temporary hedge of what cannot be closed, and close nothing."""
 
 
 class Reset(Struct, frozen=True, kw_only=True, tag="reset", tag_field="kind"):

@@ -74,6 +74,10 @@ class Metrics:
             "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
+        self._bare = meter.create_histogram(
+            "killswitch.close.unprotected", "s", "Time for which a close left a position without a protective order",
+            explicit_bucket_boundaries_advisory=_CLOSING,
+        )  # fmt: skip
         for name, unit, meaning, points in (
             ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
@@ -112,6 +116,9 @@ class Metrics:
 
     def closing(self, account: str, status: str, seconds: float) -> None:
         self._closing.record(seconds, {"killswitch.account": account, "killswitch.close.status": status})
+
+    def unprotected(self, account: str, seconds: float) -> None:
+        self._bare.record(seconds, {"killswitch.account": account})
 
     def _observed(
         self, points: Callable[[Metrics, Standing], Iterator[Point]]

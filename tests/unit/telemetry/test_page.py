@@ -15,7 +15,9 @@ from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 from opentelemetry.sdk.trace import ReadableSpan
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.snapshot import Event, Order
+from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import report_span
 from killswitch.runner.telling import EventTeller
 from killswitch.telemetry.events import KINDS, decode_event, encode_event
@@ -75,6 +77,8 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
         venue.answer = None
         await world.clock.sleep(1.0)
         await runner.tick()
+        _close_by_hand(exported)
+        metrics |= exported.metrics()
         teller.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
         await runner.finish()
         await runner.let_go()
@@ -87,6 +91,28 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     assert stream.close()
     lines = (folder / "events").read_bytes().splitlines()
     return exported.spans(), metrics, [msgjson.decode(line) for line in lines]
+
+
+def _close_by_hand(exported: Exported) -> None:
+    """The journal of a close by hand in a declared manner, in which all happens that the crash does not need."""
+    decision = Decision(
+        "dd" * 10, worlds.START, "operator", "sha256:1", "account/main", "enforce", None, 0, 0, kind="manual",
+        cause="drill", unwinding=Unwinding("careful"),
+    )  # fmt: skip
+    exported.telemetry.watch.begun(decision, "main", ())
+    for kind, seconds, data in (
+        ("swept", 0, {}),
+        ("unprotected", 1, {"order": "s1"}),
+        ("sending", 2, {"side": "sell", "amount": "5", "order": "limit_ioc", "price": "99", "rung": "0"}),
+        ("set_aside", 3, {}),
+        ("abandoned", 4, {}),
+        ("protected", 5, {"for": "s1"}),
+        ("guarded", 6, {"for": "s1", "state": "resting"}),
+        ("finished", 7, {"status": "residual", "cost": "1"}),
+    ):
+        named = "ks1" if kind in ("sending", "set_aside", "abandoned") else None
+        at = worlds.after(seconds=seconds)
+        exported.telemetry.watch.wrote(JournalEntry(decision.id, kind, at, "main", "BTC", "long", named, 1, data))  # type: ignore[arg-type] # a literal
 
 
 def _policies() -> PolicySet:
