@@ -143,7 +143,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
     with paper(*SLOW, "--book", str(tmp_path / "book.yaml")) as address:
         site = with_runbook(Site(tmp_path, address))
         with site.running("--live") as runner:
-            handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
+            handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
             assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.send_signal(signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_a_close_by_hand_without_a_runner_leaves_its_report_too(tmp_path: Path) 
         site = with_runbook(Site(tmp_path, address))
         observed = ksctl("run", *site.place, "--ticks", "1")
         assert observed.returncode == 0, observed.stderr
-        closed = ksctl("close", *site.place, "--reason", "drill", "--live")
+        closed = ksctl("close", *site.place, "--reason", "operator: drill", "--live")
         assert closed.returncode == 0, closed.stderr
     report = _rendered(site)["report.md"]
     assert "| state | **closed**" in report

@@ -61,7 +61,7 @@ def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             held = {position.key: position.contracts for position in site.venue().positions or ()}
-            handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
+            handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
             assert "handed to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.kill()
@@ -155,7 +155,7 @@ def test_observing_sends_nothing(tmp_path: Path) -> None:
         site = Site(tmp_path, address)
         with site.running() as runner:
             until(site.decisions, "the crash is decided")
-            refused = ksctl("close", "--store", str(site.store), "--reason", "drill")
+            refused = ksctl("close", "--store", str(site.store), "--reason", "operator: drill")
             assert refused.returncode == 1
             assert "is armed for no account of the portfolio" in refused.stderr
             status, out, _ = terminate(runner)
@@ -173,9 +173,9 @@ def test_c5_a_dry_run_changes_nothing_anywhere(tmp_path: Path) -> None:
         with site.running("--live") as runner:
             assert terminate(runner)[0] == 0
         before, files = site.venue(), _bytes(tmp_path)
-        done = ksctl("close", *site.place, "--reason", "drill", "--dry-run")
+        done = ksctl("close", *site.place, "--reason", "operator: drill", "--dry-run")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("Dry run: nothing is sent, nothing is written.")
+        assert done.stdout.startswith("Dry run: nothing is sent, nothing is changed.")
         assert done.stdout.count("leaving") == 1
         assert len([line for line in done.stdout.splitlines() if " main " in line]) == 8
         after = site.venue()
@@ -190,7 +190,7 @@ def test_c5_a_dry_run_beside_a_living_runner_leaves_no_hand_behind(tmp_path: Pat
     with paper(*STANDING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
-            done = ksctl("close", *site.place, "--reason", "drill", "--dry-run", "--output", "json")
+            done = ksctl("close", *site.place, "--reason", "operator: drill", "--dry-run", "--output", "json")
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["kind"] == "manual"
             standing = site.standing()
@@ -204,11 +204,13 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
     """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
     with paper("--crash", "7", "--speed", "600") as address:
         site = Site(tmp_path, address)
-        mistyped = ksctl("close", *site.place, "--reason", "drill", "--live")
+        mistyped = ksctl("close", *site.place, "--reason", "operator: drill", "--live")
         assert (mistyped.returncode, site.store.exists()) == (1, False)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
-        assert ksctl("close", *site.place, "--reason", "drill").returncode == 64
-        done = ksctl("close", *site.place, "--reason", "drill", "--live", "--author", "operator-1", "--wait", "1m")
+        assert ksctl("close", *site.place, "--reason", "operator: drill").returncode == 64
+        done = ksctl(
+            "close", *site.place, "--reason", "operator: drill", "--live", "--author", "operator-1", "--wait", "1m"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "close by hand by operator-1" in done.stdout
         assert site.venue().positions == ()

@@ -99,7 +99,7 @@ def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeyp
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
-        done = ksctl("close", *site.place, "--reason", "drill", "--live", "--wait", "1m")
+        done = ksctl("close", *site.place, "--reason", "operator: drill", "--live", "--wait", "1m")
         assert done.returncode == 0, done.stdout + done.stderr
         (tick,), (close,) = collector.spans("tick"), collector.spans("close")
         assert close.parent_span_id == tick.span_id

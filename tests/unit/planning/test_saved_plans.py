@@ -1,0 +1,301 @@
+"""A saved plan is carried out exactly, once, and only on the world that it was made in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import LockOrder, Notice, TriggerReading
+from killswitch.model.snapshot import Event, Order, Position, Snapshot
+from killswitch.planning.plan_file import PlanFileError, SavedPlan, decode_plan, encode_plan, made, plan_schema
+from killswitch.planning.saved import LONGEST_WAIT, applied_ids, basis_of, unfounded
+from killswitch.planning.tick import Interpreter, Outcome
+from tests import graphs
+from tests.worlds import account, after, hand, position, rules, snapshot
+
+POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
+
+
+def order(id_: str, amount: str = "1") -> Order:
+    return Order(id=id_, symbol="BTC", side="sell", amount=Decimal(amount), reduce_only=True)
+
+
+def held(**contracts: str) -> tuple[Position, ...]:
+    """Long positions by symbol, at a mark of 10."""
+    return tuple(
+        position(symbol, "long", "0", contracts=amount, entry_price="10", mark_price="10", notional="10")
+        for symbol, amount in contracts.items()
+    )
+
+
+def book(at: datetime, positions: Any = None, **more: Any) -> Snapshot:
+    """Account main with 3 BTC and 2 ETH long and one resting order, at `at`."""
+    events = more.pop("events", ())
+    fields = {"orders": (order("o1"),), "instruments": (rules("BTC"), rules("ETH")), **more}
+    positions = held(BTC="3", ETH="2") if positions is None else positions
+    return snapshot(at, account("1000", positions, **fields), events=events)
+
+
+def plan_of(seen: Snapshot, policies: PolicySet = POLICIES) -> SavedPlan:
+    """What a close by hand of everything in `seen` would be, saved."""
+    event = replace(hand("close", seen.as_of, None), cause="drill")
+    (decision,) = Interpreter(policies).tick(replace(seen, events=(event,))).decisions
+    return made(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
+
+
+def give(plan: SavedPlan, at: datetime, id_: str = "apply-1") -> Event:
+    return Event(id=id_, at=at, kind="apply", author="operator-1", plan=encode_plan(plan).decode())
+
+
+def applied(plan: SavedPlan, seen: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
+    """The outcome of one tick on `seen` that takes the plan."""
+    return Interpreter(policies).tick(replace(seen, events=(give(plan, seen.as_of),)))
+
+
+def refusal(outcome: Outcome) -> str:
+    """Why nothing was decided."""
+    assert outcome.decisions == ()
+    (notice,) = outcome.notices
+    assert isinstance(notice, Notice)
+    assert notice.severity == "page"
+    return notice.text
+
+
+def test_a_plan_in_an_unchanged_world_becomes_exactly_its_orders() -> None:
+    """Intents, cancels and manner are the plan's to the letter; the record says who, why, and which plan."""
+    plan = plan_of(book(after()))
+    (planned,) = plan.decisions
+    (decision,) = applied(plan, book(after(minutes=2))).decisions
+    assert decision.intents == planned.intents
+    assert (decision.cancels, decision.unwinding, decision.cause) == (planned.cancels, planned.unwinding, "drill")
+    assert (decision.kind, decision.policy, decision.author) == ("manual", "operator", "operator-1")
+    assert decision.reason == f"plan {plan.digest[:19]}: reviewed"
+    assert decision.as_of == after(minutes=2)
+    assert (decision.id,) == applied_ids(plan)
+
+
+def test_marks_may_move_under_a_plan() -> None:
+    """A plan is about contracts; its price bounds are taken from the mark at the time of sending."""
+    moved = tuple(replace(each, mark_price=each.mark_price * 2) for each in held(BTC="3", ETH="2"))
+    assert applied(plan_of(book(after())), book(after(minutes=1), moved)).decisions
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (lambda at: book(at, held(BTC="4", ETH="2")), "BTC long on main has grown from 3 to 4 contracts"),
+        (lambda at: book(at, held(BTC="1", ETH="2")), "BTC long on main has shrunk from 3 to 1 contracts"),
+        (lambda at: book(at, held(BTC="3")), "ETH long on main has vanished: it was 2 contracts"),
+        (
+            lambda at: book(at, held(BTC="3", ETH="2", XRP="7")),
+            "XRP long on main has appeared: 7 contracts",
+        ),
+        (lambda at: book(at, orders=()), "order o1 is gone: it was sell 1 BTC on main"),
+        (
+            lambda at: book(at, orders=(order("o1"), order("o2", "5"))),
+            "order o2 is new: sell 5 BTC on main",
+        ),
+        (lambda at: book(at, orders=(order("o1", "9"),)), "order o1 on main was sell 1 BTC, and is sell 9 BTC"),
+        (
+            lambda at: book(at, instruments=(rules("BTC", amount_step="1"), rules("ETH"))),
+            "amount_step of BTC on main was 0.001, and is 1",
+        ),
+        (
+            lambda at: book(at, instruments=(rules("BTC", state="halted"), rules("ETH"))),
+            "state of BTC on main was unknown, and is halted",
+        ),
+        (lambda at: book(at, instruments=()), "the rules of BTC on main are not known now"),
+        (
+            lambda at: book(at, quality="down", reason="no route"),
+            "account main cannot be read: main is down: no route",
+        ),
+        (
+            lambda at: replace(
+                book(at), accounts=(*book(at).accounts, account("5", (), name="other"))
+            ),
+            "account other is in the scope now, and was not",
+        ),
+        (lambda at: snapshot(at, account("5", (), name="other")), "account main is not watched any more"),
+    ],
+    ids=[
+        "grown", "shrunk", "vanished", "appeared", "order gone", "order new", "order changed", "rules", "state",
+        "rules unknown", "unread", "account came", "account went",
+    ],
+)  # fmt: skip
+def test_a_plan_in_a_changed_world_is_refused_with_the_change(now: Callable[[datetime], Snapshot], says: str) -> None:
+    """Whatever it was decided on and is no longer so: nothing is decided, and the refusal names it."""
+    assert says in refusal(applied(plan_of(book(after())), now(after(minutes=1))))
+
+
+def test_a_refusal_lists_every_change() -> None:
+    """Not the first only: a person must see whether the plan can be mended or has to be made anew."""
+    said = refusal(applied(plan_of(book(after())), book(after(minutes=1), held(BTC="4"), orders=())))
+    assert [part in said for part in ("grown from 3 to 4", "ETH long on main has vanished", "o1 is gone")] == [True] * 3
+
+
+def test_a_plan_of_another_policy_set_is_refused() -> None:
+    """What would be decided by other words may be something else."""
+    other = PolicySet("sha256:" + "f" * 64, None, POLICIES.graphs)
+    assert "the policy set is sha256:ffffffffffff" in refusal(
+        applied(plan_of(book(after())), book(after(minutes=1)), other)
+    )
+
+
+def test_a_plan_is_applied_once_however_often_it_comes() -> None:
+    """Another hand with the same plan finds it applied, even where the world looks as it was."""
+    plan, interpreter = plan_of(book(after())), Interpreter(POLICIES)
+    first = interpreter.tick(book(after(minutes=1), events=(give(plan, after(minutes=1)),)))
+    second = interpreter.tick(book(after(minutes=2), events=(give(plan, after(minutes=2), "apply-2"),)))
+    assert len(first.decisions) == 1
+    assert "it has been already" in refusal(second)
+
+
+def test_an_order_to_apply_that_waited_too_long_is_refused() -> None:
+    """A hand that no tick took for a while is not followed by surprise."""
+    plan = plan_of(book(after()))
+    late = replace(book(after(seconds=LONGEST_WAIT / 1e6 + 1)), events=(give(plan, after()),))
+    assert "has waited 601 s for a tick" in refusal(Interpreter(POLICIES).tick(late))
+
+
+def test_a_plan_from_a_clock_that_is_ahead_is_refused() -> None:
+    """Its age cannot be told."""
+    assert "still to come: the clocks differ" in refusal(applied(plan_of(book(after(minutes=1))), book(after())))
+
+
+def test_an_account_that_was_unread_when_planned_and_is_read_now_is_a_change() -> None:
+    """The plan could not be about what is there."""
+    down = account(None, None, name="other", quality="down", reason="no route")
+    seen = replace(book(after()), accounts=(*book(after()).accounts, down))
+    plan = plan_of(seen)
+    assert [basis.unread for basis in plan.basis] == [None, "other is down: no route"]
+    now = replace(book(after(minutes=1)), accounts=(*book(after()).accounts, account("5", (), name="other")))
+    assert "account other could not be read for the plan (other is down: no route), and can be now" in refusal(
+        applied(plan, now)
+    )
+
+
+def test_a_plan_file_reads_back_what_was_saved() -> None:
+    """Encoding and decoding lose nothing, however the file was laid out anew."""
+    plan = plan_of(book(after()))
+    text = encode_plan(plan)
+    assert decode_plan(text) == plan
+    assert decode_plan(json.dumps(json.loads(text), indent=7, sort_keys=True)) == plan
+
+
+def test_the_digest_is_what_the_format_says() -> None:
+    """SHA-256 over the contents without the digest, keys sorted, no blanks: any language can check it."""
+    contents = json.loads(encode_plan(plan_of(book(after()))))
+    digest = contents.pop("digest")
+    text = json.dumps(contents, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (lambda plan: encode_plan(plan).replace(b'"contracts": "3"', b'"contracts": "9"'), "was altered"),
+        (lambda plan: encode_plan(plan)[:-40], "this is no killswitch.plan/v1"),
+        (lambda plan: b"[" * 100_000, "this is no killswitch.plan/v1"),
+        (lambda plan: b"\xff", "this is no killswitch.plan/v1"),
+        (lambda plan: b"[]", "this is no killswitch.plan/v1"),
+        (lambda plan: encode_plan(plan).replace(b"plan/v1", b"plan/v2"), "this is no killswitch.plan/v1"),
+    ],
+    ids=["altered", "cut off", "nested", "no text", "a list", "another version"],
+)
+def test_a_text_that_is_no_plan_is_refused_in_words(text: Callable[[SavedPlan], bytes], says: str) -> None:
+    """An altered file, a torn one and one of another format each say so."""
+    with pytest.raises(PlanFileError, match=says):
+        decode_plan(text(plan_of(book(after()))))
+
+
+def forged(**changed: Any) -> tuple[str, ...]:
+    """What is said of a plan whose first order was changed, and its digest made to fit."""
+    plan = plan_of(book(after()))
+    (decision,) = plan.decisions
+    order, *rest = decision.intents
+    decision = replace(decision, intents=(replace(order, **changed), *rest))
+    return tuple(unfounded(replace(plan, decisions=(decision,))))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"symbol": "DOGE"}, {"side": "buy"}, {"contracts": 30}, {"contracts": 0}, {"target": -1}, {"target": 3}],
+    ids=" ".join,
+)
+def test_orders_that_do_not_follow_from_the_basis_are_refused(changed: dict[str, Any]) -> None:
+    """A digest is no signature: a plan that opens or adds was not decided by this program, whoever made it."""
+    assert forged(**{key: Decimal(value) if isinstance(value, int) else value for key, value in changed.items()})
+
+
+def test_orders_that_follow_from_the_basis_are_founded() -> None:
+    """The plan itself passes."""
+    assert forged() == ()
+
+
+def test_a_plan_without_decisions_is_refused() -> None:
+    """There is nothing to carry out."""
+    empty = made(after(), POLICIES.digest, None, (), ())
+    assert "it holds no decision" in refusal(applied(empty, book(after(minutes=1))))
+
+
+def test_rows_of_several_strategies_are_one_position_in_a_basis() -> None:
+    """A venue closes positions, not strategies."""
+    rows = (*held(BTC="1"), replace(held(BTC="2")[0], strategy="b"))
+    plan = plan_of(book(after(), rows))
+    (basis,) = plan.basis
+    assert [(each.symbol, str(each.contracts)) for each in basis.positions or ()] == [("BTC", "3")]
+
+
+def test_the_schema_describes_what_is_written() -> None:
+    """Each key of a saved plan, down to the orders of its decisions, is in the JSON Schema, and no other."""
+    schema: Any = plan_schema()
+    contents = json.loads(encode_plan(plan_of(book(after()))))
+    fit(contents, schema["$defs"]["SavedPlan"], schema["$defs"])
+
+
+def fit(value: Any, schema: Any, known: Any) -> None:
+    """Fails where an object has a key that its schema does not, or lacks one that it needs."""
+    if "$ref" in schema:
+        schema = known[schema["$ref"].rsplit("/", 1)[1]]
+    for option in schema.get("anyOf", ()):  # null, or the thing
+        if "$ref" in option and isinstance(value, dict):
+            fit(value, option, known)
+    if "properties" in schema and isinstance(value, dict):
+        assert value.keys() <= schema["properties"].keys()
+        assert set(schema.get("required", ())) <= value.keys()
+        for key, part in value.items():
+            fit(part, schema["properties"][key], known)
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for part in value:
+            fit(part, schema["items"], known)
+
+
+def test_a_plan_holds_no_equity_and_no_prices() -> None:
+    """The basis is positions, orders and rules: nothing of what an account is worth or how it is reached."""
+    (basis,) = json.loads(encode_plan(plan_of(book(after()))))["basis"]
+    assert basis.keys() == {"account", "positions", "orders", "instruments"}
+    assert msgspec.json.encode(basis).count(b"1000") == 0
+
+
+def test_an_applied_stage_is_a_hand_and_latches_nothing() -> None:
+    """Levels, triggers and cooldown stay with the policy; its lock and its orders come with the plan."""
+    plan = plan_of(book(after()))
+    (decision,) = plan.decisions
+    stage = replace(
+        decision, policy="calm", scope="account/main", stage="trim", level=2, kind=None, cause=None, reason=None,
+        triggers=(TriggerReading("t"),), cooldown_until=after(hours=1), lock=LockOrder("account/main", "all", None),
+    )  # fmt: skip
+    again = made(plan.as_of, plan.policy_set, None, (stage,), plan.basis)
+    (found,) = applied(again, book(after(minutes=1))).decisions
+    assert (found.kind, found.stage, found.level, found.triggers, found.cooldown_until) == ("manual", None, 0, (), None)
+    assert (found.lock, found.intents, found.cause) == (stage.lock, stage.intents, "operator")
+    assert found.reason == f"plan {again.digest[:19]}: trim of calm"
