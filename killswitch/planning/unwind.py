@@ -11,15 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
-from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule, unwinding_for
-from killswitch.model.decision import Cause, Intent, Rung, Unwinding
+from killswitch.graph.unwinding import OF_CAUSE, PLAIN, UnwindingRule
+from killswitch.model.decision import Intent, Rung, Unwinding
 from killswitch.model.instant import SECOND
 from killswitch.planning.cuts import DERIVATIVES as DERIVATIVES
 from killswitch.planning.cuts import Blocked as Blocked
 from killswitch.planning.cuts import Cut, Market, cut_of
 from killswitch.planning.hedged import in_leg_order
-from killswitch.planning.ranking import Ranked, in_group_order
 from killswitch.planning.routes import never_sold
 from killswitch.planning.selection import Target
 from killswitch.planning.spot import hop_of
@@ -76,21 +74,6 @@ def manner(rule: UnwindingRule) -> Unwinding | None:
 def at_once(rule: UnwindingRule) -> UnwindingRule:
     """The same without anything that takes time or bounds a price: what it keeps and the routes of spot stay."""
     return replace(rule, max_orders_per_minute=None, pause=0, impact=None, slippage=(), ladder=())
-
-
-def rule_of_hand(cause: Cause | None, policies: PolicySet, *, force: bool = False) -> UnwindingRule:
-    """How a close by hand for this reason is carried out; by force nothing of it takes time or bounds a price."""
-    rule = unwinding_for(cause, policies)
-    return at_once(rule) if force else rule
-
-
-def order_of_hand(ranked: Sequence[Ranked], policies: PolicySet) -> list[Ranked]:
-    """The order of a close by hand: over the correlation groups of all policies, of two of one name the first."""
-    groups: dict[str, CorrelationGroupRule] = {}
-    for graph in policies.graphs:
-        for group in graph.groups:
-            groups.setdefault(group.name, group)
-    return in_group_order(ranked, tuple(groups.values()))
 
 
 def most_urgent(rules: Iterable[UnwindingRule]) -> UnwindingRule:

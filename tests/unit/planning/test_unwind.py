@@ -21,18 +21,17 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
 from killswitch.planning.ranking import Ranked, candidates
 from killswitch.planning.selection import Target
+from killswitch.planning.tick import Interpreter
 from killswitch.planning.unwind import (
     Unwound,
     at_once,
     manner,
     most_urgent,
-    order_of_hand,
-    rule_of_hand,
     unwind,
 )
 from killswitch.signals.view import ScopeView
 from tests.graphs import graph, policy_set
-from tests.worlds import START, account, position, rules
+from tests.worlds import START, account, hand, position, rules, snapshot
 
 D = Decimal
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -163,21 +162,15 @@ def test_by_force_nothing_takes_time_or_bounds_a_price_but_what_is_kept_stays_ke
         "careful", ("market",), 60, 5, BY_IMPACT, (SlippageRule(None, D("0.01")),), (RungRule("market"),), spot=kept
     )
     assert at_once(careful) == UnwindingRule("careful", ("market",), spot=kept)
-    claimed = replace(policy_set(), unwindings=(careful,))
-    assert rule_of_hand("market", claimed) is careful
-    assert rule_of_hand("market", claimed, force=True) == at_once(careful)
-    assert rule_of_hand("drill", claimed) is OF_CAUSE["drill"]
 
 
-def test_a_close_by_hand_goes_over_the_groups_of_all_policies_in_their_order() -> None:
-    """Group order first, then rank; symbols of no group come last. Of two groups of one name the first holds."""
-    majors = CorrelationGroupRule("majors", ("A", "C"), 1)
-    other = CorrelationGroupRule("alts", ("B",), 0)
-    again = CorrelationGroupRule("majors", ("D",), -1)
-    policies = policy_set(graph((), (), (), groups=(majors,)), graph((), (), (), groups=(other, again)))
-    book = candidates(view_of(account("1", [position(s, "long") for s in "ABCD"])), None)
-    ranked = [Ranked(each, place, 1.0) for place, each in enumerate(book, start=1)]
-    assert [each.candidate.position.symbol for each in order_of_hand(ranked, policies)] == ["B", "A", "C", "D"]
+def test_a_close_by_hand_goes_over_the_correlation_groups_in_their_order() -> None:
+    """Group order first, then rank inside the group; symbols of no group come last, each on its own."""
+    groups = (CorrelationGroupRule("majors", ("A", "C"), 1), CorrelationGroupRule("alts", ("B",), 0))
+    held = [position(s, "long", f"-{n}", contracts="1") for n, s in enumerate("ABCD", start=1)]
+    interpreter = Interpreter(policy_set(graph((), (), (), groups=groups)))
+    found = interpreter.tick(snapshot(START, account("100", held), events=[hand("close", START)]))
+    assert [intent.symbol for intent in found.decisions[0].intents] == ["B", "C", "A", "D"]
 
 
 # The legs of a hedge
