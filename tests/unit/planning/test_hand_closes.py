@@ -1,0 +1,154 @@
+"""A close by hand is carried out as its reason asks; by force also where an account cannot be read."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
+from killswitch.graph.unwinding import RungRule, SlippageRule, UnwindingRule
+from killswitch.model.decision import Decision, Rung
+from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.planning.tick import Interpreter, Outcome
+from tests import graphs
+from tests.worlds import account, after, hand, position, rules, snapshot
+
+POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
+
+
+def book(**more: Any) -> AccountSnapshot:
+    """Account main with 3 BTC long and 2 ETH short."""
+    rows = (
+        position("BTC", "long", "0", contracts="3", entry_price="10", mark_price="10", notional="30"),
+        position("ETH", "short", "0", contracts="2", entry_price="10", mark_price="10", notional="20"),
+    )
+    return account("1000", rows, instruments=(rules("BTC"), rules("ETH")), **more)
+
+
+DOWN = account(None, None, quality="down", reason="no route")
+
+
+def close(scope: str | None = None, *, force: bool = False, cause: Any = None) -> Event:
+    return replace(hand("close", after(), scope), force=force, cause=cause)
+
+
+def told(*snapshots: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
+    """What the last of the ticks comes to."""
+    interpreter = Interpreter(policies)
+    outcomes = [interpreter.tick(each) for each in snapshots]
+    return outcomes[-1]
+
+
+def at(minute: float, *accounts: AccountSnapshot, events: tuple[Event, ...] = ()) -> Snapshot:
+    return snapshot(after(minutes=minute), *accounts, events=events)
+
+
+def only(outcome: Outcome) -> Decision:
+    (decision,) = outcome.decisions
+    return decision
+
+
+def orders(decision: Decision) -> set[tuple[str, str, Decimal, Decimal]]:
+    return {(each.account, each.symbol, each.contracts, each.target) for each in decision.intents}
+
+
+WHOLE = {("main", "BTC", Decimal(3), Decimal(0)), ("main", "ETH", Decimal(2), Decimal(0))}
+
+
+@pytest.mark.parametrize(
+    ("cause", "bound", "ladder", "a_minute"),
+    [
+        ("operator", None, None, None),
+        ("market", "0.03", ("limit_ioc", "market", "limit"), None),
+        ("system-failure", None, (), None),
+        ("exchange-breach", None, (), None),
+        ("regulatory", "0.01", ("limit_ioc", "limit_ioc", "market", "limit"), None),
+        ("counterparty", "0.02", ("limit_ioc", "limit_ioc", "market", "limit"), None),
+        ("drill", "0.005", ("limit_ioc", "limit_ioc", "market", "limit"), 60),
+    ],
+)
+def test_each_reason_has_its_own_bound_ladder_and_pace(
+    cause: str, bound: str | None, ladder: tuple[str, ...] | None, a_minute: int | None
+) -> None:
+    """As the vocabulary declares them: 3% of the mark in a market that runs, 60 orders a minute in a drill."""
+    decision = only(told(at(0, book(), events=(close(cause=cause),))))
+    assert decision.cause == cause
+    assert {each.band for each in decision.intents} == {None if bound is None else Decimal(bound)}
+    found = decision.unwinding
+    assert (None if found is None else tuple(rung.order for rung in found.ladder)) == ladder
+    assert (None if found is None else found.max_orders_per_minute) == a_minute
+
+
+def test_a_document_that_claims_a_reason_is_how_it_is_carried_out() -> None:
+    """What is written wins over what is built in."""
+    rule = UnwindingRule(
+        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(RungRule("market"),)
+    )
+    policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
+    decision = only(told(at(0, book(), events=(close(cause="market"),)), policies=policies))
+    assert decision.unwinding is not None
+    assert (decision.unwinding.name, decision.unwinding.ladder) == ("gently", (Rung("market"),))
+    assert {each.band for each in decision.intents} == {Decimal("0.001")}
+
+
+def test_a_hand_closes_in_the_order_of_correlation_groups() -> None:
+    """The group that is declared first goes first, whatever its rank alone."""
+    for first, second in (("BTC", "ETH"), ("ETH", "BTC")):
+        groups = (CorrelationGroupRule("one", (first,), 1), CorrelationGroupRule("two", (second,), 2))
+        policies = graphs.policy_set(graphs.graph([], [], [], policy="calm", groups=groups))
+        decision = only(told(at(0, book(), events=(close(),)), policies=policies))
+        assert [each.symbol for each in decision.intents] == [first, second]
+
+
+def test_an_account_that_cannot_be_read_is_closed_by_force_on_its_last_positions() -> None:
+    """Without force it is refused; with it the last reading counts, and a notice says from when that is."""
+    read = replace(book(), observed_at=after())
+    refused = told(at(0, read), at(5, DOWN, events=(close(),)))
+    assert refused.decisions == ()
+    forced = told(at(0, read), at(5, DOWN, events=(close(force=True),)))
+    assert orders(only(forced)) == WHOLE
+    (notice,) = forced.notices
+    assert notice.severity == "warning"
+    assert notice.text == ("closed by force: main is down: no route; closed on its positions of 2024-01-01T00:00:00Z")
+
+
+def test_force_sends_at_market_at_once_whatever_the_reason_asks() -> None:
+    """No ladder, no bound and no pace, for a reason that has all of them."""
+    decision = only(told(at(0, book(), events=(close(force=True, cause="drill"),))))
+    assert {each.band for each in decision.intents} == {None}
+    assert decision.unwinding is not None
+    assert (decision.unwinding.ladder, decision.unwinding.max_orders_per_minute) == ((), None)
+
+
+def test_c1_an_empty_answer_with_margin_in_use_is_closed_by_force_on_what_was_there_before() -> None:
+    """C1: empty is not flat where margin is in use; the last positions that made sense count."""
+    empty = account("1000", (), margin_used="50")
+    assert orders(only(told(at(0, book()), at(1, empty), at(2, empty, events=(close(force=True),))))) == WHOLE
+
+
+def test_what_was_closed_since_is_not_closed_again_by_force() -> None:
+    """An account that was read flat is flat: nothing is sent on positions from before that."""
+    flat = account("1000", ())
+    assert only(told(at(0, book()), at(1, flat), at(2, DOWN, events=(close(force=True),)))).intents == ()
+
+
+def test_force_on_an_account_that_was_never_read_is_refused() -> None:
+    """There is nothing to go by."""
+    refused = told(at(0, DOWN, events=(close(force=True),)))
+    assert refused.decisions == ()
+    assert "its positions were never read" in refused.notices[0].text
+
+
+@pytest.mark.parametrize("market", ["spot", "margin", "equity"])
+def test_force_refuses_where_it_would_sell_blind(market: str) -> None:
+    """Without reduce-only an order on old positions could sell what is not there any more, or open."""
+    other = book(name="cash", market=market)
+    refused = told(at(0, other, events=(close("account/cash", force=True),)))
+    assert refused.decisions == ()
+    assert "--force would sell blind" in refused.notices[0].text
+    both = told(at(0, book(), other, events=(close(force=True),)))
+    assert orders(only(both)) == WHOLE
+    assert [f"cash is a {market} account" in notice.text for notice in both.notices] == [True]
