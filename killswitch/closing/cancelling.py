@@ -41,7 +41,7 @@ class Cancelling:
         """Cancel those of `due` whose time has come."""
         now = self._clock.monotonic()
         ready = [(work, cancel) for work, cancel in due if self._of(work, cancel).not_before <= now]
-        answers = await asyncio.gather(*(self._executor.cancel(cancel) for _, cancel in ready))
+        answers = await asyncio.gather(*(self._executor.cancel(cancel.symbol, cancel.order) for _, cancel in ready))
         failed: list[tuple[Work, Cancel, CancelAnswer]] = []
         for (work, cancel), answer in zip(ready, answers, strict=True):
             match answer.what:

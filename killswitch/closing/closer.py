@@ -1,33 +1,43 @@
 """Closing on one account: passes over all decisions at work, until the venue itself shows every target reached.
 
-A pass, in this order: cancel entries; ask about what is in flight; read the account; verify; send what may be
-sent, the worst rank first; cancel what is left once nothing is to be closed; end what has come to an end.
+A pass, in this order: cancel entries; ask about what is in flight; look at the account; verify; clear the way and
+send what may be sent, the worst rank first; put protection back; cancel what is left once nothing is to be closed;
+end what has come to an end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
 from decimal import Decimal
-from itertools import chain
 
+from killswitch.closing.asking import Asking, questions
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budget
 from killswitch.closing.cancelling import Cancelling
+from killswitch.closing.dispatch import Departure, Dispatch
 from killswitch.closing.executor import Executor
-from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import Line, LineName, PositionKey, State
+from killswitch.closing.guarding import Guarding
+from killswitch.closing.life import ZERO, State
+from killswitch.closing.line import Line, LineName, PositionKey
+from killswitch.closing.looking import Looking
+from killswitch.closing.memory import Memory
+from killswitch.closing.ordering import departure, next_slice, untouched
 from killswitch.closing.pace import PACE, Pace
-from killswitch.closing.reconciliation import Distrust, Reading, Trust
-from killswitch.closing.reports import sound_rules
+from killswitch.closing.protection import Protections, Protective
+from killswitch.closing.reconciliation import Reading
+from killswitch.closing.requests import Requests
 from killswitch.closing.schedule import WAIT, Do, Verdict, acting, judge
-from killswitch.closing.work import Work, key_of
+from killswitch.closing.sweeping import may_sweep
+from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument
+from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Journal, JournalEntry
 from killswitch.model.tracing import NO_WATCH, ClosingWatch
-from killswitch.model.venue import VenueAdapter
+from killswitch.model.venue import VenueAdapter, traits_of
 
-REMEMBERED = 16
-"""How many ended decisions `progress` still tells of, so that no tick misses how one ended."""
+LEAST_WAIT = 0.02
+"""Seconds between two passes that changed nothing, however soon something is due."""
 
 
 class Closer:
@@ -42,162 +52,205 @@ class Closer:
         *,
         pace: Pace = PACE,
         watch: ClosingWatch = NO_WATCH,
+        budget: Budget | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
-        """`watch` is told of every decision taken up, and of every entry once it is durable."""
+        """`watch` is told of every decision taken up, and of every entry once it is durable.
+
+        `budget`: what may be asked of the venue, left out: anything. `breaker`: the venue's, left out: one of its own.
+        """
         self._account = account
-        self._store = store
         self._clock = clock
         self._pace = pace
-        self._watch = watch
-        self._works: dict[str, Work] = {}
-        self._ended: dict[str, Closing] = {}
-        self._ledgers: dict[PositionKey, PositionLedger] = {}
-        self._instruments: dict[str, Instrument] = {}
+        self._traits = traits_of(venue)
+        self._requests = Requests(clock, pace, budget or Budget.unlimited(), breaker or Breaker())
+        protections = Protections()
+        self._memory = Memory(account, store, watch, protections)
+        record = self._memory.record
+        self._executor = Executor(account, venue, clock, pace, self._requests, record)
+        self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
+        self._asking = Asking(account, venue, clock, pace, self._requests, record)
+        self._guarding = Guarding(
+            account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
+        )  # fmt: skip
+        self._cancelling = Cancelling(self._executor, clock, pace)
+        self._looking = Looking(self._executor, clock, pace)
+        self._venue = venue
         self._shown: dict[PositionKey, Decimal] = {}
         self._doubts: dict[LineName, tuple[int, float]] = {}
         self._not_before: dict[LineName, float] = {}
-        self._trust = Trust(pace)
-        self._executor = Executor(account, venue, clock, pace, self._record)
-        self._cancelling = Cancelling(self._executor, clock, pace)
+        self._called_back: dict[str, float] = {}
+        self._held_back = False
         self._due = 0.0
-        self._written = 0
-        self.distrust: str | None = None
-        """Why the last pass could not rely on what the venue said; None if it could."""
         self.passes = 0
         """How many passes have been made; waiting is none."""
 
     async def recover(self) -> None:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
-        recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
-        ended = [work for work in recent if work.finished is not None]
-        self._ended = {work.decision.id: work.closing({}) for work in ended}
-        works = [self._work(stored.decision) for stored in self._store.unfinished()]
-        self._works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
-        self._recall([*self._works.values(), *ended])
-        for work in self._works.values():
-            self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
-        await self._ask_in_flight()
+        self._memory.recover()
+        await self._ask()
 
     def adopt(self, decision: Decision) -> None:
         """Begin to work on a decision whose `planned` entries are committed. One without any is not worked on."""
-        if decision.id in self._works:
-            return
-        work = self._work(decision)
-        if work.planned is not None and work.finished is None:
-            self._works[decision.id] = work
+        if self._memory.adopt(decision):
             self._due = 0.0
-            self._watch.begun(decision, self._account, ())
 
     def learn(self, account: AccountSnapshot) -> None:
-        """Take the instruments' rules from a snapshot that someone else has read."""
-        for instrument in account.instruments or ():
-            self._instruments[instrument.symbol] = sound_rules(instrument)
+        """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held."""
+        self._looking.learn(account)
+        if not self._memory.works:
+            self._looking.give(account)
 
     def progress(self) -> tuple[Closing, ...]:
         """What every decision at work has reached, and how the last ones ended, for the next snapshot."""
-        return (*self._ended.values(), *(work.closing(self._shown) for work in self._works.values()))
+        working = (work.closing(self._shown) for work in self._memory.works.values())
+        return (*self._memory.ended.values(), *working)
+
+    @property
+    def distrust(self) -> str | None:
+        """Why the last pass could not rely on what the venue said; None if it could."""
+        return self._looking.distrust
 
     @property
     def stuck(self) -> str | None:
         """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
-        found = (line.stuck(self._clock.now(), self._pace) for line in self._lines())
+        found = (line.stuck(self._clock.now(), self._pace) for line in self._memory.lines())
         return "; ".join(text for text in found if text is not None) or None
 
+    @property
+    def wait(self) -> float:
+        """Seconds until the next pass makes sense: 0 for at once, infinite while there is no work."""
+        if not self._memory.works:
+            return math.inf
+        return max(0.0, self._due - self._clock.monotonic(), self._requests.quiet_for)
+
     async def advance(self) -> bool:
-        """One pass: at most one order for each line. True while work remains.
+        """One pass: orders that the venue has room for leave together. True while work remains.
 
         No error of the venue comes out of it. StoreError does, and then nothing was sent that is not journaled.
         """
-        if not self._works:
+        if not self._memory.works:
             return False
-        now = self._clock.monotonic()
-        wait = max(self._due, self._executor.quiet_until) - now
-        if wait > 0:
+        if (wait := self.wait) > 0:
             await self._clock.sleep(min(wait, self._pace.breath))
             return True
-        written = self._written
+        written = self._memory.written
         await self._pass()
         self.passes += 1
-        if self._written == written:
-            self._due = self._clock.monotonic() + self._pace.poll
-        return bool(self._works)
+        now = self._clock.monotonic()
+        self._due = now if self._memory.written != written else max(self._next_due(now), now + LEAST_WAIT)
+        return bool(self._memory.works)
 
     async def _pass(self) -> None:
         await self._cancel(after_closing=False)
-        await self._ask_in_flight()
-        reading = await self._read()
+        reading = self._looking.take_given(self._expected()) if not self._in_play() else None
+        if reading is None:
+            await self._ask()
+            reading = await self._look()
         if reading is None:
             await self._send_on_the_decisions_word()
             return
-        self._shown |= {line.key: reading.contracts(line.key) for line in self._lines() if self._told(line, reading)}
-        self._verify(reading)
-        verdicts = {line.name: self._judge(line, reading) for line in self._lines()}
+        self._take(reading)
+        verdicts = {line.name: self._judge(work, line, reading) for work, line in self._all()}
         await self._send(reading, verdicts)
+        await self._protect(reading, verdicts)
         await self._end(reading, verdicts)
+
+    def _next_due(self, now: float) -> float:
+        """When the next pass makes sense after one that changed nothing."""
+        dues = [now + self._pace.poll, self._asking.next_at, now + max(0.0, self._guarding.due_in())]
+        for work, line in self._all():
+            if line.state is State.READY:
+                dues.append(max(self._departs(work, line), now + self._requests.wait("submit", (line.symbol,))))
+        return min(dues)
 
     # Looking
 
-    async def _ask_in_flight(self) -> None:
-        for line in self._lines():
-            if line.in_flight and not self._hushed():
-                await self._executor.ask(line)
+    def _in_play(self) -> bool:
+        return any(line.in_flight or line.aside or line.state is State.SETTLED for line in self._memory.lines())
 
-    async def _read(self) -> Reading | None:
-        """The account's positions, if the venue's answer can be trusted."""
-        if self._hushed():
+    async def _ask(self) -> None:
+        """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
+        about = [question for line in self._memory.lines() for question in questions(line)]
+        await self._asking.ask(about)
+        about = [question for line in self._memory.lines() for question in questions(line)]
+        now = self._clock.now()
+        aside = [
+            self._asking.set_aside(question)
+            for question in about
+            if question.state in (State.SENDING, State.UNKNOWN)
+            and self._asking.has_asked(question)
+            and (question.line.guarded or self._asking.is_late(question))
+        ]
+        self._memory.record(aside + self._asking.give_up(now, about))
+        await self._call_back()
+
+    async def _call_back(self) -> None:
+        """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for line in self._memory.lines():
+            name = line.client_order_id or ""
+            if line.state is not State.WORKING or not line.bounded or line.order_id is None or line.sent_at is None:
+                continue  # a market order works until the venue has filled it
+            resting = (wall - line.sent_at).total_seconds()
+            if resting < self._pace.rest_at_most or self._called_back.get(name, -math.inf) > now - self._pace.poll:
+                continue
+            if self._requests.may_act():
+                self._called_back[name] = now
+                await self._executor.cancel(line.symbol, line.order_id)
+
+    async def _look(self) -> Reading | None:
+        """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
+        if self._held_back and (reading := self._looking.again(self._memory.moved)) is not None:
+            return reading
+        if self._requests.quiet_for > 0 or self._requests.wait("snapshot") > 0:
             return None
-        answer = await self._executor.snapshot()
-        if isinstance(answer, str):
-            self.distrust = answer
-            return None
-        self.learn(answer)
-        found = self._trust.take(answer, self._expected(), self._clock.monotonic())
-        if isinstance(found, Distrust):
-            self.distrust = found.reason
-            return None
-        gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
-        self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
-        return found
+        return await self._looking.look(self._expected(), self._memory.moved)
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""
-        return {line.key: self._ledger(line.key).least(line.decided + line.target) for line in self._lines()}
+        lines = (line for line in self._memory.lines() if not line.by_fills)
+        return {line.key: self._memory.ledger(line.key).least(line.decided + line.target) for line in lines}
 
-    def _verify(self, reading: Reading) -> None:
+    def _take(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
-        for line in self._lines():
+        news = []
+        for work, line in self._all():
+            work.supply(line, self._looking.instruments.get(line.symbol))
             if not self._told(line, reading):
                 continue
-            shown = reading.contracts(line.key)
+            shown = _held(line, reading)
+            if not line.by_fills:
+                self._shown[line.key] = shown
             reached = shown <= line.target
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
-                self._executor.verified(line, shown)
+                news.append((line, shown))
+        self._executor.verified(news)
 
     def _told(self, line: Line, reading: Reading) -> bool:
-        return line.key not in reading.doubtful
+        return line.by_fills or line.key not in reading.doubtful
 
-    def _judge(self, line: Line, reading: Reading) -> Verdict:
+    def _judge(self, work: Work, line: Line, reading: Reading) -> Verdict:
         """The verdict on a line; one that the venue keeps contradicting our fills for is given in its favour."""
         if not self._told(line, reading):
             return WAIT
+        if line.name in work.unsupplied and not line.in_flight:
+            return Verdict(Do.GIVE_UP, reason=f"{line.symbol}: what was brought in by the sale before it is not known")
         believe = self._doubted_enough(line)
-        verdict = self._verdict(line, reading, believe_venue=believe)
+        verdict = judge(
+            line,
+            _held(line, reading),
+            self._memory.ledger(line.key),
+            self._looking.instruments.get(line.symbol),
+            attempts=self._pace.fruitless_attempts,
+            believe_venue=believe,
+        )
         if verdict.do is Do.DOUBT:
             count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
             self._doubts[line.name] = (count + 1, since)
         elif verdict.do is Do.NOTHING or not believe:
             self._doubts.pop(line.name, None)
         return verdict
-
-    def _verdict(self, line: Line, reading: Reading, *, believe_venue: bool) -> Verdict:
-        return judge(
-            line,
-            reading.contracts(line.key),
-            self._ledger(line.key),
-            self._instruments.get(line.symbol),
-            attempts=self._pace.fruitless_attempts,
-            believe_venue=believe_venue,
-        )
 
     def _doubted_enough(self, line: Line) -> bool:
         count, since = self._doubts.get(line.name, (0, 0.0))
@@ -206,51 +259,122 @@ class Closer:
     # Acting
 
     async def _cancel(self, *, after_closing: bool, only: Work | None = None) -> None:
-        if self._hushed():
+        if not self._requests.may_act():
             return
-        works = [only] if only else list(self._works.values())
+        works = [only] if only else list(self._memory.works.values())
         await self._cancelling.run(
             [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
         )
 
     async def _send(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
         """Send for the line with the smallest target on each position, the worst rank first."""
-        chosen = acting(self._lines(), verdicts)
-        for line in sorted(chosen.values(), key=lambda line: (line.rank, line.index)):
-            verdict = verdicts[line.name]
-            if verdict.do is not Do.SEND or not self._may_send(line):
-                continue
-            shown = reading.contracts(line.key)
-            position = shown if self._doubted_enough(line) else self._ledger(line.key).believed(shown)
-            self._doubts.pop(line.name, None)
-            await self._executor.send(line, verdict.amount, position, reading.positions.get(line.key))
-            self._wait_after(line)
+        wanted = [line for line in acting(self._memory.lines(), verdicts) if verdicts[line.name].do is Do.SEND]
+        self._held_back = bool(wanted)
+        if not wanted or not self._requests.may_act():
+            return
+        lines = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, reading)
+        if lines:
+            await self._executor.sweep(sorted({line.decision for line in lines}))
+            return
+        await self._clear_the_way(wanted, reading)
+        due = [self._departure(line, verdicts[line.name], reading) for line in wanted if self._may_leave(line)]
+        while due and await self._leave(due) and self._requests.may_act():
+            due = self._slices([each.line for each in due], reading)
+
+    async def _leave(self, due: list[Departure]) -> bool:
+        """Send what there is room for; whether all of it left."""
+        sent = await self._dispatch.send(due)
+        now = self._clock.monotonic()
+        for each in due[:sent]:
+            self._doubts.pop(each.line.name, None)
+            self._memory.works[each.line.decision].timetable.left(each.line, now)
+            # After an order that closed nothing, the next one waits longer.
+            self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
+        return sent == len(due)
+
+    def _departure(self, line: Line, verdict: Verdict, reading: Reading) -> Departure:
+        ledger = self._memory.ledger(line.key)
+        held = _held(line, reading)
+        if not line.by_fills and not self._doubted_enough(line):
+            held = ledger.believed(held)
+        return self._order(line, verdict.amount, held, reading)
+
+    def _slices(self, lines: list[Line], reading: Reading) -> list[Departure]:
+        """The slices that follow at once on those that filled wholly."""
+        found = []
+        for line in lines:
+            ledger = self._memory.ledger(line.key)
+            amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
+            if amount is not None and self._may_leave(line):
+                held = line.remaining if line.by_fills else ledger.anchor or ZERO
+                found.append(self._order(line, amount, held, reading, slice_after=True))
+        return found
+
+    def _order(
+        self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
+    ) -> Departure:
+        work = self._memory.works[line.decision]
+        seen = None if reading is None else reading.positions.get(line.key)
+        instrument = self._looking.instruments.get(line.symbol)
+        rule = self._traits.client_ids
+        return departure(work, line, amount, held, seen, instrument, rule, slice_after=slice_after)
 
     async def _send_on_the_decisions_word(self) -> None:
         """The account cannot be read: first orders of fresh decisions go out on the reading they were made on.
 
         Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
         """
-        for line in sorted(acting(self._lines(), {}).values(), key=lambda line: (line.rank, line.index)):
-            untouched = line.state is State.READY and self._ledger(line.key).anchor is None
-            if untouched and line.reduce_only and self._fresh(line) and self._may_send(line):
-                amount = min(line.decided, line.largest)
-                await self._executor.send(line, amount, line.decided + line.target, None)
-                self._wait_after(line)
+        if not self._requests.may_act():
+            return
+        due = [
+            self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
+            for line in acting(self._memory.lines(), {})
+            if untouched(line, self._memory.ledger(line.key))
+            and line.reduce_only
+            and not line.by_fills
+            and self._fresh(line)
+            and self._may_leave(line)
+        ]
+        if due:
+            await self._leave(due)
 
     def _fresh(self, line: Line) -> bool:
-        decided_at = self._works[line.decision].decision.as_of
+        decided_at = self._memory.works[line.decision].decision.as_of
         return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
 
-    def _may_send(self, line: Line) -> bool:
-        return not self._hushed() and self._clock.monotonic() >= self._not_before.get(line.name, 0.0)
+    def _may_leave(self, line: Line) -> bool:
+        return self._clock.monotonic() >= self._departs(self._memory.works[line.decision], line)
 
-    def _wait_after(self, line: Line) -> None:
-        """After an order that closed nothing, the next one waits longer."""
-        self._not_before[line.name] = self._clock.monotonic() + self._pace.wait_after(line.fruitless)
+    def _departs(self, work: Work, line: Line) -> float:
+        """Monotonic seconds from which on the next order of the line may leave."""
+        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line))
 
-    def _hushed(self) -> bool:
-        return self._clock.monotonic() < self._executor.quiet_until
+    # Protection
+
+    async def _clear_the_way(self, wanted: list[Line], reading: Reading) -> None:
+        """Take away the protective orders that the venue says block a close, when its next order may leave."""
+        blocked = [line for line in wanted if line.refusal == "blocked_by_order" and self._may_leave(line)]
+        if blocked:
+            await self._guarding.clear_the_way(blocked, reading.positions)
+
+    async def _protect(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
+        lines = {(line.decision, line.key): line for line in self._memory.lines()}
+
+        def line_of(guard: Protective) -> Line | None:
+            return lines.get((guard.decision, guard.key))
+
+        def left(guard: Protective) -> Decimal | None:
+            if self._memory.works[guard.decision].cancels_all(guard.order):
+                return ZERO
+            line = line_of(guard)
+            return None if line is None or not self._told(line, reading) else reading.contracts(guard.key)
+
+        def due(guard: Protective) -> bool:
+            line = line_of(guard)
+            verdict = WAIT if line is None else verdicts.get(line.name, WAIT)
+            return line is not None and line.state is not State.SETTLED and (verdict.do is Do.NOTHING or verdict.ends)
+
+        await self._guarding.restore(line_of, left, due)
 
     # Ending
 
@@ -260,11 +384,13 @@ class Closer:
         What it has to cancel after closing comes first; an entry may have filled meanwhile, so a pass that
         cancelled something leaves the ending to the next one, with a reading of its own.
         """
-        for work in list(self._works.values()):
-            found = [verdicts[line.name] for line in work.lines]
-            if any(line.in_flight or line.state is State.SETTLED for line in work.lines):
+        for work in list(self._memory.works.values()):
+            if any(line.in_flight or line.aside or line.state is State.SETTLED for line in work.lines):
                 continue
+            found = [verdicts[line.name] for line in work.lines]
             if not all(verdict.do is Do.NOTHING or verdict.ends for verdict in found):
+                continue
+            if self._guarding.protections.of(work.decision.id):
                 continue
             if work.due_cancels(after_closing=True):
                 await self._cancel(after_closing=True, only=work)
@@ -272,56 +398,28 @@ class Closer:
             self._finish(work, found)
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
-        self._record(
-            JournalEntry(
-                decision=work.decision.id,
-                kind="finished",
-                at=self._clock.now(),
-                account=self._account,
-                data=work.result(verdicts, self._shown),
-            )
+        self._memory.record(
+            [
+                JournalEntry(
+                    decision=work.decision.id,
+                    kind="finished",
+                    at=self._clock.now(),
+                    account=self._account,
+                    data=work.result(verdicts, self._shown),
+                )
+            ]
         )
-        del self._works[work.decision.id]
-        self._ended[work.decision.id] = work.closing(self._shown)
-        while len(self._ended) > REMEMBERED:
-            del self._ended[next(iter(self._ended))]
+        self._memory.end(work, work.closing(self._shown))
         for line in work.lines:
             self._not_before.pop(line.name, None)
             self._doubts.pop(line.name, None)
-        held = {line.key for line in self._lines()}
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held}
+        held = {line.key for line in self._memory.lines()}
         self._shown = {key: shown for key, shown in self._shown.items() if key in held}
 
-    # Remembering
+    def _all(self) -> list[tuple[Work, Line]]:
+        return [(work, line) for work in self._memory.works.values() for line in work.lines]
 
-    def _record(self, entry: JournalEntry) -> None:
-        """Make an entry durable, and only then let it move anything; one that could not be folded is refused."""
-        self._works[entry.decision].check(entry)
-        self._store.append(entry)
-        self._written += 1
-        self._watch.wrote(entry)
-        self._works[entry.decision].apply(entry)
-        if (key := key_of(entry)) is not None:
-            self._ledger(key).apply(entry)
 
-    def _recall(self, works: Sequence[Work]) -> None:
-        """Fold the ledgers of the positions at work, from every decision that has ever been at work beside these.
-
-        What an ended one has closed meanwhile counts too: the venue's positions may not show it yet.
-        """
-        begun = min((work.planned for work in self._works.values() if work.planned is not None), default=0)
-        beside = [work for work in works if work.finished is None or work.finished.sequence > begun]
-        keys = {line.key for line in self._lines()}
-        entries = chain.from_iterable(self._store.journal(work.decision.id) for work in beside)
-        for entry in sorted(entries, key=lambda entry: entry.sequence):
-            if entry.account == self._account and (key := key_of(entry)) in keys:
-                self._ledger(key).apply(entry)
-
-    def _work(self, decision: Decision) -> Work:
-        return Work(decision, self._account, self._store.journal(decision.id))
-
-    def _ledger(self, key: PositionKey) -> PositionLedger:
-        return self._ledgers.setdefault(key, PositionLedger())
-
-    def _lines(self) -> Iterator[Line]:
-        return chain.from_iterable([*work.lines] for work in list(self._works.values()))
+def _held(line: Line, reading: Reading) -> Decimal:
+    """What there is left to trade of: the position, or what a line that is counted by its fills has still to do."""
+    return line.remaining if line.by_fills else reading.contracts(line.key)

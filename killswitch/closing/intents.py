@@ -1,41 +1,16 @@
-"""From a decision to the work of one account: what is journaled with it, and what each order will be called."""
+"""From a decision to the work of one account: its lines, and what is journaled with it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from decimal import Decimal
-from hashlib import blake2b
 
-from killswitch.closing.life import Line, PositionKey
+from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.naming import client_order_id as client_order_id
 from killswitch.closing.reports import finite
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
-
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_PLAIN_ID = re.compile(r"[0-9a-z]{20}")
-
-
-def client_order_id(decision_id: str, intent_index: int, attempt: int) -> str:
-    """The name of an order before it is sent: 31 characters of [a-z0-9], the same after every restart.
-
-    `intent_index` and `attempt` count up to 36⁴ and 36⁵. ValueError beyond.
-    """
-    digest = decision_id
-    if not _PLAIN_ID.fullmatch(decision_id):
-        digest = blake2b(decision_id.encode(), digest_size=10).hexdigest()
-    return f"ks{digest}{_base36(intent_index, 4)}{_base36(attempt, 5)}"
-
-
-def _base36(number: int, width: int) -> str:
-    if not 0 <= number < 36**width:
-        raise ValueError(f"{number} does not fit into {width} digits")
-    digits = ""
-    for _ in range(width):
-        number, digit = divmod(number, 36)
-        digits = _DIGITS[digit] + digits
-    return digits
 
 
 def planned_entries(
@@ -65,7 +40,8 @@ def planned_entries(
 def lines_of(decision: Decision, account: str) -> list[Line]:
     """One line for each position of `account` that the decision reduces, in order of rank.
 
-    Several intents on one position are one order that was split at the venue's maximum.
+    Several intents on one position are one order that was cut into slices. A hop into a position that the decision
+    closes itself is a part of that close.
     """
     lines: dict[PositionKey, Line] = {}
     for index, intent in enumerate(decision.intents):
@@ -79,17 +55,21 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 symbol=intent.symbol,
                 position_side=intent.position_side,
                 side=intent.side,
-                target=intent.target,
-                decided=intent.contracts,
+                target=intent.target if intent.purpose == "reduce" else Decimal(0),
+                # What a hop may sell is known only once the order before it has brought something in.
+                decided=Decimal(0) if intent.purpose == "hop" else intent.contracts,
                 largest=intent.contracts,
                 reduce_only=intent.reduce_only,
                 rank=intent.rank,
                 index=index,
+                purpose=intent.purpose,
+                after=intent.after,
+                band=intent.band,
             )
-        else:
-            line.decided += intent.contracts
+        elif intent.purpose == line.purpose:
+            line.decided += Decimal(0) if intent.purpose == "hop" else intent.contracts
             line.largest = max(line.largest, intent.contracts)
-            line.target = min(line.target, intent.target)
+            line.target = min(line.target, intent.target) if intent.purpose == "reduce" else line.target
     return sorted(lines.values(), key=lambda line: (line.rank, line.index))
 
 

@@ -19,6 +19,10 @@ class PositionLedger:
 
     anchor: Decimal | None = None
     outstanding: dict[str, Decimal] = field(default_factory=dict)
+    aside: set[str] = field(default_factory=set)
+    """Those of `outstanding` whose fate is unknown, and that nobody waits for."""
+    abandoned: set[str] = field(default_factory=set)
+    """Those of them whose fate will never be known."""
 
     def apply(self, entry: JournalEntry) -> None:
         """Take one journal entry about this position."""
@@ -33,6 +37,7 @@ class PositionLedger:
             case "sending":
                 if not self.outstanding:
                     self.anchor = number(entry.data.get("position"))
+                self.aside.discard(name)
                 self.outstanding[name] = number(entry.data.get("amount")) or ZERO
             case "filled":
                 # Once for each order, and what cannot be read counts as filled in full.
@@ -42,6 +47,10 @@ class PositionLedger:
                     self.anchor -= amount if filled is None else filled
             case "rejected" | "absent":
                 self.outstanding.pop(name, None)
+            case "set_aside" if name in self.outstanding:
+                self.aside.add(name)
+            case "abandoned":
+                self.abandoned.add(name)
 
     def believed(self, shown: Decimal) -> Decimal:
         """The position that is surely there: never more than the venue shows, nor than our fills have left."""
@@ -51,6 +60,16 @@ class PositionLedger:
         """What our own orders leave of it, at least; of `before` contracts, where nothing is known of it yet."""
         return self.free(before if self.anchor is None else self.anchor)
 
-    def free(self, shown: Decimal) -> Decimal:
-        """What of it no order in flight may still close, at worst."""
-        return self.believed(shown) - sum(self.outstanding.values(), ZERO)
+    def free(self, shown: Decimal, *, guarded: bool = False) -> Decimal:
+        """What of it no order in flight may still close, at worst.
+
+        `guarded`: the venue keeps the order that is to be sent from closing more than is there, so that what is of
+        unknown fate does not hold it back.
+        """
+        counted = (amount for name, amount in self.outstanding.items() if not (guarded and name in self.aside))
+        return self.believed(shown) - sum(counted, ZERO)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is outstanding whose fate will be known yet."""
+        return not self.abandoned.issuperset(self.outstanding)

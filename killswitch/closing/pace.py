@@ -22,14 +22,26 @@ class Pace:
     """And in how many readings in a row. The same for an empty book that nothing explains."""
     poll: float = 1.0
     """Between passes that changed nothing."""
+    ask_again: float = 0.1
+    """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
     breath: float = 0.1
     """The longest that one pass waits for the next to be due."""
     request_timeout: float = 10.0
-    """Real seconds that a request may take before its answer counts as missing."""
+    """Real seconds that a request may take, at most, before its answer counts as missing."""
+    least_timeout: float = 1.0
+    """And at least, however fast the venue has been answering."""
     cancel_timeout: float = 2.0
     """The same for a request to cancel, for which closing waits."""
     resting_for: float = 30.0
-    """How long an order of ours may rest at the venue before a person is told."""
+    """How long an order of ours may be open or of unknown fate before a person is told."""
+    rest_at_most: float = 5.0
+    """How long an order of ours may rest before it is cancelled, and another is sent in its place."""
+    asked_for: float = 600.0
+    """How long an order of unknown fate is asked about before that is given up, and a person paged."""
+    unprotected_for: float = 10.0
+    """How long a position may be without its protective orders before they are put back, closed or not."""
+    given_for: float = 1.0
+    """How old the reading of a tick may be that its decisions are closed on."""
     fresh_for: float = 10.0
     """How old a decision may be whose own reading stands in for one that fails now."""
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.closing.life import ZERO, PositionKey
+from killswitch.closing.life import ZERO
+from killswitch.closing.line import PositionKey
 from killswitch.closing.pace import Pace
 from killswitch.closing.reports import finite, said
 from killswitch.model.snapshot import AccountSnapshot, Position

@@ -8,7 +8,8 @@ from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
 from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import ZERO, Line, LineName, PositionKey, State
+from killswitch.closing.life import ZERO, State
+from killswitch.closing.line import Line, LineName
 from killswitch.model.snapshot import Instrument
 
 _RULED_OUT = frozenset({"below_minimum"})
@@ -16,8 +17,11 @@ _RULED_OUT = frozenset({"below_minimum"})
 _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
 
-_MAY_PASS = frozenset({"market_closed", "other"})
+_MAY_PASS = frozenset({"market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"})
 """Refusals that time may lift: a full close outlasts them, with the longest wait between its orders."""
+
+Slot = tuple[str, ...]
+"""What one line at a time may work on: a position, or what a line trades by itself."""
 
 
 class Do(Enum):
@@ -27,6 +31,7 @@ class Do(Enum):
     DOUBT = "the venue shows more than our fills have left"
     BLOCKED = "the venue's rules do not let us"
     GIVE_UP = "too many attempts"
+    ABANDON = "an order's fate was never known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Verdict:
 
     @property
     def ends(self) -> bool:
-        return self.do in (Do.BLOCKED, Do.GIVE_UP)
+        return self.do in (Do.BLOCKED, Do.GIVE_UP, Do.ABANDON)
 
 
 WAIT = Verdict(Do.WAIT)
@@ -58,6 +63,7 @@ def judge(
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
     nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
+    For a line that is counted by its own fills, `shown` is what it has still to trade.
     """
     if line.in_flight or line.state is State.SETTLED:
         return WAIT
@@ -65,22 +71,32 @@ def judge(
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
         return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
-    if line.fruitless >= attempts and not (line.target == ZERO and line.refusal in _MAY_PASS):
+    if line.fruitless >= attempts and not (line.target == ZERO and not line.by_fills and line.refusal in _MAY_PASS):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
         return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
-    held = shown if believe_venue and not ledger.outstanding else ledger.free(shown)
-    wanted = held - line.target
+    wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
     if line.target > ZERO:
-        wanted = min(wanted, line.decided - line.filled)
+        wanted = min(wanted, line.decided - line.filled - line.outstanding)
     if wanted <= ZERO:
         return _left_over(line, shown, ledger, believe_venue=believe_venue)
-    return _sized(line, wanted, instrument)
+    return sized(line, wanted, instrument)
+
+
+def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
+    """What of the position an order of this line may count on."""
+    if line.by_fills:
+        return shown - line.outstanding
+    if believe_venue and (line.guarded or not ledger.outstanding):
+        return shown
+    return ledger.free(shown, guarded=line.guarded)
 
 
 def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Verdict:
     """More is shown than the target, and yet nothing may be sent."""
-    if ledger.outstanding:
+    if line.aside or (ledger.waits and not line.by_fills):
         return WAIT
+    if line.abandoned or (ledger.outstanding and not line.by_fills):
+        return Verdict(Do.ABANDON, reason=f"{line.symbol}: what became of an order of ours was never known")
     if not believe_venue:
         return Verdict(Do.DOUBT)
     return Verdict(
@@ -90,7 +106,7 @@ def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_ve
     )
 
 
-def _sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
+def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
     """`wanted` as one order that the venue's rules allow; planning has made the first one exact already."""
     amount = min(wanted, line.largest)
     if instrument is None or not instrument.amount_step:
@@ -99,21 +115,23 @@ def _sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdic
         amount = min(amount, instrument.max_amount)
     steps = (amount / instrument.amount_step).to_integral_value(rounding=ROUND_FLOOR)
     amount = steps * instrument.amount_step
-    if amount <= ZERO or (line.attempt > 0 and amount < (instrument.min_amount or ZERO)):
+    first_of_plan = line.attempt == 0 and line.purpose == "reduce"
+    if amount <= ZERO or (not first_of_plan and amount < (instrument.min_amount or ZERO)):
         return Verdict(Do.BLOCKED, reason=f"dust: {wanted} {line.symbol} is below the venue's minimum")
     return Verdict(Do.SEND, amount)
 
 
-def acting(lines: Iterable[Line], verdicts: Mapping[LineName, Verdict]) -> dict[PositionKey, Line]:
+def acting(lines: Iterable[Line], verdicts: Mapping[LineName, Verdict]) -> list[Line]:
     """The one line for each position that may send: the smallest target, of equals the one already at it.
 
-    Lines whose verdict ends them are passed over: another decision's line may try after them.
+    Lines whose verdict ends them are passed over: another decision's line may try after them. In the order of closing.
     """
-    chosen: dict[PositionKey, Line] = {}
+    chosen: dict[Slot, Line] = {}
     for line in lines:
         if line.name in verdicts and verdicts[line.name].ends:
             continue
-        other = chosen.get(line.key)
+        slot: Slot = line.name if line.by_fills else line.key
+        other = chosen.get(slot)
         if other is None or (line.target, -line.attempt) < (other.target, -other.attempt):
-            chosen[line.key] = line
-    return chosen
+            chosen[slot] = line
+    return sorted(chosen.values(), key=lambda line: (line.rank, line.index))

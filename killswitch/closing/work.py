@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 from killswitch.closing.intents import lines_of
-from killswitch.closing.life import ZERO, Line, PositionKey, State, number
+from killswitch.closing.ladder import MARKET
+from killswitch.closing.life import ZERO, State, number
+from killswitch.closing.line import Line, LineName, PositionKey
 from killswitch.closing.schedule import Do, Verdict
+from killswitch.closing.timetable import Timetable
 from killswitch.model.decision import Cancel, Decision
-from killswitch.model.snapshot import Closing, ClosingStatus, Residual
+from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
 from killswitch.model.store import JournalEntry
 
 _LEFT = "left "
@@ -26,8 +28,13 @@ class Work:
         self.account = account
         self.lines = lines_of(decision, account)
         self._by_key = {line.key: line for line in self.lines}
+        unwinding = decision.unwinding
+        self.ladder = unwinding.ladder if unwinding is not None and unwinding.ladder else MARKET
+        self.timetable = Timetable(unwinding)
         self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
         self._uncancellable: dict[str, str] = {}
+        self.unsupplied: set[LineName] = set()
+        """Hops whose source has brought in nobody knows how much."""
         self.planned: int | None = None
         """Where in the journal the work begins; None if none was planned on this account."""
         self.finished: JournalEntry | None = None
@@ -42,10 +49,11 @@ class Work:
     def _take(self, entry: JournalEntry, move: Callable[[Line, JournalEntry], None]) -> None:
         if entry.kind == "planned":
             self.planned = entry.sequence if self.planned is None else self.planned
-        if entry.kind == "finished":
-            self.finished = entry
-            for ended in self.lines:
-                move(ended, entry)
+        if entry.kind in ("finished", "swept"):
+            self.finished = entry if entry.kind == "finished" else self.finished
+            for line in self.lines:
+                if entry.kind == "finished" or line.state is State.READY:
+                    move(line, entry)
             return
         if entry.kind == "cancelled":
             self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
@@ -55,10 +63,31 @@ class Work:
 
     def check(self, entry: JournalEntry) -> None:
         """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
-        touched = self.lines if entry.kind == "finished" else [self._by_key.get(key_of(entry) or ("", "long"))]
+        touched = self.lines if entry.kind == "finished" else [self.line_of(entry)]
         for line in touched:
             if line is not None:
-                copy(line).apply(entry)
+                line.copy().apply(entry)
+
+    def line_of(self, entry: JournalEntry) -> Line | None:
+        """The line that `entry` is about; None if it is about none of this work."""
+        key = key_of(entry)
+        return None if key is None else self._by_key.get(key)
+
+    def supply(self, line: Line, instrument: Instrument | None) -> None:
+        """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else."""
+        if line.purpose != "hop" or line.after is None:
+            return
+        before = [each for each in self.lines if each.purpose == "reduce" and each.index <= line.after]
+        source = max(before, key=lambda each: each.index, default=None)
+        if source is None or source.received is None:
+            # What it brought in is not known: nothing of it can be told from what was there before.
+            self.unsupplied.add(line.name)
+            return
+        brought = source.received
+        if instrument is not None and instrument.amount_step and instrument.contract_size:
+            steps = (brought / instrument.contract_size / instrument.amount_step).to_integral_value(ROUND_FLOOR)
+            brought = steps * instrument.amount_step
+        line.decided = line.largest = brought
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
@@ -69,6 +98,10 @@ class Work:
             if cancel.order not in self._uncancellable
             and (after_closing or cancel.why == "entry" or cancel.symbol in blocked)
         ]
+
+    def cancels_all(self, order: str) -> bool:
+        """Whether the decision wants this order gone for good."""
+        return any(cancel.order == order for cancel in self.decision.cancels)
 
     def cannot_cancel(self, cancel: Cancel, why: str) -> None:
         """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
@@ -84,8 +117,12 @@ class Work:
     def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
+        lost = [name for line in self.lines for name in line.abandoned]
+        reasons += [f"what became of order {name} was never known" for name in lost]
         if not reasons:
             return "flat", None
+        if lost or any(verdict.do is Do.ABANDON for verdict in verdicts):
+            return "abandoned", "; ".join(reasons)
         blocked = all(verdict.do is not Do.GIVE_UP for verdict in verdicts)
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
 
@@ -151,6 +188,8 @@ def ended_as(finished: JournalEntry) -> ClosingStatus:
 def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
     if line.state is State.AT_TARGET:
         return ZERO
+    if line.by_fills:
+        return line.remaining
     if line.key in shown:
         return shown[line.key] - line.target
     return line.decided - line.filled

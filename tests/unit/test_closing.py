@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from killswitch.closing.closer import Closer
 from killswitch.closing.intents import client_order_id, planned_entries
-from killswitch.closing.life import TRANSITIONS, Event, ForbiddenTransitionError, Line, State
+from killswitch.closing.life import TRANSITIONS, Event, ForbiddenTransitionError, State
+from killswitch.closing.line import Line
 from killswitch.gate.lock import LockFolder
 from killswitch.model.decision import LockOrder
-from killswitch.model.snapshot import AccountSnapshot, Quality, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Fill, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import (
     FateUnknownError,
@@ -101,7 +102,7 @@ def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
     closer = close(venue, store, {"BTC": D(50), "ETH": D(0)})
     assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
     assert kinds(store) == [
-        "planned", "planned", "sending", "filled", "sending", "filled", "verified", "verified", "finished",
+        "planned", "planned", "sending", "sending", "filled", "filled", "verified", "verified", "finished",
     ]  # fmt: skip
     (closing,) = closer.progress()
     assert (closing.status, closing.residual) == ("flat", ())
@@ -289,7 +290,7 @@ def test_an_unknown_fate_is_resolved_by_asking(store: Store, after_effect: bool)
 
 
 def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> None:
-    """While the venue does not say what became of it, nothing more is sent for the position."""
+    """While the venue does not say what became of a trim's order, nothing more is sent for the position."""
 
     class Deaf(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -300,7 +301,7 @@ def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> Non
             raise VenueDownError("maintenance")
 
     venue = Deaf({"BTC": D(100)}, fill_shares=("0.5",))
-    closer = close(venue, store, {"BTC": D(0)}, passes=300)
+    closer = close(venue, store, {"BTC": D(50)}, passes=300)
     assert len(venue.state["orders"]) == 1
     assert closer.progress()[0].status == "closing"
 
@@ -441,7 +442,7 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_fate(store: Store) -> 
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, passes=3))
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, name="d2")))
-    asyncio.run(drive(closer, passes=30))
+    asyncio.run(drive(closer, passes=3))
     assert venue.position("BTC") == D(50)
     venue.deaf = False
     asyncio.run(drive(closer))
@@ -541,7 +542,7 @@ def test_a_name_that_the_venue_has_already_is_asked_about(store: Store) -> None:
     """Wrongly told that there is no such order, closing sends it again; the refused repeat leads to the fill."""
 
     class Forgetful(HonestVenue):
-        forgets = 4
+        forgets = 7
 
         async def submit(self, request: OrderRequest) -> OrderReport:
             report = await super().submit(request)
@@ -550,6 +551,9 @@ def test_a_name_that_the_venue_has_already_is_asked_about(store: Store) -> None:
         async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
             self.forgets -= 1
             return None if self.forgets > 0 else await super().find_order(symbol, client_order_id)
+
+        async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+            return () if self.forgets > 0 else await super().fills(symbol, client_order_id)
 
         async def snapshot(self) -> AccountSnapshot:
             if not any(kind == "filled" for kind in kinds(store)):
@@ -651,11 +655,11 @@ def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
 
 
 def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> None:
-    """Eight refusals in a row end the line, with growing waits between them."""
+    """Eight refusals in a row end the line of a trim, with growing waits between them."""
     venue, clock = Refusing({"BTC": D(100)}), VirtualClock()
     venue.reason = "price_band"
     closer = closer_for(venue, store, clock)
-    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     assert asyncio.run(drive(closer, passes=5000))
     assert kinds(store).count("sending") == 8
     assert clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8 + 16 + 30

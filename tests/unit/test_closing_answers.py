@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from killswitch.closing.closer import Closer
-from killswitch.closing.life import Line, State
+from killswitch.closing.life import State
+from killswitch.closing.line import Line
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sqlite import open_store
@@ -108,7 +109,7 @@ def test_words_that_no_file_can_hold_are_journaled_as_far_as_they_go(store: Stor
 
     venue = Mumbling({"BTC": D(100)})
     closed(venue, store, D(0), passes=3)
-    (answer,) = [entry for entry in store.journal("d1") if entry.kind == "unknown"]
+    answer = next(entry for entry in store.journal("d1") if entry.kind == "unknown")
     assert len(answer.data["text"] or "") == 500
 
 

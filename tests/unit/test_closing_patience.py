@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from killswitch.closing.closer import Closer
+from killswitch.model.snapshot import Fill
 from killswitch.model.store import Store
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, RejectReason
 from killswitch.store.sqlite import open_store
@@ -78,7 +79,7 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
 
 
 def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
-    """Nothing is sent until the venue says what became of it; a person can ask it by other means."""
+    """It is set aside and asked about, and a person who can ask the venue by other means is told of it."""
 
     class Mute(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -88,12 +89,17 @@ def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
         async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
             raise FateUnknownError("no answer")
 
+        async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+            raise FateUnknownError("no answer")
+
     clock = VirtualClock()
     venue = Mute({"BTC": D(100)})
     closer = Closer("main", venue, store, clock)
-    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, 5))
     assert closer.stuck is None
     clock.elapsed += 30.0
+    asyncio.run(drive(closer, 5))
     (name,) = venue.state["orders"]
-    assert closer.stuck == f"order {name} on BTC is of unknown fate since 2021-05-19 12:00:00 UTC"
+    wanted = f"order {name} on BTC is of unknown fate since 2021-05-19 12:00:00 UTC, and is asked about"
+    assert closer.stuck == wanted

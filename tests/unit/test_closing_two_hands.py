@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.closing.closer import Closer
-from killswitch.closing.life import Line, State
+from killswitch.closing.life import State
+from killswitch.closing.line import Line
 from killswitch.model.store import JournalEntry
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore

@@ -1,0 +1,225 @@
+"""What became of an order: asked by its name, then among the open orders, then by its fills. Never answered by sending.
+
+Nothing is journaled while the venue does not say. "No such order" is an answer only when the request can no longer
+be on its way, and only from all three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from killswitch.closing.dispatch import RecordAll, told
+from killswitch.closing.life import ZERO, State
+from killswitch.closing.line import Line
+from killswitch.closing.pace import Pace
+from killswitch.closing.reports import said, sound, sound_fills
+from killswitch.closing.requests import Requests
+from killswitch.model.clock import Clock
+from killswitch.model.snapshot import Order
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One order that is asked about. `state` is its line's if the line waits for it, None if it was set aside."""
+
+    line: Line
+    name: str
+    attempt: int | None
+    order_id: str | None
+    may_fill: Decimal
+    sent_at: datetime | None
+    state: State | None
+
+
+def questions(line: Line) -> list[Question]:
+    """Every order of the line whose end is not known."""
+    found = [
+        Question(line, order.name, order.attempt, None, order.may_fill, order.sent_at, None)
+        for order in line.aside.values()
+    ]
+    if line.in_flight and line.client_order_id is not None:
+        found.append(
+            Question(
+                line=line,
+                name=line.client_order_id,
+                attempt=line.attempt,
+                order_id=line.order_id,
+                may_fill=line.may_fill,
+                sent_at=line.sent_at,
+                state=line.state,
+            )
+        )
+    return found
+
+
+class Asking:
+    """Asks one account's venue about orders, all at the same time, each of them at growing intervals."""
+
+    def __init__(
+        self, account: str, venue: VenueAdapter, clock: Clock, pace: Pace, requests: Requests, record: RecordAll
+    ) -> None:
+        self._account = account
+        self._venue = venue
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._record = record
+        self._asked: dict[str, tuple[int, float]] = {}
+
+    @property
+    def next_at(self) -> float:
+        """Monotonic seconds from which on the next question is due; infinite if none was asked yet."""
+        return min((self._not_before(name) for name in self._asked), default=float("inf"))
+
+    async def ask(self, about: Sequence[Question]) -> None:
+        """Ask about those whose time has come, and journal what the venue says."""
+        now = self._clock.monotonic()
+        self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
+        due = [question for question in about if self._not_before(question.name) <= now]
+        if not due or not self._requests.may_act():
+            return
+        due = due[: self._requests.room("find_order", [question.line.symbol for question in due])]
+        for question in due:
+            count, _ = self._asked.get(question.name, (0, 0.0))
+            self._asked[question.name] = (count + 1, now)
+        reports = await asyncio.gather(*(self._by_name(question) for question in due))
+        unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
+        resting = await self._resting() if unsaid else None
+        found = await asyncio.gather(
+            *(self._answer(question, report, resting) for question, report in zip(due, reports, strict=True))
+        )
+        answers = [entry for entry in found if entry is not None]
+        for entry in answers:
+            self._asked.pop(entry.client_order_id or "", None)
+        if answers:
+            self._record(answers)
+
+    def has_asked(self, question: Question) -> bool:
+        """Whether the venue was asked about the order, and did not say."""
+        return question.name in self._asked
+
+    def give_up(self, now: datetime, about: Sequence[Question]) -> list[JournalEntry]:
+        """The ends of those set aside that have been asked about for long enough."""
+        return [
+            self._entry(
+                question, "abandoned", {"text": f"asked about for {self._pace.asked_for:g} s without an answer"}
+            )
+            for question in about
+            if question.state is None
+            and question.sent_at is not None
+            and (now - question.sent_at).total_seconds() >= self._pace.asked_for
+        ]
+
+    def set_aside(self, question: Question) -> JournalEntry:
+        """The line goes on without the order."""
+        return self._entry(
+            question, "set_aside", {"text": "its fate is unknown, and the position does not wait for it"}
+        )
+
+    def _not_before(self, name: str) -> float:
+        if name not in self._asked:
+            return float("-inf")
+        count, at = self._asked[name]
+        return at + min(self._pace.poll, self._pace.ask_again * 2.0 ** min(count - 1, 10))
+
+    async def _by_name(self, question: Question) -> OrderReport | VenueError | None:
+        try:
+            report = await self._requests.make(
+                "find_order", self._venue.find_order(question.line.symbol, question.name)
+            )
+            return None if report is None else sound(report, question.name, question.may_fill)
+        except VenueError as error:
+            return error
+
+    async def _resting(self) -> dict[str, Order] | None:
+        """The open orders by client id; None if the venue does not say."""
+        try:
+            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            return {order.client_order_id: order for order in orders if order.client_order_id is not None}
+        except (VenueError, AttributeError, TypeError):
+            return None
+
+    def _as_told(self, question: Question, report: OrderReport) -> JournalEntry | None:
+        news = told(report, State.WORKING if question.state in (None, State.WORKING) else question.state)
+        return None if news is None else self._entry(question, *news)
+
+    async def _answer(
+        self, question: Question, report: OrderReport | VenueError | None, resting: dict[str, Order] | None
+    ) -> JournalEntry | None:
+        if isinstance(report, OrderReport):
+            return self._as_told(question, report)
+        if isinstance(report, RateLimitedError | VenueDownError):
+            return None
+        return await self._otherwise(question, resting, denied=report is None)
+
+    async def _otherwise(
+        self, question: Question, resting: dict[str, Order] | None, *, denied: bool
+    ) -> JournalEntry | None:
+        """What open orders and fills say of an order that its name did not lead to."""
+        if resting is not None and question.name in resting:
+            order = resting[question.name]
+            news = question.state in (State.SENDING, State.UNKNOWN)
+            return self._entry(question, "acknowledged", {"order": said(order.id), "filled": None}) if news else None
+        report = await self._by_fills(question)
+        if report is None:
+            return None
+        gone = denied and self.is_late(question)
+        final = (
+            report.filled >= question.may_fill
+            or (denied and question.state is State.WORKING)
+            or (gone and report.filled > ZERO and resting is not None)
+        )
+        if final:
+            return self._as_told(question, report)
+        absent = gone and report.filled == ZERO
+        return self._entry(question, "absent", {"text": "the venue has no such order"}) if absent else None
+
+    async def _by_fills(self, question: Question) -> OrderReport | None:
+        """The order as its fills tell it; None if the venue does not say."""
+        try:
+            told_fills = await self._requests.make("fills", self._venue.fills(question.line.symbol, question.name))
+            fills = sound_fills(told_fills)
+        except (VenueError, TypeError):
+            return None
+        filled = sum((fill.amount for fill in fills), ZERO)
+        paid = sum((fill.amount * fill.price for fill in fills), ZERO)
+        fees = [fill.fee for fill in fills]
+        known = [fee for fee in fees if fee is not None]
+        report = OrderReport(
+            id=question.order_id or "",
+            client_order_id=question.name,
+            symbol=question.line.symbol,
+            state="expired",
+            amount=question.may_fill,
+            filled=filled,
+            average_price=paid / filled if filled > ZERO else None,
+            fee=sum(known, ZERO) if len(known) == len(fees) else None,
+        )
+        return sound(report, question.name, question.may_fill)
+
+    def is_late(self, question: Question) -> bool:
+        """Whether the request can no longer be on its way. A clock that was set back says yes."""
+        if question.sent_at is None:
+            return True
+        since = (self._clock.now() - question.sent_at).total_seconds()
+        return since >= self._pace.absence_after or since < 0
+
+    def _entry(self, question: Question, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
+        line = question.line
+        return JournalEntry(
+            decision=line.decision,
+            kind=kind,
+            at=self._clock.now(),
+            account=self._account,
+            symbol=line.symbol,
+            position_side=line.position_side,
+            client_order_id=question.name,
+            attempt=question.attempt,
+            data=data,
+        )

@@ -1,0 +1,233 @@
+"""A wave of orders: as many as the venue takes now, made durable together, sent at the same time, and their answers.
+
+Nothing is decided here. What leaves was journaled before; what comes back is journaled in groups, as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.closing.budget import Ticket
+from killswitch.closing.life import ZERO, State
+from killswitch.closing.line import Line
+from killswitch.closing.reports import said, sound
+from killswitch.closing.requests import Requests
+from killswitch.model.clock import Clock
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import (
+    BatchingVenue,
+    Call,
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
+
+RecordAll = Callable[[Sequence[JournalEntry]], None]
+"""Makes entries durable together, and then lets each move what it is about."""
+
+TOGETHER = 0.003
+"""Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
+
+
+SOON = 0.05
+"""Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One order that is to leave: its line, the request, and what its `sending` entry says beside them."""
+
+    line: Line
+    request: OrderRequest
+    attempt: int
+    data: dict[str, str | None]
+
+
+class Dispatch:
+    """Sends waves of orders of one account."""
+
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        traits: VenueTraits,
+        clock: Clock,
+        requests: Requests,
+        record: RecordAll,
+    ) -> None:
+        self._account = account
+        self._venue = venue
+        self._batch = traits.batch if isinstance(venue, BatchingVenue) else 1
+        self._clock = clock
+        self._requests = requests
+        self._record = record
+
+    async def send(self, departures: Sequence[Departure]) -> int:
+        """Send from the front what the budget has room for, now or within a moment; how many orders that was.
+
+        Each is sent once. All that fit leave at the same time; answers that come close together are made durable
+        together. It is over when every answer is there, or its time.
+        """
+        left = list(departures)
+        groups = self._depart(left)
+        if len(groups) == 1 and not left:
+            self._record(await self._request(*groups[0]))
+            return len(departures)
+        answers: list[JournalEntry] = []
+        came = asyncio.Event()
+
+        async def one(group: Sequence[Departure], ticket: Ticket) -> None:
+            try:
+                answers.extend(await self._request(group, ticket))
+            finally:
+                came.set()
+
+        tasks = [asyncio.create_task(one(*group)) for group in groups]
+        waiting = tasks[:]
+        try:
+            while waiting or left:
+                more = await self._wait(came, waiting, left)
+                waiting = [task for task in waiting if not task.done()]
+                ready, answers[:] = answers[:], []
+                self._record(ready)
+                if not waiting and not more:
+                    break
+                begun = [asyncio.create_task(one(*group)) for group in self._depart(left)] if more else []
+                tasks += begun
+                waiting += begun
+            for task in tasks:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return len(departures) - len(left)
+
+    async def _wait(
+        self, came: asyncio.Event, waiting: Sequence[asyncio.Task[None]], left: Sequence[Departure]
+    ) -> bool:
+        """Until an answer is here, and those that come with it, or there is room for more; whether there may be."""
+        room_in = self._requests.wait("submit", (left[0].line.symbol,)) if left else SOON + 1
+        soon = room_in <= SOON
+        if not waiting:
+            if soon:
+                await self._clock.sleep(room_in)
+            return soon
+        try:
+            async with asyncio.timeout(room_in if soon else None):
+                await came.wait()
+        except TimeoutError:
+            return True
+        if not all(task.done() for task in waiting):
+            await asyncio.sleep(TOGETHER)
+        came.clear()
+        return soon
+
+    def _depart(self, left: list[Departure]) -> list[tuple[Sequence[Departure], Ticket]]:
+        """Take from `left` what there is room for, as requests with their room; durable when this returns."""
+        groups: list[tuple[Sequence[Departure], Ticket]] = []
+        while left:
+            chunk = left[: self._batch]
+            fits = self._requests.room(_call(chunk), [each.line.symbol for each in chunk]) if len(chunk) > 1 else 1
+            chunk = chunk[:fits]
+            symbols = [each.line.symbol for each in chunk]
+            if not chunk or self._requests.wait(_call(chunk), symbols) > 0.0:
+                break
+            groups.append((chunk, self._requests.take(_call(chunk), symbols)))
+            del left[: len(chunk)]
+        self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
+        return groups
+
+    async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[JournalEntry]:
+        """One request, and for each of its orders what the venue said."""
+        asked: Awaitable[Sequence[OrderReport | VenueError]]
+        asked = self._single(group[0].request) if len(group) == 1 else self._several([d.request for d in group])
+        try:
+            found = await self._requests.made(_call(group), asked, ticket)
+        except VenueError as error:
+            return [self._failed(each, error) for each in group]
+        return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
+
+    async def _single(self, request: OrderRequest) -> Sequence[OrderReport | VenueError]:
+        return (await self._venue.submit(request),)
+
+    async def _several(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        if not isinstance(self._venue, BatchingVenue):
+            raise TypeError(f"{type(self._venue).__name__} takes no batches")
+        found = tuple(await self._venue.submit_batch(requests))
+        if len(found) != len(requests):
+            raise MalformedAnswerError(f"{len(found)} answers to a batch of {len(requests)} orders")
+        return found
+
+    def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> JournalEntry:
+        if isinstance(answer, VenueError):
+            return self._failed(departure, answer)
+        line = departure.line
+        try:
+            report = sound(answer, departure.request.client_order_id, line.may_fill)
+        except VenueError as error:
+            return self._failed(departure, error)
+        kind, data = told(report, line.state) or ("acknowledged", {"order": report.id, "filled": str(report.filled)})
+        return self._entry(departure, kind, data)
+
+    def _failed(self, departure: Departure, error: VenueError) -> JournalEntry:
+        match error:
+            case OrderRejectedError(reason="duplicate_client_order_id"):
+                # The venue has an order of this name: ours, sent before. What became of it, only it can say.
+                return self._entry(departure, "unknown", {"reason": error.reason, "text": said(error)})
+            case OrderRejectedError():
+                return self._entry(departure, "rejected", {"reason": said(error.reason), "text": said(error)})
+            case RateLimitedError():
+                return self._entry(departure, "rejected", {"reason": "rate_limited", "text": said(error)})
+            case VenueDownError():
+                return self._entry(departure, "rejected", {"reason": "venue_down", "text": said(error)})
+            case _:
+                return self._entry(departure, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
+
+    def _entry(self, departure: Departure, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
+        line = departure.line
+        return JournalEntry(
+            decision=line.decision,
+            kind=kind,
+            at=self._clock.now(),
+            account=self._account,
+            symbol=line.symbol,
+            position_side=line.position_side,
+            client_order_id=departure.request.client_order_id,
+            attempt=departure.attempt,
+            data=data,
+        )
+
+
+def _call(orders: Sequence[Departure]) -> Call:
+    return "submit_batch" if len(orders) > 1 else "submit"
+
+
+def told(report: OrderReport, state: State | None) -> tuple[JournalKind, dict[str, str | None]] | None:
+    """What a sound report is as a journal entry; None for one that says nothing new of an order in `state`."""
+    if report.state == "open":
+        if state is State.WORKING:
+            return None
+        return "acknowledged", {"order": report.id, "filled": str(report.filled)}
+    if report.state == "rejected" and report.filled == ZERO:
+        return "rejected", {"reason": "other", "text": f"order {report.id} was rejected"}
+    return "filled", {
+        "order": report.id,
+        "state": report.state,
+        "filled": str(report.filled),
+        "price": _text(report.average_price),
+        "fee": _text(report.fee),
+    }
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else str(value)

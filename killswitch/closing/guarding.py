@@ -1,0 +1,193 @@
+"""Takes protective orders out of the way of a close, and puts them back: the acting side of `protection`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+from killswitch.closing.dispatch import RecordAll
+from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.pace import Pace
+from killswitch.closing.protection import Guard, Protections, Protective, blocking, put_back, taken_away
+from killswitch.closing.reports import said, sound
+from killswitch.closing.requests import Requests
+from killswitch.model.clock import Clock
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import (
+    ClientIdRule,
+    OrderRejectedError,
+    OrderRequest,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+)
+
+TRIES = 5
+"""So many times protection is put back before a person has to do it."""
+
+
+class Guarding:
+    """One account's protective orders."""
+
+    def __init__(
+        self,
+        account: str,
+        venue: VenueAdapter,
+        rule: ClientIdRule,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        record: RecordAll,
+        protections: Protections,
+    ) -> None:
+        """`protections` is folded from the same entries that `record` writes."""
+        self._account = account
+        self._venue = venue
+        self._rule = rule
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._record = record
+        self.protections = protections
+
+    async def clear_the_way(self, lines: Sequence[Line], positions: Mapping[PositionKey, Position]) -> list[Line]:
+        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now."""
+        ours = frozenset(line.client_order_id for line in lines if line.client_order_id is not None)
+        try:
+            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            found = [(line, blocking(line, orders, ours)) for line in lines]
+        except (VenueError, AttributeError, TypeError):
+            return []
+        taken = [
+            self._entry(line.decision, line.key, "unprotected", taken_away(order, positions.get(line.key)))
+            for line, blockers in found
+            for order in blockers
+        ]
+        if taken:
+            self._record(taken)
+        gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
+        self._record([entry for entry in gone if entry is not None])
+        cleared = {entry.data.get("order") for entry in gone if entry is not None}
+        return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
+
+    async def restore(
+        self,
+        line_of: Callable[[Protective], Line | None],
+        left: Callable[[Protective], Decimal | None],
+        due: Callable[[Protective], bool],
+    ) -> None:
+        """Put back what protects a position that is still there, for what is left of it.
+
+        `left`: contracts as the venue shows them, None while that is not known. `due`: whether its close is over.
+        """
+        for guard in self.protections.open():
+            if not self._requests.may_act():
+                return
+            if guard.state is Guard.RESTORING:
+                await self._ask(guard)
+                continue
+            contracts, line = left(guard), line_of(guard)
+            if contracts is None or line is None:
+                continue
+            if contracts <= 0:
+                self._end(guard, "not needed", None)
+            elif due(guard) or self._too_long(guard, line):
+                await self._put_back(guard, contracts, line)
+
+    def due_in(self) -> float:
+        """Seconds until the first of them has been away for too long; infinite if none is."""
+        return min(
+            (self._pace.unprotected_for - self._away(guard) for guard in self.protections.open()), default=float("inf")
+        )
+
+    def _away(self, guard: Protective) -> float:
+        return (self._clock.now() - guard.since).total_seconds()
+
+    def _too_long(self, guard: Protective, line: Line) -> bool:
+        return not line.in_flight and self._away(guard) >= self._pace.unprotected_for
+
+    async def _cancel(self, line: Line, order: Order) -> JournalEntry | None:
+        try:
+            await self._requests.make("cancel", self._venue.cancel(order.symbol, order.id), self._pace.cancel_timeout)
+        except VenueError:
+            return None
+        return self._entry(line.decision, line.key, "cancelled", {"order": order.id, "why": "blocks the close"})
+
+    async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
+        if guard.tries >= TRIES:
+            self._end(guard, f"refused: {TRIES} times in a row", None)
+            return
+        request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
+        if isinstance(request, str):
+            self._end(guard, f"refused: {request}", None)
+            return
+        self._record([self._entry(guard.decision, guard.key, "protected", self._words(guard, request), request)])
+        await self._send(guard, request)
+
+    async def _send(self, guard: Protective, request: OrderRequest) -> None:
+        try:
+            report = sound(
+                await self._requests.make("submit", self._venue.submit(request)),
+                request.client_order_id,
+                request.amount,
+            )
+        except OrderRejectedError as error:
+            again = error.reason == "duplicate_client_order_id"
+            if not again:
+                self._end(guard, f"refused: {said(error)}", None)
+        except (RateLimitedError, VenueDownError):
+            self._end(guard, "again", None)
+        except VenueError:
+            return  # RESTORING: it is asked about
+        else:
+            self._end(guard, "resting", report.id)
+
+    async def _ask(self, guard: Protective) -> None:
+        """What became of the order that was to be put back. The names of earlier tries are not asked about."""
+        name = guard.name_of_last(self._rule)
+        try:
+            found = await self._requests.make("find_order", self._venue.find_order(guard.key[0], name))
+            report = None if found is None else sound(found, name, guard.amount)
+        except VenueError:
+            return
+        if report is not None:
+            self._end(guard, "resting" if report.state == "open" else report.state, report.id)
+        elif self._away(guard) >= self._pace.absence_after:
+            self._end(guard, "again", None)
+
+    def _words(self, guard: Protective, request: OrderRequest) -> dict[str, str | None]:
+        return {
+            "for": guard.order,
+            "side": request.side,
+            "amount": str(request.amount),
+            "type": request.type,
+            "price": None if request.price is None else str(request.price),
+            "trigger_price": None if request.trigger_price is None else str(request.trigger_price),
+            "trigger_when": request.trigger_when,
+        }
+
+    def _end(self, guard: Protective, state: str, order: str | None) -> None:
+        data = {"for": guard.order, "state": said(state), "order": None if order is None else said(order)}
+        self._record([self._entry(guard.decision, guard.key, "guarded", data)])
+
+    def _entry(
+        self,
+        decision: str,
+        key: PositionKey,
+        kind: JournalKind,
+        data: Mapping[str, str | None],
+        request: OrderRequest | None = None,
+    ) -> JournalEntry:
+        return JournalEntry(
+            decision=decision,
+            kind=kind,
+            at=self._clock.now(),
+            account=self._account,
+            symbol=key[0],
+            position_side=key[1],
+            client_order_id=None if request is None else request.client_order_id,
+            data=dict(data),
+        )

@@ -1,0 +1,309 @@
+"""A decision's target on one position, and the orders towards it, folded from the journal through `life`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from killswitch.closing.life import (
+    ASIDE,
+    IN_FLIGHT,
+    NOT_HEARD,
+    TRANSITIONS,
+    ZERO,
+    Event,
+    ForbiddenTransitionError,
+    State,
+    event_of,
+    number,
+)
+from killswitch.closing.pace import Pace
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.store import JournalEntry
+
+PositionKey = tuple[str, Side]
+LineName = tuple[str, str, Side]
+
+_HALVED = frozenset({"above_maximum", "insufficient_margin"})
+"""Refusals after which half is tried: the venue takes less, or another leg has to go first."""
+_NO_STEP_DOWN = _HALVED | {"blocked_by_order", "already_flat", "duplicate_client_order_id"}
+"""Refusals that another kind of order would not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsideOrder:
+    """An order of unknown fate that its line does not wait for; it may fill `may_fill` contracts yet."""
+
+    name: str
+    attempt: int | None
+    may_fill: Decimal
+    sent_at: datetime | None
+    since: datetime
+
+
+@dataclass(slots=True)
+class Line:
+    """A decision's target on one position, and the orders towards it. Quantities in contracts.
+
+    `decided` is how much the decision closes, `largest` the biggest single order, `index` the place of the
+    first intent in the decision. What follows below is folded from the journal and nothing else.
+    """
+
+    decision: str
+    account: str
+    symbol: str
+    position_side: Side
+    side: OrderSide
+    target: Decimal
+    decided: Decimal
+    largest: Decimal
+    reduce_only: bool
+    rank: int
+    index: int
+    purpose: Literal["reduce", "hop", "hedge"] = "reduce"
+    after: int | None = None
+    band: Decimal | None = None
+
+    state: State = State.READY
+    attempt: int = 0
+    spent: bool = True
+    """Whether the id of `attempt` is used up, so that the next order needs the next one."""
+    client_order_id: str | None = None
+    order_id: str | None = None
+    sent_amount: Decimal = ZERO
+    may_fill: Decimal = ZERO
+    """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
+    sent_at: datetime | None = None
+    filled: Decimal = ZERO
+    counted: frozenset[str | None] = frozenset()
+    """Client order ids whose fills are in `filled`: each counts once."""
+    aside: dict[str, AsideOrder] = field(default_factory=dict)
+    abandoned: tuple[str, ...] = ()
+    """Client order ids whose fate was never known."""
+    fruitless: int = 0
+    """Attempts in a row that the venue answered without filling anything."""
+    refusal: str | None = None
+    """Why the venue refused the last order, if it did."""
+    rung: int = 0
+    tried: int = 0
+    """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
+    whole: bool = False
+    """Whether the last order filled wholly."""
+    swept: bool = False
+    """Whether it was asked to be closed with the whole book."""
+    bounded: bool = False
+    """Whether the last order had a limit."""
+    received: Decimal | None = ZERO
+    """What the fills came to in quote units; None once a part of it is unknown."""
+    mark: Decimal | None = None
+    value: Decimal | None = None
+    """The account currency that one contract moves when the mark doubles."""
+    cost: Decimal | None = field(default=ZERO)
+    """Fees and slippage against `mark` so far, account currency; None once a part of it is unknown."""
+
+    @property
+    def key(self) -> PositionKey:
+        return (self.symbol, self.position_side)
+
+    @property
+    def name(self) -> LineName:
+        """What tells it from every other line of its account."""
+        return (self.decision, self.symbol, self.position_side)
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state in IN_FLIGHT
+
+    @property
+    def by_fills(self) -> bool:
+        """Whether its own fills say how far it has come, and not the position."""
+        return self.purpose != "reduce"
+
+    @property
+    def remaining(self) -> Decimal:
+        """For a line that is counted by its own fills: what it has still to trade."""
+        return max(ZERO, self.decided - self.filled)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the venue itself keeps its orders from closing more than is there: a full, reduce-only close."""
+        return self.reduce_only and self.target == ZERO and not self.by_fills
+
+    @property
+    def outstanding(self) -> Decimal:
+        """What its orders of unknown fate may fill yet, at worst."""
+        return sum((order.may_fill for order in self.aside.values()), ZERO)
+
+    def copy(self) -> Line:
+        """The line, with a memory of its own."""
+        return replace(self, aside=dict(self.aside))
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
+        event = event_of(entry)
+        if event is None:
+            self._take_mark(entry.data)
+            return
+        if entry.client_order_id is not None and entry.client_order_id in self.aside:
+            self._apply_aside(entry, event)
+            return
+        if event not in TRANSITIONS[self.state]:
+            raise ForbiddenTransitionError(
+                f"{self.decision} {self.symbol} {self.position_side}: {event.value} while {self.state.value}"
+            )
+        self.state = TRANSITIONS[self.state][event]
+        match event:
+            case Event.SENDING | Event.NEXT_SLICE:
+                self._sent(entry)
+            case Event.SWEPT:
+                self.swept = True
+                self.cost = self.received = None
+            case Event.ACKNOWLEDGED:
+                self.order_id = entry.data.get("order")
+            case Event.FILLED:
+                self._settled(entry)
+            case Event.REJECTED:
+                self._refused(entry.data)
+            case Event.ABSENT:
+                self.spent = False
+                self.fruitless += 1
+            case Event.SET_ASIDE:
+                self._set_aside(entry)
+
+    def stuck(self, now: datetime, pace: Pace) -> str | None:
+        """Why a person should look at it, though it is still being tried; None if there is no reason to."""
+        for order in self.aside.values():
+            if order.sent_at is not None and (now - order.sent_at).total_seconds() < pace.absence_after:
+                continue
+            return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
+        if self.in_flight and self.sent_at is not None:
+            if (now - self.sent_at).total_seconds() < pace.resting_for:
+                return None
+            how = "rests" if self.state is State.WORKING else "is of unknown fate"
+            return f"order {self.client_order_id} on {self.symbol} {how}{_since(self.sent_at)}"
+        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
+            return f"{self.symbol} is refused again and again ({self.refusal}), and tried again"
+        return None
+
+    def recall(self, entry: JournalEntry) -> None:
+        """Move by an entry of the past, whether it follows or not: two hands may have written this journal.
+
+        Where it does not, the newest order is of unknown fate, so that the venue is asked about it, and the cost
+        is unknown. What came after the end moves nothing.
+        """
+        try:
+            self.apply(entry)
+        except ForbiddenTransitionError:
+            self._muddle(entry)
+
+    def _apply_aside(self, entry: JournalEntry, event: Event) -> None:
+        name = entry.client_order_id or ""
+        if event not in ASIDE:
+            raise ForbiddenTransitionError(
+                f"{self.decision} {self.symbol} {self.position_side}: {event.value} of {name}, which is set aside"
+            )
+        if ASIDE[event]:
+            return
+        order = self.aside.pop(name)
+        if event is Event.FILLED:
+            self._count(entry, order.may_fill)
+        elif event is Event.ABANDONED:
+            self.abandoned = (*self.abandoned, name)
+            self.cost = self.received = None
+
+    def _set_aside(self, entry: JournalEntry) -> None:
+        if self.client_order_id is not None:
+            self.aside[self.client_order_id] = AsideOrder(
+                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at
+            )
+        self.spent = True
+
+    def _muddle(self, entry: JournalEntry) -> None:
+        if self.state is State.OVER:
+            return
+        match event_of(entry):
+            case Event.SENDING | Event.NEXT_SLICE:
+                self._sent(entry)
+            case Event.FILLED:
+                self._settled(entry)
+            case Event.FINISHED:
+                self.state = State.OVER
+                return
+        self.cost = None
+        if self.client_order_id is not None:
+            self.state = State.UNKNOWN
+
+    def _take_mark(self, data: Mapping[str, str | None]) -> None:
+        mark, value = number(data.get("mark")), number(data.get("value"))
+        if self.mark is None and mark is not None and value is not None:
+            self.mark, self.value = mark, value
+
+    def _sent(self, entry: JournalEntry) -> None:
+        self.attempt = entry.attempt or 0
+        self.client_order_id = entry.client_order_id
+        amount = number(entry.data.get("amount"))
+        self.sent_amount = self.decided if amount is None else amount
+        self.may_fill = self.sent_amount if self.spent else max(self.may_fill, self.sent_amount)
+        self.sent_at = entry.at
+        self.order_id = None
+        rung = int(entry.data.get("rung") or 0)
+        self.rung, self.tried = rung, self.tried if rung == self.rung else 0
+        self.bounded = entry.data.get("price") is not None
+        self._take_mark(entry.data)
+
+    def _settled(self, entry: JournalEntry) -> None:
+        self.spent = True
+        self.refusal = None
+        filled = self._count(entry, self.may_fill)
+        self.whole = filled is not None and filled >= self.sent_amount
+        if filled is not None:
+            good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
+            self.tried = 0 if good else self.tried + 1
+
+    def _count(self, entry: JournalEntry, may_fill: Decimal) -> Decimal | None:
+        """Take in what an order has filled, once; None if that was done before."""
+        data = entry.data
+        if entry.client_order_id in self.counted:
+            return None
+        self.counted |= {entry.client_order_id}
+        filled = number(data.get("filled"))
+        if filled is None:
+            # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
+            self.filled += may_fill
+            self.cost = self.received = None
+            self.fruitless += 1
+            return ZERO
+        self.filled += filled
+        self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        price = number(data.get("price"))
+        if filled > ZERO and self.received is not None:
+            self.received = None if price is None else self.received + filled * price
+        self._count_cost(filled, price, number(data.get("fee")))
+        return filled
+
+    def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None) -> None:
+        if filled == ZERO or self.cost is None:
+            return
+        if price is None or fee is None or not self.mark or self.value is None:
+            self.cost = None
+            return
+        fall = (self.mark - price) / self.mark
+        self.cost += fee + filled * self.value * (fall if self.side == "sell" else -fall)
+
+    def _refused(self, data: Mapping[str, str | None]) -> None:
+        self.refusal = data.get("reason")
+        self.spent = self.refusal not in NOT_HEARD
+        if not self.spent:
+            return
+        self.fruitless += 1
+        if self.refusal in _HALVED:
+            self.largest = self.sent_amount / 2
+        if self.refusal not in _NO_STEP_DOWN:
+            self.tried += 1
+
+
+def _since(at: datetime | None) -> str:
+    return "" if at is None else f" since {at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,78 @@
+"""The account as closing sees it: read from the venue, or taken from the tick that decided, and trusted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.closing.executor import Executor
+from killswitch.closing.line import PositionKey
+from killswitch.closing.pace import Pace
+from killswitch.closing.reconciliation import Distrust, Reading, Trust
+from killswitch.closing.reports import sound_rules
+from killswitch.model.clock import Clock
+from killswitch.model.snapshot import AccountSnapshot, Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    reading: Reading
+    at: float
+    moved: int
+
+
+class Looking:
+    """One account's readings."""
+
+    def __init__(self, executor: Executor, clock: Clock, pace: Pace) -> None:
+        self._executor = executor
+        self._clock = clock
+        self._pace = pace
+        self._trust = Trust(pace)
+        self._given: tuple[AccountSnapshot, float] | None = None
+        self._last: _Seen | None = None
+        self.instruments: dict[str, Instrument] = {}
+        self.distrust: str | None = None
+        """Why the last look could not rely on what the venue said; None if it could."""
+
+    def learn(self, account: AccountSnapshot) -> None:
+        """Take the instruments' rules from a snapshot that someone else has read."""
+        for instrument in account.instruments or ():
+            self.instruments[instrument.symbol] = sound_rules(instrument)
+
+    def give(self, account: AccountSnapshot) -> None:
+        """What the tick has read, while nothing of ours is under way: its decisions need not wait for another look."""
+        self._given = (account, self._clock.monotonic())
+
+    def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
+        """The reading of the tick that decided, once, if it is fresh and can be trusted."""
+        given, self._given = self._given, None
+        if given is None or self._clock.monotonic() - given[1] > self._pace.given_for:
+            return None
+        found = self._trust.take(given[0], expected, self._clock.monotonic())
+        return found if isinstance(found, Reading) and not found.doubtful else None
+
+    def again(self, moved: int) -> Reading | None:
+        """The last reading, if it is fresh and no order has moved since."""
+        last = self._last
+        fresh = last is not None and self._clock.monotonic() - last.at <= self._pace.given_for
+        return last.reading if last is not None and fresh and last.moved == moved else None
+
+    async def look(self, expected: Mapping[PositionKey, Decimal], moved: int) -> Reading | None:
+        """The account's positions, if the venue's answer can be trusted."""
+        self._given = None
+        answer = await self._executor.snapshot()
+        if isinstance(answer, str):
+            self.distrust = answer
+            return None
+        self.learn(answer)
+        now = self._clock.monotonic()
+        found = self._trust.take(answer, expected, now)
+        if isinstance(found, Distrust):
+            self.distrust = found.reason
+            return None
+        gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
+        self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
+        self._last = _Seen(found, now, moved)
+        return found

@@ -1,0 +1,119 @@
+"""What closing knows on one account: its works, ledgers and protections, all of it folded from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.protection import Protections
+from killswitch.closing.work import Work, key_of
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Closing
+from killswitch.model.store import Journal, JournalEntry
+from killswitch.model.tracing import ClosingWatch
+
+REMEMBERED = 16
+"""How many ended decisions `progress` still tells of, so that no tick misses how one ended."""
+
+
+class Memory:
+    """Everything that is remembered, and the one way in which it changes: an entry that is durable first."""
+
+    def __init__(self, account: str, store: Journal, watch: ClosingWatch, protections: Protections) -> None:
+        self._account = account
+        self._store = store
+        self._watch = watch
+        self._protections = protections
+        self._ledgers: dict[PositionKey, PositionLedger] = {}
+        self.works: dict[str, Work] = {}
+        self.ended: dict[str, Closing] = {}
+        self.written = 0
+        """How many entries have been written."""
+        self.moved = 0
+        """How many of them were about orders, so that a look at the account before them is out of date."""
+
+    def recover(self) -> None:
+        """Take up everything unfinished from the journal."""
+        recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
+        ended = [work for work in recent if work.finished is not None]
+        self.ended = {work.decision.id: work.closing({}) for work in ended}
+        works = [self._work(stored.decision) for stored in self._store.unfinished()]
+        self.works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
+        self._recall([*self.works.values(), *ended])
+        for work in self.works.values():
+            self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
+
+    def adopt(self, decision: Decision) -> bool:
+        """Begin to work on a decision whose `planned` entries are committed; whether it was taken up."""
+        if decision.id in self.works:
+            return False
+        work = self._work(decision)
+        if work.planned is None or work.finished is not None:
+            return False
+        self.works[decision.id] = work
+        self._watch.begun(decision, self._account, ())
+        return True
+
+    def lines(self) -> list[Line]:
+        """Every line of every work."""
+        return list(chain.from_iterable(work.lines for work in self.works.values()))
+
+    def ledger(self, key: PositionKey) -> PositionLedger:
+        return self._ledgers.setdefault(key, PositionLedger())
+
+    def record(self, entries: Sequence[JournalEntry]) -> None:
+        """Make entries durable together, and only then let each move anything.
+
+        One that could not be folded is refused, and all with it: ForbiddenTransitionError. StoreError.
+        """
+        if not entries:
+            return
+        for entry in entries:
+            self.works[entry.decision].check(entry)
+        if len(entries) == 1:
+            self._store.append(entries[0])
+        else:
+            self._store.append_all(entries)
+        self.written += len(entries)
+        for entry in entries:
+            self.moved += entry.kind != "verified"
+            self._watch.wrote(entry)
+            self.works[entry.decision].apply(entry)
+            self._protections.apply(entry)
+            self._apply_to_ledger(self.works[entry.decision], entry)
+
+    def end(self, work: Work, closing: Closing) -> None:
+        """A work has ended: it is remembered for a while by how it did."""
+        del self.works[work.decision.id]
+        self.ended[work.decision.id] = closing
+        while len(self.ended) > REMEMBERED:
+            del self.ended[next(iter(self.ended))]
+        held = {line.key for line in self.lines()}
+        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held}
+
+    def _apply_to_ledger(self, work: Work, entry: JournalEntry) -> None:
+        line = work.line_of(entry)
+        if line is not None and not line.by_fills:
+            self.ledger(line.key).apply(entry)
+
+    def _recall(self, works: Sequence[Work]) -> None:
+        """Fold the ledgers of the positions at work, from every decision that has ever been at work beside these.
+
+        What an ended one has closed meanwhile counts too: the venue's positions may not show it yet.
+        """
+        begun = min((work.planned for work in self.works.values() if work.planned is not None), default=0)
+        beside = {w.decision.id: w for w in works if w.finished is None or w.finished.sequence > begun}
+        keys = {line.key for line in self.lines()}
+        entries = chain.from_iterable(self._store.journal(decision) for decision in beside)
+        for entry in sorted(entries, key=lambda entry: entry.sequence):
+            if entry.account != self._account:
+                continue
+            if entry.decision in self.works:
+                self._protections.apply(entry)
+            if key_of(entry) in keys:
+                self._apply_to_ledger(beside[entry.decision], entry)
+
+    def _work(self, decision: Decision) -> Work:
+        return Work(decision, self._account, self._store.journal(decision.id))

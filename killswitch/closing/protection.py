@@ -1,0 +1,180 @@
+"""Protective orders that block a close: taken away one position at a time, and put back for what is left of it.
+
+| state       | means                                                          | leaves it by                       |
+|-------------|----------------------------------------------------------------|------------------------------------|
+| `OFF`       | journaled before the cancel left; the position is unprotected  | `protected`, `guarded`             |
+| `RESTORING` | journaled before the order left that is to stand in its place  | `guarded`: what the venue said     |
+| `DONE`      | it rests again, or nothing is left to protect, or it cannot be | nothing                            |
+
+Killed in between, the restart finds `OFF` or `RESTORING` and goes on: the order that is put back has a name of its
+own, so that a second one of it is refused as a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Literal
+
+from killswitch.closing.life import ZERO, number
+from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.naming import client_order_id
+from killswitch.closing.reports import finite
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import ClientIdRule, OrderRequest
+
+_NAMED_FOR = "/protection"
+
+
+class Guard(Enum):
+    OFF = "off"
+    RESTORING = "restoring"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Protective:
+    """One protective order that stood in the way, and what has become of it. Amounts in contracts."""
+
+    decision: str
+    key: PositionKey
+    order: str
+    side: str
+    amount: Decimal
+    price: Decimal | None
+    trigger_price: Decimal | None
+    trigger_when: str | None
+    since: datetime
+    number: int
+    """Which of the decision's it is: part of the name of the order that is put back."""
+    state: Guard = Guard.OFF
+    tries: int = 0
+
+    def name(self, rule: ClientIdRule) -> str:
+        """The client id of the next order that is to be put back."""
+        return client_order_id(self.decision + _NAMED_FOR, self.number, self.tries, rule)
+
+    def name_of_last(self, rule: ClientIdRule) -> str:
+        """The client id of the order that was put back last."""
+        return client_order_id(self.decision + _NAMED_FOR, self.number, max(0, self.tries - 1), rule)
+
+
+class Protections:
+    """All protective orders that closing has taken away on one account, folded from the journal."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Protective] = {}
+
+    def apply(self, entry: JournalEntry) -> None:
+        """Take one journal entry."""
+        data = entry.data
+        if entry.kind == "unprotected" and entry.symbol is not None:
+            order = data.get("order") or ""
+            side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
+            self._found.setdefault(
+                (entry.decision, order),
+                Protective(
+                    entry.decision, (entry.symbol, side), order, data.get("side") or "",
+                    number(data.get("amount")) or ZERO, number(data.get("price")), number(data.get("trigger_price")),
+                    data.get("trigger_when"), entry.at, len(self._taken_for(entry.decision)),
+                ),
+            )  # fmt: skip
+        elif entry.kind in ("protected", "guarded"):
+            found = self._found.get((entry.decision, data.get("for") or ""))
+            if found is None:
+                return
+            if entry.kind == "protected":
+                found.state, found.tries = Guard.RESTORING, found.tries + 1
+            else:
+                found.state = Guard.OFF if data.get("state") == "again" else Guard.DONE
+
+    def _taken_for(self, decision: str) -> list[Protective]:
+        return [each for each in self._found.values() if each.decision == decision]
+
+    def open(self) -> list[Protective]:
+        """Those that have not come to an end."""
+        return [each for each in self._found.values() if each.state is not Guard.DONE]
+
+    def of(self, decision: str) -> list[Protective]:
+        """The open ones that were taken away for a decision."""
+        return [each for each in self._taken_for(decision) if each.state is not Guard.DONE]
+
+
+def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
+    """The resting orders that may stand in the way of `line`: exits of its own position, not our own orders."""
+    return [
+        order
+        for order in orders
+        if order.symbol == line.symbol
+        and order.side == line.side
+        and order.position_side in (None, line.position_side)
+        and order.client_order_id not in ours
+    ]
+
+
+def taken_away(order: Order, position: Position | None) -> Mapping[str, str | None]:
+    """What the journal keeps of an order before it is cancelled, so that it can be put back."""
+    left = finite(order.amount)
+    filled = finite(order.filled)
+    if left is not None and filled is not None:
+        left -= filled
+    return {
+        "order": order.id,
+        "client_order_id": order.client_order_id,
+        "side": order.side,
+        "position_side": order.position_side,
+        "amount": None if left is None else str(left),
+        "type": order.type,
+        "price": _text(order.price),
+        "trigger_price": _text(order.trigger_price),
+        "trigger_when": trigger_when(order, position),
+    }
+
+
+def trigger_when(order: Order, position: Position | None) -> str | None:
+    """Whether a conditional order waits for a fall or a rise; None if it waits for neither, or nobody can tell."""
+    trigger = finite(order.trigger_price)
+    mark = None if position is None else finite(position.mark_price)
+    if trigger is None or mark is None or trigger == mark:
+        return None
+    return "falls" if trigger < mark else "rises"
+
+
+def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: ClientIdRule) -> OrderRequest | str:
+    """The order that protects `left` contracts again, or why there can be none."""
+    amount = min(guard.amount, left) if guard.amount > ZERO else left
+    if guard.trigger_price is None and guard.price is None:
+        return "neither price nor trigger of it are known"
+    if guard.trigger_price is not None and guard.trigger_when is None:
+        return "the mark was not known, so nobody can say which way its trigger lies"
+    return OrderRequest(
+        client_order_id=guard.name(rule),
+        symbol=guard.key[0],
+        side="sell" if guard.side == "sell" else "buy",
+        position_side=guard.key[1],
+        amount=amount,
+        reduce_only=reduce_only,
+        type="market" if guard.price is None else "limit",
+        price=guard.price,
+        trigger_price=guard.trigger_price,
+        trigger_when=_direction(guard.trigger_when),
+    )
+
+
+def _direction(words: str | None) -> Literal["falls", "rises"] | None:
+    match words:
+        case "falls":
+            return "falls"
+        case "rises":
+            return "rises"
+        case _:
+            return None
+
+
+def _text(value: Decimal | None) -> str | None:
+    known = finite(value)
+    return None if known is None else str(known)

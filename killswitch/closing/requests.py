@@ -1,0 +1,170 @@
+"""One account's requests: metered by its budget, bounded in time, and each failure one of the five VenueErrors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budget, BudgetSpentError, Ticket
+from killswitch.closing.pace import Pace
+from killswitch.model.clock import Clock
+from killswitch.model.venue import (
+    Call,
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+)
+
+T = TypeVar("T")
+
+_FEW = 8
+"""So many requests under way may have their time shortened by each answer; of more, only by the first one."""
+
+
+class Requests:
+    """What leaves for one venue, and how long each may take.
+
+    A request's time follows the answers as in RFC 6298: smoothed round trip plus four times its variation, doubled
+    by each timeout in a row, between the pace's bounds. Before the first answer it is the longest.
+    """
+
+    def __init__(self, clock: Clock, pace: Pace, budget: Budget, breaker: Breaker) -> None:
+        self._clock = clock
+        self._pace = pace
+        self._budget = budget
+        self._breaker = breaker
+        self._smoothed: float | None = None
+        self._variation = 0.0
+        self._timeouts = 0
+        self._under_way: dict[asyncio.Timeout, float] = {}
+        self._quiet_until = 0.0
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds for which the venue is not to be spoken to at all: it asked for that, or it is down."""
+        return max(self._quiet_until, self._budget.quiet_until) - self._clock.monotonic()
+
+    @property
+    def broken_for(self) -> float:
+        """Seconds for which nothing but a look at the account may leave, because requests keep failing."""
+        return self._breaker.wait(self._clock.monotonic())
+
+    def may_act(self) -> bool:
+        """Whether something other than a look at the account may leave now; a yes of an open breaker is its probe."""
+        return self.quiet_for <= 0.0 and self._breaker.allows(self._clock.monotonic())
+
+    def wait(self, call: Call, symbols: Sequence[str] = ()) -> float:
+        """Seconds until the budget has room for the call."""
+        return self._budget.wait(self._clock.monotonic(), call, symbols)
+
+    def room(self, call: Call, symbols: Sequence[str]) -> int:
+        """How many of `symbols`, from the front, the budget has room for now."""
+        return self._budget.room(self._clock.monotonic(), call, symbols)
+
+    def take(self, call: Call, symbols: Sequence[str] = ()) -> Ticket:
+        """Room for a call that leaves at once. BudgetSpentError if there is none."""
+        return self._budget.take(self._clock.monotonic(), call, symbols)
+
+    async def make(self, call: Call, answer: Awaitable[T], within: float | None = None) -> T:
+        """One request. RateLimitedError, before anything leaves, where the budget has no room for it."""
+        try:
+            ticket = self.take(call)
+        except BudgetSpentError as error:
+            _never_begun(answer)
+            raise RateLimitedError(str(error), error.wait) from error
+        return await self.made(call, answer, ticket, within)
+
+    async def made(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
+        """A request whose room is taken. Whatever goes wrong comes out as one of the five VenueErrors."""
+        try:
+            found = await self._bounded(answer, within)
+        except VenueError as error:
+            self._tell(call, error)
+            raise
+        else:
+            self._breaker.succeeded(self._clock.monotonic())
+            return found
+        finally:
+            self._budget.answered(self._clock.monotonic(), ticket)
+
+    def patience(self) -> float:
+        """Real seconds that the next request may take."""
+        if self._smoothed is None:
+            return self._pace.request_timeout
+        wait = (self._smoothed + 4 * self._variation) * 2.0 ** min(self._timeouts, 10)
+        return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
+
+    def _tell(self, call: Call, error: VenueError) -> None:
+        """What a failure means for the requests after it. That an account cannot be read stops no order."""
+        now = self._clock.monotonic()
+        if isinstance(error, RateLimitedError):
+            self._budget.refused(now, error.retry_after)
+        elif isinstance(error, OrderRejectedError):
+            self._breaker.succeeded(now)
+        elif call != "snapshot":
+            if isinstance(error, VenueDownError) and call in ("submit", "submit_batch"):
+                self._quiet_until = max(self._quiet_until, now + self._pace.poll)
+            self._breaker.failed(now)
+
+    async def _bounded(self, answer: Awaitable[T], within: float | None) -> T:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        patience = self.patience() if within is None else within
+        try:
+            async with asyncio.timeout(patience) as bound:
+                if within is None:
+                    self._under_way[bound] = began
+                try:
+                    found = await answer
+                finally:
+                    self._under_way.pop(bound, None)
+        except VenueError:
+            self._sample(loop.time() - began)
+            raise
+        except TimeoutError as error:
+            self._timeouts += 1
+            raise FateUnknownError(f"no answer within {loop.time() - began:.3g} s") from error
+        except asyncio.CancelledError as error:
+            if called_off():
+                raise
+            raise FateUnknownError("the adapter called its own request off") from error
+        except Exception as error:
+            # An adapter is someone else's code: a defect in it is an answer without meaning, and must not
+            # keep the other positions from being closed.
+            raise MalformedAnswerError(f"{type(error).__name__}: {error}") from error
+        self._sample(loop.time() - began)
+        return found
+
+    def _sample(self, seconds: float) -> None:
+        """A round trip has taken so long: what is still under way is not waited for much longer than that."""
+        first = self._smoothed is None
+        if self._smoothed is None:
+            self._smoothed, self._variation = seconds, seconds / 2
+        else:
+            self._variation = 0.75 * self._variation + 0.25 * abs(self._smoothed - seconds)
+            self._smoothed = 0.875 * self._smoothed + 0.125 * seconds
+        self._timeouts = 0
+        if first or len(self._under_way) <= _FEW:
+            patience = self.patience()
+            for bound, began in self._under_way.items():
+                when = bound.when()
+                if when is not None and not bound.expired():
+                    bound.reschedule(min(when, began + patience))
+
+
+def _never_begun(answer: Awaitable[object]) -> None:
+    """A coroutine that is not awaited after all is closed, so that nobody is warned of it."""
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
+
+
+def called_off() -> bool:
+    """Whether the running task itself is being cancelled: else a CancelledError is an adapter's own doing."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
