@@ -20,7 +20,7 @@ from killswitch.graph.unwinding import (
 )
 from killswitch.graph.wording import percent
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import CorrelationGroupDocument, PolicyDocument
+from killswitch.policy.documents import AccountDocument, CorrelationGroupDocument, PolicyDocument
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.source import Path
 from killswitch.policy.unwinding_document import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec
@@ -53,6 +53,7 @@ def check_unwindings(everything: Sequence[Document | Faulty], others: Others) ->
     for document, found in written:
         _groups_exist(document.spec, groups, others, found)
         _accounts_exist(document.spec, accounts, others, found, warn=policies)
+        _money_is_theirs(document.spec, everything, found)
         if not found.gaps.flawed(("spec", "slippage")):
             _classes_hold(document.spec, groups, found)
             if not found.gaps.flawed(("spec", "ladder")):
@@ -117,6 +118,22 @@ def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, fou
             message = f"`{each.account}` is not described: this set has no Account"
             found.warning("KS5030", path, message, "add the Account documents; without them nothing can be hedged")
             told = True
+
+
+def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:
+    """The bound of a hedge is in the currency of every account that it may be opened on."""
+    hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
+    if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
+        return
+    named = {each.account for each in hedge.stand_ins}
+    for each in everything:
+        if isinstance(each.model, AccountDocument) and each.name in named:
+            currency = each.model.spec.currency
+            if currency == hedge.max_notional.currency or findings(each).gaps.unread(("spec", "currency")):
+                continue
+            message = f"the account `{each.name}` is in {currency}, not in {hedge.max_notional.currency}"
+            found.error("KS3035", path, message, f"write the bound in {currency}, or take the account out of `with`")
+            return
 
 
 def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:

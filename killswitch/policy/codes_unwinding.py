@@ -108,6 +108,15 @@ OF_GRAPH: tuple[Page, ...] = (
         "Lower the bound or `widen`. What is to go at any price is a `market` rung.",
     ),
     Page(
+        "KS3035",
+        "a hedge bounded in another currency",
+        "What a hedge is worth is reckoned in the currency of the account that it is opened on. A bound in another one "
+        "would have to be converted at a rate that nobody has declared.",
+        "hedge: {mode: act, with: [{account: other, symbol: BTC_USDC}], max_notional: 50000 USDT}\n---\n"
+        "kind: Account\nmetadata: {name: other}\nspec: {currency: USDC, …}",
+        "Write the bound in the account's currency. Accounts of two currencies need two unwindings.",
+    ),
+    Page(
         "KS5030",
         "the account to hedge on is not described here",
         "A hedge names an account, and this set has no Account documents at all. That is so where policies are only "
