@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from killswitch.cli.wording import headline, instant, interval, money, table
+from killswitch.incident.causes import text_of
+from killswitch.incident.closed_positions import ClosedPosition
+from killswitch.incident.exposure import Exposure
 from killswitch.incident.places import WrittenAt
 from killswitch.incident.results import OrderLine
 from killswitch.model.decision import Decision, TriggerReading
@@ -33,7 +36,9 @@ def _blocks(chain: Chain) -> Iterator[str]:
 def _policy(chain: Chain) -> str:
     decision = chain.decision
     if decision.kind == "manual":
-        return f"By hand\n  {decision.author or 'unknown'}: {decision.reason or 'no reason given'}"
+        said = text_of(decision.cause)
+        declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
+        return f"By hand\n  {decision.author or 'unknown'}: {decision.reason or 'no reason given'}{declared}"
     if chain.policy is None:
         return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
     stage = chain.policy.stages.get(decision.stage or "")
@@ -144,7 +149,27 @@ def _orders(chain: Chain) -> str:
     if not rows:
         return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    return "Orders and fills\n" + table(head, rows)
+    lines = ["Orders and fills", table(head, rows)]
+    bounded = [_bounded(number, order) for number, order in enumerate(chain.result.orders, start=1) if order.bound]
+    if bounded:
+        lines += [
+            "",
+            "Bounds of slippage",
+            table(("order", "rung", "sent as", "limit", "bound", "slipped", ""), bounded),
+        ]
+    return "\n".join(lines)
+
+
+def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
+    bound = order.bound
+    if bound is None:
+        return ()
+    kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept] if order.filled else "nothing filled"
+    return (
+        str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", _dash(order.limit),
+        f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
+        kept if bound.sent else f"{kept}, sent without a bound",
+    )  # fmt: skip
 
 
 def _order(order: OrderLine) -> tuple[str, ...]:
@@ -172,10 +197,39 @@ def _end(chain: Chain) -> str:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
+    lines += [f"  the whole book of {account} was asked to be closed in one request" for account in result.swept]
+    lines += [line for each in result.positions if (line := _became(each))]
+    lines += [f"  {_bare(each)}" for each in result.exposures]
     lines.append(f"  {_standing(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
+    lines += [
+        f"  {each.what} {money(each.known)} as far as known, without order "
+        f"{', '.join(str(number) for number in each.orders)}"
+        for each in result.missing
+    ]
+    if result.totals.took is not None:
+        lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
     return "\n".join(("End", *lines))
+
+
+def _became(position: ClosedPosition) -> str:
+    """What went by other hands, and dust; empty where there is neither."""
+    name = f"{position.symbol} {position.side} on {position.account}"
+    words = []
+    if position.others:
+        by = "went without an order of this decision" if position.others > 0 else "came to it meanwhile"
+        words.append(f"{abs(position.others):f} {by}")
+    if position.dust:
+        words.append(f"what is left is dust, {money(position.worth)}" if position.worth else "what is left is dust")
+    return f"  {name}: {', '.join(words)}" if words else ""
+
+
+def _bare(exposure: Exposure) -> str:
+    name = f"{exposure.symbol} {exposure.position_side} on {exposure.account} without protective order {exposure.order}"
+    if exposure.seconds is None:
+        return f"{name} since {instant(exposure.since)}: {exposure.text or exposure.end}"
+    return f"{name} for {exposure.seconds:.1f} s: {exposure.end}"
 
 
 def _standing(chain: Chain) -> str:
