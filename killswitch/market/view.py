@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.market.account import PaperAccount
 from killswitch.market.checks import free_money
 from killswitch.market.holding import ZERO, Holding
@@ -36,9 +38,14 @@ def view(
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, holding, tapes[symbol], margin, rules, quotes)
+        _position(account, holding, tapes[symbol], margin, rules, marks[symbol])
         for symbol, holding in account.holdings.items()
     )
+    if account.is_cash:
+        # What it cost is kept in the account's currency: at what price of another quote it came is not known.
+        positions = tuple(
+            p if quotes.bridge(account, p.symbol) is None else replace(p, entry_price=None) for p in positions
+        )
     cash = account.is_cash
     return AccountSnapshot(
         account=account.name,
@@ -73,20 +80,18 @@ def _liquidity(
 
 
 def _position(
-    account: PaperAccount, holding: Holding, tape: Tape, margin: Margin, rules: MarketRules, quotes: Quotes
+    account: PaperAccount, holding: Holding, tape: Tape, margin: Margin, rules: MarketRules, price: Decimal
 ) -> Position:
-    symbol = tape.instrument.symbol
-    price = quotes.price(account, symbol)
+    """`price` is the last one in the account's currency."""
     last = tape.last or ZERO
     size = abs(holding.quantity)
     notional = size * price
     cash = account.is_cash
     return Position(
-        symbol=symbol,
+        symbol=tape.instrument.symbol,
         side=holding.side,
         contracts=size if tape.size == 1 else size / tape.size,
-        # What it cost is kept in the account's currency: at what price of another quote it came is not known.
-        entry_price=holding.entry_price if quotes.bridge(account, symbol) is None else None,
+        entry_price=holding.entry_price,
         mark_price=last,
         index_price=last,
         last_price=last,
