@@ -73,7 +73,7 @@ def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> 
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
         yield (
             f"{position.others:f} of the {position.start:f} {name} went without an order of this incident: {hands}, "
-            "deleveraging, a hand or another policy"
+            "deleveraging, a hand or another policy; what that realised is not counted here"
         )
     elif position.others is not None and position.others < 0:
         yield f"{name} has grown by {-position.others:f} since it was decided on: somebody else trades there"

@@ -1,0 +1,319 @@
+"""What is counted of a close beyond plain fills: bounds, unknown orders, others' hands, dust, missing protection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from killswitch.incident.commands import StartedAs
+from killswitch.incident.exposure import Exposure
+from killswitch.incident.life import life_of
+from killswitch.incident.order_lines import Bound
+from killswitch.incident.projection import incident_of
+from killswitch.incident.record import Incident
+from killswitch.incident.rendering import report_markdown
+from killswitch.incident.results import Result, result_of
+from killswitch.incident.totals import Missing
+from killswitch.model.decision import Cause, Decision, Intent, Rung, Unwinding
+from killswitch.model.snapshot import Instrument, Snapshot
+from killswitch.model.store import JournalEntry
+from tests import incidents
+from tests.incidents import FIRST, SCOPE, SET, HandWritten, entry, hand_written
+from tests.worlds import after
+
+LADDER = (Rung("limit_ioc"), Rung("limit_ioc", widen=Decimal(2)), Rung("market", tries=2))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[HandWritten]:
+    made = hand_written(tmp_path)
+    yield made
+    made.store.close()
+
+
+def banded(symbol: str, side: str, contracts: str, band: str | None = "0.005") -> Intent:
+    """A full close whose orders may slip by half of one per cent."""
+    plain = incidents.intent(symbol, side, contracts, "0")
+    return structs.replace(plain, band=None if band is None else Decimal(band))
+
+
+def decision(*intents: Intent, **more: object) -> Decision:
+    """A stage that closes in a declared manner."""
+    return incidents.firing(
+        FIRST, after(), "trim", 1, 0, *intents, **{"unwinding": Unwinding("careful", LADDER), **more}
+    )
+
+
+def planned(symbol: str = "BTC", contracts: str = "10", target: str = "0") -> JournalEntry:
+    """The mark is 100, and one contract is worth as much."""
+    return entry(FIRST, "planned", after(), symbol, contracts=contracts, target=target, mark="100", value="100")
+
+
+def sent(number: int, amount: str, **data: str | None) -> JournalEntry:
+    """Order `number`, a second after the one before."""
+    made = entry(FIRST, "sending", after(seconds=number), side="sell", amount=amount, **data)
+    return structs.replace(made, client_order_id=f"ks{number}", attempt=number)
+
+
+def said(kind: str, number: int, seconds: float, **data: str | None) -> JournalEntry:
+    """What the venue said of order `number`."""
+    return structs.replace(entry(FIRST, kind, after(seconds=seconds), **data), client_order_id=f"ks{number}")
+
+
+def filled(number: int, amount: str, price: str, seconds: float = 9, fee: str | None = "1") -> JournalEntry:
+    return said("filled", number, seconds, state="filled", filled=amount, price=price, fee=fee)
+
+
+def seen(position: str, seconds: float, target: str = "0") -> JournalEntry:
+    return entry(FIRST, "verified", after(seconds=seconds), position=position, target=target)
+
+
+def ended(seconds: float, status: str = "flat", **data: str | None) -> JournalEntry:
+    return entry(FIRST, "finished", after(seconds=seconds), None, status=status, **data)
+
+
+def result(made: Decision, *journal: JournalEntry, snapshot: Snapshot | None = None) -> Result:
+    numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
+    return result_of(made, numbered, snapshot)
+
+
+def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:
+    """The incident and its report, of a decision and its journal in a store."""
+    plans = [each for each in journal if each.kind == "planned"]
+    written.tick(made.as_of, [made], plans, snapshot=incidents.snapshot(made.as_of))
+    for each in journal:
+        if each.kind != "planned":
+            written.store.append(each)
+    found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
+    return found, report_markdown(found)
+
+
+def test_each_rung_says_what_became_of_its_bound() -> None:
+    """Half of one per cent is declared: 99.60 keeps it, 99.20 at the wider limit exceeds it, the market had none."""
+    found = result(
+        decision(banded("BTC", "sell", "10")),
+        planned(),
+        sent(1, "4", order="limit_ioc", price="99.5", rung="0", mark="100"),
+        filled(1, "4", "99.6"),
+        sent(2, "4", order="limit_ioc", price="99", rung="1", mark="100"),
+        filled(2, "4", "99.2"),
+        sent(3, "2", order="market", rung="2", mark="100"),
+        filled(3, "2", "98"),
+        seen("0", 12),
+        ended(12),
+    )
+    band = Decimal("0.005")
+    assert [order.bound for order in found.orders] == [
+        Bound(band, sent=True, slipped=Decimal("0.004"), kept=True),
+        Bound(band, sent=True, slipped=Decimal("0.008"), kept=False),
+        Bound(band, sent=False, slipped=Decimal("0.02"), kept=False),
+    ]
+    assert [(order.kind, order.rung, order.limit) for order in found.orders] == [
+        ("limit_ioc", 0, Decimal("99.5")), ("limit_ioc", 1, Decimal(99)), ("market", 2, None),
+    ]  # fmt: skip
+    totals = found.totals
+    assert (totals.kept, totals.exceeded, totals.unbounded, totals.took) == (1, 2, 1, 11.0)
+
+
+def test_a_bound_is_held_against_the_mark_that_the_order_was_sent_at() -> None:
+    """The price had fallen to 90 before it was sent: 89.82 is 0.2% from there, and cost 10.18 against the decision."""
+    found = result(
+        decision(banded("BTC", "sell", "1")),
+        planned(contracts="1"),
+        sent(1, "1", order="limit_ioc", price="89.55", rung="0", mark="90", value="100"),
+        filled(1, "1", "89.82"),
+    )
+    (order,) = found.orders
+    assert order.bound == Bound(Decimal("0.005"), sent=True, slipped=Decimal("0.002"), kept=True)
+    assert order.slippage == Decimal("10.18")
+
+
+def test_a_fill_beyond_the_orders_own_limit_is_told() -> None:
+    """A venue that fills a limit of 99.5 at 99.4 has broken its word."""
+    found = result(
+        decision(banded("BTC", "sell", "1")), planned(contracts="1"),
+        sent(1, "1", order="limit_ioc", price="99.5", rung="0", mark="100"), filled(1, "1", "99.4"),
+    )  # fmt: skip
+    assert found.orders[0].bound == Bound(Decimal("0.005"), sent=True, slipped=Decimal("0.006"), kept=False,
+                                          beyond_limit=True)  # fmt: skip
+
+
+def test_without_a_declared_bound_nothing_is_said_of_one() -> None:
+    """Neither of an order at market without a band, nor of one whose journal is from before there were bounds."""
+    plain = decision(banded("BTC", "sell", "2", None))
+    assert result(plain, planned(), sent(1, "1", order="market"), filled(1, "1", "99")).orders[0].bound is None
+    bounded = decision(banded("BTC", "sell", "2"))
+    assert result(bounded, planned(), sent(1, "1"), filled(1, "1", "99")).orders[0].bound is None
+
+
+def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
+    """Order 2 has no fee and order 3 no answer: 1 of fees is known, and 4 + 8 of slippage."""
+    found = result(
+        decision(banded("BTC", "sell", "10", None)), planned(),
+        sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
+        sent(3, "2"), said("unknown", 3, 9), said("set_aside", 3, 12), said("abandoned", 3, 20),
+        snapshot=incidents.snapshot(after()),
+    )  # fmt: skip
+    assert (found.fees, found.slippage, found.realised) == (None, None, None)
+    assert found.missing == (
+        Missing("realised", Decimal(-92), (3,)),
+        Missing("fees", Decimal(1), (2, 3)),
+        Missing("slippage", Decimal(12), (3,)),
+    )
+    assert (found.totals.unknown, found.totals.set_aside, found.totals.abandoned) == (1, 0, 1)
+    assert found.orders[2].outcome == "fate unknown, and asked about no more"
+
+
+def test_what_the_venue_refused_adds_nothing_and_is_known() -> None:
+    """A refusal, an order that never arrived and one that expired unfilled leave every sum known."""
+    found = result(
+        decision(banded("BTC", "sell", "10", None)), planned(),
+        sent(1, "4"), said("rejected", 1, 5, reason="price_band"), sent(2, "4"), said("absent", 2, 6),
+        sent(3, "4"), filled(3, "0", "99", fee=None), sent(4, "4"), filled(4, "4", "99"),
+        snapshot=incidents.snapshot(after()),
+    )  # fmt: skip
+    assert (found.fees, found.slippage, found.realised, found.missing) == (Decimal(1), Decimal(4), Decimal(-44), ())
+
+
+def test_what_others_took_is_told_apart_from_our_own_fills() -> None:
+    """10 were held, our orders took 4 and the venue shows 3: another 3 went by other hands."""
+    found = result(
+        decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), filled(1, "4", "99"), seen("3", 10)
+    )
+    (position,) = found.positions
+    assert [position.start, position.filled, position.left, position.others] == [10, 4, 3, 3]
+
+
+def test_what_others_took_is_unknown_while_an_order_is() -> None:
+    """It may have been our own order; and one answered after the last look is not in what was seen."""
+    made = decision(banded("BTC", "sell", "10", None))
+    (unclear,) = result(made, planned(), sent(1, "4"), said("unknown", 1, 5), seen("3", 10)).positions
+    assert (unclear.filled, unclear.others) == (None, None)
+    (late,) = result(made, planned(), sent(1, "4"), seen("10", 5), filled(1, "4", "99", 6)).positions
+    assert [late.filled, late.left, late.others] == [4, 10, None]
+
+
+def test_dust_is_less_than_the_venue_takes() -> None:
+    """By the rule in the snapshot where it is known, else by the word of the closing; worth 100 a contract."""
+    account = structs.replace(
+        incidents.snapshot(after()).accounts[0], instruments=(Instrument("BTC", min_amount=Decimal("0.01")),)
+    )
+    snapshot = structs.replace(incidents.snapshot(after()), accounts=(account,))
+    made = decision(banded("BTC", "sell", "10", None))
+    for left, dust in (("0.009", True), ("0.01", False), ("0", False)):
+        (position,) = result(made, planned(), seen(left, 5), snapshot=snapshot).positions
+        assert position.dust is dust
+    (worded,) = result(
+        made, planned(), seen("0.009", 5), ended(6, "blocked", reason="dust: 0.009 BTC is below the venue's minimum")
+    ).positions
+    assert (worded.dust, worded.worth) == (True, Decimal("0.9"))
+    assert result(made, planned(), seen("0.009", 5)).positions[0].dust is None
+
+
+@pytest.mark.parametrize(
+    ("journal", "seconds", "end", "text"),
+    [
+        ([said("guarded", 7, 6, **{"for": "s1", "state": "resting"})], 4.0, "put back", None),
+        ([said("guarded", 7, 6, **{"for": "s1", "state": "not needed"})], 4.0, "not needed", None),
+        ([said("guarded", 7, 6, **{"for": "s2", "state": "resting"})], None, "open", None),
+        ([said("guarded", 7, 6, **{"for": "s1", "state": "refused: too close"})], None, "refused",
+         "refused: too close"),
+        ([said("guarded", 7, 6, **{"for": "s1", "state": "unknown"}),
+          said("guarded", 7, 9, **{"for": "s1", "state": "resting"})], 7.0, "put back", None),
+        ([seen("0", 5)], 3.0, "position closed", None),
+        ([seen("1", 5)], None, "open", None),
+    ],
+)  # fmt: skip
+def test_time_without_protection_runs_until_something_covers(
+    journal: list[JournalEntry], seconds: float | None, end: str, text: str | None
+) -> None:
+    """From the cancel at second 2: until a new order rests, none is needed, or the position is gone."""
+    taken = entry(FIRST, "unprotected", after(seconds=2), order="s1")
+    (found,) = result(decision(banded("BTC", "sell", "10")), planned(), taken, *journal).exposures
+    until = None if seconds is None else after(seconds=2 + seconds)
+    assert found == Exposure("main", "BTC", "long", "s1", after(seconds=2), until, seconds, end, text)  # type: ignore[arg-type] # a literal
+
+
+def test_hops_and_hedges_are_counted_by_their_fills_and_have_no_target() -> None:
+    """They are no positions that are closed, and what a hedge opens realises nothing."""
+    hedge = structs.replace(incidents.intent("BTC", "sell", "2", "0"), purpose="hedge", reduce_only=False)
+    made = structs.replace(decision(hedge), kind="hedge")
+    found = result(
+        made, entry(FIRST, "planned", after(), contracts="2", mark="100", value="100"), sent(1, "2"),
+        filled(1, "2", "99"), ended(9), snapshot=incidents.snapshot(after()),
+    )  # fmt: skip
+    assert (found.closed, found.positions, found.totals.hedges) == (0, (), 1)
+    assert [found.standing, found.realised, found.fees] == ["at target", 0, 1]
+
+
+def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: HandWritten) -> None:
+    """A bound that was not kept, a liquidation, dust, a position that stands bare: each in words and in its table."""
+    found, text = report_of(
+        written,
+        decision(banded("BTC", "sell", "10")),
+        planned(),
+        entry(FIRST, "unprotected", after(seconds=1), order="s1"),
+        sent(2, "4", order="limit_ioc", price="99.5", rung="0", mark="100"),
+        filled(2, "4", "99.5", 3),
+        sent(4, "3", order="market", rung="2", mark="100"),
+        filled(4, "3", "98", 5),
+        entry(FIRST, "verified", after(seconds=6), position="0.009", target="0"),
+        ended(7, "blocked", reason="dust: 0.009 BTC is below the venue's minimum"),
+    )
+    assert found.remarks == (
+        "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: it slipped 2.00% where 0.50% was declared",
+        "2.991 of the 10 BTC long on main went without an order of this incident: a liquidation, deleveraging, a hand "
+        "or another policy; what that realised is not counted here",
+        "0.009 BTC long on main is left as dust: less than the venue takes, worth 0.90 USDT",
+        "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: nothing has taken its place",
+    )
+    assert "| BTC long | main | 10 | 7 | 2.991 | 0.009 (dust) | 00:00:06 |" in text
+    assert "| 1 | 1 | limit_ioc | 99.5 | 0.50% | 0.50% | kept |" in text
+    assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded**, sent without a bound |" in text
+    assert "| BTC long | main | 0.009 | 0 | 0.009 (dust) | 00:00:06 |" in text
+    assert "Sent as careful says." in text
+
+
+def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
+    """Nothing to be noted, no bounds; one line more than before: the time that it took."""
+    incidents.whole_incident(written)
+    found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
+    text = report_markdown(found)
+    assert found.remarks == ()
+    assert "To be noted" not in text
+    assert "bound" not in text
+    assert "| time of the close | 68.0 s, from the first order to the last look at the venue |" in text
+
+
+@pytest.mark.parametrize(
+    ("cause", "heading", "items"),
+    [
+        ("exchange-breach", "Close after a breach of the venue on account/main",
+         ["API keys revoked", "Funds withdrawn", "Other venues looked at", "Venue's statement kept"]),
+        ("regulatory", "Close for a regulatory reason on account/main",
+         ["Compliance informed", "Demand on file", "Cancelled orders attributed", "Records kept"]),
+        ("drill", "DRILL: close by hand on account/main",
+         ["DRILL: times noted", "DRILL: differences noted", "DRILL: book restored"]),
+        ("operator", "Close by hand on account/main", []),
+    ],
+)  # fmt: skip
+def test_a_close_by_hand_is_reported_by_its_declared_reason(
+    written: HandWritten, cause: Cause, heading: str, items: list[str]
+) -> None:
+    """Heading and checklist are those of the word; an operator's own judgement reads as a close by hand always did."""
+    made = Decision(
+        FIRST, after(), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual", author="ada",
+        reason="as the plan says", cause=cause, intents=(incidents.intent("BTC", "sell", "10", "0"),),
+    )  # fmt: skip
+    found, text = report_of(written, made, planned(), sent(1, "10"), filled(1, "10", "99"), seen("0", 10), ended(10))
+    assert found.title == heading
+    keys = {"closed", "reconciled", "counted", "notified", "audited", "cause", "recovery", "debrief"}
+    added = [item for item in found.checklist if item.key not in keys]
+    assert [item.title for item in added] == items
+    assert {item.state for item in added} <= {"open"}
+    assert f"# Incident {FIRST}: {heading}" in text
+    assert ("DRILL" in text) is (cause == "drill")
