@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.closing.bucket import Bucket
-from killswitch.model.venue import PLAIN_VENUE, Call, RateLimit, VenueTraits
+from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 
 Purpose = Literal["closing", "reading"]
 
@@ -173,6 +173,15 @@ class Budget:
                 continue
             self._observed[place.limit.name] = said
             place.bucket().observed(now, said)
+
+    def heed(self, now: float, adapter: object) -> None:
+        """Observe what the adapter has read of the venue's own count, if it reads any. To be told after an answer."""
+        if not isinstance(adapter, MeteredVenue):
+            return
+        try:
+            self.observed(now, adapter.used())
+        except Exception:  # noqa: BLE001 - an adapter's defect in counting must not cost the answer that it came with
+            return
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """The venue refused to listen (418, 429): all its accounts are quiet for `retry_after` seconds.

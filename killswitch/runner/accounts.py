@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.snapshot import AccountSnapshot, Market, Quality
@@ -24,6 +25,8 @@ class ArmedAccount:
     currency: str
     adapter: VenueAdapter
     armed: bool
+    closing_share: Decimal = Decimal("0.5")
+    """The fraction of every request limit of the venue that reading leaves alone."""
 
     def unreadable(self, quality: Quality, reason: str) -> AccountSnapshot:
         """What a tick knows of this account when its venue could not be read: nothing, and why."""

@@ -25,6 +25,7 @@ from killswitch.runner.closings import Closings, ClosingWorker
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import Pace, Recorder, Runner, Witness
+from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.sharing import SharedVenue, shared
@@ -70,6 +71,7 @@ def assemble(
     """
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
+    meters = metered(accounts, clock)
     lease = LeaseHolder(store, clock, lease_seconds(pace))
     lease.take()
     keep_places(store, policies)
@@ -86,7 +88,8 @@ def assemble(
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
-        closings=_closings(venues, arming, store, clock, unfinished, watch),
+        closings=_closings(venues, meters, arming, store, clock, unfinished, watch),
+        meters=meters,
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),
@@ -105,6 +108,7 @@ def _locking(arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks
 
 def _closings(
     venues: Mapping[str, tuple[SharedVenue, SharedVenue]],
+    meters: Mapping[str, Meter],
     arming: Arming,
     store: Store,
     clock: Clock,
@@ -114,7 +118,9 @@ def _closings(
     workers = {}
     for name in sorted(arming.names):
         leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in unfinished.get(name, ())]
-        workers[name] = ClosingWorker(name, Closer(name, venues[name][1], store, clock, watch=watch), leftover)
+        meter = meters[name]
+        closer = Closer(name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker)
+        workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)
     return Closings(workers)
 
 

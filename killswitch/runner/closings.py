@@ -1,11 +1,17 @@
-"""Runs the closers beside the ticks: one pass of each account at a time, and no account waits for another."""
+"""Runs the closers beside the ticks: one pass of each account at a time, and no account waits for another.
+
+When a pass may begin, its closer says. Nothing here sleeps in the clock's time: that is the runner's loop, so that
+a clock which passes only when someone sleeps has one sleeper.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
@@ -20,15 +26,29 @@ _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "blocked", "res
 DISTRUSTED_PASSES = 5
 """After so many passes in a row that could not rely on what the venue says, a person is told."""
 
+FIRST_PAUSE = 0.1
+"""Seconds after a pass that failed, doubled by each further one in a row."""
+LONGEST_PAUSE = 5.0
+"""The most that this doubling comes to."""
+AT_ONE_INSTANT = 1000
+"""So many passes may begin while the clock stands still; then they wait until it has moved."""
+
 
 class AccountCloser(Protocol):
     """The part of `killswitch.closing` that the runner uses: one per armed account."""
 
-    distrust: str | None
     passes: int
 
     @property
+    def distrust(self) -> str | None: ...
+
+    @property
     def stuck(self) -> str | None: ...
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next pass makes sense; 0.0: at once; infinite while there is nothing to do."""
+        ...
 
     async def recover(self) -> None: ...
 
@@ -48,11 +68,25 @@ class ClosingWorker:
     and the pass tried again; a StoreError is raised, because acting unrecorded is worse than stopping.
     """
 
-    def __init__(self, account: str, closer: AccountCloser, leftover: Sequence[Closing]) -> None:
-        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it."""
+    def __init__(
+        self,
+        account: str,
+        closer: AccountCloser,
+        leftover: Sequence[Closing],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it.
+
+        `monotonic`: the seconds of the closer's own clock.
+        """
         self._account = account
         self._closer = closer
         self._leftover = tuple(leftover)
+        self._monotonic = monotonic
+        self._failures = 0
+        self._not_before = -math.inf
+        self._begun_at = -math.inf
+        self._begun_then = 0
         self._recovered = False
         self._more = False
         self._waiting: list[Decision] = []
@@ -66,7 +100,7 @@ class ClosingWorker:
     @property
     def working(self) -> bool:
         """Whether there is anything left to do."""
-        return not self._recovered or self._more or bool(self._waiting)
+        return self._pass is not None or not self._recovered or self._more or bool(self._waiting)
 
     def adopt(self, decision: Decision) -> None:
         self._waiting.append(decision)
@@ -75,10 +109,26 @@ class ClosingWorker:
         """Tell the closer what a tick has read of its account."""
         self._closer.learn(account)
 
+    @property
+    def wait(self) -> float:
+        """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
+        if self._pass is not None or not self.working:
+            return math.inf
+        now = self._monotonic()
+        if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
+            return FIRST_PAUSE
+        held_up = max(self._not_before - now, 0.0)
+        if not self._recovered or self._waiting:
+            return held_up
+        return max(held_up, self._closer.wait)
+
     def kick(self) -> asyncio.Task[None] | None:
-        """The pass under way; a new one if there is work and none is."""
+        """The pass under way; a new one if one is due and none is."""
         self.collect()
-        if self._pass is None and self.working:
+        if self.wait <= 0.0:
+            now = self._monotonic()
+            self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
+            self._begun_at = now
             self._pass = asyncio.create_task(self._run_pass())
         return self._pass
 
@@ -119,7 +169,8 @@ class ClosingWorker:
                 await self._advance()
             else:
                 await self._closer.recover()
-                self._recovered = self._more = True
+                self._recovered = True
+                self._more = self._closer.wait < math.inf
         except StoreError:
             raise
         except VenueError as error:
@@ -127,6 +178,7 @@ class ClosingWorker:
         except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
+            self._failures = 0
             stuck = self._closer.stuck
             self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
 
@@ -152,6 +204,9 @@ class ClosingWorker:
 
     def _fail(self, why: str) -> None:
         self._more = True
+        self._failures += 1
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
+        self._not_before = self._monotonic() + pause
         self.trouble = f"closing on account {self._account} will be tried again after {legible(why)}"
 
 
@@ -185,16 +240,59 @@ class Closings:
             if account.account in self._workers:
                 self._workers[account.account].learn(account)
 
-    async def advance(self, patience: float) -> None:
-        """Start a pass where one is due, and wait at most `patience` seconds of real time for them to end.
+    @property
+    def wait(self) -> float:
+        """Seconds of the clock until a pass is due that is not under way; infinite if there is none to wait for."""
+        return min((worker.wait for worker in self._workers.values()), default=math.inf)
 
-        A pass that takes longer goes on while ticks and other accounts do. Raises StoreError.
+    def kick(self) -> set[asyncio.Future[None]]:
+        """Begin every pass that is due; all passes that are under way then. Raises StoreError."""
+        return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
+
+    async def recover(self, patience: float) -> None:
+        """Let every account take up what was left, for at most `patience` seconds of real time. Raises StoreError.
+
+        One that takes longer goes on; until it has ended nothing is sent for that account.
         """
-        passes = [task for worker in self._workers.values() if (task := worker.kick()) is not None]
-        if passes:
+        if passes := self.kick():
             await asyncio.wait(passes, timeout=patience)
             for worker in self._workers.values():
                 worker.collect()
+
+    async def advance(self, patience: float) -> None:
+        """Pass after pass where one is due, until none is, for at most `patience` seconds of real time.
+
+        Where a pass ends, the next one of that account begins at once; a pass that takes longer goes on while ticks
+        and other accounts do. Raises StoreError.
+        """
+        end = asyncio.get_running_loop().time() + patience
+        while passes := self.kick():
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await asyncio.wait(passes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)
+
+    async def go_on(self, patience: float = math.inf, until: asyncio.Future[Any] | None = None) -> None:
+        """Passes as they fall due, in real time, until nothing is left to do or `until` is done.
+
+        For at most `patience` seconds. Raises StoreError.
+        """
+        end = asyncio.get_running_loop().time() + patience
+        while True:
+            waited: set[asyncio.Future[Any]] = {*self.kick()}
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0 or (until is not None and until.done()) or not (self.working or until):
+                return
+            if until is not None:
+                waited.add(until)
+            timeout = min(left, self.wait)
+            if waited:
+                await asyncio.wait(
+                    waited, timeout=None if timeout == math.inf else timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+            else:
+                await asyncio.sleep(timeout)
 
     async def rest(self, patience: float) -> None:
         """Let every pass under way end, at the end of a run."""

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
-from killswitch.model.venue import FateUnknownError, OrderReport, OrderRequest, VenueAdapter, VenueError
+from killswitch.model.venue import (
+    BatchingVenue,
+    BookClosingVenue,
+    FateUnknownError,
+    MeteredVenue,
+    OrderReport,
+    OrderRequest,
+    VenueAdapter,
+    VenueError,
+    VenueTraits,
+    traits_of,
+)
 
 T = TypeVar("T")
 HIDDEN = "[hidden credential]"
@@ -34,12 +45,30 @@ class Redactor:
 
 
 class DiscreetVenue:
-    """A VenueAdapter whose errors and reasons hold no credential; all else is as the adapter says it."""
+    """A VenueAdapter whose errors and reasons hold no credential; all else is as the adapter says it.
+
+    What only some adapters offer it offers only if its adapter does.
+    """
+
+    used: Callable[[], Mapping[str, int]]
+    submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
+    close_book: Callable[[], Awaitable[None]]
 
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
         self._adapter = adapter
         self._redactor = redactor
         self.account = adapter.account
+        if isinstance(adapter, MeteredVenue):
+            self.used = adapter.used
+        if isinstance(adapter, BatchingVenue):
+            self.submit_batch = lambda requests: self._batched(adapter, requests)
+        if isinstance(adapter, BookClosingVenue):
+            self.close_book = lambda: self._through(adapter.close_book())
+
+    @property
+    def traits(self) -> VenueTraits:
+        """What the adapter says of its venue."""
+        return traits_of(self._adapter)
 
     async def snapshot(self) -> AccountSnapshot:
         answer = await self._through(self._adapter.snapshot())
@@ -65,6 +94,12 @@ class DiscreetVenue:
     async def close(self) -> None:
         await self._through(self._adapter.close())
 
+    async def _batched(
+        self, adapter: BatchingVenue, requests: Sequence[OrderRequest]
+    ) -> Sequence[OrderReport | VenueError]:
+        answers = await self._through(adapter.submit_batch(requests))
+        return [self._discreet(answer) if isinstance(answer, VenueError) else answer for answer in answers]
+
     async def _through(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
@@ -74,11 +109,19 @@ class DiscreetVenue:
                 raise
             raise _saying(error, hidden) from None
 
+    def _discreet(self, error: VenueError) -> VenueError:
+        hidden = self._redactor.hide(str(error))
+        return error if hidden == str(error) else _venue_saying(error, hidden)
+
 
 def _saying(error: Exception, text: str) -> Exception:
     """An error that means the same and says `text`."""
     if not isinstance(error, VenueError):
         return RuntimeError(f"{type(error).__name__}: {text}")
+    return _venue_saying(error, text)
+
+
+def _venue_saying(error: VenueError, text: str) -> VenueError:
     error.args = (text,)
     # A subclass may make its words of something else than its arguments: of such an error only the doubt is kept.
     return error if str(error) == text else FateUnknownError(text)

@@ -7,10 +7,10 @@ itself does, and ends the run: a runner that cannot record must not act.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -29,6 +29,7 @@ from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
+from killswitch.runner.metering import Meter
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.reading import Readers
 from killswitch.runner.witnesses import TickReport as TickReport
@@ -37,6 +38,8 @@ from killswitch.runner.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
+
+T = TypeVar("T")
 
 REREAD_WITHIN = 2.0
 """Seconds that a second reading may take before the first one stands."""
@@ -52,8 +55,8 @@ class Pace:
 
     interval: float
     read_timeout: float
-    closing_pause: float = 0.1
-    """Between two passes of a closing that still has work."""
+    head_start: float = 0.1
+    """After a commit, for how long its orders have the loop to themselves before anyone is told of them."""
     last_words: float = 5.0
     """How long a stop waits for a request that is under way."""
 
@@ -87,10 +90,11 @@ class Runner:
         notifier: Notifier,
         standing: tuple[str, ...] = (),
         tracer: Tracer = NO_TRACER,
+        meters: Mapping[str, Meter] | None = None,
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
-        `standing`: problems that last for the whole run, known before it.
+        `standing`: problems that last for the whole run, known before it. `meters`: what reading is counted on.
         """
         self._interpreter = interpreter
         self._policies = policies
@@ -101,7 +105,7 @@ class Runner:
         self._clock = clock
         self._pace = pace
         self._timeline = Timeline(clock, after)
-        self._readers = Readers(accounts, pace.read_timeout)
+        self._readers = Readers(accounts, pace.read_timeout, meters)
         self._closings = closings
         self._locking = locking
         self._recorder = recorder
@@ -133,7 +137,7 @@ class Runner:
         self._notifier.start()
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
-        await self._closings.advance(self._pace.read_timeout)
+        await self._closings.recover(self._pace.read_timeout)
         self._interpreter.restore(self._store.states(), self._store.rows)
         # How closings ended is shown for a while, over restarts too; what was told once is not news again.
         told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
@@ -158,7 +162,7 @@ class Runner:
         self._act(snapshot, acting)
         if acting:
             # The first orders leave before anyone is told of them.
-            await self._closings.advance(self._pace.closing_pause)
+            await self._closings.advance(self._pace.head_start)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
             self._problems, self._clock.monotonic() - began, self._interpreter.status,
@@ -168,18 +172,20 @@ class Runner:
         return report
 
     async def work(self) -> bool:
-        """One round of closing; True while there is more to do. Keeps the lease, as no tick does meanwhile."""
+        """Closing as far as it comes without waiting; True while there is more. Keeps the lease, as no tick does."""
         self._lease.keep()
-        await self._closings.advance(self._pace.closing_pause)
+        await self._closings.advance(self._pace.head_start)
         return self._closings.working
 
     async def work_through(self, patience: float) -> bool:
         """Closing until nothing is left to do, for at most `patience` seconds; whether it is done."""
         deadline = self._clock.monotonic() + patience
-        while await self.work():
-            if self._clock.monotonic() >= deadline:
+        while self._closings.kick() or self._closings.working:
+            self._lease.keep()
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
                 return False
-            await self._clock.sleep(self._pace.closing_pause)
+            await self._step(min(left, self._pace.interval))
         return True
 
     @property
@@ -214,7 +220,7 @@ class Runner:
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
     async def _snapshot(self, span: Span) -> Snapshot:
-        accounts = await self._readers.gather(span)
+        accounts = await self._beside(self._readers.gather(span))
         return Snapshot(
             as_of=self._timeline.next(),
             accounts=accounts,
@@ -238,7 +244,7 @@ class Runner:
     async def _outcome(self, snapshot: Snapshot, pending: Pending, span: Span) -> Outcome:
         if not pending.reread:
             return self._interpreter.decide(pending)
-        again = await self._readers.gather_again(pending.reread, REREAD_WITHIN, span)
+        again = await self._beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
         return self._interpreter.decide(pending, reread)
@@ -290,17 +296,44 @@ class Runner:
         self._told = frozenset(texts)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
+    async def _beside(self, reading: Coroutine[None, None, T]) -> T:
+        """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
+        if not self._closings.working:
+            return await reading
+        task = asyncio.create_task(reading)
+        try:
+            await self._closings.go_on(until=task)
+            return await task
+        finally:
+            task.cancel()
+
     async def _between(self, due: float, stop: asyncio.Event) -> None:
-        """Until the next tick is due, or `stop`: closings go on, in at least one round."""
-        while True:
-            left = due - self._clock.monotonic()
-            step = left
-            if self._closings.working:
-                step = min(left, self._pace.closing_pause)
-                await self._closings.advance(max(step, 0.0))
-            if step <= 0 or stop.is_set():
-                return
-            await _sleep(self._clock, step, stop)
+        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
+                await self._step(left, stopped)
+        finally:
+            stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+
+    async def _step(self, left: float, stopped: asyncio.Future[Any] | None = None) -> None:
+        """Begin the passes that are due, and wait until one ends or the next is due, for at most `left` seconds.
+
+        A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
+        that time, it is one that somebody has to move.
+        """
+        waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
+        before, wait = self._clock.monotonic(), min(left, self._closings.wait)
+        other = set() if stopped is None else {stopped}
+        if waited:
+            ended, _ = await asyncio.wait(waited | other, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            wait = 0.0 if ended else wait - (self._clock.monotonic() - before)
+        if wait > 0.0:
+            slept = asyncio.ensure_future(self._clock.sleep(wait))
+            await asyncio.wait({slept} | other, return_when=asyncio.FIRST_COMPLETED)
+            slept.cancel()
+            await asyncio.gather(slept, return_exceptions=True)
 
 
 def _describe(span: Span, report: TickReport) -> None:
@@ -325,12 +358,3 @@ def _shortfall(closing: Closing) -> str | None:
     left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
     end = f"the closing of decision {closing.decision} ended {closing.status}"
     return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"
-
-
-async def _sleep(clock: Clock, seconds: float, stop: asyncio.Event) -> None:
-    """Sleep in the clock's time, or until `stop` is set."""
-    waits = {asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(stop.wait())}
-    _, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in pending:
-        wait.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)

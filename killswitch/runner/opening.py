@@ -6,17 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from killswitch.closing.budget import Budgets
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
 from killswitch.incident.validation import compile_all
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec
+from killswitch.model.venue import AccountSpec, traits_of
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner.accounts import ArmedAccount
-from killswitch.runner.adapters import make_adapter
+from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.commit import commit_of
 from killswitch.runner.credentials import resolve
 from killswitch.runner.reading import Readers
@@ -98,4 +99,11 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
         )
     )
     venue = spec.venue or spec.adapter
-    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, live and spec.execution == "live")
+    try:
+        Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
+    except ValueError as error:
+        raise AdapterError(
+            f"account {name}: adapter {spec.adapter} contradicts itself on its venue: {error}"
+        ) from error
+    armed = live and spec.execution == "live"
+    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share)

@@ -2,6 +2,9 @@
 
 A read that does not answer in time is called off, and its account is `down` for the tick. From then on the
 account is read in the background: ticks do not wait for it again until an answer has come back.
+
+Every read is counted on its account's meter. Where the venue's limits leave no room for it in time, the account is
+`down` for the tick and nothing was asked: what is kept for closing, reading does not use.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.tracing import NO_SPAN, Span
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.metering import Meter, NoRoomError
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
@@ -26,10 +30,11 @@ _DECODER = msgjson.Decoder(AccountSnapshot)
 class AccountReader:
     """At most one read of one account in flight; its outcome is always an AccountSnapshot."""
 
-    def __init__(self, account: ArmedAccount, timeout: float) -> None:
+    def __init__(self, account: ArmedAccount, timeout: float, meter: Meter) -> None:
         """`timeout` in seconds of real time: it bounds input and output, not decisions."""
         self._account = account
         self._timeout = timeout
+        self._meter = meter
         self._read: asyncio.Task[AccountSnapshot] | None = None
         self._began = 0.0
         self.late = False
@@ -39,7 +44,7 @@ class AccountReader:
         """Start a read as a part of `span`, unless one is still in flight."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
-            self._read = asyncio.create_task(_watched(self._account, span))
+            self._read = asyncio.create_task(self._watched(span))
         return self._read
 
     def take(self, waited: float) -> AccountSnapshot:
@@ -64,12 +69,30 @@ class AccountReader:
             await asyncio.wait((self._read,), timeout=self._timeout)
             self._read = None
 
+    async def _watched(self, span: Span) -> AccountSnapshot:
+        """The read as a span, which may outlast the tick that began it."""
+        account = self._account
+        with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
+            answer = await _read(account, self._meter, self._timeout)
+            part.set("killswitch.account.quality", answer.quality)
+            if answer.quality != "ok":
+                part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
+            if (health := answer.health) is not None:
+                part.set("killswitch.venue.latency", None if health.latency_ms is None else health.latency_ms / 1000)
+                part.set("killswitch.venue.requests", health.requests)
+                part.set("killswitch.venue.errors", health.errors)
+            return answer
+
 
 class Readers:
     """All accounts of a runner."""
 
-    def __init__(self, accounts: Mapping[str, ArmedAccount], timeout: float) -> None:
-        self._readers = {name: AccountReader(account, timeout) for name, account in accounts.items()}
+    def __init__(
+        self, accounts: Mapping[str, ArmedAccount], timeout: float, meters: Mapping[str, Meter] | None = None
+    ) -> None:
+        """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own."""
+        meters = meters or {name: Meter() for name in accounts}
+        self._readers = {name: AccountReader(account, timeout, meters[name]) for name, account in accounts.items()}
         self._timeout = timeout
 
     async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
@@ -100,23 +123,9 @@ class Readers:
         await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
 
 
-async def _watched(account: ArmedAccount, span: Span) -> AccountSnapshot:
-    """The read as a span, which may outlast the tick that began it."""
-    with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
-        answer = await _read(account)
-        part.set("killswitch.account.quality", answer.quality)
-        if answer.quality != "ok":
-            part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
-        if (health := answer.health) is not None:
-            part.set("killswitch.venue.latency", None if health.latency_ms is None else health.latency_ms / 1000)
-            part.set("killswitch.venue.requests", health.requests)
-            part.set("killswitch.venue.errors", health.errors)
-        return answer
-
-
-async def _read(account: ArmedAccount) -> AccountSnapshot:
+async def _read(account: ArmedAccount, meter: Meter, patience: float) -> AccountSnapshot:
     try:
-        answer = await account.adapter.snapshot()
+        answer = await _counted(account, meter, patience)
     except asyncio.CancelledError:
         if called_off():
             raise
@@ -125,11 +134,32 @@ async def _read(account: ArmedAccount) -> AccountSnapshot:
         return account.unreadable("malformed", _reason(error))
     except RateLimitedError as error:
         return account.unreadable("down", f"rate limited: {_reason(error)}")
-    except VenueError as error:
+    except (VenueError, NoRoomError) as error:
         return account.unreadable("down", _reason(error))
     except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
         return account.unreadable("down", f"the adapter failed: {_reason(error)}")
     return _as_recorded(account, answer)
+
+
+async def _counted(account: ArmedAccount, meter: Meter, patience: float) -> AccountSnapshot:
+    """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
+    ticket = await meter.admit(patience)
+    try:
+        answer = await account.adapter.snapshot()
+    except RateLimitedError as error:
+        meter.refused(error.retry_after)
+        raise
+    except MalformedAnswerError:
+        raise  # the venue answered: that it cannot be understood says nothing about whether it listens
+    except (Exception, asyncio.CancelledError):
+        meter.heard(fine=False)
+        raise
+    else:
+        # A failure may be told by quality; whether this is a snapshot at all is looked at later.
+        meter.heard(fine=getattr(answer, "quality", None) != "down")
+        return answer
+    finally:
+        meter.over(ticket, account.adapter)
 
 
 def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:

@@ -2,22 +2,40 @@
 
 An adapter may give instruments the first time only, and flows and fills only as they become known. The closing may
 not read for days and does not look at flows and fills, so only instruments are kept for it.
+
+What only some adapters offer (batches, a whole book at once, the venue's own count) a view offers only if its adapter
+does: those who use it ask for the method.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
-from killswitch.model.venue import OrderReport, OrderRequest, VenueAdapter
+from killswitch.model.venue import (
+    BatchingVenue,
+    BookClosingVenue,
+    MeteredVenue,
+    OrderReport,
+    OrderRequest,
+    VenueAdapter,
+    VenueError,
+    VenueTraits,
+    traits_of,
+)
 
 _Row = TypeVar("_Row", Flow, Fill)
 
 
 class SharedVenue:
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
+
+    used: Callable[[], Mapping[str, int]]
+    submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
+    close_book: Callable[[], Awaitable[None]]
 
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
         """`wants_rows`: whether flows and fills that the other view was told are kept for this one."""
@@ -28,6 +46,17 @@ class SharedVenue:
         self._flows: dict[str, Flow] = {}
         self._fills: dict[str, Fill] = {}
         self.account = adapter.account
+        if isinstance(adapter, MeteredVenue):
+            self.used = adapter.used
+        if isinstance(adapter, BatchingVenue):
+            self.submit_batch = adapter.submit_batch
+        if isinstance(adapter, BookClosingVenue):
+            self.close_book = adapter.close_book
+
+    @property
+    def traits(self) -> VenueTraits:
+        """What the adapter says of its venue."""
+        return traits_of(self._adapter)
 
     async def snapshot(self) -> AccountSnapshot:
         """The adapter's snapshot, with what the other view has been told since this one last read."""

@@ -11,7 +11,7 @@ import pytest
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
 from killswitch.model.venue import VenueDownError
-from killswitch.runner.closings import DISTRUSTED_PASSES, Closings, ClosingWorker
+from killswitch.runner.closings import AT_ONE_INSTANT, DISTRUSTED_PASSES, Closings, ClosingWorker
 from killswitch.store.errors import StoreError
 from tests.worlds import START
 
@@ -25,6 +25,16 @@ def decision(name: str, *accounts: str) -> Decision:
         id=name, as_of=START, policy="p", policy_set="s", scope="portfolio", mode="enforce", stage="stop", level=1,
         previous_level=0, intents=intents,
     )  # fmt: skip
+
+
+class Seconds:
+    """A clock that is put on by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class FakeCloser:
@@ -41,6 +51,7 @@ class FakeCloser:
         self.distrust: str | None = None
         self.passes = 0
         self.stuck: str | None = None
+        self.wait = 0.0
 
     async def recover(self) -> None:
         self.recovered += 1
@@ -70,15 +81,18 @@ class FakeCloser:
         return tuple(Closing(name, "flat" if name in self.done else "closing") for name in self.adopted)
 
 
-def closings(leftover: Sequence[Closing] = (), **closers: FakeCloser) -> Closings:
-    return Closings({name: ClosingWorker(name, closer, leftover) for name, closer in closers.items()})
+def closings(clock: Seconds | None = None, leftover: Sequence[Closing] = (), **closers: FakeCloser) -> Closings:
+    workers = {name: ClosingWorker(name, closer, leftover, clock or Seconds()) for name, closer in closers.items()}
+    return Closings(workers)
 
 
-async def rounds(works: Closings, most: int = 50) -> None:
+async def rounds(works: Closings, clock: Seconds | None = None, most: int = 50) -> None:
     for _ in range(most):
+        await works.advance(1.0)
         if not works.working:
             return
-        await works.advance(1.0)
+        if clock is not None:
+            clock.now += 0.1
     raise AssertionError("there is still work")
 
 
@@ -132,13 +146,13 @@ def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseExcep
     """C16: nothing that goes wrong in closing one account ends the watch, or the closing."""
 
     async def story() -> None:
-        closer = FakeCloser([error])
-        works = closings(main=closer)
+        clock, closer = Seconds(), FakeCloser([error])
+        works = closings(clock, main=closer)
         works.adopt([decision("one", "main")])
         await works.advance(1.0)
-        await works.advance(1.0)
         assert (f"closing on account main will be tried again after {says}",) == works.troubles
-        await rounds(works)
+        assert 0 < works.wait < 1, "tried again at once, or not soon"
+        await rounds(works, clock)
         assert (closer.done, works.troubles) == (["one"], ())
 
     asyncio.run(story())
@@ -151,26 +165,32 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
         waits = False
 
         async def advance(self) -> bool:
+            self.wait = 1.0
             self.passes += not self.waits
             self.distrust = "an empty book with 5 of margin in use" if self.passes <= DISTRUSTED_PASSES else None
             return self.distrust is not None
 
+        async def one_pass(self, works: Closings) -> None:
+            self.wait = 0.0
+            await works.advance(1.0)
+
     async def story() -> None:
         closer = Distrusting()
         works = closings(main=closer)
-        await works.advance(1.0)
+        await works.recover(1.0)
         for _ in range(DISTRUSTED_PASSES - 1):
-            await works.advance(1.0)
+            await closer.one_pass(works)
         closer.waits = True
         for _ in range(20):
-            await works.advance(1.0)
+            await closer.one_pass(works)
         assert works.troubles == ()
         closer.waits = False
-        await works.advance(1.0)
+        await closer.one_pass(works)
         said = "closing on account main stands still: an empty book with 5 of margin in use"
         assert list(works.troubles) == [said]
-        await rounds(works)
+        await closer.one_pass(works)
         assert works.troubles == ()
+        assert not works.working
 
     asyncio.run(story())
 
@@ -179,13 +199,13 @@ def test_a_recovery_that_fails_is_tried_again_before_anything_is_sent() -> None:
     """Until an earlier run's orders are accounted for, no pass is made, and its closings are shown as under way."""
 
     async def story() -> None:
-        closer = FakeCloser([ConnectionError("refused")])
-        works = closings((Closing("old", "closing"),), main=closer)
+        clock, closer = Seconds(), FakeCloser([ConnectionError("refused")])
+        works = closings(clock, (Closing("old", "closing"),), main=closer)
         works.adopt([decision("new", "main")])
         await works.advance(1.0)
         assert (closer.recovered, closer.adopted) == (1, [])
         assert {each.decision: each.status for each in works.progress()} == {"old": "closing", "new": "planned"}
-        await rounds(works)
+        await rounds(works, clock)
         assert (closer.recovered, closer.done) == (2, ["new"])
 
     asyncio.run(story())
@@ -244,6 +264,91 @@ def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
         return ending.done == ["both"], hanging.in_pass
 
     assert asyncio.run(story()) == (True, False)
+
+
+def test_c14_an_account_goes_on_at_once_where_its_pass_ends_whoever_else_is_still_waiting() -> None:
+    """C14: while one venue answers nothing, the passes of another follow one another without a pause in between."""
+
+    async def story() -> list[str]:
+        slow, quick = FakeCloser(gate=asyncio.Event()), FakeCloser()
+        works = closings(slow=slow, quick=quick)
+        works.adopt([decision("both", "slow", "quick"), *(decision(f"more {n}", "quick") for n in range(40))])
+        # More turns of the loop than all passes of the one need, and no time for the other.
+        await works.go_on(until=asyncio.ensure_future(turns(1000)))
+        await works.abandon()
+        return quick.done
+
+    assert len(asyncio.run(story())) == 41
+
+
+async def turns(count: int) -> None:
+    """Let everything run that is ready, without time going by."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_pass_is_not_begun_before_its_closer_says_and_another_account_does_not_wait_for_that() -> None:
+    """One account that waits a second leaves the other to close; its own pass begins when the second is over."""
+
+    class Patient(FakeCloser):
+        async def advance(self) -> bool:
+            self.wait = 1.0
+            return await super().advance()
+
+    async def story() -> None:
+        waiting, quick = Patient(), FakeCloser()
+        works = closings(waiting=waiting, quick=quick)
+        waiting.adopted = ["first", "second"]
+        works.adopt([decision("third", "quick")])
+        await works.advance(1.0)
+        assert (waiting.done, quick.done) == (["first"], ["third"])
+        assert works.wait == 1.0
+        waiting.wait = 0.0
+        await works.advance(1.0)
+        assert waiting.done == ["first", "second"]
+
+    asyncio.run(story())
+
+
+def test_passes_do_not_go_round_for_ever_while_a_clock_stands_still() -> None:
+    """In a demo time passes only when the runner sleeps: a closer that always wants to go on must let it."""
+
+    class Restless(FakeCloser):
+        async def advance(self) -> bool:
+            self.passes += 1
+            return True
+
+    async def story() -> int:
+        closer = Restless()
+        works = closings(main=closer)
+        await works.advance(60.0)
+        assert works.wait > 0
+        return closer.passes
+
+    assert 1 < asyncio.run(story()) <= AT_ONE_INSTANT
+
+
+def test_a_closer_that_fails_again_and_again_is_tried_more_and_more_rarely() -> None:
+    """0.1, 0.2, 0.4, … seconds, at most 5, and 0.1 again after a pass that went well."""
+
+    async def story() -> list[float]:
+        clock, closer = Seconds(), FakeCloser([VenueDownError("down")] * 8)
+        works = closings(clock, main=closer)
+        works.adopt([decision("one", "main"), decision("two", "main")])
+        waits = []
+        for _ in range(8):
+            await works.advance(1.0)
+            waits.append(works.wait)
+            clock.now += works.wait
+        closer.adopted.append("three")
+        await works.advance(1.0)
+        closer.errors = [VenueDownError("down")]
+        works.adopt([decision("four", "main")])
+        await works.advance(1.0)
+        return [*waits, works.wait]
+
+    expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1]
+    assert asyncio.run(story()) == pytest.approx(expected)
 
 
 def test_a_failure_in_half_characters_is_told_in_whole_ones() -> None:

@@ -454,8 +454,8 @@ def test_d16_a_corroborated_stage_reads_again_before_it_acts(world: World, secon
         venue.answer = book("850")
         await world.clock.sleep(1.0)
         report = await runner.tick()
-        # one for each tick, one to corroborate; and one of the closing, where it fired
-        assert venue.reads == 3 + fires
+        # one for each tick, one to corroborate; and at least one of the closing, where it fired
+        assert venue.reads > 3 if fires else venue.reads == 3
         uncorroborated = [notice for notice in report.notices if notice.kind == "uncorroborated"]
         return len(report.decisions), len(uncorroborated)
 

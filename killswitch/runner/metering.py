@@ -1,0 +1,81 @@
+"""What the requests of one account are counted on, and how a reading finds its place among them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budget, Budgets, Ticket
+from killswitch.model.clock import Clock
+from killswitch.model.venue import traits_of
+from killswitch.runner.accounts import ArmedAccount
+
+
+class NoRoomError(Exception):
+    """The venue's limits leave no room for a reading within its time; the message says why, without numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One account's part of its venue's limits, and the breaker of that venue.
+
+    `monotonic`: the seconds of the clock that the account's closer counts on, too.
+    """
+
+    budget: Budget = field(default_factory=Budget.unlimited)
+    breaker: Breaker = field(default_factory=Breaker)
+    monotonic: Callable[[], float] = time.monotonic
+
+    async def admit(self, patience: float) -> Ticket:
+        """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            now = self.monotonic()
+            wait = self.budget.wait(now, "snapshot", purpose="reading")
+            if wait <= 0.0:
+                return self.budget.take(now, "snapshot", purpose="reading")
+            if loop.time() + wait >= deadline:
+                raise NoRoomError(self._why(now, wait))
+            await asyncio.sleep(wait)
+
+    def refused(self, retry_after: float | None) -> None:
+        """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
+        self.budget.refused(self.monotonic(), retry_after)
+
+    def heard(self, *, fine: bool) -> None:
+        """A reading got an answer that says something (`fine`), or none. A reading asks no breaker, and is a probe."""
+        (self.breaker.succeeded if fine else self.breaker.failed)(self.monotonic())
+
+    def over(self, ticket: Ticket, adapter: object) -> None:
+        """The reading has ended, however it did: its units begin to come back, and the venue's own count is taken."""
+        now = self.monotonic()
+        self.budget.answered(now, ticket)
+        self.budget.heed(now, adapter)
+
+    def _why(self, now: float, wait: float) -> str:
+        if wait == math.inf:
+            return "one reading is more than the venue's request limit allows"
+        if self.budget.quiet_until > now:
+            return "the venue asked not to be spoken to"
+        return "the request budget is spent"
+
+
+def metered(accounts: Mapping[str, ArmedAccount], clock: Clock) -> dict[str, Meter]:
+    """A meter for each account; accounts at one venue share its breaker, and what it counts for an address.
+
+    ValueError if an adapter's word on its venue contradicts itself.
+    """
+    budgets, breakers = Budgets(), dict[str, Breaker]()
+    return {
+        name: Meter(
+            budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share),
+            breakers.setdefault(account.venue, Breaker()),
+            clock.monotonic,
+        )
+        for name, account in accounts.items()
+    }
