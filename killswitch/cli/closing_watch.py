@@ -129,8 +129,12 @@ def _follow(watch: Watch, screen: Screen) -> int:
             screen.show(closes)
         if not _closing(watch, closes):
             break
-        alone_since = None if watch.alive else alone_since or time.monotonic()
-        if alone_since is not None and time.monotonic() - alone_since >= LEFT_ALONE:
+        now = time.monotonic()
+        if watch.alive:
+            alone_since = None
+        elif alone_since is None:
+            alone_since = now
+        if alone_since is not None and now - alone_since >= LEFT_ALONE:
             click.echo("no runner lives on this store: `ksctl run --live` goes on with what is left", err=True)
             return 1
         time.sleep(EVERY)
