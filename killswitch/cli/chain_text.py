@@ -243,5 +243,7 @@ def _standing(chain: Chain) -> str:
         "at target": "at target: the venue itself shows every target reached",
         "residual": "residual: something is left, see above",
         "blocked": "blocked: the venue does not let the rest be closed, see above",
-        "abandoned": "abandoned",
+        "abandoned": "abandoned: what became of an order of ours was never known, see above"
+        if chain.result.totals.abandoned
+        else "abandoned",
     }[chain.result.standing]

@@ -27,6 +27,10 @@ _KNOWN: Mapping[str, Knowledge] = {
     "sending": "sent", "acknowledged": "sent", "unknown": "sent", "set_aside": "sent", "protected": "sent",
     "filled": "final", "rejected": "nothing", "absent": "nothing", "abandoned": "abandoned",
 }  # fmt: skip
+_GUARDS: Mapping[str, Knowledge] = {
+    "resting": "sent", "filled": "final", "canceled": "final", "expired": "final", "rejected": "nothing",
+    "again": "nothing",
+}  # fmt: skip
 _WORDS: Mapping[Knowledge, str] = {
     "final": "has ended", "nothing": "was refused or never arrived", "abandoned": "is of unknown fate for good",
 }  # fmt: skip
@@ -37,7 +41,8 @@ class KnownOrder:
     """What the journal says of one order of ours, by its newest entry at `at`.
 
     `most` is the greatest amount that was sent under its name, `filled` what it filled if it has ended; contracts.
-    `order` is the venue's id for it, once it was told. `odd`: a state of which the venue spoke and we know nothing.
+    `order` is the venue's id for it, once it was told. `guards` is the id of the protective order whose place it is to
+    take. `odd`: a state of which the venue spoke and we know nothing.
     """
 
     name: str
@@ -50,6 +55,7 @@ class KnownOrder:
     at: datetime
     filled: Decimal | None = None
     order: str | None = None
+    guards: str | None = None
     odd: str | None = None
 
 
@@ -65,46 +71,55 @@ class Doubt:
 Lookup = Callable[[str], KnownOrder | None]
 
 
-def fold(known: KnownOrder | None, entry: JournalEntry) -> KnownOrder | None:
-    """What is known after one entry more, of the order that `entry` names; unchanged by what says nothing of it."""
+def fold(known: dict[str, KnownOrder], entry: JournalEntry) -> KnownOrder | None:
+    """Take one entry more into what is known, by name; what is known now of the order that it is about, if of any."""
     name = entry.client_order_id
-    if name is None:
-        return known
     if entry.kind == "guarded":
-        return None if known is None else _guarded(known, entry)
+        return _guarded(known, entry)
     knowledge = _KNOWN.get(entry.kind)
-    if knowledge is None:
-        return known
-    if known is None:
-        known = KnownOrder(
-            name, entry.decision, entry.account, entry.symbol, entry.data.get("side"), None, knowledge, entry.at
-        )
+    if name is None or knowledge is None:
+        return None
+    before = known.get(name) or KnownOrder(
+        name, entry.decision, entry.account, entry.symbol, entry.data.get("side"), None, knowledge, entry.at
+    )
     sent = number(entry.data.get("amount")) if entry.kind in ("sending", "protected") else None
-    return replace(
-        known,
+    known[name] = replace(
+        before,
         knowledge=knowledge,
         at=entry.at,
-        most=known.most if sent is None else max(sent, known.most or sent),
+        most=before.most if sent is None else max(sent, before.most or sent),
         filled=number(entry.data.get("filled")) if entry.kind == "filled" else None,
-        order=entry.data.get("order") or known.order if entry.kind in ("acknowledged", "filled") else known.order,
-        odd=entry.data.get("state") if entry.kind == "unknown" else known.odd,
+        order=entry.data.get("order") or before.order if entry.kind in ("acknowledged", "filled") else before.order,
+        guards=entry.data.get("for") if entry.kind == "protected" else before.guards,
+        odd=_odd(entry, name) if entry.kind == "unknown" else before.odd,
     )
+    return known[name]
 
 
-def _guarded(known: KnownOrder, entry: JournalEntry) -> KnownOrder:
-    """The venue's answer about an order that protects: it rests, or nothing came of it."""
+def _guarded(known: dict[str, KnownOrder], entry: JournalEntry) -> KnownOrder | None:
+    """The venue's answer about the order that was sent last to take the place of a protective one."""
+    instead = [each for each in known.values() if each.guards is not None and each.guards == entry.data.get("for")]
+    if not instead:
+        return None
     state = entry.data.get("state") or "unknown"
-    knowledge: Knowledge = "nothing" if state == "not needed" or state.startswith("refused") else "sent"
-    return replace(known, knowledge=knowledge, at=entry.at, order=entry.data.get("order") or known.order)
+    knowledge = _GUARDS.get(state, "nothing" if state.startswith("refused") else instead[-1].knowledge)
+    order = entry.data.get("order") or instead[-1].order
+    found = replace(instead[-1], knowledge=knowledge, at=entry.at, order=order)
+    known[found.name] = found
+    return found
+
+
+def _odd(entry: JournalEntry, name: str) -> str | None:
+    """The state that the venue gave an order, where that is no state: it is in the words of the answer's refusal."""
+    _, said, state = (entry.data.get("text") or "").partition(f"order {name} is said to be ")
+    return entry.data.get("state") or (state if said else None)
 
 
 def folded(journal: Iterable[JournalEntry]) -> dict[str, KnownOrder]:
     """Every order that the entries, in sequence, name."""
     found: dict[str, KnownOrder] = {}
     for entry in journal:
-        name = entry.client_order_id
-        if name is not None and (known := fold(found.get(name), entry)) is not None:
-            found[name] = known
+        fold(found, entry)
     return found
 
 

@@ -50,6 +50,8 @@ class _Facts:
         self.orders: list[OrderLine] = []
         self.minimum: Decimal | None = None
         self.reason = ""
+        self.fed = False
+        """Whether a hop of ours brings something in: then what others did cannot be told apart."""
 
 
 def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
@@ -63,7 +65,9 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
             found = facts.get((order.account, order.symbol, order.position_side))
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
+        hops = {(i.account, i.symbol, i.position_side) for i in decision.intents if i.purpose == "hop"}
         for key, found in facts.items():
+            found.fed |= key in hops
             found.minimum = _minimum(key, snapshot) or found.minimum
             reasons = [e.data.get("reason") or "" for e in journal if e.kind == "finished" and e.account == key[0]]
             found.reason = "; ".join(reasons) or found.reason
@@ -97,7 +101,7 @@ def _position(key: Key, facts: _Facts) -> ClosedPosition:
     filled = _filled(facts.orders)
     left = None if facts.seen is None else number(facts.seen, "position")
     others = None
-    if filled is not None and left is not None and not _answered_later(facts):
+    if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
     return ClosedPosition(
         account=account or "",

@@ -12,14 +12,16 @@ from killswitch.incident.order_lines import Key, key_of, number
 from killswitch.model.store import JournalEntry
 
 Covered = Literal["put back", "not needed", "position closed", "refused", "unknown", "open"]
-_ENDS: dict[str, Covered] = {"resting": "put back", "not needed": "not needed"}
+_ENDS: dict[str, Covered] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
+_NO_ANSWER = ("unknown", "again")
 
 
 class Exposure(Struct, frozen=True):
     """One protective order that was cancelled for a close, and what took its place.
 
-    `until` is null while nothing has. `end` is `refused` or `unknown` where the venue did not take the new order, or
-    did not say, and `open` where nothing has been asked for yet. `seconds` without protection; null while they run.
+    `until` is null while nothing has. `end` is `refused` where the venue did not take or keep the new order (`text` has
+    its words), `unknown` where it did not say, and `open` where nothing has been asked for yet. `seconds` without
+    protection; null while they run.
     """
 
     account: str
@@ -65,7 +67,7 @@ def _covered(order: str, key: Key, after: Sequence[JournalEntry]) -> tuple[datet
             state = entry.data.get("state") or "unknown"
             if state in _ENDS:
                 return entry.at, _ENDS[state], None
-            end, text = ("refused", state) if state.startswith("refused") else ("unknown", None)
+            end, text = ("unknown", None) if state in _NO_ANSWER else ("refused", state)
         elif entry.kind == "verified" and key_of(entry) == key and number(entry, "position") == 0:
             return entry.at, "position closed", None
     return None, end, text

@@ -80,6 +80,8 @@ def firing_of(
 def _outcome(decision: Decision, result: Result) -> str:
     if decision.kind == "hedge" and result.standing == "at target":
         return "done, and temporary: it stands until it is closed"
+    if result.standing == "abandoned" and result.totals.abandoned:
+        return "ended, and what became of an order of ours was never known"
     return _OUTCOMES[result.standing]
 
 

@@ -1,6 +1,7 @@
 """Follows every order that the switch has sent, and pages where the venue shows it otherwise than the journal has it.
 
-It also pages, once each, for orders of unknown fate that are set aside or asked about no more.
+It also pages, once each, for orders of unknown fate that are set aside or asked about no more, and for positions whose
+protective order could not be put back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LOOKED_THROUGH = 1_000
 REMEMBERED_NAMES = 10_000
 """Names of orders, and ids of fills, that are remembered."""
 
+_GUARDED = ("resting", "filled", "not needed", "again", "unknown")
+"""Answers about protection that leave nothing to be done, or are tried and asked again."""
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
@@ -62,11 +65,8 @@ class Confirming:
     def wrote(self, entry: JournalEntry) -> None:
         """Take in an entry of a closing at work."""
         orders = self._orders.get(entry.decision)
-        if orders is not None and entry.client_order_id is not None:
-            known = fold(orders.get(entry.client_order_id), entry)
-            if known is not None:
-                orders[known.name] = known
-                self._remember(known)
+        if orders is not None and (known := fold(orders, entry)) is not None:
+            self._remember(known)
         self._note(entry.decision, entry)
 
     # As what a tick asks
@@ -137,6 +137,12 @@ class Confirming:
 
     def _note(self, decision: str, entry: JournalEntry) -> None:
         """What an entry gives to tell by itself."""
+        if entry.kind == "guarded":
+            state = entry.data.get("state") or "unknown"
+            if state not in _GUARDED:
+                bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
+                self._texts[f"{bare} stands without its protective order {entry.data.get('for')}: {state}"] = None
+            return
         if entry.kind not in ("set_aside", "abandoned"):
             return
         said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"

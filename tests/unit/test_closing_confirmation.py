@@ -39,6 +39,12 @@ class Watched:
         self.written.store.append(entry)
         self.watch.wrote(entry)
 
+    def answers(self, at: datetime, state: str) -> None:
+        """The closing journals what the venue said about putting back the protective order s1."""
+        entry = JournalEntry(FIRST, "guarded", at, "main", "BTC", "long", data={"for": "s1", "state": state})
+        self.written.store.append(entry)
+        self.watch.wrote(entry)
+
     def restart(self) -> None:
         """A new process over the same store."""
         self.watch = Confirming(self.written.store)
@@ -165,13 +171,17 @@ def test_fills_beyond_what_an_order_had_ended_with_page(watched: Watched) -> Non
 
 
 def test_protection_that_was_put_back_may_rest_and_one_that_was_refused_may_not(watched: Watched) -> None:
-    """Its name is ours too: journaled as protection, it rests for as long as it likes."""
-    watched.writes("protected", after(seconds=1), side="sell", amount="5")
-    watched.writes("guarded", after(seconds=2), state="resting", order="77")
+    """Its name is ours too: journaled as protection it rests for as long as it likes; refused, it must not.
+
+    A position that is left without pages by itself.
+    """
+    watched.writes("protected", after(seconds=1), side="sell", amount="5", **{"for": "s1"})
+    watched.answers(after(seconds=2), "resting")
     assert watched.says(after(minutes=9), resting()) == []
-    watched.writes("guarded", after(minutes=10), state="refused: too close")
-    (text,) = watched.says(after(minutes=11), resting())
-    assert "still open at the venue" in text
+    watched.answers(after(minutes=10), "refused: too close")
+    bare, still = watched.says(after(minutes=11), resting())
+    assert bare == "BTC long on account main stands without its protective order s1: refused: too close"
+    assert "still open at the venue" in still
 
 
 @pytest.mark.parametrize(
@@ -193,7 +203,8 @@ def test_an_order_of_unknown_fate_that_is_given_up_pages_once(watched: Watched, 
 def test_a_state_that_we_do_not_know_pages(watched: Watched) -> None:
     """The venue calls the order something that is in no book of ours: a person is told the word."""
     watched.writes("sending", after(seconds=1), side="sell", amount="5")
-    watched.writes("unknown", after(seconds=2), text="said to be pondering", state="pondering")
+    words = f"MalformedAnswerError: order {OURS} is said to be pondering"
+    watched.writes("unknown", after(seconds=2), text=words)
     (text,) = watched.says(after(seconds=3))
     assert "is in a state that we do not know, pondering" in text
 
