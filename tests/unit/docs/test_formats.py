@@ -11,6 +11,8 @@ import pytest
 from killswitch.incident.message import Message
 from killswitch.lab import answer, outcome, summary
 from killswitch.model import decision, snapshot
+from killswitch.planning import plan_file
+from killswitch.runner import progress
 
 FORMATS = {
     "Snapshot": snapshot.Snapshot,
@@ -21,14 +23,23 @@ FORMATS = {
     "Flow": snapshot.Flow,
     "Balance": snapshot.Balance,
     "Instrument": snapshot.Instrument,
+    "Liquidity": snapshot.Liquidity,
     "Health": snapshot.Health,
     "Event": snapshot.Event,
     "Closing": snapshot.Closing,
     "Decision": decision.Decision,
+    "Unwinding": decision.Unwinding,
+    "Rung": decision.Rung,
     "Trigger reading": decision.TriggerReading,
     "Attribution": decision.Attribution,
     "Intent": decision.Intent,
     "Notice": decision.Notice,
+    "Saved plan": plan_file.SavedPlan,
+    "Account basis": plan_file.AccountBasis,
+    "Planned position": plan_file.PlannedPosition,
+    "Planned order": plan_file.PlannedOrder,
+    "Progress": progress.Progress,
+    "Open position": progress.OpenPosition,
     "Answer": answer.Answer,
     "Run": outcome.Run,
     "Firing": outcome.Firing,
