@@ -53,7 +53,7 @@ def reduction(
         return Reduction(held, (), exact=True)
     if instrument is None or instrument.amount_step is None or instrument.amount_step <= ZERO:
         return Reduction(wanted, (held - wanted,), exact=False)
-    tradable = _floor(held, instrument.amount_step)
+    tradable = whole_steps(held, instrument.amount_step)
     least = _minimum(position, instrument, reduce_only=reduce_only)
     amount = min(tradable, max(least, _ceiling(held - wanted, instrument.amount_step)))
     if held - amount < least:  # a remainder that could never be closed later goes with the rest
@@ -66,12 +66,13 @@ def reduction(
     return Reduction(held - amount, parts, exact=True, blocked=closed)
 
 
-def _floor(amount: Decimal, step: Decimal) -> Decimal:
+def whole_steps(amount: Decimal, step: Decimal) -> Decimal:
+    """`amount` rounded down to whole steps, as records and venues write quantities."""
     return _plain((amount / step).to_integral_value(rounding=ROUND_FLOOR) * step)
 
 
 def _ceiling(amount: Decimal, step: Decimal) -> Decimal:
-    return -_floor(-amount, step)
+    return -whole_steps(-amount, step)
 
 
 def _plain(amount: Decimal) -> Decimal:
@@ -104,12 +105,12 @@ def _most(amount: Decimal, least: Decimal, instrument: Instrument, greatest: Dec
     A maximum below the minimum is no rule that an order can follow, and is taken for none.
     """
     step = instrument.amount_step or Decimal(1)
-    most = None if instrument.max_amount is None else _floor(instrument.max_amount, step)
+    most = None if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
     if most is not None and most < least:
         most = None
     if greatest is None or greatest >= amount:
         return most
-    slices = max(least, _floor(greatest, step), _ceiling(amount / MOST_SLICES, step))
+    slices = max(least, whole_steps(greatest, step), _ceiling(amount / MOST_SLICES, step))
     return slices if most is None else min(most, slices)
 
 
@@ -121,7 +122,7 @@ def _split(amount: Decimal, least: Decimal, step: Decimal, most: Decimal | None)
     while amount > ZERO:
         part = min(amount, most)
         if ZERO < amount - part < least:  # leave the last order enough
-            part = max(least, _floor(amount - least, step))
+            part = max(least, whole_steps(amount - least, step))
         parts.append(part)
         amount -= part
     return tuple(parts)

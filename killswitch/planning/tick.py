@@ -21,6 +21,7 @@ from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.decide import Proposal, propose
 from killswitch.planning.hands import RefusedHandError, applies, close_by_hand, reset_record
+from killswitch.planning.hedging import Hedging
 from killswitch.planning.merge import Targets, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
@@ -28,6 +29,7 @@ from killswitch.planning.readings import MachineStatus, status
 from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.saved import RefusedPlanError, apply_plan
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
+from killswitch.planning.stuck import WORKING, busy_accounts
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sound_instrument
@@ -35,8 +37,6 @@ from killswitch.signals.view import ScopeView
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
-
-WORKING = ("planned", "closing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,26 @@ class Interpreter:
         self._heard: dict[str, int] = {}
         self._applied: set[str] = set()
         self._read_last: dict[str, AccountSnapshot] = {}
+        self._hedging = Hedging(policies)
         self._now = 0
 
-    def restore(self, states: Iterable[MachineState], rows: RowsSince) -> None:
-        """Take up stored memory: a scope's is used when the scope is first seen."""
+    def restore(
+        self,
+        states: Iterable[MachineState],
+        rows: RowsSince,
+        active: Iterable[Decision] = (),
+        past: Iterable[Decision] = (),
+    ) -> None:
+        """Take up stored memory: a scope's is used when the scope is first seen.
+
+        `active`: decisions whose closing is not finished; their targets count for as long as snapshots say that they
+        are worked on. `past`: the newest decisions, so that nothing is hedged a second time.
+        """
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
+        unfinished = tuple(active)
+        self._active = {decision.id: targets_of([decision]) for decision in unfinished if decision.intents}
+        self._hedging.restore((*past, *unfinished))
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide at once, without a second reading (as a replay must)."""
@@ -126,6 +140,11 @@ class Interpreter:
                 decisions += self._apply(event, snapshot, now, told)
             elif event.kind == "reset":
                 decisions += self._reset_orphans(event, now, told)
+        hedges, suggested = self._hedging.look(
+            snapshot, now, self._read_last, self._instruments, busy_accounts(snapshot.closings, self._active)
+        )
+        decisions += hedges
+        told += suggested
         if not (eligible or decisions or told):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
@@ -253,6 +272,7 @@ class Interpreter:
         for decision in decisions:
             if decision.intents and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
+                self._hedging.remember(decision)
         return Outcome(decisions, tuple(told))
 
     def ordered(self, decision: Decision) -> None:

@@ -19,4 +19,6 @@ def least_squares_beta(of: Sequence[float], on: Sequence[float]) -> float | None
         return None
     mean_of, mean_on = fsum(of) / len(of), fsum(on) / len(on)
     variance = fsum((x - mean_on) ** 2 for x in on)
+    if not variance > 0.0:  # moves too small to be squared
+        return None
     return fsum((y - mean_of) * (x - mean_on) for y, x in zip(of, on, strict=True)) / variance

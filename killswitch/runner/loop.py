@@ -24,7 +24,7 @@ from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.model.tracing import AS_OF, NO_TRACER, Span, Tracer
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import is_acted_on
+from killswitch.runner.acting import REMEMBERED, is_acted_on
 from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.lease import LeaseHolder
@@ -138,7 +138,9 @@ class Runner:
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
         await self._closings.recover(self._pace.read_timeout)
-        self._interpreter.restore(self._store.states(), self._store.rows)
+        unfinished = [stored.decision for stored in self._store.unfinished()]
+        past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
+        self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past)
         # How closings ended is shown for a while, over restarts too; what was told once is not news again.
         told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
         shortfalls = (_shortfall(closing) for closing in self._closings.progress())
