@@ -42,8 +42,12 @@ class VirtualTime:
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """What `asyncio.run` does, on this timeline. NothingWillHappenError where that would hang."""
-        with asyncio.Runner(loop_factory=lambda: _Loop(self)) as runner:
+        with self.runner() as runner:
             return runner.run(main)
+
+    def runner(self) -> asyncio.Runner:
+        """A loop on this timeline for several runs: tasks that one leaves behind go on in the next."""
+        return asyncio.Runner(loop_factory=lambda: _Loop(self))
 
 
 def run(main: Coroutine[Any, Any, T], start: datetime = START) -> T:

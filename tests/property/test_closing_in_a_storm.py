@@ -1,0 +1,200 @@
+"""The venue's truth against the journal, whatever happens in whatever order: requests, hands, the venue, and deaths.
+
+Calls overlap in virtual time, and what is on its way arrives whether or not anyone waits for it. What comes out
+besides a crash is in `tests.faults.witness`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from killswitch.closing.closer import Closer
+from killswitch.model.snapshot import FillCause, InstrumentState
+from killswitch.model.venue import Call, VenueTraits
+from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
+from tests.faults.mishaps import MISHAPS, Mishap, Occasion
+from tests.faults.scene import committed, decision_on
+from tests.faults.wire import BatchingWire, BookClosingWire, Wire
+from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
+from tests.virtual_time import VirtualTime
+
+SYMBOLS = ("BTC", "ETH", "SOL")
+WIRES: Mapping[str, tuple[type[Wire], VenueTraits]] = {
+    "plain": (Wire, VenueTraits()),
+    "batching": (BatchingWire, VenueTraits(batch=2)),
+    "book-closing": (BookClosingWire, VenueTraits(batch=2, whole_book=True)),
+}
+Planned = tuple[Call, Mishap]
+
+
+class Ahead:
+    """What goes wrong next: the first entry for the call takes its turn."""
+
+    def __init__(self) -> None:
+        self.plan: list[Planned] = []
+
+    def at(self, occasion: Occasion, now: float) -> Mishap:
+        for index, (call, mishap) in enumerate(self.plan):
+            if call == occasion[0]:
+                del self.plan[index]
+                return mishap
+        return "none"
+
+
+def mishaps() -> st.SearchStrategy[list[Planned]]:
+    one = st.sampled_from(sorted(MISHAPS)).flatmap(
+        lambda call: st.tuples(st.just(call), st.sampled_from(MISHAPS[call]))  # type: ignore[index] # a key of it
+    )
+    return st.lists(one, max_size=5)  # type: ignore[arg-type] # calls
+
+
+class ClosingInAStorm(RuleBasedStateMachine):
+    """Decisions come, time passes, requests go wrong, others act, the program dies and starts again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = VirtualTime()
+        self.runner = self.time.runner()
+        self.runner.__enter__()
+        self.mishaps = Ahead()
+        self.bounds: dict[Key, Bound] = {}
+        self.decided = 0
+
+    @initialize(
+        mode=st.sampled_from(["one_way", "hedge", "spot"]),
+        wire=st.sampled_from(sorted(WIRES)),
+        sides=st.tuples(*[st.sampled_from(["long", "short"])] * 3),
+        shares=st.lists(st.sampled_from(["0", "0.25", "1"]), max_size=4),
+    )
+    def a_book_is_held(self, mode: Mode, wire: str, sides: tuple[str, ...], shares: list[str]) -> None:
+        """Three positions, on a venue of some kind."""
+        book: dict[Key, Decimal] = {
+            (symbol, "long" if mode == "spot" or side == "long" else "short"): Decimal(10)
+            for symbol, side in zip(SYMBOLS, sides, strict=True)
+        }
+        markets = [Market(symbol, shares=[Decimal(share) for share in shares]) for symbol in SYMBOLS]
+        now = lambda: (self.time.elapsed, self.time.now())  # noqa: E731 - one line of a world
+        self.exchange = Exchange(book, now, mode=mode, markets=markets)
+        kind, traits = WIRES[wire]
+        self.wire = kind(self.exchange, self.time, self.mishaps, traits=traits)
+        self.store = MemoryJournal()
+        self.witness = Witness(self.store, self.exchange)
+        self.wire.watch = self.witness.watch
+        self.witness.misled_since = self.wire.misled_since
+        self.closer = self.new_closer()
+
+    def new_closer(self) -> Closer:
+        return Closer("main", self.wire, self.witness, self.time)
+
+    @precondition(lambda self: self.decided < 5)
+    @rule(
+        symbols=st.lists(st.sampled_from(SYMBOLS), min_size=1, unique=True), left=st.sampled_from(["0", "0.25", "0.5"])
+    )
+    def a_decision_is_made(self, symbols: list[str], left: str) -> None:
+        """On what is truly held, as the interpreter would on a good snapshot."""
+        held = {key: amount for key, amount in self.exchange.held.items() if key[0] in symbols and amount > ZERO}
+        targets = {key: (amount * Decimal(left)).quantize(Decimal("0.001")) for key, amount in held.items()}
+        if not targets:
+            return
+        self.decided += 1
+        spot = self.exchange.mode == "spot"
+        decision = decision_on(self.exchange, f"d{self.decided}", self.time.now(), targets, reduce_only=not spot)
+        self.closer.adopt(committed(self.store, decision))
+        now = self.time.elapsed
+        for key, target in targets.items():
+            self.bounds.setdefault(key, Bound(held[key], target, now, now)).also(target, now)
+
+    @rule(plan=mishaps(), seconds=st.sampled_from([0.02, 0.05, 0.1, 1.0, 12.0]))
+    def passes_run(self, plan: list[Planned], seconds: float) -> None:
+        """For so long, in which the next requests go wrong as planned; at the end of it the program may be cut off."""
+        self.mishaps.plan = list(plan)
+        self.runner.run(self.close_for(seconds))
+
+    async def close_for(self, seconds: float) -> bool:
+        """Passes for so long. True if nothing is left to do."""
+        end = self.time.elapsed + seconds
+        while self.time.elapsed < end:
+            if not await self.closer.advance():
+                return True
+            if (pause := getattr(self.closer, "wait", 0.0)) > 0:
+                await self.time.sleep(min(pause, 1.0))
+        return False
+
+    @rule(plan=mishaps(), after=st.sampled_from([0.0, 0.01, 0.03, 0.07]))
+    def the_program_dies_and_starts_again(self, plan: list[Planned], after: float) -> None:
+        """In the middle of whatever it is doing; all it has is the journal."""
+        self.mishaps.plan = list(plan)
+
+        async def die() -> None:
+            life = asyncio.ensure_future(self.close_for(60.0))
+            await asyncio.wait({life}, timeout=after)
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+            self.closer = self.new_closer()
+            await self.closer.recover()
+
+        self.runner.run(die())
+
+    @rule(seconds=st.sampled_from([0.3, 2.5, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        """Long enough for late requests to arrive, or not."""
+        self.runner.run(self.time.sleep(seconds))
+
+    @rule(symbol=st.sampled_from(SYMBOLS), by=st.sampled_from([-20, -4, 3]))
+    def others_trade(self, symbol: str, by: int) -> None:
+        """A hand, or a bot."""
+        for key in [key for key in self.exchange.held if key[0] == symbol]:
+            self.exchange.trade(key, Decimal(by))
+
+    @rule(symbol=st.sampled_from(SYMBOLS), cause=st.sampled_from(["liquidation", "adl"]))
+    def the_venue_takes_a_part(self, symbol: str, cause: FillCause) -> None:
+        """It liquidates, or deleverages."""
+        for key in [key for key in self.exchange.held if key[0] == symbol]:
+            self.exchange.take_away(key, Decimal(2), cause)
+
+    @rule(symbol=st.sampled_from(SYMBOLS), state=st.sampled_from(["open", "halted", "limit_only", "reduce_only"]))
+    def a_market_changes_its_mode(self, symbol: str, state: InstrumentState) -> None:
+        """Until it changes again, or the storm is over."""
+        self.exchange.markets[symbol].state = state
+
+    @invariant()
+    def nothing_is_done_that_must_never_be(self) -> None:
+        """Closed beyond what was decided, turned, sent unwritten, or called flat that is not."""
+        if not hasattr(self, "exchange"):
+            return
+        assert self.witness.crimes == []
+        assert self.exchange.turned == []
+        assert orphans(self.exchange, self.witness) == []
+        for key, bound in self.bounds.items():
+            assert overclosed(self.exchange, key, bound) is None
+
+    def teardown(self) -> None:
+        """Once nothing goes wrong any more, every decision comes to its end, and none lies about it."""
+        try:
+            if hasattr(self, "exchange"):
+                self.everything_comes_to_an_end()
+        finally:
+            self.runner.__exit__(None, None, None)
+
+    def everything_comes_to_an_end(self) -> None:
+        self.mishaps.plan = []
+        for market in self.exchange.markets.values():
+            market.state, market.shares = "open", []
+        assert self.runner.run(self.close_for(900.0)), "the work has no end"
+        self.nothing_is_done_that_must_never_be()
+        ends = {entry.decision: entry.data["status"] for entry in self.store.entries if entry.kind == "finished"}
+        assert len(ends) == self.decided
+        grown = {deed.key for deed in self.exchange.deeds if deed.actor == "hand" and deed.closed < ZERO}
+        if set(ends.values()) <= {"flat"}:
+            for key, bound in self.bounds.items():
+                assert key in grown or self.exchange.held[key] <= bound.target
+
+
+TestClosingInAStorm = ClosingInAStorm.TestCase
+TestClosingInAStorm.settings = settings(max_examples=60, stateful_step_count=20)
