@@ -8,6 +8,7 @@ end what has come to an end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 
 from killswitch.closing.asking import Asking, questions
@@ -38,6 +39,20 @@ from killswitch.model.venue import VenueAdapter, traits_of
 
 LEAST_WAIT = 0.02
 """Seconds between two passes that changed nothing, however soon something is due."""
+
+
+class Verdicts:
+    """The verdicts of one pass, each made when it is asked for: the first order does not wait for the last verdict."""
+
+    def __init__(self, judge_line: Callable[[Line], Verdict]) -> None:
+        self._judge_line = judge_line
+        self._made: dict[LineName, Verdict] = {}
+
+    def of(self, line: Line) -> Verdict:
+        made = self._made.get(line.name)
+        if made is None:
+            made = self._made[line.name] = self._judge_line(line)
+        return made
 
 
 class Closer:
@@ -89,6 +104,10 @@ class Closer:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
         self._memory.recover()
         await self._ask()
+
+    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
+        """Make ready what `adopt` takes up, while its `planned` entries are being committed. Nothing else happens."""
+        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._account])
 
     def adopt(self, decision: Decision) -> None:
         """Begin to work on a decision whose `planned` entries are committed. One without any is not worked on."""
@@ -151,10 +170,10 @@ class Closer:
             await self._send_on_the_decisions_word()
             return
         self._take(reading)
-        verdicts = {line.name: self._judge(work, line, reading) for work, line in self._all()}
+        verdicts = Verdicts(lambda line: self._judge(line, reading))
         await self._send(reading, verdicts)
         await self._protect(reading, verdicts)
-        await self._end(reading, verdicts)
+        await self._end(verdicts)
 
     def _next_due(self, now: float) -> float:
         """When the next pass makes sense after one that changed nothing."""
@@ -209,14 +228,13 @@ class Closer:
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""
-        lines = (line for line in self._memory.lines() if not line.by_fills)
-        return {line.key: self._memory.ledger(line.key).least(line.decided + line.target) for line in lines}
+        return {line.key: self._memory.least(line) for line in self._memory.lines() if not line.by_fills}
 
     def _take(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
         news = []
         for work, line in self._all():
-            work.supply(line, self._looking.instruments.get(line.symbol))
+            work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
             if not self._told(line, reading):
                 continue
             shown = _held(line, reading)
@@ -230,21 +248,24 @@ class Closer:
     def _told(self, line: Line, reading: Reading) -> bool:
         return line.by_fills or line.key not in reading.doubtful
 
-    def _judge(self, work: Work, line: Line, reading: Reading) -> Verdict:
+    def _judge(self, line: Line, reading: Reading) -> Verdict:
         """The verdict on a line; one that the venue keeps contradicting our fills for is given in its favour."""
         if not self._told(line, reading):
             return WAIT
-        if line.name in work.unsupplied and not line.in_flight:
+        if line.name in self._memory.works[line.decision].unsupplied and not line.in_flight:
             return Verdict(Do.GIVE_UP, reason=f"{line.symbol}: what was brought in by the sale before it is not known")
         believe = self._doubted_enough(line)
-        verdict = judge(
-            line,
-            _held(line, reading),
-            self._memory.ledger(line.key),
-            self._looking.instruments.get(line.symbol),
-            attempts=self._pace.fruitless_attempts,
-            believe_venue=believe,
-        )
+        if line.name in self._memory.works[line.decision].short and not believe and not line.in_flight:
+            verdict = Verdict(Do.DOUBT)
+        else:
+            verdict = judge(
+                line,
+                _held(line, reading),
+                self._memory.ledger(line.key),
+                self._looking.instruments.get(line.symbol),
+                attempts=self._pace.fruitless_attempts,
+                believe_venue=believe,
+            )
         if verdict.do is Do.DOUBT:
             count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
             self._doubts[line.name] = (count + 1, since)
@@ -266,31 +287,47 @@ class Closer:
             [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
         )
 
-    async def _send(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
+    async def _send(self, reading: Reading, verdicts: Verdicts) -> None:
         """Send for the line with the smallest target on each position, the worst rank first."""
-        wanted = [line for line in acting(self._memory.lines(), verdicts) if verdicts[line.name].do is Do.SEND]
-        self._held_back = bool(wanted)
-        if not wanted or not self._requests.may_act():
+        lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
+        self._held_back = False
+        if not self._requests.may_act():
             return
-        lines = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, reading)
-        if lines:
-            await self._executor.sweep(sorted({line.decision for line in lines}))
+        if self._traits.whole_book and await self._swept(lines, reading, verdicts):
             return
-        await self._clear_the_way(wanted, reading)
-        due = [self._departure(line, verdicts[line.name], reading) for line in wanted if self._may_leave(line)]
-        while due and await self._leave(due) and self._requests.may_act():
-            due = self._slices([each.line for each in due], reading)
+        await self._clear_the_way(lines, reading, verdicts)
+        sent = await self._leave(self._departures(lines, reading, verdicts))
+        while sent and self._requests.may_act():
+            sent = await self._leave(iter(self._slices([each.line for each in sent], reading)))
 
-    async def _leave(self, due: list[Departure]) -> bool:
-        """Send what there is room for; whether all of it left."""
+    def _departures(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> Iterator[Departure]:
+        for line in lines:
+            verdict = verdicts.of(line)
+            if verdict.do is Do.SEND:
+                if self._may_leave(line):
+                    yield self._departure(line, verdict, reading)
+                else:
+                    self._held_back = True
+
+    async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
+        """Send what there is room for; what has left, or nothing where something had to stay behind."""
         sent = await self._dispatch.send(due)
         now = self._clock.monotonic()
-        for each in due[:sent]:
+        for each in sent.departures:
             self._doubts.pop(each.line.name, None)
-            self._memory.works[each.line.decision].timetable.left(each.line, now)
             # After an order that closed nothing, the next one waits longer.
-            self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
-        return sent == len(due)
+            if each.line.fruitless:
+                self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
+        self._held_back |= sent.held_back
+        return () if sent.held_back else sent.departures
+
+    async def _swept(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> bool:
+        """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
+        wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
+        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, reading)
+        if found:
+            await self._executor.sweep(sorted({line.decision for line in found}))
+        return bool(found)
 
     def _departure(self, line: Line, verdict: Verdict, reading: Reading) -> Departure:
         ledger = self._memory.ledger(line.key)
@@ -314,6 +351,8 @@ class Closer:
         self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
     ) -> Departure:
         work = self._memory.works[line.decision]
+        # Its place in the timetable is taken even if the venue has no room for it: never faster than declared.
+        work.timetable.left(line, self._clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
         rule = self._traits.client_ids
@@ -326,17 +365,16 @@ class Closer:
         """
         if not self._requests.may_act():
             return
-        due = [
+        due = (
             self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
-            for line in acting(self._memory.lines(), {})
+            for line in acting(self._memory.lines(), lambda _: False)
             if untouched(line, self._memory.ledger(line.key))
             and line.reduce_only
             and not line.by_fills
             and self._fresh(line)
             and self._may_leave(line)
-        ]
-        if due:
-            await self._leave(due)
+        )
+        await self._leave(due)
 
     def _fresh(self, line: Line) -> bool:
         decided_at = self._memory.works[line.decision].decision.as_of
@@ -351,13 +389,16 @@ class Closer:
 
     # Protection
 
-    async def _clear_the_way(self, wanted: list[Line], reading: Reading) -> None:
+    async def _clear_the_way(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> None:
         """Take away the protective orders that the venue says block a close, when its next order may leave."""
-        blocked = [line for line in wanted if line.refusal == "blocked_by_order" and self._may_leave(line)]
+        refused = [line for line in lines if line.refusal == "blocked_by_order" and self._may_leave(line)]
+        blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
         if blocked:
             await self._guarding.clear_the_way(blocked, reading.positions)
 
-    async def _protect(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
+    async def _protect(self, reading: Reading, verdicts: Verdicts) -> None:
+        if not self._guarding.protections.open():
+            return
         lines = {(line.decision, line.key): line for line in self._memory.lines()}
 
         def line_of(guard: Protective) -> Line | None:
@@ -371,14 +412,14 @@ class Closer:
 
         def due(guard: Protective) -> bool:
             line = line_of(guard)
-            verdict = WAIT if line is None else verdicts.get(line.name, WAIT)
+            verdict = WAIT if line is None else verdicts.of(line)
             return line is not None and line.state is not State.SETTLED and (verdict.do is Do.NOTHING or verdict.ends)
 
         await self._guarding.restore(line_of, left, due)
 
     # Ending
 
-    async def _end(self, reading: Reading, verdicts: dict[LineName, Verdict]) -> None:
+    async def _end(self, verdicts: Verdicts) -> None:
         """End every decision whose lines the reading shows at their targets, or that can go no further.
 
         What it has to cancel after closing comes first; an entry may have filled meanwhile, so a pass that
@@ -387,7 +428,7 @@ class Closer:
         for work in list(self._memory.works.values()):
             if any(line.in_flight or line.aside or line.state is State.SETTLED for line in work.lines):
                 continue
-            found = [verdicts[line.name] for line in work.lines]
+            found = [verdicts.of(line) for line in work.lines]
             if not all(verdict.do is Do.NOTHING or verdict.ends for verdict in found):
                 continue
             if self._guarding.protections.of(work.decision.id):

@@ -6,9 +6,12 @@ Nothing is decided here. What leaves was journaled before; what comes back is jo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 
 from killswitch.closing.budget import Ticket
 from killswitch.closing.life import ZERO, State
@@ -42,6 +45,10 @@ SOON = 0.05
 """Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
 
 
+CHUNK = 20
+"""Orders that are made durable together before they leave."""
+
+
 @dataclass(frozen=True, slots=True)
 class Departure:
     """One order that is to leave: its line, the request, and what its `sending` entry says beside them."""
@@ -50,6 +57,42 @@ class Departure:
     request: OrderRequest
     attempt: int
     data: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What has left, and whether something was held back for want of room."""
+
+    departures: Sequence[Departure]
+    held_back: bool
+
+
+class _Queue:
+    """What is to leave, made one by one as it is asked for."""
+
+    def __init__(self, source: Iterable[Departure]) -> None:
+        self._source = iter(source)
+        self._made: deque[Departure] = deque()
+        self.sent: list[Departure] = []
+
+    @property
+    def empty(self) -> bool:
+        return self.peek() is None
+
+    def peek(self) -> Departure | None:
+        """The next one, if there is one."""
+        found = self.next(1)
+        return found[0] if found else None
+
+    def next(self, count: int) -> list[Departure]:
+        """Up to `count` of the next ones; they stay in the queue."""
+        while len(self._made) < count and (made := next(self._source, None)) is not None:
+            self._made.append(made)
+        return list(islice(self._made, count))
+
+    def took(self, count: int) -> None:
+        """The first `count` have left."""
+        self.sent += [self._made.popleft() for _ in range(count)]
 
 
 class Dispatch:
@@ -71,17 +114,13 @@ class Dispatch:
         self._requests = requests
         self._record = record
 
-    async def send(self, departures: Sequence[Departure]) -> int:
-        """Send from the front what the budget has room for, now or within a moment; how many orders that was.
+    async def send(self, source: Iterable[Departure]) -> Sent:
+        """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
 
-        Each is sent once. All that fit leave at the same time; answers that come close together are made durable
-        together. It is over when every answer is there, or its time.
+        They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
+        answers that come close together are made durable together. Over when every answer is there, or its time.
         """
-        left = list(departures)
-        groups = self._depart(left)
-        if len(groups) == 1 and not left:
-            self._record(await self._request(*groups[0]))
-            return len(departures)
+        queue = _Queue(source)
         answers: list[JournalEntry] = []
         came = asyncio.Event()
 
@@ -91,32 +130,42 @@ class Dispatch:
             finally:
                 came.set()
 
-        tasks = [asyncio.create_task(one(*group)) for group in groups]
-        waiting = tasks[:]
+        tasks: list[asyncio.Task[None]] = []
+        waiting: list[asyncio.Task[None]] = []
         try:
-            while waiting or left:
-                more = await self._wait(came, waiting, left)
+            more = True
+            while more or waiting:
+                if more:
+                    groups = self._depart(queue)
+                    if len(groups) == 1 and not waiting and queue.empty:
+                        answers.extend(await self._request(*groups[0]))
+                        groups = []
+                    begun = [asyncio.create_task(one(*group)) for group in groups]
+                    tasks += begun
+                    waiting += begun
+                    if begun:
+                        await asyncio.sleep(0)  # let them leave before the next ones are made
+                more = await self._wait(came, waiting, queue)
                 waiting = [task for task in waiting if not task.done()]
                 ready, answers[:] = answers[:], []
                 self._record(ready)
-                if not waiting and not more:
-                    break
-                begun = [asyncio.create_task(one(*group)) for group in self._depart(left)] if more else []
-                tasks += begun
-                waiting += begun
             for task in tasks:
                 task.result()
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return len(departures) - len(left)
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
+        return Sent(queue.sent, held_back=not queue.empty)
 
-    async def _wait(
-        self, came: asyncio.Event, waiting: Sequence[asyncio.Task[None]], left: Sequence[Departure]
-    ) -> bool:
-        """Until an answer is here, and those that come with it, or there is room for more; whether there may be."""
-        room_in = self._requests.wait("submit", (left[0].line.symbol,)) if left else SOON + 1
+    async def _wait(self, came: asyncio.Event, waiting: Sequence[asyncio.Task[None]], queue: _Queue) -> bool:
+        """Until there may be room for more, or an answer is here and those that come with it; whether there may be."""
+        first = queue.peek()
+        room_in = math.inf if first is None else self._requests.wait("submit", (first.line.symbol,))
+        if first is not None and not self._requests.quiet_for <= 0.0:
+            room_in = math.inf
+        if room_in <= 0.0:
+            return True
         soon = room_in <= SOON
         if not waiting:
             if soon:
@@ -132,18 +181,21 @@ class Dispatch:
         came.clear()
         return soon
 
-    def _depart(self, left: list[Departure]) -> list[tuple[Sequence[Departure], Ticket]]:
-        """Take from `left` what there is room for, as requests with their room; durable when this returns."""
+    def _depart(self, queue: _Queue) -> list[tuple[Sequence[Departure], Ticket]]:
+        """A chunk of what there is room for, as requests with their room; durable when this returns."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
-        while left:
-            chunk = left[: self._batch]
-            fits = self._requests.room(_call(chunk), [each.line.symbol for each in chunk]) if len(chunk) > 1 else 1
-            chunk = chunk[:fits]
-            symbols = [each.line.symbol for each in chunk]
-            if not chunk or self._requests.wait(_call(chunk), symbols) > 0.0:
+        count = 0
+        while count < CHUNK:
+            group = queue.next(self._batch)
+            symbols = [each.line.symbol for each in group]
+            if len(group) > 1:
+                group = group[: self._requests.room("submit_batch", symbols)]
+                symbols = symbols[: len(group)]
+            if not group or self._requests.wait(_call(group), symbols) > 0.0:
                 break
-            groups.append((chunk, self._requests.take(_call(chunk), symbols)))
-            del left[: len(chunk)]
+            groups.append((group, self._requests.take(_call(group), symbols)))
+            queue.took(len(group))
+            count += len(group)
         self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
         return groups
 

@@ -65,6 +65,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 purpose=intent.purpose,
                 after=intent.after,
                 band=intent.band,
+                kept=intent.target if intent.purpose == "hop" else Decimal(0),
             )
         elif intent.purpose == line.purpose:
             line.decided += Decimal(0) if intent.purpose == "hop" else intent.contracts

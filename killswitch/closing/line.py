@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -66,6 +66,8 @@ class Line:
     purpose: Literal["reduce", "hop", "hedge"] = "reduce"
     after: int | None = None
     band: Decimal | None = None
+    kept: Decimal = ZERO
+    """For a hop: what was held of its symbol before, and is not sold."""
 
     state: State = State.READY
     attempt: int = 0
@@ -137,12 +139,20 @@ class Line:
         """What its orders of unknown fate may fill yet, at worst."""
         return sum((order.may_fill for order in self.aside.values()), ZERO)
 
-    def copy(self) -> Line:
-        """The line, with a memory of its own."""
-        return replace(self, aside=dict(self.aside))
+    def check(self, entry: JournalEntry) -> None:
+        """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
+        event = event_of(entry)
+        if event is None:
+            return
+        if entry.client_order_id is not None and entry.client_order_id in self.aside:
+            if event not in ASIDE:
+                raise ForbiddenTransitionError(f"{self._words} {event.value} of {entry.client_order_id}, set aside")
+        elif event not in TRANSITIONS[self.state]:
+            raise ForbiddenTransitionError(f"{self._words} {event.value} while {self.state.value}")
 
     def apply(self, entry: JournalEntry) -> None:
         """Move by one journal entry of this line. ForbiddenTransitionError if it cannot follow."""
+        self.check(entry)
         event = event_of(entry)
         if event is None:
             self._take_mark(entry.data)
@@ -150,10 +160,6 @@ class Line:
         if entry.client_order_id is not None and entry.client_order_id in self.aside:
             self._apply_aside(entry, event)
             return
-        if event not in TRANSITIONS[self.state]:
-            raise ForbiddenTransitionError(
-                f"{self.decision} {self.symbol} {self.position_side}: {event.value} while {self.state.value}"
-            )
         self.state = TRANSITIONS[self.state][event]
         match event:
             case Event.SENDING | Event.NEXT_SLICE:
@@ -199,12 +205,12 @@ class Line:
         except ForbiddenTransitionError:
             self._muddle(entry)
 
+    @property
+    def _words(self) -> str:
+        return f"{self.decision} {self.symbol} {self.position_side}:"
+
     def _apply_aside(self, entry: JournalEntry, event: Event) -> None:
         name = entry.client_order_id or ""
-        if event not in ASIDE:
-            raise ForbiddenTransitionError(
-                f"{self.decision} {self.symbol} {self.position_side}: {event.value} of {name}, which is set aside"
-            )
         if ASIDE[event]:
             return
         order = self.aside.pop(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import chain
 
 from killswitch.closing.ledger import PositionLedger
@@ -27,6 +28,7 @@ class Memory:
         self._watch = watch
         self._protections = protections
         self._ledgers: dict[PositionKey, PositionLedger] = {}
+        self._prepared: dict[str, Work] = {}
         self.works: dict[str, Work] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
@@ -45,11 +47,16 @@ class Memory:
         for work in self.works.values():
             self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
 
+    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
+        """Make ready what `adopt` will take up once `planned` is durable. Nothing is worked on before."""
+        if decision.id not in self.works:
+            self._prepared[decision.id] = Work(decision, self._account, planned)
+
     def adopt(self, decision: Decision) -> bool:
         """Begin to work on a decision whose `planned` entries are committed; whether it was taken up."""
         if decision.id in self.works:
             return False
-        work = self._work(decision)
+        work = self._prepared.pop(decision.id, None) or self._work(decision)
         if work.planned is None or work.finished is not None:
             return False
         self.works[decision.id] = work
@@ -61,7 +68,15 @@ class Memory:
         return list(chain.from_iterable(work.lines for work in self.works.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
-        return self._ledgers.setdefault(key, PositionLedger())
+        found = self._ledgers.get(key)
+        if found is None:
+            found = self._ledgers[key] = PositionLedger()
+        return found
+
+    def least(self, line: Line) -> Decimal:
+        """What our own orders leave of the line's position, at least."""
+        ledger = self._ledgers.get(line.key)
+        return line.decided + line.target if ledger is None else ledger.least(line.decided + line.target)
 
     def record(self, entries: Sequence[JournalEntry]) -> None:
         """Make entries durable together, and only then let each move anything.

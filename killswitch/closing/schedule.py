@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
 from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import ZERO, State
-from killswitch.closing.line import Line, LineName
+from killswitch.closing.line import Line
 from killswitch.model.snapshot import Instrument
 
 _RULED_OUT = frozenset({"below_minimum"})
@@ -121,17 +121,21 @@ def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict
     return Verdict(Do.SEND, amount)
 
 
-def acting(lines: Iterable[Line], verdicts: Mapping[LineName, Verdict]) -> list[Line]:
+def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
     """The one line for each position that may send: the smallest target, of equals the one already at it.
 
-    Lines whose verdict ends them are passed over: another decision's line may try after them. In the order of closing.
+    Lines that have come to an end are passed over where another decision's line may try after them. In the order of
+    closing. `ends` is asked only where several lines meet.
     """
-    chosen: dict[Slot, Line] = {}
+    slots: dict[Slot, Line | list[Line]] = {}
     for line in lines:
-        if line.name in verdicts and verdicts[line.name].ends:
-            continue
         slot: Slot = line.name if line.by_fills else line.key
-        other = chosen.get(slot)
-        if other is None or (line.target, -line.attempt) < (other.target, -other.attempt):
-            chosen[slot] = line
-    return sorted(chosen.values(), key=lambda line: (line.rank, line.index))
+        other = slots.get(slot)
+        slots[slot] = line if other is None else [*(other if isinstance(other, list) else [other]), line]
+    chosen = (found if isinstance(found, Line) else _smallest(found, ends) for found in slots.values())
+    return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
+
+
+def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | None:
+    trying = (line for line in lines if not ends(line))
+    return min(trying, key=lambda line: (line.target, -line.attempt), default=None)

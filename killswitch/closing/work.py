@@ -15,6 +15,8 @@ from killswitch.model.decision import Cancel, Decision
 from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
 from killswitch.model.store import JournalEntry
 
+_AFTER_FEES = Decimal("0.98")
+"""No venue takes more than two percent of a sale."""
 _LEFT = "left "
 """In a `finished` entry: `left SIDE SYMBOL` → contracts above the target."""
 
@@ -22,7 +24,7 @@ _LEFT = "left "
 class Work:
     """Folded from the decision and its journal entries; knows nothing that is not in them."""
 
-    def __init__(self, decision: Decision, account: str, entries: Sequence[JournalEntry]) -> None:
+    def __init__(self, decision: Decision, account: str, entries: Sequence[JournalEntry] = ()) -> None:
         """`entries` are the decision's journal, in sequence; those of other accounts are passed over."""
         self.decision = decision
         self.account = account
@@ -35,6 +37,8 @@ class Work:
         self._uncancellable: dict[str, str] = {}
         self.unsupplied: set[LineName] = set()
         """Hops whose source has brought in nobody knows how much."""
+        self.short: set[LineName] = set()
+        """Hops for which less has arrived than a fee can explain."""
         self.planned: int | None = None
         """Where in the journal the work begins; None if none was planned on this account."""
         self.finished: JournalEntry | None = None
@@ -66,15 +70,19 @@ class Work:
         touched = self.lines if entry.kind == "finished" else [self.line_of(entry)]
         for line in touched:
             if line is not None:
-                line.copy().apply(entry)
+                line.check(entry)
 
     def line_of(self, entry: JournalEntry) -> Line | None:
         """The line that `entry` is about; None if it is about none of this work."""
         key = key_of(entry)
         return None if key is None else self._by_key.get(key)
 
-    def supply(self, line: Line, instrument: Instrument | None) -> None:
-        """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else."""
+    def supply(self, line: Line, shown: Decimal, instrument: Instrument | None) -> None:
+        """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else.
+
+        That is what they were paid, as far as it has arrived: a fee may have been taken out of it. `shown`: what is
+        held of the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
+        """
         if line.purpose != "hop" or line.after is None:
             return
         before = [each for each in self.lines if each.purpose == "reduce" and each.index <= line.after]
@@ -83,11 +91,14 @@ class Work:
             # What it brought in is not known: nothing of it can be told from what was there before.
             self.unsupplied.add(line.name)
             return
-        brought = source.received
-        if instrument is not None and instrument.amount_step and instrument.contract_size:
-            steps = (brought / instrument.contract_size / instrument.amount_step).to_integral_value(ROUND_FLOOR)
-            brought = steps * instrument.amount_step
-        line.decided = line.largest = brought
+        size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
+        paid = source.received / size
+        arrived = max(ZERO, shown + line.filled - line.kept)
+        (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
+        brought = min(paid, arrived)
+        if instrument is not None and instrument.amount_step:
+            brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
+        line.decided = line.largest = max(brought, line.filled)
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""

@@ -29,8 +29,9 @@ class MemoryJournal:
         self._entries.setdefault(entry.decision, []).append(replace(entry, sequence=self._count))
         return self._count
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
-        return [self.append(entry) for entry in entries]
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        for entry in entries:
+            self.append(entry)
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         if decision is not None:

@@ -154,7 +154,7 @@ class Journal(Protocol):
 
     def append(self, entry: JournalEntry) -> int: ...
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
         """Write all of them, in order, in one transaction or not at all."""
         ...
 

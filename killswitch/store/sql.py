@@ -93,15 +93,11 @@ class SqlStore:
         with self._writing_fenced() as connection:
             return int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
-        """Write several journal entries in one transaction; their sequence numbers. FencedError as `commit_tick`."""
-        if not entries:
-            return ()
-        with self._writing_fenced() as connection:
-            return [
-                int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
-                for entry in entries
-            ]
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        """Write several journal entries, in order, in one transaction. FencedError as with `commit_tick`."""
+        if entries:
+            with self._writing_fenced() as connection:
+                connection.execute(sql.PUT_JOURNAL, [_journal_row(entry) for entry in entries])
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order in which it was written."""
