@@ -164,7 +164,9 @@ def _bounded(number: int, order: OrderLine) -> tuple[str, ...]:
     bound = order.bound
     if bound is None:
         return ()
-    kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept] if order.filled else "nothing filled"
+    kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
+    if order.fate == "final" and not order.filled:
+        kept = "nothing filled"
     return (
         str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", _dash(order.limit),
         f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",

@@ -62,6 +62,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     settled = tuple(each for each in held if each.contracts is not None and not each.to_close)
     ended = tuple(one for each in acted for one in endings(each.decision, each.journal, each.result))
     unfinished = bool(left) or any(each.standing not in _SETTLED for each in results)
+    ended_all = all(each.standing != "closing" for each in results)
     reset = _reset(life.reset)
     ends = [each.at for each in ended if each.at is not None]
     closed_at = reset.at if reset else max(ends, default=opening.as_of) if life.by_hand and not unfinished else None
@@ -109,7 +110,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         ),
         doubts=doubts,
         reason=reason,
-        totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=not unfinished),
+        totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
         positions=became,
         exposures=uncovered,
         remarks=remarks(orders, became, uncovered, [name for each in results for name in each.swept], currency),

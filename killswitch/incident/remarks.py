@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.exposure import Exposure
+from killswitch.incident.filters import amount
 from killswitch.incident.record import OrderOutcome
 from killswitch.model.spelling import instant, money
 
@@ -46,7 +47,8 @@ def _order(order: OrderOutcome) -> Iterator[str]:
     if bound is None or not order.filled:
         return
     if bound.beyond_limit:
-        yield f"{name} was filled at {order.price:f}, worse than its own limit of {order.limit:f}: ask the venue"
+        limit = f"its own limit of {amount(order.limit)}"
+        yield f"{name} was filled at {amount(order.price)}, worse than {limit}: ask the venue"
     if not bound.sent:
         yield f"{name} was sent without a bound{_slipped(order)}"
     elif bound.kept is False:
@@ -60,7 +62,7 @@ def _slipped(order: OrderOutcome) -> str:
 
 
 def _amount(order: OrderOutcome) -> str:
-    return "an unknown amount of" if order.amount is None else f"{order.amount:f}"
+    return "an unknown amount of" if order.amount is None else amount(order.amount)
 
 
 def _place(what: OrderOutcome | Exposure) -> str:
@@ -72,14 +74,14 @@ def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> 
     if position.others is not None and position.others > 0:
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
         yield (
-            f"{position.others:f} of the {position.start:f} {name} went without an order of this incident: {hands}, "
-            "deleveraging, a hand or another policy; what that realised is not counted here"
+            f"{amount(position.others)} of the {amount(position.start)} {name} went without an order of this incident: "
+            f"{hands}, deleveraging, a hand or another policy; what that realised is not counted here"
         )
     elif position.others is not None and position.others < 0:
-        yield f"{name} has grown by {-position.others:f} since it was decided on: somebody else trades there"
+        yield f"{name} has grown by {amount(-position.others)} since it was decided on: somebody else trades there"
     if position.left and position.dust:
         worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
-        yield f"{position.left:f} {name} is left as dust: less than the venue takes{worth}"
+        yield f"{amount(position.left)} {name} is left as dust: less than the venue takes{worth}"
 
 
 def _exposure(exposure: Exposure) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from killswitch.incident.causes import text_of
+from killswitch.incident.causes import by_hand
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.results import Result
 from killswitch.model.decision import Notice
@@ -22,8 +22,8 @@ _WORDS = {
     "rejected": "was rejected",
     "absent": "never reached the venue",
     "filled": "was filled",
-    "set_aside": "is set aside: its fate is unknown, and its position goes on without it",
-    "abandoned": "is asked about no more: its fate stays unknown",
+    "set_aside": "is set aside",
+    "abandoned": "is asked about no more",
 }
 
 
@@ -55,9 +55,7 @@ def _triggers(firing: Firing) -> Iterator[Moment]:
 
 def _fired(firing: Firing) -> str:
     if firing.kind == "hand":
-        said = text_of(firing.cause)
-        what = "close by hand" if said is None else said.heading
-        return f"{what} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+        return f"{by_hand(firing.cause)} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
     if firing.kind == "hedge":
         return f"a temporary hedge was decided on: {firing.reason or 'no reason given'}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
