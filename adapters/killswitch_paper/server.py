@@ -177,7 +177,11 @@ class _Desk:
         wanted = await _body(request, TakeRequest)
         account = self._account(request)
         try:
-            return _json(self._market.deleverage(account, wanted.symbol, wanted.contracts, wanted.price, wanted.cause))
+            return _json(
+                self._market.deleverage(
+                    account, wanted.symbol, wanted.contracts, wanted.price, wanted.cause, wanted.side
+                )
+            )
         except (KeyError, ValueError) as error:
             raise _RefusedError(400, "bad_request", str(error)) from error
 

@@ -29,7 +29,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState
+from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState, Side
 from killswitch.model.venue import OrderReport, RejectReason
 
 RULES_HEADER = "Rules-Version"
@@ -61,12 +61,16 @@ class FlowRequest(Struct, frozen=True):
 
 
 class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """A position, or a part of it, for the venue to take at `price`: `contracts` of it, or all."""
+    """A position, or a part of it, for the venue to take at `price`: `contracts` of it, or all.
+
+    `side` tells the two positions of hedge mode apart.
+    """
 
     symbol: str
     price: Decimal
     contracts: Decimal | None = None
     cause: FillCause = "adl"
+    side: Side = "long"
 
 
 class StateRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,8 @@ from killswitch.market.instruments import base_asset
 from killswitch.market.margin import Margin, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import Fill, Flow, Market
+from killswitch.model.snapshot import Fill, Flow, Market, Side
+from killswitch.model.venue import OrderRequest
 
 CASH_MARKETS: frozenset[Market] = frozenset({"spot", "equity"})
 """What is held is paid in full: no leverage, no margin, no short side, no liquidation."""
@@ -34,7 +35,10 @@ class PaperAccount:
     wallet: Decimal
     leverage: Decimal
     """Of symbols that were not opened with their own; 1 in cash markets."""
+    is_hedged: bool = False
+    """Whether both sides of a symbol may be held at once, as two positions: the venues' hedge mode."""
     holdings: dict[str, Holding] = field(default_factory=dict)
+    """By `key`."""
     orders: dict[str, PaperOrder] = field(default_factory=dict)
     """Every order ever sent, by client order id: a repeated id is refused for ever."""
     working: list[PaperOrder] = field(default_factory=list)
@@ -51,30 +55,42 @@ class PaperAccount:
         """The money part of a cash account."""
         return self.wallet - sum((holding.cost for holding in self.holdings.values()), ZERO)
 
-    def open_quantity(self, symbol: str) -> Decimal:
-        """Signed base quantity held; zero when flat. Of a cash account, what a sale of the symbol could sell."""
-        holding = self.holdings.get(self.held_as(symbol))
+    def key(self, symbol: str, side: Side) -> str:
+        """Under what a position is kept: one for each symbol, or in hedge mode for each of its sides."""
+        return f"{symbol} short" if self.is_hedged and side == "short" else symbol
+
+    def is_exit(self, request: OrderRequest) -> bool:
+        """Whether the order can only reduce. In hedge mode what closes its position side never does anything else."""
+        closes = "long" if request.side == "sell" else "short"
+        return request.reduce_only or (self.is_hedged and request.position_side == closes)
+
+    def open_quantity(self, symbol: str, side: Side) -> Decimal:
+        """Signed base quantity held; zero when flat. Of a cash account, what a sale of the symbol could sell.
+
+        `side` tells two positions of hedge mode apart, and means nothing elsewhere.
+        """
+        holding = self.holdings.get(self.held_as(symbol) if self.is_cash else self.key(symbol, side))
         return holding.quantity if holding else ZERO
 
     def held_as(self, symbol: str) -> str:
-        """The symbol under which a sale of `symbol` finds what it sells: an asset may be sold in any of its markets."""
-        if symbol in self.holdings or not self.is_cash:
+        """The symbol under which a sale of a cash account finds what it sells, in whichever market of the asset."""
+        if symbol in self.holdings:
             return symbol
         asset = base_asset(symbol)
         return next((held for held in self.holdings if base_asset(held) == asset), symbol)
 
     def leverage_of(self, symbol: str) -> Decimal:
-        holding = self.holdings.get(symbol)
+        holding = self.holdings.get(symbol) or self.holdings.get(self.key(symbol, "short"))
         return holding.leverage if holding else self.leverage
 
     def margin(self, marks: Mapping[str, Decimal], maintenance_rate: Decimal) -> Margin:
         """Margin at `marks`, which must have every symbol held."""
-        held = ((holding, marks[symbol]) for symbol, holding in self.holdings.items())
+        held = ((holding, marks[holding.symbol]) for holding in self.holdings.values())
         return margin_of(self.wallet, held, maintenance_rate)
 
     def entry_orders(self) -> Iterator[PaperOrder]:
         """Open orders that may add to a position."""
-        return (order for order in self.working if not order.request.reduce_only)
+        return (order for order in self.working if not self.is_exit(order.request))
 
     def order_margin(self, tapes: Mapping[str, Tape]) -> Decimal:
         """What open entry orders hold back: their initial margin, in a cash market the money of the buys."""
@@ -87,12 +103,12 @@ class PaperAccount:
             held += initial_margin(order.left * tape.size * price, self.leverage_of(order.request.symbol))
         return held
 
-    def trade(self, symbol: str, quantity: Decimal, price: Decimal, fee: Decimal) -> Decimal:
+    def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal) -> Decimal:
         """Book a fill of signed base `quantity`; the realised P&L before the fee. All in the account's currency."""
-        key = self.held_as(symbol) if quantity < 0 else symbol
+        key = self.held_as(symbol) if self.is_cash and quantity < 0 else self.key(symbol, side)
         holding = self.holdings.get(key)
         if holding is None:
-            holding = self.holdings[key] = Holding(ZERO, ZERO, self.leverage)
+            holding = self.holdings[key] = Holding(symbol, ZERO, ZERO, self.leverage)
         realized = holding.trade(quantity, price)
         self.wallet += realized - fee
         if holding.quantity == 0:
@@ -105,20 +121,19 @@ class PaperAccount:
             return
         holding = self.holdings.get(symbol)
         if holding is None:
-            holding = self.holdings[symbol] = Holding(ZERO, ZERO, self.leverage)
+            holding = self.holdings[symbol] = Holding(symbol, ZERO, ZERO, self.leverage)
         holding.quantity += quantity
         holding.cost += cost
 
     def reducible(self, order: PaperOrder) -> Decimal:
-        """Base quantity that a reduce-only order may close: at or below zero when there is nothing on its side."""
-        held = self.open_quantity(order.request.symbol)
+        """Base quantity that an exit may close: at or below zero when there is nothing on its side."""
+        held = self.open_quantity(order.request.symbol, order.request.position_side)
         return -held if order.request.side == "buy" else held
 
     def expire_exits(self, symbol: str) -> None:
-        """Reduce-only orders with nothing left to reduce expire."""
+        """Exits with nothing left to reduce expire."""
         for order in self.working:
-            # What a cash account holds may be sold in several markets, each with its orders.
-            exits = order.request.reduce_only and (self.is_cash or order.request.symbol == symbol)
+            exits = self.is_exit(order.request) and order.request.symbol == symbol
             if exits and order.state == "open" and self.reducible(order) <= 0:
                 order.state = "expired"
 

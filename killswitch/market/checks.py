@@ -45,20 +45,20 @@ class Checks:
             raise OrderRejectedError("other", f"no symbol {request.symbol}")
         if tape.last is None:
             raise OrderRejectedError("market_closed", f"{request.symbol} has no price yet")
-        self._check_state(request, tape)
+        self._check_state(account, request, tape)
         price = _check_price(request, tape, tape.last)
-        if request.reduce_only:
+        if account.is_exit(request):
             _check_reduces(account, request)
         if self.terms.resting_exits_block and request.trigger_price is None:
             _check_exits(account, request, self.tapes)
         _check_size(account, request, tape, price)
         self._check_money(account, request, price)
 
-    def _check_state(self, request: OrderRequest, tape: Tape) -> None:
+    def _check_state(self, account: PaperAccount, request: OrderRequest, tape: Tape) -> None:
         state = tape.instrument.state
         if tape.is_shut:
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}")
-        if state == "reduce_only" and not request.reduce_only:
+        if state == "reduce_only" and not account.is_exit(request):
             raise OrderRejectedError("market_closed", f"{request.symbol} takes reduce-only orders only")
         if request.trigger_price is not None:
             return  # it is looked at again when it is triggered
@@ -71,15 +71,15 @@ class Checks:
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
         tape = self.tapes[request.symbol]
         if account.is_cash and request.side == "sell":
-            free = account.open_quantity(request.symbol) - promised(account, request, self.tapes)
+            free = account.open_quantity(request.symbol, "long") - promised(account, request, self.tapes)
             if request.amount * tape.size > free:
                 raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
             return
-        if request.reduce_only:
+        if account.is_exit(request):
             return
         if self.matching.quotes.bridge(account, request.symbol) is not None:
             raise OrderRejectedError("other", f"{request.symbol} is only sold here: it is not paid in the money held")
-        held = account.open_quantity(request.symbol)
+        held = account.open_quantity(request.symbol, request.position_side)
         against = max(ZERO, -held if request.side == "buy" else held)
         opens = max(ZERO, request.amount * tape.size - against) * price
         needs = initial_margin(opens, account.leverage_of(request.symbol)) + opens * self.rules.taker_fee
@@ -124,7 +124,7 @@ def _check_trigger(request: OrderRequest, tape: Tape, last: Decimal) -> Decimal:
 
 
 def _check_reduces(account: PaperAccount, request: OrderRequest) -> None:
-    quantity = account.open_quantity(request.symbol)
+    quantity = account.open_quantity(request.symbol, request.position_side)
     closes = "long" if request.side == "sell" else "short"
     if request.position_side != closes:
         raise OrderRejectedError("other", f"a reduce-only {request.side} cannot reduce a {request.position_side}")
@@ -134,20 +134,21 @@ def _check_reduces(account: PaperAccount, request: OrderRequest) -> None:
 
 def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> None:
     """An exit while resting ones promise all that is held; in a cash account every sale is one."""
-    if not (request.reduce_only or (account.is_cash and request.side == "sell")):
+    if not (account.is_exit(request) or (account.is_cash and request.side == "sell")):
         return
     resting = promised(account, request, tapes)
-    if resting and resting >= abs(account.open_quantity(request.symbol)):
+    if resting and resting >= abs(account.open_quantity(request.symbol, request.position_side)):
         raise OrderRejectedError("blocked_by_order", f"resting exits of {request.symbol} promise all that is held")
 
 
 def promised(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:
     """Base quantity of what `request` would reduce that open exits are to reduce already, conditional ones included."""
-    held_as = account.held_as(request.symbol)
+    cash = account.is_cash
+    of = account.held_as(request.symbol) if cash else request.symbol
     return sum(
         (order.left * tapes[order.request.symbol].size for order in account.working
-         if order.request.side == request.side and account.held_as(order.request.symbol) == held_as
-         and (account.is_cash or order.request.reduce_only)),
+         if order.request.side == request.side and (cash or account.is_exit(order.request))
+         and (account.held_as(order.request.symbol) if cash else order.request.symbol) == of),
         ZERO,
     )  # fmt: skip
 
@@ -162,7 +163,7 @@ def _check_size(account: PaperAccount, request: OrderRequest, tape: Tape, price:
     if instrument.max_amount is not None and amount > instrument.max_amount:
         raise OrderRejectedError("above_maximum", f"amount {amount} is above {instrument.max_amount}")
     # As at Binance, a reduce-only order of a derivative may be worth less than the minimum.
-    exempt = request.reduce_only and not account.is_cash
+    exempt = account.is_exit(request) and not account.is_cash
     notional = amount * tape.size * price
     if instrument.min_notional is not None and notional < instrument.min_notional and not exempt:
         raise OrderRejectedError("below_minimum", f"notional {notional} is below {instrument.min_notional}")

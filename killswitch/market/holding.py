@@ -21,6 +21,7 @@ class Holding:
     quantity × mark − cost, without a rounded average price in between.
     """
 
+    symbol: str
     quantity: Decimal
     cost: Decimal
     leverage: Decimal

@@ -7,12 +7,12 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.holding import ZERO
+from killswitch.market.holding import ZERO, Holding
 from killswitch.market.instruments import lots_down
 from killswitch.market.matching import Matching
 from killswitch.market.order import PaperOrder
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import Fill, FillCause, OrderSide
+from killswitch.model.snapshot import Fill, FillCause, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 
 
@@ -27,6 +27,7 @@ class Interventions:
         self,
         account: PaperAccount,
         symbol: str,
+        side: Side,
         contracts: Decimal | None,
         price: Decimal,
         cause: FillCause,
@@ -36,16 +37,16 @@ class Interventions:
 
         ValueError in a cash account, which owes nobody, and for more than is held.
         """
-        holding, tape = account.holdings.get(symbol), self._tapes[symbol]
+        holding, tape = account.holdings.get(account.key(symbol, side)), self._tapes[symbol]
         held = abs(holding.quantity) / tape.size if holding else ZERO
         amount = held if contracts is None else contracts
         if account.is_cash:
             raise ValueError(f"{account.name}: nothing is taken from a {account.market} account")
         if holding is None or not 0 < amount <= held:
             raise ValueError(f"{account.name} holds {held} of {symbol}, not {amount}")
-        side: OrderSide = "sell" if holding.quantity > 0 else "buy"
+        closes: OrderSide = "sell" if holding.side == "long" else "buy"
         fee = self._matching.rules.liquidation_fee if cause == "liquidation" else ZERO
-        fill = self._matching.book(account, tape, None, side, amount, price, fee, at, cause)
+        fill = self._matching.book(account, tape, None, closes, amount, price, fee, at, cause, holding.side)
         account.drop_done()
         return fill
 
@@ -56,24 +57,24 @@ class Interventions:
         """
         if account.is_cash:
             raise OrderRejectedError("permission", f"a {account.market} account has no book to close")
-        for symbol, holding in tuple(account.holdings.items()):
-            tape = self._tapes[symbol]
+        for holding in tuple(account.holdings.values()):
+            tape = self._tapes[holding.symbol]
             if tape.is_shut or tape.instrument.state in {"limit_only", "post_only"}:
                 continue
-            order = self._exit(symbol, holding.quantity, tape, at)
+            order = self._exit(holding, tape, at)
             account.orders[order.request.client_order_id] = order
             account.working.append(order)
             self._matching.take(account, order, tape, at)
         account.drop_done()
 
-    def _exit(self, symbol: str, quantity: Decimal, tape: Tape, at: datetime) -> PaperOrder:
+    def _exit(self, holding: Holding, tape: Tape, at: datetime) -> PaperOrder:
         order_id = self._matching.next_id("o")
         request = OrderRequest(
             client_order_id=f"venue-{order_id}",
-            symbol=symbol,
-            side="sell" if quantity > 0 else "buy",
-            position_side="long" if quantity > 0 else "short",
-            amount=lots_down(abs(quantity) / tape.size, tape.step),
+            symbol=holding.symbol,
+            side="sell" if holding.side == "long" else "buy",
+            position_side=holding.side,
+            amount=lots_down(abs(holding.quantity) / tape.size, tape.step),
             reduce_only=True,
         )
         return PaperOrder(order_id, request, at)
@@ -87,5 +88,7 @@ class Interventions:
                 if order.request.symbol == symbol:
                     order.state = "canceled"
             account.drop_done()
-            if price is not None and symbol in account.holdings and not account.is_cash:
-                self.take(account, symbol, None, price, "delivery", at())
+            held = [holding for holding in account.holdings.values() if holding.symbol == symbol]
+            if price is not None and not account.is_cash:
+                for holding in held:
+                    self.take(account, symbol, holding.side, None, price, "delivery", at())

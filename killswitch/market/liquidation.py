@@ -37,8 +37,8 @@ class Liquidator:
         if account.is_cash or not account.holdings or not self._rules.liquidates:
             return True
         equity, gross = account.wallet, ZERO
-        for symbol, holding in account.holdings.items():
-            low, high = self._extremes(symbol, bars)
+        for holding in account.holdings.values():
+            low, high = self._extremes(holding.symbol, bars)
             equity += holding.unrealized(low if holding.quantity > 0 else high)
             gross += abs(holding.quantity) * high
         return equity > gross * self._rules.maintenance
@@ -80,14 +80,15 @@ class Liquidator:
         for order in account.working:
             order.state = "canceled"
         account.drop_done()
-        symbol = max(account.holdings, key=lambda s: (abs(account.holdings[s].quantity) * marks[s], s))
-        holding, tape = account.holdings[symbol], self._tapes[symbol]
+        holding = max(account.holdings.values(), key=lambda h: (abs(h.quantity) * marks[h.symbol], h.symbol, h.side))
+        tape = self._tapes[holding.symbol]
         contracts = abs(holding.quantity) / tape.size
         amount = min(contracts, lots_up(contracts * self._rules.liquidation_step, tape.step))
         side: OrderSide = "sell" if holding.quantity > 0 else "buy"
         self._matching.book(
-            account, tape, None, side, amount, marks[symbol], self._rules.liquidation_fee, at, "liquidation"
-        )
+            account, tape, None, side, amount, marks[holding.symbol], self._rules.liquidation_fee, at, "liquidation",
+            holding.side,
+        )  # fmt: skip
 
     def _insure(self, account: PaperAccount, at: datetime) -> None:
         if account.holdings or account.wallet >= 0:

@@ -39,7 +39,12 @@ def initial_margin(notional: Decimal, leverage: Decimal) -> Decimal:
 
 
 def liquidation_price(
-    holding: Holding, mark: Decimal, account: Margin, rate: Decimal, price_step: Decimal
+    holding: Holding,
+    mark: Decimal,
+    account: Margin,
+    rate: Decimal,
+    price_step: Decimal,
+    opposite: Holding | None = None,
 ) -> Decimal | None:
     """The price of this position's symbol at which the account's equity meets its maintenance margin, all other
     marks as they are; None where no price above zero does that.
@@ -50,10 +55,18 @@ def liquidation_price(
     one maintenance tier. For an account that holds one position and no more than its initial margin it becomes
     the isolated formula, entry × (1 − 1/leverage) ÷ (1 − r) for a long and entry × (1 + 1/leverage) ÷ (1 + r)
     for a short. Rounded to the tick towards the mark, so that it never promises room that is not there.
+
+    In hedge mode the `opposite` position moves with it: q and |q| are then the sums over both, and a side that gains
+    on the way to that price has none.
     """
-    slope = holding.quantity - abs(holding.quantity) * rate
+    quantity, gross = holding.quantity, abs(holding.quantity)
+    if opposite is not None:
+        quantity, gross = quantity + opposite.quantity, gross + abs(opposite.quantity)
+    slope = quantity - gross * rate
+    if slope == 0:
+        return None
     price = mark - (account.equity - account.maintenance) / slope
-    if price <= 0:
+    if price <= 0 or (opposite is not None and (price - mark) * holding.quantity > 0):
         return None
     rounding = ROUND_CEILING if holding.quantity > 0 else ROUND_FLOOR
     rounded = (price / price_step).to_integral_value(rounding) * price_step

@@ -15,7 +15,7 @@ from killswitch.market.order import PaperOrder
 from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import Fill, FillCause, OrderSide
+from killswitch.model.snapshot import Fill, FillCause, OrderSide, Side
 from killswitch.model.venue import OrderRequest
 
 
@@ -78,25 +78,29 @@ class Matching:
         fee_rate: Decimal,
         at: datetime,
         cause: FillCause = "trade",
+        position_side: Side | None = None,
     ) -> Fill:
         """Book one fill of `amount` contracts. Fees are rounded up to a hundred-millionth.
 
         Sold for another asset than the account's currency, what it brought less the fee becomes a holding of that
-        asset, at what it is worth at this moment; realised P&L is in the account's currency.
+        asset, at what it is worth at this moment; realised P&L is in the account's currency. `position_side`: in hedge
+        mode, which of the two, for what no order is about.
         """
         symbol = tape.instrument.symbol
         quantity = amount * tape.size
         signed = quantity if side == "buy" else -quantity
-        held = account.open_quantity(symbol)
+        opens: Side = "long" if signed > 0 else "short"
+        of: Side = position_side or (order.request.position_side if order else opens)
+        held = account.open_quantity(symbol, of)
         closes = held * signed < 0
         fee = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
         bridge = self.quotes.bridge(account, symbol)
         if bridge is None:
-            realized = account.trade(symbol, signed, price, fee)
+            realized = account.trade(symbol, of, signed, price, fee)
         else:
             fee = min(fee, quantity * price)  # it is kept back from what the sale brings
             rate = bridge.last or ZERO
-            realized = account.trade(symbol, signed, price * rate, fee * rate)
+            realized = account.trade(symbol, of, signed, price * rate, fee * rate)
             gained = quantity * price - fee
             account.receive(bridge.instrument.symbol, gained, gained * rate)
         fill = Fill(
@@ -108,7 +112,7 @@ class Matching:
             price=price,
             order=order.id if order else None,
             # In one-way mode a fill belongs to the position that it closes, else to the one that it makes.
-            position_side=("long" if held > 0 else "short") if closes else ("long" if signed > 0 else "short"),
+            position_side=("long" if held > 0 else "short") if closes else opens,
             fee=fee,
             fee_currency=account.currency if bridge is None else base_asset(bridge.instrument.symbol),
             realized_pnl=realized,
@@ -125,10 +129,10 @@ class Matching:
     def _fillable(self, account: PaperAccount, order: PaperOrder, tape: Tape) -> Decimal:
         """Contracts of the order that may fill now: what is left, within the bar's volume.
 
-        A reduce-only order gets no more than the position it reduces, so that it never turns it round.
+        An exit gets no more than the position it reduces, so that it never turns it round.
         """
         amount = order.left
-        if order.request.reduce_only:
+        if account.is_exit(order.request):
             amount = min(amount, account.reducible(order) / tape.size)
         amount = min(amount, tape.available(self.rules.participation))
         request = order.request

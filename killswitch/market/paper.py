@@ -45,7 +45,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class PaperMarket:
-    """A venue with linear contracts or cash holdings, in one-way mode and cross margin.
+    """A venue with linear contracts or cash holdings, in cross margin, in one-way or hedge mode.
 
     Time stands still between calls of `advance`: orders fill at once against the bar that closed last, as far as
     its volume goes, and what is left works on through the next bars. The same calls with the same seed bring
@@ -96,16 +96,20 @@ class PaperMarket:
         wallet: Decimal,
         leverage: Decimal = Decimal(1),
         venue: str = "paper",
+        hedge: bool = False,
     ) -> None:
         """An account with `wallet` money. `leverage` is for symbols that are not opened with their own.
 
-        ValueError for a name taken twice, leverage not above zero, or leverage in a cash market.
+        With `hedge` both sides of a symbol can be held at once. ValueError for a name taken twice, leverage not above
+        zero, and leverage or hedge mode in a cash market.
         """
         if account in self._accounts:
             raise ValueError(f"account {account} is there already")
         if leverage <= 0 or (market in CASH_MARKETS and leverage != 1):
             raise ValueError(f"account {account}: leverage {leverage} is impossible in a {market} account")
-        self._accounts[account] = PaperAccount(account, venue, market, currency, wallet, leverage)
+        if hedge and market in CASH_MARKETS:
+            raise ValueError(f"account {account}: a {market} account has one side only")
+        self._accounts[account] = PaperAccount(account, venue, market, currency, wallet, leverage, hedge)
 
     def open_position(
         self, account: str, symbol: str, side: Side, notional: Decimal, leverage: Decimal | None = None
@@ -118,7 +122,8 @@ class PaperMarket:
         """
         holder, tape = self._account(account), self._tapes[symbol]
         price = self._quotes.price(holder, symbol)
-        if not price or symbol in holder.holdings:
+        key = holder.key(symbol, side)
+        if not price or key in holder.holdings:
             raise ValueError(f"{symbol}: {'held already' if price else 'no price yet'}")
         contracts = lots_down(notional / (price * tape.size), tape.step)
         quantity = contracts * tape.size
@@ -127,7 +132,7 @@ class PaperMarket:
         if holder.is_cash and (side == "short" or quantity * price > holder.cash):
             raise ValueError(f"{symbol}: a {holder.market} account cannot be short or owe money")
         signed = quantity if side == "long" else -quantity
-        holder.holdings[symbol] = Holding(signed, signed * price, leverage or holder.leverage)
+        holder.holdings[key] = Holding(symbol, signed, signed * price, leverage or holder.leverage)
         return contracts
 
     def agree(self, terms: VenueTerms) -> None:
@@ -192,13 +197,20 @@ class PaperMarket:
     # -- what a venue does of its own accord --------------------------------------------------------------
 
     def deleverage(
-        self, account: str, symbol: str, contracts: Decimal | None, price: Decimal, cause: FillCause = "adl"
+        self,
+        account: str,
+        symbol: str,
+        contracts: Decimal | None,
+        price: Decimal,
+        cause: FillCause = "adl",
+        side: Side = "long",
     ) -> Fill:
         """Take `contracts` of a position (all of it for None) at `price`: ADL, or a liquidation with its fee.
 
+        `side` tells the two positions of hedge mode apart, and means nothing elsewhere.
         ValueError for more than is held, in a cash account, and before the first bar.
         """
-        return self._interventions.take(self._account(account), symbol, contracts, price, cause, self._begun())
+        return self._interventions.take(self._account(account), symbol, side, contracts, price, cause, self._begun())
 
     def set_state(self, symbol: str, state: InstrumentState, price_band: Decimal | None = None) -> None:
         """Halt a symbol, open it again, or take some kinds of orders only. `price_band` stays where it is None.

@@ -39,5 +39,5 @@ class Quotes:
     def prices(self, account: PaperAccount) -> dict[str, Decimal]:
         """`price` of everything that is held."""
         if not account.is_cash:  # the usual case, once for every snapshot
-            return {symbol: self._tapes[symbol].last or ZERO for symbol in account.holdings}
-        return {symbol: self.price(account, symbol) for symbol in account.holdings}
+            return {held.symbol: self._tapes[held.symbol].last or ZERO for held in account.holdings.values()}
+        return {symbol: self.price(account, symbol) for symbol in account.holdings}  # a cash account's keys

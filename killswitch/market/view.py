@@ -38,8 +38,8 @@ def view(
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, holding, tapes[symbol], margin, rules, marks[symbol])
-        for symbol, holding in account.holdings.items()
+        _position(account, holding, tapes[holding.symbol], margin, rules, marks[holding.symbol])
+        for holding in account.holdings.values()
     )
     if account.is_cash:
         # What it cost is kept in the account's currency: at what price of another quote it came is not known.
@@ -59,7 +59,7 @@ def view(
         margin_used=ZERO if cash else _clean(margin.used),
         maintenance_margin=ZERO if cash else _clean(margin.maintenance),
         margin_mode=None if cash else "cross",
-        position_mode="one_way",
+        position_mode="hedge" if account.is_hedged else "one_way",
         balances=_balances(account, marks),
         flows=tuple(account.flows),
         positions=positions,
@@ -87,8 +87,9 @@ def _position(
     size = abs(holding.quantity)
     notional = size * price
     cash = account.is_cash
+    other = account.holdings.get(account.key(holding.symbol, "short" if holding.side == "long" else "long"))
     return Position(
-        symbol=tape.instrument.symbol,
+        symbol=holding.symbol,
         side=holding.side,
         contracts=size if tape.size == 1 else size / tape.size,
         entry_price=holding.entry_price,
@@ -97,7 +98,11 @@ def _position(
         last_price=last,
         bid=tape.bid(rules),
         ask=tape.ask(rules),
-        liquidation_price=None if cash else liquidation_price(holding, last, margin, rules.maintenance, tape.tick),
+        liquidation_price=None
+        if cash
+        else liquidation_price(
+            holding, last, margin, rules.maintenance, tape.tick, other if account.is_hedged else None
+        ),
         notional=notional,
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,

@@ -84,17 +84,21 @@ _steps = st.one_of(
     st.builds(Take, st.sampled_from(SYMBOLS), st.integers(1, 20), _cents),
 )
 plays = st.lists(_steps, max_size=30)
-markets = st.sampled_from(["swap", "spot"])
+markets = st.sampled_from(["swap", "spot", "hedge"])
+"""A swap in hedge mode counts as a market of its own."""
 
 
 class Play:
     """A market and the steps done to it so far."""
 
-    def __init__(self, market: Market, seed: int = 7) -> None:
+    def __init__(self, market: str, seed: int = 7) -> None:
         symbols = [instrument(name, contract_size=CONTRACT[name]) for name in SYMBOLS]
         self.market = PaperMarket(symbols, seed=seed, rules=RULES, recall=timedelta(days=99))
-        leverage = Decimal(10 if market == "swap" else 1)
-        self.market.add_account("main", market=market, currency="USDT", wallet=WALLET, leverage=leverage)
+        kind: Market = "spot" if market == "spot" else "swap"
+        leverage = Decimal(10 if kind == "swap" else 1)
+        self.market.add_account(
+            "main", market=kind, currency="USDT", wallet=WALLET, leverage=leverage, hedge=market == "hedge"
+        )
         self.reduce_only: set[str] = set()
         self._sent = 0
         self.do(Pass(((10000, 10000, 0, 0, 2000),) * 2))
@@ -120,7 +124,8 @@ class Play:
             if held.symbol == step.symbol and self.seen.market == "swap":
                 lots = int(held.contracts * 1000 * step.twentieths / 20)
                 if lots:
-                    self.market.deleverage("main", step.symbol, Decimal(lots) / 1000, Decimal(step.cents) / 100)
+                    price = Decimal(step.cents) / 100
+                    self.market.deleverage("main", step.symbol, Decimal(lots) / 1000, price, side=held.side)
 
     def _send(self, step: Send) -> None:
         self._sent += 1
@@ -155,7 +160,7 @@ def _bar(opened: int, closed: int, up: int, down: int, volume: int) -> Bar:
     return Bar(*(Decimal(cents) / 100 for cents in (opened, high, low, closed)), Decimal(volume))
 
 
-def _played(market: Market, steps: Iterable[Step]) -> Play:
+def _played(market: str, steps: Iterable[Step]) -> Play:
     play = Play(market)
     for step in steps:
         play.do(step)
@@ -163,7 +168,7 @@ def _played(market: Market, steps: Iterable[Step]) -> Play:
 
 
 @given(markets, plays)
-def test_equity_is_what_came_in_and_what_trading_made(market: Market, steps: list[Step]) -> None:
+def test_equity_is_what_came_in_and_what_trading_made(market: str, steps: list[Step]) -> None:
     """After every step equity is start + flows + realised − fees + unrealised, to the last digit."""
     play = Play(market)
     for step in steps:
@@ -177,7 +182,7 @@ def test_equity_is_what_came_in_and_what_trading_made(market: Market, steps: lis
 
 
 @given(markets, plays)
-def test_equity_is_the_money_that_moved_and_the_goods_that_are_left(market: Market, steps: list[Step]) -> None:
+def test_equity_is_the_money_that_moved_and_the_goods_that_are_left(market: str, steps: list[Step]) -> None:
     """The same without any P&L: cash paid and received for goods, and goods at their price. So is the position."""
     seen = _played(market, steps).seen
     assert seen.fills is not None and seen.flows is not None and seen.positions is not None
@@ -187,30 +192,32 @@ def test_equity_is_the_money_that_moved_and_the_goods_that_are_left(market: Mark
         bought = fill.amount * Decimal(CONTRACT[fill.symbol]) * (1 if fill.side == "buy" else -1)
         goods[fill.symbol] += bought
         money -= bought * fill.price + (fill.fee or 0)
-    held = {
-        p.symbol: p.contracts * Decimal(CONTRACT[p.symbol]) * (1 if p.side == "long" else -1) for p in seen.positions
-    }
+    held = dict.fromkeys(SYMBOLS, Decimal(0))
+    for p in seen.positions:
+        held[p.symbol] += p.contracts * Decimal(CONTRACT[p.symbol]) * (1 if p.side == "long" else -1)
     marks = {p.symbol: p.mark_price or Decimal(0) for p in seen.positions}
-    assert held == {symbol: quantity for symbol, quantity in goods.items() if quantity}
-    assert seen.equity == money + sum(quantity * marks[symbol] for symbol, quantity in held.items())
+    assert held == goods
+    assert seen.equity == money + sum(quantity * marks[symbol] for symbol, quantity in held.items() if quantity)
 
 
 @given(markets, plays)
-def test_reduce_only_never_turns_a_position_round(market: Market, steps: list[Step]) -> None:
+def test_reduce_only_never_turns_a_position_round(market: str, steps: list[Step]) -> None:
     """Followed fill by fill, a reduce-only order only ever makes a position smaller."""
     play = _played(market, steps)
-    held = dict.fromkeys(SYMBOLS, Decimal(0))
+    held: dict[tuple[str, str | None], Decimal] = {}
     for fill in play.seen.fills or ():
-        before = held[fill.symbol]
-        held[fill.symbol] += fill.amount if fill.side == "buy" else -fill.amount
+        key = (fill.symbol, fill.position_side if market == "hedge" else None)
+        before = held.get(key, Decimal(0))
+        held[key] = after = before + (fill.amount if fill.side == "buy" else -fill.amount)
+        if market == "hedge":
+            assert after >= 0 if fill.position_side == "long" else after <= 0
         if fill.order in play.reduce_only:
-            after = held[fill.symbol]
             assert abs(after) < abs(before)
             assert before * after >= 0
 
 
 @given(markets, plays)
-def test_no_order_fills_more_than_it_asked_for(market: Market, steps: list[Step]) -> None:
+def test_no_order_fills_more_than_it_asked_for(market: str, steps: list[Step]) -> None:
     """Positions and fills are above zero, and no order's fills sum to more than its amount."""
     play = _played(market, steps)
     seen = play.seen
@@ -225,7 +232,7 @@ def test_no_order_fills_more_than_it_asked_for(market: Market, steps: list[Step]
 
 
 @given(markets, plays)
-def test_an_immediate_order_is_over_when_it_is_answered(market: Market, steps: list[Step]) -> None:
+def test_an_immediate_order_is_over_when_it_is_answered(market: str, steps: list[Step]) -> None:
     """None is ever listed as open, but for one that waits for its trigger."""
     play = Play(market)
     immediate = set()
@@ -258,6 +265,6 @@ def test_after_a_bar_an_account_that_was_not_overdrawn_has_margin_or_nothing(ste
 
 
 @given(markets, plays)
-def test_the_same_play_ends_the_same(market: Market, steps: list[Step]) -> None:
+def test_the_same_play_ends_the_same(market: str, steps: list[Step]) -> None:
     """Same seed, same steps: the same snapshot, ids and slippage included."""
     assert _played(market, steps).seen == _played(market, steps).seen

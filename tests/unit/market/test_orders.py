@@ -179,6 +179,15 @@ def test_the_venue_liquidates_first_what_is_due_before_the_stop() -> None:
     assert desk.seen.equity == 500
 
 
+def test_an_entry_on_the_way_up_is_not_liquidated_by_prices_before_it() -> None:
+    """Long 200 from 110 on with 1,000 at 25×: at 100, where the way began, it would have lost 2,000."""
+    desk = Desk(wallet="1000", leverage="25", rules=MarketRules(
+        taker_fee=D(0), maker_fee=D(0), half_spread=D(0), impact=D(0), participation=D(1)))  # fmt: skip
+    desk.send("buy", "200", rises_to="110")
+    desk.pass_bar(A=bar("100", high="120", close="120"))
+    assert (desk.position().entry_price, desk.position().contracts, desk.seen.equity) == (110, 200, 3000)
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [({"falls_to": "100"}, "would trigger at once"), ({"rises_to": "99.99"}, "would trigger at once"),
