@@ -87,7 +87,9 @@ def _position(
     size = abs(holding.quantity)
     notional = size * price
     cash = account.is_cash
-    other = account.holdings.get(account.key(holding.symbol, "short" if holding.side == "long" else "long"))
+    other = None
+    if account.is_hedged:
+        other = account.holdings.get(account.key(holding.symbol, "short" if holding.side == "long" else "long"))
     return Position(
         symbol=holding.symbol,
         side=holding.side,
@@ -100,9 +102,7 @@ def _position(
         ask=tape.ask(rules),
         liquidation_price=None
         if cash
-        else liquidation_price(
-            holding, last, margin, rules.maintenance, tape.tick, other if account.is_hedged else None
-        ),
+        else liquidation_price(holding, last, margin, rules.maintenance, tape.tick, other),
         notional=notional,
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,
