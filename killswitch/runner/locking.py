@@ -184,12 +184,14 @@ class Locking:
         self._keeper.write(wanted.order, wanted.stage, wanted.reason, wanted.decision, now)
         if any(entry.kind == "locked" for entry in self._store.journal(wanted.decision)):
             return
-        self._journal(wanted, "locked", now, wanted.order.mode)
-        self._journal(wanted, "finished", now, "locked")
+        said = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
+        self._store.append_all(said)  # one transaction: the first order waits for it
 
     def _journal(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> None:
-        data: dict[str, str | None] = {"scope": wanted.order.scope, "status": status}
-        self._store.append(JournalEntry(wanted.decision, kind, now, data=data))
+        self._store.append(self._said(wanted, kind, now, status))
+
+    def _said(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> JournalEntry:
+        return JournalEntry(wanted.decision, kind, now, data={"scope": wanted.order.scope, "status": status})
 
     def _was_ordered(self, decision: str) -> bool:
         """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
