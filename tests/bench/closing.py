@@ -19,9 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import structs
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budgets
 from killswitch.closing.closer import Closer
 from killswitch.closing.intents import planned_entries
 from killswitch.model.clock import Clock
@@ -49,6 +54,8 @@ ROUNDS = {10: 7, 100: 5, 1000: 1}
 """Of a short close the best of several counts: a neighbour on the machine is none of the closer's doing."""
 RUNS, FAILING, FAILED_BOOK = 10_000, 0.05, 40
 PER_MINUTE, SCHEDULED = 600, 60
+RESERVED = Decimal("0.5")
+"""The share of every limit that closing has to itself; nothing else reads here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,13 @@ def measures() -> Iterator[Measure]:
     yield failing(RUNS)
 
 
-def real(traits: dict[str, VenueTraits], count: int, *, unwinding: Unwinding | None = None) -> Close:
+def real(
+    traits: dict[str, VenueTraits],
+    count: int,
+    *,
+    unwinding: Unwinding | None = None,
+    profile: cProfile.Profile | None = None,
+) -> Close:
     """Close `count` positions, as even as can be over the venues, in real time on a store on disk."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as place:
@@ -90,31 +103,43 @@ def real(traits: dict[str, VenueTraits], count: int, *, unwinding: Unwinding | N
         gc.collect()
         gc.freeze()
         try:
-            return asyncio.run(close(venues, store, clock, unwinding))
+            return asyncio.run(close(venues, store, clock, unwinding, profile))
         finally:
             gc.unfreeze()
             store.close()
 
 
 async def close(
-    venues: Sequence[SimulatedVenue], store: SqlStore, clock: Clock, unwinding: Unwinding | None = None
+    venues: Sequence[SimulatedVenue],
+    store: SqlStore,
+    clock: Clock,
+    unwinding: Unwinding | None = None,
+    profile: cProfile.Profile | None = None,
 ) -> Close:
-    """Decide to close everything, and run the closers until nothing is left to do."""
-    workers = {}
+    """Decide to close everything, and run the closers until nothing is left to do.
+
+    `profile` sees what comes between the decision's being durable and the end.
+    """
+    budgets, workers = Budgets(), {}
     for venue in venues:
-        workers[venue.account] = ClosingWorker(venue.account, Closer(venue.account, venue, store, clock), ())
+        budget = budgets.of(venue.account, venue.account, venue.traits, RESERVED)
+        closer = Closer(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
+        workers[venue.account] = ClosingWorker(venue.account, closer, (), clock.monotonic)
     closings = Closings(workers)
-    await closings.advance(1.0)
+    await closings.recover(1.0)
     books = [venue.book() for venue in venues]
     decision = _decision(venues, clock, unwinding)
     loop = asyncio.get_running_loop()
     _commit(store, decision, Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1"))
+    if profile is not None:
+        profile.enable()
     begun = loop.time()
     closings.learn(books)
     closings.adopt([decision])
-    while closings.working:
-        await closings.advance(0.1)
+    await closings.go_on()
     took = loop.time() - begun
+    if profile is not None:
+        profile.disable()
     counts = [len(venue.positions) for venue in venues]
     _check(venues, closings)
     return Close(
@@ -163,11 +188,12 @@ def failing(runs: int) -> Measure:
 
 
 def failed_run(seed: int, count: int = FAILED_BOOK) -> Close:
-    """One close on Bybit's limits, the slowest of the three, in time that jumps; nothing of it is kept."""
+    """One close on Bybit's limits, the slowest of the three, in time that jumps; every other one without batches."""
     timeline = virtual_time.VirtualTime()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
         store = open_store(str(Path(place) / "store.sqlite"))
-        venue = SimulatedVenue("bybit", BYBIT, count, seed, failing=FAILING)
+        traits = BYBIT if seed % 2 else structs.replace(BYBIT, batch=1)
+        venue = SimulatedVenue("bybit", traits, count, seed, failing=FAILING)
         try:
             return timeline.run(close([venue], store, timeline))
         finally:
@@ -230,8 +256,8 @@ def _timed(store: SqlStore, spent: list[float]) -> Iterator[None]:
     def append(entry: JournalEntry) -> int:
         return _timing(lambda: one(entry), spent)
 
-    def append_all(entries: Sequence[JournalEntry]) -> Sequence[int]:
-        return _timing(lambda: many(entries), spent)
+    def append_all(entries: Sequence[JournalEntry]) -> None:
+        _timing(lambda: many(entries), spent)
 
     store.append, store.append_all = append, append_all  # type: ignore[method-assign]
     yield
@@ -263,7 +289,7 @@ def _bare_commit(path: Path, commits: int = 500) -> float:
 
 
 def main(count: int, names: Sequence[str]) -> None:
-    """Close once, and once more under the profiler: the 15 functions that most time is spent in."""
+    """Close once, and once more under the profiler: where most time is spent, and below what."""
     traits = {name: THREE[name] for name in names or ("binance",)}
     done = real(traits, count)
     print(
@@ -271,8 +297,10 @@ def main(count: int, names: Sequence[str]) -> None:
         f"ratio {done.ratio:.2f}, first order after {done.first * 1e3:.1f} ms, refused {done.refused} times"
     )
     profile = cProfile.Profile()
-    profile.runcall(real, traits, count)
-    pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+    real(traits, count, profile=profile)
+    statistics = pstats.Stats(profile)
+    statistics.sort_stats("tottime").print_stats(15)
+    statistics.sort_stats("cumulative").print_stats("killswitch", 15)
 
 
 if __name__ == "__main__":
