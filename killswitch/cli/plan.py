@@ -91,12 +91,12 @@ def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
 
     from killswitch.model.snapshot import Snapshot
     from killswitch.runner.opening import open_accounts, read_once
-    from killswitch.runner.preview import from_store, preview
+    from killswitch.runner.preview import from_store, preview, under_way
 
     accounts = open_accounts(found.accounts, live=True)
     seen = asyncio.run(read_once(accounts, patience))
     events = tuple(store.pending_events()) if store else ()
-    snapshot = Snapshot(as_of=datetime.now(UTC), accounts=seen, format="killswitch.snapshot/v1", events=events)
+    snapshot = Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))
     interpreter, memory = from_store(found.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     return preview(found.policies, snapshot, interpreter, memory, armed)

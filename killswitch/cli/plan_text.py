@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from killswitch.cli.unwinding_text import manner
 from killswitch.cli.wording import instant, interval, money, number, table
 from killswitch.graph.nodes import Close
 from killswitch.graph.wording import close_text
@@ -71,9 +72,8 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.kind == "reset":
         yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
         return
-    what = (
-        f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else "close by hand"
-    )
+    by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
+    what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
     yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
     for trigger in decision.triggers:
@@ -90,6 +90,8 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
         until = instant(decision.lock.until) if decision.lock.until else "it is lifted"
         yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {until}"
     yield from _orders(decision, shown)
+    if decision.unwinding is not None:
+        yield f"  carried out {manner(decision)}"
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
@@ -132,6 +134,10 @@ def _covered(decision: Decision, shown: Preview) -> str:
 
 def _remarks(intent: Intent) -> str:
     remarks = ["reduce-only"] if intent.reduce_only else []
+    if intent.purpose != "reduce":
+        remarks.append(
+            "sells what another order has bought" if intent.purpose == "hop" else "opens, for the time being"
+        )
     if not intent.exact:
         remarks.append("not rounded: the venue's rules are unknown")
     return ", ".join(remarks)

@@ -15,19 +15,19 @@ from killswitch.engine.step import latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.decide import Proposal, propose
-from killswitch.planning.hands import RefusedHandError, applies, close_by_hand, reset_record
+from killswitch.planning.hand_events import HandEvents
+from killswitch.planning.hands import applies, reset_record
 from killswitch.planning.hedging import Hedging
 from killswitch.planning.merge import Targets, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
 from killswitch.planning.rest import Rest, rest_of
-from killswitch.planning.saved import RefusedPlanError, apply_plan
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
 from killswitch.planning.watch import Watch
@@ -77,8 +77,7 @@ class Interpreter:
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
         self._heard: dict[str, int] = {}
-        self._applied: set[str] = set()
-        self._read_last: dict[str, AccountSnapshot] = {}
+        self._hands = HandEvents(policies)
         self._hedging = Hedging(policies)
         self._now = 0
 
@@ -92,13 +91,15 @@ class Interpreter:
         """Take up stored memory: a scope's is used when the scope is first seen.
 
         `active`: decisions whose closing is not finished; their targets count for as long as snapshots say that they
-        are worked on. `past`: the newest decisions, so that nothing is hedged a second time.
+        are worked on. `past`: the newest decisions, so that nothing is hedged, and no plan applied, a second time.
         """
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
         unfinished = tuple(active)
         self._active = {decision.id: targets_of([decision]) for decision in unfinished if decision.intents}
+        past = tuple(past)
         self._hedging.restore((*past, *unfinished))
+        self._hands.restore(past)
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide at once, without a second reading (as a replay must)."""
@@ -112,7 +113,7 @@ class Interpreter:
         now = self._now = to_micros(snapshot.as_of)
         self._take_instruments(snapshot)
         self._take_closings(snapshot)
-        self._remember_readings(snapshot)
+        self._hands.learn(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
         eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
@@ -134,14 +135,12 @@ class Interpreter:
             if watch.state.barren:
                 watch.forget_barren([stage.name for stage in moved.eligible])
         for event in events:
-            if event.kind == "close":
-                decisions += self._close(event, snapshot, now, told)
-            elif event.kind == "apply":
-                decisions += self._apply(event, snapshot, now, told)
-            elif event.kind == "reset":
+            if event.kind == "reset":
                 decisions += self._reset_orphans(event, now, told)
+            else:
+                decisions += self._hands.take(event, snapshot, now, self._instruments, told)
         hedges, suggested = self._hedging.look(
-            snapshot, now, self._read_last, self._instruments, busy_accounts(snapshot.closings, self._active)
+            snapshot, now, self._hands.read_last, self._instruments, busy_accounts(snapshot.closings, self._active)
         )
         decisions += hedges
         told += suggested
@@ -221,35 +220,6 @@ class Interpreter:
             self._ended.append(left)
             decisions.append(record)
         return decisions
-
-    def _close(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:
-        try:
-            found = close_by_hand(event, snapshot, now, self._instruments, self._policies, self._read_last)
-        except RefusedHandError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
-            return []
-        told += [tell.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
-        told += [tell.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
-        return [found.decision]
-
-    def _apply(self, event: Event, snapshot: Snapshot, now: int, told: list[Notice]) -> list[Decision]:
-        try:
-            decisions = apply_plan(event, snapshot, now, self._policies, self._instruments)
-        except RefusedPlanError as refused:
-            told.append(tell.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
-            return []
-        if any(decision.id in self._applied for decision in decisions):
-            told.append(tell.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
-            return []
-        self._applied.update(decision.id for decision in decisions)
-        return list(decisions)
-
-    def _remember_readings(self, snapshot: Snapshot) -> None:
-        """What a close by force goes by where an account cannot be read any more."""
-        for account in snapshot.accounts:
-            flat = not account.positions and not account.margin_used
-            if account.quality == "ok" and account.positions is not None and (account.positions or flat):
-                self._read_last[account.account] = account
 
     # Second half
 

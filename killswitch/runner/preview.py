@@ -14,11 +14,12 @@ from msgspec import json as msgjson
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
 from killswitch.planning.plan_file import SavedPlan, made
 from killswitch.planning.saved import basis_of
 from killswitch.planning.tick import NOTHING, Interpreter
+from killswitch.runner.acting import REMEMBERED
 from killswitch.runner.status import AccountView, MachineView, account_view, machine_views
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
@@ -93,8 +94,17 @@ def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, s
     interpreter = Interpreter(policies)
     if store is None:
         return interpreter, "no store: this snapshot alone, so windows are only partly known"
-    interpreter.restore(store.states(), store.rows)
+    unfinished = [stored.decision for stored in store.unfinished()]
+    past = [stored.decision for stored in store.decisions(REMEMBERED)]
+    interpreter.restore(store.states(), store.rows, unfinished, past)
     return interpreter, "the runner's store"
+
+
+def under_way(store: Store | None) -> tuple[Closing, ...]:
+    """What is being closed: a plan must not order again what is being worked on."""
+    if store is None:
+        return ()
+    return tuple(Closing(stored.decision.id, "closing", scope=stored.decision.scope) for stored in store.unfinished())
 
 
 def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[Interpreter, Snapshot | None, str]:

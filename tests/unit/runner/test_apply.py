@@ -18,10 +18,11 @@ from killswitch.cli.plan import plan as plan_verb
 from killswitch.cli.run import run
 from killswitch.cli.text import schema
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.planning.plan_file import SavedPlan, encode_plan
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.hands import SpentPlanError, answer_to, apply_hand, hand
-from killswitch.runner.preview import of_policies, preview, saved
+from killswitch.runner.preview import from_store, of_policies, preview, saved, under_way
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy, observing
@@ -119,6 +120,33 @@ def test_a_plan_of_a_stage_locks_and_closes_without_latching(world: World) -> No
     assert (decision.kind, decision.stage, decision.lock) == ("manual", None, planned_decision.lock)
     assert json.loads((world.folder / "locks" / "account__main.json").read_text())["locked"] is True
     assert [each.amount for each in venue.sent] == [Decimal(10)]
+
+
+class Away(ScriptedVenue):
+    """Takes no orders."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        raise VenueDownError("no route")
+
+
+def test_a_plan_knows_what_is_being_closed_already(world: World) -> None:
+    """A stage whose target is being worked on orders nothing in a preview, as it would order nothing in a tick."""
+    store, venue = world.open(), Away(book("1000"))
+    plan = planned(world, book("1000"))
+    store.put_event(apply_hand(store, plan, "operator-1", world.clock.now()))
+
+    async def interrupted() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        await runner.let_go()
+
+    asyncio.run(interrupted())
+    interpreter, _ = from_store(POLICIES, store)
+    seen = Snapshot(world.clock.now(), (book("850"),), "killswitch.snapshot/v1", closings=under_way(store))
+    assert len(seen.closings) == 1
+    (fired,) = of_policies(preview(POLICIES, seen, interpreter, "", frozenset()))
+    assert (fired.stage, fired.intents) == ("close-everything", ())
 
 
 def test_what_only_observes_or_happens_anyway_is_in_no_plan(world: World) -> None:
