@@ -47,9 +47,12 @@ class Meter:
         """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
         self.budget.refused(self.monotonic(), retry_after)
 
-    def heard(self, *, fine: bool) -> None:
-        """A reading got an answer that says something (`fine`), or none. A reading asks no breaker, and is a probe."""
-        (self.breaker.succeeded if fine else self.breaker.failed)(self.monotonic())
+    def heard(self) -> None:
+        """A reading got an answer. It asked no breaker, so this is a probe that always leaves.
+
+        One without an answer is nothing to the breaker: a venue that cannot tell positions may take orders.
+        """
+        self.breaker.succeeded(self.monotonic())
 
     def over(self, ticket: Ticket, adapter: object) -> None:
         """The reading has ended, however it did: its units begin to come back, and the venue's own count is taken."""

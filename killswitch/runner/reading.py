@@ -149,14 +149,10 @@ async def _counted(account: ArmedAccount, meter: Meter, patience: float) -> Acco
     except RateLimitedError as error:
         meter.refused(error.retry_after)
         raise
-    except MalformedAnswerError:
-        raise  # the venue answered: that it cannot be understood says nothing about whether it listens
-    except (Exception, asyncio.CancelledError):
-        meter.heard(fine=False)
-        raise
     else:
         # A failure may be told by quality; whether this is a snapshot at all is looked at later.
-        meter.heard(fine=getattr(answer, "quality", None) != "down")
+        if getattr(answer, "quality", "down") != "down":
+            meter.heard()
         return answer
     finally:
         meter.over(ticket, account.adapter)

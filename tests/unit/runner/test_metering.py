@@ -1,0 +1,221 @@
+"""What reading takes of a venue's limits: never what is kept for closing, and never more than the venue allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import (
+    BatchingVenue,
+    BookClosingVenue,
+    Cost,
+    MeteredVenue,
+    RateLimit,
+    RateLimitedError,
+    VenueDownError,
+    VenueTraits,
+    traits_of,
+)
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.metering import Meter, metered
+from killswitch.runner.reading import Readers
+from killswitch.runner.sharing import shared
+from tests.runner_world import ScriptedVenue, World, book
+from tests.worlds import START, account
+
+TRAITS = VenueTraits(
+    limits=(RateLimit("weight", 10, 60.0, "address"),),
+    costs=(Cost("snapshot", "weight", units=3), Cost("submit", "weight", units=1)),
+)
+
+
+class LimitedVenue(ScriptedVenue):
+    """A venue that describes its limits, and says how much of them it has counted."""
+
+    def __init__(self, answer: AccountSnapshot | BaseException | None, name: str = "main") -> None:
+        super().__init__(answer, name)
+        self.traits = TRAITS
+        self.counted: Mapping[str, int] = {}
+
+    def used(self) -> Mapping[str, int]:
+        return self.counted
+
+
+def armed(venue: ScriptedVenue, at: str = "paper") -> ArmedAccount:
+    return ArmedAccount(venue.account, at, "swap", "USDT", venue, armed=True, closing_share=Decimal("0.4"))
+
+
+def watched(*venues: ScriptedVenue, at: Mapping[str, str] | None = None) -> tuple[Readers, dict[str, Meter]]:
+    """Readers of these venues, on a clock that stands still, and what they are counted on."""
+    accounts = {each.account: armed(each, (at or {}).get(each.account, "paper")) for each in venues}
+    meters = metered(accounts, VirtualClock(START))
+    return Readers(accounts, 0.5, meters), meters
+
+
+def test_c14_readings_stop_where_the_share_for_closing_begins_and_orders_go_on() -> None:
+    """Of 10 units 4 are kept: two readings of 3 fit, the third finds the account down, and 4 orders may leave."""
+
+    async def story() -> None:
+        venue = LimitedVenue(account("1"))
+        readers, meters = watched(venue)
+        seen = [(await readers.gather())[0] for _ in range(3)]
+        assert [each.quality for each in seen] == ["ok", "ok", "down"]
+        assert seen[2].reason == "the request budget is spent"
+        assert venue.reads == 2, "asked though there was no room"
+        assert meters["main"].budget.room(0.0, "submit", ["BTC"] * 9) == 4
+
+    asyncio.run(story())
+
+
+def test_a_reading_waits_for_room_that_comes_within_its_time() -> None:
+    """Units that come back in a moment are waited for, and the tick has its account."""
+
+    async def story() -> None:
+        venue = LimitedVenue(account("1"))
+        venue.traits = VenueTraits((RateLimit("reads", 1, 0.05),), (Cost("snapshot", "reads", units=1),))
+        readers = Readers({"main": armed(venue)}, 30.0, metered({"main": armed(venue)}, SystemClock()))
+        assert [(await readers.gather())[0].quality for _ in range(3)] == ["ok", "ok", "ok"]
+
+    asyncio.run(story())
+
+
+def test_accounts_at_one_venue_share_what_is_counted_for_the_address_and_others_do_not() -> None:
+    """Two accounts at one venue come to two readings together; one elsewhere has its own."""
+
+    async def story() -> list[str]:
+        one, two, far = (LimitedVenue(account("1", name=name), name) for name in ("one", "two", "far"))
+        readers, _ = watched(one, two, far, at={"far": "elsewhere"})
+        await readers.gather()
+        return [each.quality for each in await readers.gather()]
+
+    assert asyncio.run(story()) == ["down", "down", "ok"]
+
+
+def test_c14_a_refused_reading_silences_its_venue_for_all_accounts_there_and_for_no_other() -> None:
+    """After 429 nothing is asked for the time that it names; the next tick says why, and another venue is read."""
+
+    async def story() -> None:
+        one, two = LimitedVenue(RateLimitedError("slow down", 30.0), "one"), LimitedVenue(account("1"), "two")
+        far = LimitedVenue(account("1", name="far"), "far")
+        readers, meters = watched(one, two, far, at={"far": "elsewhere"})
+        await readers.gather()
+        seen = {each.account: each for each in await readers.gather()}
+        assert (one.reads, two.reads, far.reads) == (1, 0, 2)
+        assert seen["one"].reason == seen["two"].reason == "the venue asked not to be spoken to"
+        assert seen["far"].quality == "ok"
+        assert meters["two"].budget.wait(0.0, "submit", ["BTC"]) == 30.0
+
+    asyncio.run(story())
+
+
+def test_what_the_venue_has_counted_besides_is_heeded() -> None:
+    """Another program at the same address has used 9 of 10 units: one order is left, and no reading."""
+
+    async def story() -> None:
+        venue = LimitedVenue(account("1"))
+        venue.counted = {"weight": 9}
+        readers, meters = watched(venue)
+        await readers.gather()
+        assert meters["main"].budget.room(0.0, "submit", ["BTC"] * 9) == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("counted", [{"weight": "many"}, None, 7], ids=["text", "nothing", "a number"])
+def test_an_adapter_that_cannot_count_costs_no_reading(counted: object) -> None:
+    """A defect in what it says it has used leaves the account readable."""
+
+    async def story() -> str:
+        venue = LimitedVenue(account("1"))
+        venue.counted = counted  # type: ignore[assignment]  # the defect
+        return (await watched(venue)[0].gather())[0].quality
+
+    assert asyncio.run(story()) == "ok"
+
+
+def test_c15_a_reading_asks_no_breaker_and_its_answer_closes_it() -> None:
+    """C15: with orders stopped by five failures, the account is read all the same, and that lets orders leave again."""
+
+    async def story() -> None:
+        venue = LimitedVenue(VenueDownError("maintenance"))
+        readers, meters = watched(venue)
+        breaker = meters["main"].breaker
+        for _ in range(5):
+            breaker.failed(0.0)
+        assert not breaker.allows(0.0)
+        await readers.gather()
+        assert breaker.state == "open", "an account that cannot be read says nothing for its orders"
+        venue.answer = account("1")
+        assert (await readers.gather())[0].quality == "ok"
+        assert breaker.state == "closed"
+
+    asyncio.run(story())
+
+
+def test_an_account_that_cannot_be_read_stops_no_order() -> None:
+    """A venue may fail to tell positions and take orders all the same: failed readings open no breaker."""
+
+    async def story() -> None:
+        readers, meters = watched(ScriptedVenue(VenueDownError("positions are not to be had")))
+        for _ in range(20):
+            await readers.gather()
+        assert meters["main"].breaker.allows(0.0)
+
+    asyncio.run(story())
+
+
+class GiftedVenue(LimitedVenue):
+    """Has everything that only some adapters have."""
+
+    async def submit_batch(self, requests: object) -> list[object]:
+        return [requests]
+
+    async def close_book(self) -> None:
+        self.answer = account("1")
+
+
+def test_a_view_offers_what_its_adapter_offers_and_nothing_else() -> None:
+    """Who uses batches asks whether there are any: a view of a plain adapter must not say yes."""
+    optional = (MeteredVenue, BatchingVenue, BookClosingVenue)
+    for view in shared(ScriptedVenue(None)):
+        assert not any(isinstance(view, each) for each in optional)
+        assert traits_of(view) == VenueTraits()
+    for view in shared(GiftedVenue(None)):
+        assert all(isinstance(view, each) for each in optional)
+        assert traits_of(view) == TRAITS
+    (ticks, _), asked = shared(GiftedVenue(None)), ("one", "two")
+    assert isinstance(ticks, BatchingVenue)
+    assert asyncio.run(ticks.submit_batch(asked)) == [asked]  # type: ignore[arg-type]  # passed on as it is
+
+
+def test_a_closing_goes_out_on_the_share_that_reading_left(tmp_path: Path) -> None:
+    """Through a whole runner: the tick reads until its share is spent, and the close it decides leaves all the same."""
+    world = World(tmp_path)
+    venue = LimitedVenue(book("1000"))
+    venue.traits = VenueTraits(
+        (RateLimit("weight", 8, 3600.0, "address"),), (Cost("snapshot", "weight", 2), Cost("submit", "weight", 1))
+    )
+
+    async def story() -> list[str]:
+        runner = world.runner(world.open(), [venue])
+        await runner.start()
+        qualities = []
+        for equity in ("1000", "850", "850"):
+            venue.answer = book(equity) if not venue.sent else venue.answer
+            await world.clock.sleep(1.0)
+            qualities.append((await runner.tick()).snapshot.accounts[0].quality)
+        await runner.finish()
+        return qualities
+
+    try:
+        assert asyncio.run(story()) == ["ok", "ok", "down"]
+    finally:
+        world.close()
+    assert [(order.side, order.amount) for order in venue.sent] == [("sell", Decimal(10))]
