@@ -196,7 +196,7 @@ class Exchange:
             self._set(key, self.held[key] - taken, "adl" if cause == "adl" else "liquidation", None)
 
     def reprice(self, symbol: str, price: Decimal) -> None:
-        """The mark moves; conditional orders whose condition comes true are sent."""
+        """The mark moves: conditional orders whose condition comes true are sent, and what rests there is filled."""
         market = self.markets[symbol]
         market.price = price
         for order in [it for it in self.orders.values() if it.symbol == symbol and it.waits]:
@@ -205,6 +205,12 @@ class Exchange:
             if price <= order.trigger_price if falls else price >= order.trigger_price:
                 order.trigger_price = None
                 self._match(order)
+        for order in [it for it in self.orders.values() if it.symbol == symbol and it.state == "open"]:
+            if order.price is None or order.trigger_price is not None or market.state in ("halted", "delisted"):
+                continue
+            if price >= order.price if order.side == "sell" else price <= order.price:
+                self._fill(order, self._fillable(order), order.price)
+                order.state = "filled"
 
     # Rules
 
@@ -264,9 +270,7 @@ class Exchange:
         market = self.markets[order.symbol]
         price = market.taken_at(order.side)
         crosses = order.price is None or (order.price <= price if order.side == "sell" else order.price >= price)
-        wanted = order.amount - order.filled
-        if order.reduce_only:
-            wanted = min(wanted, self.held.get(order.key, ZERO))
+        wanted = self._fillable(order)
         if market.state == "post_only" or not crosses:
             wanted = ZERO
         elif market.shares:
@@ -278,6 +282,10 @@ class Exchange:
             order.state = "filled"
         elif order.type == "market" or order.ioc:
             order.state = "expired"
+
+    def _fillable(self, order: Placed) -> Decimal:
+        left = order.amount - order.filled
+        return min(left, self.held.get(order.key, ZERO)) if order.reduce_only else left
 
     def _fill(self, order: Placed, amount: Decimal, price: Decimal) -> None:
         order.filled += amount

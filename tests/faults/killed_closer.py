@@ -66,6 +66,12 @@ class DyingStore:
         self._death.after("write")
         return sequence
 
+    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+        self._death.before("write")
+        sequences = self._store.append_all(entries)
+        self._death.after("write")
+        return sequences
+
     def commit_tick(self, record: TickRecord) -> None:
         self._death.before("write")
         self._store.commit_tick(record)

@@ -29,8 +29,8 @@ def moments(writes: int, orders: int, cancels: int) -> list[str]:
     ]
 
 
-MOMENTS = moments(writes=16, orders=4, cancels=2)
-PAPER_MOMENTS = moments(writes=10, orders=2, cancels=2)
+MOMENTS = moments(writes=10, orders=4, cancels=2)
+PAPER_MOMENTS = moments(writes=7, orders=2, cancels=2)
 
 
 def run(repository: Path, folder: Path, *arguments: str, program: str = "tests.faults.killed_closer") -> list[str]:
