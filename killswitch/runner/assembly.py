@@ -22,6 +22,7 @@ from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
 from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import Pace, Recorder, Runner, Witness
@@ -78,6 +79,7 @@ def assemble(
     arming = Arming(accounts, policies)
     interpreter = Interpreter(policies)
     unfinished = left_to_do(store)
+    confirming = Confirming(store)
     has_locks = bool(arming.names) or locks.folder.is_dir()
     publisher = Publisher(
         store, interpreter, policies, arming.names,
@@ -88,8 +90,9 @@ def assemble(
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
-        closings=_closings(venues, meters, arming, store, clock, unfinished, watch),
+        closings=_closings(venues, meters, arming, store, clock, unfinished, Both(watch, confirming)),
         meters=meters,
+        confirming=confirming,
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
         witnesses=(publisher, *witnesses),

@@ -22,7 +22,7 @@ REMEMBERED_NOTICES = 500
 """How many of the newest notices a start looks through for what need not be told again."""
 KEPT = 64
 """Decisions whose orders are kept in memory; those of others are read again when they are asked about."""
-LOOKED_THROUGH = 1_000
+LOOKED_THROUGH = 200
 """How many of the newest decisions are looked through for a name that does not spell its decision out."""
 REMEMBERED_NAMES = 10_000
 """Names of orders, and ids of fills, that are remembered."""
@@ -94,30 +94,37 @@ class Confirming:
         _shorten(self._names)
         _shorten(self._seen_fills)
         _shorten(filled)
+        resting = [order.client_order_id for order in account.orders or () if is_ours(order.client_order_id)]
+        self._look_up({name for name in (*resting, *filled) if name is not None and name not in self._decisions})
         return doubts(account, snapshot.as_of, self._known, filled)
 
     # What the journal knows
 
     def _known(self, name: str) -> KnownOrder | None:
-        if name not in self._decisions:
-            self._decisions[name] = self._decision_of(name)
-            _shorten(self._decisions)
-        decision = self._decisions[name]
+        decision = self._decisions.get(name)
         if decision is None:
             return None
         if decision not in self._orders:
             self._keep(decision, folded(self._store.journal(decision)))
         return self._orders[decision].get(name)
 
-    def _decision_of(self, name: str) -> str | None:
-        """By the name itself where it spells its decision out, else by looking through the newest decisions."""
-        spelled = _SPELLED.fullmatch(name)
-        candidates = [spelled[1]] if spelled else []
-        candidates += [stored.decision.id for stored in self._store.decisions(LOOKED_THROUGH)]
-        for decision in candidates:
-            if any(entry.client_order_id == name for entry in self._store.journal(decision)):
-                return decision
-        return None
+    def _look_up(self, names: set[str]) -> None:
+        """Find whose orders they are, all in one look: by the decision that a name spells out, else in the newest."""
+        self._decisions |= dict.fromkeys(names)
+        spelled = [found[1] for name in names if (found := _SPELLED.fullmatch(name)) is not None]
+        left = set(names)
+        for decision in spelled:
+            left -= self._found_in(decision, left)
+        for stored in self._store.decisions(LOOKED_THROUGH) if left else ():
+            left -= self._found_in(stored.decision.id, left)
+            if not left:
+                break
+        _shorten(self._decisions)
+
+    def _found_in(self, decision: str, names: set[str]) -> set[str]:
+        found = {entry.client_order_id for entry in self._store.journal(decision)} & names
+        self._decisions |= dict.fromkeys((name for name in found if name is not None), decision)
+        return {name for name in found if name is not None}
 
     def _keep(self, decision: str, orders: dict[str, KnownOrder]) -> None:
         self._orders.pop(decision, None)

@@ -27,6 +27,7 @@ from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import REMEMBERED, is_acted_on
 from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
+from killswitch.runner.confirming import Confirming
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.metering import Meter
@@ -91,6 +92,7 @@ class Runner:
         standing: tuple[str, ...] = (),
         tracer: Tracer = NO_TRACER,
         meters: Mapping[str, Meter] | None = None,
+        confirming: Confirming | None = None,
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
@@ -107,6 +109,7 @@ class Runner:
         self._timeline = Timeline(clock, after)
         self._readers = Readers(accounts, pace.read_timeout, meters)
         self._closings = closings
+        self._confirming = confirming
         self._locking = locking
         self._recorder = recorder
         self._notifier = notifier
@@ -158,7 +161,7 @@ class Runner:
         self._record(snapshot)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
-        notices = outcome.notices + self._news(snapshot)
+        notices = outcome.notices + self._news(snapshot) + self._unconfirmed(snapshot)
         with span.span("commit"):
             self._commit(snapshot, outcome, notices, acting)
         self._act(snapshot, acting)
@@ -297,6 +300,10 @@ class Runner:
         fresh = [text for text in texts if text not in self._told]
         self._told = frozenset(texts)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
+
+    def _unconfirmed(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """A page for every order of ours that the venue shows otherwise than the journal has it."""
+        return () if self._confirming is None else self._confirming.notices(snapshot)
 
     async def _beside(self, reading: Coroutine[None, None, T]) -> T:
         """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""

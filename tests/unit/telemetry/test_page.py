@@ -104,7 +104,7 @@ def _close_by_hand(exported: Exported) -> None:
         ("swept", 0, {}),
         ("unprotected", 1, {"order": "s1"}),
         ("sending", 2, {"side": "sell", "amount": "5", "order": "limit_ioc", "price": "99", "rung": "0"}),
-        ("set_aside", 3, {}),
+        ("set_aside", 3, {"text": "the position does not wait for it"}),
         ("abandoned", 4, {}),
         ("protected", 5, {"for": "s1"}),
         ("guarded", 6, {"for": "s1", "state": "resting"}),

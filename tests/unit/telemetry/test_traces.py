@@ -96,7 +96,7 @@ def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path) -> None:
     assert resumed.end_time is not None
     assert close.context is not None
     assert resumed.start_time < died < resumed.end_time
-    assert [event.name for event in resumed.events] == ["unknown"]
+    assert [event.name for event in resumed.events] == ["unknown", "set_aside"]
     for order in (refused, *after.spans("order")):
         assert order.parent is not None
         assert (order.parent.trace_id, order.parent.span_id) == (close.context.trace_id, close.context.span_id)
