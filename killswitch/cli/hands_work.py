@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -16,7 +16,7 @@ import click
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
 from killswitch.cli.watching import reporting, watching
-from killswitch.cli.wording import decision_lines
+from killswitch.cli.wording import decision_lines, lasting
 from killswitch.incident.note import keep_runbooks
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -28,9 +28,13 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.loop import Pace, Runner, TickReport
 from killswitch.runner.opening import Written, open_accounts
+from killswitch.runner.progress import scheduled_seconds
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
 from killswitch.store.sql import SqlStore
+
+WORTH_TELLING = 5.0
+"""Seconds from which on a person is told how long the declared pace takes."""
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
@@ -130,6 +134,7 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             )
         time.sleep(POLL)
     answer = hands.answer_to(store, event)
+    deadline += _scheduled(answer)
     for decision in answer.decisions:
         while hands.progress_of(store, decision).standing == "closing" and time.monotonic() < deadline:
             time.sleep(POLL)
@@ -188,6 +193,15 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
         tell(order, store, hands.answer_to(store, event), locks if armed else None)
 
 
+def _scheduled(answer: hands.Answer) -> float:
+    """Seconds that the declared pace of what was decided takes; a pace worth waiting for is told."""
+    seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
+    if seconds >= WORTH_TELLING:
+        length = lasting(timedelta(seconds=seconds))
+        click.echo(f"the declared pace alone takes {length}; `ksctl status --watch` follows it", err=True)
+    return seconds
+
+
 class _Fired:
     """A witness of what policies decided by themselves."""
 
@@ -199,7 +213,7 @@ class _Fired:
 
 
 async def _once(runner: Runner, store: Store, event: Event, wait: float) -> None:
-    """One tick that takes `event`, and closing until it is done or `wait` seconds have gone by.
+    """One tick that takes `event`, and closing until it is done or `wait` seconds beyond its own pace have gone by.
 
     The event is given only once everything has started: what fails before that leaves none behind.
     """
@@ -207,7 +221,7 @@ async def _once(runner: Runner, store: Store, event: Event, wait: float) -> None
         await runner.start()
         store.put_event(event)
         await runner.tick()
-        await runner.work_through(wait)
+        await runner.work_through(wait + _scheduled(hands.answer_to(store, event)))
         await runner.finish()
     finally:
         await runner.let_go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from killswitch.incident.order_lines import OrderLine, number
 from killswitch.incident.results import Result, Standing, result_of
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.store import JournalEntry
 from killswitch.model.words import Cause
 
@@ -125,6 +126,23 @@ def progress_of(decision: Decision, journal: Sequence[JournalEntry], now: dateti
     )
 
 
+def scheduled_seconds(decision: Decision) -> float:
+    """How long the declared pace alone makes the close last, where each order fills; 0 where none is declared."""
+    unwinding = decision.unwinding
+    if unwinding is None:
+        return 0.0
+    orders = Counter(intent.account for intent in decision.intents)
+    slices = Counter((intent.account, intent.symbol, intent.position_side) for intent in decision.intents)
+    return _paced(unwinding, max(orders.values(), default=0), max(slices.values(), default=0))
+
+
+def _paced(unwinding: Unwinding, orders: int, slices: int) -> float:
+    """Seconds for so many orders of one account, so many of them slices of one position."""
+    a_minute = unwinding.max_orders_per_minute
+    spaced = 0.0 if a_minute is None else orders * 60.0 / a_minute
+    return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
+
+
 def _lines(decision: Decision, journal: Sequence[JournalEntry], result: Result) -> tuple[_Line, ...]:
     shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
@@ -233,7 +251,4 @@ def _by_schedule(decision: Decision, lines: Sequence[_Line]) -> float | None:
     orders: dict[str | None, int] = {}
     for line in lines:
         orders[line.key[0]] = orders.get(line.key[0], 0) + line.orders_left
-    a_minute = unwinding.max_orders_per_minute
-    spaced = 0.0 if a_minute is None else max(orders.values(), default=0) * 60.0 / a_minute
-    slices = max((line.orders_left for line in lines), default=0)
-    return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
+    return _paced(unwinding, max(orders.values(), default=0), max((line.orders_left for line in lines), default=0))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.runner.progress import Progress, progress_of
+from killswitch.runner.progress import Progress, progress_of, scheduled_seconds
 from tests.worlds import START, after
 
 
@@ -91,6 +91,21 @@ def test_a_declared_pace_is_known_before_anything_has_filled() -> None:
 def test_the_pause_between_slices_is_reckoned_with() -> None:
     """Five slices with 2 s between two of them take at least 8 s."""
     assert left(at(0, decision("5", unwinding=Unwinding("slow", pause=2.0), parts=5), planned(A="5"))) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("unwinding", "seconds"),
+    [
+        (None, 0.0),
+        (Unwinding("plain"), 0.0),
+        (Unwinding("slow", max_orders_per_minute=20), 18.0),
+        (Unwinding("slow", pause=4.0), 8.0),
+        (Unwinding("slow", max_orders_per_minute=60, pause=4.0), 8.0),
+    ],
+)
+def test_a_declared_pace_says_how_long_a_close_lasts(unwinding: Unwinding | None, seconds: float) -> None:
+    """Two positions of three slices each: six orders on the account, two pauses for each position."""
+    assert scheduled_seconds(decision("3", "3", unwinding=unwinding, parts=3)) == seconds
 
 
 def test_of_two_paces_the_slower_holds() -> None:
