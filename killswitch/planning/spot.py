@@ -1,4 +1,9 @@
-"""The second hop of a spot sale: what the first one brought, and nothing that was there before (C19)."""
+"""The second hop of a spot sale: what the first one brought, and nothing that was there before (C19).
+
+Where the decision closes the asset that the sale goes over wholly, no second hop is needed: that close sells what
+arrives with the rest. Where it trims it, what was decided on is all that is sold of it: what the first hop brings
+stays, and is told.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,16 @@ from killswitch.model.decision import Intent
 from killswitch.model.snapshot import Position
 from killswitch.planning.cuts import Blocked, Cut, Market
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.planning.routes import base_of
+from killswitch.planning.routes import Route
 from killswitch.planning.worths import held, price_of
 from killswitch.signals.position import ZERO
 
 
-def hop_of(cut: Cut, first: Intent, index: int, cuts: Sequence[Cut], market: Market) -> Intent | Blocked:
+def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Blocked:
     """The intent that sells what `first`, at `index` of the decision, will have brought.
 
     Its contracts are an estimate at the marks, rounded down; 0 and inexact where no price is known. `target` is what
-    was held of the asset before, less what the decision sells of that for itself. Proceeds that are surely below the
-    venue's minimum stay as they are, and are told.
+    was held of the asset before. Proceeds that are surely below the venue's minimum stay as they are, and are told.
     """
     symbol, via = cut.route.second, cut.route.via
     if symbol is None or via is None:
@@ -37,7 +41,7 @@ def hop_of(cut: Cut, first: Intent, index: int, cuts: Sequence[Cut], market: Mar
         position_side="long",
         side="sell",
         contracts=sum(sized.parts, ZERO),
-        target=_left_of(via, cut, cuts, market),
+        target=held(via, account, market.view),
         reduce_only=False,
         rank=first.rank,
         score=first.score,
@@ -64,12 +68,23 @@ def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) 
     return reduction(Position(symbol, "long", proceeds, mark_price=mark), ZERO, rules, reduce_only=False)
 
 
-def _left_of(via: str, cut: Cut, cuts: Sequence[Cut], market: Market) -> Decimal:
-    """What should be left of the asset that the sale goes over."""
-    account = cut.candidate.account
-    own = [
-        sum(other.result.parts, ZERO)
+def own_close(cut: Cut, cuts: Sequence[Cut]) -> Cut | None:
+    """What the same decision closes of the position that the second hop of `cut` would sell from, or None."""
+    account = cut.candidate.account.account
+    found = (
+        other
         for other in cuts
-        if other.candidate.account.account == account.account and base_of(other.candidate.position.symbol) == via
-    ]
-    return held(via, account, market.view) - sum(own, ZERO)
+        if other.candidate.account.account == account and other.route == Route(cut.route.second or "")
+    )
+    return next((other for other in found if other.result.parts), None)
+
+
+def stays(cuts: Sequence[Cut]) -> list[str]:
+    """What first hops bring in that is not sold, because the decision trims what they bring."""
+    found = []
+    for cut in cuts:
+        own = own_close(cut, cuts) if cut.route.second is not None and cut.result.parts else None
+        if own is not None and own.result.target > ZERO:
+            name = own.candidate.position.symbol
+            found.append(f"what {cut.route.first} brings stays {cut.route.via}: {name} is trimmed by this decision")
+    return found

@@ -20,7 +20,7 @@ from killswitch.planning.cuts import Cut, Market, cut_of
 from killswitch.planning.hedged import in_leg_order
 from killswitch.planning.routes import never_sold
 from killswitch.planning.selection import Target
-from killswitch.planning.spot import hop_of
+from killswitch.planning.spot import hop_of, own_close, stays
 from killswitch.signals.view import PnlKey, ScopeView
 
 
@@ -52,7 +52,7 @@ def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLA
     remarks = (
         [f"kept, as declared: {', '.join(each.ranked.candidate.position.symbol for each in kept)}"] if kept else []
     )
-    remarks += _unsliced(cuts)
+    remarks += [*_unsliced(cuts), *stays(cuts)]
     remarks += [f"the net exposure of {base} is unknown: its legs are closed by rank" for base in unknown_nets]
     left = {each.ranked.candidate.key: each.ranked.candidate.position.contracts for each in kept}
     left |= {cut.candidate.key: cut.result.target for cut in cuts}
@@ -105,8 +105,8 @@ def _intents(
     for i in order:
         intents.append(_intent(cuts[i], next(slices[i]), ranks[i], market))
         left[i] -= 1
-        if not left[i] and cuts[i].route.second is not None:
-            hop = hop_of(cuts[i], intents[-1], len(intents) - 1, cuts, market)
+        if not left[i] and cuts[i].route.second is not None and own_close(cuts[i], cuts) is None:
+            hop = hop_of(cuts[i], intents[-1], len(intents) - 1, market)
             if isinstance(hop, Blocked):
                 blocked.append(hop)
             else:

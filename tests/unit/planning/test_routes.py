@@ -11,9 +11,11 @@ import pytest
 from killswitch.graph.nodes import Close
 from killswitch.graph.unwinding import DEFAULT_SPOT, SlippageRule, SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
+from killswitch.planning.ranking import Ranked, candidates
 from killswitch.planning.routes import Route, base_of, never_sold, route
+from killswitch.planning.selection import Target
 from killswitch.planning.tick import Interpreter, Outcome
-from killswitch.planning.unwind import Unwound
+from killswitch.planning.unwind import Unwound, unwind
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_unwind import close_all, view_of
 from tests.worlds import START, account, after, position, rules, snapshot
@@ -87,14 +89,27 @@ def test_c19_a_second_hop_sells_what_the_first_one_brings_and_leaves_what_was_th
     assert (hop.purpose, hop.after, hop.band, hop.reduce_only) == ("hop", 0, D("0.01"), False)
 
 
-def test_c19_the_target_of_a_hop_leaves_out_what_is_sold_for_itself() -> None:
-    """The 3 BTC are sold as well: behind both sales nothing of them is left, and the hop stays its own order."""
+def test_c19_where_the_asset_in_between_is_closed_wholly_its_own_close_sells_what_arrives() -> None:
+    """The 3 BTC are sold as well, and that close goes on until no bitcoin is left: a second hop would be too many."""
     found = sold([X_IN_BTC, BTC_HELD], rules("X/BTC", amount_step="1"), rules("BTC/USDT"))
-    assert [(i.symbol, i.contracts, i.target, i.purpose, i.after) for i in found.intents] == [
-        ("X/BTC", D(1000), D(0), "reduce", None),
-        ("BTC/USDT", D("0.2"), D(0), "hop", 0),
-        ("BTC/USDT", D(3), D(0), "reduce", None),
+    assert [(i.symbol, i.contracts, i.target, i.purpose) for i in found.intents] == [
+        ("X/BTC", D(1000), D(0), "reduce"),
+        ("BTC/USDT", D(3), D(0), "reduce"),
     ]
+    assert found.remarks == ()
+
+
+def test_c19_where_the_asset_in_between_is_trimmed_what_arrives_stays_and_is_told() -> None:
+    """Half of the 3 BTC is decided on, and no order sells more than that: 0.2 BTC of X stay bitcoin."""
+    market = account("100000", [X_IN_BTC, BTC_HELD], market="spot")
+    view = view_of(market, instruments=[rules("X/BTC", amount_step="1"), rules("BTC/USDT")])
+    x, btc = (Ranked(each, place, 1.0) for place, each in enumerate(candidates(view, None), start=1))
+    found = unwind(view, [Target(x, D(0)), Target(btc, D("1.5"))], SPOT)
+    assert [(i.symbol, i.contracts, i.target) for i in found.intents] == [
+        ("X/BTC", D(1000), D(0)),
+        ("BTC/USDT", D("1.5"), D("1.5")),
+    ]
+    assert found.remarks == ("what X/BTC brings stays BTC: BTC/USDT is trimmed by this decision",)
 
 
 def test_a_hop_comes_after_the_last_part_of_the_first_one() -> None:
@@ -109,11 +124,12 @@ def test_c12_a_halted_holding_is_sold_on_another_market_and_counted_by_its_fills
     """X/USDT is halted: X goes on X/BTC, where no position shows what is left of it, and the bitcoin on BTC/USDT."""
     halted = position("X/USDT", "long", contracts="1000", mark_price="10", notional="10000")
     around = (rules("X/USDT", state="halted"), rules("X/BTC", amount_step="1"), rules("BTC/USDT"))
-    found = sold([halted, BTC_HELD], *around)
-    first, hop, own = found.intents
+    told = [Balance("BTC", D(3), D(50000))]
+    found = sold([halted], *around, balances=told)
+    first, hop = found.intents
     assert (first.symbol, first.purpose, first.after, first.contracts) == ("X/BTC", "hop", None, D(1000))
     assert (hop.symbol, hop.after, hop.contracts) == ("BTC/USDT", 0, D("0.2"))  # 10,000 at 50,000
-    assert (own.symbol, own.purpose) == ("BTC/USDT", "reduce")
+    assert hop.target == 3
     assert found.blocked == ()
 
 
