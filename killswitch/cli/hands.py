@@ -9,7 +9,7 @@ import click
 from killswitch.cli import options
 
 _WAIT = click.option("--wait", type=options.DURATION, default="30s", show_default=True,
-                     help="How long to wait for the runner to take it, and for a close to end, beyond its own pace.")  # fmt: skip
+                     help="How long to wait for the runner to take it, and beyond its pace for a close.")  # fmt: skip
 _AUTHOR = click.option("--author", type=options.WORDS, help="Who gives the order. Left out: the user of this session.")
 _LIVE = click.option("--live", is_flag=True,
                      help="Where no runner lives: act, on accounts whose document says execution: live.")  # fmt: skip
