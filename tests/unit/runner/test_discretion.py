@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from killswitch.model.venue import AccountSpec, OrderRejectedError, RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import (
+    AccountSpec,
+    BatchingVenue,
+    BookClosingVenue,
+    MeteredVenue,
+    OrderRejectedError,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+    traits_of,
+)
 from killswitch.runner import adapters
 from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.discretion import HIDDEN, Redactor
@@ -106,3 +117,60 @@ def test_what_an_endpoint_is_asked_with_is_hidden(words: str, monkeypatch: pytes
         asyncio.run(make_adapter(spec).snapshot())
     assert "T0KEN" not in str(raised.value)
     assert HIDDEN in str(raised.value)
+
+
+class LeakyBatches:
+    """Answers a batch with an order, and with a refusal that says the credential."""
+
+    account = "main"
+
+    async def submit_batch(self, requests: object) -> list[object]:
+        refusal = RateLimitedError(f"429 for {SECRET}", 3.0)
+        return ["an order", OrderRejectedError("permission", f"no rights: {SECRET}"), refusal, WordyError()]
+
+
+def test_w3_no_answer_in_a_batch_says_a_credential_and_each_means_what_it_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The errors of single orders come as answers, not as exceptions: their words are looked at all the same."""
+    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: LeakyBatches())
+    venue = make_adapter(SPEC)
+    assert isinstance(venue, BatchingVenue)
+    order, rejected, limited, wordy = asyncio.run(venue.submit_batch(()))
+    assert order == "an order"
+    assert isinstance(rejected, OrderRejectedError)
+    assert rejected.reason == "permission"
+    assert isinstance(limited, RateLimitedError)
+    assert limited.retry_after == 3.0
+    assert isinstance(wordy, VenueError)
+    assert not any("s3cr" in str(each) for each in (rejected, limited, wordy))
+
+
+def test_discretion_offers_what_the_adapter_offers_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter with credentials is asked for batches, whole books and counts only where it has them."""
+
+    class Plain:
+        account = "main"
+
+    class Gifted(LeakyBatches):
+        traits = VenueTraits(batch=5, whole_book=True)
+
+        def used(self) -> dict[str, int]:
+            return {"weight": 3}
+
+        async def close_book(self) -> None:
+            raise VenueDownError(f"401 for {SECRET}")
+
+    optional = (BatchingVenue, BookClosingVenue, MeteredVenue)
+    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Plain())
+    plain = make_adapter(SPEC)
+    assert not any(isinstance(plain, each) for each in optional)
+    assert traits_of(plain) == VenueTraits()
+    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Gifted())
+    gifted = make_adapter(SPEC)
+    assert traits_of(gifted).batch == 5
+    assert isinstance(gifted, MeteredVenue)
+    assert gifted.used() == {"weight": 3}
+    assert isinstance(gifted, BookClosingVenue)
+    with pytest.raises(VenueDownError, match="hidden credential"):
+        asyncio.run(gifted.close_book())
