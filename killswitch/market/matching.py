@@ -95,12 +95,14 @@ class Matching:
         closes = held * signed < 0
         fee = (quantity * price * fee_rate).quantize(MONEY_STEP, ROUND_UP)
         bridge = self.quotes.bridge(account, symbol)
+        charged = fee
         if bridge is None:
             realized = account.trade(symbol, of, signed, price, fee)
         else:
             fee = min(fee, quantity * price)  # it is kept back from what the sale brings
             rate = bridge.last or ZERO
-            realized = account.trade(symbol, of, signed, price * rate, fee * rate)
+            charged = fee * rate
+            realized = account.trade(symbol, of, signed, price * rate, charged)
             gained = quantity * price - fee
             account.receive(bridge.instrument.symbol, gained, gained * rate)
         fill = Fill(
@@ -122,7 +124,7 @@ class Matching:
         if cause == "trade":
             tape.taken[side] += quantity
         if order is not None:
-            order.add(fill)
+            order.add(fill, charged)
         account.expire_exits(symbol)
         return fill
 

@@ -20,6 +20,8 @@ class PaperOrder:
     created_at: datetime
     state: OrderState = "open"
     filled: Decimal = ZERO
+    fee: Decimal = ZERO
+    """In the account's currency, of another asset at its price when it was paid."""
     waits: bool = False
     """For its trigger: until then it is in no book."""
     fills: list[Fill] = field(default_factory=list)
@@ -29,9 +31,10 @@ class PaperOrder:
         """Contracts still to fill."""
         return self.request.amount - self.filled
 
-    def add(self, fill: Fill) -> None:
-        """Count a fill; the order is done when nothing is left."""
+    def add(self, fill: Fill, fee: Decimal) -> None:
+        """Count a fill, whose fee is `fee` in the account's currency; the order is done when nothing is left."""
         self.fills.append(fill)
+        self.fee += fee
         self.filled += fill.amount
         if self.left == 0:
             self.state = "filled"
@@ -51,7 +54,7 @@ class PaperOrder:
             amount=self.request.amount,
             filled=self.filled,
             average_price=self._average_price(),
-            fee=sum((fill.fee or ZERO for fill in self.fills), ZERO),
+            fee=self.fee,
         )
 
     def resting(self) -> Order:

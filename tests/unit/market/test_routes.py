@@ -49,11 +49,15 @@ def test_what_is_quoted_in_another_asset_is_worth_both_prices() -> None:
 
 
 def test_selling_it_brings_exactly_the_other_asset_less_the_fee() -> None:
-    """4 X at 0.01 with a fee of 0.05%: 0.04 − 0.00002 = 0.03998 BTC, held at its price; the money is as it was."""
+    """4 X at 0.01 with a fee of 0.05%: 0.04 − 0.00002 = 0.03998 BTC, held at its price; the money is as it was.
+
+    The order's report says the fee in the account's currency: 1 USDT.
+    """
     rules = MarketRules(half_spread=D(0), impact=D(0), participation=D(1))
     desk = _desk(rules)
     _holding(desk)
     report = desk.send("sell", "4", symbol="X/BTC")
+    assert (report.average_price, report.fee) == (D("0.01"), D("0.00002") * 50000)
     (fill,) = desk.market.fills("main", "X/BTC", report.client_order_id or "")
     assert (fill.fee, fill.fee_currency, fill.realized_pnl) == (D("0.00002"), "BTC", 0)
     held = _held(desk.seen)
