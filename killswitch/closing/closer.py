@@ -155,23 +155,28 @@ class Closer:
             return True
         written = self._memory.written
         await self._pass()
+        if self._looking.has_begun:
+            # The wave is answered and the account is on its way: what it shows is taken in without another wait.
+            await self._pass(sending=False)
         self.passes += 1
         now = self._clock.monotonic()
         self._due = now if self._memory.written != written else max(self._next_due(now), now + LEAST_WAIT)
         return bool(self._memory.works)
 
-    async def _pass(self) -> None:
+    async def _pass(self, *, sending: bool = True) -> None:
         await self._cancel(after_closing=False)
         reading = self._looking.take_given(self._expected()) if not self._in_play() else None
         if reading is None:
             await self._ask()
             reading = await self._look()
         if reading is None:
-            await self._send_on_the_decisions_word()
+            if sending:
+                await self._send_on_the_decisions_word()
             return
         self._take(reading)
         verdicts = Verdicts(lambda line: self._judge(line, reading))
-        await self._send(reading, verdicts)
+        if sending:
+            await self._send(reading, verdicts)
         await self._protect(reading, verdicts)
         await self._end(verdicts)
 
@@ -220,11 +225,18 @@ class Closer:
 
     async def _look(self) -> Reading | None:
         """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
-        if self._held_back and (reading := self._looking.again(self._memory.moved)) is not None:
+        guarded = all(line.reduce_only for line in self._memory.lines())
+        if self._held_back and guarded and (reading := self._looking.again(self._memory.moved)) is not None:
             return reading
         if self._requests.quiet_for > 0 or self._requests.wait("snapshot") > 0:
             return None
-        return await self._looking.look(self._expected(), self._memory.moved)
+        return await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
+
+    def _look_ahead(self) -> None:
+        """Every order of a wave is answered: ask for the account while the answers are written down."""
+        ready = self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0
+        if ready:
+            self._looking.begin(self._memory.sent)
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""
@@ -311,7 +323,7 @@ class Closer:
 
     async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
         """Send what there is room for; what has left, or nothing where something had to stay behind."""
-        sent = await self._dispatch.send(due)
+        sent = await self._dispatch.send(due, self._look_ahead)
         now = self._clock.monotonic()
         for each in sent.departures:
             self._doubts.pop(each.line.name, None)

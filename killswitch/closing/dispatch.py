@@ -45,8 +45,8 @@ SOON = 0.05
 """Seconds of the clock for which a wave waits for room for its next orders, instead of ending without them."""
 
 
-CHUNK = 20
-"""Orders that are made durable together before they leave."""
+FIRST, LARGEST = 8, 256
+"""Orders that are made durable together before they leave: few at first, twice as many in each further chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,12 @@ class Dispatch:
         self._requests = requests
         self._record = record
 
-    async def send(self, source: Iterable[Departure]) -> Sent:
+    async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
         """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
 
         They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
-        answers that come close together are made durable together. Over when every answer is there, or its time.
+        answers that come close together are made durable together. Over when every answer is there, or its time;
+        `answered` is told when the last one is, before it is made durable.
         """
         queue = _Queue(source)
         answers: list[JournalEntry] = []
@@ -133,10 +134,11 @@ class Dispatch:
         tasks: list[asyncio.Task[None]] = []
         waiting: list[asyncio.Task[None]] = []
         try:
-            more = True
+            more, chunk = True, FIRST
             while more or waiting:
                 if more:
-                    groups = self._depart(queue)
+                    groups = self._depart(queue, chunk)
+                    chunk = min(2 * chunk, LARGEST)
                     if len(groups) == 1 and not waiting and queue.empty:
                         answers.extend(await self._request(*groups[0]))
                         groups = []
@@ -147,6 +149,9 @@ class Dispatch:
                         await asyncio.sleep(0)  # let them leave before the next ones are made
                 more = await self._wait(came, waiting, queue)
                 waiting = [task for task in waiting if not task.done()]
+                if not (waiting or more):
+                    answered()
+                    await asyncio.sleep(0)
                 ready, answers[:] = answers[:], []
                 self._record(ready)
             for task in tasks:
@@ -181,11 +186,11 @@ class Dispatch:
         came.clear()
         return soon
 
-    def _depart(self, queue: _Queue) -> list[tuple[Sequence[Departure], Ticket]]:
-        """A chunk of what there is room for, as requests with their room; durable when this returns."""
+    def _depart(self, queue: _Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
+        """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
         count = 0
-        while count < CHUNK:
+        while count < chunk:
             group = queue.next(self._batch)
             symbols = [each.line.symbol for each in group]
             if len(group) > 1:

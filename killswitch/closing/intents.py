@@ -9,7 +9,7 @@ from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.naming import client_order_id as client_order_id
 from killswitch.closing.reports import finite
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Position, Snapshot
+from killswitch.model.snapshot import Position, Side, Snapshot
 from killswitch.model.store import JournalEntry
 
 
@@ -23,8 +23,9 @@ def planned_entries(
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
+    held = {} if snapshot is None else _positions(snapshot)
     entries = [
-        _planned(decision, line, None if snapshot is None else _position(snapshot, line))
+        _planned(decision, line, held.get((account, *line.key)))
         for account in _accounts(decision)
         for line in lines_of(decision, account)
     ]
@@ -93,13 +94,12 @@ def _planned(decision: Decision, line: Line, position: Position | None) -> Journ
     )
 
 
-def _position(snapshot: Snapshot, line: Line) -> Position | None:
-    for account in snapshot.accounts:
-        if account.account == line.account:
-            for position in account.positions or ():
-                if position.key == line.key:
-                    return position
-    return None
+def _positions(snapshot: Snapshot) -> dict[tuple[str, str, Side], Position]:
+    return {
+        (account.account, *position.key): position
+        for account in snapshot.accounts
+        for position in account.positions or ()
+    }
 
 
 def marked(position: Position) -> dict[str, str | None]:

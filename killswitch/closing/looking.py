@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -32,6 +33,7 @@ class Looking:
         self._trust = Trust(pace)
         self._given: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
+        self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
         self.instruments: dict[str, Instrument] = {}
         self.distrust: str | None = None
         """Why the last look could not rely on what the venue said; None if it could."""
@@ -59,10 +61,34 @@ class Looking:
         fresh = last is not None and self._clock.monotonic() - last.at <= self._pace.given_for
         return last.reading if last is not None and fresh and last.moved == moved else None
 
-    async def look(self, expected: Mapping[PositionKey, Decimal], moved: int) -> Reading | None:
+    def begin(self, sent: int) -> None:
+        """Ask for the account now that every order has been answered, while their answers are written down.
+
+        `sent`: how many orders have ever left; once there are more, this look came too early.
+        """
+        self._begun = (asyncio.create_task(self._executor.snapshot()), sent)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a look is on its way that nobody has taken."""
+        return self._begun is not None
+
+    async def abandon(self) -> None:
+        """Call off a look that nobody has taken."""
+        if self._begun is not None:
+            self._begun[0].cancel()
+            await asyncio.gather(self._begun[0], return_exceptions=True)
+            self._begun = None
+
+    async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
         """The account's positions, if the venue's answer can be trusted."""
         self._given = None
-        answer = await self._executor.snapshot()
+        if self._begun is not None and self._begun[1] == sent:
+            answer = await self._begun[0]
+            self._begun = None
+        else:
+            await self.abandon()
+            answer = await self._executor.snapshot()
         if isinstance(answer, str):
             self.distrust = answer
             return None

@@ -35,6 +35,8 @@ class Memory:
         """How many entries have been written."""
         self.moved = 0
         """How many of them were about orders, so that a look at the account before them is out of date."""
+        self.sent = 0
+        """How many orders have left."""
 
     def recover(self) -> None:
         """Take up everything unfinished from the journal."""
@@ -94,6 +96,7 @@ class Memory:
         self.written += len(entries)
         for entry in entries:
             self.moved += entry.kind != "verified"
+            self.sent += entry.kind == "sending"
             self._watch.wrote(entry)
             self.works[entry.decision].apply(entry)
             self._protections.apply(entry)

@@ -479,7 +479,7 @@ def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)})))
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)}, name="d2", cancels={"stop": ("BTC", "all")})))
-    asyncio.run(drive(closer, passes=2))
+    asyncio.run(drive(closer, passes=1))
     assert (ending(store)["status"], "finished" in kinds(store, "d2")) == ("flat", False)
     venue.lies = 5
     restarted = closer_for(venue, store)
