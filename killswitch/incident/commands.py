@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from killswitch.incident.record import Command
+from killswitch.model.words import Cause
 
 
 class StartedAs(Struct, frozen=True):
@@ -20,9 +21,16 @@ class StartedAs(Struct, frozen=True):
 
 
 def next_commands(
-    incident: str, scope: str, decisions: Sequence[str], started: StartedAs, *, is_open: bool, unfinished: bool
+    incident: str,
+    scope: str,
+    decisions: Sequence[str],
+    started: StartedAs,
+    *,
+    is_open: bool,
+    unfinished: bool,
+    cause: Cause = "operator",
 ) -> tuple[Command, ...]:
-    """What to type next. `decisions`, the highest first; `unfinished`: something is left to close."""
+    """What to type next. `decisions`, the highest first; `unfinished`: something is left to close, for `cause`."""
     store = ("--store", started.store)
     policies = tuple(word for path in started.policies for word in ("--policies", path))
     found = [_command("How everything stands now", "status", *store)]
@@ -31,7 +39,7 @@ def next_commands(
     if unfinished and policies:
         found.append(
             _command("What a close of the rest would send; changes nothing", "close", "--dry-run", "--scope", scope,
-                     "--reason", f"rest of incident {incident}", *policies, *store)
+                     "--reason", f"{cause}: rest of incident {incident}", *policies, *store)
         )  # fmt: skip
     if started.recording is not None and policies:
         found.append(

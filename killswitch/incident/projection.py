@@ -106,7 +106,13 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         links=facts.links,
         checklist=checklist(firings, orders, ended, left, settled, totals, item(told), doubts, reason),
         commands=next_commands(
-            life.id, opening.scope, [highest.id], started, is_open=is_open and not life.by_hand, unfinished=unfinished
+            life.id,
+            opening.scope,
+            [highest.id],
+            started,
+            is_open=is_open and not life.by_hand,
+            unfinished=unfinished,
+            cause=opening.cause or "operator",
         ),
         doubts=doubts,
         reason=reason,

@@ -1,0 +1,54 @@
+"""A runner pages for orders of ours at the venue that its journal does not know, and for those that it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+from killswitch.closing.naming import client_order_id
+from killswitch.model.snapshot import Order
+from tests import graphs
+from tests.runner_world import World, book, crash_policy
+from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
+
+STRANGE = client_order_id("ee" * 10, 0, 1)
+
+
+def pages(folder: Path, venue: MoodyVenue, *, rounds: int = 60) -> list[str]:
+    """The notices of a crash at this venue, oldest first, and of a second run over the same store."""
+    world, found = World(folder), graphs.policy_set(crash_policy())
+    try:
+
+        async def go() -> None:
+            runner = runner_of(world, venue, found, Exported(world, found))
+            await crash(world, runner, venue, rounds, venue_fallen)
+            await runner.finish()
+            await runner.let_go()
+            again = runner_of(world, venue, found, Exported(world, found))
+            await again.start()
+            await again.tick()
+            await again.finish()
+            await again.let_go()
+
+        venue_fallen = book("900", orders=(Order("77", "BTC", "sell", Decimal(1), client_order_id=STRANGE),))
+        asyncio.run(go())
+        return [notice.text for notice in world.open().notices(100)][::-1]
+    finally:
+        world.close()
+
+
+def test_an_order_of_ours_that_nobody_journaled_pages_once_over_two_runs(tmp_path: Path) -> None:
+    """It is seen at every tick from the fall on, and told at the first of them only."""
+    found = [text for text in pages(tmp_path, MoodyVenue(book("1100"), [])) if STRANGE in text]
+    assert len(found) == 1
+    assert "rests at the venue, and the journal does not know it" in found[0]
+
+
+def test_an_order_of_unknown_fate_pages_when_it_is_set_aside(tmp_path: Path) -> None:
+    """The venue fills it, loses the answer and answers no question: the closing goes on, and a person is told."""
+    venue = MoodyVenue(book("1100"), ["unsure"])
+    venue.deaf = True
+    found = [text for text in pages(tmp_path, venue, rounds=30) if "is set aside" in text]
+    assert len(found) == 1
+    assert "is of unknown fate: is set aside: its position goes on without it" in found[0]
