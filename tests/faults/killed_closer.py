@@ -37,12 +37,14 @@ class Death:
         self._seen: Counter[str] = Counter()
         self.passed: list[str] = []
 
-    def before(self, what: str) -> None:
+    def before(self, what: str) -> int:
+        """Which of its kind it is: of requests that overlap, the answers may come in any order."""
         self._seen[what] += 1
         self._pass(f"{what}-{self._seen[what]}-before")
+        return self._seen[what]
 
-    def after(self, what: str) -> None:
-        self._pass(f"{what}-{self._seen[what]}-after")
+    def after(self, what: str, number: int | None = None) -> None:
+        self._pass(f"{what}-{number or self._seen[what]}-after")
 
     def _pass(self, moment: str) -> None:
         self.passed.append(moment)

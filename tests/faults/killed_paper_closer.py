@@ -32,15 +32,15 @@ class DyingAdapter:
         return getattr(self._venue, name)
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        self._death.before("order")
+        number = self._death.before("order")
         report = await self._venue.submit(request)
-        self._death.after("order")
+        self._death.after("order", number)
         return report
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        self._death.before("cancel")
+        number = self._death.before("cancel")
         await self._venue.cancel(symbol, order_id)
-        self._death.after("cancel")
+        self._death.after("cancel", number)
 
 
 async def decision_on(venue: VenueAdapter) -> Decision:

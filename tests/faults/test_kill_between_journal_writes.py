@@ -118,9 +118,10 @@ def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
 def test_the_paper_moments_are_all_that_an_undisturbed_close_passes_through(
     repository: Path, tmp_path: Path, endpoint: str
 ) -> None:
-    """As above, for the kills on the paper venue."""
+    """As above, for the kills on the paper venue. Two answers that come together are one write, else two."""
     passed = run(repository, tmp_path, endpoint, program="tests.faults.killed_paper_closer")
-    assert sorted(passed) == sorted(PAPER_MOMENTS)
+    assert set(PAPER_MOMENTS) <= set(passed)
+    assert set(passed) - set(PAPER_MOMENTS) <= {"write-8-before", "write-8-after"}
 
 
 async def account_at(endpoint: str) -> AccountSnapshot:
