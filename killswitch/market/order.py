@@ -34,7 +34,7 @@ class PaperOrder:
     def add(self, fill: Fill, fee: Decimal) -> None:
         """Count a fill, whose fee is `fee` in the account's currency; the order is done when nothing is left."""
         self.fills.append(fill)
-        self.fee += fee
+        self.fee += fee or ZERO  # a zero without its decimals
         self.filled += fill.amount
         if self.left == 0:
             self.state = "filled"
