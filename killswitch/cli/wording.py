@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from killswitch.incident.causes import by_hand
+from killswitch.incident.causes import by_hand, intended
 from killswitch.model.spelling import INFINITY as INFINITY
 from killswitch.model.spelling import instant as instant
 from killswitch.model.spelling import interval as interval
@@ -59,12 +59,7 @@ def decision_lines(decision: Decision) -> list[str]:
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
     if decision.kind is None and decision.reason:
         lines.append(f"    note: {decision.reason}")
-    lines += [
-        f"    {intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, "
-        f"leaving {intent.target:f}"
-        for intent in decision.intents
-    ]
-    return lines
+    return lines + [f"    {intended(intent)}" for intent in decision.intents]
 
 
 def orphan_line(orphan: OrphanView) -> str:

@@ -1,15 +1,19 @@
-"""How a close by hand reads by its declared reason: heading, what it is about, and what a person has to do besides."""
+"""How a close reads: by hand by its declared reason (heading, what it is about, what a person does), and its orders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from msgspec import Struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from killswitch.model.words import Cause
 
+if TYPE_CHECKING:
+    from killswitch.model.decision import Intent
 
-class CauseText(Struct, frozen=True):
+
+@dataclass(frozen=True, slots=True)
+class CauseText:
     """`heading` stands in place of "Close by hand"; `tone` says in a sentence or two what kind of thing this is.
 
     `todo`: what only a person can do, as (key, title, what to look at).
@@ -95,3 +99,13 @@ def by_hand(cause: Cause | None) -> str:
     if text_of(cause) is None:
         return "close by hand"
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"
+
+
+def intended(intent: Intent) -> str:
+    """One order of a decision; a hedge and a hop leave nothing by themselves."""
+    left = f"leaving {intent.target:f}"
+    if intent.purpose == "hedge":
+        left = "as a temporary hedge"
+    elif intent.purpose == "hop":
+        left = "of what an order before it brings in"
+    return f"{intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, {left}"

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.graph.routing import Subject
-from killswitch.incident.causes import by_hand
+from killswitch.incident.causes import by_hand, intended
 from killswitch.model.decision import Decision, Notice, TriggerReading
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
@@ -143,10 +143,7 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
         return
     if not acted:
         yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
-    orders = [
-        f"{each.side} {each.contracts:f} {each.symbol} ({each.position_side}) on {each.account}, leaving "
-        f"{each.target:f}" for each in decision.intents
-    ]  # fmt: skip
+    orders = [intended(each) for each in decision.intents]
     yield from _bounded(orders)
     if decision.cancels:
         yield f"cancel {len(decision.cancels)} resting order{'' if len(decision.cancels) == 1 else 's'}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
@@ -42,6 +43,32 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
         "lock account/main for reduce_only, until it is lifted",
         "look further: ksctl explain d1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "title"),
+    [
+        (None, "[page] close by hand by ada: account/main"),
+        ("operator", "[page] close by hand by ada: account/main"),
+        ("exchange-breach", "[page] close by hand (exchange breach) by ada: account/main"),
+        ("drill", "[page] DRILL: close by hand by ada: account/main"),
+    ],
+)
+def test_a_close_by_hand_says_its_declared_reason(cause: str | None, title: str) -> None:
+    """In the title, because a phone shows no more: above all that a drill is one."""
+    by_hand = decision(kind="manual", stage=None, author="ada", cause=cause, reason="as agreed")
+    assert of_decision(by_hand, SUBJECT, acted=True).title == title
+
+
+def test_hedges_and_hops_are_not_told_as_closes() -> None:
+    """They leave nothing by themselves, and a hedge is named as one in the title."""
+    first = decision().intents[0]
+    hedge = structs.replace(first, purpose="hedge", target=Decimal(0))
+    told = of_decision(decision(kind="hedge", stage=None, intents=(hedge,)), SUBJECT, acted=True)
+    assert told.title == "[page] temporary hedge: p on account/main"
+    assert "sell 0.75 BTC (long) on main, as a temporary hedge" in told.body
+    hop = structs.replace(first, purpose="hop", after=0)
+    assert "of what an order before it brings in" in of_decision(decision(intents=(hop,)), SUBJECT, acted=True).body
 
 
 def test_what_is_only_observed_says_that_nothing_was_done() -> None:

@@ -11,10 +11,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import StatusCode
 
 from killswitch.model.instant import to_micros
+from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueDownError
 from killswitch.runner.discretion import HIDDEN, Redactor
 from killswitch.runner.lease import LeaseLostError
-from tests import graphs
+from tests import graphs, incidents, worlds
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 from tests.telemetry_world import Exported, MoodyVenue, crash, run_crash, runner_of
 
@@ -202,3 +203,29 @@ def test_a_sampler_that_keeps_nothing_still_keeps_what_belongs_to_a_decision(tmp
     assert {span.name for span in exported.spans()} == {
         "tick", "snapshot", "evaluate", "decide", "commit", "close", "order",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "seconds"), [("resting", 4.0), ("not needed", 4.0), ("refused: no", None)])
+def test_time_without_protection_is_measured_until_something_covers(
+    tmp_path: Path, state: str, seconds: float | None
+) -> None:
+    """From the cancel of the protective order to the answer about the one in its place; none for a refusal."""
+    world = World(tmp_path)
+    try:
+        exported = Exported(world, graphs.policy_set(crash_policy()))
+        decision = incidents.firing(incidents.FIRST, worlds.after(), "trim", 1, 0)
+        exported.telemetry.watch.begun(decision, "main", ())
+        for kind, second, data in (
+            ("unprotected", 2, {"order": "s1"}),
+            ("guarded", 5, {"for": "s2", "state": "resting"}),
+            ("guarded", 6, {"for": "s1", "state": state}),
+        ):
+            at = worlds.after(seconds=second)
+            exported.telemetry.watch.wrote(
+                JournalEntry(decision.id, kind, at, "main", "BTC", "long", data=data)  # type: ignore[arg-type] # literals
+            )
+        found = exported.metrics().get("killswitch.close.unprotected")
+    finally:
+        world.close()
+    sums = [] if found is None else [point.sum for point in found.data.data_points]  # type: ignore[union-attr] # a histogram
+    assert sums == ([] if seconds is None else [seconds])
