@@ -15,7 +15,7 @@ from killswitch.model.decision import Decision, Notice, Severity, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.planning.standin import SAMPLE, Sized, World, size
-from killswitch.planning.stuck import ENDED_SHORT, WORKING, Stuck, Unreadable, stuck_in
+from killswitch.planning.stuck import Obstacles, Stuck, Watched
 from killswitch.planning.unwind import manner
 from killswitch.signals.marks import Marks
 from killswitch.signals.view import Instruments, ScopeView, distrust
@@ -38,7 +38,7 @@ class Hedging:
         keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
         self._marks = Marks(SAMPLE, keep, LONGEST_GAP)
         self._decisions: dict[str, Decision] = {}
-        self._unreadable = Unreadable()
+        self._obstacles = Obstacles()
         self._done: set[str] = set()
         self._told: set[str] = set()
 
@@ -69,12 +69,13 @@ class Hedging:
         if not self._rules:
             return decisions, told
         self._sample(snapshot, now, instruments)
-        self._unreadable.observe(snapshot, now)
         self._forget(snapshot)
         accounts = {account.account: account for account in snapshot.accounts}
         world = World(now, accounts, last, instruments, self._marks, busy)
-        for stuck, rule in self._stuck(snapshot, now, last):
-            self._answer(stuck, rule, world, decisions, told)
+        for stuck in self._obstacles.stuck(self._watched(snapshot), world):
+            rule = self._rule_of(stuck.decision)
+            if rule is not None:
+                self._answer(stuck, rule, world, decisions, told)
         return decisions, told
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
@@ -88,15 +89,12 @@ class Hedging:
         made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
         self._decisions = {id_: each for id_, each in self._decisions.items() if id_ in shown or id_ in made}
 
-    def _stuck(
-        self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot]
-    ) -> Iterator[tuple[Stuck, UnwindingRule]]:
+    def _watched(self, snapshot: Snapshot) -> Iterator[Watched]:
         for closing in snapshot.closings:
             decision = self._decisions.get(closing.decision)
             rule = None if decision is None else self._rule_of(decision)
-            if decision is not None and rule is not None and closing.status in (*ENDED_SHORT, *WORKING):
-                for stuck in stuck_in(closing, decision, rule.hedge, last, self._unreadable, now):
-                    yield stuck, rule
+            if decision is not None and rule is not None:
+                yield closing, decision, rule.hedge
 
     def _answer(
         self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], told: list[Notice]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -13,12 +13,12 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Si
 from killswitch.planning.decide import duration
 from killswitch.planning.rounding import SHUT, whole_steps
 from killswitch.planning.routes import base_of
-from killswitch.planning.stuck import Stuck
+from killswitch.planning.stuck import Seen, Stuck
 from killswitch.risk.beta import least_squares_beta
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO, notional
 from killswitch.signals.soundness import sane
-from killswitch.signals.view import Instruments, distrust
+from killswitch.signals.view import distrust
 
 SAMPLE = MINUTE
 """Microseconds between two marks that returns are taken of."""
@@ -31,16 +31,14 @@ NOT_OPENING = (*SHUT, "reduce_only")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """What sizing looks at: this tick's accounts, each as it was read last, rules, sampled marks, busy accounts."""
+class World(Seen):
+    """What sizing looks at besides: sampled marks, and accounts on which something is being closed.
 
-    now: int
-    accounts: Mapping[str, AccountSnapshot]
-    last: Mapping[str, AccountSnapshot]
-    instruments: Instruments
+    What is opened on a busy account would be closed with the rest, or locked out.
+    """
+
     marks: Marks
     busy: Collection[str] = ()
-    """Accounts on which something is being closed: what is opened there would be closed or locked out."""
 
 
 @dataclass(frozen=True, slots=True)

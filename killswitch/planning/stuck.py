@@ -1,4 +1,4 @@
-"""What cannot be closed: ended short of its target, or on an account that nobody can read for too long."""
+"""What cannot be closed: ended short of its target, or out of reach for too long (account down, market halted)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from decimal import Decimal
 
 from killswitch.graph.unwinding import HedgeRule
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import AccountSnapshot, Closing, Position, Residual, Side, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Closing, Position, Residual, Side
+from killswitch.planning.rounding import SHUT
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sane
-from killswitch.signals.view import PnlKey, distrust
+from killswitch.signals.view import Instruments, PnlKey, distrust
 
 ENDED_SHORT = ("residual", "blocked", "abandoned")
 WORKING = ("planned", "closing")
@@ -32,23 +33,44 @@ class Stuck:
         return (self.account, self.position.symbol, self.position.side)
 
 
-class Unreadable:
-    """Since when each account has not been readable (microseconds)."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """This tick's accounts, each as it was read last, and the rules of their symbols. `now` in microseconds."""
+
+    now: int
+    accounts: Mapping[str, AccountSnapshot]
+    last: Mapping[str, AccountSnapshot]
+    instruments: Instruments
+
+
+Watched = tuple[Closing, Decision, HedgeRule]
+"""A closing, the decision that it carries out, and what is to be done about what it cannot close."""
+
+
+class Obstacles:
+    """What stands in the way of closings, and since when."""
 
     def __init__(self) -> None:
-        self._since: dict[str, int] = {}
+        self._since: dict[tuple[str, PnlKey], int] = {}
 
-    def observe(self, snapshot: Snapshot, now: int) -> None:
-        """Take what the snapshot says of every account; one that it does not hold any more is forgotten."""
-        doubted = {each.account for each in snapshot.accounts if distrust(each, now, None) is not None}
-        self._since = {name: self._since.get(name, now) for name in doubted}
+    def stuck(self, watched: Iterable[Watched], world: Seen) -> list[Stuck]:
+        """The positions that cannot be closed: of closings that ended short at once, of others after a while.
 
-    def for_at_least(self, account: str, now: int, after: int) -> bool:
-        """Whether the account has been unreadable for `after` microseconds."""
-        return account in self._since and now - self._since[account] >= after
-
-    def __contains__(self, account: str) -> bool:
-        return account in self._since
+        To be asked at every tick: what was not in the way at the last one begins anew.
+        """
+        since: dict[tuple[str, PnlKey], int] = {}
+        found: list[Stuck] = []
+        for closing, decision, rule in watched:
+            ended = closing.status in ENDED_SHORT
+            for left in closing.residual or (_planned(decision) if closing.status in WORKING else ()):
+                why = f"its closing ended {closing.status}" if ended else _obstacle(left, world)
+                key = (closing.decision, (left.account, left.symbol, left.position_side))
+                if why is not None:
+                    since[key] = self._since.get(key, world.now)
+                    if ended or world.now - since[key] >= rule.after:
+                        found += _still_there(decision, left, why, world.last)
+        self._since = since
+        return found
 
 
 def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[PnlKey]]) -> frozenset[str]:
@@ -61,28 +83,25 @@ def busy_accounts(closings: Iterable[Closing], active: Mapping[str, Collection[P
     return frozenset(busy)
 
 
-def stuck_in(
-    closing: Closing,
-    decision: Decision,
-    rule: HedgeRule,
-    last: Mapping[str, AccountSnapshot],
-    unreadable: Unreadable,
-    now: int,
-) -> Iterator[Stuck]:
-    """The positions of one closing that cannot be closed now, as far as they are still there.
+def _obstacle(left: Residual, world: Seen) -> str | None:
+    """Why an order for the position would not reach its market now, or None."""
+    account = world.accounts.get(left.account)
+    if account is None or distrust(account, world.now, None) is not None:
+        return f"{left.account} cannot be read"
+    rules = world.instruments.get((left.account, left.symbol))
+    if rules is not None and rules.state in SHUT:
+        return f"{left.symbol} is {rules.state} at the venue"
+    return None
 
-    `last` is each account as it was read last. What an account that can be read does not hold any more is not stuck.
-    """
-    ended = closing.status in ENDED_SHORT
-    for left in closing.residual or (_planned(decision) if closing.status in WORKING else ()):
-        blind = unreadable.for_at_least(left.account, now, rule.after)
-        if not (blind or ended) or not sane(left.contracts):
-            continue
-        held = _held(left, last)
-        contracts = left.contracts if held is None else min(left.contracts, held.contracts)
-        if held is not None and contracts > ZERO:
-            why = f"{left.account} cannot be read" if blind else f"its closing ended {closing.status}"
-            yield Stuck(decision, left.account, held, contracts, why)
+
+def _still_there(decision: Decision, left: Residual, why: str, last: Mapping[str, AccountSnapshot]) -> Iterator[Stuck]:
+    """What is left of the position by its last reading too; what an account does not hold any more is not stuck."""
+    held = _held(left, last)
+    if held is None or not sane(left.contracts):
+        return
+    contracts = min(left.contracts, held.contracts)
+    if contracts > ZERO:
+        yield Stuck(decision, left.account, held, contracts, why)
 
 
 def _planned(decision: Decision) -> Iterable[Residual]:

@@ -14,7 +14,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import HedgeRule, RungRule, SlippageRule, StandIn, UnwindingRule
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Residual
+from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, hand, position, rules, snapshot
@@ -42,10 +42,10 @@ def policies(rule: UnwindingRule, mode: str = "enforce") -> PolicySet:
     return replace(policy_set(policy), unwindings=(rule,))
 
 
-def main(pnl: str = "0", mark: str = "100", **more: Any) -> AccountSnapshot:
+def main(pnl: str = "0", mark: str = "100", instruments: Sequence[Instrument] = (rules(BTC),)) -> AccountSnapshot:
     """Long 10 BTC at a mark of 100."""
     held = position(BTC, "long", pnl, contracts="10", mark_price=mark, notional=str(10 * D(mark)))
-    return account(str(1000 + D(pnl)), [held], instruments=[rules(BTC)], **more)
+    return account(str(1000 + D(pnl)), [held], instruments=instruments)
 
 
 def other(*marks: tuple[str, str], quality: str = "ok", **limits: str) -> AccountSnapshot:
@@ -132,6 +132,18 @@ def test_an_account_that_cannot_be_read_is_hedged_after_the_declared_time_and_no
     assert orders(world.tick(down(), beside)) == []
     assert orders(world.tick(down(), beside, after=timedelta(seconds=59))) == []
     assert [order[4] for order in orders(world.tick(down(), beside, after=timedelta(seconds=1)))] == [D(10)]
+
+
+def test_c12_a_market_that_is_halted_is_hedged_after_the_declared_time_too() -> None:
+    """The account answers, the closing goes on trying, and the market takes nothing: after 60 s the hedge comes."""
+    world = World(policies(hedge()))
+    beside = other((BTC, "100"))
+    world.ends(world.fall(beside), "closing")
+    halted = account("800", main("-200").positions, instruments=[rules(BTC, state="halted")])
+    assert orders(world.tick(halted, beside)) == []
+    found = world.tick(main("-200", instruments=()), beside, after=timedelta(seconds=60))
+    assert [order[4] for order in orders(found)] == [D(10)]
+    assert f"{BTC} is halted at the venue" in found.notices[0].text
 
 
 def test_the_time_begins_anew_when_the_account_was_readable_in_between() -> None:
