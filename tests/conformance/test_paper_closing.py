@@ -216,7 +216,7 @@ def test_c12_a_halt_delays_nobody_else_and_is_outlasted(tmp_path: Path) -> None:
 
 
 def test_c21_what_the_venue_takes_under_way_is_respected(tmp_path: Path) -> None:
-    """100 of 250 at once and 100 in the first minute; of the 50 left ADL takes 30, and 20 are sold: no more, no short."""
+    """Of 250 go 100 at once and 100 in the first minute; of 50 left ADL takes 30, and 20 are sold: no more."""
     desk = Desk(rules=MarketRules(impact=D(0), participation=D("0.1"), liquidates=False))
     desk.market.open_position("main", "A", "long", D(25000))
 
