@@ -23,17 +23,20 @@ def in_leg_order(view: ScopeView, cuts: Sequence[Cut]) -> tuple[list[int], list[
     margin account nets what it holds itself; those of other accounts are netted over the scope.
     """
     order = [i for i, cut in enumerate(cuts) for _ in cut.result.parts]
-    groups: dict[Group, list[int]] = {}
-    for i in dict.fromkeys(order):
-        groups.setdefault(_group(cuts[i].candidate.account, cuts[i].candidate.position), []).append(i)
-    hedges = {group: legs for group, legs in groups.items() if len({cuts[i].side for i in legs}) > 1}
+    group_of = [_group(cut.candidate.account, cut.candidate.position) for cut in cuts]
+    legs: dict[Group, dict[int, None]] = {}
+    places: dict[Group, list[int]] = {}
+    for place, i in enumerate(order):
+        legs.setdefault(group_of[i], {})[i] = None
+        places.setdefault(group_of[i], []).append(place)
+    hedges = {group: list(members) for group, members in legs.items() if len({cuts[i].side for i in members}) > 1}
     nets = _nets(view, hedges)
-    for group, legs in hedges.items():
+    for group, members in hedges.items():
         net = nets[group]
         if net is not None:
-            places = [place for place, i in enumerate(order) if i in legs]
-            for place, leg in zip(places, leg_order(net, [_slices(view, cuts[i]) for i in legs]), strict=True):
-                order[place] = legs[leg]
+            slices = [_slices(view, cuts[i]) for i in members]
+            for place, leg in zip(places[group], leg_order(net, slices), strict=True):
+                order[place] = members[leg]
     return order, [base for (_, base), net in nets.items() if net is None]
 
 

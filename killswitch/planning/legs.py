@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import product
+from itertools import accumulate, product
 from math import prod
 
 ZERO = Decimal(0)
@@ -35,7 +35,7 @@ def leg_order(net: Decimal, legs: Sequence[Leg]) -> list[int]:
 
 def _least_peak(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     """The exact answer, from every state of being done backwards: what the highest exposure from there on must be."""
-    gone = [[sum(leg[:n], ZERO) for n in range(len(leg) + 1)] for leg in legs]
+    gone = [[ZERO, *accumulate(leg)] for leg in legs]
     peak: dict[tuple[int, ...], Decimal] = {}
     for state in product(*(range(len(leg), -1, -1) for leg in legs)):
         ahead = [peak[_after(state, i)] for i, leg in enumerate(legs) if state[i] < len(leg)]
