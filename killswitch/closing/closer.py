@@ -8,27 +8,27 @@ end what has come to an end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 from killswitch.closing.asking import Asking, questions
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budget
 from killswitch.closing.cancelling import Cancelling
-from killswitch.closing.dispatch import Departure, Dispatch
+from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.guarding import Guarding
-from killswitch.closing.life import ZERO, State
-from killswitch.closing.line import Line, LineName, PositionKey
+from killswitch.closing.judging import Judging, Verdicts, held, told
+from killswitch.closing.life import State
+from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.looking import Looking
 from killswitch.closing.memory import Memory
-from killswitch.closing.ordering import departure, next_slice, untouched
 from killswitch.closing.pace import PACE, Pace
-from killswitch.closing.protection import Protections, Protective
+from killswitch.closing.protection import Protections
 from killswitch.closing.reconciliation import Reading
 from killswitch.closing.requests import Requests
-from killswitch.closing.schedule import WAIT, Do, Verdict, acting, judge
-from killswitch.closing.sweeping import may_sweep
+from killswitch.closing.schedule import Do, Verdict
+from killswitch.closing.sending import Sending
 from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
@@ -39,20 +39,6 @@ from killswitch.model.venue import VenueAdapter, traits_of
 
 LEAST_WAIT = 0.02
 """Seconds between two passes that changed nothing, however soon something is due."""
-
-
-class Verdicts:
-    """The verdicts of one pass, each made when it is asked for: the first order does not wait for the last verdict."""
-
-    def __init__(self, judge_line: Callable[[Line], Verdict]) -> None:
-        self._judge_line = judge_line
-        self._made: dict[LineName, Verdict] = {}
-
-    def of(self, line: Line) -> Verdict:
-        made = self._made.get(line.name)
-        if made is None:
-            made = self._made[line.name] = self._judge_line(line)
-        return made
 
 
 class Closer:
@@ -83,19 +69,20 @@ class Closer:
         self._memory = Memory(account, store, watch, protections)
         record = self._memory.record
         self._executor = Executor(account, venue, clock, pace, self._requests, record)
-        self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
+        dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
         self._asking = Asking(account, venue, clock, pace, self._requests, record)
         self._guarding = Guarding(
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
         self._cancelling = Cancelling(self._executor, clock, pace)
         self._looking = Looking(self._executor, clock, pace)
-        self._venue = venue
+        self._judging = Judging(self._memory, self._looking, clock, pace)
+        self._sending = Sending(
+            venue, self._traits, clock, pace, self._requests, self._memory, self._looking, self._judging,
+            self._executor, dispatch, self._guarding,
+        )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
-        self._doubts: dict[LineName, tuple[int, float]] = {}
-        self._not_before: dict[LineName, float] = {}
         self._called_back: dict[str, float] = {}
-        self._held_back = False
         self._due = 0.0
         self.passes = 0
         """How many passes have been made; waiting is none."""
@@ -171,13 +158,13 @@ class Closer:
             reading = await self._look()
         if reading is None:
             if sending:
-                await self._send_on_the_decisions_word()
+                await self._sending.send_on_the_decisions_word()
             return
         self._take(reading)
-        verdicts = Verdicts(lambda line: self._judge(line, reading))
+        verdicts = self._judging.begin(reading)
         if sending:
-            await self._send(reading, verdicts)
-        await self._protect(reading, verdicts)
+            await self._sending.send(verdicts)
+        await self._protect(verdicts)
         await self._end(verdicts)
 
     def _next_due(self, now: float) -> float:
@@ -185,7 +172,7 @@ class Closer:
         dues = [now + self._pace.poll, self._asking.next_at, now + max(0.0, self._guarding.due_in())]
         for work, line in self._all():
             if line.state is State.READY:
-                dues.append(max(self._departs(work, line), now + self._requests.wait("submit", (line.symbol,))))
+                dues.append(max(self._sending.departs(work, line), now + self._requests.wait("submit", (line.symbol,))))
         return min(dues)
 
     # Looking
@@ -226,17 +213,11 @@ class Closer:
     async def _look(self) -> Reading | None:
         """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
         guarded = all(line.reduce_only for line in self._memory.lines())
-        if self._held_back and guarded and (reading := self._looking.again(self._memory.moved)) is not None:
+        if self._sending.held_back and guarded and (reading := self._looking.again(self._memory.moved)) is not None:
             return reading
         if self._requests.quiet_for > 0 or self._requests.wait("snapshot") > 0:
             return None
         return await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
-
-    def _look_ahead(self) -> None:
-        """Every order of a wave is answered: ask for the account while the answers are written down."""
-        ready = self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0
-        if ready:
-            self._looking.begin(self._memory.sent)
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""
@@ -247,47 +228,15 @@ class Closer:
         news = []
         for work, line in self._all():
             work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
-            if not self._told(line, reading):
+            if not told(line, reading):
                 continue
-            shown = _held(line, reading)
+            shown = held(line, reading)
             if not line.by_fills:
                 self._shown[line.key] = shown
             reached = shown <= line.target
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
                 news.append((line, shown))
         self._executor.verified(news)
-
-    def _told(self, line: Line, reading: Reading) -> bool:
-        return line.by_fills or line.key not in reading.doubtful
-
-    def _judge(self, line: Line, reading: Reading) -> Verdict:
-        """The verdict on a line; one that the venue keeps contradicting our fills for is given in its favour."""
-        if not self._told(line, reading):
-            return WAIT
-        if line.name in self._memory.works[line.decision].unsupplied and not line.in_flight:
-            return Verdict(Do.GIVE_UP, reason=f"{line.symbol}: what was brought in by the sale before it is not known")
-        believe = self._doubted_enough(line)
-        if line.name in self._memory.works[line.decision].short and not believe and not line.in_flight:
-            verdict = Verdict(Do.DOUBT)
-        else:
-            verdict = judge(
-                line,
-                _held(line, reading),
-                self._memory.ledger(line.key),
-                self._looking.instruments.get(line.symbol),
-                attempts=self._pace.fruitless_attempts,
-                believe_venue=believe,
-            )
-        if verdict.do is Do.DOUBT:
-            count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
-            self._doubts[line.name] = (count + 1, since)
-        elif verdict.do is Do.NOTHING or not believe:
-            self._doubts.pop(line.name, None)
-        return verdict
-
-    def _doubted_enough(self, line: Line) -> bool:
-        count, since = self._doubts.get(line.name, (0, 0.0))
-        return count >= self._pace.doubt_reads and self._clock.monotonic() - since >= self._pace.doubt_for
 
     # Acting
 
@@ -299,135 +248,14 @@ class Closer:
             [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
         )
 
-    async def _send(self, reading: Reading, verdicts: Verdicts) -> None:
-        """Send for the line with the smallest target on each position, the worst rank first."""
-        lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
-        self._held_back = False
-        if not self._requests.may_act():
-            return
-        if self._traits.whole_book and await self._swept(lines, reading, verdicts):
-            return
-        await self._clear_the_way(lines, reading, verdicts)
-        sent = await self._leave(self._departures(lines, reading, verdicts))
-        while sent and self._requests.may_act():
-            sent = await self._leave(iter(self._slices([each.line for each in sent], reading)))
+    async def _protect(self, verdicts: Verdicts) -> None:
+        """Put protection back where a close is over for now, or where it has been away for too long."""
 
-    def _departures(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> Iterator[Departure]:
-        for line in lines:
+        def over(line: Line) -> bool:
             verdict = verdicts.of(line)
-            if verdict.do is Do.SEND:
-                if self._may_leave(line):
-                    yield self._departure(line, verdict, reading)
-                else:
-                    self._held_back = True
+            return line.state is not State.SETTLED and (verdict.do is Do.NOTHING or verdict.ends)
 
-    async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
-        """Send what there is room for; what has left, or nothing where something had to stay behind."""
-        sent = await self._dispatch.send(due, self._look_ahead)
-        now = self._clock.monotonic()
-        for each in sent.departures:
-            self._doubts.pop(each.line.name, None)
-            # After an order that closed nothing, the next one waits longer.
-            if each.line.fruitless:
-                self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
-        self._held_back |= sent.held_back
-        return () if sent.held_back else sent.departures
-
-    async def _swept(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> bool:
-        """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
-        wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
-        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, reading)
-        if found:
-            await self._executor.sweep(sorted({line.decision for line in found}))
-        return bool(found)
-
-    def _departure(self, line: Line, verdict: Verdict, reading: Reading) -> Departure:
-        ledger = self._memory.ledger(line.key)
-        held = _held(line, reading)
-        if not line.by_fills and not self._doubted_enough(line):
-            held = ledger.believed(held)
-        return self._order(line, verdict.amount, held, reading)
-
-    def _slices(self, lines: list[Line], reading: Reading) -> list[Departure]:
-        """The slices that follow at once on those that filled wholly."""
-        found = []
-        for line in lines:
-            ledger = self._memory.ledger(line.key)
-            amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
-            if amount is not None and self._may_leave(line):
-                held = line.remaining if line.by_fills else ledger.anchor or ZERO
-                found.append(self._order(line, amount, held, reading, slice_after=True))
-        return found
-
-    def _order(
-        self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
-    ) -> Departure:
-        work = self._memory.works[line.decision]
-        # Its place in the timetable is taken even if the venue has no room for it: never faster than declared.
-        work.timetable.left(line, self._clock.monotonic())
-        seen = None if reading is None else reading.positions.get(line.key)
-        instrument = self._looking.instruments.get(line.symbol)
-        rule = self._traits.client_ids
-        return departure(work, line, amount, held, seen, instrument, rule, slice_after=slice_after)
-
-    async def _send_on_the_decisions_word(self) -> None:
-        """The account cannot be read: first orders of fresh decisions go out on the reading they were made on.
-
-        Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
-        """
-        if not self._requests.may_act():
-            return
-        due = (
-            self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
-            for line in acting(self._memory.lines(), lambda _: False)
-            if untouched(line, self._memory.ledger(line.key))
-            and line.reduce_only
-            and not line.by_fills
-            and self._fresh(line)
-            and self._may_leave(line)
-        )
-        await self._leave(due)
-
-    def _fresh(self, line: Line) -> bool:
-        decided_at = self._memory.works[line.decision].decision.as_of
-        return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
-
-    def _may_leave(self, line: Line) -> bool:
-        return self._clock.monotonic() >= self._departs(self._memory.works[line.decision], line)
-
-    def _departs(self, work: Work, line: Line) -> float:
-        """Monotonic seconds from which on the next order of the line may leave."""
-        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line))
-
-    # Protection
-
-    async def _clear_the_way(self, lines: Sequence[Line], reading: Reading, verdicts: Verdicts) -> None:
-        """Take away the protective orders that the venue says block a close, when its next order may leave."""
-        refused = [line for line in lines if line.refusal == "blocked_by_order" and self._may_leave(line)]
-        blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
-        if blocked:
-            await self._guarding.clear_the_way(blocked, reading.positions)
-
-    async def _protect(self, reading: Reading, verdicts: Verdicts) -> None:
-        if not self._guarding.protections.open():
-            return
-        lines = {(line.decision, line.key): line for line in self._memory.lines()}
-
-        def line_of(guard: Protective) -> Line | None:
-            return lines.get((guard.decision, guard.key))
-
-        def left(guard: Protective) -> Decimal | None:
-            if self._memory.works[guard.decision].cancels_all(guard.order):
-                return ZERO
-            line = line_of(guard)
-            return None if line is None or not self._told(line, reading) else reading.contracts(guard.key)
-
-        def due(guard: Protective) -> bool:
-            line = line_of(guard)
-            verdict = WAIT if line is None else verdicts.of(line)
-            return line is not None and line.state is not State.SETTLED and (verdict.do is Do.NOTHING or verdict.ends)
-
-        await self._guarding.restore(line_of, left, due)
+        await self._guarding.restore(self._memory.works, verdicts.reading, over)
 
     # Ending
 
@@ -464,15 +292,10 @@ class Closer:
         )
         self._memory.end(work, work.closing(self._shown))
         for line in work.lines:
-            self._not_before.pop(line.name, None)
-            self._doubts.pop(line.name, None)
+            self._sending.forget(line)
+            self._judging.forget(line)
         held = {line.key for line in self._memory.lines()}
         self._shown = {key: shown for key, shown in self._shown.items() if key in held}
 
     def _all(self) -> list[tuple[Work, Line]]:
         return [(work, line) for work in self._memory.works.values() for line in work.lines]
-
-
-def _held(line: Line, reading: Reading) -> Decimal:
-    """What there is left to trade of: the position, or what a line that is counted by its fills has still to do."""
-    return line.remaining if line.by_fills else reading.contracts(line.key)

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from killswitch.closing.dispatch import RecordAll
+from killswitch.closing.life import ZERO
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
 from killswitch.closing.protection import Guard, Protections, Protective, blocking, put_back, taken_away
+from killswitch.closing.reconciliation import Reading
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
+from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
@@ -73,15 +76,10 @@ class Guarding:
         cleared = {entry.data.get("order") for entry in gone if entry is not None}
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
-    async def restore(
-        self,
-        line_of: Callable[[Protective], Line | None],
-        left: Callable[[Protective], Decimal | None],
-        due: Callable[[Protective], bool],
-    ) -> None:
+    async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
         """Put back what protects a position that is still there, for what is left of it.
 
-        `left`: contracts as the venue shows them, None while that is not known. `due`: whether its close is over.
+        `over`: whether a line's close is at its end, or goes no further.
         """
         for guard in self.protections.open():
             if not self._requests.may_act():
@@ -89,13 +87,15 @@ class Guarding:
             if guard.state is Guard.RESTORING:
                 await self._ask(guard)
                 continue
-            contracts, line = left(guard), line_of(guard)
-            if contracts is None or line is None:
-                continue
-            if contracts <= 0:
+            line = works[guard.decision].line_at(guard.key)
+            if line is None or works[guard.decision].cancels_all(guard.order):
                 self._end(guard, "not needed", None)
-            elif due(guard) or self._too_long(guard, line):
-                await self._put_back(guard, contracts, line)
+            elif line.key in reading.doubtful:
+                continue
+            elif (left := reading.contracts(guard.key)) <= ZERO:
+                self._end(guard, "not needed", None)
+            elif over(line) or self._too_long(guard, line):
+                await self._put_back(guard, left, line)
 
     def due_in(self) -> float:
         """Seconds until the first of them has been away for too long; infinite if none is."""

@@ -72,6 +72,10 @@ class Work:
             if line is not None:
                 line.check(entry)
 
+    def line_at(self, key: PositionKey) -> Line | None:
+        """The line that works on a position."""
+        return self._by_key.get(key)
+
     def line_of(self, entry: JournalEntry) -> Line | None:
         """The line that `entry` is about; None if it is about none of this work."""
         key = key_of(entry)

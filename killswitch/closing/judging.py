@@ -1,0 +1,96 @@
+"""The verdicts of one pass on every line: what the reading says, against what our own fills say. Acts on nothing."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from killswitch.closing.life import State
+from killswitch.closing.line import Line, LineName
+from killswitch.closing.looking import Looking
+from killswitch.closing.memory import Memory
+from killswitch.closing.pace import Pace
+from killswitch.closing.reconciliation import Reading
+from killswitch.closing.schedule import WAIT, Do, Verdict, judge
+from killswitch.model.clock import Clock
+
+
+class Judging:
+    """Remembers how often and for how long the venue has contradicted our fills."""
+
+    def __init__(self, memory: Memory, looking: Looking, clock: Clock, pace: Pace) -> None:
+        self._memory = memory
+        self._looking = looking
+        self._clock = clock
+        self._pace = pace
+        self._doubts: dict[LineName, tuple[int, float]] = {}
+
+    def begin(self, reading: Reading) -> Verdicts:
+        """The verdicts of a pass on `reading`."""
+        return Verdicts(self, reading)
+
+    def believed(self, line: Line, reading: Reading) -> Decimal:
+        """What is believed to be held before the line's next order."""
+        shown = held(line, reading)
+        if line.by_fills or self._doubted_enough(line):
+            return shown
+        return self._memory.ledger(line.key).believed(shown)
+
+    def forget(self, line: Line) -> None:
+        """An order of the line has left, or it is over: what was doubted before is beside the point."""
+        self._doubts.pop(line.name, None)
+
+    def judge(self, line: Line, reading: Reading) -> Verdict:
+        """The verdict on a line; one that the venue keeps contradicting our fills for is given in its favour."""
+        if not told(line, reading):
+            return WAIT
+        work = self._memory.works[line.decision]
+        if line.name in work.unsupplied and not line.in_flight:
+            return Verdict(Do.GIVE_UP, reason=f"{line.symbol}: what was brought in by the sale before it is not known")
+        believe = self._doubted_enough(line)
+        if line.name in work.short and not believe and not line.in_flight and line.state is not State.SETTLED:
+            verdict = Verdict(Do.DOUBT)
+        else:
+            verdict = judge(
+                line,
+                held(line, reading),
+                self._memory.ledger(line.key),
+                self._looking.instruments.get(line.symbol),
+                attempts=self._pace.fruitless_attempts,
+                believe_venue=believe,
+            )
+        if verdict.do is Do.DOUBT:
+            count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
+            self._doubts[line.name] = (count + 1, since)
+        elif verdict.do is Do.NOTHING or not believe:
+            self._doubts.pop(line.name, None)
+        return verdict
+
+    def _doubted_enough(self, line: Line) -> bool:
+        count, since = self._doubts.get(line.name, (0, 0.0))
+        return count >= self._pace.doubt_reads and self._clock.monotonic() - since >= self._pace.doubt_for
+
+
+class Verdicts:
+    """The verdicts of one pass, each made when it is asked for: the first order does not wait for the last verdict."""
+
+    def __init__(self, judging: Judging, reading: Reading) -> None:
+        self._judging = judging
+        self._made: dict[LineName, Verdict] = {}
+        self.reading = reading
+
+    def of(self, line: Line) -> Verdict:
+        """The verdict on `line`."""
+        made = self._made.get(line.name)
+        if made is None:
+            made = self._made[line.name] = self._judging.judge(line, self.reading)
+        return made
+
+
+def held(line: Line, reading: Reading) -> Decimal:
+    """What there is left to trade of: the position, or what a line that is counted by its fills has still to do."""
+    return line.remaining if line.by_fills else reading.contracts(line.key)
+
+
+def told(line: Line, reading: Reading) -> bool:
+    """Whether the reading says anything about the line's position."""
+    return line.by_fills or line.key not in reading.doubtful

@@ -1,0 +1,170 @@
+"""Which orders leave in a pass, and in which order: the acting line of each position, the worst rank first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from killswitch.closing.dispatch import Departure, Dispatch
+from killswitch.closing.executor import Executor
+from killswitch.closing.guarding import Guarding
+from killswitch.closing.judging import Judging, Verdicts
+from killswitch.closing.life import ZERO
+from killswitch.closing.line import Line, LineName
+from killswitch.closing.looking import Looking
+from killswitch.closing.memory import Memory
+from killswitch.closing.ordering import departure, next_slice, untouched
+from killswitch.closing.pace import Pace
+from killswitch.closing.reconciliation import Reading
+from killswitch.closing.requests import Requests
+from killswitch.closing.schedule import Do, acting
+from killswitch.closing.sweeping import may_sweep
+from killswitch.closing.work import Work
+from killswitch.model.clock import Clock
+from killswitch.model.venue import VenueAdapter, VenueTraits
+
+
+class Sending:
+    """Sends the orders of one account, at the pace that lines, timetables and budget leave."""
+
+    def __init__(
+        self,
+        venue: VenueAdapter,
+        traits: VenueTraits,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        memory: Memory,
+        looking: Looking,
+        judging: Judging,
+        executor: Executor,
+        dispatch: Dispatch,
+        guarding: Guarding,
+    ) -> None:
+        self._venue = venue
+        self._traits = traits
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._memory = memory
+        self._looking = looking
+        self._judging = judging
+        self._executor = executor
+        self._dispatch = dispatch
+        self._guarding = guarding
+        self._not_before: dict[LineName, float] = {}
+        self.held_back = False
+        """Whether the last pass had an order that could not leave yet."""
+
+    async def send(self, verdicts: Verdicts) -> None:
+        """Send for the line with the smallest target on each position, the worst rank first."""
+        lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
+        self.held_back = False
+        if not self._requests.may_act():
+            return
+        if self._traits.whole_book and await self._swept(lines, verdicts):
+            return
+        await self._clear_the_way(lines, verdicts)
+        sent = await self._leave(self._departures(lines, verdicts))
+        while sent and self._requests.may_act():
+            sent = await self._leave(iter(self._slices([each.line for each in sent], verdicts.reading)))
+
+    def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
+        for line in lines:
+            verdict = verdicts.of(line)
+            if verdict.do is Do.SEND:
+                if self._may_leave(line):
+                    held_now = self._judging.believed(line, verdicts.reading)
+                    yield self._order(line, verdict.amount, held_now, verdicts.reading)
+                else:
+                    self.held_back = True
+
+    async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
+        """Send what there is room for; what has left, or nothing where something had to stay behind."""
+        sent = await self._dispatch.send(due, self._look_ahead)
+        now = self._clock.monotonic()
+        for each in sent.departures:
+            self._judging.forget(each.line)
+            # After an order that closed nothing, the next one waits longer.
+            if each.line.fruitless:
+                self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
+        self.held_back |= sent.held_back
+        return () if sent.held_back else sent.departures
+
+    async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
+        """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""
+        wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
+        found = may_sweep(self._venue, self._traits, self._requests, wanted, self._memory, verdicts.reading)
+        if found:
+            await self._executor.sweep(sorted({line.decision for line in found}))
+        return bool(found)
+
+    def _slices(self, lines: list[Line], reading: Reading) -> list[Departure]:
+        """The slices that follow at once on those that filled wholly."""
+        found = []
+        for line in lines:
+            ledger = self._memory.ledger(line.key)
+            amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
+            if amount is not None and self._may_leave(line):
+                held = line.remaining if line.by_fills else ledger.anchor or ZERO
+                found.append(self._order(line, amount, held, reading, slice_after=True))
+        return found
+
+    def _order(
+        self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
+    ) -> Departure:
+        work = self._memory.works[line.decision]
+        # Its place in the timetable is taken even if the venue has no room for it: never faster than declared.
+        work.timetable.left(line, self._clock.monotonic())
+        seen = None if reading is None else reading.positions.get(line.key)
+        instrument = self._looking.instruments.get(line.symbol)
+        rule = self._traits.client_ids
+        return departure(work, line, amount, held, seen, instrument, rule, slice_after=slice_after)
+
+    async def send_on_the_decisions_word(self) -> None:
+        """The account cannot be read: first orders of fresh decisions go out on the reading they were made on.
+
+        Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
+        """
+        if not self._requests.may_act():
+            return
+        due = (
+            self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
+            for line in acting(self._memory.lines(), lambda _: False)
+            if untouched(line, self._memory.ledger(line.key))
+            and line.reduce_only
+            and not line.by_fills
+            and self._fresh(line)
+            and self._may_leave(line)
+        )
+        await self._leave(due)
+
+    def _fresh(self, line: Line) -> bool:
+        decided_at = self._memory.works[line.decision].decision.as_of
+        return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
+
+    def _may_leave(self, line: Line) -> bool:
+        return self._clock.monotonic() >= self.departs(self._memory.works[line.decision], line)
+
+    def departs(self, work: Work, line: Line) -> float:
+        """Monotonic seconds from which on the next order of the line may leave."""
+        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line))
+
+    # Protection
+
+    async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> None:
+        """Take away the protective orders that the venue says block a close, when its next order may leave."""
+        refused = [line for line in lines if line.refusal == "blocked_by_order" and self._may_leave(line)]
+        blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
+        if blocked:
+            await self._guarding.clear_the_way(blocked, verdicts.reading.positions)
+
+    def forget(self, line: Line) -> None:
+        """The line is over: its waits are beside the point."""
+        self._not_before.pop(line.name, None)
+
+    def _look_ahead(self) -> None:
+        """Every order of a wave is answered: ask for the account while the answers are written down."""
+        if self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
+            self._looking.begin(self._memory.sent)
