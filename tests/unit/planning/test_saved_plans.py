@@ -159,6 +159,16 @@ def test_a_plan_is_applied_once_however_often_it_comes() -> None:
     assert "it has been already" in refusal(second)
 
 
+def test_a_plan_that_was_applied_before_a_restart_is_refused_after_it() -> None:
+    """The decisions of the past are what a new interpreter goes by."""
+    plan = plan_of(book(after()))
+    outcome = applied(plan, book(after(minutes=1)))
+    interpreter = Interpreter(POLICIES)
+    interpreter.restore((), lambda _policy, _scope, _since: (), past=outcome.decisions)
+    again = interpreter.tick(book(after(minutes=2), events=(give(plan, after(minutes=2), "apply-2"),)))
+    assert "it has been already" in refusal(again)
+
+
 def test_an_order_to_apply_that_waited_too_long_is_refused() -> None:
     """A hand that no tick took for a while is not followed by surprise."""
     plan = plan_of(book(after()))

@@ -128,6 +128,16 @@ def test_a_hand_that_waits_for_its_tick_is_waited_for(closing: Closing) -> None:
     assert closing.steps == []
 
 
+def test_a_close_that_begins_and_ends_between_two_looks_is_shown(closing: Closing) -> None:
+    """A fast venue must not make a close invisible."""
+    watch = Watch(closing.store)
+    assert watch.look(NOW) == ()
+    closing.decide()
+    closing.write("finished", status="flat")()
+    (shown,) = watch.look(NOW)
+    assert (shown.decision, shown.standing) == ("d1", "flat")
+
+
 def test_what_ended_before_is_not_shown(closing: Closing) -> None:
     """Watching is about what is under way, and what begins meanwhile."""
     closing.decide()
