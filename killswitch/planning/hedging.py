@@ -116,7 +116,7 @@ class Hedging:
 
     def _rule_of(self, decision: Decision) -> UnwindingRule | None:
         """The unwinding of the decision, where it has a hedge to offer; None for what is not acted on."""
-        if decision.mode == "observe" or decision.policy in self._observing or decision.kind in ("reset", "hedge"):
+        if decision.policy in self._observing or decision.kind in ("reset", "hedge"):
             return None
         if decision.kind == "manual":
             rule = unwinding_for(decision.cause, self._policies)

@@ -212,12 +212,12 @@ def test_with_too_few_returns_nothing_is_sized_and_that_is_said_once() -> None:
     assert found.decisions == ()
     assert "its beta is unknown: 0 returns of both in 1h, and 30 are needed" in found.notices[0].text
     assert world.tick(main("-200"), other((ETH, "50"))).notices == ()
-    late = [
-        order
+    made = [
+        bool(orders(world.tick(main("-200", mark=btc), other((ETH, eth)), after=timedelta(minutes=1))))
         for btc, eth in UP_AND_DOWN
-        for order in orders(world.tick(main("-200", mark=btc), other((ETH, eth)), after=timedelta(minutes=1)))
     ]
-    assert len(late) == 1
+    # the first mark was taken before the first minute: the thirtieth return is that of the thirtieth minute
+    assert (made.index(True) + 1, made.count(True)) == (30, 1)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,16 @@ def test_an_account_that_is_being_closed_itself_does_not_stand_in() -> None:
     assert "the account is being closed itself" in found.notices[0].text
     world.closings = world.closings[:1]
     assert len(orders(world.tick(main("-200"), beside))) == 1
+
+
+def test_a_closing_that_is_not_shown_any_more_is_not_hedged() -> None:
+    """Nobody works on it: whatever comes back under its name later is not what was watched."""
+    world = World(policies(hedge()))
+    beside = other((BTC, "100"))
+    fired = world.fall(beside)
+    world.tick(main("-200"), beside)
+    world.ends(fired, "blocked")
+    assert orders(world.tick(main("-200"), beside)) == []
 
 
 def test_a_policy_that_only_observes_hedges_nothing() -> None:

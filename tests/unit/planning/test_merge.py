@@ -71,6 +71,8 @@ def test_a_hedge_is_left_as_it_is() -> None:
     own = decided("close", intent("BTC", "2"))
     assert merge([stand_in, own], {("main", "BTC", "long"): D(0)}) == (stand_in, decided("close"))
     assert targets_of([stand_in]) == {}
+    another = decided("another", intent("BTC", purpose="hedge"), kind="hedge")
+    assert merge([stand_in, another, own], {}) == (stand_in, another, own)
 
 
 def test_taking_an_account_out_takes_its_hops_and_keeps_the_places_of_the_others() -> None:

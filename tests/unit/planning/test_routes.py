@@ -140,6 +140,17 @@ def test_proceeds_of_unknown_size_are_no_number_that_was_made_up() -> None:
     assert (found.intents[1].contracts, found.intents[1].exact) == (D(0), False)
 
 
+def test_a_mark_in_bitcoin_is_not_taken_for_money() -> None:
+    """X is listed at 0.0002 against BTC and that market is halted: on X/ETH nothing tells its price, so no size is."""
+    listed = position("X/BTC", "long", contracts="1000", mark_price="0.0002")
+    around = (rules("X/BTC", state="halted"), rules("X/ETH", amount_step="1"), rules("ETH/USDT"))
+    found = sold([listed], *around, balances=[Balance("ETH", D(1), D(2000))])
+    assert [(i.symbol, i.contracts, i.exact) for i in found.intents] == [
+        ("X/ETH", D(1000), True),
+        ("ETH/USDT", D(0), False),
+    ]
+
+
 def test_c9_proceeds_below_the_minimum_stay_and_are_told_as_dust() -> None:
     """0.0000002 BTC cannot be sold: the first hop is made, the second is not, and nobody is woken."""
     little = position("X/BTC", "long", contracts="1", mark_price="0.0000002", notional="0.01")

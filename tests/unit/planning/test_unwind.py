@@ -192,6 +192,19 @@ def test_c25_opposite_legs_exchange_places_so_that_the_net_stays_down() -> None:
     assert [(i.symbol, i.rank) for i in found.intents] == [(BTC, 1), (ETH, 2), ("BTC/USDT:USDT-260327", 3)]
 
 
+def test_c25_what_two_accounts_hold_is_netted_over_the_scope_but_for_portfolio_margin() -> None:
+    """A short of 8 here and a long of 10 there hedge each other; an account margined by itself nets its own only."""
+    short = [position(BTC, "short", contracts="8", mark_price="100", notional="800")]
+    long = [position(BTC, "long", contracts="10", mark_price="100", notional="1000")]
+    for margin_mode, first in ((None, "there"), ("portfolio", "here")):
+        accounts = [
+            account("1", short, name="here", margin_mode=margin_mode),
+            account("1", long, name="there", margin_mode=margin_mode),
+        ]
+        found = close_all(view_of(*accounts, instruments=[rules(BTC)]))
+        assert found.intents[0].account == first
+
+
 def test_c25_sliced_legs_take_turns() -> None:
     """In slices of 5 the exposure goes 2, −3, 2, −3, 0 instead of down to −8."""
     view = pair()
