@@ -94,7 +94,7 @@ def close_by_hand(
     view = ScopeView(now, snapshot.scheduled, seen.accounts, instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies)
-    rule = at_once(rule) if event.force else rule
+    rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     decision = Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
@@ -112,7 +112,7 @@ def close_by_hand(
         intents=unwound.intents,
         cancels=cancels(view, [CancelOrders("all")]),
         author=event.author,
-        reason="; ".join(each for each in (event.reason, *unwound.remarks) if each) or None,
+        reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
         cause=event.cause,
         unwinding=manner(rule),
     )

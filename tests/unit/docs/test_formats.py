@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from killswitch.incident.message import Message
 from killswitch.lab import answer, outcome, summary
 from killswitch.model import decision, snapshot
 from killswitch.planning import plan_file
+from killswitch.planning.tick import Interpreter
 from killswitch.runner import progress
+from killswitch.runner.preview import encode_preview, preview
+from tests import graphs
+from tests.worlds import START
 
 FORMATS = {
     "Snapshot": snapshot.Snapshot,
@@ -85,3 +90,12 @@ def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path
     page = (repository / "docs" / "notifications.md").read_text(encoding="utf-8")
     written = [field.encode_name for field in msgspec.structs.fields(Message)]
     assert sorted(keys_of(page.replace("## What a message holds", "### Message"), "Message")) == sorted(written)
+
+
+def test_the_page_names_every_key_of_a_preview(repository: Path) -> None:
+    """`ksctl plan --output json` is read by other programs too."""
+    policies = graphs.policy_set()
+    seen = snapshot.Snapshot(START, (), snapshot.SNAPSHOT_FORMAT)
+    shown = json.loads(encode_preview(preview(policies, seen, Interpreter(policies), "", frozenset())))
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    assert sorted(keys_of(page, "Preview")) == sorted(shown)

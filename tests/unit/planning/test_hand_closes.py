@@ -121,6 +121,7 @@ def test_force_sends_at_market_at_once_whatever_the_reason_asks() -> None:
     assert {each.band for each in decision.intents} == {None}
     assert decision.unwinding is not None
     assert (decision.unwinding.ladder, decision.unwinding.max_orders_per_minute) == ((), None)
+    assert decision.reason == "reviewed; by force"
 
 
 def test_c1_an_empty_answer_with_margin_in_use_is_closed_by_force_on_what_was_there_before() -> None:
