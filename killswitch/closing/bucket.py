@@ -29,6 +29,8 @@ class Bucket:
 
     def fits(self, now: float, units: int, reserve: int | None) -> bool:
         """Whether `units` may be taken now. `reserve`: units that readings leave alone; None if it is no reading."""
+        if self._fit(units, reserve, self._held, self._read):
+            return True  # what has come back meanwhile could only make more room
         self._let_return(now)
         return self._fit(units, reserve, self._held, self._read)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -68,45 +68,51 @@ class Quiet:
             self.refusals = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
-    """One limit as one account meets it: where its units are held, and what each call costs of it."""
+    """One limit as one account meets it, and where its units are held."""
 
     limit: RateLimit
     shared: dict[str, Bucket]
     """By symbol, or by "" for what is not counted for each symbol apart."""
-    units: dict[Call, int] = field(default_factory=dict)
-    each: dict[Call, int] = field(default_factory=dict)
 
-    def cost(self, call: Call, symbols: Sequence[str]) -> Iterator[tuple[Bucket, int]]:
-        """Buckets and the units that the call takes of them."""
-        units, each = self.units.get(call, 0), self.each.get(call, 0)
-        if not units and not each:
-            return
-        if self.limit.by != "symbol":
-            yield self.bucket(), units * _requests(call, symbols) + each * len(symbols)
-            return
-        for symbol, orders in Counter(symbols).items():
-            yield self.bucket(symbol), units * (1 if call == "submit_batch" else orders) + each * orders
-
-    def one_more(self, call: Call, symbol: str, needed: Mapping[Bucket, int]) -> tuple[Bucket, int]:
-        """The bucket that one more order counts in, and its units, beside what is `needed` already."""
-        bucket = self.bucket(symbol if self.limit.by == "symbol" else "")
-        units, each = self.units.get(call, 0), self.each.get(call, 0)
-        return bucket, each if call == "submit_batch" and bucket in needed else units + each
-
-    def bucket(self, symbol: str = "") -> Bucket:
-        found = self.shared.get(symbol)
+    def bucket(self, symbol: str) -> Bucket:
+        key = symbol if self.limit.by == "symbol" else ""
+        found = self.shared.get(key)
         if found is None:
-            found = self.shared[symbol] = Bucket(self.limit.allowed, self.limit.per)
+            found = self.shared[key] = Bucket(self.limit.allowed, self.limit.per)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Toll:
+    """What one kind of call takes of one limit."""
+
+    place: _Place
+    units: int
+    each: int
+    by_symbol: bool
+
+    def cost(self, symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
+        """Buckets and the units taken of them; a batch is one request, every other call one for each symbol."""
+        if not self.by_symbol:
+            requests = 1 if batch or not symbols else len(symbols)
+            yield self.place.bucket(""), self.units * requests + self.each * len(symbols)
+        elif len(symbols) == 1:
+            yield self.place.bucket(symbols[0]), self.units + self.each
+        else:
+            for symbol, orders in Counter(symbols).items():
+                yield self.place.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
 
 
 class Budget:
     """What one account may ask of its venue. Made by `Budgets.of`, or `unlimited`."""
 
-    def __init__(self, places: Sequence[_Place], reserved: Decimal, quiet: Quiet) -> None:
+    def __init__(
+        self, places: Sequence[_Place], tolls: Mapping[Call, Sequence[_Toll]], reserved: Decimal, quiet: Quiet
+    ) -> None:
         self._places = tuple(places)
+        self._tolls = tolls
         self._reserved = reserved
         self._quiet = quiet
         self._observed: dict[str, int] = {}
@@ -114,7 +120,7 @@ class Budget:
     @classmethod
     def unlimited(cls) -> Budget:
         """A budget without limits. A refusal of the venue is heeded all the same."""
-        return cls((), Decimal(0), Quiet())
+        return cls((), {}, Decimal(0), Quiet())
 
     @property
     def quiet_until(self) -> float:
@@ -127,31 +133,30 @@ class Budget:
         Several symbols are one request for `submit_batch`, and one request each for every other call. Where it has to
         wait for an answer that is not here yet, this is the earliest that can be.
         """
-        wait = max(self._quiet.until - now, 0.0)
-        for bucket, units in self._cost(call, symbols):
-            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose)))
-        return wait
+        return self._wait(now, self._cost(call, symbols), purpose)
 
     def room(self, now: float, call: Call, symbols: Sequence[str], purpose: Purpose = "closing") -> int:
         """How many of `symbols`, from the front, fit now: as one batch for `submit_batch`, as single calls else."""
         if now < self._quiet.until:
             return 0
         needed: dict[Bucket, int] = {}
+        batch = call == "submit_batch"
         for fitting, symbol in enumerate(symbols):
-            for place in self._places:
-                bucket, more = place.one_more(call, symbol, needed)
+            for toll in self._tolls.get(call, ()):
+                bucket = toll.place.bucket(symbol)
+                more = toll.each if batch and bucket in needed else toll.units + toll.each
                 needed[bucket] = needed.get(bucket, 0) + more
-                if more and not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
+                if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
                     return fitting
         return len(symbols)
 
     def take(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
         """Count a call that leaves now. BudgetSpentError if it does not fit; nothing is counted then."""
-        if (wait := self.wait(now, call, symbols, purpose)) > 0.0:
+        costs = [*self._cost(call, symbols)]
+        if (wait := self._wait(now, costs, purpose)) > 0.0:
             raise BudgetSpentError(call, wait)
         reading = purpose == "reading"
-        holds = [(bucket, bucket.take(now, units, reading=reading)) for bucket, units in self._cost(call, symbols)]
-        return Ticket(now, tuple(holds))
+        return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
 
     def answered(self, now: float, ticket: Ticket) -> None:
         """The call is over, by whatever answer or none: its units come back `per` seconds from now. Once each."""
@@ -172,7 +177,7 @@ class Budget:
             if said is None or place.limit.by == "symbol" or said == self._observed.get(place.limit.name):
                 continue
             self._observed[place.limit.name] = said
-            place.bucket().observed(now, said)
+            place.bucket("").observed(now, said)
 
     def heed(self, now: float, adapter: object) -> None:
         """Observe what the adapter has read of the venue's own count, if it reads any. To be told after an answer."""
@@ -191,9 +196,15 @@ class Budget:
         """
         self._quiet.refused(now, retry_after)
 
+    def _wait(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
+        wait = max(self._quiet.until - now, 0.0)
+        for bucket, units in costs:
+            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose)))
+        return wait
+
     def _cost(self, call: Call, symbols: Sequence[str]) -> Iterator[tuple[Bucket, int]]:
-        for place in self._places:
-            yield from place.cost(call, symbols)
+        for toll in self._tolls.get(call, ()):
+            yield from toll.cost(symbols, batch=call == "submit_batch")
 
     def _reserve(self, bucket: Bucket, purpose: Purpose) -> int | None:
         return int(bucket.allowed * self._reserved) if purpose == "reading" else None
@@ -214,13 +225,21 @@ class Budgets:
         if not 0 <= reserved < 1:
             raise ValueError(f"the share reserved for closing is {reserved}, which is not from 0 to less than 1")
         places = {limit.name: self._place(account, venue, limit) for limit in traits.limits}
+        tolls: dict[Call, dict[str, tuple[int, int]]] = {}
         for cost in traits.costs:
-            place = places.get(cost.limit)
-            if place is None or cost.units < 0 or cost.each < 0:
+            if cost.limit not in places or cost.units < 0 or cost.each < 0:
                 raise ValueError(f"{cost.call} costs {cost.units} + {cost.each} each of {cost.limit!r}: no such limit")
-            place.units[cost.call] = place.units.get(cost.call, 0) + cost.units
-            place.each[cost.call] = place.each.get(cost.call, 0) + cost.each
-        return Budget(tuple(places.values()), reserved, self._quiet.setdefault(venue, Quiet()))
+            units, each = tolls.setdefault(cost.call, {}).get(cost.limit, (0, 0))
+            tolls[cost.call][cost.limit] = units + cost.units, each + cost.each
+        paid = {
+            call: [
+                _Toll(places[name], units, each, places[name].limit.by == "symbol")
+                for name, (units, each) in of.items()
+                if units or each
+            ]
+            for call, of in tolls.items()
+        }
+        return Budget(tuple(places.values()), paid, reserved, self._quiet.setdefault(venue, Quiet()))
 
     def _place(self, account: str, venue: str, limit: RateLimit) -> _Place:
         if limit.allowed < 1 or not 0 < limit.per < math.inf:
@@ -230,7 +249,3 @@ class Budgets:
         for bucket in place.shared.values():
             bucket.tighten(limit.allowed, limit.per)  # two accounts that say it differently: the stricter is true
         return place
-
-
-def _requests(call: Call, symbols: Sequence[str]) -> int:
-    return 1 if call == "submit_batch" or not symbols else len(symbols)
