@@ -11,6 +11,7 @@ from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.places import WrittenAt
 from killswitch.incident.results import OrderLine
+from killswitch.incident.totals import Missing
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.runner.chain import Chain
@@ -205,14 +206,16 @@ def _end(chain: Chain) -> str:
     lines.append(f"  {_standing(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
-    lines += [
-        f"  {each.what} {money(each.known)} as far as known, without order "
-        f"{', '.join(str(number) for number in each.orders)}"
-        for each in result.missing
-    ]
+    lines += [f"  {each.what} {money(each.known)} as far as known, without {_lacking(each)}" for each in result.missing]
     if result.totals.took is not None:
         lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
     return "\n".join(("End", *lines))
+
+
+def _lacking(missing: Missing) -> str:
+    orders = ", ".join(str(number) for number in missing.orders)
+    words = [f"order {orders}"] if orders else []
+    return " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
 
 
 def _became(position: ClosedPosition) -> str:

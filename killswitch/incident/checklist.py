@@ -23,7 +23,7 @@ def checklist(
     """Eight items, and those that the declared `reason` of a close by hand adds; `told` is the one of notifications."""
     return (
         _closed(firings, orders, endings, left, settled),
-        _reconciled(firings, orders, left, settled),
+        _reconciled(firings, orders, left, settled, swept=any(each.swept for each in totals.missing)),
         _counted(orders, totals),
         told,
         _audited(firings, endings, doubts),
@@ -85,8 +85,14 @@ def _reconciled(
     orders: Sequence[OrderOutcome],
     left: Sequence[PositionLeft],
     settled: Sequence[PositionLeft],
+    *,
+    swept: bool,
 ) -> Item:
     key, title = "reconciled", "Exchange reconciliation"
+    if swept:
+        return Item(
+            key, title, "open", "the venue closed a whole book by itself: compare its fills with your own books"
+        )
     if not orders:
         return Item(key, title, "open", "no order was sent: compare the venue's account with your own books")
     unclear = [order for order in orders if not order.final]
@@ -115,6 +121,8 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
     unclear = [order for order in orders if not order.final]
     if unclear:
         return Item(key, title, "open", f"what {_count(len(unclear), 'order')} of unknown fate came to is not known")
+    if any(each.swept for each in totals.missing):
+        return Item(key, title, "open", "what the whole-book request came to: look it up in the venue's statement")
     if not any(order.filled for order in orders):
         return Item(key, title, "open", "nothing was filled")
     missing = [

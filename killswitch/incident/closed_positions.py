@@ -74,6 +74,13 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
     return tuple(_position(key, found) for key, found in facts.items())
 
 
+def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
+    """The positions on the accounts `swept` that a whole-book request has closed, as far as our orders have not."""
+    return tuple(
+        each for each in positions if each.account in swept and each.left != each.start and each.others != 0
+    )  # fmt: skip
+
+
 def _reduced(decision: Decision) -> frozenset[Key]:
     """The positions that the decision reduces; those that a hop or a hedge passes through have no target."""
     return frozenset(

@@ -94,15 +94,16 @@ def endings(decision: Decision, journal: Sequence[JournalEntry], result: Result)
     return ended + [Ended(decision.id, name, "closing", None, None) for name in names if name not in finished]
 
 
-def money_of(lines: Sequence[OrderLine], currency: str | None) -> Money:
+def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
     """What all closes came to; None wherever a part is unknown, an order's fate too, and where nothing was filled.
 
-    Orders are numbered as `outcomes` numbers them: from 1, in the order of `lines`.
+    Orders are numbered as `outcomes` numbers them: from 1, in the order of `lines`. `swept`: a whole-book request has
+    closed something besides.
     """
-    missing = missing_of(lines)
+    missing = missing_of(lines, swept=swept)
     if not any(line.filled for line in lines):
-        unclear = any(line.fate != "final" for line in lines)
+        unclear = swept or any(line.fate != "final" for line in lines)
         return Money(None, None, None, None, currency, missing if unclear else ())
-    fees, slippage = sum_of("fees", lines), sum_of("slippage", lines)
+    fees, slippage = sum_of("fees", lines, swept=swept), sum_of("slippage", lines, swept=swept)
     cost = None if fees is None or slippage is None else fees + slippage
-    return Money(sum_of("realised", lines), fees, slippage, cost, currency, missing)
+    return Money(sum_of("realised", lines, swept=swept), fees, slippage, cost, currency, missing)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from killswitch.incident.causes import text_of
 from killswitch.incident.checklist import checklist
-from killswitch.incident.closed_positions import closed_positions
+from killswitch.incident.closed_positions import closed_by_request, closed_positions
 from killswitch.incident.commands import StartedAs, next_commands
 from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
 from killswitch.incident.firing import Acted, firing_of
@@ -73,7 +73,8 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)
     currency = next((each.currency for each in firings if each.currency), None)
-    totals = money_of(lines, currency)
+    swept = tuple(dict.fromkeys(name for each in results for name in each.swept))
+    totals = money_of(lines, currency, swept=bool(closed_by_request(became, swept)))
     reason = _declared(opening)
     doubts = _doubts(acted, note, course)
     facts = _facts(note, highest)
@@ -119,7 +120,8 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
         positions=became,
         exposures=uncovered,
-        remarks=remarks(orders, became, uncovered, [name for each in results for name in each.swept], currency),
+        remarks=remarks(orders, became, uncovered, swept, currency),
+        swept=swept,
     )
 
 

@@ -307,6 +307,8 @@ class Incident(Struct, frozen=True):
     """What became of every position that was to be reduced."""
     exposures: tuple[Exposure, ...] = ()
     """Protective orders that were cancelled for a close, and what took their place."""
+    swept: tuple[str, ...] = ()
+    """Accounts whose whole book was asked to be closed in one request."""
     remarks: tuple[str, ...] = ()
     """What did not go plainly, in words: unknown orders, others' trades, dust, missing protection, broken bounds."""
     format: str = INCIDENT_FORMAT

@@ -9,10 +9,10 @@ from typing import Literal
 
 from msgspec import DecodeError, Struct
 
-from killswitch.incident.closed_positions import ClosedPosition, closed_positions
+from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
 from killswitch.incident.exposure import Exposure, exposures
+from killswitch.incident.order_lines import Key, number, order_lines
 from killswitch.incident.order_lines import OrderLine as OrderLine
-from killswitch.incident.order_lines import number, order_lines
 from killswitch.incident.totals import Missing, Totals, missing_of, sum_of, totals_of
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, decode_snapshot
@@ -80,6 +80,9 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         if e.kind == "finished" and e.account is not None
     )
     standing = _standing(decision, journal, endings)
+    positions = closed_positions([(decision, journal, orders, snapshot)])
+    swept = tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None))
+    by_request = closed_by_request(positions, swept)
     return Result(
         standing=standing,
         orders=orders,
@@ -87,22 +90,23 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         endings=endings,
         locked_at=next((entry.at for entry in journal if entry.kind == "locked"), None),
         cancelled=tuple(entry.data.get("order") or "" for entry in journal if entry.kind == "cancelled"),
-        closed=len(
-            {
-                (order.account, order.symbol, order.position_side)
-                for order in orders
-                if order.filled and order.purpose != "hedge"
-            }
-        ),
-        fees=sum_of("fees", orders),
-        realised=sum_of("realised", orders),
-        slippage=sum_of("slippage", orders),
-        missing=missing_of(orders),
-        positions=closed_positions([(decision, journal, orders, snapshot)]),
+        closed=len(_filled(orders) | {(each.account, each.symbol, each.side) for each in by_request}),
+        fees=sum_of("fees", orders, swept=bool(by_request)),
+        realised=sum_of("realised", orders, swept=bool(by_request)),
+        slippage=sum_of("slippage", orders, swept=bool(by_request)),
+        missing=missing_of(orders, swept=bool(by_request)),
+        positions=positions,
         exposures=exposures(journal),
-        swept=tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None)),
+        swept=swept,
         totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
     )
+
+
+def _filled(orders: Sequence[OrderLine]) -> set[Key]:
+    """The positions that our orders have reduced."""
+    return {
+        (each.account, each.symbol, each.position_side) for each in orders if each.filled and each.purpose != "hedge"
+    }
 
 
 def _standing(decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...]) -> Standing:

@@ -16,11 +16,15 @@ _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "s
 
 
 class Missing(Struct, frozen=True):
-    """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack."""
+    """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack.
+
+    `swept`: what the venue closed by itself lacks too, asked to close a whole book in one request.
+    """
 
     what: Sum
     known: Decimal
     orders: tuple[int, ...]
+    swept: bool = False
 
 
 class Totals(Struct, frozen=True):
@@ -72,18 +76,21 @@ def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ende
     )
 
 
-def sum_of(what: Sum, orders: Sequence[OrderLine]) -> Decimal | None:
-    """The sum over the orders, or None if any order's part is not known, or its fate."""
-    return _added(what, orders)[0]
+def sum_of(what: Sum, orders: Sequence[OrderLine], *, swept: bool = False) -> Decimal | None:
+    """The sum over the orders, or None if any order's part is not known, or its fate.
+
+    `swept`: a whole-book request has closed something besides, of which no order tells.
+    """
+    return None if swept else _added(what, orders)[0]
 
 
-def missing_of(orders: Sequence[OrderLine]) -> tuple[Missing, ...]:
+def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Missing, ...]:
     """Every sum that is not known, with what is known of it. Orders are numbered from 1, as they were sent."""
     found = []
     for what in get_args(Sum):
         _, known, unknown = _added(what, orders)
-        if unknown:
-            found.append(Missing(what, known, tuple(unknown)))
+        if unknown or swept:
+            found.append(Missing(what, known, tuple(unknown), swept))
     return tuple(found)
 
 

@@ -251,6 +251,25 @@ def test_hops_and_hedges_are_counted_by_their_fills_and_have_no_target() -> None
     assert [found.standing, found.realised, found.fees] == ["at target", 0, 1]
 
 
+def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(written: HandWritten) -> None:
+    """One request, no order, and the venue shows 0: one position is closed, and nobody knows what it came to."""
+    journal = (
+        planned(),
+        structs.replace(entry(FIRST, "swept", after(seconds=1), None), client_order_id=None),
+        seen("0", 5),
+        ended(6),
+    )
+    found = result(decision(banded("BTC", "sell", "10", None)), *journal)
+    assert (found.closed, found.swept) == (1, ("main",))
+    assert (found.realised, found.fees, found.slippage) == (None, None, None)
+    assert {each.swept for each in found.missing} == {True}
+    incident, text = report_of(written, decision(banded("BTC", "sell", "10", None)), *journal)
+    assert "No order was sent: the venue was asked to close the whole book of main in one request." in text
+    assert "0.00 USDT without what the whole-book request closed" in text
+    states = {item.key: item.state for item in incident.checklist}
+    assert [states[key] for key in ("closed", "reconciled", "counted")] == ["proved", "open", "open"]
+
+
 def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: HandWritten) -> None:
     """A bound that was not kept, a liquidation, dust, a position that stands bare: each in words and in its table."""
     found, text = report_of(
