@@ -255,7 +255,7 @@ def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: 
 
 def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World) -> None:
     """A hand that finds no runner ticks once: the lock waits for the closing, and no tick comes after it."""
-    store, venue = world.open(), ScriptedVenue(book("1000"))
+    store, venue = world.open(), GatedVenue(book("1000"))
 
     def locked() -> bool:
         return read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
@@ -272,6 +272,7 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
         store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
         await runner.tick()
         assert locked()
+        venue.gate.set()
         assert await runner.work_through(60.0)
         assert locked()
         await runner.finish()
@@ -414,6 +415,18 @@ def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) 
     asyncio.run(_one_tick(world, store, venue))
     told = [notice for notice in store.notices(50) if "left: 10 BTC long on main" in notice.text]
     assert [(notice.policy, notice.severity) for notice in told] == [("runner", "page")]
+
+
+class GatedVenue(ScriptedVenue):
+    """Answers no order until its gate is open."""
+
+    def __init__(self, answer: AccountSnapshot) -> None:
+        super().__init__(answer)
+        self.gate = asyncio.Event()
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        await self.gate.wait()
+        return await super().submit(request)
 
 
 class UnwillingVenue(ScriptedVenue):
