@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.naming import client_order_id as client_order_id
 from killswitch.closing.reports import finite
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import Position, Side, Snapshot
 from killswitch.model.store import JournalEntry
 
@@ -57,8 +57,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 position_side=intent.position_side,
                 side=intent.side,
                 target=intent.target if intent.purpose == "reduce" else Decimal(0),
-                # What a hop may sell is known only once the order before it has brought something in.
-                decided=Decimal(0) if intent.purpose == "hop" else intent.contracts,
+                decided=_decided(intent),
                 largest=intent.contracts,
                 reduce_only=intent.reduce_only,
                 rank=intent.rank,
@@ -66,13 +65,21 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 purpose=intent.purpose,
                 after=intent.after,
                 band=intent.band,
-                kept=intent.target if intent.purpose == "hop" else Decimal(0),
+                kept=Decimal(0) if intent.after is None else intent.target,
             )
         elif intent.purpose == line.purpose:
-            line.decided += Decimal(0) if intent.purpose == "hop" else intent.contracts
+            line.decided += _decided(intent)
             line.largest = max(line.largest, intent.contracts)
             line.target = min(line.target, intent.target) if intent.purpose == "reduce" else line.target
     return sorted(lines.values(), key=lambda line: (line.rank, line.index))
+
+
+def _decided(intent: Intent) -> Decimal:
+    """What the intent is to trade. What a second hop may sell is known once the sale before it has brought it in.
+
+    A hop that comes after nothing sells a holding on another market than the one that it is listed on.
+    """
+    return intent.contracts if intent.after is None else Decimal(0)
 
 
 def _accounts(decision: Decision) -> Sequence[str]:

@@ -89,20 +89,29 @@ class Work:
         """
         if line.purpose != "hop" or line.after is None:
             return
-        before = [each for each in self.lines if each.purpose == "reduce" and each.index <= line.after]
-        source = max(before, key=lambda each: each.index, default=None)
-        if source is None or source.received is None:
-            # What it brought in is not known: nothing of it can be told from what was there before.
+        received = [each.received for each in self._sources(line)]
+        if not received or None in received:
+            # What was brought in is not known: nothing of it can be told from what was there before.
             self.unsupplied.add(line.name)
             return
         size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
-        paid = source.received / size
+        paid = sum((each for each in received if each is not None), ZERO) / size
         arrived = max(ZERO, shown + line.filled - line.kept)
         (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
         brought = min(paid, arrived)
         if instrument is not None and instrument.amount_step:
             brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
         line.decided = line.largest = max(brought, line.filled)
+
+    def _sources(self, line: Line) -> list[Line]:
+        """The sales whose proceeds a hop sells: several holdings may go over one asset."""
+        intents = self.decision.intents
+        places = dict.fromkeys(
+            (intents[hop.after].symbol, intents[hop.after].position_side)
+            for hop in intents
+            if hop.after is not None and hop.account == self.account and (hop.symbol, hop.position_side) == line.key
+        )
+        return [self._by_key[key] for key in places if key in self._by_key]
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
