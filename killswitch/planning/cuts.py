@@ -8,10 +8,10 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.snapshot import Instrument, Liquidity, OrderSide, Position
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, OrderSide, Position
 from killswitch.planning.ranking import Candidate
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.planning.routes import Markets, Route, base_of, open_markets, route
+from killswitch.planning.routes import Markets, Route, base_of, open_markets, quote_of, route
 from killswitch.planning.selection import Target
 from killswitch.planning.slices import Slice, greatest_slice
 from killswitch.planning.worths import price_of
@@ -111,7 +111,26 @@ def _way(candidate: Candidate, market: Market) -> Route:
         return Route(symbol)
     own = market.rules(account.account, symbol)
     state = None if own is None else own.state
-    return route(symbol, state, account.currency, market.spot[account.account], market.rule.spot)
+    found = route(symbol, state, account.currency, market.spot[account.account], market.rule.spot)
+    return found if found.second is None else _where_it_arrives(found, account, market)
+
+
+def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) -> Route:
+    """The route with its second hop on the market that the asset in between is listed on, where that brings money.
+
+    What the first hop brings is added to the holding that is there, so it is there that its arrival is seen.
+    """
+    money = (account.currency, *market.rule.spot.stables)
+    for holder, position in market.view.positions():
+        symbol = position.symbol
+        if (
+            holder.account == account.account
+            and base_of(symbol) == found.via
+            and symbol in market.spot[account.account].values()
+            and quote_of(symbol) in money
+        ):
+            return Route(found.first, symbol, found.via)
+    return found
 
 
 def _as_if_of(symbol: str, candidate: Candidate, market: Market) -> Position:

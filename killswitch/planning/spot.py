@@ -41,7 +41,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
         position_side="long",
         side="sell",
         contracts=sum(sized.parts, ZERO),
-        target=held(via, account, market.view),
+        target=held(symbol, account, market.view),
         reduce_only=False,
         rank=first.rank,
         score=first.score,

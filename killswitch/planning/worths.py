@@ -48,13 +48,11 @@ def worth_of(asset: str, account: AccountSnapshot, view: ScopeView) -> Decimal |
     return next((price for price in told if sane(price) and price > ZERO), None)
 
 
-def held(asset: str, account: AccountSnapshot, view: ScopeView) -> Decimal:
-    """How much of `asset` the account holds, by its positions, else by its balances; 0 where neither lists it."""
+def held(symbol: str, account: AccountSnapshot, view: ScopeView) -> Decimal:
+    """How much the account holds under `symbol`; 0 where no position is listed: that is how closing reads it too."""
     rows = [
         position.contracts
         for holder, position in view.positions()
-        if holder.account == account.account and base_of(position.symbol) == asset
+        if holder.account == account.account and position.symbol == symbol
     ]
-    if rows:
-        return sum(rows, ZERO)
-    return sum((each.amount for each in account.balances or () if each.asset == asset and sane(each.amount)), ZERO)
+    return sum(rows, ZERO)

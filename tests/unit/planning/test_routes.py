@@ -77,16 +77,28 @@ X_IN_BTC = position("X/BTC", "long", contracts="1000", mark_price="0.0002", noti
 BTC_HELD = position("BTC/USDT", "long", contracts="3", mark_price="50000", notional="150000")
 
 
+def sold_beside(kept: Position, *instruments: Instrument, rule: UnwindingRule = SPOT) -> Unwound:
+    """X, listed against BTC, is sold; `kept` is held too, and nothing of it was decided on."""
+    view = view_of(account("100000", [X_IN_BTC, kept], market="spot"), instruments=instruments)
+    return unwind(view, [Target(Ranked(candidates(view, None)[0], 1, 1.0), D(0))], rule)
+
+
 def test_c19_a_second_hop_sells_what_the_first_one_brings_and_leaves_what_was_there() -> None:
-    """1,000 X at 0.0002 BTC are 0.2 BTC; of the 3.7 BTC in the account, seen as a balance, 3.7 stay."""
+    """1,000 X at 0.0002 BTC are 0.2 BTC; the 3 BTC that are held stay."""
     rule = UnwindingRule("u", slippage=(SlippageRule(("X",), D("0.03")), SlippageRule(None, D("0.01"))), spot=SPOT.spot)
-    held = [Balance("BTC", D("3.7"), D(50000))]
-    found = sold([X_IN_BTC], rules("X/BTC", amount_step="1"), rules("BTC/USDT"), rule=rule, balances=held)
+    found = sold_beside(BTC_HELD, rules("X/BTC", amount_step="1"), rules("BTC/USDT"), rule=rule)
     first, hop = found.intents
     assert (first.symbol, first.side, first.contracts, first.target) == ("X/BTC", "sell", D(1000), D(0))
     assert (first.purpose, first.after, first.band) == ("reduce", None, D("0.03"))
-    assert (hop.symbol, hop.side, hop.contracts, hop.target) == ("BTC/USDT", "sell", D("0.2"), D("3.7"))
+    assert (hop.symbol, hop.side, hop.contracts, hop.target) == ("BTC/USDT", "sell", D("0.2"), D(3))
     assert (hop.purpose, hop.after, hop.band, hop.reduce_only) == ("hop", 0, D("0.01"), False)
+
+
+def test_c19_the_second_hop_goes_where_what_arrives_is_listed() -> None:
+    """The bitcoin is held as BTC/USDC: there its arrival is seen, so it is sold there though BTC/USDT is open too."""
+    listed = position("BTC/USDC", "long", contracts="3", mark_price="50000", notional="150000")
+    found = sold_beside(listed, rules("X/BTC", amount_step="1"), rules("BTC/USDT"), rules("BTC/USDC"))
+    assert [(i.symbol, i.target) for i in found.intents] == [("X/BTC", D(0)), ("BTC/USDC", D(3))]
 
 
 def test_c19_where_the_asset_in_between_is_closed_wholly_its_own_close_sells_what_arrives() -> None:
@@ -129,7 +141,7 @@ def test_c12_a_halted_holding_is_sold_on_another_market_and_counted_by_its_fills
     first, hop = found.intents
     assert (first.symbol, first.purpose, first.after, first.contracts) == ("X/BTC", "hop", None, D(1000))
     assert (hop.symbol, hop.after, hop.contracts) == ("BTC/USDT", 0, D("0.2"))  # 10,000 at 50,000
-    assert hop.target == 3
+    assert hop.target == 0  # the balance tells a price; what is held, positions tell, here as in closing
     assert found.blocked == ()
 
 
