@@ -27,6 +27,7 @@ _KNOWN: Mapping[str, Knowledge] = {
     "sending": "sent", "acknowledged": "sent", "unknown": "sent", "set_aside": "sent", "protected": "sent",
     "filled": "final", "rejected": "nothing", "absent": "nothing", "abandoned": "abandoned",
 }  # fmt: skip
+_UNKNOWN = ("unknown", "set_aside", "abandoned")
 _GUARDS: Mapping[str, Knowledge] = {
     "resting": "sent", "filled": "final", "canceled": "final", "expired": "final", "rejected": "nothing",
     "again": "nothing",
@@ -91,7 +92,7 @@ def fold(known: dict[str, KnownOrder], entry: JournalEntry) -> KnownOrder | None
         filled=number(entry.data.get("filled")) if entry.kind == "filled" else None,
         order=entry.data.get("order") or before.order if entry.kind in ("acknowledged", "filled") else before.order,
         guards=entry.data.get("for") if entry.kind == "protected" else before.guards,
-        odd=_odd(entry, name) if entry.kind == "unknown" else before.odd,
+        odd=(_odd(entry, name) if entry.kind in _UNKNOWN else None) or before.odd,
     )
     return known[name]
 

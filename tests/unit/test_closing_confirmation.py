@@ -200,13 +200,17 @@ def test_an_order_of_unknown_fate_that_is_given_up_pages_once(watched: Watched, 
     assert watched.says(after(seconds=11)) == []
 
 
-def test_a_state_that_we_do_not_know_pages(watched: Watched) -> None:
-    """The venue calls the order something that is in no book of ours: a person is told the word."""
+@pytest.mark.parametrize("kind", ["unknown", "set_aside", "abandoned"])
+def test_a_state_that_we_do_not_know_pages(watched: Watched, kind: JournalKind) -> None:
+    """The venue calls the order something that is in no book of ours: a person is told the word, once."""
     watched.writes("sending", after(seconds=1), side="sell", amount="5")
     words = f"MalformedAnswerError: order {OURS} is said to be pondering"
-    watched.writes("unknown", after(seconds=2), text=words)
-    (text,) = watched.says(after(seconds=3))
-    assert "is in a state that we do not know, pondering" in text
+    watched.writes(kind, after(seconds=2), text=words)
+    assert (
+        len([text for text in watched.says(after(seconds=3)) if "a state that we do not know, pondering" in text]) == 1
+    )
+    watched.writes("filled", after(seconds=4), filled="5")
+    assert watched.says(after(seconds=5)) == []
 
 
 def test_a_reading_that_is_not_good_tells_nothing(watched: Watched) -> None:
