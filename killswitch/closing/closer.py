@@ -66,7 +66,7 @@ class Closer:
         self._traits = traits_of(venue)
         self._requests = Requests(clock, pace, budget or Budget.unlimited(), breaker or Breaker())
         protections = Protections()
-        self._memory = Memory(account, store, watch, protections)
+        self._memory = Memory(account, store, clock, pace, watch, protections)
         record = self._memory.record
         self._executor = Executor(account, venue, clock, pace, self._requests, record)
         dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
@@ -104,7 +104,8 @@ class Closer:
     def learn(self, account: AccountSnapshot) -> None:
         """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held."""
         self._looking.learn(account)
-        if not self._memory.works:
+        rested = self._clock.monotonic() - self._memory.moved_at > self._pace.given_after
+        if not self._memory.works and rested:
             self._looking.give(account)
 
     def progress(self) -> tuple[Closing, ...]:
@@ -141,10 +142,13 @@ class Closer:
             await self._clock.sleep(min(wait, self._pace.breath))
             return True
         written = self._memory.written
-        await self._pass()
-        if self._looking.has_begun:
-            # The wave is answered and the account is on its way: what it shows is taken in without another wait.
-            await self._pass(sending=False)
+        try:
+            await self._pass()
+            if self._looking.has_begun:
+                # The wave is answered and the account is on its way: what it shows is taken in without another wait.
+                await self._pass(sending=False)
+        finally:
+            await self._looking.abandon()
         self.passes += 1
         now = self._clock.monotonic()
         self._due = now if self._memory.written != written else max(self._next_due(now), now + LEAST_WAIT)
@@ -152,7 +156,7 @@ class Closer:
 
     async def _pass(self, *, sending: bool = True) -> None:
         await self._cancel(after_closing=False)
-        reading = self._looking.take_given(self._expected()) if not self._in_play() else None
+        reading = self._given()
         if reading is None:
             await self._ask()
             reading = await self._look()
@@ -177,8 +181,14 @@ class Closer:
 
     # Looking
 
-    def _in_play(self) -> bool:
-        return any(line.in_flight or line.aside or line.state is State.SETTLED for line in self._memory.lines())
+    def _given(self) -> Reading | None:
+        """The reading of the tick that decided, where it is good for the orders that are due.
+
+        Not where something of ours is in play, nor for orders that the venue does not keep from doing too much.
+        """
+        lines = self._memory.lines()
+        in_play = any(line.in_flight or line.aside or line.attempt or not line.reduce_only for line in lines)
+        return None if in_play else self._looking.take_given(self._expected())
 
     async def _ask(self) -> None:
         """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
@@ -213,7 +223,8 @@ class Closer:
     async def _look(self) -> Reading | None:
         """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
         guarded = all(line.reduce_only for line in self._memory.lines())
-        if self._sending.held_back and guarded and (reading := self._looking.again(self._memory.moved)) is not None:
+        held_back = self._sending.held_back and guarded and not self._looking.has_begun
+        if held_back and (reading := self._looking.again(self._memory.moved)) is not None:
             return reading
         if self._requests.quiet_for > 0 or self._requests.wait("snapshot") > 0:
             return None
@@ -241,12 +252,10 @@ class Closer:
     # Acting
 
     async def _cancel(self, *, after_closing: bool, only: Work | None = None) -> None:
-        if not self._requests.may_act():
-            return
         works = [only] if only else list(self._memory.works.values())
-        await self._cancelling.run(
-            [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
-        )
+        due = [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
+        if due and self._requests.may_act():
+            await self._cancelling.run(due)
 
     async def _protect(self, verdicts: Verdicts) -> None:
         """Put protection back where a close is over for now, or where it has been away for too long."""

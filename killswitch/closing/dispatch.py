@@ -165,10 +165,7 @@ class Dispatch:
 
     async def _wait(self, came: asyncio.Event, waiting: Sequence[asyncio.Task[None]], queue: _Queue) -> bool:
         """Until there may be room for more, or an answer is here and those that come with it; whether there may be."""
-        first = queue.peek()
-        room_in = math.inf if first is None else self._requests.wait("submit", (first.line.symbol,))
-        if first is not None and not self._requests.quiet_for <= 0.0:
-            room_in = math.inf
+        room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
         soon = room_in <= SOON
@@ -186,23 +183,38 @@ class Dispatch:
         came.clear()
         return soon
 
+    def _room_in(self, queue: _Queue) -> float:
+        """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
+        first = queue.peek()
+        if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
+            return math.inf
+        symbols = [each.line.symbol for each in queue.next(self._batch)]
+        single = self._requests.wait("submit", symbols[:1])
+        if len(symbols) < 2 or single <= 0.0:
+            return single
+        return min(single, self._requests.wait("submit_batch", symbols[:2]))
+
     def _depart(self, queue: _Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
         """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
-        count = 0
-        while count < chunk:
-            group = queue.next(self._batch)
-            symbols = [each.line.symbol for each in group]
-            if len(group) > 1:
-                group = group[: self._requests.room("submit_batch", symbols)]
-                symbols = symbols[: len(group)]
-            if not group or self._requests.wait(_call(group), symbols) > 0.0:
+        count, most = 0, self._requests.orders_at_once(chunk if queue.peek() is not None else 0)
+        while count < most:
+            group = self._next_group(queue.next(min(self._batch, most - count)))
+            if not group:
                 break
-            groups.append((group, self._requests.take(_call(group), symbols)))
+            groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
             queue.took(len(group))
             count += len(group)
         self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
         return groups
+
+    def _next_group(self, first: list[Departure]) -> list[Departure]:
+        """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""
+        symbols = [each.line.symbol for each in first]
+        fits = self._requests.room("submit_batch", symbols) if len(first) > 1 else 0
+        if fits > 1:
+            return first[:fits]
+        return first[:1] if first and self._requests.wait("submit", symbols[:1]) <= 0.0 else []
 
     async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[JournalEntry]:
         """One request, and for each of its orders what the venue said."""

@@ -18,6 +18,8 @@ class PositionLedger:
     """
 
     anchor: Decimal | None = None
+    closed: Decimal = ZERO
+    """What orders of all decisions have filled on it since it is followed."""
     outstanding: dict[str, Decimal] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
     """Those of `outstanding` whose fate is unknown, and that nobody waits for."""
@@ -43,8 +45,10 @@ class PositionLedger:
                 # Once for each order, and what cannot be read counts as filled in full.
                 amount = self.outstanding.pop(name, None)
                 filled = number(entry.data.get("filled"))
-                if self.anchor is not None and amount is not None:
-                    self.anchor -= amount if filled is None else filled
+                if amount is not None:
+                    done = amount if filled is None else filled
+                    self.closed += done
+                    self.anchor = None if self.anchor is None else self.anchor - done
             case "rejected" | "absent":
                 self.outstanding.pop(name, None)
             case "set_aside" if name in self.outstanding:
@@ -57,8 +61,11 @@ class PositionLedger:
         return shown if self.anchor is None else min(shown, self.anchor)
 
     def least(self, before: Decimal) -> Decimal:
-        """What our own orders leave of it, at least; of `before` contracts, where nothing is known of it yet."""
-        return self.free(before if self.anchor is None else self.anchor)
+        """What our orders leave of it by what the venue has said of them; of `before`, where nothing is known yet.
+
+        An order of unknown fate explains nothing: that a position has gone is no proof that the order closed it.
+        """
+        return before if self.anchor is None else self.anchor
 
     def free(self, shown: Decimal, *, guarded: bool = False) -> Decimal:
         """What of it no order in flight may still close, at worst.

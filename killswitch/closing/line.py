@@ -80,6 +80,8 @@ class Line:
     """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
     sent_at: datetime | None = None
     filled: Decimal = ZERO
+    closed_before: Decimal = ZERO
+    """What had been closed of the position, by whichever decision, when this one was taken up."""
     counted: frozenset[str | None] = frozenset()
     """Client order ids whose fills are in `filled`: each counts once."""
     aside: dict[str, AsideOrder] = field(default_factory=dict)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import chain
 
 from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.pace import Pace
 from killswitch.closing.protection import Protections
 from killswitch.closing.work import Work, key_of
+from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Journal, JournalEntry
@@ -22,13 +25,20 @@ REMEMBERED = 16
 class Memory:
     """Everything that is remembered, and the one way in which it changes: an entry that is durable first."""
 
-    def __init__(self, account: str, store: Journal, watch: ClosingWatch, protections: Protections) -> None:
+    def __init__(
+        self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch, protections: Protections
+    ) -> None:
         self._account = account
         self._store = store
+        self._clock = clock
+        self._pace = pace
         self._watch = watch
         self._protections = protections
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, Work] = {}
+        self._over: dict[PositionKey, float] = {}
+        self.moved_at = -math.inf
+        """Monotonic seconds at which an order moved last."""
         self.works: dict[str, Work] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
@@ -59,9 +69,12 @@ class Memory:
         if decision.id in self.works:
             return False
         work = self._prepared.pop(decision.id, None) or self._work(decision)
+        self._forget_old()
         if work.planned is None or work.finished is not None:
             return False
         self.works[decision.id] = work
+        for line in work.lines:
+            line.closed_before = self.ledger(line.key).closed
         self._watch.begun(decision, self._account, ())
         return True
 
@@ -95,7 +108,8 @@ class Memory:
             self._store.append_all(entries)
         self.written += len(entries)
         for entry in entries:
-            self.moved += entry.kind != "verified"
+            if entry.kind != "verified":
+                self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
             self.sent += entry.kind == "sending"
             self._watch.wrote(entry)
             self.works[entry.decision].apply(entry)
@@ -108,13 +122,23 @@ class Memory:
         self.ended[work.decision.id] = closing
         while len(self.ended) > REMEMBERED:
             del self.ended[next(iter(self.ended))]
+        self._over |= dict.fromkeys((line.key for line in work.lines), self._clock.monotonic())
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Drop the ledgers of positions that nobody works on any more, once the venue must show what was closed."""
         held = {line.key for line in self.lines()}
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held}
+        oldest = self._clock.monotonic() - self._pace.lags_for
+        self._over = {key: at for key, at in self._over.items() if at > oldest and key not in held}
+        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held or key in self._over}
 
     def _apply_to_ledger(self, work: Work, entry: JournalEntry) -> None:
         line = work.line_of(entry)
-        if line is not None and not line.by_fills:
-            self.ledger(line.key).apply(entry)
+        if line is None or line.by_fills:
+            return
+        if entry.kind == "planned":
+            line.closed_before = self.ledger(line.key).closed
+        self.ledger(line.key).apply(entry)
 
     def _recall(self, works: Sequence[Work]) -> None:
         """Fold the ledgers of the positions at work, from every decision that has ever been at work beside these.

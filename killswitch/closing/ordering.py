@@ -11,7 +11,7 @@ from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import NEXT_SLICE, ZERO, State
 from killswitch.closing.line import Line
 from killswitch.closing.naming import client_order_id
-from killswitch.closing.schedule import Do, sized
+from killswitch.closing.schedule import Do, left_to_close, sized
 from killswitch.closing.work import Work
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.model.venue import ClientIdRule, OrderRequest
@@ -78,7 +78,7 @@ def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None
         return None
     wanted = held - line.target
     if line.target > ZERO:
-        wanted = min(wanted, line.decided - line.filled)
+        wanted = min(wanted, left_to_close(line, ledger))
     if wanted <= ZERO:
         return None
     verdict = sized(line, wanted, instrument)

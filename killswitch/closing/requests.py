@@ -58,6 +58,14 @@ class Requests:
         """Whether something other than a look at the account may leave now; a yes of an open breaker is its probe."""
         return self.quiet_for <= 0.0 and self._breaker.allows(self._clock.monotonic())
 
+    def orders_at_once(self, wanted: int) -> int:
+        """How many of `wanted` orders may leave now: all, one as a probe where requests kept failing, or none."""
+        if self.quiet_for > 0.0 or wanted < 1:
+            return 0
+        if self._breaker.state == "closed":
+            return wanted
+        return int(self._breaker.allows(self._clock.monotonic()))
+
     def wait(self, call: Call, symbols: Sequence[str] = ()) -> float:
         """Seconds until the budget has room for the call."""
         return self._budget.wait(self._clock.monotonic(), call, symbols)

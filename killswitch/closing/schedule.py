@@ -76,10 +76,15 @@ def judge(
         return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
     wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
     if line.target > ZERO:
-        wanted = min(wanted, line.decided - line.filled - line.outstanding)
+        wanted = min(wanted, left_to_close(line, ledger))
     if wanted <= ZERO:
         return _left_over(line, shown, ledger, believe_venue=believe_venue)
     return sized(line, wanted, instrument)
+
+
+def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:
+    """What of the decided amount is not closed yet, by whichever decision: two that halve leave a half."""
+    return line.decided - (ledger.closed - line.closed_before) - line.outstanding
 
 
 def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:

@@ -61,13 +61,11 @@ class Sending:
         """Send for the line with the smallest target on each position, the worst rank first."""
         lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
         self.held_back = False
-        if not self._requests.may_act():
-            return
         if self._traits.whole_book and await self._swept(lines, verdicts):
             return
         await self._clear_the_way(lines, verdicts)
         sent = await self._leave(self._departures(lines, verdicts))
-        while sent and self._requests.may_act():
+        while sent:
             sent = await self._leave(iter(self._slices([each.line for each in sent], verdicts.reading)))
 
     def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
@@ -127,8 +125,6 @@ class Sending:
 
         Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
         """
-        if not self._requests.may_act():
-            return
         due = (
             self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
             for line in acting(self._memory.lines(), lambda _: False)

@@ -55,7 +55,6 @@ def test_c23_two_policies_that_each_halve_leave_a_half(lost: bool) -> None:
     assert scene.held(BTC) == [5]
 
 
-@pytest.mark.skip(reason="each line counts its own fills only: the second trim closes what others opened meanwhile")
 @pytest.mark.parametrize("second", [1.0])
 def test_c23_two_policies_that_each_halve_do_not_close_what_others_open_meanwhile(second: float) -> None:
     """Both decided that 5 of 10 go; a hand opens 3 more: together they close 5, and say what is left."""

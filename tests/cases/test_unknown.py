@@ -35,7 +35,6 @@ def test_c1_an_answer_without_the_position_is_not_believed_though_its_order_is_d
     assert scene.held(BTC) == [0]
 
 
-@pytest.mark.skip(reason="the ledger takes an order of unknown fate for the reason why a position is gone")
 @pytest.mark.parametrize("answer", ["empty", "page"])
 def test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_unknown_fate(answer: Mishap) -> None:
     """An order over all of it is lost, and one answer leaves the position out: another decision on it is not flat."""
