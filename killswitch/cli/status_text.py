@@ -172,9 +172,11 @@ def _notifications(standing: Standing) -> str:
 
 def _hand(standing: Standing, index: int) -> str:
     event = standing.pending[index]
+    kind = f"{event.kind} by force" if event.force else event.kind
+    cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return (
-        f"{event.kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
-        f"{event.reason or 'no reason'}"
+        f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
+        f"{cause}{event.reason or 'no reason'}"
     )
 
 

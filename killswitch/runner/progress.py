@@ -12,7 +12,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.incident.order_lines import OrderLine, number
-from killswitch.incident.results import Result, Standing, result_of
+from killswitch.incident.results import Ending, Result, Standing, result_of
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.store import JournalEntry
 from killswitch.model.words import Cause
@@ -100,8 +100,10 @@ class _Line:
 def progress_of(decision: Decision, journal: Sequence[JournalEntry], now: datetime, *, runs: bool) -> Progress:
     """How far the close of `decision` has come at `now`. `runs`: somebody lives who works on it."""
     result = result_of(decision, journal, None)
-    lines = _lines(decision, journal, result)
-    blocked = tuple(each for line in lines if (each := _held_up(line, result)) is not None)
+    orders = _by_position(result.orders)
+    lines = _lines(decision, journal, result, orders)
+    endings = {ending.account: ending for ending in result.endings}
+    blocked = tuple(each for line in lines if (each := _held_up(line, orders.get(line.key, ()), endings)) is not None)
     ended = result.standing != "closing"
     until = max((ending.at for ending in result.endings), default=now) if ended else now
     left, why = (None, None) if ended else _seconds_left(decision, lines, result, blocked, now, runs=runs)
@@ -143,13 +145,19 @@ def _paced(unwinding: Unwinding, orders: int, slices: int) -> float:
     return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
 
 
-def _lines(decision: Decision, journal: Sequence[JournalEntry], result: Result) -> tuple[_Line, ...]:
+def _by_position(orders: Sequence[OrderLine]) -> Mapping[Key, Sequence[OrderLine]]:
+    """The orders of each position, as they were sent."""
+    found: dict[Key, list[OrderLine]] = {}
+    for order in orders:
+        found.setdefault((order.account, order.symbol, order.position_side), []).append(order)
+    return found
+
+
+def _lines(
+    decision: Decision, journal: Sequence[JournalEntry], result: Result, orders: Mapping[Key, Sequence[OrderLine]]
+) -> tuple[_Line, ...]:
     shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
-    filled: dict[Key, Decimal] = {}
-    for order in result.orders:
-        of = (order.account, order.symbol, order.position_side)
-        filled[of] = filled.get(of, ZERO) + (order.filled or ZERO)
     largest = _largest(decision)
     found = []
     for entry in journal:
@@ -162,7 +170,7 @@ def _lines(decision: Decision, journal: Sequence[JournalEntry], result: Result) 
             _Line(
                 key=key,
                 contracts=contracts,
-                filled=filled.get(key, ZERO),
+                filled=sum((order.filled or ZERO for order in orders.get(key, ())), ZERO),
                 left=None if seen is None else max(ZERO, seen.position - seen.target),
                 done=entry.account in flat or (seen is not None and seen.position <= seen.target),
                 largest=largest.get(key, contracts),
@@ -193,13 +201,12 @@ def _unknown(order: OrderLine) -> bool:
     return order.fate in ("set aside", "abandoned") or (order.fate == "in flight" and order.was_unknown)
 
 
-def _held_up(line: _Line, result: Result) -> OpenPosition | None:
+def _held_up(line: _Line, mine: Sequence[OrderLine], endings: Mapping[str, Ending]) -> OpenPosition | None:
     """Why the position is not closed yet, where something is in the way of it; None for one that is on its way."""
     if line.done:
         return None
-    mine = [order for order in result.orders if (order.account, order.symbol, order.position_side) == line.key]
     unknown = [order.client_order_id for order in mine if _unknown(order)]
-    ending = next((each for each in result.endings if each.account == line.key[0]), None)
+    ending = endings.get(line.key[0] or "")
     why = None
     if unknown:
         why = f"nobody can say yet what order {unknown[-1]} did"
