@@ -17,8 +17,10 @@ STEPS = st.lists(
     max_size=80,
 )  # fmt: skip
 
+Steps = list[tuple[float, str, bool]]
 
-def after(steps: list[tuple[float, str, bool]]) -> tuple[Breaker, float]:
+
+def after(steps: Steps) -> tuple[Breaker, float]:
     """A breaker that has seen these: orders ask for leave, snapshots and stragglers from before do not."""
     breaker, now = Breaker(failures=5, first_wait=1.0, longest=LONGEST), 0.0
     for pause, what, fine in steps:
@@ -30,7 +32,7 @@ def after(steps: list[tuple[float, str, bool]]) -> tuple[Breaker, float]:
 
 
 @given(STEPS)
-def test_c15_it_lets_a_probe_through_in_bounded_time(steps):
+def test_c15_it_lets_a_probe_through_in_bounded_time(steps: Steps) -> None:
     """After any history an order may leave within the longest wait, though nothing else is ever asked or told."""
     breaker, now = after(steps)
     assert breaker.wait(now) <= LONGEST
@@ -38,7 +40,7 @@ def test_c15_it_lets_a_probe_through_in_bounded_time(steps):
 
 
 @given(STEPS)
-def test_c15_a_snapshot_that_gets_an_answer_closes_it(steps):
+def test_c15_a_snapshot_that_gets_an_answer_closes_it(steps: Steps) -> None:
     """A reading never asks for leave, so its success closes the breaker in whatever state it is."""
     breaker, now = after(steps)
     breaker.succeeded(now)
@@ -47,7 +49,7 @@ def test_c15_a_snapshot_that_gets_an_answer_closes_it(steps):
 
 
 @given(STEPS, st.floats(0, 29, allow_nan=False))
-def test_an_open_breaker_lets_one_order_through_and_no_second(steps, pause):
+def test_an_open_breaker_lets_one_order_through_and_no_second(steps: Steps, pause: float) -> None:
     """While it is not closed, at most one order may leave before the outcome of the last is told."""
     breaker, now = after([*steps, *[(0.0, "straggler", False)] * 5])
     assert breaker.state != "closed"
@@ -55,7 +57,7 @@ def test_an_open_breaker_lets_one_order_through_and_no_second(steps, pause):
 
 
 @given(st.integers(1, 12))
-def test_failed_probes_wait_twice_as_long_each_up_to_the_longest(probes):
+def test_failed_probes_wait_twice_as_long_each_up_to_the_longest(probes: int) -> None:
     """The waits between probes are 1, 2, 4, … seconds, and never more than the longest."""
     breaker, now = Breaker(failures=1, first_wait=1.0, longest=LONGEST), 0.0
     breaker.failed(now)
@@ -68,7 +70,7 @@ def test_failed_probes_wait_twice_as_long_each_up_to_the_longest(probes):
     assert waits == [min(2.0**n, LONGEST) for n in range(probes)]
 
 
-def test_it_opens_at_the_declared_number_of_failures_in_a_row():
+def test_it_opens_at_the_declared_number_of_failures_in_a_row() -> None:
     """Four failures and a success are no row; five in a row stop the orders until the first wait is over."""
     breaker = Breaker(failures=5, first_wait=1.0)
     for _ in range(4):
@@ -82,7 +84,7 @@ def test_it_opens_at_the_declared_number_of_failures_in_a_row():
     assert breaker.allows(2.0)
 
 
-def test_failures_while_it_is_open_do_not_put_the_probe_off():
+def test_failures_while_it_is_open_do_not_put_the_probe_off() -> None:
     """Requests that left before it opened may fail late, and snapshots may fail meanwhile: the probe keeps its time."""
     breaker = Breaker(failures=1, first_wait=4.0)
     breaker.failed(0.0)

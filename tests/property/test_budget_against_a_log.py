@@ -49,6 +49,9 @@ STEPS = st.lists(
 )
 
 
+Steps = list[tuple[float, int, tuple[Call, tuple[str, ...], Purpose], float]]
+
+
 class Log:
     """What was sent, when, and when its answer came: the venue counts each at some moment in between."""
 
@@ -81,7 +84,7 @@ def fullest(rows: list[tuple[float, float, int, Purpose]], per: float) -> int:
     return max((sum(n for left, answered, n, _ in rows if left < x + per and answered >= x) for x in starts), default=0)
 
 
-def played(steps: list[tuple[float, int, tuple[Call, tuple[str, ...], Purpose], float]]) -> tuple[Log, list[Budget]]:
+def played(steps: Steps) -> tuple[Log, list[Budget]]:
     """Each step: some time passes, and a call leaves as soon as its budget says, to be answered later."""
     budgets = Budgets()
     accounts = [budgets.of(name, "venue", TRAITS, SHARE) for name in ("one", "two")]
@@ -110,7 +113,7 @@ def played(steps: list[tuple[float, int, tuple[Call, tuple[str, ...], Purpose], 
 
 
 @given(STEPS)
-def test_no_window_ever_sees_more_than_its_limit_allows(steps):
+def test_no_window_ever_sees_more_than_its_limit_allows(steps: Steps) -> None:
     """Wherever between leaving and answering the venue counts each call, no window of a limit overflows."""
     log, _ = played(steps)
     for limit in TRAITS.limits:
@@ -120,7 +123,7 @@ def test_no_window_ever_sees_more_than_its_limit_allows(steps):
 
 
 @given(STEPS)
-def test_readings_leave_the_reserved_share_of_every_window(steps):
+def test_readings_leave_the_reserved_share_of_every_window(steps: Steps) -> None:
     """In no window do readings take more than what is not reserved, over both accounts of one address."""
     log, _ = played(steps)
     for limit in TRAITS.limits:
@@ -129,7 +132,7 @@ def test_readings_leave_the_reserved_share_of_every_window(steps):
 
 
 @given(STEPS)
-def test_nothing_waits_for_ever(steps):
+def test_nothing_waits_for_ever(steps: Steps) -> None:
     """A call whose answer is never told is lost after two minutes: then, and `per` later, everything fits again."""
     log, accounts = played(steps)
     end = max((left for left, *_ in log.rows), default=0.0) + 120.0 + 10.0
@@ -139,7 +142,7 @@ def test_nothing_waits_for_ever(steps):
 
 
 @given(STEPS, EIGHTHS)
-def test_readings_never_keep_an_order_waiting(steps, later):
+def test_readings_never_keep_an_order_waiting(steps: Steps, later: float) -> None:
     """With nothing else at the venue, the reserved share is there for closing at once, however much is read."""
     budgets = Budgets()
     budget = budgets.of("one", "venue", TRAITS, SHARE)
@@ -154,7 +157,7 @@ def test_readings_never_keep_an_order_waiting(steps, later):
 
 
 @given(STEPS, st.lists(st.integers(0, 80), min_size=1, max_size=5))
-def test_what_the_venue_counts_only_tightens(steps, counts):
+def test_what_the_venue_counts_only_tightens(steps: Steps, counts: list[int]) -> None:
     """A number from the venue never lets anything leave earlier than without it, however small it is."""
     _, told = played(steps)
     log, untold = played(steps)
@@ -166,7 +169,7 @@ def test_what_the_venue_counts_only_tightens(steps, counts):
 
 
 @given(STEPS, st.lists(st.sampled_from(SYMBOLS), max_size=30))
-def test_room_is_the_longest_prefix_that_fits(steps, symbols):
+def test_room_is_the_longest_prefix_that_fits(steps: Steps, symbols: list[str]) -> None:
     """`room` counts exactly those that `wait` lets go together, and one more does not fit."""
     log, accounts = played(steps)
     now = max((left for left, *_ in log.rows), default=0.0)

@@ -23,7 +23,7 @@ TRAITS = VenueTraits(
 )
 
 
-def test_units_come_back_their_time_after_the_answer():
+def test_units_come_back_their_time_after_the_answer() -> None:
     """The fifth order of a second waits until a second after the first answer, not after the first request."""
     budget = Budgets().of("a", "v", TRAITS)
     tickets = [budget.take(0.0, "submit", ("X",)) for _ in range(4)]
@@ -34,7 +34,7 @@ def test_units_come_back_their_time_after_the_answer():
     assert budget.wait(1.5, "submit", ("X",)) == 0.0
 
 
-def test_answering_twice_gives_back_once():
+def test_answering_twice_gives_back_once() -> None:
     """A ticket that is given back again frees nothing more."""
     budget = Budgets().of("a", "v", TRAITS)
     tickets = [budget.take(0.0, "submit", ("X",)) for _ in range(4)]
@@ -43,7 +43,7 @@ def test_answering_twice_gives_back_once():
     assert budget.room(1.0, "submit", ("X",) * 4) == 1
 
 
-def test_c14_what_counts_for_the_address_is_shared_by_its_accounts_and_by_no_other_venue():
+def test_c14_what_counts_for_the_address_is_shared_by_its_accounts_and_by_no_other_venue() -> None:
     """Two accounts at one venue draw on one weight and each on orders of its own; another venue is untouched."""
     budgets = Budgets()
     one, two, other = budgets.of("a", "v", TRAITS), budgets.of("b", "v", TRAITS), budgets.of("c", "w", TRAITS)
@@ -56,7 +56,7 @@ def test_c14_what_counts_for_the_address_is_shared_by_its_accounts_and_by_no_oth
     assert one.wait(0.0, "submit", ("X",)) > 0
 
 
-def test_a_batch_costs_its_request_once_and_every_order_in_it():
+def test_a_batch_costs_its_request_once_and_every_order_in_it() -> None:
     """Of the weight a batch takes 2 for all, of the orders one for each."""
     budget = Budgets().of("a", "v", TRAITS)
     for _ in range(2):
@@ -66,12 +66,12 @@ def test_a_batch_costs_its_request_once_and_every_order_in_it():
     assert budget.room(0.0, "submit_batch", ("X",)) == 0
 
 
-def test_a_call_that_is_greater_than_its_limit_never_fits():
+def test_a_call_that_is_greater_than_its_limit_never_fits() -> None:
     """Five orders in one batch do not fit into four a second, however long one waits."""
     assert Budgets().of("a", "v", TRAITS).wait(0.0, "submit_batch", ("X",) * 5) == math.inf
 
 
-def test_a_call_that_does_not_fit_takes_nothing():
+def test_a_call_that_does_not_fit_takes_nothing() -> None:
     """It is refused with how long it would have to wait, and no unit of any limit is held for it."""
     budget = Budgets().of("a", "v", TRAITS)
     for _ in range(4):
@@ -82,7 +82,7 @@ def test_a_call_that_does_not_fit_takes_nothing():
     assert budget.room(1.0, "submit", ("X",) * 9) == 4
 
 
-def test_a_reading_that_is_greater_than_its_share_is_still_let_in_alone():
+def test_a_reading_that_is_greater_than_its_share_is_still_let_in_alone() -> None:
     """With 90% kept for closing, 4 of 10 units are more than reading's share: one reading fits, a second does not."""
     budget = Budgets().of("a", "v", TRAITS, Decimal("0.9"))
     budget.take(0.0, "snapshot", purpose="reading")
@@ -90,7 +90,7 @@ def test_a_reading_that_is_greater_than_its_share_is_still_let_in_alone():
     assert budget.wait(0.0, "snapshot", purpose="closing") == 0
 
 
-def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says():
+def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says() -> None:
     """After 429 no account of that venue sends anything for the seconds it named; other venues go on."""
     budgets = Budgets()
     one, two, other = budgets.of("a", "v", TRAITS), budgets.of("b", "v", TRAITS), budgets.of("c", "w", TRAITS)
@@ -102,7 +102,7 @@ def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says():
     assert other.wait(100.0, "submit", ("X",)) == 0.0
 
 
-def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard():
+def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard() -> None:
     """1, 2, 4, … up to 60 s; a request that leaves after the silence and is answered begins anew at 1."""
     budget, now, waits = Budget.unlimited(), 0.0, []
     for _ in range(8):
@@ -117,7 +117,7 @@ def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard():
     assert budget.quiet_until == now + 2
 
 
-def test_the_refusals_of_one_wave_count_as_one():
+def test_the_refusals_of_one_wave_count_as_one() -> None:
     """Twenty requests on their way when the first refusal comes do not double the silence twenty times."""
     budget = Budget.unlimited()
     for _ in range(20):
@@ -126,21 +126,21 @@ def test_the_refusals_of_one_wave_count_as_one():
 
 
 @pytest.mark.parametrize("nonsense", [0.0, -3.0, math.nan])
-def test_a_time_that_is_none_counts_as_not_said(nonsense):
+def test_a_time_that_is_none_counts_as_not_said(nonsense: float) -> None:
     """A retry-after of zero, less, or not a number is waited for as if the venue had said nothing."""
     budget = Budget.unlimited()
     budget.refused(0.0, nonsense)
     assert budget.quiet_until == 1.0
 
 
-def test_a_ban_of_a_thousand_years_is_taken_for_three_days():
+def test_a_ban_of_a_thousand_years_is_taken_for_three_days() -> None:
     """Milliseconds taken for seconds must not silence the venue for the rest of the run."""
     budget = Budget.unlimited()
     budget.refused(0.0, math.inf)
     assert budget.quiet_until == 3 * 86_400
 
 
-def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice():
+def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice() -> None:
     """Others at the same address count until their time is over; the same number told again is no news."""
     budget = Budgets().of("a", "v", TRAITS)
     budget.answered(0.0, budget.take(0.0, "snapshot"))
@@ -154,7 +154,7 @@ def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice():
     assert budget.room(60.0, "submit", ("X",) * 4) == 2
 
 
-def test_two_words_on_one_limit_come_to_the_stricter():
+def test_two_words_on_one_limit_come_to_the_stricter() -> None:
     """Where two accounts describe the limit of one address differently, both keep to the stricter."""
     budgets = Budgets()
     one = budgets.of("a", "v", TRAITS)
@@ -172,7 +172,7 @@ def test_two_words_on_one_limit_come_to_the_stricter():
         (VenueTraits((RateLimit("x", 1, 0.0),)), "no limit"),
     ],
 )
-def test_traits_that_contradict_themselves_are_refused(traits, says):
+def test_traits_that_contradict_themselves_are_refused(traits: VenueTraits, says: str) -> None:
     """A cost of a limit that is not there, and a limit of nothing, are an adapter's mistake and said so."""
     with pytest.raises(ValueError, match=says):
         Budgets().of("a", "v", traits)

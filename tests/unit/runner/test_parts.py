@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from killswitch.model.venue import AccountSpec
+from killswitch.model.venue import AccountSpec, Cost, VenueTraits
+from killswitch.policy.documents import AccountDocument
+from killswitch.policy.loader import load
+from killswitch.runner import adapters
 from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.clock import Timeline
 from killswitch.runner.credentials import CredentialError, resolve
+from killswitch.runner.opening import open_accounts
 from killswitch.runner.sharing import shared
 from tests.runner_world import ScriptedVenue
 from tests.worlds import START, account, after, fill, flow, rules
@@ -58,6 +63,42 @@ def test_an_adapter_that_refuses_its_account_says_which_and_why() -> None:
         make_adapter(AccountSpec("main", "paper", "swap", "USDT", None, {}, {}))
     assert "account main: adapter paper refused it" in str(refused.value)
     assert "needs an endpoint" in str(refused.value)
+
+
+ACCOUNT = """
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:1', execution: live%s}
+"""
+
+
+@pytest.mark.parametrize(("written", "share"), [("", "0.5"), (", closing_share: 80%", "0.8")])
+def test_an_account_carries_the_share_of_its_venues_limits_that_is_kept_for_closing(
+    written: str, share: str, tmp_path: Path
+) -> None:
+    """As its document says, and half where that says nothing."""
+    (tmp_path / "account.yaml").write_text(ACCOUNT % written, encoding="utf-8")
+    (document,) = load([tmp_path]).documents
+    assert isinstance(document.model, AccountDocument)
+    (opened,) = open_accounts([document.model], live=True).values()
+    assert opened.closing_share == Decimal(share)
+
+
+def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cost of a limit that is not there would mean a venue that is asked without measure."""
+
+    class Confused(ScriptedVenue):
+        traits = VenueTraits(costs=(Cost("submit", "odrers", units=1),))
+
+    monkeypatch.setattr(adapters, "_factory", lambda name: lambda spec: Confused(None))
+    (tmp_path / "account.yaml").write_text(ACCOUNT % "", encoding="utf-8")
+    (document,) = load([tmp_path]).documents
+    assert isinstance(document.model, AccountDocument)
+    with pytest.raises(AdapterError, match=r"account main: adapter paper contradicts itself.*'odrers'"):
+        open_accounts([document.model], live=True)
 
 
 @dataclass
