@@ -22,6 +22,9 @@ from killswitch.runner.standing import runner_state
 EVERY = 1.0
 """Seconds between two looks."""
 
+IDLE = 4.0
+"""How many times longer than a look the pause after it is at least: watching must not slow the runner beside it."""
+
 LEFT_ALONE = 10.0
 """Seconds that unfinished work may be without a runner before watching it ends."""
 
@@ -124,6 +127,7 @@ def _screen(*, as_json: bool, terminal: bool) -> Screen:
 def _follow(watch: Watch, screen: Screen) -> int:
     alone_since: float | None = None
     while True:
+        began = time.monotonic()
         closes = watch.look(datetime.now(UTC))
         if closes:
             screen.show(closes)
@@ -137,7 +141,7 @@ def _follow(watch: Watch, screen: Screen) -> int:
         if alone_since is not None and now - alone_since >= LEFT_ALONE:
             click.echo("no runner lives on this store: `ksctl run --live` goes on with what is left", err=True)
             return 1
-        time.sleep(EVERY)
+        time.sleep(max(EVERY, IDLE * (time.monotonic() - began)))
     if not closes:
         click.echo("nothing is closing", err=True)
     return 0 if all(each.standing in REACHED for each in closes) else 1
