@@ -1,0 +1,89 @@
+"""A hedge through a living runner: opened once on the other account, and not a second time by the next run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+from killswitch.graph.nodes import PolicySet, SignalRef
+from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.runner.loop import Runner
+from tests import graphs
+from tests.runner_world import ScriptedVenue, World, book
+
+
+class Gone(ScriptedVenue):
+    """A venue that goes down when the first order comes."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.answer = VenueDownError("maintenance")
+        raise VenueDownError("maintenance")
+
+
+class Beside(ScriptedVenue):
+    """An account that takes every order at once and whole."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent.append(request)
+        return OrderReport(
+            f"o{len(self.sent)}", request.client_order_id, request.symbol, "filled", request.amount, request.amount,
+            Decimal(110), Decimal(0),
+        )  # fmt: skip
+
+
+def policies() -> PolicySet:
+    """Close `main` at a loss of 10%, and let BTC on `other` stand in after a minute."""
+    stage = graphs.stage("out", 3, 0, actions=(graphs.close(unwinding="u"),))
+    policy = graphs.graph(
+        [SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.10)], [stage],
+        scope=replace(graphs.graph((), (), ()).scope, accounts=("main",)),
+    )  # fmt: skip
+    rule = HedgeRule("act", MINUTE, (StandIn("other", "BTC"),), HOUR, Decimal(5000), "USDT")
+    return replace(graphs.policy_set(policy), unwindings=(UnwindingRule("u", hedge=rule),))
+
+
+async def seconds(runner: Runner, world: World, count: int) -> None:
+    """A tick each second, and what closing makes of it."""
+    for _ in range(count):
+        await runner.tick()
+        await runner.work()
+        await world.clock.sleep(1.0)
+
+
+def test_an_account_that_goes_down_in_its_close_is_hedged_once_over_a_restart(tmp_path: Path) -> None:
+    """10 contracts at 90 are worth 900, which is 8.181 at 110: sold on `other` after a minute, by two runs together."""
+    main = Gone(book("1100"))
+    other = Beside(book("1100", name="other"), account="other")
+    world = World(tmp_path)
+
+    async def runs() -> None:
+        first = world.runner(world.open(), [main, other], policies=policies())
+        await first.start()
+        await first.tick()
+        main.answer = book("900")
+        await seconds(first, world, 58)
+        assert other.sent == []
+        await seconds(first, world, 10)
+        await first.finish()
+        await first.let_go()
+        assert [(sent.symbol, sent.side, sent.amount) for sent in other.sent] == [("BTC", "sell", Decimal("8.181"))]
+        second = world.runner(world.open(), [main, other], policies=policies())
+        await second.start()
+        await seconds(second, world, 90)
+        await second.finish()
+        await second.let_go()
+
+    asyncio.run(runs())
+    assert len(other.sent) == 1
+    store = world.open()
+    [hedge] = [each.decision for each in store.decisions(10) if each.decision.kind == "hedge"]
+    assert (hedge.policy, hedge.scope, hedge.stage) == ("test", "account/main", "out")
+    ended = [entry for entry in store.journal(hedge.id) if entry.kind == "finished"]
+    assert [(entry.account, entry.data["status"]) for entry in ended] == [("other", "flat")]
+    told = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert len(told) == 1
+    world.close()
