@@ -226,6 +226,7 @@ class Runner:
 
     async def _snapshot(self, span: Span) -> Snapshot:
         accounts = await self._beside(self._readers.gather(span))
+        self._closings.learn(accounts)
         return Snapshot(
             as_of=self._timeline.next(),
             accounts=accounts,
@@ -250,6 +251,7 @@ class Runner:
         if not pending.reread:
             return self._interpreter.decide(pending)
         again = await self._beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
+        self._closings.learn(again.values())
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
         return self._interpreter.decide(pending, reread)
@@ -281,7 +283,6 @@ class Runner:
     def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
-        self._closings.learn(snapshot.accounts)
         self._closings.adopt(decisions)
         self._problems = self._standing + problems + self._closings.troubles + self._witnesses.problems
 
