@@ -187,6 +187,32 @@ def test_c22_killed_while_naked_the_program_puts_protection_back(second: float) 
     assert scene.stops() == [5]
 
 
+@pytest.mark.skip(reason="absence is reckoned from when the stop was taken away, and the next one has another name")
+@pytest.mark.parametrize("answer", ["late", "done", "done_silent"])
+@pytest.mark.parametrize("question", ["empty", "lost"])
+def test_c22_protection_whose_answer_is_lost_is_not_put_back_twice(answer: Mishap, question: Mishap) -> None:
+    """The cancel takes long, the answer about the new stop is lost, and asking goes wrong: one stop rests, not two."""
+    scene = Guarded(
+        {BTC: 10}, Rule("cancel", "slow"), Rule("submit", answer, after=2), Rule("find_order", question, times=3)
+    )
+    scene.decide({BTC: 5})
+    scene.play()
+    assert scene.held(BTC) == [5]
+    assert scene.stops() == [5]
+
+
+@pytest.mark.skip(reason="a cancel that never left counts as done, and a second stop is put beside the first")
+@pytest.mark.parametrize("answer", ["limited", "down", "lost"])
+def test_c22_a_stop_that_could_not_be_cancelled_is_not_put_back_beside_itself(answer: Mishap) -> None:
+    """The cancel does not arrive, and a hand takes the position to its target: the stop that was there is the one."""
+    scene = Guarded({BTC: 10}, Rule("cancel", answer, times=4))
+    scene.decide({BTC: 5})
+    scene.at(0.3, lambda: scene.exchange.trade(BTC, Decimal(-5)))
+    scene.play()
+    assert scene.held(BTC) == [5]
+    assert len(scene.stops()) == 1
+
+
 # C24: an order of unknown fate.
 
 

@@ -68,11 +68,10 @@ class DyingStore:
         self._death.after("write")
         return sequence
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
         self._death.before("write")
-        sequences = self._store.append_all(entries)
+        self._store.append_all(entries)
         self._death.after("write")
-        return sequences
 
     def commit_tick(self, record: TickRecord) -> None:
         self._death.before("write")

@@ -62,8 +62,8 @@ class DyingStore:
     def append(self, entry: JournalEntry) -> int:
         return self._moment(lambda: self._store.append(entry))
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
-        return self._moment(lambda: self._store.append_all(entries))
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        self._moment(lambda: self._store.append_all(entries))
 
     def commit_tick(self, record: TickRecord) -> None:
         self._moment(lambda: self._store.commit_tick(record))

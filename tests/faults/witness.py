@@ -21,9 +21,10 @@ class MemoryJournal:
         self._decisions: dict[str, Decision] = {}
 
     def append(self, entry: JournalEntry) -> int:
-        return self.append_all((entry,))[0]
+        self.append_all((entry,))
+        return len(self.entries)
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
         first = len(self.entries) + 1
         numbers = range(first, first + len(entries))
         self.entries += [
@@ -33,7 +34,6 @@ class MemoryJournal:
             )
             for it, number in zip(entries, numbers, strict=True)
         ]  # fmt: skip
-        return list(numbers)
 
     def commit_tick(self, record: TickRecord) -> None:
         self._decisions |= {decision.id: decision for decision in record.decisions}
@@ -81,11 +81,10 @@ class Witness:
         self._written(entry)
         return number
 
-    def append_all(self, entries: Sequence[JournalEntry]) -> Sequence[int]:
-        numbers: Sequence[int] = self._store.append_all(entries)
+    def append_all(self, entries: Sequence[JournalEntry]) -> None:
+        self._store.append_all(entries)
         for entry in entries:
             self._written(entry)
-        return numbers
 
     def watch(self, request: OrderRequest) -> None:
         """An order leaves: it must be in the journal, to the letter."""

@@ -1,0 +1,121 @@
+"""What a seed stands for: a book, its decisions, and what happens to them besides requests that go wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from killswitch.model.decision import Rung, Unwinding
+from killswitch.model.venue import PLAIN_VENUE, Cost, RateLimit, VenueTraits
+from tests.faults.exchange import ZERO, Key, Mode
+
+SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BNB")
+CAREFUL = Unwinding(
+    "careful", (Rung("limit_ioc"), Rung("limit_ioc", Decimal(3), tries=2), Rung("market", tries=2), Rung("limit"))
+)
+LIMITS = (RateLimit("orders", 3, 0.5), RateLimit("weight", 30, 5.0, by="address"))
+COSTS = (
+    Cost("submit", "orders", each=1),
+    Cost("submit_batch", "orders", each=1),
+    Cost("submit", "weight", units=1),
+    Cost("submit_batch", "weight", units=1),
+    Cost("snapshot", "weight", units=2),
+    Cost("find_order", "weight", units=1),
+    Cost("open_orders", "weight", units=1),
+    Cost("cancel", "weight", units=1),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`hands`: (second, position, change by others). `takings`: (second, position, contracts that the venue takes).
+
+    `deaths`: seconds of kill and restart. `stops`: positions with a stop over all of them, which blocks their close.
+    """
+
+    mode: Mode
+    book: Mapping[Key, Decimal]
+    targets: tuple[tuple[float, Mapping[Key, Decimal]], ...]
+    reduce_only: bool = True
+    traits: VenueTraits = PLAIN_VENUE
+    hands: tuple[tuple[float, Key, Decimal], ...] = ()
+    takings: tuple[tuple[float, Key, Decimal], ...] = ()
+    deaths: tuple[float, ...] = ()
+    shares: Mapping[str, tuple[Decimal, ...]] = field(default_factory=dict)
+    slips: Mapping[str, Decimal] = field(default_factory=dict)
+    stops: tuple[Key, ...] = ()
+    unwinding: Unwinding | None = None
+
+
+def plain_plan(chance: random.Random, positions: int | None) -> Plan:
+    """Everything is closed whole by one decision, and nothing but the calls goes wrong."""
+    book: dict[Key, Decimal] = {
+        (symbol, chance.choice(("long", "short"))): Decimal(chance.randint(1, 100))
+        for symbol in _symbols(positions or chance.randint(1, 6))
+    }
+    return Plan("one_way", book, ((0.0, dict.fromkeys(book, ZERO)),))
+
+
+def disturbed_plan(chance: random.Random, positions: int | None) -> Plan:
+    """Anything may happen."""
+    symbols = _symbols(positions or chance.randint(1, 6))
+    mode: Mode = chance.choice(("one_way", "one_way", "hedge", "spot"))
+    book = _book(chance, mode, symbols)
+    keys = sorted(book)
+    others, taken, stopped = chance.random() < 0.4, chance.random() < 0.2, mode != "spot" and chance.random() < 0.3
+    return Plan(
+        mode,
+        book,
+        _targets(chance, book),
+        reduce_only=mode != "spot",
+        traits=_traits(chance),
+        hands=tuple(
+            (chance.uniform(0, 15), chance.choice(keys), Decimal(chance.randint(-30_000, 10_000)) / 1000)
+            for _ in range(chance.randint(1, 3) if others else 0)
+        ),
+        takings=tuple(
+            (chance.uniform(0, 15), chance.choice(keys), Decimal(chance.randint(1, 30_000)) / 1000)
+            for _ in range(chance.randint(1, 2) if taken else 0)
+        ),
+        deaths=tuple(chance.uniform(0, 15) for _ in range(chance.choice((0, 0, 1, 2)))),
+        shares={symbol: tuple(Decimal(chance.randint(0, 4)) / 4 for _ in range(2)) for symbol in symbols[:2]},
+        slips={symbol: Decimal(chance.choice(("0", "0.004", "0.01", "0.03"))) for symbol in symbols},
+        stops=tuple(chance.sample(keys, chance.randint(1, len(keys)))) if stopped else (),
+        unwinding=CAREFUL if chance.random() < 0.3 else None,
+    )
+
+
+def _symbols(count: int) -> list[str]:
+    return [SYMBOLS[number] if number < len(SYMBOLS) else f"S{number}" for number in range(count)]
+
+
+def _book(chance: random.Random, mode: Mode, symbols: list[str]) -> dict[Key, Decimal]:
+    book: dict[Key, Decimal] = {}
+    for symbol in symbols:
+        sides = ("long",) if mode == "spot" else (chance.choice(("long", "short")),)
+        for side in ("long", "short") if mode == "hedge" and chance.random() < 0.5 else sides:
+            book[symbol, side] = Decimal(chance.randint(1, 100_000)) / 1000  # type: ignore[index] # literals
+    return book
+
+
+def _targets(chance: random.Random, book: Mapping[Key, Decimal]) -> tuple[tuple[float, Mapping[Key, Decimal]], ...]:
+    decisions = []
+    for number in range(chance.choice((1, 1, 1, 2, 3))):
+        keys = chance.sample(sorted(book), chance.randint(1, len(book)))
+        left = Decimal(chance.choice(("0", "0", "0.25", "0.5")))
+        targets = {key: (book[key] * left).quantize(Decimal("0.001")) for key in keys}
+        decisions.append((number * chance.choice((0.0, 0.1, 5.0)), targets))
+    return tuple(sorted(decisions, key=lambda decision: decision[0]))
+
+
+def _traits(chance: random.Random) -> VenueTraits:
+    batch = chance.choice((1, 1, 5))
+    limited = chance.random() < 0.3
+    return VenueTraits(
+        limits=LIMITS if limited else (),
+        costs=COSTS if limited else (),
+        batch=batch,
+        whole_book=chance.random() < 0.2,
+    )
