@@ -6,13 +6,14 @@
 #   make docs                the documentation as a site, in site/
 #   make reference           docs/reference/ anew, from the code
 #   make bench               the numbers that are promised, beside their references
+#   make mutants [ROOMS=engine]   change the code in one place at a time, and see whether a test notices (hours)
 #   make evidence            docs/evidence.md anew, from recorded bars (DATE=, BOOKS=, SEED=)
 #   make lock                write constraints.txt anew from pyproject.toml
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs reference bench evidence lock clean
+.PHONY: demo test check docs reference bench mutants evidence lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,7 +34,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/oracle tests/bench tools
+	$(BIN)/mypy tests/oracle tests/bench tests/mutants tools
 	$(BIN)/lint-imports
 
 docs: reference
@@ -46,12 +47,15 @@ reference: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.bench
 
+mutants: $(VENV)/.installed-mutants
+	$(BIN)/python -m tests.mutants $(ROOMS)
+
 evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)
 
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev --group pyproject.toml:bench \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev --group pyproject.toml:bench --group pyproject.toml:mutants \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt pyproject.toml
 
 clean:
@@ -81,4 +85,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@echo "installing what is measured beside killswitch into $(VENV)"
 	@$(INSTALL) --group bench
+	@touch $@
+
+$(VENV)/.installed-mutants: $(VENV)/.installed-dev
+	@echo "installing what changes the code for the tests to notice into $(VENV)"
+	@$(INSTALL) --group mutants
 	@touch $@

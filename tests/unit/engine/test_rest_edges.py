@@ -63,6 +63,22 @@ def test_a_condition_that_differs_from_what_the_state_holds_is_no_rest() -> None
     assert rests_until(MACHINE, quiet, 0, 0) == NEVER
 
 
+def test_a_trigger_that_counts_ticks_is_not_at_rest_before_it_has_counted_them() -> None:
+    """Every scheduled step moves its count."""
+    counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
+    machine = Machine.of(counted, lower(counted.conditions))
+    seen: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
+    moved = step(machine, initial(), seen, HOUR).state
+    assert rests_until(machine, moved, *machine.evaluate(*seen)) == 0
+
+
+def test_a_stage_that_only_its_cooldown_holds_back_is_not_at_rest() -> None:
+    """The same level stands and may fire as soon as time and unit value let it: every step counts."""
+    standing = rest(latched(), 0.0, 0.10)
+    assert standing[0].triggers.confirmed == 0b100
+    assert standing[1] == 0
+
+
 def test_a_latch_whose_reset_condition_is_false_rests_for_ever() -> None:
     """No clock runs, and no time moves it."""
     assert rest(latched(), 0.0, 0.05)[1] == NEVER

@@ -55,6 +55,15 @@ def test_a_pass_counts_as_scheduled_unless_it_is_said_not_to() -> None:
     assert names(step(counted, first.state, seen(0.06, 0.0), 2 * SECOND)) == ["s"]
 
 
+def test_the_second_trigger_counts_its_ticks_and_takes_unknown_as_it_says() -> None:
+    """What a trigger answers, and how it confirms, is its own, wherever it stands in the policy."""
+    tripping = two_windows("trip")
+    assert names(walk(tripping, (1, (0.0, None)))[0]) == ["l"]
+    triggers = (trigger("t", 0, 0.05), trigger("counted", 1, 0.05, ticks=2))
+    counted = machine(graph((FALL_15M, FALL_1H), triggers, (stage("s", 1, 1),)))
+    assert [names(moved) for moved in walk(counted, (1, (0.0, 0.06)), (2, (0.0, 0.06)))] == [[], ["s"]]
+
+
 def test_closing_costs_nothing_unless_a_cost_is_given() -> None:
     """After the cooldown, half a percent below the last firing is new loss."""
     of = two_windows()
@@ -62,6 +71,19 @@ def test_closing_costs_nothing_unless_a_cost_is_given() -> None:
     rested = state.cooldown_until
     assert rested is not None
     assert names(step(of, state, seen(0.06, 0.0), rested, unit_value=(0.945, 0.945))) == ["s"]
+
+
+def test_a_stage_stays_eligible_for_as_long_as_its_trigger_stands_and_nothing_has_latched() -> None:
+    """Planning may have selected nothing: the next step proposes it again, with nothing changed."""
+    assert [names(moved) for moved in walk(two_windows(), (1, (0.06, 0.0)), (2, (0.06, 0.0)))] == [["s"], ["s"]]
+
+
+def test_an_unknown_unit_value_is_no_new_loss() -> None:
+    """Neither now, nor if it was unknown when the stage fired: the same level does not fire again."""
+    of = two_windows()
+    for fired, now in (((1.0, 1.0), None), (None, (0.5, 0.5))):
+        state = latch(initial(), of.graph.stages[-1], 0, fired)
+        assert names(step(of, state, seen(0.06, 0.0), 31 * MINUTE, unit_value=now)) == []
 
 
 def test_a_cooldown_is_over_at_its_last_instant_and_not_before() -> None:
@@ -103,6 +125,12 @@ def test_ticks_of_a_trigger_that_is_false_are_not_counted() -> None:
 def test_what_is_known_is_not_reported() -> None:
     """A condition that turns true has nothing unknown to tell of."""
     assert [moved.unknown for moved in walk(two_windows(), (1, (0.0, 0.0)), (2, (0.06, 0.06)))] == [(), ()]
+
+
+def test_an_unknown_without_a_grace_is_reported_at_once() -> None:
+    """In the evaluation in which it becomes unknown."""
+    at_once = machine(graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, grace=None),), (stage("s", 1, 0),)))
+    assert [moved.unknown for moved in walk(at_once, (1, (None, 0.0)), (2, (None, 0.0)))] == [(0,), ()]
 
 
 def test_two_that_are_unknown_together_are_each_reported_once() -> None:

@@ -1,0 +1,117 @@
+"""`make mutants`: change the code of a room in one place at a time, and see whether a test notices.
+
+Names of rooms as arguments try only those; `--survivors` prints what survived, too. Each room is tried in a copy of
+its own under build/mutants, with one process at the lowest priority. It can be stopped at any time: the next run
+tries what was not tried, what has changed since, and once more what had survived.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mutants.rooms import ROOMS, Room
+from tests.mutants.score import changes, excused, tally, verdicts
+
+TOP = Path(__file__).resolve().parents[2]
+COPIED = ("killswitch", "adapters", "policies", "runbooks", "docs", "tests")
+BATCH = 200
+"""Survivors that one command line names."""
+
+
+def main(arguments: list[str]) -> int:
+    """Try every room that is named, or all; 1 if one catches less than nine of ten."""
+    wanted = [word for word in arguments if not word.startswith("-")]
+    high = True
+    for room in ROOMS:
+        if not wanted or room.name in wanted:
+            folder = TOP / "build" / "mutants" / room.name
+            prepare(room, folder)
+            attempt(folder)
+            high &= report(room, folder, survivors="--survivors" in arguments)
+    return 0 if high else 1
+
+
+def prepare(room: Room, folder: Path) -> None:
+    """Bring the copy up to date, touching nothing that has not changed: what was tried on it stays known."""
+    for name in COPIED:
+        shutil.copytree(
+            TOP / name, folder / name, dirs_exist_ok=True, copy_function=_copy_changed, ignore=shutil.ignore_patterns(
+                "__pycache__", "*.pyc"
+            ),
+        )  # fmt: skip
+        for old in sorted((folder / name).rglob("*"), reverse=True):
+            if "__pycache__" not in old.parts and not (TOP / old.relative_to(folder)).exists():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    settings = (TOP / "pyproject.toml").read_text("utf-8") + _settings(room)
+    target = folder / "pyproject.toml"
+    if not target.exists() or target.read_text("utf-8") != settings:
+        target.write_text(settings, "utf-8")
+
+
+def _copy_changed(source: str, target: str) -> str:
+    known, new = Path(target), Path(source)
+    if (
+        known.exists()
+        and known.stat().st_mtime_ns == new.stat().st_mtime_ns
+        and known.stat().st_size == new.stat().st_size
+    ):
+        return target
+    return str(shutil.copy2(source, target))
+
+
+def _settings(room: Room) -> str:
+    tests = sorted(str(path.relative_to(TOP)) for pattern in room.tests for path in TOP.glob(pattern))
+    checker = [sys.executable, "-m", "mypy", "--output", "json", "--no-warn-unused-ignores", room.source]
+    return f"""
+[tool.mutmut]
+source_paths = ["killswitch"]
+only_mutate = ["{room.source}/*.py"]
+also_copy = {[name for name in COPIED if name not in ("killswitch", "tests")]}
+pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args_test_selection = {tests}
+type_check_command = {checker}
+"""
+
+
+def attempt(folder: Path) -> None:
+    """Try what was not tried yet, then what had survived before: a new test may notice it."""
+    before = [name for name, verdict in verdicts(folder).items() if verdict in ("survived", "no tests")]
+    _mutmut(folder)
+    for begin in range(0, len(before), BATCH):
+        _mutmut(folder, *before[begin : begin + BATCH])
+
+
+def _mutmut(folder: Path, *names: str) -> None:
+    command = ["nice", "-n", "19", sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
+    log = folder / "mutmut.log"
+    with log.open("a", encoding="utf-8") as output:
+        ended = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if ended.returncode:
+        raise SystemExit(f"mutmut ended with {ended.returncode}; see {log}")
+
+
+def report(room: Room, folder: Path, *, survivors: bool) -> bool:
+    """Print the scores of a room and its modules; whether nine of ten were caught."""
+    found = verdicts(folder)
+    alive = [name for name, verdict in found.items() if verdict in ("survived", "no tests")]
+    what = changes(folder, alive)
+    reasons = excused()
+    equivalent = frozenset(name for name, change in what.items() if change in reasons)
+    whole = tally(found, equivalent)
+    print(whole.line(room.name))
+    for module in sorted({name.split(".")[2] for name in found}):
+        part = {name: verdict for name, verdict in found.items() if name.split(".")[2] == module}
+        print("  " + tally(part, equivalent).line(module), flush=True)
+    if survivors:
+        for name in alive:
+            if name not in equivalent:
+                where, was, now = what[name]
+                print(f"- `{where}`: ``{was}`` → ``{now}``")
+    return whole.share >= 0.9
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
