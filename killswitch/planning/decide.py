@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from killswitch.graph.nodes import Close, Graph, LockTrading, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
@@ -12,7 +11,6 @@ from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
     Attribution,
     Decision,
-    Intent,
     LockMode,
     LockOrder,
     Source,
@@ -25,7 +23,6 @@ from killswitch.planning.ranking import Candidate, candidates
 from killswitch.planning.readings import number, trigger_reading
 from killswitch.planning.routes import never_sold
 from killswitch.planning.selection import Target, select
-from killswitch.planning.unwind import DERIVATIVES as DERIVATIVES
 from killswitch.planning.unwind import Blocked as Blocked
 from killswitch.planning.unwind import manner, most_urgent, unwind
 from killswitch.planning.watch import Watch
@@ -185,14 +182,6 @@ def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> froz
     if rule is PLAIN and action.symbols is not None:
         return frozenset()
     return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
-
-
-def to_intents(
-    view: ScopeView, targets: Sequence[Target]
-) -> tuple[tuple[Intent, ...], tuple[Blocked, ...], dict[PnlKey, Decimal]]:
-    """Plain market orders: exact intents, what is blocked and why, and what would be left of each position."""
-    found = unwind(view, targets)
-    return found.intents, found.blocked, found.left
 
 
 def lock_order(scope: str, stage: Stage, now: int) -> LockOrder | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.unwinding import UnwindingRule, unwinding_for
+from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
 from killswitch.model.decision import Decision, Notice, Severity, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -118,10 +118,11 @@ class Hedging:
         """The unwinding of the decision, where it has a hedge to offer; None for what is not acted on."""
         if decision.policy in self._observing or decision.kind in ("reset", "hedge"):
             return None
-        if decision.kind == "manual":
-            rule = unwinding_for(decision.cause, self._policies)
-            return self._rules.get(rule.name) if rule in self._rules.values() else None
-        return None if decision.unwinding is None else self._rules.get(decision.unwinding.name)
+        rule = None if decision.unwinding is None else self._rules.get(decision.unwinding.name)
+        built_in = decision.kind == "manual" and rule is not None and rule.name in OF_CAUSE
+        if built_in and rule is not unwinding_for(decision.cause, self._policies):
+            return None  # what is built in for a reason has its name from it, as a document may have too
+        return rule
 
 
 def _hedge_id(stuck: Stuck) -> str:

@@ -9,12 +9,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_event
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import HedgeRule, RungRule, SlippageRule, StandIn, UnwindingRule
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
+from killswitch.model.words import Cause
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, hand, position, rules, snapshot
@@ -257,6 +259,24 @@ def test_an_account_that_is_being_closed_itself_does_not_stand_in() -> None:
     assert "the account is being closed itself" in found.notices[0].text
     world.closings = world.closings[:1]
     assert len(orders(world.tick(main("-200"), beside))) == 1
+
+
+def by_hand(cause: Cause, rule: UnwindingRule) -> Outcome:
+    """A close of `main` by hand for this reason, which ends blocked; what the next tick makes of it."""
+    world = World(policies(rule))
+    beside = other((BTC, "100"))
+    event = replace_event(hand("close", START, scope="account/main"), cause=cause)
+    [made] = world.interpreter.tick(snapshot(world.at, main(), beside, events=[event])).decisions
+    world.ends(made, "blocked")
+    return world.tick(main(), beside)
+
+
+def test_a_close_by_hand_is_hedged_by_the_document_that_claims_its_reason() -> None:
+    """Not for another reason, and not by a document that has the name of a reason and does not claim it."""
+    claiming = replace(hedge(), reasons=("counterparty",))
+    assert len(orders(by_hand("counterparty", claiming))) == 1
+    assert orders(by_hand("regulatory", claiming)) == []
+    assert orders(by_hand("regulatory", replace(hedge(), name="regulatory"))) == []
 
 
 def test_a_closing_that_is_not_shown_any_more_is_not_hedged() -> None:
