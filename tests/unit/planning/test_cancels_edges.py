@@ -1,0 +1,77 @@
+"""Which resting orders are entries, at the edges: hedge mode, what is filled already, a book that nobody can see."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.graph.nodes import CancelOrders
+from killswitch.model.decision import Cancel
+from killswitch.model.snapshot import AccountSnapshot, Order
+from killswitch.planning.cancels import cancels, is_entry
+from killswitch.signals.view import ScopeView
+from tests.worlds import account, position
+
+BTC = "BTC/USDT:USDT"
+
+
+def order(side: str, amount: str = "1", **more: Any) -> Order:
+    return Order(id="o1", symbol=BTC, side=side, amount=Decimal(amount), **more)  # type: ignore[arg-type]  # literal
+
+
+def holding(side: str = "long", contracts: str = "3", mode: str = "one_way") -> AccountSnapshot:
+    held = account("1000", [position(BTC, side, contracts=contracts)])
+    return replace(held, position_mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("side", "position_side", "entry"),
+    [("buy", "long", True), ("sell", "long", False), ("buy", "short", False), ("sell", "short", True)],
+)
+def test_in_hedge_mode_side_and_position_side_say_whether_it_opens(side: str, position_side: str, entry: bool) -> None:
+    """Whatever is held, and however much: buying opens a long and closes a short."""
+    assert is_entry(order(side, "9", position_side=position_side), holding(mode="hedge")) is entry
+
+
+def test_outside_hedge_mode_the_position_side_says_nothing() -> None:
+    """Selling 3 against a long of 3 reduces, whatever side is written beside it; hedge mode without one too."""
+    assert not is_entry(order("sell", "3", position_side="short"), holding())
+    assert not is_entry(order("sell", "3"), holding(mode="hedge"))
+    assert is_entry(order("sell", "3.1"), holding(mode="hedge"))
+
+
+@pytest.mark.parametrize(("held", "side", "opposite"), [("long", "sell", "buy"), ("short", "buy", "sell")])
+def test_an_order_reduces_as_far_as_it_is_covered_by_what_is_held(held: str, side: str, opposite: str) -> None:
+    """3 held: 3 against it reduce, more opens, and so does anything on the same side."""
+    assert not is_entry(order(side, "3"), holding(held))
+    assert is_entry(order(side, "3.001"), holding(held))
+    assert is_entry(order(opposite, "0.001"), holding(held))
+
+
+def test_only_what_is_left_of_an_order_counts() -> None:
+    """5, of which 2 are filled, against 3 held: what may fill yet only reduces."""
+    assert not is_entry(order("sell", "5", filled=Decimal(2)), holding())
+    assert is_entry(order("sell", "5", filled=Decimal("1.9")), holding())
+
+
+def test_a_stop_of_a_book_that_nobody_can_see_is_protection() -> None:
+    """A resting order without a trigger may open something; one with a trigger that is seen to cover nothing too."""
+    unseen = replace(account("1000", None), position_mode="one_way")
+    assert not is_entry(order("sell", trigger_price=Decimal(90)), unseen)
+    assert is_entry(order("sell"), unseen)
+    assert is_entry(order("sell", trigger_price=Decimal(90)), account("1000", []))
+    assert not is_entry(order("sell", reduce_only=True), account("1000", []))
+
+
+def test_a_cancel_names_its_account_symbol_and_order() -> None:
+    """Entries where any cancelling is declared; the rest only where all is; nothing where nothing is."""
+    entry, protection = order("buy"), replace(order("sell"), id="o2")
+    held = replace(holding(), orders=(entry, protection))
+    view = ScopeView(0, True, [held], {}, None)
+    assert cancels(view, (CancelOrders("entry"),)) == (Cancel("main", BTC, "o1", "entry"),)
+    both = (Cancel("main", BTC, "o1", "entry"), Cancel("main", BTC, "o2", "all"))
+    assert cancels(view, (CancelOrders("all"),)) == both
+    assert cancels(view, ()) == ()
