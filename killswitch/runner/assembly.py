@@ -21,7 +21,7 @@ from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
-from killswitch.runner.closings import Closings, ClosingWorker
+from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
@@ -31,6 +31,7 @@ from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.runner.worker import ClosingWorker
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,213 +1,22 @@
 """Runs the closers beside the ticks: one pass of each account at a time, and no account waits for another.
 
-When a pass may begin, its closer says. Nothing here sleeps in the clock's time: that is the runner's loop, so that
-a clock which passes only when someone sleeps has one sleeper.
+When a pass may begin, its closer says. Nothing here sleeps in the clock's time: that is the runner's loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from killswitch.model.decision import Decision
-from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
-from killswitch.model.venue import VenueError
-from killswitch.store.errors import StoreError
+from killswitch.runner.worker import ClosingWorker as ClosingWorker
 
 # Of one decision's accounts, the one that has come least far speaks for it.
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "blocked", "residual", "abandoned", "flat")
-
-
-DISTRUSTED_PASSES = 5
-"""After so many passes in a row that could not rely on what the venue says, a person is told."""
-
-FIRST_PAUSE = 0.1
-"""Seconds after a pass that failed, doubled by each further one in a row."""
-LONGEST_PAUSE = 5.0
-"""The most that this doubling comes to."""
-AT_ONE_INSTANT = 1000
-"""So many passes may begin while the clock stands still; then they wait until it has moved."""
-
-
-class AccountCloser(Protocol):
-    """The part of `killswitch.closing` that the runner uses: one per armed account."""
-
-    passes: int
-
-    @property
-    def distrust(self) -> str | None: ...
-
-    @property
-    def stuck(self) -> str | None: ...
-
-    @property
-    def wait(self) -> float:
-        """Seconds until the next pass makes sense; 0.0: at once; infinite while there is nothing to do."""
-        ...
-
-    async def recover(self) -> None: ...
-
-    def adopt(self, decision: Decision) -> None: ...
-
-    def learn(self, account: AccountSnapshot) -> None: ...
-
-    async def advance(self) -> bool: ...
-
-    def progress(self) -> tuple[Closing, ...]: ...
-
-
-class ClosingWorker:
-    """One account's closer: first recovery, then pass after pass while there is work.
-
-    A decision is handed over between passes, never in the middle of one. A venue's error, and a defect, is told
-    and the pass tried again; a StoreError is raised, because acting unrecorded is worse than stopping.
-    """
-
-    def __init__(
-        self,
-        account: str,
-        closer: AccountCloser,
-        leftover: Sequence[Closing],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`leftover`: what an earlier run left unfinished, shown until recovery has looked at it.
-
-        `monotonic`: the seconds of the closer's own clock.
-        """
-        self._account = account
-        self._closer = closer
-        self._leftover = tuple(leftover)
-        self._monotonic = monotonic
-        self._failures = 0
-        self._not_before = -math.inf
-        self._begun_at = -math.inf
-        self._begun_then = 0
-        self._recovered = False
-        self._more = False
-        self._waiting: list[Decision] = []
-        self._pass: asyncio.Task[None] | None = None
-        self._distrusted = 0
-        self._seen_passes = 0
-        self._stands_still: str | None = None
-        self.trouble: str | None = None
-        """Why the last pass failed, or why passes have been achieving nothing for a while; None if neither."""
-
-    @property
-    def working(self) -> bool:
-        """Whether there is anything left to do."""
-        return self._pass is not None or not self._recovered or self._more or bool(self._waiting)
-
-    def adopt(self, decision: Decision) -> None:
-        self._waiting.append(decision)
-
-    def learn(self, account: AccountSnapshot) -> None:
-        """Tell the closer what a tick has read of its account."""
-        self._closer.learn(account)
-
-    @property
-    def wait(self) -> float:
-        """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not self.working:
-            return math.inf
-        now = self._monotonic()
-        if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
-            return FIRST_PAUSE
-        held_up = max(self._not_before - now, 0.0)
-        if not self._recovered or self._waiting:
-            return held_up
-        return max(held_up, self._closer.wait)
-
-    def kick(self) -> asyncio.Task[None] | None:
-        """The pass under way; a new one if one is due and none is."""
-        self.collect()
-        if self.wait <= 0.0:
-            now = self._monotonic()
-            self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
-            self._begun_at = now
-            self._pass = asyncio.create_task(self._run_pass())
-        return self._pass
-
-    def collect(self) -> None:
-        """Take in a pass that has ended; raises the StoreError that ended it."""
-        if self._pass is not None and self._pass.done():
-            ended, self._pass = self._pass, None
-            if ended.cancelled():
-                self._fail("it was called off by something that it called")
-            else:
-                ended.result()
-
-    async def rest(self, patience: float) -> None:
-        """Let the pass under way end, for at most `patience` seconds; after that it is called off."""
-        if self._pass is None:
-            return
-        await asyncio.wait((self._pass,), timeout=patience)
-        if not self._pass.done():
-            self._pass.cancel()
-            await asyncio.wait((self._pass,), timeout=patience)
-            self._pass = None
-        self.collect()
-
-    def abandon(self) -> asyncio.Task[None] | None:
-        """Call off the pass under way, whatever it does: the journal knows how far it came."""
-        if self._pass is not None:
-            self._pass.cancel()
-        return self._pass
-
-    def progress(self) -> tuple[Closing, ...]:
-        """What the next snapshot says of this account's closings, those not yet handed over included."""
-        waiting = tuple(Closing(decision.id, "planned", scope=decision.scope) for decision in self._waiting)
-        return (self._closer.progress() if self._recovered else self._leftover) + waiting
-
-    async def _run_pass(self) -> None:
-        try:
-            if self._recovered:
-                await self._advance()
-            else:
-                await self._closer.recover()
-                self._recovered = True
-                self._more = self._closer.wait < math.inf
-        except StoreError:
-            raise
-        except VenueError as error:
-            self._fail(f"{type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
-            self._fail(f"unexpected {type(error).__name__}: {error}")
-        else:
-            self._failures = 0
-            stuck = self._closer.stuck
-            self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
-
-    def _standstill(self) -> str | None:
-        """Why closing stands still, once it has done so for some passes."""
-        distrust = self._closer.distrust
-        if not self._more or distrust is None:
-            self._distrusted = 0
-        elif self._closer.passes != self._seen_passes:
-            self._distrusted += 1
-        self._seen_passes = self._closer.passes
-        if distrust is None or self._distrusted < DISTRUSTED_PASSES:
-            self._stands_still = None
-        elif self._stands_still is None:
-            # The first reason stays: numbers in it may change with every reading, and that is no news.
-            self._stands_still = f"closing on account {self._account} stands still: {legible(distrust)}"
-        return self._stands_still
-
-    async def _advance(self) -> None:
-        while self._waiting:
-            self._closer.adopt(self._waiting.pop(0))
-        self._more = await self._closer.advance()
-
-    def _fail(self, why: str) -> None:
-        self._more = True
-        self._failures += 1
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
-        self._not_before = self._monotonic() + pause
-        self.trouble = f"closing on account {self._account} will be tried again after {legible(why)}"
 
 
 class Closings:

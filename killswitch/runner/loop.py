@@ -7,10 +7,10 @@ itself does, and ends the run: a runner that cannot record must not act.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
@@ -32,6 +32,7 @@ from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.metering import Meter
 from killswitch.runner.notifying import Notifier
+from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import Readers
 from killswitch.runner.witnesses import TickReport as TickReport
 from killswitch.runner.witnesses import Witness as Witness
@@ -39,8 +40,6 @@ from killswitch.runner.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
-
-T = TypeVar("T")
 
 REREAD_WITHIN = 2.0
 """Seconds that a second reading may take before the first one stands."""
@@ -109,6 +108,7 @@ class Runner:
         self._timeline = Timeline(clock, after)
         self._readers = Readers(accounts, pace.read_timeout, meters)
         self._closings = closings
+        self._pacing = Pacing(closings, clock)
         self._confirming = confirming
         self._locking = locking
         self._recorder = recorder
@@ -130,7 +130,7 @@ class Runner:
                 done += 1
                 if done == ticks:
                     break
-                await self._between(due, stop)
+                await self._pacing.until(due, stop)
             await self.finish()
         finally:
             await self.let_go()
@@ -190,7 +190,7 @@ class Runner:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False
-            await self._step(min(left, self._pace.interval))
+            await self._pacing.step(min(left, self._pace.interval))
         return True
 
     @property
@@ -225,7 +225,7 @@ class Runner:
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
     async def _snapshot(self, span: Span) -> Snapshot:
-        accounts = await self._beside(self._readers.gather(span))
+        accounts = await self._pacing.beside(self._readers.gather(span))
         self._closings.learn(accounts)
         return Snapshot(
             as_of=self._timeline.next(),
@@ -250,7 +250,7 @@ class Runner:
     async def _outcome(self, snapshot: Snapshot, pending: Pending, span: Span) -> Outcome:
         if not pending.reread:
             return self._interpreter.decide(pending)
-        again = await self._beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
+        again = await self._pacing.beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
         self._closings.learn(again.values())
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
@@ -305,45 +305,6 @@ class Runner:
     def _unconfirmed(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page for every order of ours that the venue shows otherwise than the journal has it."""
         return () if self._confirming is None else self._confirming.notices(snapshot)
-
-    async def _beside(self, reading: Coroutine[None, None, T]) -> T:
-        """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
-        if not self._closings.working:
-            return await reading
-        task = asyncio.create_task(reading)
-        try:
-            await self._closings.go_on(until=task)
-            return await task
-        finally:
-            task.cancel()
-
-    async def _between(self, due: float, stop: asyncio.Event) -> None:
-        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense."""
-        stopped = asyncio.ensure_future(stop.wait())
-        try:
-            while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
-                await self._step(left, stopped)
-        finally:
-            stopped.cancel()
-            await asyncio.gather(stopped, return_exceptions=True)
-
-    async def _step(self, left: float, stopped: asyncio.Future[Any] | None = None) -> None:
-        """Begin the passes that are due, and wait until one ends or the next is due, for at most `left` seconds.
-
-        A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
-        that time, it is one that somebody has to move.
-        """
-        waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
-        before, wait = self._clock.monotonic(), min(left, self._closings.wait)
-        other = set() if stopped is None else {stopped}
-        if waited:
-            ended, _ = await asyncio.wait(waited | other, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            wait = 0.0 if ended else wait - (self._clock.monotonic() - before)
-        if wait > 0.0:
-            slept = asyncio.ensure_future(self._clock.sleep(wait))
-            await asyncio.wait({slept} | other, return_when=asyncio.FIRST_COMPLETED)
-            slept.cancel()
-            await asyncio.gather(slept, return_exceptions=True)
 
 
 def _describe(span: Span, report: TickReport) -> None:

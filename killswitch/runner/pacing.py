@@ -1,0 +1,62 @@
+"""Waiting of the runner's loop: whatever it waits for, closings go on meanwhile, each pass as soon as it makes sense.
+
+Only here does a runner sleep in its clock's time: a clock which passes only when someone sleeps has one sleeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from killswitch.model.clock import Clock
+from killswitch.runner.closings import Closings
+
+T = TypeVar("T")
+
+
+class Pacing:
+    """One runner's waiting. StoreError comes out of every method: a closing that cannot record ends the run."""
+
+    def __init__(self, closings: Closings, clock: Clock) -> None:
+        self._closings = closings
+        self._clock = clock
+
+    async def beside(self, reading: Coroutine[None, None, T]) -> T:
+        """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
+        if not self._closings.working:
+            return await reading
+        task = asyncio.create_task(reading)
+        try:
+            await self._closings.go_on(until=task)
+            return await task
+        finally:
+            task.cancel()
+
+    async def until(self, due: float, stop: asyncio.Event) -> None:
+        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
+                await self.step(left, stopped)
+        finally:
+            stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+
+    async def step(self, left: float, stopped: asyncio.Future[Any] | None = None) -> None:
+        """Begin the passes that are due, and wait until one ends or the next is due, for at most `left` seconds.
+
+        A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
+        that time, it is one that somebody has to move.
+        """
+        waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
+        before, wait = self._clock.monotonic(), min(left, self._closings.wait)
+        other = set() if stopped is None else {stopped}
+        if waited:
+            ended, _ = await asyncio.wait(waited | other, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            wait = 0.0 if ended else wait - (self._clock.monotonic() - before)
+        if wait > 0.0:
+            slept = asyncio.ensure_future(self._clock.sleep(wait))
+            await asyncio.wait({slept} | other, return_when=asyncio.FIRST_COMPLETED)
+            slept.cancel()
+            await asyncio.gather(slept, return_exceptions=True)
