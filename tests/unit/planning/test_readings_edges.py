@@ -1,0 +1,172 @@
+"""What a watch shows and keeps: every field of its machine, why a trigger is unknown, and numbers as text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from killswitch.engine.step import latch
+from killswitch.graph.nodes import Compare, Number, SignalRead
+from killswitch.model.decision import TriggerReading
+from killswitch.model.instant import MINUTE, SECOND, from_micros
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.planning.prepared import prepare
+from killswitch.planning.readings import number, reading, status, trigger_reading, why_unknown
+from killswitch.planning.watch import Watch
+from killswitch.signals.view import ScopeView
+from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
+from tests.worlds import account, position
+
+NOW = 1_600_000_000 * SECOND
+CONDITION = Compare(">=", SignalRead(1), Number(0.5))
+
+
+def holding(equity: str | None) -> AccountSnapshot:
+    """An account that began with 1000, and whose one position has made or lost the rest."""
+    pnl = None if equity is None else str(Decimal(equity) - 1000)
+    return account(equity, [position("BTC/USDT:USDT", "long", pnl)])
+
+
+def watching(*equities: str | None, apart: int = MINUTE, start: int = NOW) -> Watch:
+    """A watch that has seen these equities, the last of them at `start`; None is an account that is down."""
+    made = graph(
+        (FALL_15M, FALL_1H),
+        (trigger("short", 0, 0.05), trigger("long", 1, 0.10)),
+        (stage("one", 1, 0, cooldown=30 * MINUTE), stage("two", 2, 1)),
+        policy="p",
+    )
+    watch = Watch(prepare(made), "account/main")
+    for number_, equity in enumerate(equities, start=1 - len(equities)):
+        view = ScopeView(start + number_ * apart, True, [holding(equity)], {}, None)
+        watch.observe(view, ())
+        watch.step(view)
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.05, "0.05"),
+        (0.00001, "0.00001"),
+        (-0.00001, "-0.00001"),
+        (0.0000123, "0.0000123"),
+        (1e-13, "0"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (10000000000.0, "1e+10"),
+        (1.5e12, "1.5e+12"),
+        (100.0, "100"),
+        (float("inf"), None),
+        (float("-inf"), None),
+    ],
+)
+def test_a_value_is_written_without_an_exponent_where_it_is_small(value: float, text: str | None) -> None:
+    """To ten digits, or twelve places; an end that is not bounded is no number."""
+    assert number(value) == text
+
+
+def test_a_status_shows_the_machine_as_it_stands() -> None:
+    """Which policy on which scope, how far it has gone, since when, until when, by which decision."""
+    watch = watching("1000", "1000", "940")
+    quiet = status(watch)
+    assert (quiet.policy, quiet.scope, quiet.mode) == ("p", "account/main", "enforce")
+    assert (quiet.level, quiet.stage, quiet.fired_at, quiet.cooldown_until, quiet.decision) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+    watch.state = latch(watch.state, watch.prepared.graph.stages[-1], NOW, (940.0, 940.0))
+    watch.fired("d1")
+    latched = status(watch)
+    assert (latched.level, latched.stage, latched.decision) == (1, "one", "d1")
+    assert latched.fired_at == from_micros(NOW)
+    assert latched.cooldown_until == from_micros(NOW + 30 * MINUTE)
+    assert latched.unit_value == pytest.approx((940.0, 940.0))
+    assert [each.trigger.name for each in latched.readings] == ["short", "long"]
+
+
+def test_a_reading_says_what_the_trigger_reads_and_what_it_makes_of_it() -> None:
+    """A fall of 6% in a window whose beginning nobody saw: at least that, so 5% is true and 10% is not known."""
+    watch = watching("1000", "940")
+    true, unknown = reading(watch, 0), reading(watch, 1)
+    assert (true.value, true.truth, true.held, true.confirmed) == (pytest.approx((0.06, 1.0)), True, True, True)
+    assert true.headroom == pytest.approx((0.05 - 1.0, 0.05 - 0.06))
+    assert (true.true_since, true.unknown_because) == (from_micros(NOW), None)
+    assert (unknown.truth, unknown.held, unknown.true_since) == (None, False, None)
+    assert unknown.unknown_because == "history does not reach back to the window's start"
+
+
+def test_the_record_of_a_reading_has_its_numbers_as_text() -> None:
+    """Both ends, the threshold, since when, and why it is unknown; an end at one is written as 1."""
+    watch = watching("1000", "940")
+    since = from_micros(NOW)
+    why = "history does not reach back to the window's start"
+    assert trigger_reading(watch, 0) == TriggerReading("short", ("0.06", "1"), "0.05", since, None)
+    assert trigger_reading(watch, 1) == TriggerReading("long", ("0.06", "1"), "0.1", None, why)
+
+
+def test_before_anything_was_seen_nothing_is_read() -> None:
+    """No value, no truth, and no unit value to show; the threshold is known all the same."""
+    watch = watching()
+    assert trigger_reading(watch, 0) == TriggerReading("short", None, "0.05", None, None)
+    assert reading(watch, 0).truth is None
+    assert reading(watch, 0).headroom is None
+
+
+def test_an_account_that_is_down_is_why_everything_is_unknown() -> None:
+    """Its reason comes before any about windows."""
+    watch = watching("1000", None)
+    assert watch.history.unknown is not None
+    assert why_unknown(watch, watch.prepared.graph.triggers[0]) == watch.history.unknown
+    assert status(watch).unit_value is None
+
+
+def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_compares() -> None:
+    """The window of that signal, not of another one."""
+    made = graph((FALL_15M, FALL_1H), (trigger("short", 0, 0.05),), (stage("one", 1, 0),))
+    bare = replace(made.triggers[0], condition=CONDITION, threshold=None)
+    watch = Watch(prepare(replace(made, triggers=(bare,), conditions=(CONDITION,))), "account/main")
+    for minute in range(31):
+        view = ScopeView(NOW + minute * MINUTE, True, [account("1000")], {}, None)
+        watch.observe(view, ())
+        watch.step(view)
+    assert why_unknown(watch, bare) == "history does not reach back to the window's start"
+    shown = trigger_reading(watch, 0)
+    assert (shown.value, shown.threshold) == (None, None)
+
+
+def test_accounts_that_acted_without_a_latch_rest_until_the_stage_has_cooled_down() -> None:
+    """By stage and account, whatever slashes a name has; others that still rest are kept, those that do not are not."""
+    watch = watching("1000")
+    one, two = watch.prepared.graph.stages[1], watch.prepared.graph.stages[0]
+    watch.act_without_latching(one, ["main", "desk/eu"], NOW)
+    end = NOW + 30 * MINUTE
+    assert watch.resting("one", end - 1) == {"main", "desk/eu"}
+    assert watch.resting("one", end) == frozenset()
+    assert watch.resting("two", NOW) == frozenset()
+    watch.act_without_latching(two, ["main"], end - 1)
+    assert (watch.resting("one", end - 1), watch.resting("two", end - 1)) == ({"main", "desk/eu"}, {"main"})
+    watch.act_without_latching(two, ["main"], end)
+    assert set(watch.state.acted) == {"two/main"}
+
+
+def test_a_watch_that_was_stored_knows_its_decision_and_what_it_has_cost() -> None:
+    """Decision, costs by decision, cost in unit value, and the rows: the restored one goes on where it was."""
+    watch = watching("1000", "990")
+    watch.fired("d1")
+    assert (watch.costs, watch.cost) == ({"d1": Decimal(0)}, 0.0)
+    watch.share("d2", Decimal(3))
+    watch.share("d2", Decimal(9))
+    watch.cost = 0.25
+    row = watch.newest_row(NOW)
+    assert row is not None
+    assert watch.newest_row(NOW + 1) is None
+    assert watching().newest_row(NOW) is None
+    again = watching()
+    again.restore(watch.memory(), [row])
+    assert (again.decision, again.costs, again.cost) == ("d1", {"d1": Decimal(0), "d2": Decimal(3)}, 0.25)
+    assert again.memory() == watch.memory()
