@@ -47,6 +47,27 @@ def test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_u
         assert scene.held(BTC) == [0]
 
 
+def test_c1_an_empty_book_with_margin_in_use_is_not_flat_though_our_orders_would_explain_it() -> None:
+    """All 10 are sold, a bot has bought 3 again, and three answers show an empty book with 60 of margin in use."""
+    scene = Scene({BTC: 10}, Rule("snapshot", "empty", after=1, times=3))
+    scene.decide({BTC: 0})
+    scene.at(0.07, lambda: scene.exchange.trade(BTC, Decimal(3)))
+    assert scene.play() == {"d1": "flat"}
+    assert scene.held(BTC) == [0]
+    assert any("margin in use" in told for told in scene.told)
+
+
+@pytest.mark.parametrize("mode", ["one_way", "hedge", "spot"])
+@pytest.mark.parametrize("target", [5, 0])
+def test_c1_positions_that_lag_behind_our_fills_are_not_closed_again(mode: Mode, target: int) -> None:
+    """For three readings the venue shows what was held seconds ago, and calls it good."""
+    scene = Scene({BTC: 10, ETH: 4}, Rule("snapshot", "lagging", after=1, times=3), mode=mode)
+    scene.decide({BTC: target, ETH: 1})
+    assert scene.play() == {"d1": "flat"}
+    assert scene.held(BTC, ETH) == [target, 1]
+    assert sum(order.filled for order in scene.orders()) == 10 - target + 3
+
+
 QUARTER = Decimal("0.25")
 TIMEOUTS: Sequence[Mishap] = (
     "done", "done_silent", "garbled", "defect", "called_off", "nonsense", "lost", "silent", "late", "twice", "slow",

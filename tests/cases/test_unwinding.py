@@ -239,6 +239,20 @@ def test_c24_a_full_close_does_not_wait_for_an_order_that_nobody_can_tell_of(arr
     assert scene.held(("BTC", "short")) == [0]
 
 
+def test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that() -> None:
+    """It is asked about until asking has an end: the position is flat, and the close is not called so."""
+    deaf = [Rule(call, "garbled", times=10_000) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
+    scene = Scene({BTC: 10}, Rule("submit", "lost"), *deaf)
+    scene.decide({BTC: 0})
+    assert scene.play(patience=2000.0) == {"d1": "abandoned"}
+    assert scene.held(BTC) == [0]
+    (lost,) = scene.entries("abandoned")
+    (ended,) = scene.entries("finished")
+    assert lost.client_order_id is not None
+    assert lost.client_order_id in (ended.data["reason"] or "")
+    assert any("unknown fate" in told for told in scene.told)
+
+
 def test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent() -> None:
     """Spot, 10 held, 4 at a time: the fate of the first 4 is unknown, so 6 more may go, and no 7th yet."""
     rules = [Rule("submit", "silent"), Rule("find_order", "down", times=40), Rule("fills", "garbled", times=40)]
