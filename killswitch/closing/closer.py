@@ -156,6 +156,8 @@ class Closer:
 
     async def _pass(self, *, sending: bool = True) -> None:
         await self._cancel(after_closing=False)
+        if sending and self._looking.was_unreadable:
+            await self._sending.send_on_the_decisions_word()
         reading = self._given()
         if reading is None:
             await self._ask()

@@ -149,7 +149,7 @@ class Dispatch:
                         await asyncio.sleep(0)  # let them leave before the next ones are made
                 more = await self._wait(came, waiting, queue)
                 waiting = [task for task in waiting if not task.done()]
-                if not (waiting or more):
+                if queue.sent and not (waiting or more):
                     answered()
                     await asyncio.sleep(0)
                 ready, answers[:] = answers[:], []

@@ -47,6 +47,12 @@ class Looking:
         """What the tick has read, while nothing of ours is under way: its decisions need not wait for another look."""
         self._given = (account, self._clock.monotonic())
 
+    @property
+    def was_unreadable(self) -> bool:
+        """Whether the tick could not read the account a moment ago: asking once more would only take time."""
+        fresh = self._given is not None and self._clock.monotonic() - self._given[1] <= self._pace.given_for
+        return fresh and self._given is not None and self._given[0].quality != "ok"
+
     def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
         """The reading of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
@@ -66,6 +72,8 @@ class Looking:
 
         `sent`: how many orders have ever left; once there are more, this look came too early.
         """
+        if self._begun is not None:
+            self._begun[0].cancel()  # slices have left after it
         self._begun = (asyncio.create_task(self._executor.snapshot()), sent)
 
     @property
