@@ -172,7 +172,7 @@ class Asking:
         gone = denied and self.is_late(question)
         final = (
             report.filled >= question.may_fill
-            or (denied and question.state is State.WORKING)
+            or (denied and question.state is State.WORKING and resting is not None)
             or (gone and report.filled > ZERO and resting is not None)
         )
         if final:

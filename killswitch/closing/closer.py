@@ -64,7 +64,7 @@ class Closer:
         self._clock = clock
         self._pace = pace
         self._traits = traits_of(venue)
-        self._requests = Requests(clock, pace, budget or Budget.unlimited(), breaker or Breaker())
+        self._requests = Requests(venue, clock, pace, budget or Budget.unlimited(), breaker or Breaker())
         protections = Protections()
         self._memory = Memory(account, store, clock, pace, watch, protections)
         record = self._memory.record

@@ -239,6 +239,8 @@ class Dispatch:
 
     def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> JournalEntry:
         if isinstance(answer, VenueError):
+            if isinstance(answer, RateLimitedError):
+                self._requests.refused(answer)
             return self._failed(departure, answer)
         line = departure.line
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 from killswitch.closing.dispatch import RecordAll
 from killswitch.closing.life import ZERO
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
-from killswitch.closing.protection import Guard, Protections, Protective, blocking, put_back, taken_away
+from killswitch.closing.protection import AGAIN, TRIED, Guard, Protections, Protective, blocking, put_back, taken_away
 from killswitch.closing.reconciliation import Reading
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
@@ -68,9 +69,9 @@ class Guarding:
             self._entry(line.decision, line.key, "unprotected", taken_away(order, positions.get(line.key)))
             for line, blockers in found
             for order in blockers
+            if not self.protections.is_open(line.decision, order.id)
         ]
-        if taken:
-            self._record(taken)
+        self._record(taken)
         gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
         self._record([entry for entry in gone if entry is not None])
         cleared = {entry.data.get("order") for entry in gone if entry is not None}
@@ -94,8 +95,25 @@ class Guarding:
                 continue
             elif (left := reading.contracts(guard.key)) <= ZERO:
                 self._end(guard, "not needed", None)
-            elif over(line) or self._too_long(guard, line):
+            elif (over(line) or self._too_long(guard, line)) and await self._is_gone(guard):
                 await self._put_back(guard, left, line)
+
+    async def _is_gone(self, guard: Protective) -> bool:
+        """Whether the order that was in the way rests no longer; one that was never cancelled protects as before."""
+        if guard.gone:
+            return True
+        try:
+            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            resting = any(order.id == guard.order for order in orders)
+        except (VenueError, AttributeError, TypeError):
+            return False
+        if resting:
+            self._end(guard, "still there", guard.order)
+            return False
+        self._record(
+            [self._entry(guard.decision, guard.key, "cancelled", {"order": guard.order, "why": "blocks the close"})]
+        )
+        return True
 
     def due_in(self) -> float:
         """Seconds until the first of them has been away for too long; infinite if none is."""
@@ -104,7 +122,10 @@ class Guarding:
         )
 
     def _away(self, guard: Protective) -> float:
-        return (self._clock.now() - guard.since).total_seconds()
+        return self._since(guard.since)
+
+    def _since(self, at: datetime) -> float:
+        return (self._clock.now() - at).total_seconds()
 
     def _too_long(self, guard: Protective, line: Line) -> bool:
         return not line.in_flight and self._away(guard) >= self._pace.unprotected_for
@@ -117,9 +138,6 @@ class Guarding:
         return self._entry(line.decision, line.key, "cancelled", {"order": order.id, "why": "blocks the close"})
 
     async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
-        if guard.tries >= TRIES:
-            self._end(guard, f"refused: {TRIES} times in a row", None)
-            return
         request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
         if isinstance(request, str):
             self._end(guard, f"refused: {request}", None)
@@ -135,19 +153,19 @@ class Guarding:
                 request.amount,
             )
         except OrderRejectedError as error:
-            again = error.reason == "duplicate_client_order_id"
-            if not again:
-                self._end(guard, f"refused: {said(error)}", None)
+            if error.reason != "duplicate_client_order_id":
+                last = guard.refused + 1 >= TRIES
+                self._end(guard, f"refused: {said(error)}" if last else f"{TRIED}: {said(error)}", None)
         except (RateLimitedError, VenueDownError):
-            self._end(guard, "again", None)
+            self._end(guard, AGAIN, None)
         except VenueError:
             return  # RESTORING: it is asked about
         else:
             self._end(guard, "resting", report.id)
 
     async def _ask(self, guard: Protective) -> None:
-        """What became of the order that was to be put back. The names of earlier tries are not asked about."""
-        name = guard.name_of_last(self._rule)
+        """What became of the order that was to be put back."""
+        name = guard.name(self._rule)
         try:
             found = await self._requests.make("find_order", self._venue.find_order(guard.key[0], name))
             report = None if found is None else sound(found, name, guard.amount)
@@ -155,8 +173,8 @@ class Guarding:
             return
         if report is not None:
             self._end(guard, "resting" if report.state == "open" else report.state, report.id)
-        elif self._away(guard) >= self._pace.absence_after:
-            self._end(guard, "again", None)
+        elif guard.sent_at is None or self._since(guard.sent_at) >= self._pace.absence_after:
+            self._end(guard, AGAIN, None)
 
     def _words(self, guard: Protective, request: OrderRequest) -> dict[str, str | None]:
         return {

@@ -2,12 +2,13 @@
 
 | state       | means                                                          | leaves it by                       |
 |-------------|----------------------------------------------------------------|------------------------------------|
-| `OFF`       | journaled before the cancel left; the position is unprotected  | `protected`, `guarded`             |
+| `OFF`       | journaled before the cancel left; perhaps it still rests       | `protected`, `guarded`             |
 | `RESTORING` | journaled before the order left that is to stand in its place  | `guarded`: what the venue said     |
 | `DONE`      | it rests again, or nothing is left to protect, or it cannot be | nothing                            |
 
-Killed in between, the restart finds `OFF` or `RESTORING` and goes on: the order that is put back has a name of its
-own, so that a second one of it is refused as a duplicate.
+Killed in between, the restart finds `OFF` or `RESTORING` and goes on: whether the old order is `gone`, the venue's open
+orders say, and the one that is put back has a name that changes only when the venue has refused it, so that a second
+one of it is refused as a duplicate.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from killswitch.model.store import JournalEntry
 from killswitch.model.venue import ClientIdRule, OrderRequest
 
 _NAMED_FOR = "/protection"
+AGAIN = "again"
+"""In `guarded`: the venue did not take the order up, and it is to be sent again under its name."""
+TRIED = "tried"
+"""In `guarded`: the venue refused it, and another is to be sent under another name."""
 
 
 class Guard(Enum):
@@ -52,15 +57,15 @@ class Protective:
     number: int
     """Which of the decision's it is: part of the name of the order that is put back."""
     state: Guard = Guard.OFF
-    tries: int = 0
+    gone: bool = False
+    """Whether it surely rests no longer."""
+    refused: int = 0
+    """How often the venue has refused the one that is to stand in its place."""
+    sent_at: datetime | None = None
 
     def name(self, rule: ClientIdRule) -> str:
-        """The client id of the next order that is to be put back."""
-        return client_order_id(self.decision + _NAMED_FOR, self.number, self.tries, rule)
-
-    def name_of_last(self, rule: ClientIdRule) -> str:
-        """The client id of the order that was put back last."""
-        return client_order_id(self.decision + _NAMED_FOR, self.number, max(0, self.tries - 1), rule)
+        """The client id of the order that is put back."""
+        return client_order_id(self.decision + _NAMED_FOR, self.number, self.refused, rule)
 
 
 class Protections:
@@ -68,32 +73,52 @@ class Protections:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Protective] = {}
+        self._numbers: dict[str, int] = {}
 
     def apply(self, entry: JournalEntry) -> None:
         """Take one journal entry."""
         data = entry.data
         if entry.kind == "unprotected" and entry.symbol is not None:
-            order = data.get("order") or ""
-            side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
-            self._found.setdefault(
-                (entry.decision, order),
-                Protective(
-                    entry.decision, (entry.symbol, side), order, data.get("side") or "",
-                    number(data.get("amount")) or ZERO, number(data.get("price")), number(data.get("trigger_price")),
-                    data.get("trigger_when"), entry.at, len(self._taken_for(entry.decision)),
-                ),
-            )  # fmt: skip
-        elif entry.kind in ("protected", "guarded"):
-            found = self._found.get((entry.decision, data.get("for") or ""))
-            if found is None:
-                return
-            if entry.kind == "protected":
-                found.state, found.tries = Guard.RESTORING, found.tries + 1
-            else:
-                found.state = Guard.OFF if data.get("state") == "again" else Guard.DONE
+            self._take_away(entry, data.get("order") or "")
+            return
+        found = self._found.get((entry.decision, data.get("for") or data.get("order") or ""))
+        if found is None:
+            return
+        match entry.kind:
+            case "cancelled":
+                found.gone = True
+            case "protected":
+                found.state, found.sent_at = Guard.RESTORING, entry.at
+            case "guarded" if (words := data.get("state") or "").startswith((AGAIN, TRIED)):
+                found.state = Guard.OFF
+                found.refused += words.startswith(TRIED)
+            case "guarded":
+                found.state = Guard.DONE
 
-    def _taken_for(self, decision: str) -> list[Protective]:
-        return [each for each in self._found.values() if each.decision == decision]
+    def _take_away(self, entry: JournalEntry, order: str) -> None:
+        known = self._found.get((entry.decision, order))
+        if known is not None and known.state is not Guard.DONE:
+            return
+        data = entry.data
+        side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
+        self._found[entry.decision, order] = Protective(
+            decision=entry.decision,
+            key=(entry.symbol or "", side),
+            order=order,
+            side=data.get("side") or "",
+            amount=number(data.get("amount")) or ZERO,
+            price=number(data.get("price")),
+            trigger_price=number(data.get("trigger_price")),
+            trigger_when=data.get("trigger_when"),
+            since=entry.at,
+            number=self._numbers.get(entry.decision, 0),
+        )
+        self._numbers[entry.decision] = self._numbers.get(entry.decision, 0) + 1
+
+    def is_open(self, decision: str, order: str) -> bool:
+        """Whether the order was taken away for the decision, and that has not come to an end."""
+        known = self._found.get((decision, order))
+        return known is not None and known.state is not Guard.DONE
 
     def open(self) -> list[Protective]:
         """Those that have not come to an end."""
@@ -101,7 +126,7 @@ class Protections:
 
     def of(self, decision: str) -> list[Protective]:
         """The open ones that were taken away for a decision."""
-        return [each for each in self._taken_for(decision) if each.state is not Guard.DONE]
+        return [each for each in self.open() if each.decision == decision]
 
 
 def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:

@@ -33,7 +33,9 @@ class Requests:
     by each timeout in a row, between the pace's bounds. Before the first answer it is the longest.
     """
 
-    def __init__(self, clock: Clock, pace: Pace, budget: Budget, breaker: Breaker) -> None:
+    def __init__(self, venue: object, clock: Clock, pace: Pace, budget: Budget, breaker: Breaker) -> None:
+        """`venue`: the adapter, which may know the venue's own count of what was used."""
+        self._venue = venue
         self._clock = clock
         self._pace = pace
         self._budget = budget
@@ -98,7 +100,13 @@ class Requests:
             self._breaker.succeeded(self._clock.monotonic())
             return found
         finally:
-            self._budget.answered(self._clock.monotonic(), ticket)
+            now = self._clock.monotonic()
+            self._budget.answered(now, ticket)
+            self._budget.heed(now, self._venue)
+
+    def refused(self, error: RateLimitedError) -> None:
+        """One order of a batch was refused because there were too many."""
+        self._budget.refused(self._clock.monotonic(), error.retry_after)
 
     def patience(self) -> float:
         """Real seconds that the next request may take."""
