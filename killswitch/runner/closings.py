@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
+from killswitch.model.store import JournalEntry
 from killswitch.runner.worker import ClosingWorker as ClosingWorker
 
 # Of one decision's accounts, the one that has come least far speaks for it.
@@ -34,6 +35,12 @@ class Closings:
     def troubles(self) -> tuple[str, ...]:
         """Why passes failed, of the accounts whose last one did."""
         return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
+
+    def prepare(self, plans: Iterable[tuple[Decision, Sequence[JournalEntry]]]) -> None:
+        """Make ready what `adopt` will hand over, before its journal entries are durable: nothing is begun by it."""
+        for decision, entries in plans:
+            for name in sorted({entry.account for entry in entries if entry.account in self._workers}):
+                self._workers[name].prepare(decision, entries)
 
     def adopt(self, decisions: Iterable[Decision]) -> None:
         """Hand each decision to the armed accounts that it trades on."""

@@ -260,6 +260,8 @@ class Runner:
         self, snapshot: Snapshot, outcome: Outcome, notices: tuple[Notice, ...], acting: tuple[Decision, ...]
     ) -> None:
         now = to_micros(snapshot.as_of)
+        plans = [(decision, self._plan(decision, snapshot)) for decision in acting]
+        self._closings.prepare(plans)
         self._store.commit_tick(
             TickRecord(
                 as_of=snapshot.as_of,
@@ -268,7 +270,7 @@ class Runner:
                 rows=self._interpreter.rows(),
                 decisions=outcome.decisions,
                 notices=notices,
-                journal=tuple(entry for decision in acting for entry in self._plan(decision, snapshot)),
+                journal=tuple(entry for _, plan in plans for entry in plan),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=tuple(event.id for event in snapshot.events),
                 prune_before=self._interpreter.keep_since(now),

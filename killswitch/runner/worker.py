@@ -6,11 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.model.store import JournalEntry
 from killswitch.model.venue import VenueError
 from killswitch.store.errors import StoreError
 
@@ -42,6 +44,8 @@ class AccountCloser(Protocol):
         ...
 
     async def recover(self) -> None: ...
+
+    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None: ...
 
     def adopt(self, decision: Decision) -> None: ...
 
@@ -92,6 +96,11 @@ class ClosingWorker:
     def working(self) -> bool:
         """Whether there is anything left to do."""
         return self._pass is not None or not self._recovered or self._more or bool(self._waiting)
+
+    def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
+        """Make ready what `adopt` will hand over; a defect in that is met again, and told, when it is adopted."""
+        with suppress(Exception):
+            self._closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
         self._waiting.append(decision)

@@ -59,6 +59,9 @@ class FakeCloser:
         if self.errors and isinstance(self.errors[0], ConnectionError):
             raise self.errors.pop(0)
 
+    def prepare(self, one: Decision, planned: object) -> None:
+        pass
+
     def adopt(self, one: Decision) -> None:
         self.interrupted |= self.in_pass and self.gate is not None and not self.gate.is_set()
         self.adopted.append(one.id)
