@@ -39,7 +39,7 @@ class Closings:
     def prepare(self, plans: Iterable[tuple[Decision, Sequence[JournalEntry]]]) -> None:
         """Make ready what `adopt` will hand over, before its journal entries are durable: nothing is begun by it."""
         for decision, entries in plans:
-            for name in sorted({entry.account for entry in entries if entry.account in self._workers}):
+            for name in self._workers.keys() & {entry.account for entry in entries}:
                 self._workers[name].prepare(decision, entries)
 
     def adopt(self, decisions: Iterable[Decision]) -> None:
