@@ -11,7 +11,7 @@ from msgspec import structs
 
 from killswitch.incident.commands import StartedAs
 from killswitch.incident.exposure import Exposure
-from killswitch.incident.life import life_of
+from killswitch.incident.life import life_of, lives
 from killswitch.incident.order_lines import Bound
 from killswitch.incident.projection import incident_of
 from killswitch.incident.record import Incident
@@ -166,6 +166,24 @@ def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
     )
     assert (found.totals.unknown, found.totals.set_aside, found.totals.abandoned) == (1, 0, 1)
     assert found.orders[2].outcome == "fate unknown, and asked about no more"
+
+
+def test_an_order_that_rests_is_a_part_that_is_not_known_yet() -> None:
+    """It has filled nothing so far, which is no sum of what it will come to."""
+    found = result(
+        decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), said("acknowledged", 1, 2, filled="0")
+    )
+    assert (found.fees, found.slippage, found.realised) == (None, None, None)
+    assert [each.orders for each in found.missing] == [(1,), (1,), (1,)]
+
+
+def test_a_hedge_belongs_to_the_incident_that_it_stands_in_for() -> None:
+    """To the stage that stands; after a close by hand, to that close; without either it is one of its own."""
+    hedge = structs.replace(decision(), id="hh" * 10, kind="hedge", stage=None, level=0)
+    fired, by_hand = decision(), structs.replace(decision(), id="mm" * 10, kind="manual", policy="operator")
+    assert [[each.id for each in life.decisions] for life in lives([fired, hedge])] == [[FIRST, hedge.id]]
+    assert [[each.id for each in life.decisions] for life in lives([by_hand, hedge])] == [[by_hand.id, hedge.id]]
+    assert [[each.id for each in life.decisions] for life in lives([hedge, fired])] == [[hedge.id], [FIRST]]
 
 
 def test_what_the_venue_refused_adds_nothing_and_is_known() -> None:
