@@ -98,8 +98,9 @@ class Intent(Struct, frozen=True, omit_defaults=True):
     `contracts` is what to trade; `target` is what should be left of the position, both in contracts.
     `exact` is false when the venue's rules for the symbol are unknown, so nothing could be rounded.
     `band` is the fraction of the mark that the order may slip. A `hop` sells what the intent at index `after` of the
-    same decision has bought, and nothing that was there before: its `contracts` are an estimate. A `hedge` opens
-    `contracts` instead of reducing. Both are counted by their own fills, and have no target.
+    same decision has bought, and nothing that was there before: its `contracts` are an estimate, and its `target` is
+    what was there. One that comes `after` nothing sells `contracts` of a holding on another market than the one that it
+    is listed on. A `hedge` opens `contracts` instead of reducing. Both are counted by their own fills.
     """
 
     account: str
