@@ -26,7 +26,7 @@ from tests.faults.mishaps import Chance, Mishap, Occasion
 from tests.faults.plans import Plan, disturbed_plan, plain_plan
 from tests.faults.scene import committed, decision_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Travelled, Wire
-from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
+from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed, wrong_stops
 from tests.virtual_time import VirtualTime
 
 TROUBLE_ENDS = 20.0
@@ -137,7 +137,7 @@ class VirtualTimeRun:
             crimes += [crime] if crime else []
         statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
         crimes += [f"{name} has no end" for name in self._decided if name not in statuses]
-        crimes += self._untold(statuses) + self._naked()
+        crimes += self._untold(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
         return Outcome(
             self._seed, self._ended_at, tuple(crimes), dict(self._chance.happened), tuple(self.wire.travelled),
             self.witness.first_sent, statuses, self._plan,
@@ -151,23 +151,6 @@ class VirtualTimeRun:
             for key, bound in self._bounds.items()
             if key not in touched and self.exchange.held[key] > bound.target and set(statuses.values()) <= {"flat"}
         ]
-
-    def _naked(self) -> list[str]:
-        """Positions that had a stop and have lost it without a word, or have it twice.
-
-        The venue takes the stop of a position that was closed; whoever opens it again has none, and that is his affair.
-        """
-        closed = {deed.key for deed in self.exchange.deeds if deed.after == ZERO}
-        told = [it for it in self.store.entries if it.kind == "guarded" and it.data["state"] != "resting"]
-        silent = {(it.symbol, it.position_side) for it in told}
-        found = []
-        for key in self._plan.stops:
-            stops = [it for it in self.exchange.resting() if it.reduce_only and (it.symbol, it.position_side) == key]
-            if len(stops) > 1:
-                found.append(f"{key} has {len(stops)} stops")
-            if self.exchange.held[key] > ZERO and not stops and key not in silent | closed:
-                found.append(f"{key} stands naked with {self.exchange.held[key]}")
-        return found
 
     async def _everything(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -168,6 +168,24 @@ def overclosed(exchange: Exchange, key: Key, bound: Bound) -> str | None:
     if untouched and below:
         return f"{key} fell to {below[0].after}, below the target {bound.target}"
     return None
+
+
+def wrong_stops(exchange: Exchange, journal: Sequence[JournalEntry], keys: Iterable[Key]) -> list[str]:
+    """Positions that had a stop and have lost it without a word, or have it twice.
+
+    The venue takes the stop of a position that was closed; whoever opens it again has none, and that is his affair.
+    """
+    closed = {deed.key for deed in exchange.deeds if deed.after == ZERO}
+    told = [it for it in journal if it.kind == "guarded" and it.data["state"] != "resting"]
+    silent = {(it.symbol, it.position_side) for it in told}
+    found = []
+    for key in keys:
+        stops = [it for it in exchange.resting() if it.reduce_only and (it.symbol, it.position_side) == key]
+        if len(stops) > 1:
+            found.append(f"{key} has {len(stops)} stops")
+        if exchange.held[key] > ZERO and not stops and key not in silent | closed:
+            found.append(f"{key} stands naked with {exchange.held[key]}")
+    return found
 
 
 def orphans(exchange: Exchange, witness: Witness) -> list[Deed]:

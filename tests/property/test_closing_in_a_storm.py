@@ -13,15 +13,18 @@ from decimal import Decimal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from killswitch.closing.closer import Closer
+from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Call, VenueTraits
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
 from tests.faults.mishaps import MISHAPS, Mishap, Occasion
+from tests.faults.plans import CAREFUL
 from tests.faults.scene import committed, decision_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Wire
-from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
+from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed, wrong_stops
 from tests.virtual_time import VirtualTime
 
 SYMBOLS = ("BTC", "ETH", "SOL")
@@ -71,16 +74,31 @@ class ClosingInAStorm(RuleBasedStateMachine):
         wire=st.sampled_from(sorted(WIRES)),
         sides=st.tuples(*[st.sampled_from(["long", "short"])] * 3),
         shares=st.lists(st.sampled_from(["0", "0.25", "1"]), max_size=4),
+        slip=st.sampled_from(["0", "0.01"]),
+        stops=st.booleans(),
+        unwinding=st.sampled_from([None, CAREFUL]),
     )
-    def a_book_is_held(self, mode: Mode, wire: str, sides: tuple[str, ...], shares: list[str]) -> None:
-        """Three positions, on a venue of some kind."""
+    def a_book_is_held(
+        self, mode: Mode, wire: str, sides: tuple[str, ...], shares: list[str], slip: str, stops: bool,
+        unwinding: Unwinding | None,
+    ) -> None:  # fmt: skip
+        """Three positions, on a venue of some kind, with stops or without; closed at market or within bounds."""
         book: dict[Key, Decimal] = {
             (symbol, "long" if mode == "spot" or side == "long" else "short"): Decimal(10)
             for symbol, side in zip(SYMBOLS, sides, strict=True)
         }
-        markets = [Market(symbol, shares=[Decimal(share) for share in shares]) for symbol in SYMBOLS]
+        taken = [Decimal(share) for share in shares]
+        markets = [Market(symbol, shares=taken[:], slip=Decimal(slip)) for symbol in SYMBOLS]
         now = lambda: (self.time.elapsed, self.time.now())  # noqa: E731 - one line of a world
-        self.exchange = Exchange(book, now, mode=mode, markets=markets)
+        self.exchange = Exchange(book, now, mode=mode, markets=markets, resting_exits_block=True)
+        self.unwinding = unwinding
+        self.stopped = sorted(book) if stops and mode != "spot" else []
+        for key in self.stopped:
+            falls = key[1] == "long"
+            self.exchange.rest(
+                key[0], "sell" if falls else "buy", book[key], reduce_only=True,
+                trigger_price=Decimal(50 if falls else 200), trigger_when="falls" if falls else "rises",
+            )  # fmt: skip
         kind, traits = WIRES[wire]
         self.wire = kind(self.exchange, self.time, self.mishaps, traits=traits)
         self.store = MemoryJournal()
@@ -104,7 +122,9 @@ class ClosingInAStorm(RuleBasedStateMachine):
             return
         self.decided += 1
         spot = self.exchange.mode == "spot"
-        decision = decision_on(self.exchange, f"d{self.decided}", self.time.now(), targets, reduce_only=not spot)
+        plain = decision_on(self.exchange, f"d{self.decided}", self.time.now(), targets, reduce_only=not spot)
+        bounded = (structs.replace(intent, band=Decimal("0.005")) for intent in plain.intents)
+        decision = structs.replace(plain, intents=tuple(bounded), unwinding=self.unwinding)
         self.closer.adopt(committed(self.store, decision))
         now = self.time.elapsed
         for key, target in targets.items():
@@ -190,6 +210,7 @@ class ClosingInAStorm(RuleBasedStateMachine):
         self.nothing_is_done_that_must_never_be()
         ends = {entry.decision: entry.data["status"] for entry in self.store.entries if entry.kind == "finished"}
         assert len(ends) == self.decided
+        assert wrong_stops(self.exchange, self.store.entries, self.stopped) == []
         grown = {deed.key for deed in self.exchange.deeds if deed.actor == "hand" and deed.closed < ZERO}
         if set(ends.values()) <= {"flat"}:
             for key, bound in self.bounds.items():
