@@ -1,0 +1,250 @@
+"""docs/closing.md says of closing what its code does: the life of an order, names, refusals, ends and numbers."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib import import_module
+from itertools import accumulate, repeat
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from killswitch.closing import dispatch
+from killswitch.closing.ladder import MARKET
+from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.life import ASIDE, TRANSITIONS, Event, State
+from killswitch.closing.line import Line
+from killswitch.closing.naming import client_order_id
+from killswitch.closing.pace import PACE, Pace
+from killswitch.closing.schedule import Do, judge
+from killswitch.incident.results import Standing
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import ClientIdRule, RejectReason
+from tests.unit.docs.pages import Section, sections
+
+D = Decimal
+LONGEST = {"hex": 34, "uuid": 36}
+NOT_BY_A_REFUSAL = {"duplicate_client_order_id"}
+"""A refusal that is journaled as `unknown`, and asked about."""
+
+
+@pytest.fixture(scope="module")
+def text(repository: Path) -> str:
+    return (repository / "docs" / "closing.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> dict[str, Section]:
+    return sections(text)
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def measured(value: str) -> float:
+    """A number as the page writes it: a count, or seconds."""
+    return float(value.removesuffix(" s"))
+
+
+# The life of an order
+
+
+def test_the_table_of_states_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
+    """Every state, and for each of them every entry that moves it, with the state that it leads to."""
+    told = {
+        State(row["state"].strip("`")): {
+            Event(entry): State(then) for entry, then in re.findall(r"`([^`]+)` → `([^`]+)`", row["entry → next state"])
+        }
+        for row in page["The life of an order"].tables[0]
+    }
+    assert told == {state: dict(moves) for state, moves in TRANSITIONS.items()}
+
+
+def test_every_kind_of_journal_entry_has_its_line(page: dict[str, Section]) -> None:
+    """In the order in which the store knows them."""
+    rows = page["The life of an order"].tables[1]
+    assert [row["entry"].strip("`") for row in rows] == list(get_args(JournalKind))
+
+
+def test_the_table_of_orders_set_aside_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
+    """Whether each entry about such an order leaves it asked about."""
+    rows = page["Orders of unknown fate"].tables[0]
+    assert {Event(row["entry"].strip("`")): row["asked about after it"] == "yes" for row in rows} == dict(ASIDE)
+
+
+# Names
+
+
+def test_the_names_of_the_page_are_those_that_orders_get(text: str, page: dict[str, Section]) -> None:
+    """Decision, intent and attempt as the page gives them, by the rule of each row."""
+    found = re.search(r"decision `(\w+)`, intent (\d+), attempt (\d+)", plain(text))
+    assert found is not None
+    rows = page["What an order is called"].tables[0]
+    assert {row["the venue takes"].split("`")[1] for row in rows} == {"plain", "hex", "uuid"}
+    for row in rows:
+        rule = re.fullmatch(r"`(plain|hex|uuid)`(?:, up to (\d+))?", row["the venue takes"])
+        assert rule is not None
+        form = rule[1]
+        longest = int(rule[2] or LONGEST[form])
+        name = client_order_id(found[1], int(found[2]), int(found[3]), ClientIdRule(form, longest))  # type: ignore[arg-type] # one of the three
+        assert row["for example"] == f"`{name}`"
+        assert len(name) <= longest
+
+
+def test_the_shortest_name_of_the_page_is_the_shortest_that_is_made(text: str) -> None:
+    """14 characters are enough, 13 are not."""
+    said = re.search(r"fewer than (\d+) characters is not served", plain(text))
+    assert said is not None
+    shortest = int(said[1])
+    assert len(client_order_id("d", 0, 1, ClientIdRule("plain", shortest))) == shortest
+    with pytest.raises(ValueError, match="cannot be told"):
+        client_order_id("d", 0, 1, ClientIdRule("plain", shortest - 1))
+
+
+# Refusals
+
+
+def line(target: str) -> Line:
+    return Line(
+        decision="d", account="main", symbol="X", position_side="long", side="sell", target=D(target),
+        decided=10 - D(target), largest=10 - D(target), reduce_only=True, rank=1, index=0,
+    )  # fmt: skip
+
+
+def refused(target: str, reason: str | None, times: int) -> Line:
+    """A line on 10 contracts of which `times` orders in a row filled nothing, and why."""
+    found = line(target)
+    for attempt in range(1, times + 1):
+        about = {"client_order_id": f"ks{attempt}", "attempt": attempt}
+        found.apply(entry("sending", {"amount": str(min(found.decided, found.largest)), "rung": "0"}, about))
+        if reason is None:
+            found.apply(entry("filled", {"filled": "0"}, about))
+            found.apply(entry("verified", {"position": "10", "target": target}, {}))
+        else:
+            found.apply(entry("rejected", {"reason": reason}, about))
+    return found
+
+
+def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, object]) -> JournalEntry:
+    return JournalEntry(
+        "d", kind, datetime(2026, 11, 21, tzinfo=UTC), "main", "X", "long", data=data, **about,  # type: ignore[arg-type] # name and attempt
+    )  # fmt: skip
+
+
+def next_order(reason: str | None) -> str:
+    """What the page calls the order after one that ended so."""
+    once = refused("0", reason, 1)
+    if verdict(once) is not Do.SEND:
+        return "none"
+    if once.largest < line("0").largest:
+        assert (once.largest, once.tried) == (D(5), 0)
+        return "half"
+    return "a try of its rung" if once.tried else "the same"
+
+
+def verdict(of: Line) -> Do:
+    return judge(of, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
+
+
+def after_eight(target: str, reason: str | None) -> str:
+    """What the page calls the end of a line after so many of them."""
+    words = {Do.SEND: "goes on", Do.BLOCKED: "blocked", Do.GIVE_UP: "residual"}
+    at_once = verdict(refused(target, reason, 1)) is not Do.SEND
+    before = verdict(refused(target, reason, PACE.fruitless_attempts - 1))
+    assert at_once or before is Do.SEND
+    return words[verdict(refused(target, reason, PACE.fruitless_attempts))] + (" at once" if at_once else "")
+
+
+def test_every_refusal_does_what_the_page_says(page: dict[str, Section]) -> None:
+    """The next order, and how a full close and a trim go on or end after eight of them in a row."""
+    rows = {row["refused as"].strip("`"): row for row in page["What a refusal does"].tables[0]}
+    reasons = [each for each in get_args(RejectReason) if each not in NOT_BY_A_REFUSAL]
+    assert list(rows) == [*reasons, "not refused, and expired without a fill"]
+    for row, reason in zip(rows.values(), [*reasons, None], strict=True):
+        assert row["the next order"] == next_order(reason), reason
+        assert row["a full close, after eight"] == after_eight("0", reason), reason
+        assert row["a trim, after eight"] == after_eight("4", reason), reason
+
+
+def test_a_refusal_to_listen_counts_for_nothing(text: str) -> None:
+    """It spends neither the name nor an attempt nor a try; and eight is the number of the table."""
+    assert PACE.fruitless_attempts == 8
+    unheard = refused("0", "rate_limited", 1)
+    assert (unheard.fruitless, unheard.tried, unheard.spent) == (0, 0, False)
+    assert "counts for nothing" in plain(text)
+
+
+# Ends
+
+
+def test_every_end_that_a_close_can_have_has_its_line(page: dict[str, Section]) -> None:
+    """Those of a report but what is no end, and what no order was ever sent for."""
+    rows = page["How a close ends"].tables[0]
+    ends = [each for each in get_args(Standing) if each not in ("recorded only", "nothing to close", "closing")]
+    assert [row["end"].strip("`") for row in rows] == ends
+
+
+# Numbers
+
+
+def test_the_numbers_of_the_pace_are_the_ones_of_the_code(page: dict[str, Section]) -> None:
+    """All of them, in their order; counts without a unit, everything else in seconds."""
+    rows = page["The numbers"].tables[0]
+    assert [row["number"].strip("`") for row in rows] == [field.name for field in fields(Pace)]
+    for row in rows:
+        value = getattr(PACE, row["number"].strip("`"))
+        assert measured(row["value"]) == value
+        assert row["value"].endswith(" s") is isinstance(value, float), row["number"]
+
+
+def test_the_other_numbers_are_where_the_page_says(page: dict[str, Section]) -> None:
+    """Each by the module and the name that it has there; those of a breaker are what it is made with."""
+    rows = page["The numbers"].tables[1]
+    assert len({row["number"] for row in rows}) == len(rows)
+    for row in rows:
+        module, _, name = row["number"].strip("`").rpartition(".")
+        if module == "closing.breaker.Breaker":
+            breaker = import_module("killswitch.closing.breaker").Breaker
+            value = inspect.signature(breaker).parameters[name].default
+        else:
+            value = getattr(import_module(f"killswitch.{module}"), name)
+        assert measured(row["value"]) == value, row["number"]
+
+
+def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None:
+    """What is said in words follows from the same constants."""
+    words = plain(text)
+    waits = [PACE.wait_after(count) for count in range(1, 9)]
+    assert waits[:3] == [0.5, 1.0, 2.0]
+    assert waits[-1] == PACE.longest_wait
+    questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.ask_again)]
+    assert questions == [0.1, 0.2, 0.4, 0.8]
+    chunks = [min(dispatch.FIRST * 4**turn, dispatch.LARGEST) for turn in range(4)]
+    assert chunks == [8, 32, 128, 256]
+    for said in (
+        "waits for 0.5, 1, 2 … 30 s",
+        "repeated after 0.1, 0.2, 0.4 … 1 s",
+        f"{dispatch.FIRST} first and four times as many in each further one, up to {dispatch.LARGEST};",
+        f"within {dispatch.TOGETHER * 1000:g} ms of each other",
+        f"comes within {dispatch.SOON * 1000:g} ms",
+        f'"No such order" counts only {PACE.absence_after:g} s after sending',
+        f"{PACE.asked_for / 60:g} minutes after it was sent",
+        f"cancelled after {PACE.rest_at_most:g} s",
+        f"each cancel is waited for at most {PACE.cancel_timeout:g} s",
+        f"it is at most {PACE.given_for:g} s old",
+        f"the decision is at most {PACE.fresh_for:g} s old",
+        f"done {PACE.unprotected_for:g} s after `unprotected`",
+    ):
+        assert said in words, said
+
+
+def test_without_a_ladder_there_are_two_tries_at_market_and_then_a_limit(text: str) -> None:
+    """As the section on the ladder says."""
+    assert [(rung.order, rung.tries) for rung in MARKET] == [("market", 2), ("limit", 1)]
+    assert "Without a ladder: two tries at market, then a limit" in plain(text)
