@@ -220,7 +220,6 @@ def test_c22_protection_comes_back_however_often_the_venue_would_not_listen(answ
     assert scene.stops() == [5]
 
 
-@pytest.mark.skip(reason="each decision keeps its own word of the stop that it took away, and each puts it back")
 def test_c22_a_stop_that_two_decisions_have_taken_away_comes_back_once() -> None:
     """The first one's cancel is lost, the second one's is done: over the 2 that are left there is one stop."""
     scene = Guarded({BTC: 10}, Rule("cancel", "silent", times=1))

@@ -14,6 +14,7 @@ from killswitch.runner.closings import Closings, ClosingWorker
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
+from tests.faults.wire import BookClosingWire
 
 BTC, ETH = long("BTC", "ETH")
 MANY: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(60)}
@@ -96,6 +97,26 @@ def closings_of(*scenes: Scene) -> Closings:
 
 def silence() -> list[Rule]:
     return [Rule(call, "silent", times=4) for call in ("snapshot", "submit", "find_order")]  # type: ignore[arg-type] # literals
+
+
+SLOW = VenueTraits((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", each=1),), whole_book=True)
+
+
+@pytest.mark.parametrize(
+    "mishap", ["none", "done", "done_silent", "lost", "silent", "late", "twice", "garbled", "down"]
+)
+def test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one(mishap: Mishap) -> None:
+    """Twelve positions where three orders in ten seconds are let in: all flat in the end, whatever was answered."""
+    book: dict[Key, str | int] = {(f"S{number}", "long"): 5 for number in range(12)}
+    budget = Budgets().of("main", "venue", SLOW, Decimal("0.5"))
+    scene = Scene(book, Rule("close_book", mishap), wire=BookClosingWire, traits=SLOW, closing={"budget": budget})
+    scene.decide(dict.fromkeys(book, 0))
+    assert scene.play() == {"d1": "flat"}
+    assert sum(scene.exchange.held.values()) == 0
+    assert scene.calls("close_book") == 1
+    if mishap in ("lost", "silent", "down"):
+        assert scene.calls("submit") == 12
+    assert (scene.wire.meter.refusals, scene.wire.meter.bans) == (0, 0)
 
 
 @pytest.mark.parametrize("outage", [5.0, 60.0, 300.0])
