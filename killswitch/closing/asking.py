@@ -71,6 +71,10 @@ class Asking:
         self._requests = requests
         self._record = record
         self._asked: dict[str, tuple[int, float]] = {}
+        self.resting: dict[str, str] = {}
+        """Orders that were set aside and have been found to rest: client order id → the venue's id."""
+        self._words: dict[str, str] = {}
+        """What was wrong with the last answer about an order, in the adapter's own words."""
 
     @property
     def next_at(self) -> float:
@@ -81,6 +85,8 @@ class Asking:
         """Ask about those whose time has come, and journal what the venue says."""
         now = self._clock.monotonic()
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
+        self.resting = {name: order for name, order in self.resting.items() if name in self._asked}
+        self._words = {name: words for name, words in self._words.items() if name in self._asked}
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._requests.may_act():
             return
@@ -89,6 +95,7 @@ class Asking:
             count, _ = self._asked.get(question.name, (0, 0.0))
             self._asked[question.name] = (count + 1, now)
         reports = await asyncio.gather(*(self._by_name(question) for question in due))
+        self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
         resting = await self._resting() if unsaid else None
         found = await asyncio.gather(
@@ -153,6 +160,8 @@ class Asking:
         self, question: Question, report: OrderReport | VenueError | None, resting: dict[str, Order] | None
     ) -> JournalEntry | None:
         if isinstance(report, OrderReport):
+            if report.state == "open" and question.state is None:
+                self.resting[question.name] = report.id
             return self._as_told(question, report)
         if isinstance(report, RateLimitedError | VenueDownError):
             return None
@@ -164,6 +173,8 @@ class Asking:
         """What open orders and fills say of an order that its name did not lead to."""
         if resting is not None and question.name in resting:
             order = resting[question.name]
+            if question.state is None:
+                self.resting[question.name] = order.id
             news = question.state in (State.SENDING, State.UNKNOWN)
             return self._entry(question, "acknowledged", {"order": said(order.id), "filled": None}) if news else None
         report = await self._by_fills(question)
@@ -177,7 +188,7 @@ class Asking:
         )
         if final:
             return self._as_told(question, report)
-        absent = gone and report.filled == ZERO
+        absent = gone and report.filled == ZERO and resting is not None
         return self._entry(question, "absent", {"text": "the venue has no such order"}) if absent else None
 
     async def _by_fills(self, question: Question) -> OrderReport | None:

@@ -210,17 +210,25 @@ class Closer:
 
     async def _call_back(self) -> None:
         """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
-        now, wall = self._clock.monotonic(), self._clock.now()
+        wall = self._clock.now()
         for line in self._memory.lines():
             name = line.client_order_id or ""
             if line.state is not State.WORKING or not line.bounded or line.order_id is None or line.sent_at is None:
                 continue  # a market order works until the venue has filled it
             resting = (wall - line.sent_at).total_seconds()
-            if resting < self._pace.rest_at_most or self._called_back.get(name, -math.inf) > now - self._pace.poll:
+            if resting < self._pace.rest_at_most:
                 continue
-            if self._requests.may_act():
-                self._called_back[name] = now
-                await self._executor.cancel(line.symbol, line.order_id)
+            await self._call(line.symbol, name, line.order_id)
+        for line in self._memory.lines():
+            for name in line.aside.keys() & self._asking.resting.keys():
+                await self._call(line.symbol, name, self._asking.resting[name])
+
+    async def _call(self, symbol: str, name: str, order: str) -> None:
+        """Cancel one order of ours, not more often than the venue is asked about it."""
+        now = self._clock.monotonic()
+        if self._called_back.get(name, -math.inf) <= now - self._pace.poll and self._requests.may_act():
+            self._called_back[name] = now
+            await self._executor.cancel(symbol, order)
 
     async def _look(self) -> Reading | None:
         """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
@@ -263,8 +271,9 @@ class Closer:
         """Put protection back where a close is over for now, or where it has been away for too long."""
 
         def over(line: Line) -> bool:
-            verdict = verdicts.of(line)
-            return line.state is not State.SETTLED and (verdict.do is Do.NOTHING or verdict.ends)
+            beside = [each for each in self._memory.lines() if each.key == line.key and not each.by_fills]
+            found = [verdicts.of(each) for each in beside if each.state is not State.SETTLED]
+            return len(found) == len(beside) and all(each.do is Do.NOTHING or each.ends for each in found)
 
         await self._guarding.restore(self._memory.works, verdicts.reading, over)
 

@@ -103,7 +103,7 @@ def _guarded(known: dict[str, KnownOrder], entry: JournalEntry) -> KnownOrder | 
     if not instead:
         return None
     state = entry.data.get("state") or "unknown"
-    knowledge = _GUARDS.get(state, "nothing" if state.startswith("refused") else instead[-1].knowledge)
+    knowledge = _GUARDS.get(state, "nothing" if state.startswith(("refused", "tried")) else instead[-1].knowledge)
     order = entry.data.get("order") or instead[-1].order
     found = replace(instead[-1], knowledge=knowledge, at=entry.at, order=order)
     known[found.name] = found

@@ -57,9 +57,13 @@ class Guarding:
         self._record = record
         self.protections = protections
 
-    async def clear_the_way(self, lines: Sequence[Line], positions: Mapping[PositionKey, Position]) -> list[Line]:
-        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now."""
-        ours = frozenset(line.client_order_id for line in lines if line.client_order_id is not None)
+    async def clear_the_way(
+        self, lines: Sequence[Line], ours: frozenset[str], positions: Mapping[PositionKey, Position]
+    ) -> list[Line]:
+        """Take away what blocks `lines`, each of it durable before it is cancelled; those whose way is clear now.
+
+        `ours`: the names of our own closing orders, which are no protection.
+        """
         try:
             orders = await self._requests.make("open_orders", self._venue.open_orders())
             found = [(line, blocking(line, orders, ours)) for line in lines]
@@ -69,7 +73,7 @@ class Guarding:
             self._entry(line.decision, line.key, "unprotected", taken_away(order, positions.get(line.key)))
             for line, blockers in found
             for order in blockers
-            if not self.protections.is_open(line.decision, order.id)
+            if not self.protections.is_open(order.id)
         ]
         self._record(taken)
         gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))

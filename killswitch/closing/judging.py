@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from killswitch.closing.ladder import next_rung
 from killswitch.closing.life import State
 from killswitch.closing.line import Line, LineName
 from killswitch.closing.looking import Looking
@@ -57,6 +58,7 @@ class Judging:
                 self._looking.instruments.get(line.symbol),
                 attempts=self._pace.fruitless_attempts,
                 believe_venue=believe,
+                last_rung=next_rung(work.ladder, line.rung, line.tried) == len(work.ladder) - 1,
             )
         if verdict.do is Do.DOUBT:
             count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))

@@ -87,6 +87,8 @@ class Line:
     aside: dict[str, AsideOrder] = field(default_factory=dict)
     abandoned: tuple[str, ...] = ()
     """Client order ids whose fate was never known."""
+    lost: Decimal = ZERO
+    """What they may have filled, at worst."""
     fruitless: int = 0
     """Attempts in a row that the venue answered without filling anything."""
     refusal: str | None = None
@@ -100,6 +102,8 @@ class Line:
     """Whether it was asked to be closed with the whole book."""
     bounded: bool = False
     """Whether the last order had a limit."""
+    rests: bool = False
+    """Whether the last order was one that rests."""
     received: Decimal | None = ZERO
     """What the fills came to in quote units; None once a part of it is unknown."""
     mark: Decimal | None = None
@@ -137,9 +141,14 @@ class Line:
         return self.reduce_only and self.target == ZERO and not self.by_fills
 
     @property
+    def spent_tries(self) -> int:
+        """Orders in a row that came to nothing."""
+        return max(self.fruitless, self.tried if self.rests else 0)
+
+    @property
     def outstanding(self) -> Decimal:
-        """What its orders of unknown fate may fill yet, at worst."""
-        return sum((order.may_fill for order in self.aside.values()), ZERO)
+        """What its orders of unknown fate may fill yet, or have filled, at worst."""
+        return sum((order.may_fill for order in self.aside.values()), self.lost)
 
     def check(self, entry: JournalEntry) -> None:
         """Raise what `apply` would, and change nothing: what cannot be folded must not be written down."""
@@ -192,8 +201,9 @@ class Line:
                 return None
             how = "rests" if self.state is State.WORKING else "is of unknown fate"
             return f"order {self.client_order_id} on {self.symbol} {how}{_since(self.sent_at)}"
-        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
-            return f"{self.symbol} is refused again and again ({self.refusal}), and tried again"
+        if self.state is not State.AT_TARGET and self.spent_tries >= pace.fruitless_attempts:
+            how = "does not fill" if self.refusal is None else f"is refused again and again ({self.refusal})"
+            return f"{self.symbol} {how}, and tried again"
         return None
 
     def recall(self, entry: JournalEntry) -> None:
@@ -220,6 +230,7 @@ class Line:
             self._count(entry, order.may_fill)
         elif event is Event.ABANDONED:
             self.abandoned = (*self.abandoned, name)
+            self.lost += order.may_fill
             self.cost = self.received = None
 
     def _set_aside(self, entry: JournalEntry) -> None:
@@ -258,8 +269,11 @@ class Line:
         self.sent_at = entry.at
         self.order_id = None
         rung = int(entry.data.get("rung") or 0)
-        self.rung, self.tried = rung, self.tried if rung == self.rung else 0
+        if rung != self.rung:
+            # Another kind of order is another beginning.
+            self.rung, self.tried, self.fruitless = rung, 0, 0
         self.bounded = entry.data.get("price") is not None
+        self.rests = entry.data.get("order") == "limit"
         self._take_mark(entry.data)
 
     def _settled(self, entry: JournalEntry) -> None:
@@ -285,7 +299,10 @@ class Line:
             self.fruitless += 1
             return ZERO
         self.filled += filled
-        self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        if filled > ZERO:
+            self.fruitless = 0
+        elif not self.rests:  # one that has rested has waited enough
+            self.fruitless += 1
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
             self.received = None if price is None else self.received + filled * price

@@ -46,6 +46,7 @@ class Protective:
     """One protective order that stood in the way, and what has become of it. Amounts in contracts."""
 
     decision: str
+    account: str
     key: PositionKey
     order: str
     side: str
@@ -65,7 +66,7 @@ class Protective:
 
     def name(self, rule: ClientIdRule) -> str:
         """The client id of the order that is put back."""
-        return client_order_id(self.decision + _NAMED_FOR, self.number, self.refused, rule)
+        return client_order_id(f"{self.decision}{_NAMED_FOR}/{self.account}", self.number, self.refused, rule)
 
 
 class Protections:
@@ -103,6 +104,7 @@ class Protections:
         side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
         self._found[entry.decision, order] = Protective(
             decision=entry.decision,
+            account=entry.account or "",
             key=(entry.symbol or "", side),
             order=order,
             side=data.get("side") or "",
@@ -115,10 +117,9 @@ class Protections:
         )
         self._numbers[entry.decision] = self._numbers.get(entry.decision, 0) + 1
 
-    def is_open(self, decision: str, order: str) -> bool:
-        """Whether the order was taken away for the decision, and that has not come to an end."""
-        known = self._found.get((decision, order))
-        return known is not None and known.state is not Guard.DONE
+    def is_open(self, order: str) -> bool:
+        """Whether the order was taken away, for whichever decision, and that has not come to an end."""
+        return any(each.order == order for each in self.open())
 
     def open(self) -> list[Protective]:
         """Those that have not come to an end."""

@@ -97,7 +97,8 @@ class Requests:
             self._tell(call, error)
             raise
         else:
-            self._breaker.succeeded(self._clock.monotonic())
+            if getattr(found, "quality", "ok") == "ok":  # a look that found nothing out is no answer
+                self._breaker.succeeded(self._clock.monotonic())
             return found
         finally:
             now = self._clock.monotonic()

@@ -58,12 +58,14 @@ def judge(
     *,
     attempts: int,
     believe_venue: bool = False,
+    last_rung: bool = True,
 ) -> Verdict:
     """What is to be done about `line`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
     nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
-    For a line that is counted by its own fills, `shown` is what it has still to trade.
+    For a line that is counted by its own fills, `shown` is what it has still to trade. Nothing is given up before the
+    ladder's `last_rung`.
     """
     if line.in_flight or line.state is State.SETTLED:
         return WAIT
@@ -71,7 +73,7 @@ def judge(
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
         return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
-    if line.fruitless >= attempts and not (line.target == ZERO and not line.by_fills and line.refusal in _MAY_PASS):
+    if last_rung and line.spent_tries >= attempts and not _may_pass(line):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
         return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
     wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
@@ -80,6 +82,13 @@ def judge(
     if wanted <= ZERO:
         return _left_over(line, shown, ledger, believe_venue=believe_venue)
     return sized(line, wanted, instrument)
+
+
+def _may_pass(line: Line) -> bool:
+    """Whether a full close outlasts what keeps its orders from filling: time may lift it, or bring the price back."""
+    if line.target > ZERO or line.by_fills:
+        return False
+    return line.refusal in _MAY_PASS or (line.refusal is None and line.bounded)
 
 
 def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:

@@ -154,7 +154,10 @@ class Sending:
         refused = [line for line in lines if line.refusal == "blocked_by_order" and self._may_leave(line)]
         blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
         if blocked:
-            await self._guarding.clear_the_way(blocked, verdicts.reading.positions)
+            every = self._memory.lines()
+            ours = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
+            names = frozenset(name for name in ours if name is not None)
+            await self._guarding.clear_the_way(blocked, names, verdicts.reading.positions)
 
     def forget(self, line: Line) -> None:
         """The line is over: its waits are beside the point."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from killswitch.incident.order_lines import Key, key_of, number
 from killswitch.model.store import JournalEntry
 
-Covered = Literal["put back", "not needed", "position closed", "refused", "unknown", "open"]
+Covered = Literal["put back", "never away", "not needed", "position closed", "refused", "unknown", "open"]
 _ENDS: dict[str, Covered] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
 _NO_ANSWER = ("unknown", "again")
 
@@ -20,8 +20,8 @@ class Exposure(Struct, frozen=True):
     """One protective order that was cancelled for a close, and what took its place.
 
     `until` is null while nothing has. `end` is `refused` where the venue did not take or keep the new order (`text` has
-    its words), `unknown` where it did not say, and `open` where nothing has been asked for yet. `seconds` without
-    protection; null while they run.
+    its words), `never away` where it could not be cancelled, `unknown` where the venue did not say, and `open` where
+    nothing has been asked for yet. `seconds` without protection; null while they run.
     """
 
     account: str
@@ -52,10 +52,16 @@ def _exposure(taken: JournalEntry, after: Sequence[JournalEntry]) -> Exposure:
         order=order,
         since=taken.at,
         until=until,
-        seconds=None if until is None else max(0.0, (until - taken.at).total_seconds()),
+        seconds=_seconds(taken.at, until, end),
         end=end,
         text=text,
     )
+
+
+def _seconds(since: datetime, until: datetime | None, end: Covered) -> float | None:
+    if end == "never away":
+        return 0.0
+    return None if until is None else max(0.0, (until - since).total_seconds())
 
 
 def _covered(order: str, key: Key, after: Sequence[JournalEntry]) -> tuple[datetime | None, Covered, str | None]:
@@ -65,9 +71,12 @@ def _covered(order: str, key: Key, after: Sequence[JournalEntry]) -> tuple[datet
     for entry in after:
         if entry.kind == "guarded" and entry.data.get("for") == order:
             state = entry.data.get("state") or "unknown"
+            if state == "still there":
+                return None, "never away", None
             if state in _ENDS:
                 return entry.at, _ENDS[state], None
-            end, text = ("unknown", None) if state in _NO_ANSWER else ("refused", state)
+            unsaid = state in _NO_ANSWER or state.startswith("tried")
+            end, text = ("unknown", None) if unsaid else ("refused", state)
         elif entry.kind == "verified" and key_of(entry) == key and number(entry, "position") == 0:
             return entry.at, "position closed", None
     return None, end, text

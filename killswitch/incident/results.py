@@ -121,9 +121,9 @@ def _standing(decision: Decision, journal: Sequence[JournalEntry], endings: tupl
     if statuses == {"flat"}:
         targets = [intent.target for intent in decision.intents if intent.purpose == "reduce"]
         return "flat" if decision.kind != "hedge" and not any(targets) else "at target"
-    for worst in ("blocked", "residual"):
-        if worst in statuses:
-            return "blocked" if worst == "blocked" else "residual"
+    # An order that nobody could tell of is worse than a position that is known to be there.
+    if statuses <= {"flat", "blocked", "residual"}:
+        return "blocked" if "blocked" in statuses else "residual"
     return "abandoned"
 
 

@@ -17,7 +17,7 @@ from killswitch.model.store import JournalEntry
 from killswitch.runner.worker import ClosingWorker as ClosingWorker
 
 # Of one decision's accounts, the one that has come least far speaks for it.
-_WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "blocked", "residual", "abandoned", "flat")
+_WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "abandoned", "blocked", "residual", "flat")
 
 
 class Closings:

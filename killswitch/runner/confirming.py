@@ -27,7 +27,7 @@ LOOKED_THROUGH = 200
 REMEMBERED_NAMES = 10_000
 """Names of orders, and ids of fills, that are remembered."""
 
-_GUARDED = ("resting", "filled", "not needed", "again", "unknown")
+_GUARDED = ("resting", "filled", "not needed", "still there", "again", "unknown")
 """Answers about protection that leave nothing to be done, or are tried and asked again."""
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
@@ -146,7 +146,7 @@ class Confirming:
         """What an entry gives to tell by itself."""
         if entry.kind == "guarded":
             state = entry.data.get("state") or "unknown"
-            if state not in _GUARDED:
+            if state not in _GUARDED and not state.startswith("tried"):
                 bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
                 self._texts[f"{bare} stands without its protective order {entry.data.get('for')}: {state}"] = None
             return

@@ -93,7 +93,7 @@ def outcome(entry: JournalEntry) -> str:
 
 
 _PROTECTION = {"unprotected": ("order",), "protected": ("for",), "guarded": ("for", "state")}
-_COVERED = ("resting", "not needed")
+_COVERED = ("resting", "not needed", "still there")
 
 
 class _Closing:

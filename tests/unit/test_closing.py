@@ -655,14 +655,14 @@ def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
 
 
 def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> None:
-    """Eight refusals in a row end the line of a trim, with growing waits between them."""
+    """Eight refusals in a row of the last kind of order end the line of a trim, with growing waits between them."""
     venue, clock = Refusing({"BTC": D(100)}), VirtualClock()
     venue.reason = "price_band"
     closer = closer_for(venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     assert asyncio.run(drive(closer, passes=5000))
-    assert kinds(store).count("sending") == 8
-    assert clock.monotonic() >= 0.5 + 1 + 2 + 4 + 8 + 16 + 30
+    assert kinds(store).count("sending") == 2 + 8, "two at market, and then eight on the last rung"
+    assert clock.monotonic() >= 0.5 + 1 + 0.5 + 1 + 2 + 4 + 8 + 16 + 30
     assert ending(store)["status"] == "residual"
     assert "price_band" in (ending(store)["reason"] or "")
 
