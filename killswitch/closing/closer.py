@@ -7,6 +7,7 @@ end what has come to an end.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,7 +15,7 @@ from decimal import Decimal
 from killswitch.closing.asking import Asking, questions
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budget
-from killswitch.closing.cancelling import Cancelling
+from killswitch.closing.cancelling import Cancelling, Due
 from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.guarding import Guarding
@@ -155,18 +156,40 @@ class Closer:
         return bool(self._memory.works)
 
     async def _pass(self, *, sending: bool = True) -> None:
-        await self._cancel(after_closing=False)
+        cancels = self._due_cancels()
+        if not cancels or any(line.refusal == "blocked_by_order" for line in self._memory.lines()):
+            await self._cancel(cancels)
+            await self._close(sending=sending)
+            return
+        # New risk is stopped first, but no close waits for the answers to that.
+        cancelling = asyncio.create_task(self._cancel(cancels))
+        await asyncio.sleep(0)
+        try:
+            await self._close(sending=sending)
+            await cancelling
+        finally:
+            cancelling.cancel()
+            await asyncio.gather(cancelling, return_exceptions=True)
+
+    async def _close(self, *, sending: bool) -> None:
         if sending and self._looking.was_unreadable:
             await self._sending.send_on_the_decisions_word()
-        reading = self._given()
-        if reading is None:
-            await self._ask()
-            reading = await self._look()
+        reading = self._given() if sending else None
+        if reading is not None:
+            # Nothing has been sent yet: what it shows is sent for, and verified by the look that follows.
+            sent = self._memory.sent
+            await self._sending.send(self._judging.begin(reading))
+            self._show(reading)
+            if self._memory.sent > sent:
+                return
+        await self._ask()
+        reading = await self._look()
         if reading is None:
             if sending:
                 await self._sending.send_on_the_decisions_word()
             return
-        self._take(reading)
+        self._show(reading)
+        self._verify(reading)
         verdicts = self._judging.begin(reading)
         if sending:
             await self._sending.send(verdicts)
@@ -175,11 +198,17 @@ class Closer:
 
     def _next_due(self, now: float) -> float:
         """When the next pass makes sense after one that changed nothing."""
-        dues = [now + self._pace.poll, self._asking.next_at, now + max(0.0, self._guarding.due_in())]
+        dues = [self._asking.next_at, now + max(0.0, self._guarding.due_in()), self._sending.room_at]
+        waiting = self._sending.held_back
         for work, line in self._all():
-            if line.state is State.READY:
-                dues.append(max(self._sending.departs(work, line), now + self._requests.wait("submit", (line.symbol,))))
-        return min(dues)
+            if line.state is State.READY and not line.aside:
+                if (departs := self._sending.departs(work, line)) > now:
+                    dues.append(departs)
+            elif line.state is not State.AT_TARGET:
+                waiting = False
+        # What only waits for room or for its time is looked at when that has come: looks cost room too.
+        patient = waiting and not self._due_cancels()
+        return min(*dues, now + (self._pace.look_again if patient else self._pace.poll))
 
     # Looking
 
@@ -244,16 +273,21 @@ class Closer:
         """What our own orders leave of each position at work, at least."""
         return {line.key: self._memory.least(line) for line in self._memory.lines() if not line.by_fills}
 
-    def _take(self, reading: Reading) -> None:
+    def _show(self, reading: Reading) -> None:
+        """Keep what the reading shows of the positions at work, for `progress`."""
+        for line in self._memory.lines():
+            if not line.by_fills and told(line, reading):
+                self._shown[line.key] = reading.contracts(line.key)
+
+    def _verify(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
         news = []
         for work, line in self._all():
-            work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
-            if not told(line, reading):
+            if line.by_fills:
+                work.supply(line, reading.contracts(line.key), self._looking.instruments.get(line.symbol))
+            elif not told(line, reading):
                 continue
             shown = held(line, reading)
-            if not line.by_fills:
-                self._shown[line.key] = shown
             reached = shown <= line.target
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
                 news.append((line, shown))
@@ -261,9 +295,12 @@ class Closer:
 
     # Acting
 
-    async def _cancel(self, *, after_closing: bool, only: Work | None = None) -> None:
-        works = [only] if only else list(self._memory.works.values())
-        due = [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=after_closing)]
+    def _due_cancels(self) -> list[Due]:
+        """What every decision wants cancelled before its closing is done."""
+        works = self._memory.works.values()
+        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
+
+    async def _cancel(self, due: Sequence[Due]) -> None:
         if due and self._requests.may_act():
             await self._cancelling.run(due)
 
@@ -293,8 +330,8 @@ class Closer:
                 continue
             if self._guarding.protections.of(work.decision.id):
                 continue
-            if work.due_cancels(after_closing=True):
-                await self._cancel(after_closing=True, only=work)
+            if left := work.due_cancels(after_closing=True):
+                await self._cancel([(work, cancel) for cancel in left])
                 continue
             self._finish(work, found)
 

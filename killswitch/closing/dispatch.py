@@ -37,7 +37,7 @@ from killswitch.model.venue import (
 RecordAll = Callable[[Sequence[JournalEntry]], None]
 """Makes entries durable together, and then lets each move what it is about."""
 
-TOGETHER = 0.003
+TOGETHER = 0.02
 """Real seconds that an answer waits for others to be journaled with it. The order itself is durable already."""
 
 
@@ -61,10 +61,49 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What has left, and whether something was held back for want of room."""
+    """What has left. `room_in`: seconds until there may be room for what was held back; None where nothing was."""
 
     departures: Sequence[Departure]
-    held_back: bool
+    room_in: float | None
+
+
+class _Wave:
+    """The requests under way, and their answers that are not written down yet."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.came = asyncio.Event()
+        self._answers: list[JournalEntry] = []
+        self._since = 0.0
+        self._noted = False
+
+    def take(self, answers: Sequence[JournalEntry]) -> None:
+        """Hold the answers of one request."""
+        if not self._answers:
+            self._since = asyncio.get_running_loop().time()
+        self._answers += answers
+
+    def ended(self) -> None:
+        """One of the requests is over."""
+        self.open -= 1
+        if not self.open or not self._noted:
+            self._noted = True
+            self.came.set()
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is to be written down."""
+        return bool(self._answers)
+
+    @property
+    def held_for(self) -> float:
+        """Real seconds for which the oldest answer has been held."""
+        return asyncio.get_running_loop().time() - self._since if self._answers else 0.0
+
+    def give(self) -> Sequence[JournalEntry]:
+        """The answers, to be written down."""
+        given, self._answers, self._noted = self._answers, [], False
+        return given
 
 
 class _Queue:
@@ -122,38 +161,34 @@ class Dispatch:
         `answered` is told when the last one is, before it is made durable.
         """
         queue = _Queue(source)
-        answers: list[JournalEntry] = []
-        came = asyncio.Event()
+        wave = _Wave()
 
         async def one(group: Sequence[Departure], ticket: Ticket) -> None:
             try:
-                answers.extend(await self._request(group, ticket))
+                wave.take(await self._request(group, ticket))
             finally:
-                came.set()
+                wave.ended()
 
         tasks: list[asyncio.Task[None]] = []
-        waiting: list[asyncio.Task[None]] = []
         try:
             more, chunk = True, FIRST
-            while more or waiting:
+            while more or wave.open:
                 if more:
                     groups = self._depart(queue, chunk)
                     chunk = min(4 * chunk, LARGEST)
-                    if len(groups) == 1 and not waiting and queue.empty:
-                        answers.extend(await self._request(*groups[0]))
+                    if len(groups) == 1 and not wave.open and queue.empty:
+                        wave.take(await self._request(*groups[0]))
                         groups = []
-                    begun = [asyncio.create_task(one(*group)) for group in groups]
-                    tasks += begun
-                    waiting += begun
-                    if begun:
+                    tasks += [asyncio.create_task(one(*group)) for group in groups]
+                    wave.open += len(groups)
+                    if groups:
                         await asyncio.sleep(0)  # let them leave before the next ones are made
-                more = await self._wait(came, waiting, queue)
-                waiting = [task for task in waiting if not task.done()]
-                if queue.sent and not (waiting or more):
+                more = await self._wait(wave, queue)
+                if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
-                ready, answers[:] = answers[:], []
-                self._record(ready)
+                if not wave.open or wave.held_for >= TOGETHER:
+                    self._record(wave.give())
             for task in tasks:
                 task.result()
         finally:
@@ -161,26 +196,25 @@ class Dispatch:
                 task.cancel()
             if tasks:
                 await asyncio.gather(*tasks, return_exceptions=True)
-        return Sent(queue.sent, held_back=not queue.empty)
+        return Sent(queue.sent, None if queue.empty else self._room_in(queue))
 
-    async def _wait(self, came: asyncio.Event, waiting: Sequence[asyncio.Task[None]], queue: _Queue) -> bool:
-        """Until there may be room for more, or an answer is here and those that come with it; whether there may be."""
+    async def _wait(self, wave: _Wave, queue: _Queue) -> bool:
+        """Until there may be room for more, or something is to be written down; whether there may be room."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
         soon = room_in <= SOON
-        if not waiting:
+        if not wave.open:
             if soon:
                 await self._clock.sleep(room_in)
             return soon
+        waits = [room_in] * soon + [TOGETHER - wave.held_for] * wave.holds
         try:
-            async with asyncio.timeout(room_in if soon else None):
-                await came.wait()
+            async with asyncio.timeout(min(waits, default=None)):
+                await wave.came.wait()
+            wave.came.clear()
         except TimeoutError:
-            return True
-        if not all(task.done() for task in waiting):
-            await asyncio.sleep(TOGETHER)
-        came.clear()
+            pass
         return soon
 
     def _room_in(self, queue: _Queue) -> float:

@@ -22,6 +22,8 @@ class Pace:
     """And in how many readings in a row. The same for an empty book that nothing explains."""
     poll: float = 1.0
     """Between passes that changed nothing."""
+    look_again: float = 10.0
+    """Between two looks at the account while orders wait for nothing but room or their time."""
     ask_again: float = 0.1
     """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
     breath: float = 0.1

@@ -56,11 +56,13 @@ class Sending:
         self._not_before: dict[LineName, float] = {}
         self.held_back = False
         """Whether the last pass had an order that could not leave yet."""
+        self.room_at = math.inf
+        """Monotonic seconds at which the venue may have room for what was held back; infinite if it had room."""
 
     async def send(self, verdicts: Verdicts) -> None:
         """Send for the line with the smallest target on each position, the worst rank first."""
         lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
-        self.held_back = False
+        self.held_back, self.room_at = False, math.inf
         if self._traits.whole_book and await self._swept(lines, verdicts):
             return
         await self._clear_the_way(lines, verdicts)
@@ -87,8 +89,11 @@ class Sending:
             # After an order that closed nothing, the next one waits longer.
             if each.line.fruitless:
                 self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
-        self.held_back |= sent.held_back
-        return () if sent.held_back else sent.departures
+        if sent.room_in is None:
+            return sent.departures
+        self.held_back = True
+        self.room_at = now + sent.room_in
+        return ()
 
     async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
         """Ask the venue to close its whole book, where that is the fastest way; whether it was asked."""

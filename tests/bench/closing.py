@@ -130,11 +130,14 @@ async def close(
     books = [venue.book() for venue in venues]
     decision = _decision(venues, clock, unwinding)
     loop = asyncio.get_running_loop()
-    _commit(store, decision, Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1"))
+    snapshot = Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1")
+    planned = planned_entries(decision, snapshot=snapshot)
+    closings.learn(books)
+    closings.prepare([(decision, planned)])
+    _commit(store, decision, planned)
     if profile is not None:
         profile.enable()
     begun = loop.time()
-    closings.learn(books)
     closings.adopt([decision])
     await closings.go_on()
     took = loop.time() - begun
@@ -229,12 +232,12 @@ def _decision(venues: Sequence[SimulatedVenue], clock: Clock, unwinding: Unwindi
     )  # fmt: skip
 
 
-def _commit(store: SqlStore, decision: Decision, snapshot: Snapshot) -> None:
+def _commit(store: SqlStore, decision: Decision, planned: Sequence[JournalEntry]) -> None:
     """As the runner does: decision and planned work in one transaction."""
     store.commit_tick(
         TickRecord(
             as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
-            journal=planned_entries(decision, snapshot=snapshot), snapshot=None, consumed_events=(), prune_before=0,
+            journal=tuple(planned), snapshot=None, consumed_events=(), prune_before=0,
         )
     )  # fmt: skip
 
