@@ -1,0 +1,151 @@
+"""What our orders leave of a position: anchors and outstanding amounts worked by hand from journal entries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.life import Event, event_of, number
+from killswitch.model.store import JournalEntry, JournalKind
+
+D = Decimal
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def entry(kind: JournalKind, name: str | None = "o1", **data: str | None) -> JournalEntry:
+    return JournalEntry("d1", kind, AT, "main", "BTC", "long", name, 1, data)
+
+
+def fold(*entries: JournalEntry) -> PositionLedger:
+    of = PositionLedger()
+    for each in entries:
+        of.apply(each)
+    return of
+
+
+def test_the_anchor_is_the_least_that_was_verified() -> None:
+    """Ten, then seven, then a late nine: seven; what cannot be read moves nothing."""
+    shown = [entry("verified", None, position=text) for text in ("10", "7", "9", "?")]
+    assert fold(shown[0]).anchor == D(10)
+    assert fold(*shown).anchor == D(7)
+
+
+def test_an_order_anchors_on_what_is_believed_before_it_when_it_is_alone() -> None:
+    """It may lie above the last anchor, since the position may have grown; a second one in flight moves nothing."""
+    of = fold(entry("verified", None, position="5"), entry("sending", position="8", amount="3"))
+    assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3)})
+    of.apply(entry("sending", "o2", position="20", amount="4"))
+    assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3), "o2": D(4)})
+
+
+def test_nothing_is_verified_while_something_may_fill() -> None:
+    """The venue's positions may lag behind its fills: the anchor waits for the answer."""
+    of = fold(entry("sending", position="8", amount="3"), entry("verified", None, position="1"))
+    assert of.anchor == D(8)
+
+
+def test_fills_lower_the_anchor_and_add_to_what_is_closed() -> None:
+    """8 less 2 less 1; another telling of the same order counts for nothing."""
+    of = fold(entry("sending", position="8", amount="3"), entry("filled", filled="2"), entry("filled", filled="2"))
+    assert (of.anchor, of.closed, of.outstanding) == (D(6), D(2), {})
+    of.apply(entry("sending", "o2", position="6", amount="3"))
+    of.apply(entry("filled", "o2", filled="1"))
+    assert (of.anchor, of.closed) == (D(5), D(3))
+
+
+def test_a_fill_that_cannot_be_read_counts_as_full() -> None:
+    """All 3 that were sent; an anchor that is unknown stays unknown."""
+    of = fold(entry("sending", position="8", amount="3"), entry("filled", filled=None))
+    assert (of.anchor, of.closed) == (D(5), D(3))
+    of = fold(entry("sending", amount="3"), entry("filled", filled="1"))
+    assert (of.anchor, of.closed) == (None, D(1))
+
+
+def test_an_amount_that_cannot_be_read_is_outstanding_by_name() -> None:
+    """That something is in flight is known, though not how much."""
+    assert fold(entry("sending", position="8", amount="?")).outstanding == {"o1": D(0)}
+
+
+@pytest.mark.parametrize("kind", ["rejected", "absent"])
+def test_an_order_that_never_was_is_outstanding_no_longer(kind: JournalKind) -> None:
+    """The anchor and what is closed stay; told twice, it is the same."""
+    of = fold(entry("sending", position="8", amount="3"), entry(kind), entry(kind))
+    assert (of.anchor, of.closed, of.outstanding) == (D(8), D(0), {})
+
+
+def test_what_is_set_aside_is_counted_unless_the_venue_guards_the_next_order() -> None:
+    """8 held, 3 aside: 5 are free, and all 8 for a guarded order; one in flight is counted for both."""
+    of = fold(entry("sending", position="8", amount="3"), entry("set_aside"))
+    assert (of.aside, of.free(D(8)), of.free(D(8), guarded=True)) == ({"o1"}, D(5), D(8))
+    of.apply(entry("sending", "o2", position="8", amount="1"))
+    assert (of.free(D(8)), of.free(D(8), guarded=True)) == (D(4), D(7))
+
+
+def test_an_order_sent_again_under_its_name_is_waited_for_again() -> None:
+    """It is no longer aside: even a guarded order is held back by it."""
+    of = fold(entry("sending", position="8", amount="3"), entry("set_aside"), entry("sending", amount="3"))
+    assert (of.aside, of.free(D(8), guarded=True)) == (set(), D(5))
+
+
+def test_only_what_is_outstanding_can_be_set_aside() -> None:
+    """A name that was settled before is not kept."""
+    assert fold(entry("set_aside")).aside == set()
+
+
+def test_nobody_waits_once_everything_outstanding_is_abandoned() -> None:
+    """Of two, one abandoned: it still waits; both: no longer, though both still count."""
+    of = fold(entry("sending", position="8", amount="3"), entry("sending", "o2", amount="2"))
+    assert of.waits
+    of.apply(entry("abandoned"))
+    assert of.waits
+    of.apply(entry("abandoned", "o2"))
+    assert (of.waits, of.free(D(8))) == (False, D(3))
+
+
+def test_what_is_surely_there_is_the_smaller_of_the_venues_word_and_ours() -> None:
+    """Before the first anchor the venue's; what our orders leave is then what it was before."""
+    blank = PositionLedger()
+    assert (blank.believed(D(4)), blank.least(D(9)), blank.free(D(4)), blank.waits) == (D(4), D(9), D(4), False)
+    of = fold(entry("verified", None, position="5"))
+    assert (of.believed(D(4)), of.believed(D(6)), of.least(D(9))) == (D(4), D(5), D(5))
+
+
+@pytest.mark.parametrize(("text", "value"), [("1.50", "1.50"), ("0", "0"), ("-2", "-2")])
+def test_a_number_is_read_as_it_is_written(text: str, value: str) -> None:
+    """Decimal text to its digit."""
+    assert str(number(text)) == value
+
+
+@pytest.mark.parametrize("text", [None, "", "much", "NaN", "Infinity", "-Infinity", "sNaN"])
+def test_what_is_no_finite_number_is_unknown(text: str | None) -> None:
+    """None, and never 0."""
+    assert number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("position", "target", "event"),
+    [
+        ("5", "5", Event.VERIFIED_AT),
+        ("4", "5", Event.VERIFIED_AT),
+        ("6", "5", Event.VERIFIED_ABOVE),
+        (None, "5", Event.VERIFIED_ABOVE),
+        ("5", None, Event.VERIFIED_ABOVE),
+        ("?", "?", Event.VERIFIED_ABOVE),
+    ],
+)
+def test_a_target_is_reached_only_by_two_numbers_that_say_so(
+    position: str | None, target: str | None, event: Event
+) -> None:
+    """What cannot be read is never at its target."""
+    assert event_of(entry("verified", None, position=position, target=target)) is event
+
+
+def test_a_slice_that_follows_at_once_is_told_from_an_order_that_does_not() -> None:
+    """By the words in `after`; kinds that move no line are none."""
+    assert event_of(entry("sending", after="next slice")) is Event.NEXT_SLICE
+    assert event_of(entry("sending", after="else")) is Event.SENDING
+    assert event_of(entry("acknowledged", after="next slice")) is Event.ACKNOWLEDGED
+    assert event_of(entry("planned", None)) is None

@@ -1,0 +1,365 @@
+"""A line folded from journal entries worked by hand: amounts, costs, tries, and orders of unknown fate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from killswitch.closing.life import ForbiddenTransitionError, State
+from killswitch.closing.line import AsideOrder, Line
+from killswitch.closing.pace import Pace
+from killswitch.model.store import JournalEntry, JournalKind
+
+D = Decimal
+AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+LATER = AT + timedelta(seconds=9)
+
+
+def line(target: str = "0", decided: str = "10", side: str = "sell") -> Line:
+    return Line(
+        "d1", "main", "BTC", "long" if side == "sell" else "short", "sell" if side == "sell" else "buy",
+        D(target), D(decided), D(decided), True, 1, 0,
+    )  # fmt: skip
+
+
+def entry(
+    kind: JournalKind, name: str | None = "o1", attempt: int | None = 1, at: datetime = AT, **data: str | None
+) -> JournalEntry:
+    return JournalEntry("d1", kind, at, "main", "BTC", "long", name, attempt, data)
+
+
+def fold(of: Line, *entries: JournalEntry) -> Line:
+    for each in entries:
+        of.apply(each)
+    return of
+
+
+def sending(name: str = "o1", attempt: int = 1, amount: str | None = "10", **data: str | None) -> JournalEntry:
+    return entry("sending", name, attempt, amount=amount, **data)
+
+
+def test_an_order_that_has_left_is_known_by_everything_that_was_journaled() -> None:
+    """Attempt, name, amount, instant, rung and kind are those of the `sending` entry."""
+    of = fold(line(), sending("o3", 3, "4", rung="2", order="limit", price="99", mark="100", value="100"))
+    assert (of.state, of.attempt, of.client_order_id, of.sent_at) == (State.SENDING, 3, "o3", AT)
+    assert (of.sent_amount, of.may_fill, of.rung, of.bounded, of.rests) == (D(4), D(4), 2, True, True)
+    assert (of.mark, of.value, of.in_flight) == (D(100), D(100), True)
+
+
+def test_an_order_at_market_neither_rests_nor_is_bounded() -> None:
+    """Without a price there is no bound, and only `limit` rests."""
+    of = fold(line(), sending(order="market"))
+    assert (of.bounded, of.rests, of.rung) == (False, False, 0)
+    assert not fold(line(), sending(order="limit_ioc", price="99")).rests
+
+
+def test_an_amount_that_cannot_be_read_counts_as_all_that_was_decided() -> None:
+    """The worst that can have left is the whole of it."""
+    assert fold(line(decided="7"), sending(amount=None)).sent_amount == D(7)
+
+
+def test_an_attempt_that_was_never_numbered_is_the_first_that_could_be() -> None:
+    """An entry without a number stands at 0."""
+    assert fold(line(), entry("sending", attempt=None, amount="1")).attempt == 0
+
+
+def test_under_one_name_the_most_that_was_ever_sent_may_fill() -> None:
+    """4 were sent and not heard, then 3 under the same id: 4 may fill; under a new id, 3."""
+    first = sending(amount="4"), entry("rejected", reason="rate_limited")
+    assert fold(line(), *first, sending(amount="3")).may_fill == D(4)
+    assert fold(line(), *first, sending(amount="6")).may_fill == D(6)
+    answered = sending(amount="4"), entry("rejected", reason="other")
+    assert fold(line(), *answered, sending("o2", 2, "3")).may_fill == D(3)
+
+
+def test_the_venues_own_name_of_an_order_ends_with_the_next_one() -> None:
+    """It is learnt from the acknowledgement, and not carried to another order."""
+    of = fold(line(), sending(), entry("acknowledged", order="v7"))
+    assert (of.state, of.order_id) == (State.WORKING, "v7")
+    of = fold(of, entry("filled", filled="4", order="v7"), entry("verified", None, None, position="6", target="0"))
+    assert fold(of, sending("o2", 2, "6")).order_id is None
+
+
+@pytest.mark.parametrize(("side", "cost"), [("sell", "6"), ("buy", "-4")])
+def test_cost_is_the_fee_and_the_slippage_against_the_mark(side: str, cost: str) -> None:
+    """10 contracts of 50 each, sold 1% below the mark: 5 lost and 1 of fee; bought there, 5 won less the fee."""
+    of = fold(
+        line(side=side), sending(mark="100", value="50"), entry("filled", filled="10", price="99", fee="1")
+    )  # fmt: skip
+    assert of.cost == D(cost)
+    assert of.received == D(990)
+
+
+def test_costs_of_several_orders_add_up() -> None:
+    """Two fills of 4 and 6 at 99 with fees of 1 and 2: 3 + 5."""
+    of = fold(line(), sending(amount="4", mark="100", value="50"), entry("filled", filled="4", price="99", fee="1"))
+    of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice"))
+    of = fold(of, entry("filled", "o2", 2, filled="6", price="98", fee="2"))
+    assert of.cost == D(2) + D(1) + D(2) + D(6)
+    assert (of.received, of.filled) == (D(396) + D(588), D(10))
+
+
+@pytest.mark.parametrize("missing", ["price", "fee", "mark", "value"])
+def test_a_part_of_the_cost_that_is_unknown_makes_all_of_it_unknown(missing: str) -> None:
+    """Whichever of the four numbers is not there."""
+    words: dict[str, str | None] = {"mark": "100", "value": "50", "price": "99", "fee": "1"}
+    words[missing] = None
+    of = fold(
+        line(), sending(mark=words["mark"], value=words["value"]),
+        entry("filled", filled="10", price=words["price"], fee=words["fee"]),
+    )  # fmt: skip
+    assert of.cost is None
+    assert of.received == (None if missing == "price" else D(990))
+
+
+def test_a_cost_once_unknown_stays_unknown() -> None:
+    """A later fill with every number does not make it known again."""
+    of = fold(line(), sending(amount="4", mark="100", value="50"), entry("filled", filled="4"))
+    of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice"))
+    of = fold(of, entry("filled", "o2", 2, filled="6", price="99", fee="0"))
+    assert (of.cost, of.received, of.filled) == (None, None, D(10))
+
+
+def test_an_order_that_filled_nothing_costs_nothing() -> None:
+    """Without price and fee it is still known to have cost 0."""
+    of = fold(line(), sending(), entry("filled", filled="0"))
+    assert (of.cost, of.received, of.fruitless, of.tried, of.whole) == (D(0), D(0), 1, 1, False)
+
+
+def test_the_first_whole_pair_of_mark_and_value_counts() -> None:
+    """A mark without a value is passed over; what comes after the first pair does not move it."""
+    of = fold(line(), entry("planned", None, None, mark="100"), entry("planned", None, None, mark="90", value="45"))
+    of = fold(of, sending(mark="80", value="40"))
+    assert (of.mark, of.value) == (D(90), D(45))
+
+
+def test_a_fill_that_cannot_be_read_counts_as_all_that_may_fill() -> None:
+    """At its worst: 4 are closed, at a cost that nobody knows, and the order came to nothing that one could see."""
+    of = fold(line(), sending(amount="4"), entry("filled", filled="much"))
+    assert (of.filled, of.cost, of.received, of.fruitless, of.whole) == (D(4), None, None, 1, False)
+
+
+def test_an_order_counts_once() -> None:
+    """Its fill after it was set aside and after it was told are one."""
+    of = fold(line(), sending(amount="4"), entry("filled", filled="4", price="1", fee="0"))
+    of.state = State.SENDING
+    of = fold(of, entry("filled", filled="4", price="1", fee="0"))
+    assert of.filled == D(4)
+
+
+def test_tries_are_counted_by_what_the_order_was_good_for() -> None:
+    """Partly filled with a bound: one try; without one, or wholly: none."""
+    part = entry("filled", filled="4", price="1", fee="0")
+    assert fold(line(), sending(order="limit_ioc", price="1"), part).tried == 1
+    assert fold(line(), sending(order="market"), part).tried == 0
+    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).tried == 0
+    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).whole
+
+
+def test_tries_add_up_and_end_with_an_order_that_was_good() -> None:
+    """Two in a row that filled nothing are two; a whole fill begins anew."""
+    of, nothing = line(), entry("verified", None, None, position="10", target="0")
+    for attempt in (1, 2):
+        of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", filled="0"), nothing)
+    assert (of.tried, of.fruitless, of.spent_tries) == (2, 2, 2)
+    of = fold(of, sending("o3", 3), entry("filled", "o3", filled="10", price="1", fee="0"))
+    assert (of.tried, of.fruitless) == (0, 0)
+
+
+def test_an_order_that_has_rested_was_a_try_and_not_fruitless() -> None:
+    """One that rests waits enough by itself; its tries count where it is still the kind that rests."""
+    of = fold(line(), sending(order="limit", price="1"), entry("filled", filled="0"))
+    assert (of.fruitless, of.tried, of.spent_tries) == (0, 1, 1)
+    of.rests = False
+    assert of.spent_tries == 0
+
+
+def test_another_rung_is_another_beginning() -> None:
+    """Tries and fruitless attempts are those of the rung; on the same rung they stay."""
+    of = fold(line(), sending(), entry("rejected", reason="other"))
+    assert (of.tried, of.fruitless, of.refusal) == (1, 1, "other")
+    assert (fold(of, sending("o2", 2)).tried, of.fruitless) == (1, 1)
+    of = fold(of, entry("rejected", "o2", 2, reason="other"))
+    assert (fold(of, sending("o3", 3, rung="1")).tried, of.fruitless, of.rung) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "fruitless", "tried", "largest", "spent"),
+    [
+        ("other", 1, 1, "10", True),
+        ("market_closed", 1, 1, "10", True),
+        ("above_maximum", 1, 0, "4", True),
+        ("insufficient_margin", 1, 0, "4", True),
+        ("blocked_by_order", 1, 0, "10", True),
+        ("already_flat", 1, 0, "10", True),
+        ("duplicate_client_order_id", 1, 0, "10", True),
+        ("rate_limited", 0, 0, "10", False),
+        ("venue_down", 0, 0, "10", False),
+    ],
+)
+def test_what_a_refusal_costs_depends_on_why(
+    reason: str, fruitless: int, tried: int, largest: str, spent: bool
+) -> None:
+    """Too much: half is tried next. Not heard: nothing is spent. Nothing another kind of order would change: no try."""
+    of = fold(line(), sending(amount="8"), entry("rejected", reason=reason))
+    assert (of.fruitless, of.tried, of.largest, of.spent) == (fruitless, tried, D(largest), spent)
+    assert (of.state, of.refusal) == (State.READY, reason)
+
+
+def test_a_fill_ends_a_refusal() -> None:
+    """What the venue refused before is no longer why."""
+    of = fold(line(), sending(), entry("rejected", reason="other"), sending("o2", 2))
+    assert fold(of, entry("filled", "o2", 2, filled="10", price="1", fee="0")).refusal is None
+
+
+def test_an_order_set_aside_is_kept_with_all_that_is_known_of_it() -> None:
+    """Its name, attempt and amount, when it left and when nobody waited any longer; the line goes on under a new id."""
+    of = fold(line(), sending("o2", 2, "4"), entry("unknown", "o2", 2), entry("set_aside", "o2", 2, at=LATER))
+    assert of.aside == {"o2": AsideOrder("o2", 2, D(4), AT, LATER)}
+    assert (of.state, of.spent, of.outstanding) == (State.READY, True, D(4))
+
+
+def test_what_is_heard_of_an_order_set_aside_settles_it_and_moves_nothing_else() -> None:
+    """Acknowledged: still aside; filled: its fill counts; the line's own order stays in flight throughout."""
+    of = fold(line(), sending("o1", 1, "4"), entry("set_aside", "o1"), sending("o2", 2, "6"))
+    of = fold(of, entry("acknowledged", "o1"), entry("unknown", "o1"))
+    assert (of.outstanding, of.state, of.client_order_id) == (D(4), State.SENDING, "o2")
+    of = fold(of, entry("filled", "o1", filled="3", price="1", fee="0"))
+    assert (of.outstanding, of.filled, of.aside, of.state) == (D(0), D(3), {}, State.SENDING)
+
+
+@pytest.mark.parametrize("kind", ["rejected", "absent"])
+def test_an_order_set_aside_that_never_was_leaves_nothing(kind: JournalKind) -> None:
+    """Nothing of it is outstanding, nothing filled and no cost unknown."""
+    of = fold(line(), sending("o1", 1, "4"), entry("set_aside"), entry(kind))
+    assert (of.outstanding, of.filled, of.cost, of.abandoned, of.aside) == (D(0), D(0), D(0), (), {})
+
+
+def test_orders_that_are_abandoned_count_at_their_worst_for_ever() -> None:
+    """4 and 5 may have filled; both names are kept in order, and what was paid is unknown."""
+    of = fold(line(), sending("o1", 1, "4"), entry("set_aside", "o1"), sending("o2", 2, "5"))
+    of = fold(of, entry("set_aside", "o2", 2), entry("abandoned", "o1"))
+    assert (of.outstanding, of.lost, of.abandoned) == (D(9), D(4), ("o1",))
+    of = fold(of, entry("abandoned", "o2", 2))
+    assert (of.outstanding, of.lost, of.abandoned) == (D(9), D(9), ("o1", "o2"))
+    assert (of.cost, of.received, of.filled) == (None, None, D(0))
+
+
+def test_an_unreadable_fill_of_an_order_set_aside_counts_at_its_own_worst() -> None:
+    """4 of the first order, though the second may fill 6."""
+    of = fold(line(), sending("o1", 1, "4"), entry("set_aside"), sending("o2", 2, "6"), entry("filled", "o1"))
+    assert of.filled == D(4)
+
+
+def test_an_order_set_aside_cannot_be_sent_again() -> None:
+    """Its id is spent: whatever would send it again is refused, and the line stays as it was."""
+    of = fold(line(), sending(), entry("set_aside"))
+    with pytest.raises(ForbiddenTransitionError, match="d1 BTC long.*sending.*o1"):
+        of.apply(sending())
+    assert (of.state, of.outstanding) == (State.READY, D(10))
+
+
+def test_what_cannot_follow_is_refused_by_its_name() -> None:
+    """A fill of what never left."""
+    with pytest.raises(ForbiddenTransitionError, match="d1 BTC long.*filled.*ready"):
+        line().apply(entry("filled", filled="1"))
+
+
+def test_a_past_that_contradicts_itself_leaves_the_newest_order_unknown() -> None:
+    """Two orders at once: the second is asked about, and what it all cost is unknown."""
+    of = line()
+    for each in (sending("o1", 1, "4"), sending("o2", 2, "6")):
+        of.recall(each)
+    assert (of.state, of.client_order_id, of.may_fill, of.cost) == (State.UNKNOWN, "o2", D(6), None)
+
+
+def test_a_past_fill_out_of_order_still_counts() -> None:
+    """A fill told twice by two hands, under two ids, is two fills; the line asks the venue."""
+    of = line()
+    for each in (
+        sending("o1", 1, "4"),
+        entry("filled", "o1", filled="4", price="1", fee="0"),
+        entry("filled", "o2", 2, filled="3", price="1", fee="0"),
+    ):
+        of.recall(each)
+    assert (of.state, of.filled, of.cost) == (State.UNKNOWN, D(7), None)
+
+
+def test_a_past_that_ended_out_of_order_is_over_and_stays_over() -> None:
+    """Finished with an order in flight: over; whatever comes later moves nothing."""
+    of = line()
+    for each in (sending("o1", 1, "4"), entry("finished", None, None), sending("o2", 2, "6")):
+        of.recall(each)
+    assert (of.state, of.client_order_id, of.cost) == (State.OVER, "o1", D(0))
+
+
+def test_nonsense_before_any_order_leaves_nothing_to_ask_about() -> None:
+    """Without an order that ever left, the line is still ready, and its cost is unknown."""
+    of = line()
+    of.recall(entry("acknowledged", None, None))
+    assert (of.state, of.cost) == (State.READY, None)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "target", "reduce_only", "guarded"),
+    [
+        ("reduce", "0", True, True),
+        ("reduce", "1", True, False),
+        ("reduce", "0", False, False),
+        ("hop", "0", True, False),
+    ],
+)
+def test_the_venue_guards_full_reduce_only_closes_and_nothing_else(
+    purpose: str, target: str, reduce_only: bool, guarded: bool
+) -> None:
+    """A trim, an order that may open, and a hop are ours to bound."""
+    of = line(target)
+    of.reduce_only = reduce_only
+    of.purpose = "hop" if purpose == "hop" else "reduce"
+    assert of.guarded is guarded
+
+
+def test_what_a_hop_has_still_to_trade_is_never_below_nothing() -> None:
+    """10 decided, 4 filled: 6; 12 filled: 0."""
+    of = line()
+    of.filled = D(4)
+    assert of.remaining == D(6)
+    of.filled = D(12)
+    assert of.remaining == D(0)
+
+
+def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() -> None:
+    """From the thirtieth second on, with the name, the symbol and the instant it left."""
+    pace = Pace()
+    of = fold(line(), sending("o1"), entry("acknowledged"))
+    assert of.stuck(AT + timedelta(seconds=29.9), pace) is None
+    words = of.stuck(AT + timedelta(seconds=30), pace)
+    assert words is not None
+    assert all(part in words for part in ("o1", "BTC", "rests", "2026-03-04 05:06:07"))
+    unsaid = fold(line(), sending("o1")).stuck(AT + timedelta(seconds=30), pace)
+    assert unsaid is not None
+    assert "unknown fate" in unsaid
+
+
+def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believed() -> None:
+    """Two seconds after it left, and not before."""
+    of = fold(line(), sending("o1"), entry("set_aside", "o1"))
+    assert of.stuck(AT + timedelta(seconds=1.9), Pace()) is None
+    words = of.stuck(AT + timedelta(seconds=2), Pace())
+    assert words is not None
+    assert all(part in words for part in ("o1", "BTC", "unknown fate", "2026-03-04 05:06:07"))
+
+
+def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:
+    """After eight in a row, and why if the venue said why; not once the target is reached."""
+    of = line()
+    of.fruitless = 7
+    assert of.stuck(AT, Pace()) is None
+    of.fruitless = 8
+    assert "BTC" in (of.stuck(AT, Pace()) or "")
+    of.refusal = "price_band"
+    assert "price_band" in (of.stuck(AT, Pace()) or "")
+    of.state = State.AT_TARGET
+    assert of.stuck(AT, Pace()) is None

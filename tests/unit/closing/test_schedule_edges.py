@@ -1,0 +1,210 @@
+"""What is to be done about one line: verdicts at the edges of amounts, attempts, refusals and rules."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.life import State
+from killswitch.closing.line import AsideOrder, Line
+from killswitch.closing.schedule import Do, Verdict, acting, judge, left_to_close, sized
+from killswitch.model.snapshot import Instrument
+from tests.honest_venue import NOW
+
+D = Decimal
+BLANK = PositionLedger()
+
+
+def line(target: str = "0", decided: str = "10", **words: object) -> Line:
+    of = Line(
+        "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0
+    )  # fmt: skip
+    for name, value in words.items():
+        setattr(of, name, value)
+    return of
+
+
+def rules(**words: str) -> Instrument:
+    return Instrument("BTC", **{name: D(value) for name, value in words.items()})  # type: ignore[arg-type]
+
+
+def aside(amount: str) -> dict[str, AsideOrder]:
+    return {"o1": AsideOrder("o1", 1, D(amount), NOW, NOW)}
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.UNKNOWN, State.WORKING, State.SETTLED])
+def test_a_line_waits_for_its_order_and_for_its_effect(state: State) -> None:
+    """Whatever is shown meanwhile."""
+    assert judge(line(state=state), D(0), BLANK, None, attempts=8).do is Do.WAIT
+
+
+def test_at_the_target_and_below_it_there_is_nothing_to_do() -> None:
+    """Four of four and three of four; at five one is sold."""
+    of = line("4", "6")
+    assert judge(of, D(4), BLANK, None, attempts=8) == Verdict(Do.NOTHING)
+    assert judge(of, D(3), BLANK, None, attempts=8) == Verdict(Do.NOTHING)
+    assert judge(of, D(5), BLANK, None, attempts=8) == Verdict(Do.SEND, D(1))
+
+
+def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
+    """At the first refusal, and the reason names what is left."""
+    verdict = judge(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
+    assert (verdict.do, verdict.amount, verdict.ends) == (Do.BLOCKED, D(0), True)
+    assert "0.1 BTC" in (verdict.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "do"),
+    [("permission", Do.BLOCKED), ("unknown_symbol", Do.GIVE_UP), (None, Do.GIVE_UP)],
+)
+def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: Do) -> None:
+    """The venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
+    of = line(refusal=refusal, fruitless=3)
+    verdict = judge(of, D(10), BLANK, None, attempts=3)
+    assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
+    assert judge(of, D(10), BLANK, None, attempts=4).do is Do.SEND
+    assert judge(of, D(10), BLANK, None, attempts=3, last_rung=False).do is Do.SEND
+
+
+@pytest.mark.parametrize("refusal", ["market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"])
+def test_a_full_close_outlasts_what_time_may_lift_and_a_trim_does_not(refusal: str) -> None:
+    """Nor does what is counted by its own fills."""
+    assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is Do.SEND
+    ended = (Do.BLOCKED, Do.GIVE_UP)
+    assert judge(line("1", "9", refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do in ended
+    hop = line(refusal=refusal, fruitless=99, purpose="hop")
+    assert judge(hop, D(10), BLANK, None, attempts=8).do in ended
+    assert judge(line("1", "9", refusal="market_closed", fruitless=8), D(10), BLANK, None, attempts=8).do is Do.BLOCKED
+
+
+def test_a_bounded_full_close_waits_for_the_price_to_come_back() -> None:
+    """Not refused and bounded: it goes on; without a bound it is given up; refused for good, too."""
+    assert judge(line(fruitless=99, bounded=True), D(10), BLANK, None, attempts=8).do is Do.SEND
+    assert judge(line(fruitless=99), D(10), BLANK, None, attempts=8).do is Do.GIVE_UP
+    barred = line(fruitless=99, bounded=True, refusal="permission")
+    assert judge(barred, D(10), BLANK, None, attempts=8).do is Do.BLOCKED
+
+
+def test_a_trim_never_sends_more_than_was_decided() -> None:
+    """Of 6 decided 4 are closed and 1 is aside: 1 is left, though the venue shows 10 over the target."""
+    ledger = PositionLedger(closed=D(7))
+    of = line("4", "6", closed_before=D(3), aside=aside("1"))
+    assert left_to_close(of, ledger) == D(1)
+    assert judge(of, D(14), ledger, None, attempts=8) == Verdict(Do.SEND, D(1))
+
+
+def test_what_is_in_flight_elsewhere_holds_an_order_back_by_its_amount() -> None:
+    """Ten are shown, another decision's three may fill: a line that may overshoot sends seven."""
+    ledger = PositionLedger(anchor=D(10), outstanding={"x": D(3)})
+    of = line(reduce_only=False)
+    assert judge(of, D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(7))
+    assert judge(of, D(10), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(7))
+    assert judge(line(), D(10), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(10))
+    ledger.aside.add("x")
+    assert judge(line(), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(10))
+    assert judge(of, D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(7))
+
+
+def test_the_venue_is_believed_over_our_fills_only_when_it_has_insisted() -> None:
+    """Our fills leave 4, the venue shows 6: four are sold, or six once it is believed."""
+    ledger = PositionLedger(anchor=D(4))
+    of = line(reduce_only=False)
+    assert judge(of, D(6), ledger, None, attempts=8) == Verdict(Do.SEND, D(4))
+    assert judge(of, D(6), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(6))
+
+
+def test_more_than_our_fills_have_left_is_doubted_first() -> None:
+    """They left nothing and the venue shows 6: doubt, and a sale once it is believed."""
+    ledger = PositionLedger(anchor=D(0), closed=D(10))
+    assert judge(line(), D(6), ledger, None, attempts=8) == Verdict(Do.DOUBT)
+    assert judge(line(), D(6), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(6))
+
+
+def test_a_trim_whose_position_has_grown_meanwhile_is_given_up() -> None:
+    """All 6 are closed and 10 are shown: it says so with both numbers, and only when the venue is believed."""
+    ledger = PositionLedger(anchor=D(4), closed=D(6))
+    of = line("4", "6")
+    assert judge(of, D(10), ledger, None, attempts=8).do is Do.DOUBT
+    verdict = judge(of, D(10), ledger, None, attempts=8, believe_venue=True)
+    assert (verdict.do, verdict.ends) == (Do.GIVE_UP, True)
+    assert all(part in (verdict.reason or "") for part in ("BTC", "6", "10"))
+
+
+def test_an_order_that_may_have_closed_the_rest_is_waited_for_and_in_the_end_abandoned() -> None:
+    """Of unknown fate: wait; never to be known: the line ends as abandoned."""
+    ledger = PositionLedger(anchor=D(10), outstanding={"x": D(10)})
+    of = line("4", "6")
+    assert judge(of, D(10), ledger, None, attempts=8).do is Do.WAIT
+    ledger.abandoned.add("x")
+    verdict = judge(of, D(10), ledger, None, attempts=8)
+    assert (verdict.do, verdict.ends, "BTC" in (verdict.reason or "")) == (Do.ABANDON, True, True)
+    own = line("4", "6", aside=aside("6"))
+    assert judge(own, D(10), PositionLedger(), None, attempts=8).do is Do.WAIT
+    lost = line("4", "6", abandoned=("o1",), lost=D(6))
+    assert judge(lost, D(10), PositionLedger(), None, attempts=8).do is Do.ABANDON
+
+
+def test_what_is_counted_by_its_fills_looks_at_nobody_elses_orders() -> None:
+    """A hop of 10 sends 10 whatever is outstanding on the position, less what of its own is aside."""
+    ledger = PositionLedger(anchor=D(1), outstanding={"x": D(9)})
+    assert judge(line(purpose="hop"), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(10))
+    assert judge(line(purpose="hop", aside=aside("4")), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(6))
+    assert judge(line(purpose="hop", aside=aside("10")), D(10), ledger, None, attempts=8).do is Do.WAIT
+    lost = line(purpose="hop", abandoned=("o1",), lost=D(10))
+    assert judge(lost, D(10), ledger, None, attempts=8).do is Do.ABANDON
+
+
+def test_an_order_is_no_greater_than_anyone_allows_and_a_whole_number_of_steps() -> None:
+    """The plan's largest, the venue's greatest, and down to the step."""
+    of = line(largest=D(6))
+    assert sized(of, D(10), None) == Verdict(Do.SEND, D(6))
+    assert sized(of, D(5), None) == Verdict(Do.SEND, D(5))
+    assert sized(of, D(10), rules(max_amount="4")) == Verdict(Do.SEND, D(6))
+    assert sized(of, D(10), rules(amount_step="1", max_amount="4")) == Verdict(Do.SEND, D(4))
+    assert sized(of, D(10), rules(amount_step="1", max_amount="8")) == Verdict(Do.SEND, D(6))
+    assert sized(of, D("5.99"), rules(amount_step="0.5")) == Verdict(Do.SEND, D("5.5"))
+
+
+def test_dust_is_blocked_and_the_plans_own_first_order_is_not() -> None:
+    """Below the step always; below the minimum except as a plan's first order; at the minimum never."""
+    minimum = rules(amount_step="0.1", min_amount="1")
+    for of in (line(attempt=1), line(purpose="hop")):
+        verdict = sized(of, D("0.9"), minimum)
+        assert (verdict.do, verdict.ends) == (Do.BLOCKED, True)
+        assert "0.9 BTC" in (verdict.reason or "")
+        assert sized(of, D(1), minimum) == Verdict(Do.SEND, D(1))
+    assert sized(line(), D("0.9"), minimum) == Verdict(Do.SEND, D("0.9"))
+    assert sized(line(), D("0.05"), minimum).do is Do.BLOCKED
+    assert sized(line(attempt=1), D("0.1"), rules(amount_step="0.1")) == Verdict(Do.SEND, D("0.1"))
+
+
+def test_only_what_ends_a_line_ends_it() -> None:
+    """Blocked, given up and abandoned; the rest go on."""
+    assert {do for do in Do if Verdict(do).ends} == {Do.BLOCKED, Do.GIVE_UP, Do.ABANDON}
+
+
+def named(decision: str, target: str, **words: object) -> Line:
+    of = line(target, **words)
+    of.decision = decision
+    return of
+
+
+def test_of_several_lines_on_one_position_the_smallest_target_acts() -> None:
+    """Of equals the one already at it; one that has ended is passed over; if all have, none acts."""
+    half, whole, begun = named("a", "5"), named("b", "0"), named("c", "0", attempt=2)
+    assert acting([half, whole], lambda _: False) == [whole]
+    assert acting([half, whole, begun], lambda _: False) == [begun]
+    assert acting([whole, begun, half], lambda of: of is begun) == [whole]
+    assert acting([half, whole], lambda _: True) == []
+    assert acting([half], lambda _: True) == [half]
+
+
+def test_what_trades_by_itself_has_a_slot_of_its_own() -> None:
+    """A hop on the symbol of a close acts beside it; two closes of both sides act both, in their order."""
+    close, hop = named("a", "0", rank=2), named("a", "0", purpose="hop", rank=1)
+    assert acting([close, hop], lambda _: False) == [hop, close]
+    short = named("a", "0", rank=2, index=-1)
+    short.position_side = "short"
+    assert acting([close, short], lambda _: False) == [short, close]
