@@ -256,14 +256,14 @@ def test_an_unreadable_fill_of_an_order_set_aside_counts_at_its_own_worst() -> N
 def test_an_order_set_aside_cannot_be_sent_again() -> None:
     """Its id is spent: whatever would send it again is refused, and the line stays as it was."""
     of = fold(line(), sending(), entry("set_aside"))
-    with pytest.raises(ForbiddenTransitionError, match="d1 BTC long.*sending.*o1"):
+    with pytest.raises(ForbiddenTransitionError, match=r"d1 BTC long.*sending.*o1"):
         of.apply(sending())
     assert (of.state, of.outstanding) == (State.READY, D(10))
 
 
 def test_what_cannot_follow_is_refused_by_its_name() -> None:
     """A fill of what never left."""
-    with pytest.raises(ForbiddenTransitionError, match="d1 BTC long.*filled.*ready"):
+    with pytest.raises(ForbiddenTransitionError, match=r"d1 BTC long.*filled.*ready"):
         line().apply(entry("filled", filled="1"))
 
 
