@@ -92,6 +92,18 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
     pause: float | None = None
 
 
+def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
+    """How long an unwinding lets a close take: of two for the same target, the smaller one is the more urgent.
+
+    Seconds between two orders, seconds between two slices, and how many orders with a bound come before one without.
+    """
+    if unwinding is None:
+        return (0.0, 0.0, 0)
+    every = 60.0 / unwinding.max_orders_per_minute if unwinding.max_orders_per_minute else 0.0
+    bounded = sum(rung.tries for rung in unwinding.ladder if rung.order == "limit_ioc")
+    return (every, unwinding.pause or 0.0, bounded)
+
+
 class Intent(Struct, frozen=True, omit_defaults=True):
     """One order towards a target, exact in venue units.
 
