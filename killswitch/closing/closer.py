@@ -102,12 +102,16 @@ class Closer:
         if self._memory.adopt(decision):
             self._due = 0.0
 
-    def learn(self, account: AccountSnapshot) -> None:
-        """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held."""
+    def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
+        """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held.
+
+        `at`: monotonic seconds at which it was asked for; None is now, of a reading that may have taken its time.
+        """
         self._looking.learn(account)
-        rested = self._clock.monotonic() - self._memory.moved_at > self._pace.given_after
-        if not self._memory.works and rested:
-            self._looking.give(account)
+        now = self._clock.monotonic()
+        rested = self._pace.given_after if at is None else self._pace.lags_for
+        if not self._memory.works and (now if at is None else at) - self._memory.moved_at > rested:
+            self._looking.give(account, now if at is None else at)
 
     def progress(self) -> tuple[Closing, ...]:
         """What every decision at work has reached, and how the last ones ended, for the next snapshot."""

@@ -43,9 +43,12 @@ class Looking:
         for instrument in account.instruments or ():
             self.instruments[instrument.symbol] = sound_rules(instrument)
 
-    def give(self, account: AccountSnapshot) -> None:
-        """What the tick has read, while nothing of ours is under way: its decisions need not wait for another look."""
-        self._given = (account, self._clock.monotonic())
+    def give(self, account: AccountSnapshot, at: float) -> None:
+        """What the tick asked for at `at` and has read, while nothing of ours was under way.
+
+        Decisions on it need not wait for another look.
+        """
+        self._given = (account, at)
 
     @property
     def was_unreadable(self) -> bool:
