@@ -1,0 +1,220 @@
+"""Protective orders from the journal: what is kept of them, whose they are, and what stands in their place."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+
+from killswitch.closing.line import Line
+from killswitch.closing.naming import PLAIN
+from killswitch.closing.protection import Guard, Protections, blocking, put_back, taken_away, trigger_when
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.model.venue import OrderRequest
+
+D = Decimal
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+STOP: dict[str, str | None] = {
+    "order": "s1",
+    "side": "sell",
+    "amount": "4",
+    "type": "stop_market",
+    "trigger_price": "90",
+    "trigger_when": "falls",
+}
+
+
+def entry(
+    kind: JournalKind, decision: str = "d1", symbol: str | None = "BTC", held: str = "long", **data: str | None
+) -> JournalEntry:
+    return JournalEntry(decision, kind, AT, "main", symbol, held, None, None, data)
+
+
+def away(decision: str = "d1", held: str = "long", **words: str | None) -> JournalEntry:
+    return entry("unprotected", decision, "BTC", held, **(STOP | words))
+
+
+def fold(*entries: JournalEntry) -> Protections:
+    of = Protections()
+    for each in entries:
+        of.apply(each)
+    return of
+
+
+def test_all_that_is_needed_to_put_an_order_back_is_kept() -> None:
+    """Decision, account, position, side, amount, prices, direction, and since when it is away."""
+    (one,) = fold(away(price="89.5")).open()
+    assert (one.decision, one.account, one.key, one.order, one.side) == ("d1", "main", ("BTC", "long"), "s1", "sell")
+    assert (one.amount, one.price, one.trigger_price, one.trigger_when) == (D(4), D("89.5"), D(90), "falls")
+    assert (one.since, one.number, one.state, one.gone, one.refused, one.sent_at) == (
+        AT, 0, Guard.OFF, False, 0, None
+    )  # fmt: skip
+    (short,) = fold(away(held="short")).open()
+    assert short.key == ("BTC", "short")
+
+
+def test_what_cannot_be_read_is_unknown_and_its_amount_covers_nothing_yet() -> None:
+    """Prices None; an amount of 0, which `put_back` takes for all that is left."""
+    (one,) = fold(entry("unprotected", order="s1", trigger_price="?")).open()
+    assert (one.amount, one.price, one.trigger_price, one.trigger_when, one.side) == (D(0), None, None, None, "")
+
+
+def test_an_order_without_a_symbol_protects_nothing_that_could_be_restored() -> None:
+    """It is passed over."""
+    assert fold(entry("unprotected", symbol=None, order="s1")).open() == []
+
+
+def test_each_order_of_a_decision_has_its_own_number_and_name() -> None:
+    """Two of one decision differ, as do two decisions' first ones; told twice, an order keeps its place."""
+    of = fold(away(), away(), away(order="s2"), away("d2", order="s3"))
+    assert [(one.decision, one.order, one.number) for one in of.open()] == [
+        ("d1", "s1", 0), ("d1", "s2", 1), ("d2", "s3", 0)
+    ]  # fmt: skip
+    assert len({one.name(PLAIN) for one in of.open()}) == 3
+
+
+def test_its_way_from_off_to_done_is_read_from_the_journal() -> None:
+    """Cancelled: surely gone; sent: restoring, since when; told: done."""
+    of = fold(away(), entry("cancelled", order="s1"))
+    (one,) = of.open()
+    assert (one.gone, one.state) == (True, Guard.OFF)
+    later = AT + timedelta(seconds=5)
+    of.apply(JournalEntry("d1", "protected", later, "main", "BTC", "long", None, None, {"for": "s1"}))
+    assert (one.state, one.sent_at, one.gone) == (Guard.RESTORING, later, True)
+    of.apply(entry("guarded", **{"for": "s1", "state": "resting"}))
+    assert (one.state, of.open(), of.is_open("s1")) == (Guard.DONE, [], False)
+
+
+@pytest.mark.parametrize(("words", "refused"), [("again", 0), ("tried: too many", 1)])
+def test_an_order_that_was_not_taken_up_is_off_again(words: str, refused: int) -> None:
+    """Not heard: the same name again; refused: another name."""
+    of = fold(away(), entry("protected", **{"for": "s1"}))
+    (one,) = of.open()
+    name = one.name(PLAIN)
+    of.apply(entry("guarded", **{"for": "s1", "state": words}))
+    assert (one.state, one.refused, one.name(PLAIN) == name) == (Guard.OFF, refused, refused == 0)
+
+
+def test_an_end_without_a_word_is_an_end() -> None:
+    """`guarded` without a state."""
+    assert fold(away(), entry("guarded", **{"for": "s1"})).open() == []
+
+
+def test_what_is_said_of_another_order_or_decision_moves_nothing() -> None:
+    """Neither another id nor the same id for another decision."""
+    of = fold(away(), entry("guarded", "d2", **{"for": "s1"}), entry("guarded", **{"for": "s2"}), entry("cancelled"))
+    assert [(one.state, one.gone) for one in of.open()] == [(Guard.OFF, False)]
+
+
+def test_an_order_that_came_back_can_be_taken_away_anew() -> None:
+    """It is another one, with another number; while it is open, it is the same."""
+    of = fold(away(), entry("protected", **{"for": "s1"}), away(amount="9"))
+    assert [(one.number, one.amount, one.state) for one in of.open()] == [(0, D(4), Guard.RESTORING)]
+    of.apply(entry("guarded", **{"for": "s1", "state": "resting"}))
+    of.apply(away(amount="9"))
+    assert [(one.number, one.amount, one.state) for one in of.open()] == [(1, D(9), Guard.OFF)]
+
+
+def test_the_open_ones_are_told_apart_by_decision_and_found_by_order() -> None:
+    """`of` one decision only; `is_open` for whichever."""
+    of = fold(away(), away("d2", order="s2"), away("d2", order="s3"))
+    assert [one.order for one in of.of("d2")] == ["s2", "s3"]
+    assert [of.is_open(name) for name in ("s1", "s2", "s9")] == [True, True, False]
+
+
+LINE = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "blocks"),
+    [
+        ({}, True),
+        ({"position_side": "long"}, True),
+        ({"position_side": "short"}, False),
+        ({"symbol": "ETH"}, False),
+        ({"side": "buy"}, False),
+        ({"client_order_id": "ours"}, False),
+        ({"client_order_id": "theirs"}, True),
+    ],
+)
+def test_only_exits_of_the_same_position_that_are_not_ours_block(words: dict[str, str], blocks: bool) -> None:
+    """Same symbol, same direction, the position's own side where it is told."""
+    order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | words)  # type: ignore[arg-type]
+    assert blocking(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
+
+
+def test_what_is_taken_away_is_written_down_whole() -> None:
+    """Amounts as what is left of them, prices as they were; what is not told stays untold."""
+    order = Order(
+        "s1", "BTC", "sell", D(10), client_order_id="mine", position_side="long", type="stop", price=D("89.5"),
+        trigger_price=D(90), filled=D(3),
+    )  # fmt: skip
+    assert taken_away(order, Position("BTC", "long", D(10), mark_price=D(100))) == {
+        "order": "s1", "client_order_id": "mine", "side": "sell", "position_side": "long", "amount": "7",
+        "type": "stop", "price": "89.5", "trigger_price": "90", "trigger_when": "falls",
+    }  # fmt: skip
+    plain = taken_away(Order("s1", "BTC", "sell", D(10)), None)
+    assert (plain["amount"], plain["price"], plain["trigger_price"], plain["trigger_when"]) == ("10", None, None, None)
+    assert taken_away(Order("s1", "BTC", "sell", D("NaN"), filled=D(3)), None)["amount"] is None
+    assert taken_away(Order("s1", "BTC", "sell", D(10), filled=D("NaN")), None)["amount"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "mark", "when"),
+    [("90", "100", "falls"), ("110", "100", "rises"), ("100", "100", None), (None, "100", None), ("90", None, None)],
+)
+def test_a_trigger_lies_below_or_above_the_mark_or_nobody_can_tell(
+    trigger: str | None, mark: str | None, when: str | None
+) -> None:
+    """At the mark itself it waits for neither."""
+    order = Order("s1", "BTC", "sell", D(1), trigger_price=None if trigger is None else D(trigger))
+    seen = Position("BTC", "long", D(1), mark_price=None if mark is None else D(mark))
+    assert trigger_when(order, seen) == when
+    assert trigger_when(order, None) is None
+
+
+def guard(side: str = "sell", **words: str | None) -> tuple[OrderRequest | str, str]:
+    (one,) = fold(away(**words)).open()
+    one.side = side
+    return put_back(one, D(3), reduce_only=True, rule=PLAIN), one.name(PLAIN)
+
+
+@pytest.mark.parametrize(("side", "sent"), [("sell", "sell"), ("buy", "buy")])
+def test_a_stop_comes_back_for_what_is_left_with_its_trigger(side: str, sent: Literal["sell", "buy"]) -> None:
+    """3 of its 4 contracts, at market once 90 is reached falling, under its own name."""
+    request, name = guard(side)
+    assert request == OrderRequest(
+        client_order_id=name, symbol="BTC", side=sent, position_side="long", amount=D(3), reduce_only=True,
+        type="market", price=None, trigger_price=D(90), trigger_when="falls",
+    )  # fmt: skip
+
+
+def test_a_limited_order_comes_back_with_its_limit() -> None:
+    """With a trigger or without; a rise is a rise."""
+    request, _ = guard(price="111", trigger_price="110", trigger_when="rises")
+    assert isinstance(request, OrderRequest)
+    assert (request.type, request.price, request.trigger_price, request.trigger_when) == (
+        "limit", D(111), D(110), "rises"
+    )  # fmt: skip
+    bare, _ = guard(price="111", trigger_price=None, trigger_when=None)
+    assert isinstance(bare, OrderRequest)
+    assert (bare.type, bare.price, bare.trigger_price, bare.trigger_when) == ("limit", D(111), None, None)
+
+
+@pytest.mark.parametrize(("amount", "back"), [("2", "2"), ("3", "3"), ("9", "3"), (None, "3"), ("0", "3")])
+def test_no_more_comes_back_than_was_there_nor_than_is_left(amount: str | None, back: str) -> None:
+    """Three are left; an amount that is not known stands for all of it."""
+    request, _ = guard(amount=amount)
+    assert isinstance(request, OrderRequest)
+    assert request.amount == D(back)
+
+
+def test_an_order_that_cannot_be_described_does_not_come_back_and_says_why() -> None:
+    """Neither price nor trigger; or a trigger whose direction nobody knows."""
+    assert "price" in str(guard(trigger_price=None, price=None)[0])
+    assert isinstance(guard(trigger_price=None, price=None)[0], str)
+    assert isinstance(guard(trigger_when=None)[0], str)
+    assert isinstance(guard(trigger_when=None, price="91")[0], str)
