@@ -1,34 +1,73 @@
-"""One position, one target: decisions merge to the smallest target, never to a sum."""
+"""One position, one target: decisions merge to the smallest, of equals to the most urgent one, never to a sum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.model.decision import Decision, Intent
+from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.planning.routes import base_of
 from killswitch.signals.view import PnlKey
 
-Targets = dict[PnlKey, Decimal]
-_Aim = tuple[str, PnlKey]
+_Asset = tuple[str, str]
+"""(account, base asset) of a holding that is sold on another market than the one that it is listed on."""
 
 
-def targets_of(decisions: Iterable[Decision]) -> Targets:
-    """The smallest target of each position over the decisions. Hops and hedges have none."""
-    smallest: Targets = {}
-    for decision in decisions:
-        for intent in decision.intents:
-            if intent.purpose == "reduce":
-                key = _key(intent)
-                smallest[key] = min(intent.target, smallest.get(key, intent.target))
-    return smallest
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a decision wants left of a position, in contracts, and how urgent that is to it.
+
+    `asset` is what a first hop sells: no position of its market shows it.
+    """
+
+    target: Decimal
+    patience: tuple[float, float, int] = (0.0, 0.0, 0)
+    level: int = 0
+    asset: str | None = None
+
+    @property
+    def precedence(self) -> tuple[Decimal, tuple[float, float, int], int]:
+        """Of two for one position the smaller one holds: the smaller target, the more urgent, the higher level."""
+        return self.target, self.patience, -self.level
+
+
+Targets = Mapping[PnlKey, Aim]
+"""What is to be left of each position; a first hop stands under the market that it sells on."""
+
+
+def targets_of(decisions: Iterable[Decision]) -> dict[PnlKey, Aim]:
+    """What holds of the decisions' targets for each position. Second hops and hedges have none."""
+    return least(
+        {_key(intent): _wish(intent, decision)}
+        for decision in decisions
+        for intent in decision.intents
+        if intent.purpose != "hedge" and intent.after is None
+    )
+
+
+def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
+    """What holds of several for each position; of equals the first."""
+    found: dict[PnlKey, Aim] = {}
+    for each in targets:
+        for key, aim in each.items():
+            if key not in found or aim.precedence < found[key].precedence:
+                found[key] = aim
+    return found
+
+
+def meet(one: Targets, other: Targets) -> bool:
+    """Whether two are about a position, or a holding, that is the same."""
+    moved = _moved([one, other])
+    return not _places(one, moved).isdisjoint(_places(other, moved))
 
 
 def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...]:
-    """Leave each position's orders to the one decision with the smallest target, the first of equals.
+    """Leave each position's orders to the one decision with the smallest target, of equals the most urgent, the first.
 
-    `active` are targets that are being worked on already: an order that would leave more is not needed.
+    `active` are targets that are being worked on already: what would leave more, or as much no sooner, is not needed.
     Decisions that only observe are left as they are: they show what they would do alone. So is a close by hand:
     whoever gave it waits for it, and closing sends one order for a position whoever wants it. So is a hedge: it
     reduces no position.
@@ -36,20 +75,29 @@ def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...
     enforcing = [d for d in decisions if _merges(d)]
     if len(enforcing) < 2 and not active:
         return tuple(decisions)
-    smallest: dict[_Aim, Decimal] = {}
-    for intent in _aiming(enforcing):
-        smallest[_aim(intent)] = min(intent.target, smallest.get(_aim(intent), intent.target))
-    owner: dict[_Aim, str] = {}
+    wanted = {decision.id: targets_of([decision]) for decision in enforcing}
+    moved = _moved([active, *wanted.values()])
+    best: dict[PnlKey, Aim] = {}
+    for key, aim in active.items():
+        _take(best, _place(key, moved), aim)
+    owner: dict[PnlKey, str] = {}
     for decision in enforcing:
-        for intent in _aiming([decision]):
-            worked_on = active.get(_key(intent)) if intent.purpose == "reduce" else None
-            if intent.target == smallest[_aim(intent)] and (worked_on is None or intent.target < worked_on):
-                owner.setdefault(_aim(intent), decision.id)
-    return tuple(_left_to(decision, owner) if _merges(decision) else decision for decision in decisions)
+        for key, aim in wanted[decision.id].items():
+            if _take(best, _place(key, moved), aim):
+                owner[_place(key, moved)] = decision.id
+    return tuple(_left_to(decision, owner, moved) if _merges(decision) else decision for decision in decisions)
 
 
-def _left_to(decision: Decision, owner: Mapping[_Aim, str]) -> Decision:
-    return only(decision, lambda intent: owner.get(_aim(intent)) == decision.id)
+def _take(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
+    """Whether the aim goes before what was known for the place, which it then is."""
+    if place in best and aim.precedence >= best[place].precedence:
+        return False
+    best[place] = aim
+    return True
+
+
+def _left_to(decision: Decision, owner: Mapping[PnlKey, str], moved: Collection[_Asset]) -> Decision:
+    return only(decision, lambda intent: owner.get(_place(_key(intent), moved)) == decision.id)
 
 
 def only(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
@@ -70,14 +118,29 @@ def _merges(decision: Decision) -> bool:
     return decision.mode == "enforce" and decision.kind not in ("manual", "hedge")
 
 
-def _aiming(decisions: Iterable[Decision]) -> Iterable[Intent]:
-    """The intents that bring something to a target; second hops follow the first."""
-    return (intent for decision in decisions for intent in decision.intents if intent.after is None)
+def _wish(intent: Intent, decision: Decision) -> Aim:
+    hops = intent.purpose == "hop"
+    asset = base_of(intent.symbol) if hops else None
+    return Aim(intent.target, patience_of(decision.unwinding), decision.level, asset)
 
 
-def _aim(intent: Intent) -> _Aim:
-    """What the target is of: the position, or the holding that is listed on another market than it is sold on."""
-    return intent.purpose, _key(intent)
+def _moved(targets: Iterable[Targets]) -> frozenset[_Asset]:
+    """The holdings that something sells on another market than their own."""
+    return frozenset((key[0], aim.asset) for each in targets for key, aim in each.items() if aim.asset is not None)
+
+
+def _places(targets: Targets, moved: Collection[_Asset]) -> frozenset[PnlKey]:
+    return frozenset(_place(key, moved) for key in targets)
+
+
+def _place(key: PnlKey, moved: Collection[_Asset]) -> PnlKey:
+    """What a target is of: the position; or the holding whose asset is sold on several markets, whichever it names.
+
+    An account has one balance of an asset, so what is sold of it anywhere is one sale (C23).
+    """
+    account, symbol, side = key
+    asset = base_of(symbol)
+    return (account, asset, side) if (account, asset) in moved else key
 
 
 def _key(intent: Intent) -> PnlKey:

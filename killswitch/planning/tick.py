@@ -23,7 +23,7 @@ from killswitch.planning.decide import Proposal, propose
 from killswitch.planning.hand_events import HandEvents
 from killswitch.planning.hands import applies, reset_record
 from killswitch.planning.hedging import Hedging
-from killswitch.planning.merge import Targets, merge, only, targets_of
+from killswitch.planning.merge import Targets, least, meet, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
 from killswitch.planning.readings import MachineStatus, status
@@ -231,11 +231,7 @@ class Interpreter:
             for watch, view, stages in pending.eligible
             for decision in self._fire(watch, view, stages, reread, told)
         ]
-        active: Targets = {}
-        for targets in self._active.values():
-            for key, left in targets.items():
-                active[key] = min(left, active.get(key, left))
-        decisions = merge([*pending.decisions, *fired], active)
+        decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:
             self._gather_again(pending, reread)
@@ -295,14 +291,14 @@ class Interpreter:
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
         """A watch whose orders were left to another decision waits for that one's closing too."""
-        wanted = {decision.id: targets_of([decision]).keys() for decision in fired}
+        wanted = {decision.id: targets_of([decision]) for decision in fired}
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
             for decision in merged if mine else ():
-                if mine and mine & targets_of([decision]).keys():
+                if mine and meet(mine, targets_of([decision])):
                     watch.share(decision.id, ZERO)
             for closing in pending.snapshot.closings if mine else ():
-                if mine and mine & self._active.get(closing.decision, {}).keys():
+                if mine and meet(mine, self._active.get(closing.decision, {})):
                     watch.share(closing.decision, closing.cost or ZERO)
 
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:

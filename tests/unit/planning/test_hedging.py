@@ -327,7 +327,8 @@ def test_c23_targets_under_way_at_a_restart_are_not_ordered_a_second_time() -> N
     world = World(first)
     fired = world.fall(other())
     late = graph(
-        (FALL_15M,), (trigger("fall", 0, 0.1),), (stage("late", 1, 0, actions=(close("both"),)),), policy="late"
+        (FALL_15M,), (trigger("fall", 0, 0.1),), (stage("late", 1, 0, actions=(close("both", unwinding="u"),)),),
+        policy="late",
     )  # fmt: skip
     both = replace(first, graphs=(*first.graphs, late))
     for active, expected in (((fired,), ()), ((), ("main",))):

@@ -1,13 +1,23 @@
-"""One position, one target: also where a holding goes over two markets, and beside hedges."""
+"""One position, one target: of equals the most urgent; also where holdings go over two markets, and beside hedges."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.model.decision import Decision, Intent
-from killswitch.planning.merge import merge, only, targets_of
-from tests.worlds import START
+import pytest
+from msgspec import structs
+
+from killswitch.graph.unwinding import UnwindingRule
+from killswitch.model.decision import Decision, Intent, Rung, Unwinding
+from killswitch.model.instant import SECOND
+from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
+from killswitch.planning.merge import Aim, merge, only, targets_of
+from killswitch.planning.tick import Interpreter
+from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
+from tests.worlds import START, account, position, rules, snapshot
 
 D = Decimal
 
@@ -50,7 +60,7 @@ def test_a_hop_has_no_target_that_an_order_for_the_position_could_be_measured_ag
     """What the hop leaves of BTC is what was there: a decision that closes the bitcoin itself is not held back."""
     over = decided("one", intent("X/BTC"), intent("BTC/USDT", "3", purpose="hop", after=0))
     own = decided("two", intent("BTC/USDT", "1"))
-    assert targets_of([over]) == {("main", "X/BTC", "long"): D(0)}
+    assert targets_of([over]) == {("main", "X/BTC", "long"): Aim(D(0), level=1)}
     assert merge([over, own], {}) == (over, own)
 
 
@@ -69,7 +79,7 @@ def test_a_hedge_is_left_as_it_is() -> None:
     """It reduces no position, so it neither takes an order from a close nor loses one to it."""
     stand_in = decided("hedge", intent("BTC", purpose="hedge"), kind="hedge")
     own = decided("close", intent("BTC", "2"))
-    assert merge([stand_in, own], {("main", "BTC", "long"): D(0)}) == (stand_in, decided("close"))
+    assert merge([stand_in, own], {("main", "BTC", "long"): Aim(D(0), level=1)}) == (stand_in, decided("close"))
     assert targets_of([stand_in]) == {}
     another = decided("another", intent("BTC", purpose="hedge"), kind="hedge")
     assert merge([stand_in, another, own], {}) == (stand_in, another, own)
@@ -87,3 +97,83 @@ def test_taking_an_account_out_takes_its_hops_and_keeps_the_places_of_the_others
         ("other", "BTC/USDT", 0),
     ]
     assert only(whole, lambda _: True) is whole
+
+
+SLOW = Unwinding("slow", (), 1, 600.0)
+BOUNDED = Unwinding("bounded", (Rung("limit_ioc"), Rung("market")))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "winner"),
+    [
+        ((SLOW, 1), (None, 1), "two"),
+        ((None, 1), (SLOW, 3), "one"),
+        ((SLOW, 3), (BOUNDED, 1), "two"),
+        ((BOUNDED, 1), (None, 1), "two"),
+        ((None, 1), (None, 3), "two"),
+        ((None, 3), (None, 1), "one"),
+        ((SLOW, 2), (SLOW, 2), "one"),
+    ],
+)
+def test_of_equal_targets_the_most_urgent_is_carried_out(
+    one: tuple[Unwinding | None, int], two: tuple[Unwinding | None, int], winner: str
+) -> None:
+    """The pace first, then the ladder, then the level, then who came first; whichever of them is written first."""
+    both = [
+        structs.replace(decided(name, intent("BTC")), unwinding=manner, level=level)
+        for name, (manner, level) in (("one", one), ("two", two))
+    ]
+    assert [decision.id for decision in merge(both, {}) if decision.intents] == [winner]
+    (second,) = merge([both[1]], targets_of([both[0]]))
+    assert bool(second.intents) == (winner == "two")
+
+
+def test_a_smaller_target_goes_before_urgency() -> None:
+    """What is to be closed wholly, slowly, is not left half open for a faster half."""
+    whole = structs.replace(decided("whole", intent("BTC")), unwinding=SLOW)
+    half = decided("half", intent("BTC", "5"))
+    assert [bool(decision.intents) for decision in merge([half, whole], {})] == [False, True]
+
+
+def test_level_three_at_once_is_not_left_to_the_pace_of_level_one() -> None:
+    """A slow close of everything is under way as the crash comes: the stage that closes at once gets its orders."""
+    slow = UnwindingRule("slow", max_orders_per_minute=1, pause=600 * SECOND)
+    fast = UnwindingRule("fast")
+    policy = graph(
+        (FALL_15M,), (trigger("fall", 0, 0.05), trigger("crash", 0, 0.2)),
+        (
+            stage("ease", 1, 0, actions=(close("both", unwinding="slow"),)),
+            stage("out", 3, 1, actions=(close("both", unwinding="fast"),)),
+        ),
+    )  # fmt: skip
+    interpreter = Interpreter(replace(policy_set(policy), unwindings=(fast, slow)))
+
+    def book(pnl: str) -> AccountSnapshot:
+        held = position("BTC", "long", pnl, contracts="1000", mark_price="1", notional="1000")
+        return account(str(1000 + D(pnl)), [held], instruments=(rules("BTC", max_amount="10"),))
+
+    interpreter.tick(snapshot(START, book("0")))
+    [ease] = interpreter.tick(snapshot(START + timedelta(seconds=10), book("-60"))).decisions
+    under_way = (Closing(ease.id, "closing", (Residual("main", "BTC", "long", D(990)),), scope=ease.scope),)
+    crash = snapshot(START + timedelta(seconds=20), book("-300"), closings=under_way)
+    [out] = interpreter.tick(crash).decisions
+    assert (out.level, sum(each.contracts for each in out.intents)) == (3, 1000)
+
+
+def test_c23_one_holding_is_sold_once_whichever_market_each_decision_takes() -> None:
+    """Three decisions halve one holding, on its own market, over BTC and over ETH: one of them sells the half."""
+    own = decided("own", intent("X/USDT", "50"))
+    over_btc = decided("btc", intent("X/BTC", "50", purpose="hop"), intent("BTC/USDT", "0", purpose="hop", after=0))
+    over_eth = decided("eth", intent("X/ETH", "50", purpose="hop"))
+    assert [shape(each) for each in merge([over_btc, over_eth, own], {})] == [shape(over_btc), [], []]
+    for first in (own, over_btc, over_eth):
+        for second in (own, over_btc, over_eth):
+            under_way = targets_of([structs.replace(first, id="before")])
+            assert merge([second], under_way)[0].intents == ()
+            assert merge([second], targets_of([decided("none")])) == (second,)
+
+
+def test_holdings_of_one_asset_that_nothing_sells_elsewhere_are_targets_of_their_own() -> None:
+    """Where a venue lists two classes of share under one base, closing the one does not stand for the other."""
+    one, two = decided("one", intent("BRK-A")), decided("two", intent("BRK-B"))
+    assert merge([one, two], {}) == (one, two)
