@@ -23,6 +23,9 @@ from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
 
+LEAST_QUESTIONS = 20
+"""Before asking about an order is given up, however long ago it was sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -71,6 +74,10 @@ class Asking:
         self._requests = requests
         self._record = record
         self._asked: dict[str, tuple[int, float]] = {}
+        self._first: dict[str, float] = {}
+        """When each order was first asked about by this process."""
+        self._denied: dict[str, float] = {}
+        """Since when the venue has been saying that it has no such order."""
         self.resting: dict[str, str] = {}
         """Orders that were set aside and have been found to rest: client order id → the venue's id."""
         self._words: dict[str, str] = {}
@@ -85,6 +92,8 @@ class Asking:
         """Ask about those whose time has come, and journal what the venue says."""
         now = self._clock.monotonic()
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
+        self._first = {name: at for name, at in self._first.items() if name in self._asked}
+        self._denied = {name: at for name, at in self._denied.items() if name in self._asked}
         self.resting = {name: order for name, order in self.resting.items() if name in self._asked}
         self._words = {name: words for name, words in self._words.items() if name in self._asked}
         due = [question for question in about if self._not_before(question.name) <= now]
@@ -94,6 +103,7 @@ class Asking:
         for question in due:
             count, _ = self._asked.get(question.name, (0, 0.0))
             self._asked[question.name] = (count + 1, now)
+            self._first.setdefault(question.name, now)
         reports = await asyncio.gather(*(self._by_name(question) for question in due))
         self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
@@ -111,7 +121,7 @@ class Asking:
         """Whether the venue was asked about the order, and did not say."""
         return question.name in self._asked
 
-    def give_up(self, now: datetime, about: Sequence[Question]) -> list[JournalEntry]:
+    def give_up(self, now: float, about: Sequence[Question]) -> list[JournalEntry]:
         """The ends of those set aside that have been asked about for long enough."""
         return [
             self._entry(
@@ -119,8 +129,8 @@ class Asking:
             )
             for question in about
             if question.state is None
-            and question.sent_at is not None
-            and (now - question.sent_at).total_seconds() >= self._pace.asked_for
+            and self._asked.get(question.name, (0, 0.0))[0] >= LEAST_QUESTIONS
+            and now - self._first.get(question.name, now) >= self._pace.asked_for
         ]
 
     def set_aside(self, question: Question) -> JournalEntry:
@@ -159,6 +169,10 @@ class Asking:
     async def _answer(
         self, question: Question, report: OrderReport | VenueError | None, resting: dict[str, Order] | None
     ) -> JournalEntry | None:
+        if report is None:
+            self._denied.setdefault(question.name, self._clock.monotonic())
+        elif isinstance(report, OrderReport):
+            self._denied.pop(question.name, None)
         if isinstance(report, OrderReport):
             if report.state == "open" and question.state is None:
                 self.resting[question.name] = report.id
@@ -180,15 +194,10 @@ class Asking:
         report = await self._by_fills(question)
         if report is None:
             return None
-        gone = denied and self.is_late(question)
-        final = (
-            report.filled >= question.may_fill
-            or (denied and question.state is State.WORKING and resting is not None)
-            or (gone and report.filled > ZERO and resting is not None)
-        )
-        if final:
+        gone = denied and resting is not None and self.is_late(question) and self._denied_for_long(question)
+        if report.filled >= question.may_fill or (gone and (report.filled > ZERO or question.state is State.WORKING)):
             return self._as_told(question, report)
-        absent = gone and report.filled == ZERO and resting is not None
+        absent = gone and report.filled == ZERO
         return self._entry(question, "absent", {"text": "the venue has no such order"}) if absent else None
 
     async def _by_fills(self, question: Question) -> OrderReport | None:
@@ -213,6 +222,11 @@ class Asking:
             fee=sum(known, ZERO) if len(known) == len(fees) else None,
         )
         return sound(report, question.name, question.may_fill)
+
+    def _denied_for_long(self, question: Question) -> bool:
+        """Whether the venue has been denying the order for longer than its lists may lag."""
+        since = self._denied.get(question.name, self._clock.monotonic())
+        return question.state is not State.WORKING or self._clock.monotonic() - since >= self._pace.absence_after
 
     def is_late(self, question: Question) -> bool:
         """Whether the request can no longer be on its way. A clock that was set back says yes."""

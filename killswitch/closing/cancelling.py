@@ -36,12 +36,22 @@ class Cancelling:
         self._clock = clock
         self._pace = pace
         self._tries: dict[tuple[str, str], _Tries] = {}
+        self._under_way: set[str] = set()
 
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
         now = self._clock.monotonic()
-        ready = [(work, cancel) for work, cancel in due if self._of(work, cancel).not_before <= now]
-        answers = await asyncio.gather(*(self._executor.cancel(cancel.symbol, cancel.order) for _, cancel in ready))
+        ready = [
+            (work, cancel)
+            for work, cancel in due
+            if self._of(work, cancel).not_before <= now and cancel.order not in self._under_way
+        ]
+        self._under_way |= {cancel.order for _, cancel in ready}
+        try:
+            asked = (self._executor.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
+            answers = await asyncio.gather(*asked)
+        finally:
+            self._under_way -= {cancel.order for _, cancel in ready}
         failed: list[tuple[Work, Cancel, CancelAnswer]] = []
         for (work, cancel), answer in zip(ready, answers, strict=True):
             match answer.what:

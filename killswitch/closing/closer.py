@@ -161,13 +161,14 @@ class Closer:
 
     async def _pass(self, *, sending: bool = True) -> None:
         cancels = self._due_cancels()
-        if not cancels or any(line.refusal == "blocked_by_order" for line in self._memory.lines()):
+        if not cancels or any(line.is_blocked for line in self._memory.lines()):
             await self._cancel(cancels)
             await self._close(sending=sending)
             return
         # New risk is stopped first, but no close waits for the answers to that.
         cancelling = asyncio.create_task(self._cancel(cancels))
-        await asyncio.sleep(0)
+        for _ in range(3):  # a request is three tasks deep: then it has left
+            await asyncio.sleep(0)
         try:
             await self._close(sending=sending)
             await cancelling
@@ -230,7 +231,6 @@ class Closer:
         about = [question for line in self._memory.lines() for question in questions(line)]
         await self._asking.ask(about)
         about = [question for line in self._memory.lines() for question in questions(line)]
-        now = self._clock.now()
         aside = [
             self._asking.set_aside(question)
             for question in about
@@ -238,7 +238,7 @@ class Closer:
             and self._asking.has_asked(question)
             and (question.line.guarded or self._asking.is_late(question))
         ]
-        self._memory.record(aside + self._asking.give_up(now, about))
+        self._memory.record(aside + self._asking.give_up(self._clock.monotonic(), about))
         await self._call_back()
 
     async def _call_back(self) -> None:

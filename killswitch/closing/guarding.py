@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.closing.dispatch import RecordAll
-from killswitch.closing.life import ZERO
+from killswitch.closing.life import ZERO, State
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
 from killswitch.closing.protection import AGAIN, TRIED, Guard, Protections, Protective, blocking, put_back, taken_away
@@ -132,7 +132,8 @@ class Guarding:
         return (self._clock.now() - at).total_seconds()
 
     def _too_long(self, guard: Protective, line: Line) -> bool:
-        return not line.in_flight and self._away(guard) >= self._pace.unprotected_for
+        idle = not line.in_flight and line.state is not State.SETTLED
+        return idle and self._away(guard) >= self._pace.unprotected_for
 
     async def _cancel(self, line: Line, order: Order) -> JournalEntry | None:
         try:

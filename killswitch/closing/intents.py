@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.naming import client_order_id as client_order_id
 from killswitch.closing.reports import finite
-from killswitch.model.decision import Decision, Intent
+from killswitch.model.decision import Decision, Intent, patience_of
 from killswitch.model.snapshot import Position, Side, Snapshot
 from killswitch.model.store import JournalEntry
 
@@ -45,6 +45,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
     closes itself is a part of that close.
     """
     lines: dict[PositionKey, Line] = {}
+    urgency = (*patience_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
             continue
@@ -65,6 +66,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 purpose=intent.purpose,
                 after=intent.after,
                 band=intent.band,
+                urgency=urgency,
                 kept=Decimal(0) if intent.after is None else intent.target,
             )
         elif intent.purpose == line.purpose:
@@ -114,4 +116,4 @@ def marked(position: Position) -> dict[str, str | None]:
     mark, notional, contracts = finite(position.mark_price), finite(position.notional), finite(position.contracts)
     if mark is None or notional is None or contracts is None or contracts <= Decimal(0):
         return {}
-    return {"mark": str(mark), "value": str(notional / contracts)}
+    return {"mark": str(mark), "value": str(abs(notional) / contracts)}

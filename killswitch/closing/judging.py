@@ -60,10 +60,13 @@ class Judging:
                 believe_venue=believe,
                 last_rung=next_rung(work.ladder, line.rung, line.tried) == len(work.ladder) - 1,
             )
+        if verdict.do is Do.NOTHING and line.name in work.short:
+            why = "less has arrived of what the sale before it brought in than it was paid"
+            verdict = Verdict(Do.GIVE_UP, reason=f"{line.symbol}: {why}")
         if verdict.do is Do.DOUBT:
             count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
             self._doubts[line.name] = (count + 1, since)
-        elif verdict.do is Do.NOTHING or not believe:
+        elif verdict.do is Do.NOTHING or (not believe and not verdict.ends):
             self._doubts.pop(line.name, None)
         return verdict
 

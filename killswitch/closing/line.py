@@ -27,9 +27,9 @@ from killswitch.model.store import JournalEntry
 PositionKey = tuple[str, Side]
 LineName = tuple[str, str, Side]
 
-_HALVED = frozenset({"above_maximum", "insufficient_margin"})
-"""Refusals after which half is tried: the venue takes less, or another leg has to go first."""
-_NO_STEP_DOWN = _HALVED | {"blocked_by_order", "already_flat", "duplicate_client_order_id"}
+_NO_STEP_DOWN = frozenset(
+    {"above_maximum", "insufficient_margin", "blocked_by_order", "already_flat", "duplicate_client_order_id"}
+)
 """Refusals that another kind of order would not change."""
 
 
@@ -66,6 +66,8 @@ class Line:
     purpose: Literal["reduce", "hop", "hedge"] = "reduce"
     after: int | None = None
     band: Decimal | None = None
+    urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
+    """Of two lines for the same target, the one with the smaller urgency acts."""
     kept: Decimal = ZERO
     """For a hop: what was held of its symbol before, and is not sold."""
 
@@ -96,6 +98,8 @@ class Line:
     rung: int = 0
     tried: int = 0
     """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
+    uncut: Decimal | None = None
+    """`largest` as it was before margin cut it."""
     whole: bool = False
     """Whether the last order filled wholly."""
     swept: bool = False
@@ -134,6 +138,12 @@ class Line:
     def remaining(self) -> Decimal:
         """For a line that is counted by its own fills: what it has still to trade."""
         return max(ZERO, self.decided - self.filled)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held."""
+        locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
+        return self.refusal == "blocked_by_order" or locked
 
     @property
     def guarded(self) -> bool:
@@ -196,14 +206,14 @@ class Line:
             if order.sent_at is not None and (now - order.sent_at).total_seconds() < pace.absence_after:
                 continue
             return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
+        if self.state is not State.AT_TARGET and self.spent_tries >= pace.fruitless_attempts:
+            how = "does not fill" if self.refusal is None else f"is refused again and again ({self.refusal})"
+            return f"{self.symbol} {how}, and tried again"
         if self.in_flight and self.sent_at is not None:
             if (now - self.sent_at).total_seconds() < pace.resting_for:
                 return None
             how = "rests" if self.state is State.WORKING else "is of unknown fate"
             return f"order {self.client_order_id} on {self.symbol} {how}{_since(self.sent_at)}"
-        if self.state is not State.AT_TARGET and self.spent_tries >= pace.fruitless_attempts:
-            how = "does not fill" if self.refusal is None else f"is refused again and again ({self.refusal})"
-            return f"{self.symbol} {how}, and tried again"
         return None
 
     def recall(self, entry: JournalEntry) -> None:
@@ -281,6 +291,8 @@ class Line:
         self.refusal = None
         filled = self._count(entry, self.may_fill)
         self.whole = filled is not None and filled >= self.sent_amount
+        if self.uncut is not None and filled:
+            self.largest, self.uncut = self.uncut, None  # another leg has made room
         if filled is not None:
             good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
             self.tried = 0 if good else self.tried + 1
@@ -324,7 +336,8 @@ class Line:
         if not self.spent:
             return
         self.fruitless += 1
-        if self.refusal in _HALVED:
+        if self.refusal == "above_maximum" or (self.refusal == "insufficient_margin" and self.reduce_only):
+            self.uncut = self.largest if self.uncut is None and self.refusal == "insufficient_margin" else self.uncut
             self.largest = self.sent_amount / 2
         if self.refusal not in _NO_STEP_DOWN:
             self.tried += 1

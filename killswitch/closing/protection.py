@@ -139,6 +139,8 @@ def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[
         and order.side == line.side
         and order.position_side in (None, line.position_side)
         and order.client_order_id not in ours
+        # One that says that it reduces nothing is somebody's entry; in hedge mode its position side makes it an exit.
+        and not (order.reduce_only is False and order.position_side is None and line.reduce_only)
     ]
 
 
@@ -164,6 +166,11 @@ def taken_away(order: Order, position: Position | None) -> Mapping[str, str | No
 def trigger_when(order: Order, position: Position | None) -> str | None:
     """Whether a conditional order waits for a fall or a rise; None if it waits for neither, or nobody can tell."""
     trigger = finite(order.trigger_price)
+    kind = (order.type or "").lower()
+    if trigger is not None and "take" in kind:
+        return "rises" if order.side == "sell" else "falls"
+    if trigger is not None and "stop" in kind:
+        return "falls" if order.side == "sell" else "rises"
     mark = None if position is None else finite(position.mark_price)
     if trigger is None or mark is None or trigger == mark:
         return None

@@ -32,6 +32,8 @@ def sound(report: object, name: str, most: Decimal) -> OrderReport:
     filled = finite(report.filled)
     if filled is None or filled < ZERO:
         raise MalformedAnswerError(f"order {name} is said to have filled {said(report.filled)}")
+    if report.state == "filled" and filled == ZERO:
+        raise MalformedAnswerError(f"order {name} is said to be filled, and to have filled nothing")
     return structs.replace(
         report,
         id=said(report.id),

@@ -121,22 +121,31 @@ def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_ve
 
 
 def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
-    """`wanted` as one order that the venue's rules allow; planning has made the first one exact already."""
-    amount = min(wanted, line.largest)
-    if instrument is None or not instrument.amount_step:
-        return Verdict(Do.SEND, amount)
-    if instrument.max_amount:
-        amount = min(amount, instrument.max_amount)
-    steps = (amount / instrument.amount_step).to_integral_value(rounding=ROUND_FLOOR)
-    amount = steps * instrument.amount_step
+    """`wanted` as one order that the venue's rules allow; planning has made the first one exact already.
+
+    Nothing is left that could not be sent after it, and no slice is so small that the venue would refuse it.
+    """
+    step = None if instrument is None else instrument.amount_step
+    if instrument is None or not step:
+        return Verdict(Do.SEND, min(wanted, line.largest))
     first_of_plan = line.attempt == 0 and line.purpose == "reduce"
-    if amount <= ZERO or (not first_of_plan and amount < (instrument.min_amount or ZERO)):
+    least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
+    whole = _floor(wanted, step)
+    if whole < least:
         return Verdict(Do.BLOCKED, reason=f"dust: {wanted} {line.symbol} is below the venue's minimum")
-    return Verdict(Do.SEND, amount)
+    most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
+    amount = min(most, max(least, _floor(line.largest, step)))
+    if ZERO < whole - amount < (instrument.min_amount or ZERO):
+        amount = whole if whole <= most else max(least, _floor(whole - (instrument.min_amount or ZERO), step))
+    return Verdict(Do.SEND, min(amount, most))
+
+
+def _floor(amount: Decimal, step: Decimal) -> Decimal:
+    return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
 
 
 def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
-    """The one line for each position that may send: the smallest target, of equals the one already at it.
+    """The one line for each position that may send: the smallest target, of equals the most urgent, then the one at it.
 
     Lines that have come to an end are passed over where another decision's line may try after them. In the order of
     closing. `ends` is asked only where several lines meet.
@@ -152,4 +161,4 @@ def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
 
 def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | None:
     trying = (line for line in lines if not ends(line))
-    return min(trying, key=lambda line: (line.target, -line.attempt), default=None)
+    return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)

@@ -156,7 +156,7 @@ class Sending:
 
     async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> None:
         """Take away the protective orders that the venue says block a close, when its next order may leave."""
-        refused = [line for line in lines if line.refusal == "blocked_by_order" and self._may_leave(line)]
+        refused = [line for line in lines if line.is_blocked and self._may_leave(line)]
         blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
         if blocked:
             every = self._memory.lines()

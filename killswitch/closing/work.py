@@ -109,13 +109,16 @@ class Work:
         places = dict.fromkeys(
             (intents[hop.after].symbol, intents[hop.after].position_side)
             for hop in intents
-            if hop.after is not None and hop.account == self.account and (hop.symbol, hop.position_side) == line.key
+            if hop.after is not None
+            and 0 <= hop.after < len(intents)
+            and hop.account == self.account
+            and (hop.symbol, hop.position_side) == line.key
         )
         return [self._by_key[key] for key in places if key in self._by_key]
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
         """Entries at once; the rest after closing, or as soon as one of them blocks the close of its symbol."""
-        blocked = {line.symbol for line in self.lines if line.refusal == "blocked_by_order"}
+        blocked = {line.symbol for line in self.lines if line.is_blocked}
         return [
             cancel
             for cancel in self.cancels
