@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from killswitch.model.decision import Book, BookChange
 from killswitch.signals.position import ZERO
 from killswitch.signals.view import PnlKey, ScopeView
+
+_WIDE = Context(prec=200)
+"""Digits for whatever sound numbers multiply to: a venue that reads one out wrongly must not end the tick."""
 
 
 def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
@@ -45,4 +48,8 @@ def _margin_ratio(view: ScopeView) -> Decimal | None:
 
 def _book(gross: Decimal, net: Decimal, ratio: Decimal | None) -> Book:
     cents, basis = Decimal("0.01"), Decimal("0.0001")
-    return Book(gross.quantize(cents), net.quantize(cents), None if ratio is None else ratio.quantize(basis))
+    return Book(
+        gross.quantize(cents, context=_WIDE),
+        net.quantize(cents, context=_WIDE),
+        None if ratio is None else ratio.quantize(basis, context=_WIDE),
+    )

@@ -8,7 +8,7 @@ that could never be traded again is closed with the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.signals.position import ZERO
@@ -19,9 +19,10 @@ SHUT = ("halted", "delisted", "cancel_only")
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`parts` are the orders' contracts, each within the venue's maximum.
+    """`parts` are the orders' contracts, each within the venue's maximum; their sum is what `target` leaves of it.
 
-    `blocked` says why the venue takes none now. Dust has no parts; a halted symbol has, for when it is open again.
+    `blocked` says why the venue takes none now, or not all. Dust has no parts; a halted symbol has, for when it is
+    open again.
     """
 
     target: Decimal
@@ -32,6 +33,12 @@ class Reduction:
 
 MOST_SLICES = 100
 """A position is not cut into more slices than this for its market's sake: they grow instead."""
+
+MOST_ORDERS = 10_000
+"""Nor into more than this for the venue's maximum's sake: then it is one part, and cut as it is sent."""
+
+MOST_STEPS = Decimal(10) ** 27
+"""Steps are counted exactly up to here. No position has more, but one that a venue has read out wrongly."""
 
 
 def reduction(
@@ -53,6 +60,9 @@ def reduction(
         return Reduction(held, (), exact=True)
     if instrument is None or instrument.amount_step is None or instrument.amount_step <= ZERO:
         return Reduction(wanted, (held - wanted,), exact=False)
+    if held / instrument.amount_step >= MOST_STEPS:
+        why = f"{position.symbol} gives {held} contracts, too many to be counted in steps of {instrument.amount_step}"
+        return Reduction(held, (), exact=True, blocked=why)
     tradable = whole_steps(held, instrument.amount_step)
     least = _minimum(position, instrument, reduce_only=reduce_only)
     amount = min(tradable, max(least, _ceiling(held - wanted, instrument.amount_step)))
@@ -61,9 +71,12 @@ def reduction(
     if amount < least:
         why = f"dust: {held} of {position.symbol} is below the venue's minimum of {least}"
         return Reduction(held, (), exact=True, blocked=why)
+    limit = _limit(least, instrument)
+    parts = _split(amount, least, _most(amount, least, limit, instrument, greatest), limit)
+    stays = amount - sum(parts, ZERO)
+    blocked = f"dust: {stays} of {position.symbol} does not fit between the venue's minimum and maximum"
     closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in SHUT else None
-    parts = _split(amount, least, instrument.amount_step, _most(amount, least, instrument, greatest))
-    return Reduction(held - amount, parts, exact=True, blocked=closed)
+    return Reduction(held - amount + stays, parts, exact=True, blocked=closed or (blocked if stays else None))
 
 
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:
@@ -78,7 +91,7 @@ def _ceiling(amount: Decimal, step: Decimal) -> Decimal:
 def _plain(amount: Decimal) -> Decimal:
     """Without a power of ten behind it: `50000`, not `5E+4`, as records and venues write quantities."""
     exponent = amount.as_tuple().exponent
-    return amount.quantize(Decimal(1)) if isinstance(exponent, int) and exponent > 0 else amount
+    return Decimal(f"{amount:f}") if isinstance(exponent, int) and exponent > 0 else amount
 
 
 def _worth(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
@@ -99,30 +112,45 @@ def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -
     return _ceiling(least, step)
 
 
-def _most(amount: Decimal, least: Decimal, instrument: Instrument, greatest: Decimal | None) -> Decimal | None:
-    """The greatest order: by the venue's maximum and by what the market takes; None where nothing bounds it.
+def _limit(least: Decimal, instrument: Instrument) -> Decimal | None:
+    """The venue's maximum in whole steps; None where there is none.
 
     A maximum below the minimum is no rule that an order can follow, and is taken for none.
     """
-    step = instrument.amount_step or Decimal(1)
-    most = None if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
-    if most is not None and most < least:
-        most = None
+    if instrument.max_amount is None:
+        return None
+    limit = whole_steps(instrument.max_amount, instrument.amount_step or Decimal(1))
+    return None if limit < least else limit
+
+
+def _most(
+    amount: Decimal, least: Decimal, limit: Decimal | None, instrument: Instrument, greatest: Decimal | None
+) -> Decimal | None:
+    """The greatest order: by the venue's maximum and by what the market takes; None where nothing bounds it."""
     if greatest is None or greatest >= amount:
-        return most
+        return limit
+    step = instrument.amount_step or Decimal(1)
     slices = max(least, whole_steps(greatest, step), _ceiling(amount / MOST_SLICES, step))
-    return slices if most is None else min(most, slices)
+    return slices if limit is None else min(limit, slices)
 
 
-def _split(amount: Decimal, least: Decimal, step: Decimal, most: Decimal | None) -> tuple[Decimal, ...]:
-    """`amount` in orders of at most `most`, none of them below the venue's minimum."""
-    if most is None or amount <= most:
+def _split(amount: Decimal, least: Decimal, most: Decimal | None, limit: Decimal | None) -> tuple[Decimal, ...]:
+    """`amount` in orders of at most `most`, none of them below the venue's minimum nor above its maximum, `limit`.
+
+    Where no number of orders keeps within both, there is one less and they grow: of a market only the last one is
+    asked for more than it should take. What does not fit into the venue's maximum either is left out.
+    """
+    if most is None or amount <= most or amount / most > MOST_ORDERS:
         return (amount,)
-    parts = []
-    while amount > ZERO:
-        part = min(amount, most)
-        if ZERO < amount - part < least:  # leave the last order enough
-            part = max(least, whole_steps(amount - least, step))
+    count = int((amount / most).to_integral_value(rounding=ROUND_CEILING))
+    if count * least > amount:
+        count -= 1
+    left = amount if limit is None else min(amount, count * limit)
+    parts: list[Decimal] = []
+    for after in range(count - 1, 0, -1):
+        part = min(most, left - after * least)
+        if limit is not None:  # the ones after it could not carry the rest
+            part = max(part, left - after * limit)
         parts.append(part)
-        amount -= part
-    return tuple(parts)
+        left -= part
+    return (*parts, left)

@@ -491,3 +491,19 @@ def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
         decisions, _ = run(each, stray("10000", "10000", "10000", seconds=3620))
         assert decisions == []
         assert each.status()[0].readings[0].value == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("contracts", "notional"), [("1", "1e27"), ("5e28", "5"), ("5e28", None)])
+def test_c16_one_absurd_number_stops_the_close_of_nothing_else(contracts: str, notional: str | None) -> None:
+    """A row that no market could hold: what is sound beside it is closed by the policy and by a hand."""
+    bad = position("X", "long", "0", contracts=contracts, mark_price="1", notional=notional)
+    interpreter = Interpreter(policy_set(kill()))
+
+    def seen(seconds: float, pnl: str, **more: Any) -> Snapshot:
+        return at(seconds, pnl, positions=[*two(pnl), bad], instruments=(rules("B"), rules("E"), rules("X")), **more)
+
+    run(interpreter, *(seen(300 * n, "0") for n in range(13)))
+    for hands in ((), (hand("close", after(seconds=3661)),)):
+        decisions, _ = run(interpreter, seen(3660 + len(hands), "-20000", events=hands))
+        [decision] = decisions
+        assert {"B", "E"} <= {intent.symbol for intent in decision.intents}

@@ -89,3 +89,69 @@ def test_what_is_left_is_never_more_than_decided_and_orders_never_more_than_held
     if result.blocked is None and percent:
         assert result.target <= wanted or held - result.target == (held // D(step)) * D(step)
         assert all(part % D(step) == 0 and D(0) < part <= most for part in result.parts)
+
+
+@given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 14), st.one_of(st.none(), st.integers(1, 60)))
+def test_every_slice_is_an_order_that_the_venue_takes(amount: int, minimum: int, above: int, bound: int | None) -> None:
+    """Within minimum and maximum, summing to what is closed; all of it goes where n orders between them can carry it.
+
+    Of a bound that only the market's impact sets, none but the last slice is larger, where the maximum lets it.
+    """
+    maximum = minimum + above
+    held = position("X", "long", contracts=str(amount))
+    limits = {"amount_step": "1", "min_amount": str(minimum), "max_amount": str(maximum)}
+    found = reduction(held, D(0), rules("X", **limits), reduce_only=True, greatest=None if bound is None else D(bound))
+    assert all(minimum <= part <= maximum for part in found.parts)
+    assert sum(found.parts) + found.target == amount
+    assert (found.target == 0) == any(minimum * n <= amount <= maximum * n for n in range(1, amount + 1))
+    assert (found.blocked is None) == (found.target == 0)
+    free = reduction(
+        held, D(0), rules("X", amount_step="1", min_amount=str(minimum)), reduce_only=True,
+        greatest=None if bound is None else D(bound),
+    )  # fmt: skip
+    least_bound = D(0) if bound is None else max(D(bound), D(minimum), D(-(-amount // 100)))
+    assert free.target == (amount if amount < minimum else 0)
+    assert all(part >= minimum for part in free.parts)
+    assert bound is None or all(part <= least_bound for part in free.parts[:-1])
+
+
+def test_the_last_slice_grows_rather_than_falls_below_the_minimum() -> None:
+    """10.5 in slices that the market takes of the minimum, 1: nine of 1, and 1.5; none of 0.5."""
+    held = position("X", "long", contracts="10.5", mark_price="100")
+    found = reduction(held, D(0), rules("X", amount_step="0.5", min_amount="1"), reduce_only=True, greatest=D("0.1"))
+    assert found.parts == (*[D(1)] * 9, D("1.5"))
+
+
+def test_what_fits_into_no_order_of_the_venue_stays_and_is_told() -> None:
+    """Minimum and maximum are 1: of 10.5 a half stays, and the target says so; the record's sums hold."""
+    held = position("X", "long", contracts="10.5", mark_price="100")
+    limits = {"amount_step": "0.5", "min_amount": "1", "max_amount": "1"}
+    found = reduction(held, D(0), rules("X", **limits), reduce_only=True)
+    assert (found.parts, found.target) == ((D(1),) * 10, D("0.5"))
+    assert found.blocked is not None
+    assert found.blocked.startswith("dust: 0.5 of X does not fit")
+
+
+def test_c16_a_position_that_cannot_be_counted_is_blocked_and_one_of_countless_orders_is_one_part() -> None:
+    """A number that a venue read out wrongly neither raises nor makes a list that no memory holds."""
+    endless = reduction(position("X", "long", contracts="5e28"), D(0), rules("X"), reduce_only=True)
+    assert (endless.parts, endless.target) == ((), D("5e28"))
+    assert endless.blocked is not None
+    many = reduction(position("X", "long", contracts="1e15"), D(0), rules("X", max_amount="1"), reduce_only=True)
+    assert many.parts == (D("1e15"),)
+
+
+_SANE = st.decimals("1e-29", "9e29", allow_nan=False, allow_infinity=False).filter(bool)
+
+
+@given(_SANE, _SANE, _SANE, _SANE, _SANE, _SANE, st.sampled_from(["0", "0.5", "1"]), st.booleans())
+def test_c16_no_sound_number_raises(
+    contracts: Decimal, step: Decimal, least: Decimal, notional: Decimal, mark: Decimal, size: Decimal, part: str,
+    inverse: bool,
+) -> None:  # fmt: skip
+    """Thirty digits either way in every field: an order, or a reason why there is none."""
+    held = position("X", "long", contracts=str(contracts), mark_price=str(mark))
+    limits = {"amount_step": step, "min_amount": least, "min_notional": notional, "contract_size": size}
+    known = rules("X", inverse=inverse, **{name: str(value) for name, value in limits.items()})
+    found = reduction(held, contracts * D(part), known, reduce_only=False)
+    assert found.parts or found.blocked or found.target == contracts
