@@ -1,0 +1,291 @@
+"""One decision's work on one account: what ends how, what is left, what it cost, and what a hop may sell."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.closing.ladder import MARKET
+from killswitch.closing.life import State
+from killswitch.closing.line import Line
+from killswitch.closing.schedule import Do, Verdict
+from killswitch.closing.work import Work, ended_as, key_of
+from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding
+from killswitch.model.snapshot import Closing, Instrument, Residual
+from killswitch.model.store import JournalEntry, JournalKind
+from tests.honest_venue import NOW
+
+D = Decimal
+FLAT = Verdict(Do.NOTHING)
+
+
+def intent(symbol: str = "BTC", contracts: str = "10", target: str = "0", **words: Any) -> Intent:
+    given: dict[str, Any] = {"account": "main", "position_side": "long", "side": "sell", "reduce_only": True, "rank": 1}
+    return Intent(symbol=symbol, contracts=D(contracts), target=D(target), **(given | words))
+
+
+def decision(*intents: Intent, cancels: tuple[Cancel, ...] = (), unwinding: Unwinding | None = None) -> Decision:
+    return Decision(
+        id="d1", as_of=NOW, policy="p", policy_set="sha256:0", scope="account/main", mode="enforce", stage="close",
+        level=1, previous_level=0, intents=intents, cancels=cancels, unwinding=unwinding,
+    )  # fmt: skip
+
+
+def entry(
+    kind: JournalKind, symbol: str | None = "BTC", name: str | None = None, account: str = "main", sequence: int = 0,
+    **data: str | None,
+) -> JournalEntry:  # fmt: skip
+    side = None if symbol is None else "long"
+    return JournalEntry("d1", kind, NOW, account, symbol, side, name, 1, data, sequence)
+
+
+def work(*intents: Intent, entries: tuple[JournalEntry, ...] = (), **words: Any) -> Work:
+    return Work(decision(*(intents or (intent(),)), **words), "main", entries)
+
+
+def sold(symbol: str, amount: str, price: str | None = "1", fee: str | None = "0") -> tuple[JournalEntry, JournalEntry]:
+    return (
+        entry("sending", symbol, f"o-{symbol}", amount=amount, mark="1", value="1"),
+        entry("filled", symbol, f"o-{symbol}", filled=amount, price=price, fee=fee),
+    )
+
+
+def test_only_what_is_about_its_account_moves_it() -> None:
+    """Entries and intents of another account are passed over; the first `planned` is where it begins."""
+    other = intent(account="other", symbol="ETH")
+    of = work(intent(), other, entries=(
+        entry("planned", sequence=3), entry("planned", sequence=7), entry("finished", account="other", sequence=9),
+    ))  # fmt: skip
+    assert ([line.symbol for line in of.lines], of.planned, of.finished) == (["BTC"], 3, None)
+
+
+def test_the_declared_ladder_is_taken_and_the_market_without_one() -> None:
+    """An unwinding without rungs declares none."""
+    rungs = (Rung("limit_ioc"), Rung("market"))
+    assert work(unwinding=Unwinding("u", ladder=rungs)).ladder == rungs
+    assert work(unwinding=Unwinding("u")).ladder == MARKET
+    assert work().ladder == MARKET
+
+
+def test_a_finished_entry_ends_every_line() -> None:
+    """Whether it was at its target or not."""
+    end = entry("finished", None, status="flat")
+    of = work(intent(), intent("ETH"), entries=(entry("planned"), end))
+    assert ([line.state for line in of.lines], of.finished) == ([State.OVER, State.OVER], end)
+
+
+def test_a_swept_book_moves_the_lines_that_had_nothing_under_way() -> None:
+    """One order is in flight: its line waits for it as before; nothing has finished."""
+    of = work(intent(), intent("ETH"), entries=(entry("sending", "BTC", "o1", amount="1"), entry("swept", None)))
+    assert [(line.symbol, line.state, line.swept) for line in of.lines] == [
+        ("BTC", State.SENDING, False), ("ETH", State.SETTLED, True)
+    ]  # fmt: skip
+    assert of.finished is None
+
+
+def test_entries_about_no_line_of_its_move_nothing() -> None:
+    """Another symbol, or none."""
+    of = work(entries=(entry("sending", "ETH", "o1", amount="1"), entry("sending", None, "o2", amount="1")))
+    assert [line.state for line in of.lines] == [State.READY]
+    assert of.line_of(entry("sending", "ETH")) is None
+    assert of.line_of(entry("sending", None)) is None
+    assert of.line_of(entry("sending")) is of.lines[0]
+    assert (of.line_at(("BTC", "long")), of.line_at(("BTC", "short"))) == (of.lines[0], None)
+
+
+def test_a_position_is_named_by_symbol_and_side() -> None:
+    """Both sides; without either of the two it is none."""
+    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", "short")) == ("BTC", "short")
+    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", "long")) == ("BTC", "long")
+    assert key_of(JournalEntry("d1", "planned", NOW, "main", "BTC", None)) is None
+    assert key_of(JournalEntry("d1", "planned", NOW, "main", None, "long")) is None
+
+
+ENTRY, STOP, OTHER = (
+    Cancel("main", "BTC", "e1", "entry"), Cancel("main", "BTC", "s1", "protection"),
+    Cancel("main", "ETH", "s2", "protection"),
+)  # fmt: skip
+
+
+def test_entries_are_cancelled_at_once_and_protection_after_closing_or_when_it_blocks() -> None:
+    """Only that of the symbol whose close the venue refuses for it."""
+    foreign = Cancel("other", "BTC", "f1", "entry")
+    of = work(intent(), intent("ETH"), cancels=(ENTRY, STOP, OTHER, foreign))
+    assert of.due_cancels(after_closing=False) == [ENTRY]
+    assert of.due_cancels(after_closing=True) == [ENTRY, STOP, OTHER]
+    of.apply(entry("sending", "BTC", "o1", amount="1"))
+    of.apply(entry("rejected", "BTC", "o1", reason="blocked_by_order"))
+    assert of.due_cancels(after_closing=False) == [ENTRY, STOP]
+
+
+def test_a_cancel_that_was_done_or_cannot_be_is_due_no_longer() -> None:
+    """Done: gone; refused: it is a reason why the work did not end flat."""
+    of = work(cancels=(ENTRY, STOP, OTHER))
+    of.apply(entry("cancelled", None, order="e1"))
+    assert of.due_cancels(after_closing=True) == [STOP, OTHER]
+    of.cannot_cancel(STOP, "too late")
+    assert of.due_cancels(after_closing=True) == [OTHER]
+    assert (of.cancels_all("e1"), of.cancels_all("s1"), of.cancels_all("x")) == (True, True, False)
+    result = of.result([FLAT], {})
+    assert result["status"] == "blocked"
+    assert all(part in (result["reason"] or "") for part in ("s1", "too late"))
+
+
+def test_a_flat_work_says_so_and_what_it_cost() -> None:
+    """Fees of 1 and 2 on two positions sold at their marks; nothing is left, and no reason given."""
+    of = work(intent(), intent("ETH"), entries=(*sold("BTC", "10", fee="1"), *sold("ETH", "10", fee="2")))
+    assert of.result([FLAT, FLAT], {("BTC", "long"): D(0), ("ETH", "long"): D(0)}) == {
+        "status": "flat", "reason": None, "cost": "3"
+    }  # fmt: skip
+
+
+def test_a_cost_of_which_a_part_is_unknown_is_unknown_and_a_gain_is_no_cost() -> None:
+    """None, and 0."""
+    assert work(intent(), intent("ETH"), entries=(*sold("BTC", "10"), *sold("ETH", "10", fee=None))).cost() is None
+    assert work(entries=sold("BTC", "10", price="2")).cost() == D(0)
+    unknown = work(entries=sold("BTC", "10", fee=None)).result([FLAT], {})
+    assert unknown["cost"] is None
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        ((Verdict(Do.BLOCKED, reason="dust"),), "blocked"),
+        ((Verdict(Do.GIVE_UP, reason="tired"),), "residual"),
+        ((Verdict(Do.BLOCKED, reason="dust"), Verdict(Do.GIVE_UP, reason="tired")), "residual"),
+        ((Verdict(Do.GIVE_UP, reason="tired"), Verdict(Do.ABANDON, reason="lost")), "abandoned"),
+    ],
+)
+def test_how_it_ended_is_the_worst_of_its_lines_and_every_reason_is_told(
+    verdicts: tuple[Verdict, ...], status: str
+) -> None:
+    """Blocked only if the venue's rules alone are why; an order of unknown fate outweighs the rest."""
+    result = work().result([FLAT, *verdicts], {("BTC", "long"): D(4)})
+    assert (result["status"], result["reason"]) == (status, "; ".join(verdict.reason or "" for verdict in verdicts))
+    assert result["left long BTC"] == "4"
+
+
+def test_an_order_that_was_abandoned_is_named_though_every_line_is_at_its_target() -> None:
+    """The work ends abandoned, and not flat."""
+    of = work(entries=(
+        entry("sending", "BTC", "o1", amount="1"), entry("set_aside", "BTC", "o1"), entry("abandoned", "BTC", "o1"),
+    ))  # fmt: skip
+    result = of.result([FLAT], {})
+    assert (result["status"], "o1" in (result["reason"] or ""), result["cost"]) == ("abandoned", True, None)
+
+
+def test_what_is_left_is_told_for_each_position_and_read_back() -> None:
+    """Above the target by 4; one at its target is not told."""
+    of = work(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
+    result = of.result([Verdict(Do.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)})
+    assert {key: value for key, value in result.items() if key.startswith("left")} == {"left long BTC": "4"}
+    of.apply(JournalEntry("d1", "finished", NOW, "main", data=result))
+    assert of.closing({}) == Closing(
+        "d1", "residual", (Residual("main", "BTC", "long", D(4)),), D(0), "account/main"
+    )  # fmt: skip
+
+
+def test_while_it_works_it_says_how_far_it_is() -> None:
+    """Planned until an order has left; then closing, and what is left by the venue, or by its fills where unsaid."""
+    of = work(intent(target="2", contracts="8"))
+    left = Residual("main", "BTC", "long", D(8))
+    assert of.closing({}) == Closing("d1", "planned", (left,), D(0), "account/main")
+    of.apply(entry("sending", "BTC", "o1", amount="8", mark="1", value="1"))
+    of.apply(entry("filled", "BTC", "o1", filled="3", price="1", fee="1"))
+    assert of.closing({}) == Closing("d1", "closing", (Residual("main", "BTC", "long", D(5)),), D(1), "account/main")
+    shown = of.closing({("BTC", "long"): D(4)})
+    assert shown.residual == (Residual("main", "BTC", "long", D(2)),)
+    of.apply(entry("verified", position="2", target="2"))
+    assert of.closing({("BTC", "long"): D(9)}).residual == ()
+
+
+def test_a_position_that_was_at_its_target_from_the_start_counts_as_begun() -> None:
+    """Nothing had to leave for it."""
+    assert work(entries=(entry("verified", position="0", target="0"),)).closing({}).status == "closing"
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [("flat", "flat"), ("residual", "residual"), ("blocked", "blocked"), ("abandoned", "abandoned"), ("x", "abandoned"),
+     (None, "abandoned")],
+)  # fmt: skip
+def test_an_end_that_nobody_knows_is_no_good_one(said: str | None, status: str) -> None:
+    """A word of a later program, or none."""
+    assert ended_as(entry("finished", None, status=said)) == status
+
+
+def hops(*sales: str, target: str = "0") -> tuple[Intent, ...]:
+    pairs = (
+        (
+            intent(symbol, purpose="hop"),
+            intent("BTC/USDT", target=target, purpose="hop", after=2 * number, rank=2),
+        )
+        for number, symbol in enumerate(sales)
+    )
+    return tuple(each for pair in pairs for each in pair)
+
+
+def hop(of: Work) -> Line:
+    return next(line for line in of.lines if line.symbol == "BTC/USDT")
+
+
+def test_a_hop_sells_what_was_paid_for_what_came_before_it() -> None:
+    """10 X at 0.02 and 10 Y at 0.03 came to 0.5: it sells that, and not the 1 of before."""
+    of = work(*hops("X", "Y", target="1"), entries=(*sold("X", "10", "0.02"), *sold("Y", "10", "0.03")))
+    of.supply(hop(of), D("1.5"), None)
+    assert (hop(of).decided, hop(of).largest, of.short, of.unsupplied) == (D("0.5"), D("0.5"), set(), set())
+
+
+def test_a_fee_of_two_percent_is_taken_out_of_what_arrives_and_more_is_a_lag() -> None:
+    """0.49 of 0.5 is a fee; below that the hop is short until it arrives."""
+    of = work(*hops("X"), entries=sold("X", "10", "0.05"))
+    line = hop(of)
+    of.supply(line, D("0.489"), None)
+    assert (line.decided, of.short) == (D("0.489"), {line.name})
+    of.supply(line, D("0.49"), None)
+    assert (line.decided, of.short) == (D("0.49"), set())
+    of.supply(line, D("0.7"), None)
+    assert line.decided == D("0.5")
+
+
+def test_what_a_hop_has_sold_is_not_brought_in_again() -> None:
+    """0.2 sold of 0.5, 0.3 shown: all of it has arrived; nothing shown: what is sold is decided."""
+    of = work(*hops("X"), entries=(*sold("X", "10", "0.05"), *sold("BTC/USDT", "0.2")))
+    of.supply(hop(of), D("0.3"), None)
+    assert (hop(of).decided, of.short) == (D("0.5"), set())
+    of.supply(hop(of), D(0), None)
+    assert (hop(of).decided, of.short) == (D("0.2"), {hop(of).name})
+
+
+def test_less_than_was_there_before_has_brought_nothing() -> None:
+    """Somebody has sold of the 1 that was kept: nothing is the hop's, and never less than nothing."""
+    of = work(*hops("X", target="1"), entries=sold("X", "10", "0.05"))
+    of.supply(hop(of), D("0.2"), None)
+    assert (hop(of).decided, of.short) == (D(0), {hop(of).name})
+
+
+def test_a_hop_sells_whole_steps_of_contracts_of_their_size() -> None:
+    """0.505 in contracts of 0.1 are 5.05, in steps of 0.2 five."""
+    of = work(*hops("X"), entries=sold("X", "10", "0.0505"))
+    of.supply(hop(of), D(9), Instrument("BTC/USDT", contract_size=D("0.1"), amount_step=D("0.2")))
+    assert hop(of).decided == D("5.0")
+    of.supply(hop(of), D(9), Instrument("BTC/USDT"))
+    assert hop(of).decided == D("0.505")
+
+
+def test_a_hop_after_a_sale_of_unknown_proceeds_is_not_supplied() -> None:
+    """Nobody knows what of it is the sale's."""
+    of = work(*hops("X", "Y"), entries=(*sold("X", "10"), *sold("Y", "10", price=None)))
+    of.supply(hop(of), D(9), None)
+    assert (of.unsupplied, hop(of).decided) == ({hop(of).name}, D(0))
+
+
+def test_only_hops_that_come_after_something_are_supplied() -> None:
+    """A position is reduced, and a first hop sells, by what was decided."""
+    for one in (intent(), intent(purpose="hop"), intent(after=0)):
+        of = work(one)
+        before = of.lines[0].decided
+        of.supply(of.lines[0], D(99), None)
+        assert (of.lines[0].decided, of.unsupplied, of.short) == (before, set(), set())
