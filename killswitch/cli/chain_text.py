@@ -200,6 +200,7 @@ def _end(chain: Chain) -> str:
         why = f": {ending.reason}" if ending.reason else ""
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
+    lines += [f"  {account}: nothing was sent, because nothing was armed for it" for account in result.unsent]
     lines += [f"  the whole book of {account} was asked to be closed in one request" for account in result.swept]
     lines += [line for each in result.positions if (line := _became(each))]
     lines += [f"  {_bare(each)}" for each in result.exposures]
@@ -215,7 +216,8 @@ def _end(chain: Chain) -> str:
 def _lacking(missing: Missing) -> str:
     orders = ", ".join(str(number) for number in missing.orders)
     words = [f"order {orders}"] if orders else []
-    return " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
+    said = " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
+    return said if missing.why is None else f"{said} ({missing.why})"
 
 
 def _became(position: ClosedPosition) -> str:
@@ -251,4 +253,6 @@ def _standing(chain: Chain) -> str:
         "abandoned": "abandoned: what became of an order of ours was never known, see above"
         if chain.result.totals.abandoned
         else "abandoned",
+        "partly recorded only": f"partly recorded only: nothing was sent on {', '.join(chain.result.unsent)}, "
+        "because nothing was armed for it; everything else reached its targets",
     }[chain.result.standing]

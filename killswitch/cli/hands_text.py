@@ -110,6 +110,7 @@ def _outcome(decision: Decision, result: Result) -> str:
     if decision.kind == "reset":
         return "back to normal"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
+    reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
     words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
     if result.standing == "closing":
         reasons.append("it goes on while a runner lives that is armed (`ksctl run --live`)")

@@ -237,6 +237,8 @@ def _remarks(result: Result) -> Iterator[str]:
     ):
         if count > 0:
             yield f"{count} order{'' if count == 1 else 's'} {what}"
+    if result.unsent:
+        yield f"nothing sent on {', '.join(result.unsent)}"
     dust = sum(1 for position in result.positions if position.dust)
     if dust:
         yield f"dust left of {dust} position{'' if dust == 1 else 's'}"

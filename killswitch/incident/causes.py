@@ -102,10 +102,12 @@ def by_hand(cause: Cause | None) -> str:
 
 
 def intended(intent: Intent) -> str:
-    """One order of a decision; a hedge and a hop leave nothing by themselves."""
+    """One order of a decision; a hedge and a second hop leave nothing by themselves."""
     left = f"leaving {intent.target:f}"
     if intent.purpose == "hedge":
         left = "as a temporary hedge"
+    elif intent.purpose == "hop" and intent.after is None:
+        left = f"on another market than the holding is listed on, leaving {intent.target:f} of it"
     elif intent.purpose == "hop":
         left = "of what an order before it brings in"
     return f"{intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, {left}"

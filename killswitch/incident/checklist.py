@@ -67,6 +67,7 @@ def _why_not_closed(
     going = [each for each in endings if each.status == "closing"]
     unclear = [order for order in orders if not order.final]
     unsent = [firing.stage for firing in firings if firing.unsent]
+    partly = [firing.stage for firing in firings if firing.standing == "partly recorded only"]
     if going:
         return f"still closing on {_names(going)}"
     if left:
@@ -75,8 +76,9 @@ def _why_not_closed(
         return f"{_count(len(unclear), 'order')} of unknown fate may still be filled"
     if not any(firing.acted for firing in firings):
         return "nothing was sent: the account or the policy only observes"
-    if unsent:
-        return f"{', '.join(dict.fromkeys(unsent))} was recorded only: nothing was sent, see what is still open"
+    if unsent or partly:
+        how = "recorded only: nothing was sent, see what is still open"
+        return f"{_stages(unsent)} was {how}" if unsent else f"on some accounts of {_stages(partly)} nothing was sent"
     return None if settled else "no position was to be reduced: look at the book yourself"
 
 
@@ -100,16 +102,12 @@ def _reconciled(
         return Item(key, title, "open", f"{_count(len(unclear), 'order')} of unknown fate")
     if left or not settled:
         return Item(key, title, "open", "the venue does not show every position at its target")
-    unseen = [
-        order
-        for order in orders
-        if not any(
-            (each.account, each.symbol, each.side) == (order.account, order.symbol, order.position_side)
-            and each.verified_at is not None
-            and each.verified_at >= (order.answered_at or order.sent_at)
-            for each in settled
-        )
-    ]
+    seen = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
+    unseen = []
+    for order in orders:
+        shown = seen.get((order.account, order.symbol, order.position_side))
+        if shown is None or shown < (order.answered_at or order.sent_at):
+            unseen.append(order)
     if unseen:
         return Item(key, title, "open", f"{_count(len(unseen), 'order')} answered after the position was last seen")
     proof = f"the venue answered for all of {_count(len(orders), 'order')}, and showed the positions afterwards"
@@ -155,6 +153,10 @@ def _audited(firings: Sequence[Firing], endings: Sequence[Ended], doubts: Sequen
 
 def _names(endings: Sequence[Ended]) -> str:
     return ", ".join(dict.fromkeys(each.account for each in endings))
+
+
+def _stages(names: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _count(number: int, word: str) -> str:

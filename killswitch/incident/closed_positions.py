@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from killswitch.incident.order_lines import Key, OrderLine, key_of, number
 from killswitch.model.decision import Decision
-from killswitch.model.snapshot import Snapshot
+from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import JournalEntry
 
 Told = tuple[Decision, Sequence[JournalEntry], Sequence[OrderLine], Snapshot | None]
@@ -48,7 +48,9 @@ class _Facts:
         self.value: Decimal | None = None
         self.seen: JournalEntry | None = None
         self.orders: list[OrderLine] = []
-        self.minimum: Decimal | None = None
+        self.rules: Instrument | None = None
+        self.exempt = True
+        """Whether its orders are reduce-only: venues exempt them from the minimum of their notional."""
         self.reason = ""
         self.fed = False
         """Whether a hop of ours brings something in: then what others did cannot be told apart."""
@@ -59,6 +61,7 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
     facts: dict[Key, _Facts] = {}
     for decision, journal, orders, snapshot in told:
         ours = _reduced(decision)
+        rules, reasons = _rules(snapshot), _reasons(journal)
         for entry in journal:
             _take(facts, entry, ours)
         for order in orders:
@@ -68,9 +71,9 @@ def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
         hops = {(i.account, i.symbol, i.position_side) for i in decision.intents if i.purpose == "hop"}
         for key, found in facts.items():
             found.fed |= key in hops
-            found.minimum = _minimum(key, snapshot) or found.minimum
-            reasons = [e.data.get("reason") or "" for e in journal if e.kind == "finished" and e.account == key[0]]
-            found.reason = "; ".join(reasons) or found.reason
+            found.exempt &= ours.get(key, True)
+            found.rules = rules.get(key[:2]) or found.rules
+            found.reason = reasons.get(key[0]) or found.reason
     return tuple(_position(key, found) for key, found in facts.items())
 
 
@@ -81,14 +84,19 @@ def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str])
     )  # fmt: skip
 
 
-def _reduced(decision: Decision) -> frozenset[Key]:
-    """The positions that the decision reduces; those that a hop or a hedge passes through have no target."""
-    return frozenset(
-        (each.account, each.symbol, each.position_side) for each in decision.intents if each.purpose == "reduce"
-    )
+def _reduced(decision: Decision) -> dict[Key, bool]:
+    """The positions that the decision reduces, each with whether by reduce-only orders.
+
+    Those that a hop or a hedge passes through have no target.
+    """
+    return {
+        (each.account, each.symbol, each.position_side): each.reduce_only
+        for each in decision.intents
+        if each.purpose == "reduce"
+    }
 
 
-def _take(facts: dict[Key, _Facts], entry: JournalEntry, ours: frozenset[Key]) -> None:
+def _take(facts: dict[Key, _Facts], entry: JournalEntry, ours: Collection[Key]) -> None:
     key = key_of(entry)
     if entry.kind == "planned" and key in ours:
         contracts, target = number(entry, "contracts"), number(entry, "target")
@@ -144,21 +152,38 @@ def _answered_later(facts: _Facts) -> bool:
     return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
 
 
-def _minimum(key: Key, snapshot: Snapshot | None) -> Decimal | None:
-    for account in () if snapshot is None else snapshot.accounts:
-        if account.account == key[0]:
-            for instrument in account.instruments or ():
-                if instrument.symbol == key[1]:
-                    return instrument.min_amount or instrument.amount_step
-    return None
+def _rules(snapshot: Snapshot | None) -> dict[tuple[str | None, str | None], Instrument]:
+    """By account and symbol."""
+    return {
+        (account.account, instrument.symbol): instrument
+        for account in (() if snapshot is None else snapshot.accounts)
+        for instrument in account.instruments or ()
+    }
+
+
+def _reasons(journal: Sequence[JournalEntry]) -> dict[str | None, str]:
+    """Why the work on each account ended as it did."""
+    found: dict[str | None, list[str]] = {}
+    for entry in journal:
+        if entry.kind == "finished":
+            found.setdefault(entry.account, []).append(entry.data.get("reason") or "")
+    return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
 def _dust(symbol: str, left: Decimal | None, facts: _Facts) -> bool | None:
-    """By the venue's rules where they are known, else by the words with which the closing ended."""
+    """By the venue's rules where they are known, or by the words with which the closing ended."""
     if left is None:
         return None
     if left == 0:
         return False
-    if facts.minimum is not None:
-        return left < facts.minimum
-    return True if f"{symbol} is below the venue's minimum" in facts.reason else None
+    rules = facts.rules
+    minimum = None if rules is None else rules.min_amount or rules.amount_step
+    least = None if rules is None or facts.exempt else rules.min_notional
+    worth = None if facts.value is None else left * facts.value
+    if minimum is not None and left < minimum:
+        return True
+    if least is not None and worth is not None and worth < least:
+        return True
+    if f" {symbol} is below the venue's minimum" in facts.reason:
+        return True
+    return None if minimum is None or (least is not None and worth is None) else False

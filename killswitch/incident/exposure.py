@@ -37,9 +37,19 @@ class Exposure(Struct, frozen=True):
 
 def exposures(journal: Sequence[JournalEntry]) -> tuple[Exposure, ...]:
     """Every protective order that was taken away, in the order of the journal (one decision's, in sequence)."""
-    return tuple(
-        _exposure(entry, journal[index + 1 :]) for index, entry in enumerate(journal) if entry.kind == "unprotected"
-    )
+    about: dict[str | Key, list[tuple[int, JournalEntry]]] = {}
+    for index, entry in enumerate(journal):
+        if entry.kind == "guarded":
+            about.setdefault(entry.data.get("for") or "", []).append((index, entry))
+        elif entry.kind == "verified":
+            about.setdefault(key_of(entry), []).append((index, entry))
+    found = []
+    for index, entry in enumerate(journal):
+        if entry.kind == "unprotected":
+            told = [*about.get(entry.data.get("order") or "", ()), *about.get(key_of(entry), ())]
+            after = [each for at, each in sorted(told, key=lambda one: one[0]) if at > index]
+            found.append(_exposure(entry, after))
+    return tuple(found)
 
 
 def _exposure(taken: JournalEntry, after: Sequence[JournalEntry]) -> Exposure:

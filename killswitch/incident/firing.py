@@ -24,6 +24,7 @@ _OUTCOMES = {
     "residual": "ended, and something is left",
     "blocked": "ended, because the venue does not let the rest be closed",
     "abandoned": "given up",
+    "partly recorded only": "done where it was acted on; on the rest nothing was sent",
 }
 
 
@@ -82,6 +83,8 @@ def _outcome(decision: Decision, result: Result) -> str:
         return "done, and temporary: it stands until it is closed"
     if result.standing == "abandoned" and result.totals.abandoned:
         return "ended, and what became of an order of ours was never known"
+    if result.standing == "partly recorded only":
+        return f"done where it was acted on; nothing was sent on {', '.join(result.unsent)}"
     return _OUTCOMES[result.standing]
 
 

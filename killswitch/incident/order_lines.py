@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -10,20 +9,17 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from killswitch.model.decision import Decision, Rung
+from killswitch.incident.decided_on import DecidedOn, Purpose
+from killswitch.incident.decided_on import Key as Key
+from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
 
-Key = tuple[str | None, str | None, str | None]
-"""Account, symbol and side of a position."""
 Fate = Literal["final", "in flight", "set aside", "abandoned"]
 """abandoned: the venue was asked to the end and did not say; it may be filled all the same."""
-Purpose = Literal["reduce", "hop", "hedge"]
 
 _CLOSE_ENOUGH = Decimal("0.001")
 """Of the notional: how far a linear contract's P&L may be from (mark − entry) × size and still count as linear."""
-_SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
-"""A client order id that spells out the index of its intent, to the base of 36."""
 _ANSWERS = frozenset({"acknowledged", "unknown", "rejected", "absent", "filled", "set_aside", "abandoned"})
 _FATES: Mapping[str, Fate] = {
     "rejected": "final", "absent": "final", "filled": "final", "set_aside": "set aside", "abandoned": "abandoned",
@@ -91,21 +87,21 @@ def order_lines(
 
     `journal`: the decision's entries in sequence. `snapshot`: what it was decided on, where that was kept.
     """
-    marks = _marks(journal)
+    marks, decided_on = _marks(journal), DecidedOn(decision, snapshot)
     found: list[OrderLine] = []
     sent_at_mark: list[Decimal | None] = []
     latest: dict[str, int] = {}
     for entry in journal:
         if entry.kind == "sending" and entry.account is not None and entry.symbol is not None:
             latest[entry.client_order_id or ""] = len(found)
-            found.append(_sent(decision, entry))
+            found.append(_sent(decided_on, entry))
             sent_at_mark.append(number(entry, "mark"))
         elif entry.kind in _ANSWERS:
             index = latest.get(entry.client_order_id or "")
             if index is not None:
                 found[index] = _answered(found[index], entry)
     return tuple(
-        _counted(decision, line, marks.get((line.account, line.symbol, line.position_side)), at_mark, snapshot)
+        _counted(line, decided_on, decision.unwinding, marks.get(position_of(line)), at_mark)
         for line, at_mark in zip(found, sent_at_mark, strict=True)
     )
 
@@ -125,7 +121,12 @@ def key_of(entry: JournalEntry) -> Key:
     return (entry.account, entry.symbol, entry.position_side)
 
 
-def _sent(decision: Decision, entry: JournalEntry) -> OrderLine:
+def position_of(order: OrderLine) -> Key:
+    """The position that an order is about."""
+    return (order.account, order.symbol, order.position_side)
+
+
+def _sent(decided_on: DecidedOn, entry: JournalEntry) -> OrderLine:
     rung = entry.data.get("rung")
     return OrderLine(
         account=entry.account or "",
@@ -140,22 +141,8 @@ def _sent(decision: Decision, entry: JournalEntry) -> OrderLine:
         kind=entry.data.get("order"),
         rung=int(rung) if rung is not None and rung.isascii() and rung.isdigit() else None,
         limit=number(entry, "price"),
-        purpose=_purpose(decision, entry),
+        purpose=decided_on.purpose(key_of(entry), entry.client_order_id),
     )
-
-
-def _purpose(decision: Decision, entry: JournalEntry) -> Purpose:
-    """What the order's intent is for; where several speak of one position, the id of the order tells which."""
-    purposes = {
-        intent.purpose
-        for intent in decision.intents
-        if (intent.account, intent.symbol, intent.position_side) == key_of(entry)
-    }
-    if len(purposes) == 1:
-        return purposes.pop()
-    spelled = _SPELLED.fullmatch(entry.client_order_id or "")
-    index = int(spelled[1], 36) if spelled else -1
-    return decision.intents[index].purpose if 0 <= index < len(decision.intents) else "reduce"
 
 
 def _answered(order: OrderLine, entry: JournalEntry) -> OrderLine:
@@ -193,19 +180,21 @@ def _marks(journal: Sequence[JournalEntry]) -> dict[Key, tuple[Decimal, Decimal]
 
 
 def _counted(
-    decision: Decision,
     line: OrderLine,
+    decided_on: DecidedOn,
+    unwinding: Unwinding | None,
     mark: tuple[Decimal, Decimal] | None,
     at_mark: Decimal | None,
-    snapshot: Snapshot | None,
 ) -> OrderLine:
     decided_at = None if mark is None else mark[0]
+    key = position_of(line)
+    sent_at = at_mark if at_mark is not None and at_mark > 0 else decided_at
     return structs.replace(
         line,
         mark=decided_at,
         slippage=_slippage(line, mark),
-        realised=_realised(line, snapshot) if line.purpose == "reduce" else None,
-        bound=_bound(decision, line, at_mark if at_mark is not None and at_mark > 0 else decided_at),
+        realised=_realised(line, decided_on.held(key)) if line.purpose == "reduce" else None,
+        bound=_bound(line, decided_on.band(key), unwinding, sent_at),
     )
 
 
@@ -221,16 +210,8 @@ def _slip(line: OrderLine, mark: Decimal, price: Decimal) -> Decimal:
     return fall if line.side == "sell" else -fall
 
 
-def _bound(decision: Decision, line: OrderLine, mark: Decimal | None) -> Bound | None:
+def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, mark: Decimal | None) -> Bound | None:
     """None where no bound was declared for the position, or the order was sent by a program that knew none."""
-    band = next(
-        (
-            intent.band
-            for intent in decision.intents
-            if (intent.account, intent.symbol, intent.position_side) == (line.account, line.symbol, line.position_side)
-        ),
-        None,
-    )
     if band is None or line.kind is None:
         return None
     slipped = _slip(line, mark, line.price) if mark and line.price is not None and line.filled else None
@@ -238,20 +219,19 @@ def _bound(decision: Decision, line: OrderLine, mark: Decimal | None) -> Bound |
     if line.limit is not None and line.price is not None and line.filled:
         worse = line.price < line.limit if line.side == "sell" else line.price > line.limit
     kept = None if slipped is None else slipped <= band
-    return Bound(band, line.limit is not None and _is_bounded(decision, line), slipped, kept, worse)
+    return Bound(band, line.limit is not None and _is_bounded(line, unwinding), slipped, kept, worse)
 
 
-def _is_bounded(decision: Decision, line: OrderLine) -> bool:
+def _is_bounded(line: OrderLine, unwinding: Unwinding | None) -> bool:
     """Whether the rung limits the order by the band; a rung that is not known does not."""
-    ladder: Sequence[Rung] = () if decision.unwinding is None else decision.unwinding.ladder
+    ladder: Sequence[Rung] = () if unwinding is None else unwinding.ladder
     if line.rung is None or line.rung >= len(ladder):
         return False
     return ladder[line.rung].order != "market"
 
 
-def _realised(order: OrderLine, snapshot: Snapshot | None) -> Decimal | None:
+def _realised(order: OrderLine, position: Position | None) -> Decimal | None:
     """P&L of a fill before fees, from the entry price that was seen; None unless the contract is surely linear."""
-    position = _position(order, snapshot)
     if position is None or order.price is None or order.filled is None or not position.contracts:
         return None
     entry, mark, pnl, notional = (
@@ -264,14 +244,3 @@ def _realised(order: OrderLine, snapshot: Snapshot | None) -> Decimal | None:
     if abs(sign * (mark - entry) * size * position.contracts - pnl) > _CLOSE_ENOUGH * notional:
         return None
     return sign * (order.price - entry) * size * order.filled
-
-
-def _position(order: OrderLine, snapshot: Snapshot | None) -> Position | None:
-    if snapshot is None:
-        return None
-    for account in snapshot.accounts:
-        if account.account == order.account:
-            for position in account.positions or ():
-                if position.symbol == order.symbol and position.side == order.position_side:
-                    return position
-    return None

@@ -10,6 +10,7 @@ from killswitch.incident.checklist import checklist
 from killswitch.incident.closed_positions import closed_by_request, closed_positions
 from killswitch.incident.commands import StartedAs, next_commands
 from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
+from killswitch.incident.decided_on import first_hops
 from killswitch.incident.firing import Acted, firing_of
 from killswitch.incident.life import Life
 from killswitch.incident.note import Note, note_of
@@ -40,7 +41,7 @@ from killswitch.model.spelling import lasting
 LOOKED_THROUGH = 10_000
 """How many of the newest notices are looked through for those of an incident."""
 
-_SETTLED = ("flat", "at target", "nothing to close", "recorded only")
+_SETTLED = ("flat", "at target", "nothing to close", "recorded only", "partly recorded only")
 
 
 def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datetime | None = None) -> Incident:
@@ -62,6 +63,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     settled = tuple(each for each in held if each.contracts is not None and not each.to_close)
     ended = tuple(one for each in acted for one in endings(each.decision, each.journal, each.result))
     unfinished = bool(left) or any(each.standing not in _SETTLED for each in results)
+    partly = any(each.standing == "partly recorded only" for each in results)
     ended_all = all(each.standing != "closing" for each in results)
     reset = _reset(life.reset)
     ends = [each.at for each in ended if each.at is not None]
@@ -112,7 +114,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
             [highest.id],
             started,
             is_open=is_open and not life.by_hand,
-            unfinished=unfinished,
+            unfinished=unfinished or partly,
             cause=opening.cause or "operator",
         ),
         doubts=doubts,
@@ -120,7 +122,15 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
         positions=became,
         exposures=uncovered,
-        remarks=remarks(orders, became, uncovered, swept, currency),
+        remarks=remarks(
+            orders,
+            became,
+            uncovered,
+            swept,
+            currency,
+            {key for each in acted for key in first_hops(each.decision)},
+            tuple(dict.fromkeys(account for each in results for account in each.unsent)),
+        ),
         swept=swept,
     )
 

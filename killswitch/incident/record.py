@@ -12,8 +12,9 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.incident.closed_positions import ClosedPosition as ClosedPosition
+from killswitch.incident.decided_on import Purpose
 from killswitch.incident.exposure import Exposure as Exposure
-from killswitch.incident.order_lines import Bound, Fate, Purpose
+from killswitch.incident.order_lines import Bound, Fate
 from killswitch.incident.places import WrittenAt as WrittenAt
 from killswitch.incident.totals import Missing, Totals
 from killswitch.model.decision import Attribution, BookChange, LockOrder

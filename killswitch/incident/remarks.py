@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from killswitch.incident.closed_positions import ClosedPosition
+from killswitch.incident.decided_on import Key
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.filters import amount
 from killswitch.incident.record import OrderOutcome
@@ -17,11 +18,21 @@ def remarks(
     exposures: Sequence[Exposure],
     swept: Sequence[str],
     currency: str | None,
+    holdings: Collection[Key] = (),
+    unsent: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request."""
-    found: list[str] = []
+    """A sentence each; none for a close that went plainly. `swept`: accounts that were closed in one request.
+
+    `holdings`: the markets on which holdings are sold that are listed on others. `unsent`: accounts on which nothing
+    was sent, although something was decided for them.
+    """
+    found = [
+        f"nothing was sent on {account}, although orders or cancels were decided for it: it was not armed, and its "
+        "positions are as they were"
+        for account in unsent
+    ]
     for order in orders:
-        found += _order(order)
+        found += _order(order, holdings)
     for position in positions:
         found += _position(position, swept, currency or "")
     for exposure in exposures:
@@ -33,7 +44,7 @@ def remarks(
     return tuple(dict.fromkeys(found))
 
 
-def _order(order: OrderOutcome) -> Iterator[str]:
+def _order(order: OrderOutcome, holdings: Collection[Key]) -> Iterator[str]:
     name = f"order {order.number} ({order.side} {_amount(order)} {_place(order)}, {order.client_order_id})"
     if order.fate == "abandoned":
         yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
@@ -41,6 +52,8 @@ def _order(order: OrderOutcome) -> Iterator[str]:
         yield f"{name} is of unknown fate and set aside: its worst case counts as sent, and the venue is still asked"
     if order.purpose == "hedge":
         yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
+    elif order.purpose == "hop" and (order.account, order.symbol, order.position_side) in holdings:
+        yield f"{name} sold a holding on another market than it is listed on"
     elif order.purpose == "hop":
         yield f"{name} is a hop on the way to the account's currency: it sold what another order had bought"
     bound = order.bound

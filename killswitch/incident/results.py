@@ -10,17 +10,20 @@ from typing import Literal
 from msgspec import DecodeError, Struct
 
 from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
+from killswitch.incident.decided_on import Key, only_passed_through
 from killswitch.incident.exposure import Exposure, exposures
-from killswitch.incident.order_lines import Key, number, order_lines
 from killswitch.incident.order_lines import OrderLine as OrderLine
+from killswitch.incident.order_lines import number, order_lines, position_of
 from killswitch.incident.totals import Missing, Totals, missing_of, sum_of, totals_of
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, decode_snapshot
 from killswitch.model.store import JournalEntry, Store
 
 Standing = Literal[
-    "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned"
-]
+    "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
+    "partly recorded only",
+]  # fmt: skip
+"""`partly recorded only`: done where it was acted on, and on an account that is not armed nothing was sent."""
 
 
 class Verification(Struct, frozen=True):
@@ -68,6 +71,8 @@ class Result(Struct, frozen=True):
     swept: tuple[str, ...] = ()
     """Accounts whose whole book was asked to be closed in one request."""
     totals: Totals = Totals()
+    unsent: tuple[str, ...] = ()
+    """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
 
 
 def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Snapshot | None) -> Result:
@@ -79,7 +84,8 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         for e in journal
         if e.kind == "finished" and e.account is not None
     )
-    standing = _standing(decision, journal, endings)
+    unsent = _unsent(decision, journal)
+    standing = _standing(decision, journal, endings, unsent)
     positions = closed_positions([(decision, journal, orders, snapshot)])
     swept = tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None))
     by_request = closed_by_request(positions, swept)
@@ -90,7 +96,10 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         endings=endings,
         locked_at=next((entry.at for entry in journal if entry.kind == "locked"), None),
         cancelled=tuple(entry.data.get("order") or "" for entry in journal if entry.kind == "cancelled"),
-        closed=len(_filled(orders) | {(each.account, each.symbol, each.side) for each in by_request}),
+        closed=len(
+            _filled(orders) - only_passed_through(decision)
+            | {(each.account, each.symbol, each.side) for each in by_request}
+        ),
         fees=sum_of("fees", orders, swept=bool(by_request)),
         realised=sum_of("realised", orders, swept=bool(by_request)),
         slippage=sum_of("slippage", orders, swept=bool(by_request)),
@@ -99,17 +108,27 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         exposures=exposures(journal),
         swept=swept,
         totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
+        unsent=unsent,
     )
 
 
 def _filled(orders: Sequence[OrderLine]) -> set[Key]:
     """The positions that our orders have reduced."""
-    return {
-        (each.account, each.symbol, each.position_side) for each in orders if each.filled and each.purpose != "hedge"
-    }
+    return {position_of(each) for each in orders if each.filled and each.purpose != "hedge"}
 
 
-def _standing(decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...]) -> Standing:
+def _unsent(decision: Decision, journal: Sequence[JournalEntry]) -> tuple[str, ...]:
+    """The accounts that nothing was planned for, of a decision that was acted on elsewhere."""
+    planned = {entry.account for entry in journal if entry.kind == "planned"}
+    meant = dict.fromkeys(
+        [intent.account for intent in decision.intents] + [cancel.account for cancel in decision.cancels]
+    )
+    return tuple(account for account in meant if account not in planned) if planned else ()
+
+
+def _standing(
+    decision: Decision, journal: Sequence[JournalEntry], endings: tuple[Ending, ...], unsent: Sequence[str]
+) -> Standing:
     ordered = [entry.account for entry in journal if entry.kind == "planned"]
     planned = {account for account in ordered if account is not None}
     if not planned:
@@ -119,7 +138,10 @@ def _standing(decision: Decision, journal: Sequence[JournalEntry], endings: tupl
         return "closing"
     statuses = {ending.status for ending in endings}
     if statuses == {"flat"}:
-        targets = [intent.target for intent in decision.intents if intent.purpose == "reduce"]
+        if unsent:
+            return "partly recorded only"
+        # A second hop's target is what was there before the first one, and nothing that it was to reach.
+        targets = [intent.target for intent in decision.intents if intent.after is None]
         return "flat" if decision.kind != "hedge" and not any(targets) else "at target"
     # An order that nobody could tell of is worse than a position that is known to be there.
     if statuses <= {"flat", "blocked", "residual"}:

@@ -14,6 +14,8 @@ from killswitch.incident.order_lines import OrderLine
 Sum = Literal["realised", "fees", "slippage"]
 _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage"}
 
+UNREAD = "decided without reading the position, as by force: its mark and entry price were not known"
+
 
 class Missing(Struct, frozen=True):
     """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack.
@@ -25,6 +27,8 @@ class Missing(Struct, frozen=True):
     known: Decimal
     orders: tuple[int, ...]
     swept: bool = False
+    why: str | None = None
+    """Why nobody could ever tell, where that was so from the beginning: what was held had not been read."""
 
 
 class Totals(Struct, frozen=True):
@@ -90,8 +94,14 @@ def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Mis
     for what in get_args(Sum):
         _, known, unknown = _added(what, orders)
         if unknown or swept:
-            found.append(Missing(what, known, tuple(unknown), swept))
+            unread = what != "fees" and any(_unread(orders[number - 1]) for number in unknown)
+            found.append(Missing(what, known, tuple(unknown), swept, UNREAD if unread else None))
     return tuple(found)
+
+
+def _unread(order: OrderLine) -> bool:
+    """Whether it was filled at a known price, and yet there is no mark of its position to hold that against."""
+    return bool(order.filled) and order.fate == "final" and order.price is not None and order.mark is None
 
 
 def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal, list[int]]:

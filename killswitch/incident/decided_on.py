@@ -1,0 +1,98 @@
+"""What the orders of one decision are measured against: what their positions' intents are for, and what was held."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import structs
+
+from killswitch.model.decision import Decision, Intent
+from killswitch.model.snapshot import Position, Snapshot
+
+Key = tuple[str | None, str | None, str | None]
+"""Account, symbol and side of a position."""
+Purpose = Literal["reduce", "hop", "hedge"]
+
+_SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
+"""A client order id that spells out the index of its intent, to the base of 36."""
+
+
+class DecidedOn:
+    """A decision's intents and the positions of its snapshot, each found by the position that it is about."""
+
+    def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:
+        """`snapshot`: what it was decided on, where that was kept."""
+        self._intents = decision.intents
+        self._of: dict[Key, list[Intent]] = {}
+        for intent in decision.intents:
+            self._of.setdefault((intent.account, intent.symbol, intent.position_side), []).append(intent)
+        rows: dict[Key, list[Position]] = {}
+        for account in () if snapshot is None else snapshot.accounts:
+            for position in account.positions or ():
+                rows.setdefault((account.account, position.symbol, position.side), []).append(position)
+        self._held = {key: _whole(found) for key, found in rows.items()}
+
+    def purpose(self, key: Key, client_order_id: str | None) -> Purpose:
+        """What the order's intent is for; where several speak of one position, the id of the order tells which."""
+        purposes = {intent.purpose for intent in self._of.get(key, ())}
+        if len(purposes) == 1:
+            return purposes.pop()
+        spelled = _SPELLED.fullmatch(client_order_id or "")
+        index = int(spelled[1], 36) if spelled else -1
+        return self._intents[index].purpose if 0 <= index < len(self._intents) else "reduce"
+
+    def band(self, key: Key) -> Decimal | None:
+        """The slippage that was declared for the position; None where none was."""
+        return next((intent.band for intent in self._of.get(key, ())), None)
+
+    def held(self, key: Key) -> Position | None:
+        """The position as it was decided on; None where it was not read."""
+        return self._held.get(key)
+
+
+def first_hops(decision: Decision) -> frozenset[Key]:
+    """The markets on which the decision sells a holding that is listed on another one."""
+    return frozenset(
+        (each.account, each.symbol, each.position_side)
+        for each in decision.intents
+        if each.purpose == "hop" and each.after is None
+    )
+
+
+def only_passed_through(decision: Decision) -> frozenset[Key]:
+    """The markets on which the decision sells nothing but what an order before has brought in."""
+    passed = {_key(each) for each in decision.intents if each.after is not None}
+    return frozenset(passed - {_key(each) for each in decision.intents if each.after is None})
+
+
+def _key(intent: Intent) -> Key:
+    return (intent.account, intent.symbol, intent.position_side)
+
+
+def _whole(rows: Sequence[Position]) -> Position:
+    """One position of its rows, one for each strategy: sums, the average entry price, and None where a row lacks.
+
+    The venue closes the position, not a strategy's part of it, and counts what it realises from the average.
+    """
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    contracts = sum((row.contracts for row in rows), Decimal(0))
+    paid = _sum([None if row.entry_price is None else row.entry_price * row.contracts for row in rows])
+    return structs.replace(
+        first,
+        contracts=contracts,
+        entry_price=None if paid is None or not contracts else paid / contracts,
+        mark_price=first.mark_price if len({row.mark_price for row in rows}) == 1 else None,
+        notional=_sum([row.notional for row in rows]),
+        unrealized_pnl=_sum([row.unrealized_pnl for row in rows]),
+        strategy=None,
+    )
+
+
+def _sum(parts: Sequence[Decimal | None]) -> Decimal | None:
+    known = [part for part in parts if part is not None]
+    return sum(known, Decimal(0)) if len(known) == len(parts) else None

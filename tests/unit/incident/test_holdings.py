@@ -1,0 +1,162 @@
+"""What a result says of accounts left out, holdings that are sold elsewhere, rows of one position, and dust on spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from killswitch.cli.hands_text import _failed
+from killswitch.incident.causes import intended
+from killswitch.incident.totals import UNREAD
+from killswitch.model.decision import Intent
+from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
+from killswitch.model.store import JournalEntry
+from tests import incidents
+from tests.incidents import HandWritten
+from tests.unit.incident.test_results import (
+    banded,
+    decision,
+    ended,
+    filled,
+    hand_written,
+    planned,
+    report_of,
+    result,
+    seen,
+    sent,
+)
+from tests.worlds import account, after, position, rules, snapshot
+
+CLOSED = (planned(), sent(1, "10", order="market"), filled(1, "10", "100"), seen("0", 10), ended(11))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[HandWritten]:
+    made = hand_written(tmp_path)
+    yield made
+    made.store.close()
+
+
+def elsewhere() -> Intent:
+    """The same close on an account that nothing is armed for."""
+    return structs.replace(banded("BTC", "sell", "10", None), account="other", rank=2)
+
+
+def hop(symbol: str = "BTC-X", target: str = "0", after_: int | None = None) -> Intent:
+    """A sale on a market that the holding is not listed on; with `after_`, of what that sale has brought in."""
+    number = Decimal(target)
+    return Intent("main", symbol, "long", "sell", Decimal(10), number, False, 1, purpose="hop", after=after_)
+
+
+def on(symbol: str, entry: JournalEntry) -> JournalEntry:
+    return structs.replace(entry, symbol=symbol)
+
+
+def kept(*rows: Position, **more: object) -> Snapshot:
+    """What was decided on."""
+    held: AccountSnapshot = account("1000", rows, **more)  # type: ignore[arg-type] # literal by the caller
+    return snapshot(after(), held)
+
+
+def test_an_account_that_is_not_armed_keeps_a_close_from_reading_flat() -> None:
+    """One of two accounts is closed and nothing was sent on the other: done in part, and the command fails."""
+    made = structs.replace(decision(banded("BTC", "sell", "10", None), elsewhere()), kind="manual")
+    found = result(made, *CLOSED)
+    assert (found.standing, found.unsent) == ("partly recorded only", ("other",))
+    assert _failed(made, found)
+
+
+def test_what_is_left_on_an_armed_account_weighs_more_than_one_that_is_not_armed() -> None:
+    """The worst that is known speaks for the decision."""
+    made = decision(banded("BTC", "sell", "10", None), elsewhere())
+    found = result(made, *CLOSED[:3], seen("3", 10), ended(11, "residual"))
+    assert (found.standing, found.unsent) == ("residual", ("other",))
+
+
+def test_a_report_names_the_account_on_which_nothing_was_sent(written: HandWritten) -> None:
+    """In the remarks, in the outcome and on the checklist; the rest was closed and is not said to be open."""
+    found, text = report_of(written, decision(banded("BTC", "sell", "10", None), elsewhere()), *CLOSED)
+    assert any(each.startswith("nothing was sent on other, although orders") for each in found.remarks)
+    assert found.firings[0].outcome == "done where it was acted on; nothing was sent on other"
+    assert (found.checklist[0].state, found.checklist[0].proof) == ("open", "on some accounts of trim nothing was sent")
+    assert "nothing was sent on other" in text
+
+
+def test_half_of_a_holding_sold_on_another_market_is_at_target_and_not_flat() -> None:
+    """Twenty are held, ten are sold, ten are to stay: the market that it is sold on shows nothing of that."""
+    entries = (planned("BTC-X"), on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "100")))
+    assert result(decision(hop(target="10")), *entries, ended(11)).standing == "at target"
+    assert result(decision(hop()), *entries, ended(11)).standing == "flat"
+
+
+def test_one_holding_over_two_hops_is_one_position_closed() -> None:
+    """Ten are sold for 0.01 BTC and that for money: one holding is gone, and what was held of BTC stays."""
+    entries = (
+        planned("BTC-X"), planned("BTC", "0", "0"),
+        on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "0.001")),
+        sent(2, "0.01", order="market"), filled(2, "0.01", "50000"), ended(11),
+    )  # fmt: skip
+    found = result(decision(hop(), hop("BTC", "3", 0)), *entries)
+    assert (found.closed, found.standing) == (1, "flat")
+
+
+def test_the_two_hops_of_a_sale_are_told_apart(written: HandWritten) -> None:
+    """The first sells the holding, the second what that brought in; both in a plan and in a report."""
+    assert intended(hop(target="10")).endswith("on another market than the holding is listed on, leaving 10 of it")
+    assert intended(hop("BTC", "3", 0)).endswith("of what an order before it brings in")
+    entries = (
+        planned("BTC-X"), planned("BTC", "0", "0"),
+        on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "0.001")),
+        sent(2, "0.01", order="market"), filled(2, "0.01", "50000"), ended(11),
+    )  # fmt: skip
+    found, _ = report_of(written, decision(hop(), hop("BTC", "3", 0)), *entries)
+    said = [each.partition(") ")[2] for each in found.remarks if each.startswith("order ")]
+    assert said == [
+        "sold a holding on another market than it is listed on",
+        "is a hop on the way to the account's currency: it sold what another order had bought",
+    ]
+
+
+def test_rows_of_two_strategies_are_one_position_with_the_average_entry() -> None:
+    """1 from 50 and 9 from 200, all sold at 100: 50 gained and 900 lost."""
+    one = position("BTC", "long", "50", contracts="1", entry_price="50", mark_price="100", notional="100", strategy="a")
+    two = position(
+        "BTC", "long", "-900", contracts="9", entry_price="200", mark_price="100", notional="900", strategy="b"
+    )
+    close = decision(banded("BTC", "sell", "10", None))
+    assert result(close, *CLOSED, snapshot=kept(one, two)).realised == Decimal(-850)
+    unknown = structs.replace(two, entry_price=None)
+    assert result(close, *CLOSED, snapshot=kept(one, unknown)).realised is None
+    moved = structs.replace(two, mark_price=Decimal(101))
+    assert result(close, *CLOSED, snapshot=kept(one, moved)).realised is None
+
+
+@pytest.mark.parametrize(
+    ("reduce_only", "minimum", "dust"), [(False, "5", True), (False, "0.5", False), (True, "5", False)]
+)
+def test_dust_on_spot_is_also_what_is_worth_less_than_the_venue_takes(
+    reduce_only: bool, minimum: str, dust: bool
+) -> None:
+    """0.01 at 100 are worth 1; the minimum of the notional does not bind reduce-only orders."""
+    intent = structs.replace(banded("BTC", "sell", "10", None), reduce_only=reduce_only)
+    held = position("BTC", "long", "0", contracts="10", mark_price="100", notional="1000")
+    entries = (planned(), sent(1, "9.99", order="market"), filled(1, "9.99", "100"), seen("0.01", 10), ended(11))
+    decided_on = kept(held, market="spot", instruments=(rules("BTC", min_notional=minimum),))
+    assert result(decision(intent), *entries, snapshot=decided_on).positions[0].dust is dust
+
+
+def test_a_close_of_what_could_not_be_read_says_why_its_sums_are_unknown() -> None:
+    """By force on the last known positions there is no mark: fees are known, and what was realised never will be."""
+    blind = structs.replace(planned(), data={"contracts": "10", "target": "0"})
+    unread = snapshot(after(), account(None, None, quality="down", reason="no answer"))
+    found = result(decision(banded("BTC", "sell", "10", None)), blind, *CLOSED[1:], snapshot=unread)
+    assert found.fees == Decimal(1)
+    assert [(each.what, each.orders, each.why) for each in found.missing] == [
+        ("realised", (1,), UNREAD), ("slippage", (1,), UNREAD),
+    ]  # fmt: skip
+    known = result(decision(banded("BTC", "sell", "10", None)), *CLOSED, snapshot=incidents.snapshot(after()))
+    assert not any(each.why for each in known.missing)
