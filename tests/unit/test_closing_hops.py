@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from msgspec import structs
@@ -35,7 +36,7 @@ def of(intents: Sequence[Intent]) -> Callable[[Decision], Decision]:
 
 
 def scene_of(book: dict[Key, str | int], *rules: Rule) -> Scene:
-    return Scene(book, *rules, mode="spot", markets=MARKETS)
+    return Scene(book, *rules, mode="spot", markets=[replace(market) for market in MARKETS])
 
 
 def test_c19_what_two_holdings_bring_over_one_asset_is_sold_and_the_coin_of_before_is_not() -> None:
