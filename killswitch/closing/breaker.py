@@ -52,6 +52,13 @@ class Breaker:
         self._probe_until = now + self._longest
         return True
 
+    def unused(self, now: float) -> None:
+        """The probe did not leave, or nobody waits for its outcome any more: another may leave at once."""
+        if self.state == "half_open":
+            self.state = "open"
+            self._probe_until = None
+            self.probe_at = min(self.probe_at, now)
+
     def succeeded(self, now: float) -> None:
         """The venue answered, whoever asked it and whatever it said."""
         self.state = "closed"

@@ -183,7 +183,7 @@ class Closer:
         if reading is not None:
             # Nothing has been sent yet: what it shows is sent for, and verified by the look that follows.
             sent = self._memory.sent
-            await self._sending.send(self._judging.begin(reading))
+            await self._sending.send(self._judging.begin(reading), fresh=False)
             self._show(reading)
             if self._memory.sent > sent:
                 return
@@ -197,13 +197,15 @@ class Closer:
         self._verify(reading)
         verdicts = self._judging.begin(reading)
         if sending:
-            await self._sending.send(verdicts)
+            await self._sending.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
 
     def _next_due(self, now: float) -> float:
         """When the next pass makes sense after one that changed nothing."""
-        dues = [self._asking.next_at, now + max(0.0, self._guarding.due_in()), self._sending.room_at]
+        asking = max(self._asking.next_at, now + self._requests.wait("find_order", ("",)))
+        guarding = now + max(self._guarding.due_in(), self._requests.wait("submit", ("",)))
+        dues = [asking, guarding, self._sending.room_at]
         waiting = self._sending.held_back
         for work, line in self._all():
             if line.state is State.READY and not line.aside:

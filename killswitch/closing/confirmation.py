@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -186,8 +186,13 @@ def of_state(known: KnownOrder) -> Doubt | None:
     return Doubt(known.name, "state", f"{said} is in a state that we do not know, {known.odd}: {_look(known)}")
 
 
+def lasts_from(known: KnownOrder) -> datetime:
+    """From when on the venue should show the order as the journal has it."""
+    return known.at + timedelta(seconds=LAG)
+
+
 def _lasts(known: KnownOrder, read_by: datetime) -> bool:
-    return (read_by - known.at).total_seconds() >= LAG
+    return read_by >= lasts_from(known)
 
 
 _WHO = "another store, or another hand, uses our names; look at the venue"

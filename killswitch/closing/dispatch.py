@@ -49,6 +49,12 @@ FIRST, LARGEST = 8, 256
 """Orders that are made durable together before they leave: few at first, four times as many in each further chunk."""
 
 
+LEAST = 1e-6
+"""Seconds. Event loops do not tell shorter times apart."""
+ANY_OTHER = "\N{ASTERISK}"
+"""Stands for a symbol of which no order has been sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Departure:
     """One order that is to leave: its line, the request, and what its `sending` entry says beside them."""
@@ -61,9 +67,13 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What has left. `room_in`: seconds until there may be room for what was held back; None where nothing was."""
+    """What has left, and what was made and stayed.
+
+    `room_in`: seconds until there may be room for what stayed, or was not made; None where nothing was held back.
+    """
 
     departures: Sequence[Departure]
+    stayed: Sequence[Departure]
     room_in: float | None
 
 
@@ -112,11 +122,13 @@ class _Queue:
     def __init__(self, source: Iterable[Departure]) -> None:
         self._source = iter(source)
         self._made: deque[Departure] = deque()
+        self._skipped: list[Departure] = []
         self.sent: list[Departure] = []
 
     @property
     def empty(self) -> bool:
-        return self.peek() is None
+        """Whether nothing has stayed."""
+        return self.peek() is None and not self._skipped
 
     def peek(self) -> Departure | None:
         """The next one, if there is one."""
@@ -128,6 +140,15 @@ class _Queue:
         while len(self._made) < count and (made := next(self._source, None)) is not None:
             self._made.append(made)
         return list(islice(self._made, count))
+
+    @property
+    def made(self) -> Sequence[Departure]:
+        """Those that were made and have not left."""
+        return (*self._skipped, *self._made)
+
+    def skip(self) -> None:
+        """Let the first one wait, so that those after it are seen."""
+        self._skipped.append(self._made.popleft())
 
     def took(self, count: int) -> None:
         """The first `count` have left."""
@@ -187,7 +208,7 @@ class Dispatch:
                 if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
-                if not wave.open or wave.held_for >= TOGETHER:
+                if not wave.open or wave.held_for >= TOGETHER - LEAST:
                     self._record(wave.give())
             for task in tasks:
                 task.result()
@@ -196,7 +217,7 @@ class Dispatch:
                 task.cancel()
             if tasks:
                 await asyncio.gather(*tasks, return_exceptions=True)
-        return Sent(queue.sent, None if queue.empty else self._room_in(queue))
+        return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
 
     async def _wait(self, wave: _Wave, queue: _Queue) -> bool:
         """Until there may be room for more, or something is to be written down; whether there may be room."""
@@ -208,7 +229,7 @@ class Dispatch:
             if soon:
                 await self._clock.sleep(room_in)
             return soon
-        waits = [room_in] * soon + [TOGETHER - wave.held_for] * wave.holds
+        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
         try:
             async with asyncio.timeout(min(waits, default=None)):
                 await wave.came.wait()
@@ -219,10 +240,10 @@ class Dispatch:
 
     def _room_in(self, queue: _Queue) -> float:
         """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
-        first = queue.peek()
+        first = queue.peek() or next(iter(queue.made), None)
         if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
             return math.inf
-        symbols = [each.line.symbol for each in queue.next(self._batch)]
+        symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
         single = self._requests.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
@@ -235,12 +256,19 @@ class Dispatch:
         while count < most:
             group = self._next_group(queue.next(min(self._batch, most - count)))
             if not group:
-                break
+                if (first := queue.peek()) is None or not self._only_its_symbol(first.line.symbol):
+                    break
+                queue.skip()
+                continue
             groups.append((group, self._requests.take(_call(group), [each.line.symbol for each in group])))
             queue.took(len(group))
             count += len(group)
         self._record([self._entry(each, "sending", each.data) for group, _ in groups for each in group])
         return groups
+
+    def _only_its_symbol(self, symbol: str) -> bool:
+        """Whether there is room for an order of any other symbol: then this one does not hold the others up."""
+        return self._requests.wait("submit", (symbol,)) > 0.0 and self._requests.wait("submit", (ANY_OTHER,)) <= 0.0
 
     def _next_group(self, first: list[Departure]) -> list[Departure]:
         """What of the first orders in the queue one request may carry now: a batch, else a single order, else none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from killswitch.closing.ladder import next_rung
+from killswitch.closing.ladder import before_the_last
 from killswitch.closing.life import State
 from killswitch.closing.line import Line, LineName
 from killswitch.closing.looking import Looking
@@ -56,9 +56,8 @@ class Judging:
                 held(line, reading),
                 self._memory.ledger(line.key),
                 self._looking.instruments.get(line.symbol),
-                attempts=self._pace.fruitless_attempts,
+                attempts=self._pace.fruitless_attempts + before_the_last(work.ladder),
                 believe_venue=believe,
-                last_rung=next_rung(work.ladder, line.rung, line.tried) == len(work.ladder) - 1,
             )
         if verdict.do is Do.NOTHING and line.name in work.short:
             why = "less has arrived of what the sale before it brought in than it was paid"

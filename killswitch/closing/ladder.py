@@ -27,10 +27,21 @@ class Manner:
 
 
 def next_rung(ladder: Sequence[Rung], rung: int, tried: int) -> int:
-    """The rung of the next order, after `tried` orders on `rung` that did not fill. The last one has no end."""
-    if rung + 1 < len(ladder) and tried >= ladder[rung].tries:
+    """The rung of the next order, after `tried` orders on `rung` that did not fill.
+
+    After the last one, what is without a bound is tried anew: what was refused a moment ago may be taken now.
+    """
+    rung = min(rung, len(ladder) - 1)
+    if tried < ladder[rung].tries:
+        return rung
+    if rung + 1 < len(ladder):
         return rung + 1
-    return min(rung, len(ladder) - 1)
+    return next((number for number, step in enumerate(ladder) if step.order == "market"), rung)
+
+
+def before_the_last(ladder: Sequence[Rung]) -> int:
+    """How many orders a ladder takes until its last rung is reached."""
+    return sum(step.tries for step in ladder[:-1])
 
 
 def manner(

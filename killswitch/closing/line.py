@@ -151,11 +151,6 @@ class Line:
         return self.reduce_only and self.target == ZERO and not self.by_fills
 
     @property
-    def spent_tries(self) -> int:
-        """Orders in a row that came to nothing."""
-        return max(self.fruitless, self.tried if self.rests else 0)
-
-    @property
     def outstanding(self) -> Decimal:
         """What its orders of unknown fate may fill yet, or have filled, at worst."""
         return sum((order.may_fill for order in self.aside.values()), self.lost)
@@ -206,7 +201,7 @@ class Line:
             if order.sent_at is not None and (now - order.sent_at).total_seconds() < pace.absence_after:
                 continue
             return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
-        if self.state is not State.AT_TARGET and self.spent_tries >= pace.fruitless_attempts:
+        if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
             how = "does not fill" if self.refusal is None else f"is refused again and again ({self.refusal})"
             return f"{self.symbol} {how}, and tried again"
         if self.in_flight and self.sent_at is not None:
@@ -279,9 +274,7 @@ class Line:
         self.sent_at = entry.at
         self.order_id = None
         rung = int(entry.data.get("rung") or 0)
-        if rung != self.rung:
-            # Another kind of order is another beginning.
-            self.rung, self.tried, self.fruitless = rung, 0, 0
+        self.rung, self.tried = rung, self.tried if rung == self.rung else 0
         self.bounded = entry.data.get("price") is not None
         self.rests = entry.data.get("order") == "limit"
         self._take_mark(entry.data)
@@ -311,10 +304,7 @@ class Line:
             self.fruitless += 1
             return ZERO
         self.filled += filled
-        if filled > ZERO:
-            self.fruitless = 0
-        elif not self.rests:  # one that has rested has waited enough
-            self.fruitless += 1
+        self.fruitless = 0 if filled > ZERO else self.fruitless + 1
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
             self.received = None if price is None else self.received + filled * price

@@ -55,28 +55,35 @@ class Memory:
         self.ended = {work.decision.id: work.closing({}) for work in ended}
         works = [self._work(stored.decision) for stored in self._store.unfinished()]
         self.works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
-        self._recall([*self.works.values(), *ended])
+        self._recall(self._beside())
         for work in self.works.values():
             self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` will take up once `planned` is durable. Nothing is worked on before."""
         if decision.id not in self.works:
-            self._prepared[decision.id] = Work(decision, self._account, planned)
+            work = self._prepared[decision.id] = Work(decision, self._account, planned)
+            self._count_from_now(work)
 
     def adopt(self, decision: Decision) -> bool:
         """Begin to work on a decision whose `planned` entries are committed; whether it was taken up."""
         if decision.id in self.works:
             return False
-        work = self._prepared.pop(decision.id, None) or self._work(decision)
+        work = self._prepared.pop(decision.id, None)
+        if work is None:
+            work = self._work(decision)
+            self._count_from_now(work)
         self._forget_old()
         if work.planned is None or work.finished is not None:
             return False
         self.works[decision.id] = work
-        for line in work.lines:
-            line.closed_before = self.ledger(line.key).closed
         self._watch.begun(decision, self._account, ())
         return True
+
+    def _count_from_now(self, work: Work) -> None:
+        """What is closed of its positions from here on counts for a decision: from where its plan is in the journal."""
+        for line in work.lines:
+            line.closed_before = self.ledger(line.key).closed
 
     def lines(self) -> list[Line]:
         """Every line of every work."""
@@ -127,7 +134,8 @@ class Memory:
 
     def _forget_old(self) -> None:
         """Drop the ledgers of positions that nobody works on any more, once the venue must show what was closed."""
-        held = {line.key for line in self.lines()}
+        prepared = (line.key for work in self._prepared.values() for line in work.lines)
+        held = {line.key for line in self.lines()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.lags_for
         self._over = {key: at for key, at in self._over.items() if at > oldest and key not in held}
         self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held or key in self._over}
@@ -140,13 +148,25 @@ class Memory:
             line.closed_before = self.ledger(line.key).closed
         self.ledger(line.key).apply(entry)
 
-    def _recall(self, works: Sequence[Work]) -> None:
-        """Fold the ledgers of the positions at work, from every decision that has ever been at work beside these.
+    def _beside(self) -> dict[str, Work]:
+        """Every decision that has been at work on the account since the oldest of those that still are."""
+        begun = min((work.planned for work in self.works.values() if work.planned is not None), default=None)
+        found = dict(self.works)
+        if begun is None:
+            return found
+        for entry in self._store.journal_from(begun):
+            if entry.kind == "finished" and entry.account == self._account and entry.decision not in found:
+                stored = self._store.decision(entry.decision)
+                if stored is not None:
+                    found[entry.decision] = self._work(stored.decision)
+        return found
+
+    def _recall(self, beside: dict[str, Work]) -> None:
+        """Fold the ledgers of the positions at work, from every decision that has been at work beside these.
 
         What an ended one has closed meanwhile counts too: the venue's positions may not show it yet.
         """
-        begun = min((work.planned for work in self.works.values() if work.planned is not None), default=0)
-        beside = {w.decision.id: w for w in works if w.finished is None or w.finished.sequence > begun}
+        self._ledgers = {}
         keys = {line.key for line in self.lines()}
         entries = chain.from_iterable(self._store.journal(decision) for decision in beside)
         for entry in sorted(entries, key=lambda entry: entry.sequence):

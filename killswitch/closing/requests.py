@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from killswitch.closing.breaker import Breaker
@@ -40,10 +41,8 @@ class Requests:
         self._pace = pace
         self._budget = budget
         self._breaker = breaker
-        self._smoothed: float | None = None
-        self._variation = 0.0
-        self._timeouts = 0
-        self._under_way: dict[asyncio.Timeout, float] = {}
+        self._trips: dict[Call, _Trips] = {}
+        self._under_way: dict[Call, dict[asyncio.Timeout, float]] = {}
         self._quiet_until = 0.0
 
     @property
@@ -57,8 +56,8 @@ class Requests:
         return self._breaker.wait(self._clock.monotonic())
 
     def may_act(self) -> bool:
-        """Whether something other than a look at the account may leave now; a yes of an open breaker is its probe."""
-        return self.quiet_for <= 0.0 and self._breaker.allows(self._clock.monotonic())
+        """Whether something other than a look at the account may leave now."""
+        return self.quiet_for <= 0.0 and self.broken_for <= 0.0
 
     def orders_at_once(self, wanted: int) -> int:
         """How many of `wanted` orders may leave now: all, one as a probe where requests kept failing, or none."""
@@ -66,7 +65,7 @@ class Requests:
             return 0
         if self._breaker.state == "closed":
             return wanted
-        return int(self._breaker.allows(self._clock.monotonic()))
+        return int(self.broken_for <= 0.0)
 
     def wait(self, call: Call, symbols: Sequence[str] = ()) -> float:
         """Seconds until the budget has room for the call."""
@@ -77,8 +76,15 @@ class Requests:
         return self._budget.room(self._clock.monotonic(), call, symbols)
 
     def take(self, call: Call, symbols: Sequence[str] = ()) -> Ticket:
-        """Room for a call that leaves at once. BudgetSpentError if there is none."""
-        return self._budget.take(self._clock.monotonic(), call, symbols)
+        """Room for a call that leaves at once. BudgetSpentError if there is none.
+
+        While requests keep failing, it is the one that tries whether they still do.
+        """
+        now = self._clock.monotonic()
+        ticket = self._budget.take(now, call, symbols)
+        if call != "snapshot":
+            self._breaker.allows(now)
+        return ticket
 
     async def make(self, call: Call, answer: Awaitable[T], within: float | None = None) -> T:
         """One request. RateLimitedError, before anything leaves, where the budget has no room for it."""
@@ -92,9 +98,12 @@ class Requests:
     async def made(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
         """A request whose room is taken. Whatever goes wrong comes out as one of the five VenueErrors."""
         try:
-            found = await self._bounded(answer, within)
+            found = await self._bounded(call, answer, within)
         except VenueError as error:
             self._tell(call, error)
+            raise
+        except asyncio.CancelledError:
+            self._breaker.unused(self._clock.monotonic())
             raise
         else:
             if getattr(found, "quality", "ok") == "ok":  # a look that found nothing out is no answer
@@ -109,12 +118,15 @@ class Requests:
         """One order of a batch was refused because there were too many."""
         self._budget.refused(self._clock.monotonic(), error.retry_after)
 
-    def patience(self) -> float:
-        """Real seconds that the next request may take."""
-        if self._smoothed is None:
+    def patience(self, call: Call) -> float:
+        """Real seconds that the next request of this kind may take."""
+        wait = self._of(call).patience
+        if wait is None:
             return self._pace.request_timeout
-        wait = (self._smoothed + 4 * self._variation) * 2.0 ** min(self._timeouts, 10)
         return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
+
+    def _of(self, call: Call) -> _Trips:
+        return self._trips.setdefault(call, _Trips())
 
     def _tell(self, call: Call, error: VenueError) -> None:
         """What a failure means for the requests after it. That an account cannot be read stops no order."""
@@ -128,23 +140,23 @@ class Requests:
                 self._quiet_until = max(self._quiet_until, now + self._pace.poll)
             self._breaker.failed(now)
 
-    async def _bounded(self, answer: Awaitable[T], within: float | None) -> T:
+    async def _bounded(self, call: Call, answer: Awaitable[T], within: float | None) -> T:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        patience = self.patience() if within is None else within
+        under_way = self._under_way.setdefault(call, {})
         try:
-            async with asyncio.timeout(patience) as bound:
+            async with asyncio.timeout(self.patience(call) if within is None else within) as bound:
                 if within is None:
-                    self._under_way[bound] = began
+                    under_way[bound] = began
                 try:
                     found = await answer
                 finally:
-                    self._under_way.pop(bound, None)
+                    under_way.pop(bound, None)
         except VenueError:
-            self._sample(loop.time() - began)
+            self._sample(call, loop.time() - began)
             raise
         except TimeoutError as error:
-            self._timeouts += 1
+            self._of(call).timeouts += 1
             raise FateUnknownError(f"no answer within {loop.time() - began:.3g} s") from error
         except asyncio.CancelledError as error:
             if called_off():
@@ -154,24 +166,45 @@ class Requests:
             # An adapter is someone else's code: a defect in it is an answer without meaning, and must not
             # keep the other positions from being closed.
             raise MalformedAnswerError(f"{type(error).__name__}: {error}") from error
-        self._sample(loop.time() - began)
+        self._sample(call, loop.time() - began)
         return found
 
-    def _sample(self, seconds: float) -> None:
+    def _sample(self, call: Call, seconds: float) -> None:
         """A round trip has taken so long: what is still under way is not waited for much longer than that."""
-        first = self._smoothed is None
-        if self._smoothed is None:
-            self._smoothed, self._variation = seconds, seconds / 2
-        else:
-            self._variation = 0.75 * self._variation + 0.25 * abs(self._smoothed - seconds)
-            self._smoothed = 0.875 * self._smoothed + 0.125 * seconds
-        self._timeouts = 0
-        if first or len(self._under_way) <= _FEW:
-            patience = self.patience()
-            for bound, began in self._under_way.items():
+        first = self._of(call).add(seconds)
+        under_way = self._under_way.get(call, {})
+        if first or len(under_way) <= _FEW:
+            patience = self.patience(call)
+            for bound, began in under_way.items():
                 when = bound.when()
                 if when is not None and not bound.expired():
                     bound.reschedule(min(when, began + patience))
+
+
+@dataclass(slots=True)
+class _Trips:
+    """The round trips of one kind of request: orders may take longer than looks."""
+
+    smoothed: float | None = None
+    variation: float = 0.0
+    timeouts: int = 0
+
+    @property
+    def patience(self) -> float | None:
+        """Smoothed round trip plus four times its variation, doubled by each timeout in a row; None before any."""
+        if self.smoothed is None:
+            return None
+        return (self.smoothed + 4 * self.variation) * 2.0 ** min(self.timeouts, 10)
+
+    def add(self, seconds: float) -> bool:
+        """Take in one round trip; whether it is the first."""
+        self.timeouts = 0
+        if self.smoothed is None:
+            self.smoothed, self.variation = seconds, seconds / 2
+            return True
+        self.variation = 0.75 * self.variation + 0.25 * abs(self.smoothed - seconds)
+        self.smoothed = 0.875 * self.smoothed + 0.125 * seconds
+        return False
 
 
 def _never_begun(answer: Awaitable[object]) -> None:

@@ -58,14 +58,13 @@ def judge(
     *,
     attempts: int,
     believe_venue: bool = False,
-    last_rung: bool = True,
 ) -> Verdict:
     """What is to be done about `line`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
     nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
-    For a line that is counted by its own fills, `shown` is what it has still to trade. Nothing is given up before the
-    ladder's `last_rung`.
+    For a line that is counted by its own fills, `shown` is what it has still to trade. `attempts`: after so many orders
+    in a row that came to nothing it is given up.
     """
     if line.in_flight or line.state is State.SETTLED:
         return WAIT
@@ -73,9 +72,10 @@ def judge(
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
         return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
-    if last_rung and line.spent_tries >= attempts and not _may_pass(line):
+    if line.fruitless >= attempts and not _may_pass(line):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
-        return Verdict(do, reason=f"{line.symbol}: {attempts} orders in a row closed nothing ({line.refusal})")
+        why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
+        return Verdict(do, reason=f"{line.symbol}: {line.fruitless} orders in a row closed nothing ({why})")
     wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
     if line.target > ZERO:
         wanted = min(wanted, left_to_close(line, ledger))
@@ -88,7 +88,7 @@ def _may_pass(line: Line) -> bool:
     """Whether a full close outlasts what keeps its orders from filling: time may lift it, or bring the price back."""
     if line.target > ZERO or line.by_fills:
         return False
-    return line.refusal in _MAY_PASS or (line.refusal is None and line.bounded)
+    return line.refusal in _MAY_PASS or (line.refusal is None and line.rests)
 
 
 def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:

@@ -10,6 +10,7 @@ from killswitch.closing.dispatch import Departure, Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.guarding import Guarding
 from killswitch.closing.judging import Judging, Verdicts
+from killswitch.closing.ladder import before_the_last
 from killswitch.closing.life import ZERO
 from killswitch.closing.line import Line, LineName
 from killswitch.closing.looking import Looking
@@ -23,6 +24,9 @@ from killswitch.closing.sweeping import may_sweep
 from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
 from killswitch.model.venue import VenueAdapter, VenueTraits
+
+SLICING = 0.25
+"""Seconds for which one pass lets slices follow one another, before anything else has its turn."""
 
 
 class Sending:
@@ -56,18 +60,24 @@ class Sending:
         self._not_before: dict[LineName, float] = {}
         self.held_back = False
         """Whether the last pass had an order that could not leave yet."""
+        self._more_slices = False
+        """Whether an order of the wave is a slice that others follow: then it is too early for a look."""
         self.room_at = math.inf
         """Monotonic seconds at which the venue may have room for what was held back; infinite if it had room."""
 
-    async def send(self, verdicts: Verdicts) -> None:
-        """Send for the line with the smallest target on each position, the worst rank first."""
+    async def send(self, verdicts: Verdicts, *, fresh: bool) -> None:
+        """Send for the line with the smallest target on each position, the worst rank first.
+
+        `fresh`: whether the reading is closing's own. The whole book is closed on no other.
+        """
         lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
         self.held_back, self.room_at = False, math.inf
-        if self._traits.whole_book and await self._swept(lines, verdicts):
+        if self._traits.whole_book and fresh and await self._swept(lines, verdicts):
             return
         await self._clear_the_way(lines, verdicts)
+        began = self._clock.monotonic()
         sent = await self._leave(self._departures(lines, verdicts))
-        while sent:
+        while sent and self._clock.monotonic() - began < SLICING:
             sent = await self._leave(iter(self._slices([each.line for each in sent], verdicts.reading)))
 
     def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
@@ -82,13 +92,14 @@ class Sending:
 
     async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
         """Send what there is room for; what has left, or nothing where something had to stay behind."""
+        self._more_slices = False
         sent = await self._dispatch.send(due, self._look_ahead)
         now = self._clock.monotonic()
+        for each in reversed(sent.stayed):
+            self._memory.works[each.line.decision].timetable.stayed(each.line)
         for each in sent.departures:
             self._judging.forget(each.line)
-            # After an order that closed nothing, the next one waits longer.
-            if each.line.fruitless:
-                self._not_before[each.line.name] = now + self._pace.wait_after(each.line.fruitless)
+            self._not_before[each.line.name] = now + self._pause_after(each.line)
         if sent.room_in is None:
             return sent.departures
         self.held_back = True
@@ -118,7 +129,7 @@ class Sending:
         self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
     ) -> Departure:
         work = self._memory.works[line.decision]
-        # Its place in the timetable is taken even if the venue has no room for it: never faster than declared.
+        self._more_slices |= amount + line.target < held and line.largest < line.decided
         work.timetable.left(line, self._clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
@@ -164,11 +175,22 @@ class Sending:
             names = frozenset(name for name in ours if name is not None)
             await self._guarding.clear_the_way(blocked, names, verdicts.reading.positions)
 
+    def _pause_after(self, line: Line) -> float:
+        """Seconds until the line's next order: longer after each that closed nothing, once the ladder has been walked.
+
+        One that only found no price that good is followed by the next at once; so is one that has rested.
+        """
+        work = self._memory.works[line.decision]
+        beyond = line.fruitless - before_the_last(work.ladder)
+        if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
+            return 0.0
+        return self._pace.wait_after(max(1, beyond))
+
     def forget(self, line: Line) -> None:
         """The line is over: its waits are beside the point."""
         self._not_before.pop(line.name, None)
 
     def _look_ahead(self) -> None:
         """Every order of a wave is answered: ask for the account while the answers are written down."""
-        if self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
+        if not self._more_slices and self._requests.quiet_for <= 0 and self._requests.wait("snapshot") <= 0:
             self._looking.begin(self._memory.sent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from killswitch.closing.line import Line
+from killswitch.closing.line import Line, LineName
 from killswitch.model.decision import Unwinding
 
 
@@ -19,6 +19,7 @@ class Timetable:
         self._pause = (unwinding.pause or 0.0) if unwinding is not None else 0.0
         self._next: float | None = None
         self._last: dict[tuple[str, str], float] = {}
+        self._before: dict[LineName, tuple[float | None, float | None]] = {}
 
     @property
     def declared(self) -> bool:
@@ -31,10 +32,19 @@ class Timetable:
         return slice_due if self._next is None else max(self._next, slice_due)
 
     def left(self, line: Line, now: float) -> None:
-        """An order of the line has left at `now`."""
+        """An order of the line leaves at `now`."""
+        self._before[line.name] = (self._next, self._last.get(line.key))
         if self._every:
             planned = now if self._next is None else self._next
             # Hours of waiting for something else are not made up for by a burst of orders.
             self._next = max(planned, now - self._every) + self._every
         if self._pause:
             self._last[line.key] = now
+
+    def stayed(self, line: Line) -> None:
+        """It did not leave after all, and neither did any after it: its place is free again."""
+        self._next, last = self._before.pop(line.name, (self._next, None))
+        if last is None:
+            self._last.pop(line.key, None)
+        else:
+            self._last[line.key] = last

@@ -39,6 +39,15 @@ class MemoryJournal:
         every = [entry for entries in self._entries.values() for entry in entries]
         return sorted(every, key=lambda entry: entry.sequence)
 
+    def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
+        return [entry for entry in self.journal() if entry.sequence >= sequence]
+
+    def decision(self, id_prefix: str) -> StoredDecision | None:
+        found = [decision for id_, decision in self._decisions.items() if id_.startswith(id_prefix)]
+        if len(found) > 1:
+            raise LookupError(f"several decisions start with {id_prefix!r}")
+        return StoredDecision(found[0], None) if found else None
+
     def unfinished(self) -> Sequence[StoredDecision]:
         kinds = {id_: {entry.kind for entry in entries} for id_, entries in self._entries.items()}
         return tuple(

@@ -105,6 +105,10 @@ class SqlStore:
             return [_entry(row) for row in self._read(sql.JOURNAL)]
         return [_entry(row) for row in self._read(sql.JOURNAL_OF, decision=decision)]
 
+    def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
+        """Every entry from that sequence number on, in the order in which they were written."""
+        return [_entry(row) for row in self._read(sql.JOURNAL_FROM, sequence=sequence)]
+
     def unfinished(self) -> Sequence[StoredDecision]:
         """Decisions with an account that has a `planned` but no `finished` entry, oldest first."""
         return [_stored(row.body, row.snapshot) for row in self._read(sql.UNFINISHED)]

@@ -44,6 +44,7 @@ PUT_JOURNAL = text(
 )
 PUT_JOURNAL_RETURNING = text(f"{PUT_JOURNAL.text} RETURNING sequence")
 JOURNAL = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal ORDER BY sequence")
+JOURNAL_FROM = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE sequence >= :sequence ORDER BY sequence")
 JOURNAL_OF = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decision = :decision ORDER BY sequence")
 
 PUT_EVENT = text("INSERT INTO events (id, body) VALUES (:id, :body) ON CONFLICT (id) DO NOTHING")

@@ -42,6 +42,9 @@ class MemoryJournal:
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         return [it for it in self.entries if decision in (None, it.decision)]
 
+    def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
+        return [it for it in self.entries if it.sequence >= sequence]
+
     def decision(self, id_prefix: str) -> StoredDecision | None:
         found = [it for name, it in self._decisions.items() if name.startswith(id_prefix)]
         return StoredDecision(found[0], None) if found else None

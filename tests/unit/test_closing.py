@@ -661,8 +661,8 @@ def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> N
     closer = closer_for(venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     assert asyncio.run(drive(closer, passes=5000))
-    assert kinds(store).count("sending") == 2 + 8, "two at market, and then eight on the last rung"
-    assert clock.monotonic() >= 0.5 + 1 + 0.5 + 1 + 2 + 4 + 8 + 16 + 30
+    assert kinds(store).count("sending") == 2 + 8, "two at market before the last rung, and eight more"
+    assert clock.monotonic() >= 0.5 + 0.5 + 0.5 + 1 + 2 + 4 + 8 + 16 + 30
     assert ending(store)["status"] == "residual"
     assert "price_band" in (ending(store)["reason"] or "")
 

@@ -65,3 +65,14 @@ def test_every_rung_gets_its_tries_and_the_last_one_has_no_end(tries: list[int])
     assert [seen.count(number) for number in range(len(tries) - 1)] == tries[:-1]
     assert seen[-1] == len(tries) - 1
     assert seen == sorted(seen)
+
+
+def test_after_the_last_rung_the_market_is_tried_anew() -> None:
+    """Two bounded, one at market, one resting, and then the market again: a refusal of a moment ago binds nobody."""
+    ladder = [Rung("limit_ioc", tries=2), Rung("market"), Rung("limit")]
+    seen, rung, tried = [], 0, 0
+    for _ in range(7):
+        wanted = next_rung(ladder, rung, tried)
+        rung, tried = wanted, (tried if wanted == rung else 0) + 1
+        seen.append(ladder[rung].order)
+    assert seen == ["limit_ioc", "limit_ioc", "market", "limit", "market", "limit", "market"]

@@ -24,10 +24,10 @@ def rules(**words: Any) -> Instrument:
     return Instrument("BTC", **words)
 
 
-def test_without_a_ladder_two_tries_at_market_come_before_a_limit_without_end() -> None:
-    """The second order is still at market, the third and every later one a limit."""
+def test_without_a_ladder_two_tries_at_market_come_before_a_limit_and_then_the_market_again() -> None:
+    """The second order is still at market, the third a limit, the fourth at market."""
     assert [next_rung(MARKET, 0, tried) for tried in (0, 1, 2, 9)] == [0, 0, 1, 1]
-    assert [next_rung(MARKET, 1, tried) for tried in (0, 9)] == [1, 1]
+    assert [next_rung(MARKET, 1, tried) for tried in (0, 1, 9)] == [1, 0, 0]
     assert manner(MARKET, 0, "sell", None, seen(), None) == Manner(0, "market", None)
     assert manner(MARKET, 1, "sell", None, seen(), None) == Manner(1, "limit", D(99), rests=True)
 

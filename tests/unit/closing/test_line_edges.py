@@ -163,26 +163,24 @@ def test_tries_add_up_and_end_with_an_order_that_was_good() -> None:
     of, nothing = line(), entry("verified", None, None, position="10", target="0")
     for attempt in (1, 2):
         of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", filled="0"), nothing)
-    assert (of.tried, of.fruitless, of.spent_tries) == (2, 2, 2)
+    assert (of.tried, of.fruitless) == (2, 2)
     of = fold(of, sending("o3", 3), entry("filled", "o3", filled="10", price="1", fee="0"))
     assert (of.tried, of.fruitless) == (0, 0)
 
 
-def test_an_order_that_has_rested_was_a_try_and_not_fruitless() -> None:
-    """One that rests waits enough by itself; its tries count where it is still the kind that rests."""
+def test_an_order_that_has_rested_in_vain_was_a_try_as_any_other() -> None:
+    """It is known to have been one that rests, because the next may follow it at once."""
     of = fold(line(), sending(order="limit", price="1"), entry("filled", filled="0"))
-    assert (of.fruitless, of.tried, of.spent_tries) == (0, 1, 1)
-    of.rests = False
-    assert of.spent_tries == 0
+    assert (of.fruitless, of.tried, of.rests) == (1, 1, True)
 
 
-def test_another_rung_is_another_beginning() -> None:
-    """Tries and fruitless attempts are those of the rung; on the same rung they stay."""
+def test_tries_are_those_of_the_rung_and_fruitless_attempts_those_of_the_line() -> None:
+    """On another rung the tries begin anew; only a fill ends the row of attempts that came to nothing."""
     of = fold(line(), sending(), entry("rejected", reason="other"))
     assert (of.tried, of.fruitless, of.refusal) == (1, 1, "other")
     assert (fold(of, sending("o2", 2)).tried, of.fruitless) == (1, 1)
     of = fold(of, entry("rejected", "o2", 2, reason="other"))
-    assert (fold(of, sending("o3", 3, rung="1")).tried, of.fruitless, of.rung) == (0, 0, 1)
+    assert (fold(of, sending("o3", 3, rung="1")).tried, of.fruitless, of.rung) == (0, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,6 @@ def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str
     verdict = judge(of, D(10), BLANK, None, attempts=3)
     assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
     assert judge(of, D(10), BLANK, None, attempts=4).do is Do.SEND
-    assert judge(of, D(10), BLANK, None, attempts=3, last_rung=False).do is Do.SEND
 
 
 @pytest.mark.parametrize("refusal", ["market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"])
@@ -80,10 +79,10 @@ def test_a_full_close_outlasts_what_time_may_lift_and_a_trim_does_not(refusal: s
 
 
 def test_a_bounded_full_close_waits_for_the_price_to_come_back() -> None:
-    """Not refused and bounded: it goes on; without a bound it is given up; refused for good, too."""
-    assert judge(line(fruitless=99, bounded=True), D(10), BLANK, None, attempts=8).do is Do.SEND
+    """Not refused and resting: it goes on; one at market that fills nothing is given up; refused for good, too."""
+    assert judge(line(fruitless=99, rests=True), D(10), BLANK, None, attempts=8).do is Do.SEND
     assert judge(line(fruitless=99), D(10), BLANK, None, attempts=8).do is Do.GIVE_UP
-    barred = line(fruitless=99, bounded=True, refusal="permission")
+    barred = line(fruitless=99, rests=True, refusal="permission")
     assert judge(barred, D(10), BLANK, None, attempts=8).do is Do.BLOCKED
 
 
