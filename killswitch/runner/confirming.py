@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from killswitch.closing.confirmation import Doubt, KnownOrder, doubts, fills_of_ours, fold, folded, of_state
+from msgspec import structs
+
+from killswitch.closing.confirmation import (
+    Doubt,
+    KnownOrder,
+    doubts,
+    fills_of_ours,
+    fold,
+    folded,
+    lasts_from,
+    of_state,
+)
 from killswitch.closing.naming import is_ours
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.tracing import ClosingWatch
 
@@ -49,6 +61,10 @@ class Confirming:
         self._seen_fills: dict[tuple[str, str], None] = {}
         self._filled: dict[str, dict[str, Decimal]] = {}
         """Account → name → contracts of all fills seen since the start."""
+        self._due: dict[str, dict[str, datetime | None]] = {}
+        """Account → name → from when on it is to be judged (None: at the next tick); others have not changed since."""
+        self._resting: dict[str, dict[str, Order]] = {}
+        """Account → name → our order as it rested when it was judged last."""
         self._texts: dict[str, None] = {}
         """What the journal itself gives to tell, until the next tick."""
         self._told: set[str] | None = None
@@ -67,6 +83,8 @@ class Confirming:
         orders = self._orders.get(entry.decision)
         if orders is not None and (known := fold(orders, entry)) is not None:
             self._remember(known)
+        for name in self._about(entry):
+            self._is_due(entry.account or "", name)
         self._note(entry.decision, entry)
 
     # As what a tick asks
@@ -83,20 +101,58 @@ class Confirming:
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
     def _doubts(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Doubt]:
+        """Of what is new in this reading, or was written anew, or could not be judged before; the rest is as it was."""
+        if account.quality != "ok":
+            return []
+        resting, filled = self._shown(account), self._filled[account.account]
+        due = self._due.setdefault(account.account, {})
+        names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
+        self._look_up({name for name in names if name not in self._decisions})
+        found: list[Doubt] = []
+        for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
+            del due[name]
+            known = self._known(name)
+            mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
+            found += doubts(mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {})
+            if known is not None and known.knowledge != "sent" and snapshot.as_of < lasts_from(known):
+                due[name] = lasts_from(known)
+        return found
+
+    def _shown(self, account: AccountSnapshot) -> dict[str, Order]:
+        """Our orders that rest, by name. What is new about them, and fills that are new, are due from now on."""
+        resting: dict[str, Order] = {}
         for order in account.orders or ():
             if order.client_order_id is not None and is_ours(order.client_order_id):
                 self._names[order.id] = order.client_order_id
+                resting[order.client_order_id] = order
+        before = self._resting.get(account.account, {})
+        for name, order in resting.items():
+            if _what(before.get(name)) != _what(order):
+                self._is_due(account.account, name)
+        self._resting[account.account] = resting
         filled = self._filled.setdefault(account.account, {})
         for name, fill in fills_of_ours(account, self._names):
             if (account.account, fill.id) not in self._seen_fills:
                 self._seen_fills[account.account, fill.id] = None
                 filled[name] = filled.get(name, Decimal(0)) + fill.amount
-        _shorten(self._names)
-        _shorten(self._seen_fills)
-        _shorten(filled)
-        resting = [order.client_order_id for order in account.orders or () if is_ours(order.client_order_id)]
-        self._look_up({name for name in (*resting, *filled) if name is not None and name not in self._decisions})
-        return doubts(account, snapshot.as_of, self._known, filled)
+                self._is_due(account.account, name)
+        for remembered in (self._names, self._seen_fills, filled, self._due.get(account.account, {})):
+            _shorten(remembered)
+        return resting
+
+    def _is_due(self, account: str, name: str) -> None:
+        self._due.setdefault(account, {})[name] = None
+
+    def _about(self, entry: JournalEntry) -> list[str]:
+        """The orders of which the venue has shown something, and that an entry says something new of."""
+        account = entry.account or ""
+        shown = (*self._resting.get(account, ()), *self._filled.get(account, ())) if entry.kind == "guarded" else ()
+        if entry.kind == "guarded":  # it names the order whose place was taken, not the one that takes it
+            return [name for name in shown if self._decisions.get(name) == entry.decision]
+        name = entry.client_order_id
+        if name is None or not (name in self._resting.get(account, {}) or name in self._filled.get(account, {})):
+            return []
+        return [name]
 
     # What the journal knows
 
@@ -122,9 +178,12 @@ class Confirming:
         _shorten(self._decisions)
 
     def _found_in(self, decision: str, names: set[str]) -> set[str]:
-        found = {entry.client_order_id for entry in self._store.journal(decision)} & names
-        self._decisions |= dict.fromkeys((name for name in found if name is not None), decision)
-        return {name for name in found if name is not None}
+        journal = self._store.journal(decision)
+        found = {name for entry in journal if (name := entry.client_order_id) is not None} & names
+        self._decisions |= dict.fromkeys(found, decision)
+        if found:
+            self._keep(decision, folded(journal))
+        return found
 
     def _keep(self, decision: str, orders: dict[str, KnownOrder]) -> None:
         self._orders.pop(decision, None)
@@ -174,6 +233,11 @@ class Both:
         """Tell both."""
         for watch in self._watches:
             watch.wrote(entry)
+
+
+def _what(order: Order | None) -> tuple[object, ...] | None:
+    """What of a resting order is held against the journal."""
+    return None if order is None else (order.symbol, order.side, order.amount)
 
 
 def _shorten(remembered: dict[Any, Any]) -> None:

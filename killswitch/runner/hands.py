@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, TypeVar
 
 from killswitch.gate.strictness import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
@@ -26,13 +26,14 @@ from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.standing import LockView
 from killswitch.runner.status import AccountView, RunnerView
 
+T = TypeVar("T")
 HandKind = Literal["close", "reset", "apply"]
 
 LOOK_BACK = 50
-"""How many of the newest decisions and notices are searched for the answer to a hand."""
+"""How many of the newest decisions and notices are searched for the answer to a hand at first."""
 
 FAR_BACK = 10_000
-"""How many of the newest notices are searched for refusals of a plan."""
+"""How many of the newest are searched at most, for refusals of a plan as well."""
 
 
 class RefusedScopeError(Exception):
@@ -145,16 +146,27 @@ def is_waiting(store: Store, event: Event) -> bool:
 
 def answer_to(store: Store, event: Event) -> Answer:
     """What the tick that took `event` made of it."""
-    recent = [stored.decision for stored in store.decisions(LOOK_BACK)]
+    recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
+    notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
     return Answer(
         tuple(decision for decision in recent if mine(decision)),
         tuple(
             notice
-            for notice in store.notices(LOOK_BACK)
+            for notice in notices
             if notice.subject == event.id or (_is_reset_notice(notice, event) and notice.as_of >= event.at)
         ),
     )
+
+
+def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
+    """The newest, newest first, and all that are of `since` or later: one tick may say much at once."""
+    limit = LOOK_BACK
+    while True:
+        found = read(limit)
+        if len(found) < limit or limit >= FAR_BACK or when(found[-1]) < since:
+            return found
+        limit = min(FAR_BACK, limit * 10)
 
 
 def progress_of(store: Store, decision: Decision) -> Result:

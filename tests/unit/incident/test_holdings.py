@@ -16,13 +16,12 @@ from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
 from tests import incidents
-from tests.incidents import HandWritten
+from tests.incidents import HandWritten, hand_written
 from tests.unit.incident.test_results import (
     banded,
     decision,
     ended,
     filled,
-    hand_written,
     planned,
     report_of,
     result,
