@@ -15,6 +15,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.planning.founded import insane, unfounded
 from killswitch.planning.hands import OPERATOR, accounts_in
 from killswitch.planning.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
 from killswitch.planning.plan_file import decode_plan as decode_plan
@@ -107,7 +108,8 @@ def apply_plan(
         plan = decode_plan(event.plan or "")
     except PlanFileError as error:
         raise RefusedPlanError((str(error),)) from error
-    found = tuple(changes(plan, snapshot, policies, instruments)) + tuple(unfounded(plan))
+    markets = {account.account: account.market for account in snapshot.accounts}
+    found = tuple(insane(plan)) or (*changes(plan, snapshot, policies, instruments), *unfounded(plan, markets))
     waited = now - to_micros(event.at)
     if waited > LONGEST_WAIT:
         found = (f"the order to apply it has waited {waited // SECOND} s for a tick", *found)
@@ -161,6 +163,9 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     now = to_micros(snapshot.as_of)
     if to_micros(plan.as_of) - now > AHEAD:
         yield f"the plan is of {rfc3339(plan.as_of)}, which is still to come: the clocks differ"
+    for decision in plan.decisions:
+        if decision.lock is not None and decision.lock.until is not None and to_micros(decision.lock.until) <= now:
+            yield f"its lock of {decision.lock.scope} has run out at {rfc3339(decision.lock.until)}"
     seen = {account.account: account for account in snapshot.accounts}
     for basis in plan.basis:
         account = seen.get(basis.account)
@@ -235,30 +240,3 @@ def _rules(account: str, was: Instrument, now: Instrument | None) -> Iterator[st
 
 def _said(value: object) -> str:
     return "unknown" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)
-
-
-# What cannot have been decided
-
-
-def unfounded(plan: SavedPlan) -> Iterator[str]:
-    """Orders that do not follow from the plan's own basis: then it was not this program that decided them."""
-    if not plan.decisions:
-        yield "it holds no decision"
-    held = {
-        (basis.account, each.symbol, each.side): each.contracts
-        for basis in plan.basis
-        for each in basis.positions or ()
-    }
-    for decision in plan.decisions:
-        if decision.mode != "enforce" or decision.kind == "reset":
-            yield f"decision {decision.id} is none that is carried out"
-        for intent in decision.intents:
-            where = f"{intent.symbol} {intent.position_side} on {intent.account}"
-            if intent.contracts <= ZERO or intent.target < ZERO:
-                yield f"it orders {intent.contracts:f} contracts of {where}, leaving {intent.target:f}"
-            elif intent.purpose == "reduce":
-                was = held.get((intent.account, intent.symbol, intent.position_side))
-                if was is None or intent.target >= was or intent.contracts > was:
-                    yield f"it orders {intent.contracts:f} contracts of {where}, and saw {_said(was)}"
-                elif intent.side != ("sell" if intent.position_side == "long" else "buy"):
-                    yield f"it orders to {intent.side} {where}, which adds to it"

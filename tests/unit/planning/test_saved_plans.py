@@ -14,10 +14,11 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.decision import LockOrder, Notice, TriggerReading
+from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
+from killswitch.planning.founded import unfounded
 from killswitch.planning.plan_file import PlanFileError, SavedPlan, decode_plan, encode_plan, made, plan_schema
-from killswitch.planning.saved import LONGEST_WAIT, applied_ids, basis_of, unfounded
+from killswitch.planning.saved import LONGEST_WAIT, applied_ids, basis_of
 from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, hand, position, rules, snapshot
@@ -233,7 +234,7 @@ def forged(**changed: Any) -> tuple[str, ...]:
     (decision,) = plan.decisions
     order, *rest = decision.intents
     decision = replace(decision, intents=(replace(order, **changed), *rest))
-    return tuple(unfounded(replace(plan, decisions=(decision,))))
+    return tuple(unfounded(replace(plan, decisions=(decision,)), {"main": "swap"}))
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,114 @@ def test_orders_that_do_not_follow_from_the_basis_are_refused(changed: dict[str,
 def test_orders_that_follow_from_the_basis_are_founded() -> None:
     """The plan itself passes."""
     assert forged() == ()
+
+
+def intent(contracts: str, target: str = "0", symbol: str = "BTC", **more: Any) -> Intent:
+    """A sale of a long position on `main`, reduce-only."""
+    fields = {"reduce_only": True, **more}
+    return Intent("main", symbol, "long", "sell", Decimal(contracts), Decimal(target), rank=1, **fields)
+
+
+def hop(contracts: str, symbol: str, target: str = "0", after: int | None = None) -> Intent:
+    return intent(contracts, target, symbol, reduce_only=False, purpose="hop", after=after)
+
+
+def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
+    """A plan of `seen` with these orders instead of its own, and a digest that fits."""
+    plan = plan_of(seen)
+    decision = replace(plan.decisions[0], intents=intents, **more)
+    return made(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
+
+
+@pytest.mark.parametrize(
+    ("orders", "says"),
+    [
+        ([intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)], "a hedge is none that a plan carries out"),
+        ([hop("3", "BTC")], "is not reduce-only, and the account trades swap"),
+        ([intent("3", purpose="hop")], "over another market, and the account trades swap"),
+        ([intent("3", reduce_only=False)], "is not reduce-only, and the account trades swap"),
+        ([intent("3", "1")] * 3, "it orders 9 contracts of BTC long on main, leaving 1, and saw 3"),
+        ([intent("1", "0")], "it orders 1 contracts of BTC long on main, leaving 0, and saw 3"),
+        ([intent("2"), intent("1", "2")], "leave different amounts of it"),
+        ([intent("NaN")], "it orders NaN contracts"),
+        ([intent("sNaN")], "it orders sNaN contracts"),
+        ([intent("3", after=0)], "after order 0, which is no sale before it"),
+    ],
+)
+def test_orders_that_only_look_like_closing_are_refused(orders: list[Intent], says: str) -> None:
+    """What opens, adds, sells more than was held or less than its target says: refused in words, and nothing raises."""
+    assert says in refusal(applied(made_by_hand(book(after()), *orders), book(after(minutes=1))))
+
+
+def spot(at: datetime) -> Snapshot:
+    """A spot account with 100 X, whose own market is halted, and 2 BTC."""
+    markets = [rules(symbol, state="open") for symbol in ("X/BTC", "BTC/USDT")]
+    rows = [
+        position("X/USDT", "long", contracts="100", mark_price="1", notional="100"),
+        position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000"),
+    ]
+    seen = account("1000", rows, market="spot", instruments=(rules("X/USDT", state="halted"), *markets))
+    return snapshot(at, seen)
+
+
+@pytest.mark.parametrize(
+    ("orders", "says"),
+    [
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0)], None),
+        ([hop("60", "X/BTC"), hop("40", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)], None),
+        ([hop("60", "X/BTC"), hop("60", "X/ETH")], "it sells 120 X on main, and saw 100"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "0", 0)], "it leaves 0 of BTC/USDT long on main, and saw 2"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 1)], "after order 1, which is no sale before it"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", -1)], "after order -1, which is no sale before it"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 99)], "after order 99, which is no sale before it"),
+        ([hop("100", "X/BTC"), hop("0", "ETH/USDT", "0", 0)], "after X/BTC long on main, which brings nothing of it"),
+        (
+            [hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0), hop("0", "BTC/USDC", "0", 0)],
+            "it sells what X/BTC long on main brings twice",
+        ),
+    ],
+)
+def test_a_sale_over_two_markets_sells_what_was_held_and_what_it_brings(orders: list[Intent], says: str | None) -> None:
+    """The first hop at most the holding, the second once, after its first, leaving what was there."""
+    outcome = applied(made_by_hand(spot(after()), *orders, cancels=()), spot(after(minutes=1)))
+    if says is None:
+        assert [decision.intents for decision in outcome.decisions] == [tuple(orders)]
+    else:
+        assert says in refusal(outcome)
+
+
+def test_a_close_of_a_spot_book_by_two_hops_is_founded() -> None:
+    """What planning itself makes of such a book may be carried out."""
+    plan = plan_of(spot(after()))
+    assert {intent.symbol for intent in plan.decisions[0].intents} == {"X/BTC", "BTC/USDT"}
+    assert applied(plan, spot(after(minutes=1))).decisions
+
+
+def test_an_order_to_cancel_that_the_plan_did_not_see_is_refused() -> None:
+    """A stop of somebody's that no reading showed is none that a plan could have chosen."""
+    forged_cancel = made_by_hand(book(after()), intent("3"), cancels=(Cancel("main", "BTC", "stop-1", "all"),))
+    assert "it cancels order stop-1 of BTC on main, which it did not see" in refusal(
+        applied(forged_cancel, book(after(minutes=1)))
+    )
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [Unwinding("u", (), -1), Unwinding("u", (), None, -1.0), Unwinding("u", (Rung("market", tries=0),))],
+)
+def test_a_pace_or_ladder_that_none_can_have_is_refused(pace: Unwinding) -> None:
+    """It would divide by nothing, or never send."""
+    plan = made_by_hand(book(after()), intent("3"), unwinding=pace)
+    assert "its unwinding u has a pace or a ladder that none can have" in refusal(applied(plan, book(after(minutes=1))))
+
+
+def test_a_plan_whose_lock_has_run_out_is_refused_and_says_when() -> None:
+    """Applied ten minutes later, a lock of five minutes would be no lock."""
+    lock = LockOrder("account/main", "reduce_only", after(minutes=5))
+    plan = made_by_hand(book(after()), *plan_of(book(after())).decisions[0].intents, lock=lock)
+    assert applied(plan, book(after(minutes=4))).decisions
+    said = refusal(applied(plan, book(after(minutes=10))))
+    assert "its lock of account/main has run out at 2024-01-01T00:05:00" in said
 
 
 def test_a_plan_without_decisions_is_refused() -> None:
