@@ -10,7 +10,7 @@ from typing import Final, Literal
 from msgspec import Struct
 from msgspec import json as msgjson
 
-from killswitch.model.snapshot import Instant, OrderSide, Side
+from killswitch.model.snapshot import Instant, OrderSide, Residual, Side
 from killswitch.model.words import CancelWhy as CancelWhy
 from killswitch.model.words import Cause as Cause
 from killswitch.model.words import LockMode as LockMode
@@ -151,7 +151,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     """What `step` and planning say must happen, with the reason.
 
     `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand,
-    `hedge` for positions that stand in for others that cannot be closed. `cause` is the declared reason of a hand.
+    `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
+    reason of a hand.
     """
 
     id: str
@@ -177,6 +178,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     cause: Cause | None = None
     unwinding: Unwinding | None = None
+    covers: tuple[Residual, ...] = ()
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning import notices as tell
 from killswitch.planning.hands import RefusedHandError, close_by_hand
-from killswitch.planning.saved import RefusedPlanError, apply_plan
-from killswitch.signals.view import Instruments
+from killswitch.planning.saved import LONGEST_WAIT, RefusedPlanError, apply_plan
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import Instruments, distrust
 
 
 class HandEvents:
@@ -29,8 +33,10 @@ class HandEvents:
     def learn(self, snapshot: Snapshot) -> None:
         """Remember each account as it was read last: a close by force goes by it where it cannot be read any more."""
         for account in snapshot.accounts:
-            flat = not account.positions and not account.margin_used
-            if account.quality == "ok" and account.positions is not None and (account.positions or flat):
+            if account.positions is None or (not account.positions and account.margin_used):
+                continue
+            # what it says of its equity is of no matter here: it is its positions that count
+            if distrust(replace(account, equity=ZERO), 0, None) is None:
                 self.read_last[account.account] = account
 
     def take(
@@ -46,6 +52,11 @@ class HandEvents:
     def _close(
         self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, told: list[Notice]
     ) -> list[Decision]:
+        waited = now - to_micros(event.at)
+        if waited > LONGEST_WAIT:
+            why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
+            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
+            return []
         try:
             found = close_by_hand(event, snapshot, now, instruments, self._policies, self.read_last)
         except RefusedHandError as refused:

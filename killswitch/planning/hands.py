@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros, rfc3339
-from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
 from killswitch.planning.ranking import candidates, in_group_order, rank
 from killswitch.planning.selection import Target
 from killswitch.planning.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.watch import Watch
+from killswitch.signals.position import ZERO
+from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments, ScopeView, distrust
 
 OPERATOR = "operator"
@@ -137,31 +141,70 @@ def _trusted(accounts: tuple[AccountSnapshot, ...], now: int) -> _Seen:
 
 
 def _forced(accounts: tuple[AccountSnapshot, ...], now: int, last: Mapping[str, AccountSnapshot]) -> _Seen:
-    """Every account whose venue keeps orders from opening anything, those that cannot be read as they were last."""
+    """Every account whose venue keeps orders from opening anything, those that cannot be read as far as is known."""
     found: list[AccountSnapshot] = []
     problems: list[str] = []
     remarks: list[str] = []
     for account in accounts:
         doubt = distrust(account, now, None)
-        known = account if doubt is None else _last_known(account, last)
         if account.market not in DERIVATIVES:
             problems.append(
                 f"{account.account} is a {account.market} account: without reduce-only orders --force would sell blind"
             )
-        elif known is None:
-            problems.append(f"{doubt}; its positions were never read")
+        elif doubt is None:
+            found.append(account)
         else:
-            found.append(known)
-            if doubt is not None:
-                remarks.append(f"{doubt}; closed on its positions {_of(known)}")
+            known = _known(account, last.get(account.account))
+            problems += [f"{account.account} gives {row}, and its position was never read" for row in known.left_out]
+            if known.account is None:
+                problems.append(f"{doubt}; its positions were never read")
+            else:
+                found.append(known.account)
+                remarks.append(f"{doubt}; closed on its positions {known.words}")
     return _Seen(tuple(found), tuple(problems), tuple(remarks))
 
 
-def _last_known(account: AccountSnapshot, last: Mapping[str, AccountSnapshot]) -> AccountSnapshot | None:
-    """What is known of an account that cannot be read: what it gives as its last positions, or was read last."""
-    if account.positions:
-        return account
-    return last.get(account.account)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of an account that cannot be read (None: nothing), from when, and which rows are no positions."""
+
+    account: AccountSnapshot | None
+    words: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+def _known(account: AccountSnapshot, last: AccountSnapshot | None) -> _Known:
+    """The positions that the account gives, and those of its last good reading that are not among them.
+
+    An answer that cannot be trusted may be a part of one: what it does not name is not gone. A position that is, the
+    venue refuses to reduce.
+    """
+    given, insane = _rows(account)
+    before, _ = ({}, {}) if last is None else _rows(last)
+    left_out = tuple(words for key, words in insane.items() if key not in before)
+    missing = {key: rows for key, rows in before.items() if key not in given}
+    if not given:
+        return _Known(last, "" if last is None else _of(last), left_out)
+    positions = tuple(row for rows in (*given.values(), *missing.values()) for row in rows)
+    words = _of(account)
+    if missing and last is not None:
+        words += f", and on {', '.join(f'{side} {symbol}' for symbol, side in missing)} {_of(last)}"
+    return _Known(replace(account, positions=positions), words, left_out)
+
+
+_Rows = dict[tuple[str, Side], list[Position]]
+
+
+def _rows(account: AccountSnapshot) -> tuple[_Rows, dict[tuple[str, Side], str]]:
+    """The rows of each position that is one; and of those that are none, what they say."""
+    found: _Rows = {}
+    insane: dict[tuple[str, Side], str] = {}
+    for row in account.positions or ():
+        if sane(row.contracts) and row.contracts >= ZERO:
+            found.setdefault(row.key, []).append(row)
+        else:
+            insane[row.key] = f"{row.contracts} contracts of {row.side} {row.symbol}"
+    return {key: rows for key, rows in found.items() if key not in insane}, insane
 
 
 def _of(account: AccountSnapshot) -> str:

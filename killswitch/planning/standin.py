@@ -1,8 +1,13 @@
-"""Which instrument stands in for a position that cannot be closed, and how much of it."""
+"""Which instrument stands in for a position that cannot be closed, and how much of it.
+
+Everything is priced in the currency of both accounts, so both symbols must be: nothing here converts. An instrument of
+the position's own name is the same thing, and is taken unit for unit: no price is asked then, because the last one of
+an account that is out of reach may be an old one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -12,9 +17,9 @@ from killswitch.model.instant import MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
 from killswitch.planning.decide import duration
 from killswitch.planning.rounding import SHUT, whole_steps
-from killswitch.planning.routes import base_of
+from killswitch.planning.routes import base_of, quote_of
 from killswitch.planning.stuck import Seen, Stuck
-from killswitch.risk.beta import least_squares_beta
+from killswitch.risk.beta import Beta, least_squares_beta
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO, notional
 from killswitch.signals.soundness import sane
@@ -26,60 +31,90 @@ SAMPLE = MINUTE
 LEAST_RETURNS = 30
 """With fewer returns beta is unknown: half an hour of minutes."""
 
+SURE = 2.0
+"""How many standard errors beta must lie from zero for a hedge to be opened by it."""
+
 NOT_OPENING = (*SHUT, "reduce_only")
 """States in which a market takes no order that opens a position."""
 
 
 @dataclass(frozen=True, slots=True)
 class World(Seen):
-    """What sizing looks at besides: sampled marks, and accounts on which something is being closed.
+    """What sizing looks at besides: sampled marks, accounts on which something is being closed, and armed ones.
 
-    What is opened on a busy account would be closed with the rest, or locked out.
+    What is opened on a busy account would be closed with the rest, or locked out. `armed` is None where all are.
     """
 
     marks: Marks
     busy: Collection[str] = ()
+    armed: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A hedge: its orders, and in words what it is."""
+    """A hedge: its orders, and in words what it is. `doubt` is why nothing should open it unasked, or None."""
 
     intents: tuple[Intent, ...]
     text: str
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Beta:
+    """Beta, how it was come by, and why it should not be acted on, or None."""
+
+    value: Decimal
+    source: str
+    doubt: str | None = None
 
 
 class _CannotError(Exception):
     """An instrument cannot stand in; the message says why."""
 
 
-def size(stuck: Stuck, rule: UnwindingRule, world: World) -> Sized | str:
-    """The first instrument that can stand in, and how much of it; or why none can."""
+def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Intent] = ()) -> Sized | str:
+    """The first instrument that can stand in without a doubt, else the first that can at all; or why none can.
+
+    `standing`: the orders of hedges that stand in for the position already. They count towards the bound.
+    """
     reasons = []
+    doubtful: Sized | None = None
     for stand_in in rule.hedge.stand_ins:
         try:
-            return _sized(stuck, stand_in, rule, world)
+            found = _sized(stuck, stand_in, rule, world, standing)
         except _CannotError as cannot:
             reasons.append(f"{stand_in.symbol} on {stand_in.account}: {cannot}")
-    return "; ".join(reasons)
+            continue
+        if found.doubt is None:
+            return found
+        doubtful = doubtful or found
+    return doubtful or "; ".join(reasons)
 
 
-def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World) -> Sized:
+def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, standing: Sequence[Intent]) -> Sized:
     account, instrument = _usable(stuck, stand_in, world)
-    worth, price = _worth(stuck, world), _price(stand_in, world)
-    beta, source = _beta(stuck, stand_in, rule.hedge, world)
-    side = _side(stuck, beta, account)
-    wanted = abs(beta) * worth
-    allowed = min(wanted, _bound(rule.hedge, account, wanted))
-    parts = _parts(allowed, price, instrument)
+    unit = _unit(stand_in.account, stand_in.symbol, world)
+    beta = _beta(stuck, stand_in, rule.hedge, world)
+    side = _side(stuck, beta.value, account)
+    same = stand_in.symbol == stuck.position.symbol
+    amount = _units(stuck, instrument, world) if same else abs(beta.value) * _worth(stuck, world) / unit
+    wanted = amount * unit
+    allowed = min(wanted, _bound(rule.hedge, account, wanted, standing, world))
+    parts = _parts(amount if allowed == wanted else allowed / unit, unit, instrument)
     if not parts:
         raise _CannotError(f"{_short(allowed)} {account.currency} is less than it trades")
     order: OrderSide = "buy" if side == "long" else "sell"
     of = _short(wanted) if allowed == wanted else f"{_short(allowed)} of {_short(wanted)}"
     where = f"{stand_in.symbol} on {stand_in.account}"
-    text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {source})"
+    price = _price(stand_in.account, stand_in.symbol, world)
+    text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {beta.source})"
     band = rule.bound(stand_in.symbol, base_of(stand_in.symbol))
-    return Sized(tuple(_intent(stand_in, side, order, part, band) for part in parts), text)
+    orders = tuple(_intent(stand_in, side, order, part, band) for part in parts)
+    return Sized(orders, text, _unarmed(stand_in.account, world) or beta.doubt)
+
+
+def _unarmed(account: str, world: World) -> str | None:
+    return None if world.armed is None or account in world.armed else f"{account} is not armed"
 
 
 def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:
@@ -97,6 +132,9 @@ def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnaps
         raise _CannotError(f"it is {instrument.state} at the venue")
     if instrument.inverse or account.currency != world.last[stuck.account].currency:
         raise _CannotError("nothing converts between its currency and that of the position")
+    for each in (stand_in.symbol, stuck.position.symbol):
+        if quote_of(each) not in (None, account.currency):
+            raise _CannotError(f"{each} is priced in {quote_of(each)}, and nothing converts that to {account.currency}")
     return account, instrument
 
 
@@ -109,13 +147,26 @@ def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
     return side
 
 
-def _bound(rule: HedgeRule, account: AccountSnapshot, wanted: Decimal) -> Decimal:
-    """The most that one hedge may be worth, in the account's currency."""
+def _bound(
+    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, standing: Sequence[Intent], world: World
+) -> Decimal:
+    """The most that this hedge may be worth besides those that stand, in the account's currency."""
     if rule.max_notional is None:
         return wanted
     if rule.currency not in (None, account.currency):
         raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
-    return rule.max_notional
+    used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in standing), ZERO)
+    if used >= rule.max_notional:
+        raise _CannotError(f"what stands in already is worth {_short(used)}, and {rule.max_notional} is the bound")
+    return rule.max_notional - used
+
+
+def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
+    """As many contracts as hold the same quantity of the same thing."""
+    rules = world.instruments.get((stuck.account, stuck.position.symbol))
+    if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
+        raise _CannotError(f"how much one contract of {stuck.position.symbol} on {stuck.account} holds is unknown")
+    return stuck.contracts * rules.contract_size / instrument.contract_size
 
 
 def _worth(stuck: Stuck, world: World) -> Decimal:
@@ -127,10 +178,18 @@ def _worth(stuck: Stuck, world: World) -> Decimal:
     return whole * stuck.contracts / stuck.position.contracts
 
 
-def _price(stand_in: StandIn, world: World) -> Decimal:
+def _unit(account: str, symbol: str, world: World) -> Decimal:
+    """What one contract is worth, in its account's currency."""
+    rules = world.instruments.get((account, symbol))
+    if rules is None or rules.contract_size is None:
+        raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
+    return _price(account, symbol, world) * rules.contract_size
+
+
+def _price(account: str, symbol: str, world: World) -> Decimal:
     """The mark of the instrument on its own account, else where else the symbol is held, as it was read last."""
-    own = _mark(world.accounts.get(stand_in.account), stand_in.symbol)
-    others = (_mark(world.last[name], stand_in.symbol) for name in sorted(world.last))
+    own = _mark(world.accounts.get(account), symbol)
+    others = (_mark(world.last[name], symbol) for name in sorted(world.last))
     price = own if own is not None else next((mark for mark in others if mark is not None), None)
     if price is None:
         raise _CannotError("its price is unknown")
@@ -143,10 +202,10 @@ def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
     return next((mark for mark in found if sane(mark) and mark > ZERO), None)
 
 
-def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> tuple[Decimal, str]:
-    """Beta, and how it was come by. An instrument of the same name is the same thing."""
+def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Beta:
+    """An instrument of the same name is the same thing; of another one it is what the returns of both say."""
     if stand_in.symbol == stuck.position.symbol:
-        return Decimal(1), "the same instrument"
+        return _Beta(Decimal(1), "the same instrument")
     of: MarkKey = (stuck.account, stuck.position.symbol)
     most: list[list[float]] = [[], []]
     for name in dict.fromkeys((stand_in.account, *sorted(world.last))):
@@ -158,15 +217,22 @@ def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> tup
     beta = least_squares_beta(*most)
     if beta is None:
         raise _CannotError(f"its beta is unknown: it has not moved in {window}")
-    rounded = Decimal(f"{beta:.4f}")
-    return rounded, f"beta {rounded} by {count} returns in {window}"
+    rounded = Decimal(f"{beta.slope:.4f}")
+    return _Beta(rounded, f"beta {rounded} by {count} returns in {window}", _doubt(beta))
 
 
-def _parts(worth: Decimal, price: Decimal, instrument: Instrument) -> list[Decimal]:
+def _doubt(beta: Beta) -> str | None:
+    """Why a hedge of this beta is left to people: it may be noise, or open the same side on a whim of the window."""
+    if not beta.is_sure(SURE):
+        error = "unknown" if beta.error is None else f"{beta.error:.4f}"
+        return f"its beta of {beta.slope:.4f} is within {SURE:g} standard errors ({error}) of nothing"
+    return None if beta.slope > 0.0 else f"its beta is {beta.slope:.4f}: the two have moved against each other"
+
+
+def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decimal]:
     """The hedge in orders of at most the venue's maximum, rounded down; none where it is below the minimum."""
-    unit = price * (instrument.contract_size or ZERO)
     step = instrument.amount_step or Decimal(1)
-    amount = whole_steps(worth / unit, step)
+    amount = whole_steps(amount, step)
     least = max(instrument.min_amount or ZERO, (instrument.min_notional or ZERO) / unit)
     most = amount if instrument.max_amount is None else whole_steps(instrument.max_amount, step)
     parts = []

@@ -7,7 +7,7 @@ given, and it reaches nothing else. It is two steps because a stage may ask to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -65,7 +65,13 @@ class Pending:
 class Interpreter:
     """All policies over all scopes: the fold that every verb runs."""
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(
+        self,
+        policies: PolicySet,
+        armed: Collection[str] | None = None,
+        told: Iterable[Notice] | None = None,
+    ) -> None:
+        """`armed`: the accounts on which orders may be sent; None is all. `told`: what earlier runs have told."""
         self._policies = policies
         self._prepared = [prepare(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], Watch] = {}
@@ -78,7 +84,7 @@ class Interpreter:
         self._active: dict[str, Targets] = {}
         self._heard: dict[str, int] = {}
         self._hands = HandEvents(policies)
-        self._hedging = Hedging(policies)
+        self._hedging = Hedging(policies, armed, told)
         self._now = 0
 
     def restore(
@@ -139,12 +145,8 @@ class Interpreter:
                 decisions += self._reset_orphans(event, now, told)
             else:
                 decisions += self._hands.take(event, snapshot, now, self._instruments, told)
-        hedges, suggested = self._hedging.look(
-            snapshot, now, self._hands.read_last, self._instruments, busy_accounts(snapshot.closings, self._active)
-        )
-        decisions += hedges
-        told += suggested
-        if not (eligible or decisions or told):
+        stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
+        if not (eligible or decisions or told or stuck):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
 
@@ -235,11 +237,25 @@ class Interpreter:
         self._share_costs(pending, fired, decisions)
         if reread is not None:
             self._gather_again(pending, reread)
+        # last, because what this tick begins to close must not be opened on
+        hedges, said = self._hedging.look(self._busy(pending.snapshot, decisions))
+        decisions, told = (*decisions, *hedges), [*told, *said]
         for decision in decisions:
             if decision.intents and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         return Outcome(decisions, tuple(told))
+
+    def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
+        """The accounts on which something is being closed, or is to be from this tick on."""
+        enforced = [decision for decision in decisions if decision.mode == "enforce"]
+        ordered = {intent.account for decision in enforced for intent in decision.intents}
+        cancelled = {cancel.account for decision in enforced for cancel in decision.cancels}
+        return busy_accounts(snapshot.closings, self._active) | ordered | cancelled
+
+    def may_send_on(self, accounts: Collection[str]) -> None:
+        """From now on orders may be sent on these accounts only."""
+        self._hedging.armed = accounts
 
     def ordered(self, decision: Decision) -> None:
         """Closing was given other targets than the last tick decided: they are what later decisions are merged with."""

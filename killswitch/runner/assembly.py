@@ -25,7 +25,7 @@ from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
-from killswitch.runner.loop import Pace, Recorder, Runner, Witness
+from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
 from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
@@ -78,7 +78,7 @@ def assemble(
     lease.take()
     keep_places(store, policies)
     arming = Arming(accounts, policies)
-    interpreter = Interpreter(policies)
+    interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished = left_to_do(store)
     confirming = Confirming(store)
     has_locks = bool(arming.names) or locks.folder.is_dir()

@@ -20,6 +20,7 @@ from killswitch.planning.plan_file import SavedPlan, made
 from killswitch.planning.saved import basis_of
 from killswitch.planning.tick import NOTHING, Interpreter
 from killswitch.runner.acting import REMEMBERED
+from killswitch.runner.loop import REMEMBERED_NOTICES
 from killswitch.runner.status import AccountView, MachineView, account_view, machine_views
 
 PREVIEW_FORMAT = "killswitch.preview/v1"
@@ -56,6 +57,7 @@ def preview(
     policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
 ) -> Preview:
     """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
+    interpreter.may_send_on(armed)
     pending = interpreter.evaluate(snapshot)
     machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
     outcome = NOTHING if pending is None else interpreter.decide(pending)
@@ -75,7 +77,9 @@ def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
     kept = tuple(
         decision
         for decision in decisions
-        if decision.mode == "enforce" and (decision.intents or decision.cancels or decision.lock)
+        if decision.mode == "enforce"
+        and decision.kind != "hedge"  # opens what no book of the plan holds, and a tick opens it by itself
+        and (decision.intents or decision.cancels or decision.lock)
     )
     if not kept:
         return None
@@ -91,7 +95,7 @@ def of_policies(shown: Preview) -> tuple[Decision, ...]:
 
 def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
     """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
-    interpreter = Interpreter(policies)
+    interpreter = Interpreter(policies, told=() if store is None else store.notices(REMEMBERED_NOTICES))
     if store is None:
         return interpreter, "no store: this snapshot alone, so windows are only partly known"
     unfinished = [stored.decision for stored in store.unfinished()]

@@ -197,13 +197,17 @@ def test_a_correlated_instrument_is_sized_by_beta() -> None:
     assert "beta 1.9902 by 39 returns in 1h" in found.notices[0].text
 
 
-def test_what_moves_against_the_position_is_bought_and_not_sold() -> None:
-    """A beta below zero: a long is hedged by another long."""
+def test_what_moves_against_the_position_is_suggested_and_not_bought() -> None:
+    """A beta below zero: another long would hedge a long, and opening it is left to people, mode `act` or not."""
     world = World(policies(hedge(symbol=ETH)))
     sampled(world, [("100", "50.5"), ("102", "50")] * 20)
     world.ends(world.fall(other((ETH, "50"))), "blocked")
-    [order] = orders(world.tick(main("-200"), other((ETH, "50"))))
-    assert order[2:4] == ("long", "buy")
+    found = world.tick(main("-200"), other((ETH, "50")))
+    assert found.decisions == ()
+    [told] = found.notices
+    assert "suggested to stand in until it is closed: buy " in told.text
+    assert "not opened: its beta is -1.99" in told.text
+    assert told.text.endswith("the two have moved against each other")
 
 
 def test_with_too_few_returns_nothing_is_sized_and_that_is_said_once() -> None:
