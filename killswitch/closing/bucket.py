@@ -4,48 +4,84 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import merge
 from itertools import count
 
 LOST_AFTER = 120.0
 """Seconds after which a call without an answer counts as answered: a lost one must not hold its units for ever."""
+BELIEVED_FOR = 60.0
+"""Seconds for which the venue's last count of what others use is believed, or `per` where that is shorter.
+
+Who is held back by it sends nothing, and so hears no newer one: of a day's limit it would be believed for a day.
+"""
+ABSURD = 2
+"""A count of more than so many times what is allowed is a defect, since a venue stops answering long before that."""
+SHORTEST = 1e-6
+"""Seconds. No wait is said to be shorter: clocks need not tell shorter times apart, and would never get there."""
+
+
+@dataclass(slots=True)
+class _Claim:
+    """A reading that waits for its units. It counts from `begins` to `until`, and for orders from `overdue` on."""
+
+    units: int
+    reserve: int
+    begins: float
+    overdue: float
+    until: float
 
 
 class Bucket:
-    """At most `allowed` units in any `per` seconds. Times are monotonic seconds and never go back."""
+    """At most `allowed` units in any `per` seconds. Times are monotonic seconds and never go back.
+
+    Readings that wait have claims, and are served in the order of them: none passes another by.
+    """
 
     def __init__(self, allowed: int, per: float) -> None:
         self.allowed = allowed
-        self._per = per
+        self.per = per
         self._held = 0
         self._read = 0
+        self._others = 0
+        self._others_until = -math.inf
         self._names = count()
         self._flying: dict[int, tuple[float, int, bool]] = {}
         self._returning: deque[tuple[float, int, bool]] = deque()
+        self._claims: dict[object, _Claim] = {}
 
     def tighten(self, allowed: int, per: float) -> None:
         """Take the stricter of this limit and another word on it."""
         self.allowed = min(self.allowed, allowed)
-        self._per = max(self._per, per)
+        self.per = max(self.per, per)
 
-    def fits(self, now: float, units: int, reserve: int | None) -> bool:
-        """Whether `units` may be taken now. `reserve`: units that readings leave alone; None if it is no reading."""
-        if self._fit(units, reserve, self._held, self._read):
-            return True  # what has come back meanwhile could only make more room
+    def fits(self, now: float, units: int, reserve: int | None, owner: object = None) -> bool:
+        """Whether `units` may be taken now.
+
+        `reserve`: units that readings leave alone; None if it is no reading. `owner`: whose reading it is.
+        """
+        # What has come back meanwhile can only make more room, unless somebody waits for it.
+        if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._read):
+            return True
         self._let_return(now)
-        return self._fit(units, reserve, self._held, self._read)
+        return self._fit(now, units, reserve, owner, self._held + self._others, self._read)
 
-    def wait(self, now: float, units: int, reserve: int | None) -> float:
+    def wait(self, now: float, units: int, reserve: int | None, owner: object = None) -> float:
         """Seconds until `units` may be taken, at the earliest; infinite if that can never be."""
         if units > self.allowed:
             return math.inf
-        if self.fits(now, units, reserve):
+        if self.fits(now, units, reserve, owner):
             return 0.0
-        held, read = self._held, self._read
-        for returns, back, reading in self._returning:
+        held, read = self._held + self._others, self._read
+        # What is on its way comes back so long after its answer, at the earliest. A claim may lapse before that.
+        earliest = min([now + self.per, *(claim.until for claim in self._before(now, owner))])
+        for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
             held, read = held - back, read - back * reading
-            if self._fit(units, reserve, held, read):
-                return returns - now
-        return self._per  # the rest is on its way, and comes back so long after its answer
+            if self._fit(now, units, reserve, owner, held, read):
+                earliest = min(earliest, returns)
+                break
+        return max(earliest - now, SHORTEST)
 
     def take(self, now: float, units: int, *, reading: bool) -> int:
         """Hold `units` for a call that leaves now; the name of the hold."""
@@ -58,34 +94,79 @@ class Bucket:
         """The call of this hold has been answered. One that was given up as lost has its units back already."""
         if (hold := self._flying.pop(name, None)) is not None:
             _, units, reading = hold
-            self._returning.append((now + self._per, units, reading))
+            self._returning.append((now + self.per, units, reading))
 
     def observed(self, now: float, used: int) -> None:
-        """The venue counts `used`; what is more than ours is someone else's, and is gone `per` seconds from now."""
+        """The venue counts `used`: what is more than ours is others', until it says otherwise or that is too old."""
+        if not 0 <= used <= ABSURD * self.allowed:
+            return
         self._let_return(now)
-        if (others := used - self._held) > 0:
-            self._returning.append((now + self._per, others, False))
-            self._hold(others, reading=False)
+        self._others = min(max(0, used - self._held), self.allowed)
+        self._others_until = now + min(self.per, BELIEVED_FOR)
+
+    def claim(
+        self, now: float, owner: object, units: int, reserve: int, *, begins: float, overdue: float, until: float
+    ) -> None:
+        """A reading of `owner` waits for `units`: others' readings come after it, and orders from `overdue` on.
+
+        Claimed again, it keeps its place and the time from which it is overdue; it lapses at `until`. Before `begins`
+        it counts for nothing, because it could not use the units yet.
+        """
+        found = self._claims.get(owner)
+        if found is not None and now < found.until:
+            found.units, found.begins, found.until = units, begins, until
+        else:
+            self.withdraw(owner)
+            self._claims[owner] = _Claim(units, reserve, begins, overdue, until)
+
+    def withdraw(self, owner: object) -> None:
+        """The reading of `owner` waits no longer."""
+        self._claims.pop(owner, None)
 
     def _hold(self, units: int, *, reading: bool) -> None:
         self._held += units
         self._read += units * reading
 
-    def _fit(self, units: int, reserve: int | None, held: int, read: int) -> bool:
-        if held + units > self.allowed:
-            return False
+    def _fit(self, now: float, units: int, reserve: int | None, owner: object, held: int, read: int) -> bool:
         if reserve is None:
-            return True
-        # A single reading always finds its way in: a watch that never sees anything closes nothing either.
-        return read + units <= max(self.allowed - reserve, units)
+            return held + units + self._kept(now, read) <= self.allowed
+        units_before = sum(claim.units for claim in self._before(now, owner))
+        if held + units_before + units > self.allowed:
+            return False
+        return _may_read(self.allowed, reserve, read + units_before, units)
+
+    def _kept(self, now: float, read: int) -> int:
+        """Units that orders leave to the reading that has waited longest, once it is overdue and may have them."""
+        first = next(self._before(now, None), None)
+        if first is None or first.overdue > now or not _may_read(self.allowed, first.reserve, read, first.units):
+            return 0
+        return first.units
+
+    def _before(self, now: float, owner: object) -> Iterator[_Claim]:
+        """The claims that count now, up to that of `owner`."""
+        for other, claim in self._claims.items():
+            if owner is not None and other is owner:
+                return
+            if claim.begins <= now < claim.until and claim.units <= self.allowed:
+                yield claim
 
     def _let_return(self, now: float) -> None:
         while self._flying:
             name, (left, units, reading) = next(iter(self._flying.items()))
-            if now - left < LOST_AFTER + self._per:
+            if now - left < LOST_AFTER + self.per:
                 break
             del self._flying[name]
             self._hold(-units, reading=reading)
         while self._returning and self._returning[0][0] <= now:
             _, units, reading = self._returning.popleft()
             self._hold(-units, reading=reading)
+        if self._others_until <= now:
+            self._others = 0
+
+
+def _may_read(allowed: int, reserve: int, read: int, units: int) -> bool:
+    """Whether readings may come to `units` more than `read`.
+
+    A single one always may, however large the reserve: a watch that never sees anything closes nothing either.
+    """
+    return read + units <= max(allowed - reserve, units)

@@ -10,13 +10,13 @@ All times are seconds of one monotonic clock, which the caller reads. Nothing he
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 from killswitch.closing.bucket import Bucket
+from killswitch.closing.limits import Place, Shared, Toll, added_up, dearest
 from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 
 Purpose = Literal["closing", "reading"]
@@ -68,54 +68,18 @@ class Quiet:
             self.refusals = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One limit as one account meets it, and where its units are held."""
-
-    limit: RateLimit
-    shared: dict[str, Bucket]
-    """By symbol, or by "" for what is not counted for each symbol apart."""
-
-    def bucket(self, symbol: str) -> Bucket:
-        key = symbol if self.limit.by == "symbol" else ""
-        found = self.shared.get(key)
-        if found is None:
-            found = self.shared[key] = Bucket(self.limit.allowed, self.limit.per)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Toll:
-    """What one kind of call takes of one limit."""
-
-    place: _Place
-    units: int
-    each: int
-    by_symbol: bool
-
-    def cost(self, symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
-        """Buckets and the units taken of them; a batch is one request, every other call one for each symbol."""
-        if not self.by_symbol:
-            requests = 1 if batch or not symbols else len(symbols)
-            yield self.place.bucket(""), self.units * requests + self.each * len(symbols)
-        elif len(symbols) == 1:
-            yield self.place.bucket(symbols[0]), self.units + self.each
-        else:
-            for symbol, orders in Counter(symbols).items():
-                yield self.place.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
-
-
 class Budget:
     """What one account may ask of its venue. Made by `Budgets.of`, or `unlimited`."""
 
     def __init__(
-        self, places: Sequence[_Place], tolls: Mapping[Call, Sequence[_Toll]], reserved: Decimal, quiet: Quiet
+        self, places: Sequence[Place], tolls: Mapping[Call, Sequence[Toll]], reserved: Decimal, quiet: Quiet
     ) -> None:
         self._places = tuple(places)
         self._tolls = tolls
         self._reserved = reserved
         self._quiet = quiet
         self._observed: dict[str, int] = {}
+        self._claimed: tuple[Bucket, ...] = ()
 
     @classmethod
     def unlimited(cls) -> Budget:
@@ -146,7 +110,7 @@ class Budget:
                 bucket = toll.place.bucket(symbol)
                 more = toll.each if batch and bucket in needed else toll.units + toll.each
                 needed[bucket] = needed.get(bucket, 0) + more
-                if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
+                if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose), self):
                     return fitting
         return len(symbols)
 
@@ -156,7 +120,30 @@ class Budget:
         if (wait := self._wait(now, costs, purpose)) > 0.0:
             raise BudgetSpentError(call, wait)
         reading = purpose == "reading"
+        if reading:
+            self.withdraw()
         return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
+
+    def claim(self, now: float, call: Call, *, overdue: float, until: float) -> None:
+        """A reading waits for its room: the readings of other accounts that share a limit come after it.
+
+        From `overdue` on orders leave it its units, as far as the share for closing allows. To be said again before
+        `until`, when it lapses; it keeps its place and the first `overdue` then. `take` ends it.
+        """
+        costs = [(bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, ())]
+        waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
+        for bucket, units, reserve in costs:
+            # While another limit keeps it waiting for longer than this one takes to come back, it claims nothing here.
+            elsewhere = max((wait for other, wait in waits.items() if other is not bucket), default=0.0)
+            begins = now + elsewhere - bucket.per
+            bucket.claim(now, self, units, reserve or 0, begins=begins, overdue=overdue, until=until)
+        self._claimed = tuple(waits)
+
+    def withdraw(self) -> None:
+        """No reading waits any more."""
+        for bucket in self._claimed:
+            bucket.withdraw(self)
+        self._claimed = ()
 
     def answered(self, now: float, ticket: Ticket) -> None:
         """The call is over, by whatever answer or none: its units come back `per` seconds from now. Once each."""
@@ -169,6 +156,7 @@ class Budget:
     def observed(self, now: float, used: Mapping[str, int]) -> None:
         """The venue's own counts, by limit: where one is higher than ours, others ask there too, and theirs counts.
 
+        It counts until a newer one says less, for a minute at the most, and not at all if it is beyond reason.
         To be told right after an answer. A number that is the one told last is no news: it may be as old as that.
         Limits for each symbol are passed over, since the venue's count does not say of which.
         """
@@ -199,7 +187,7 @@ class Budget:
     def _wait(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
         wait = max(self._quiet.until - now, 0.0)
         for bucket, units in costs:
-            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose)))
+            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose), self))
         return wait
 
     def _cost(self, call: Call, symbols: Sequence[str]) -> Iterator[tuple[Bucket, int]]:
@@ -215,37 +203,28 @@ class Budgets:
 
     def __init__(self) -> None:
         self._quiet: dict[str, Quiet] = {}
-        self._shared: dict[tuple[str, str, str], dict[str, Bucket]] = {}
+        self._shared: dict[tuple[str, str, str], Shared] = {}
 
     def of(self, account: str, venue: str, traits: VenueTraits = PLAIN_VENUE, reserved: Decimal = Decimal(0)) -> Budget:
         """The budget of `account`. `reserved`: the fraction of every limit that reading may not use.
 
-        ValueError if the traits contradict themselves: a cost of a limit that is not there, a limit of nothing.
+        ValueError if the traits contradict themselves: a cost of a limit that is not there, or of more than it allows,
+        a limit of nothing.
         """
         if not 0 <= reserved < 1:
             raise ValueError(f"the share reserved for closing is {reserved}, which is not from 0 to less than 1")
-        places = {limit.name: self._place(account, venue, limit) for limit in traits.limits}
-        tolls: dict[Call, dict[str, tuple[int, int]]] = {}
-        for cost in traits.costs:
-            if cost.limit not in places or cost.units < 0 or cost.each < 0:
-                raise ValueError(f"{cost.call} costs {cost.units} + {cost.each} each of {cost.limit!r}: no such limit")
-            units, each = tolls.setdefault(cost.call, {}).get(cost.limit, (0, 0))
-            tolls[cost.call][cost.limit] = units + cost.units, each + cost.each
-        paid = {
-            call: [
-                _Toll(places[name], units, each, places[name].limit.by == "symbol")
-                for name, (units, each) in of.items()
-                if units or each
-            ]
-            for call, of in tolls.items()
-        }
-        return Budget(tuple(places.values()), paid, reserved, self._quiet.setdefault(venue, Quiet()))
+        costs = added_up(traits)
+        places = {limit.name: self._place(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
+        tolls: dict[Call, list[Toll]] = {}
+        for (call, name), (units, each) in costs.items():
+            if units or each:
+                toll = Toll(places[name], units, each, places[name].limit.by == "symbol")
+                tolls.setdefault(call, []).append(toll)
+        return Budget(tuple(places.values()), tolls, reserved, self._quiet.setdefault(venue, Quiet()))
 
-    def _place(self, account: str, venue: str, limit: RateLimit) -> _Place:
-        if limit.allowed < 1 or not 0 < limit.per < math.inf:
-            raise ValueError(f"limit {limit.name!r} allows {limit.allowed} in {limit.per} s, which is no limit")
+    def _place(self, account: str, venue: str, limit: RateLimit, most: int) -> Place:
+        """Two accounts that say it differently: the stricter is true."""
         owner = "" if limit.by == "address" else account
-        place = _Place(limit, self._shared.setdefault((venue, owner, limit.name), {}))
-        for bucket in place.shared.values():
-            bucket.tighten(limit.allowed, limit.per)  # two accounts that say it differently: the stricter is true
-        return place
+        shared = self._shared.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
+        shared.tighten(limit, most)
+        return Place(limit, shared)

@@ -101,15 +101,15 @@ def test_only_the_calls_that_are_old_enough_are_lost() -> None:
 
 
 def test_what_the_venue_counts_beyond_ours_is_held_for_one_window() -> None:
-    """We hold 3, it says 5: two are someone else's, gone a window later; less than ours changes nothing."""
+    """We hold 3, it says 5: two are someone else's, gone a window later, or when it counts less than ours."""
     bucket = Bucket(10, 60.0)
     spend(bucket, 0.0, 3)
     bucket.observed(10.0, 5)
     assert (bucket.fits(10.0, 5, None), bucket.fits(10.0, 6, None)) == (True, False)
-    bucket.observed(11.0, 5)
-    bucket.observed(11.0, 1)
-    assert (bucket.fits(11.0, 5, None), bucket.fits(11.0, 6, None)) == (True, False)
     assert (bucket.fits(69.999, 6, None), bucket.fits(70.0, 7, None)) == (False, True)
+    bucket.observed(71.0, 5)
+    bucket.observed(72.0, 1)
+    assert (bucket.fits(72.0, 7, None), bucket.fits(72.0, 8, None)) == (True, False)
 
 
 def test_others_units_are_no_reading_of_ours() -> None:
