@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from killswitch.closing.budget import Purpose
 from killswitch.closing.dispatch import RecordAll, told
 from killswitch.closing.life import ZERO, State
 from killswitch.closing.line import Line
@@ -23,8 +24,10 @@ from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
 
+URGENT_QUESTIONS = 5
+"""So many questions about one order may use the room that is kept for closing."""
 LEAST_QUESTIONS = 20
-"""Before asking about an order is given up, however long ago it was sent."""
+"""So many must the venue have heard before asking about an order is given up, however long ago it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class Asking:
         self._requests = requests
         self._record = record
         self._asked: dict[str, tuple[int, float]] = {}
-        self._first: dict[str, float] = {}
-        """When each order was first asked about by this process."""
+        self._heard: dict[str, tuple[int, float]] = {}
+        """How often a question about an order was heard, and when for the first time."""
         self._denied: dict[str, float] = {}
         """Since when the venue has been saying that it has no such order."""
         self.resting: dict[str, str] = {}
@@ -92,7 +95,7 @@ class Asking:
         """Ask about those whose time has come, and journal what the venue says."""
         now = self._clock.monotonic()
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
-        self._first = {name: at for name, at in self._first.items() if name in self._asked}
+        self._heard = {name: heard for name, heard in self._heard.items() if name in self._asked}
         self._denied = {name: at for name, at in self._denied.items() if name in self._asked}
         self.resting = {name: order for name, order in self.resting.items() if name in self._asked}
         self._words = {name: words for name, words in self._words.items() if name in self._asked}
@@ -103,8 +106,11 @@ class Asking:
         for question in due:
             count, _ = self._asked.get(question.name, (0, 0.0))
             self._asked[question.name] = (count + 1, now)
-            self._first.setdefault(question.name, now)
         reports = await asyncio.gather(*(self._by_name(question) for question in due))
+        for question, report in zip(due, reports, strict=True):
+            if not isinstance(report, RateLimitedError | VenueDownError):
+                count, first = self._heard.get(question.name, (0, now))
+                self._heard[question.name] = (count + 1, first)
         self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
         resting = await self._resting() if unsaid else None
@@ -129,8 +135,8 @@ class Asking:
             )
             for question in about
             if question.state is None
-            and self._asked.get(question.name, (0, 0.0))[0] >= LEAST_QUESTIONS
-            and now - self._first.get(question.name, now) >= self._pace.asked_for
+            and self._heard.get(question.name, (0, now))[0] >= LEAST_QUESTIONS
+            and now - self._heard[question.name][1] >= self._pace.asked_for
         ]
 
     def set_aside(self, question: Question) -> JournalEntry:
@@ -148,7 +154,9 @@ class Asking:
     async def _by_name(self, question: Question) -> OrderReport | VenueError | None:
         try:
             report = await self._requests.make(
-                "find_order", self._venue.find_order(question.line.symbol, question.name)
+                "find_order",
+                self._venue.find_order(question.line.symbol, question.name),
+                purpose=self._purpose(question),
             )
             return None if report is None else sound(report, question.name, question.may_fill)
         except VenueError as error:
@@ -157,10 +165,14 @@ class Asking:
     async def _resting(self) -> dict[str, Order] | None:
         """The open orders by client id; None if the venue does not say."""
         try:
-            orders = await self._requests.make("open_orders", self._venue.open_orders())
+            orders = await self._requests.make("open_orders", self._venue.open_orders(), purpose="reading")
             return {order.client_order_id: order for order in orders if order.client_order_id is not None}
         except (VenueError, AttributeError, TypeError):
             return None
+
+    def _purpose(self, question: Question) -> Purpose:
+        """The first questions are a part of closing; those that go on for minutes leave it the room that is its own."""
+        return "closing" if self._asked.get(question.name, (0, 0.0))[0] <= URGENT_QUESTIONS else "reading"
 
     def _as_told(self, question: Question, report: OrderReport) -> JournalEntry | None:
         news = told(report, State.WORKING if question.state in (None, State.WORKING) else question.state)
@@ -203,7 +215,8 @@ class Asking:
     async def _by_fills(self, question: Question) -> OrderReport | None:
         """The order as its fills tell it; None if the venue does not say."""
         try:
-            told_fills = await self._requests.make("fills", self._venue.fills(question.line.symbol, question.name))
+            asked = self._venue.fills(question.line.symbol, question.name)
+            told_fills = await self._requests.make("fills", asked, purpose=self._purpose(question))
             fills = sound_fills(told_fills)
         except (VenueError, TypeError):
             return None

@@ -105,13 +105,11 @@ class Closer:
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
         """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held.
 
-        `at`: monotonic seconds at which it was asked for; None is now, of a reading that may have taken its time.
+        `at`: monotonic seconds at which it was asked for; of one that nobody can date, only the rules are taken.
         """
         self._looking.learn(account)
-        now = self._clock.monotonic()
-        rested = self._pace.given_after if at is None else self._pace.lags_for
-        if not self._memory.works and (now if at is None else at) - self._memory.moved_at > rested:
-            self._looking.give(account, now if at is None else at)
+        if at is not None and not self._memory.works and at - self._memory.moved_at > self._pace.lags_for:
+            self._looking.give(account, at)
 
     def progress(self) -> tuple[Closing, ...]:
         """What every decision at work has reached, and how the last ones ended, for the next snapshot."""
@@ -271,7 +269,8 @@ class Closer:
         held_back = self._sending.held_back and guarded and not self._looking.has_begun
         if held_back and (reading := self._looking.again(self._memory.moved)) is not None:
             return reading
-        if self._requests.quiet_for > 0 or self._requests.wait("snapshot") > 0:
+        purpose = self._looking.purpose(self._memory.moved)
+        if self._requests.quiet_for > 0 or self._requests.wait("snapshot", purpose=purpose) > 0:
             return None
         return await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from killswitch.closing.budget import Purpose
 from killswitch.closing.dispatch import RecordAll
 from killswitch.closing.line import Line
 from killswitch.closing.pace import Pace
@@ -51,10 +52,10 @@ class Executor:
         self._requests = requests
         self._record = record
 
-    async def snapshot(self) -> AccountSnapshot | str:
+    async def snapshot(self, purpose: Purpose) -> AccountSnapshot | str:
         """The account as the venue tells it, or why it did not."""
         try:
-            return await self._requests.make("snapshot", self._venue.snapshot())
+            return await self._requests.make("snapshot", self._venue.snapshot(), purpose=purpose)
         except VenueError as error:
             return said(f"{type(error).__name__}: {error}")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from killswitch.closing.budget import Purpose
 from killswitch.closing.executor import Executor
 from killswitch.closing.line import PositionKey
 from killswitch.closing.pace import Pace
@@ -77,7 +78,11 @@ class Looking:
         """
         if self._begun is not None:
             self._begun[0].cancel()  # slices have left after it
-        self._begun = (asyncio.create_task(self._executor.snapshot()), sent)
+        self._begun = (asyncio.create_task(self._executor.snapshot("closing")), sent)
+
+    def purpose(self, moved: int) -> Purpose:
+        """A look that follows orders is a part of closing; one more at what has not moved leaves it its room."""
+        return "closing" if self._last is None or self._last.moved != moved else "reading"
 
     @property
     def has_begun(self) -> bool:
@@ -99,7 +104,7 @@ class Looking:
             self._begun = None
         else:
             await self.abandon()
-            answer = await self._executor.snapshot()
+            answer = await self._executor.snapshot(self.purpose(moved))
         if isinstance(answer, str):
             self.distrust = answer
             return None

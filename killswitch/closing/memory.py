@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import chain
 
 from killswitch.closing.ledger import PositionLedger
+from killswitch.closing.life import number
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
 from killswitch.closing.protection import Protections
@@ -73,6 +74,7 @@ class Memory:
         if work is None:
             work = self._work(decision)
             self._count_from_now(work)
+            self._leave_out_what_came_after(work)
         self._forget_old()
         if work.planned is None or work.finished is not None:
             return False
@@ -131,6 +133,14 @@ class Memory:
             del self.ended[next(iter(self.ended))]
         self._over |= dict.fromkeys((line.key for line in work.lines), self._clock.monotonic())
         self._forget_old()
+
+    def _leave_out_what_came_after(self, work: Work) -> None:
+        """What has been closed since a decision was planned counts for it, though it was taken up later."""
+        counted = [line for line in work.lines if line.closed_before > 0]
+        for entry in self._store.journal_from(work.planned or 0) if counted else ():
+            for line in counted:
+                if entry.kind == "filled" and entry.account == self._account and key_of(entry) == line.key:
+                    line.closed_before -= number(entry.data.get("filled")) or Decimal(0)
 
     def _forget_old(self) -> None:
         """Drop the ledgers of positions that nobody works on any more, once the venue must show what was closed."""

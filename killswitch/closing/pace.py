@@ -44,10 +44,8 @@ class Pace:
     """How long a position may be without its protective orders before they are put back, closed or not."""
     given_for: float = 1.0
     """How old the reading of a tick may be that its decisions are closed on."""
-    given_after: float = 60.0
-    """And how long no order of ours may have moved before it: a tick reads while orders are still filling."""
     lags_for: float = 15.0
-    """How long a venue's positions may show what was there before a close that has ended."""
+    """How long a venue's positions may show what was there before our last order, or a close that has ended."""
     fresh_for: float = 10.0
     """How old a decision may be whose own reading stands in for one that fails now."""
 

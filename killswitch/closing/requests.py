@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budget, BudgetSpentError, Ticket
+from killswitch.closing.budget import Budget, BudgetSpentError, Purpose, Ticket
 from killswitch.closing.pace import Pace
 from killswitch.model.clock import Clock
 from killswitch.model.venue import (
@@ -67,29 +67,31 @@ class Requests:
             return wanted
         return int(self.broken_for <= 0.0)
 
-    def wait(self, call: Call, symbols: Sequence[str] = ()) -> float:
+    def wait(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the budget has room for the call."""
-        return self._budget.wait(self._clock.monotonic(), call, symbols)
+        return self._budget.wait(self._clock.monotonic(), call, symbols, purpose)
 
     def room(self, call: Call, symbols: Sequence[str]) -> int:
         """How many of `symbols`, from the front, the budget has room for now."""
         return self._budget.room(self._clock.monotonic(), call, symbols)
 
-    def take(self, call: Call, symbols: Sequence[str] = ()) -> Ticket:
+    def take(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
         """Room for a call that leaves at once. BudgetSpentError if there is none.
 
         While requests keep failing, it is the one that tries whether they still do.
         """
         now = self._clock.monotonic()
-        ticket = self._budget.take(now, call, symbols)
+        ticket = self._budget.take(now, call, symbols, purpose)
         if call != "snapshot":
             self._breaker.allows(now)
         return ticket
 
-    async def make(self, call: Call, answer: Awaitable[T], within: float | None = None) -> T:
+    async def make(
+        self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
+    ) -> T:
         """One request. RateLimitedError, before anything leaves, where the budget has no room for it."""
         try:
-            ticket = self.take(call)
+            ticket = self.take(call, purpose=purpose)
         except BudgetSpentError as error:
             _never_begun(answer)
             raise RateLimitedError(str(error), error.wait) from error

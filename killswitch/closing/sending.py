@@ -76,9 +76,12 @@ class Sending:
             return
         await self._clear_the_way(lines, verdicts)
         began = self._clock.monotonic()
+        self._more_slices = False
         sent = await self._leave(self._departures(lines, verdicts))
         while sent and self._clock.monotonic() - began < SLICING:
-            sent = await self._leave(iter(self._slices([each.line for each in sent], verdicts.reading)))
+            self._more_slices = False
+            slices = self._slices([each.line for each in sent], verdicts.reading)
+            sent = await self._leave(iter(slices)) if slices else ()
 
     def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
         for line in lines:
@@ -92,7 +95,6 @@ class Sending:
 
     async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
         """Send what there is room for; what has left, or nothing where something had to stay behind."""
-        self._more_slices = False
         sent = await self._dispatch.send(due, self._look_ahead)
         now = self._clock.monotonic()
         for each in reversed(sent.stayed):
