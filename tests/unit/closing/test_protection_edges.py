@@ -13,7 +13,7 @@ from killswitch.closing.naming import PLAIN
 from killswitch.closing.protection import Guard, Protections, blocking, put_back, taken_away, trigger_when
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.model.venue import OrderRequest
+from killswitch.model.venue import ClientIdRule, OrderRequest
 
 D = Decimal
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +74,8 @@ def test_each_order_of_a_decision_has_its_own_number_and_name() -> None:
         ("d1", "s1", 0), ("d1", "s2", 1), ("d2", "s3", 0)
     ]  # fmt: skip
     assert len({one.name(PLAIN) for one in of.open()}) == 3
+    uuid = ClientIdRule(form="uuid", longest=36)
+    assert all(len(one.name(uuid)) == 36 for one in of.open())
 
 
 def test_its_way_from_off_to_done_is_read_from_the_journal() -> None:
@@ -138,10 +140,13 @@ LINE = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
         ({"side": "buy"}, False),
         ({"client_order_id": "ours"}, False),
         ({"client_order_id": "theirs"}, True),
+        ({"reduce_only": False}, False),
+        ({"reduce_only": False, "position_side": "long"}, True),
+        ({"reduce_only": True}, True),
     ],
 )
-def test_only_exits_of_the_same_position_that_are_not_ours_block(words: dict[str, str], blocks: bool) -> None:
-    """Same symbol, same direction, the position's own side where it is told."""
+def test_only_exits_of_the_same_position_that_are_not_ours_block(words: dict[str, object], blocks: bool) -> None:
+    """Same symbol, same direction, the position's own side where it is told; what reduces nothing is an entry."""
     order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | words)  # type: ignore[arg-type]
     assert blocking(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
 
@@ -160,6 +165,27 @@ def test_what_is_taken_away_is_written_down_whole() -> None:
     assert (plain["amount"], plain["price"], plain["trigger_price"], plain["trigger_when"]) == ("10", None, None, None)
     assert taken_away(Order("s1", "BTC", "sell", D("NaN"), filled=D(3)), None)["amount"] is None
     assert taken_away(Order("s1", "BTC", "sell", D(10), filled=D("NaN")), None)["amount"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "when"),
+    [
+        ("TAKE_PROFIT_MARKET", "sell", "rises"),
+        ("take_profit", "buy", "falls"),
+        ("STOP_MARKET", "sell", "falls"),
+        ("stop", "buy", "rises"),
+    ],
+)
+def test_a_stop_waits_for_a_loss_and_a_take_profit_for_a_gain_whatever_the_mark(
+    kind: str, side: Literal["sell", "buy"], when: str
+) -> None:
+    """A sale stops below and takes above, a purchase the other way, though the mark has passed the trigger."""
+    order = Order("s1", "BTC", side, D(1), type=kind, trigger_price=D(100))
+    for mark in ("90", "100", "110"):
+        assert trigger_when(order, Position("BTC", "long", D(1), mark_price=D(mark))) == when
+    assert trigger_when(order, None) == when
+    bare = Order("s1", "BTC", side, D(1), type=kind)
+    assert trigger_when(bare, Position("BTC", "long", D(1), mark_price=D(100))) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,314 @@
+"""Waves of orders at one venue: what leaves together, what each answer is written down as, and what stays."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budgets
+from killswitch.closing.dispatch import Departure, Dispatch, Sent, told
+from killswitch.closing.life import State
+from killswitch.closing.line import Line
+from killswitch.closing.pace import Pace
+from killswitch.closing.requests import Requests
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import (
+    Cost,
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueTraits,
+)
+from tests.honest_venue import NOW
+from tests.virtual_time import VirtualTime
+
+D = Decimal
+Answer = Callable[[OrderRequest], Any]
+
+
+def full(request: OrderRequest) -> OrderReport:
+    return OrderReport(
+        f"v-{request.client_order_id}", request.client_order_id, request.symbol, "filled", request.amount,
+        request.amount, D(100), D("0.1"),
+    )  # fmt: skip
+
+
+class Desk:
+    """Takes single orders and answers each as it is told; an exception is raised. Remembers every request."""
+
+    account = "main"
+
+    def __init__(self, answer: Answer = full) -> None:
+        self.answer = answer
+        self.requests: list[tuple[str, ...]] = []
+
+    async def submit(self, request: OrderRequest) -> Any:
+        self.requests.append((request.symbol,))
+        await asyncio.sleep(0.04)
+        return self._say(request)
+
+    def _say(self, request: OrderRequest) -> Any:
+        found = self.answer(request)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class Batches(Desk):
+    """Takes batches too; what is wrong with one order of a batch is its answer."""
+
+    short = 0
+    fails: Exception | None = None
+
+    async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[Any]:
+        self.requests.append(tuple(each.symbol for each in requests))
+        await asyncio.sleep(0.04)
+        if self.fails is not None:
+            raise self.fails
+        return [self.answer(each) for each in requests[: len(requests) - self.short]]
+
+
+class Wave:
+    """One dispatch in virtual time. The journal's `sending` moves each line before its request leaves."""
+
+    def __init__(self, desk: Desk, *limits: RateLimit, costs: Sequence[Cost] = (), batch: int = 1) -> None:
+        self.time, self.desk = VirtualTime(NOW), desk
+        self.groups: list[list[JournalEntry]] = []
+        self.lines: dict[str, Line] = {}
+        traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
+        self.budget = Budgets().of("main", "v", traits)
+        self.breaker = Breaker(failures=3)
+        self.requests = Requests(desk, self.time, Pace(), self.budget, self.breaker)
+        venue = cast(VenueAdapter, desk)
+        self.dispatch = Dispatch("main", venue, traits, self.time, self.requests, self._record)
+
+    def _record(self, entries: Sequence[JournalEntry]) -> None:
+        if entries:
+            self.groups.append(list(entries))
+        for entry in entries:
+            self.lines[entry.symbol or ""].apply(entry)
+
+    def departure(self, symbol: str, amount: str = "2") -> Departure:
+        line = Line("d1", "main", symbol, "long", "sell", D(0), D(amount), D(amount), True, 1, 0)
+        self.lines[symbol] = line
+        request = OrderRequest(
+            client_order_id=f"o-{symbol}", symbol=symbol, side="sell", position_side="long", amount=D(amount),
+            reduce_only=True,
+        )  # fmt: skip
+        return Departure(line, request, 1, {"amount": amount, "position": amount, "side": "sell"})
+
+    def send(self, *symbols: str) -> Sent:
+        departures = [self.departure(symbol) for symbol in symbols]
+        return self.time.run(self.dispatch.send(departures, lambda: None))
+
+    def words(self, symbol: str) -> list[str]:
+        """The kinds of what was written down about a symbol."""
+        return [entry.kind for group in self.groups for entry in group if entry.symbol == symbol]
+
+    def last(self, symbol: str) -> JournalEntry:
+        return [entry for group in self.groups for entry in group if entry.symbol == symbol][-1]
+
+
+def test_every_order_is_durable_before_it_leaves_and_its_answer_after() -> None:
+    """`sending` of all three in one group, then what came back, each under its own name and attempt."""
+    wave = Wave(Desk())
+    sent = wave.send("A", "B", "C")
+    assert [entry.kind for entry in wave.groups[0]] == ["sending"] * 3
+    assert [wave.words(symbol) for symbol in "ABC"] == [["sending", "filled"]] * 3
+    assert wave.last("B") == JournalEntry(
+        "d1", "filled", wave.last("B").at, "main", "B", "long", "o-B", 1,
+        {"order": "v-o-B", "state": "filled", "filled": "2", "price": "100", "fee": "0.1"},
+    )  # fmt: skip
+    assert ([each.line.symbol for each in sent.departures], list(sent.stayed), sent.room_in) == (
+        ["A", "B", "C"],
+        [],
+        None,
+    )
+
+
+def test_single_orders_leave_at_the_same_time() -> None:
+    """Twenty orders of 40 ms take the time of one round trip, and of what gathers their answers."""
+    wave = Wave(Desk())
+    wave.send(*(f"S{number}" for number in range(20)))
+    assert wave.time.elapsed < 0.08
+    assert len(wave.desk.requests) == 20
+
+
+def test_orders_leave_in_batches_where_the_venue_takes_them() -> None:
+    """Seven in batches of three: three, three, and one by itself."""
+    wave = Wave(Batches(), batch=3)
+    wave.send(*"ABCDEFG")
+    assert wave.desk.requests == [("A", "B", "C"), ("D", "E", "F"), ("G",)]
+    assert [wave.words(symbol) for symbol in "ABCDEFG"] == [["sending", "filled"]] * 7
+    assert wave.last("E").data["order"] == "v-o-E"
+
+
+def test_a_venue_without_batches_gets_none_whatever_it_declares() -> None:
+    """Three declared, and the adapter takes single orders only."""
+    wave = Wave(Desk(), batch=3)
+    wave.send(*"ABC")
+    assert wave.desk.requests == [("A",), ("B",), ("C",)]
+
+
+def test_in_a_batch_each_order_has_its_own_answer() -> None:
+    """One is filled, one refused, one of unknown fate."""
+    answers = {"A": full, "B": lambda _: OrderRejectedError("price_band", "too far"), "C": lambda _: "what?"}
+    wave = Wave(Batches(lambda request: answers[request.symbol](request)), batch=3)
+    wave.send(*"ABC")
+    assert [wave.words(symbol)[1:] for symbol in "ABC"] == [["filled"], ["rejected"], ["unknown"]]
+    assert wave.last("B").data == {"reason": "price_band", "text": "too far"}
+
+
+def test_a_batch_with_too_few_answers_says_nothing_of_any_order() -> None:
+    """Which answer is whose cannot be told: all are of unknown fate."""
+    desk = Batches()
+    desk.short = 1
+    wave = Wave(desk, batch=3)
+    wave.send(*"ABC")
+    assert [wave.words(symbol)[1:] for symbol in "ABC"] == [["unknown"]] * 3
+    assert "2" in (wave.last("A").data["text"] or "")
+    assert "3" in (wave.last("A").data["text"] or "")
+
+
+def test_a_batch_that_fails_is_that_of_all_its_orders() -> None:
+    """The venue was down: none of them was looked at."""
+    desk = Batches()
+    desk.fails = VenueDownError("maintenance")
+    wave = Wave(desk, batch=3)
+    wave.send(*"ABC")
+    assert [wave.last(symbol).data for symbol in "ABC"] == [{"reason": "venue_down", "text": "maintenance"}] * 3
+
+
+def test_an_order_of_a_batch_that_was_too_many_silences_the_venue() -> None:
+    """For as long as it says; the order is sent again under its name."""
+    wave = Wave(Batches(lambda request: RateLimitedError("slow down", 7.0)), batch=2)
+    wave.send(*"AB")
+    assert wave.last("A").data == {"reason": "rate_limited", "text": "slow down"}
+    assert 6.0 < wave.requests.quiet_for <= 7.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "data"),
+    [
+        (OrderRejectedError("permission", "no"), "rejected", {"reason": "permission", "text": "no"}),
+        (
+            OrderRejectedError("duplicate_client_order_id", "there is one"), "unknown",
+            {"reason": "duplicate_client_order_id", "text": "there is one"},
+        ),
+        (RateLimitedError("slow down", 1.0), "rejected", {"reason": "rate_limited", "text": "slow down"}),
+        (VenueDownError("away"), "rejected", {"reason": "venue_down", "text": "away"}),
+        (FateUnknownError("lost"), "unknown", {"text": "FateUnknownError: lost"}),
+        (MalformedAnswerError("odd"), "unknown", {"text": "MalformedAnswerError: odd"}),
+        (ZeroDivisionError("bug"), "unknown", {"text": "MalformedAnswerError: ZeroDivisionError: bug"}),
+    ],
+)  # fmt: skip
+def test_each_failure_is_written_down_as_what_is_known_of_the_order(
+    error: Exception, kind: str, data: dict[str, str]
+) -> None:
+    """Refused: nothing was done; a name that is taken, a lost answer, and a defect: nobody knows."""
+    wave = Wave(Desk(lambda _: error))
+    wave.send("A")
+    assert (wave.last("A").kind, wave.last("A").data, wave.last("A").client_order_id) == (kind, data, "o-A")
+
+
+def test_no_more_leave_than_there_is_room_for_and_the_rest_stays() -> None:
+    """Two of four in ten seconds: the others stay, and are told when there is room."""
+    wave = Wave(Desk(), RateLimit("orders", 2, 10.0), costs=[Cost("submit", "orders", each=1)])
+    sent = wave.send(*"ABCD")
+    assert [each.line.symbol for each in sent.departures] == ["A", "B"]
+    assert [each.line.symbol for each in sent.stayed][:1] == ["C"]
+    assert wave.desk.requests == [("A",), ("B",)]
+    assert sent.room_in is not None
+    assert 9.9 < sent.room_in <= 10.0
+    assert (wave.words("C"), wave.words("D")) == ([], [])
+
+
+def test_room_that_comes_in_a_moment_is_waited_for() -> None:
+    """Two at a time, and again 10 ms after their answers: all four leave in one wave."""
+    wave = Wave(Desk(), RateLimit("orders", 2, 0.01), costs=[Cost("submit", "orders", each=1)])
+    sent = wave.send(*"ABCD")
+    assert ([each.line.symbol for each in sent.departures], sent.room_in) == (["A", "B", "C", "D"], None)
+    assert [wave.words(symbol) for symbol in "ABCD"] == [["sending", "filled"]] * 4
+
+
+def test_a_symbol_without_room_holds_no_other_up() -> None:
+    """One order for each symbol: the second A waits, and B leaves."""
+    limit = RateLimit("orders", 1, 10.0, "symbol")
+    wave = Wave(Desk(), limit, costs=[Cost("submit", "orders", each=1)])
+    wave.requests.take("submit", ("A",))
+    sent = wave.send("A", "B")
+    assert ([each.line.symbol for each in sent.departures], [each.line.symbol for each in sent.stayed]) == (
+        ["B"],
+        ["A"],
+    )
+    assert sent.room_in is not None
+
+
+def test_to_a_venue_that_keeps_failing_one_order_leaves_as_a_probe() -> None:
+    """While it is broken none does; once its time has come, one of three."""
+    wave = Wave(Desk())
+    for _ in range(3):
+        wave.breaker.failed(0.0)
+    assert (wave.send(*"ABC").departures, wave.desk.requests) == ([], [])
+    wave.time.elapsed = 1.0
+    assert [each.line.symbol for each in wave.send(*"ABC").departures][:1] == ["A"]
+    assert wave.desk.requests[0] == ("A",)
+
+
+def test_a_venue_that_wants_silence_gets_nothing_and_nobody_can_tell_when() -> None:
+    """It is not the budget's room alone that is missing."""
+    wave = Wave(Desk())
+    wave.budget.refused(0.0, 5.0)
+    sent = wave.send("A")
+    assert (list(sent.departures), wave.desk.requests, sent.room_in) == ([], [], math.inf)
+
+
+def test_nothing_to_send_is_nothing_sent() -> None:
+    """No request, no entry."""
+    wave = Wave(Desk())
+    sent = wave.send()
+    assert (list(sent.departures), list(sent.stayed), sent.room_in, wave.groups) == ([], [], None, [])
+
+
+def report(state: str, filled: str) -> OrderReport:
+    return OrderReport("v1", "o1", "A", cast(Any, state), D(2), D(filled), None, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "filled", "line", "kind"),
+    [
+        ("open", "0", State.SENDING, "acknowledged"),
+        ("open", "1", State.UNKNOWN, "acknowledged"),
+        ("open", "1", None, "acknowledged"),
+        ("open", "1", State.WORKING, None),
+        ("rejected", "0", State.SENDING, "rejected"),
+        ("rejected", "1", State.SENDING, "filled"),
+        ("canceled", "0", State.WORKING, "filled"),
+        ("expired", "1", State.WORKING, "filled"),
+        ("filled", "2", State.SENDING, "filled"),
+    ],
+)
+def test_a_report_is_news_by_its_state_and_what_has_filled(
+    state: str, filled: str, line: State | None, kind: str | None
+) -> None:
+    """Open is news once; refused with a fill is a fill; everything else that is final settles the order."""
+    found = told(report(state, filled), line)
+    assert (None if found is None else found[0]) == kind
+    if kind == "filled":
+        assert found is not None
+        assert found[1] == {"order": "v1", "state": state, "filled": filled, "price": None, "fee": None}
+    if kind == "acknowledged":
+        assert found is not None
+        assert found[1] == {"order": "v1", "filled": filled}
