@@ -13,6 +13,7 @@ from killswitch.incident.places import WrittenAt
 from killswitch.incident.results import OrderLine
 from killswitch.incident.totals import Missing
 from killswitch.model.decision import Decision, TriggerReading
+from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.runner.chain import Chain
 
@@ -39,7 +40,8 @@ def _policy(chain: Chain) -> str:
     if decision.kind == "manual":
         said = text_of(decision.cause)
         declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
-        return f"By hand\n  {decision.author or 'unknown'}: {decision.reason or 'no reason given'}{declared}"
+        words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
+        return f"By hand\n  {words}{declared}"
     if chain.policy is None:
         return f"Policy line\n  unknown: the policy set {decision.policy_set} was not run on this store"
     stage = chain.policy.stages.get(decision.stage or "")
@@ -49,7 +51,7 @@ def _policy(chain: Chain) -> str:
     if decision.kind is None and decision.reason:
         lines.append(f"  note: {decision.reason}")
     if decision.kind == "reset":
-        lines.append(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}")
+        lines.append(one_line(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}"))
     return "\n".join(("Policy line", *lines))
 
 

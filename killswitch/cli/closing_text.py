@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from killswitch.cli.wording import instant, lasting
+from killswitch.model.legible import one_line
 from killswitch.runner.progress import OpenPosition, Progress
 
 WORST_SHOWN = 8
@@ -38,7 +39,8 @@ def _what(shown: Progress) -> str:
     if shown.stage is not None:
         return f"{shown.stage} on {shown.scope}"
     cause = f"{shown.cause}: " if shown.cause and shown.cause != shown.reason else ""
-    return f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({cause}{shown.reason or 'no reason'})"
+    why = f"{cause}{shown.reason or 'no reason'}"
+    return one_line(f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({why})")
 
 
 def _orders(shown: Progress) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
+from killswitch.cli.hands_left import who_goes_on
 from killswitch.cli.wording import headline, money
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision, Notice, decision_record
@@ -86,7 +87,7 @@ def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None)
         _tell_json(results, answer.notices, lock)
     else:
         for decision, result in results:
-            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result)}")
+            click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
         for notice in answer.notices:
             click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
         if lock is not None:
@@ -106,14 +107,14 @@ def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Not
     click.echo(msgspec.json.Encoder(decimal_format="string").encode(whole))
 
 
-def _outcome(decision: Decision, result: Result) -> str:
+def _outcome(decision: Decision, result: Result, store: Store) -> str:
     if decision.kind == "reset":
         return "back to normal"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
     reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
     words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
     if result.standing == "closing":
-        reasons.append("it goes on while a runner lives that is armed (`ksctl run --live`)")
+        reasons.append(f"not finished yet: {who_goes_on(store)}")
     return "; ".join((words, *reasons))
 
 

@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
+from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
 from killswitch.cli.watching import reporting, watching
-from killswitch.cli.wording import decision_lines, lasting
+from killswitch.cli.wording import decision_lines
 from killswitch.incident.note import keep_runbooks
-from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.plan_file import SavedPlan
@@ -26,15 +27,12 @@ from killswitch.runner import hands
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.loop import Pace, Runner, TickReport
+from killswitch.runner.loop import Pace
 from killswitch.runner.opening import Written, open_accounts
-from killswitch.runner.progress import scheduled_seconds
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
+from killswitch.store.errors import StoreMissingError
 from killswitch.store.sql import SqlStore
-
-WORTH_TELLING = 5.0
-"""Seconds from which on a person is told how long the declared pace takes."""
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
@@ -83,10 +81,14 @@ def give(order: Order, place: Place, *, live: bool) -> None:
     _require_taker(order, place.store_at, live=live)
     with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
-        if standing.runner.liveness == "alive" and standing.view is not None:
-            _hand_over(order, store, standing, standing.view)
-        else:
-            _tick_ourselves(order, store, place, standing.view, live=live)
+        with saying_what_is_left(store):
+            left = None
+            if standing.runner.liveness == "alive" and standing.view is not None:
+                left = _hand_over(order, store, standing, standing.view)
+                if left is None:
+                    return
+                _require_to_go_on(order, left, standing, live=live)
+            _tick_ourselves(order, store, place, standing.view, live=live, given=left)
 
 
 @contextmanager
@@ -98,9 +100,24 @@ def _unspent() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+@contextmanager
+def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
+    """A misspelled store must not become a new one beside the runner's; on a new machine there is a way all the same.
+
+    StoreMissingError with that way.
+    """
+    try:
+        yield
+    except StoreMissingError as error:
+        if not order.sends:
+            raise
+        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
+
+
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
     """Refuse, before anything is changed, a store that is not there and orders that nobody would send."""
-    with friendly(), _unspent(), opened_store(store_at, read_only=True) as store:
+    with friendly(), _unspent(), _or_how_to_make_one(order, store_at), opened_store(store_at, read_only=True) as store:
         liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
         if order.plan is not None:
             hands.require_unspent(store, order.plan)
@@ -111,10 +128,24 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
         )
 
 
-def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> None:
+def _lives(store: Store) -> bool:
+    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
+
+
+def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
+    """The runner ended before it took the hand: with --live it is carried out from here, else it waits."""
+    ended = f"the runner (pid {standing.runner.pid}) ended before it took {left.id} ({order.kind})"
+    if not live:
+        raise click.ClickException(f"{ended}: it waits, and the next tick of any runner here carries it out")
+    click.echo(f"{ended}: going on from here", err=True)
+
+
+def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
+    """Let the runner take it, and say what came of it; the event, if the runner ended without having taken it."""
     locked = hands.locked_scopes(standing.locks)
     if order.plan is not None:
-        _require_armed(order.plan, {each.account: each.armed for each in view.accounts})
+        armed = {each.account: each.armed for each in view.accounts}
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live, for a")
     elif order.kind == "close":
         require_known(order.scope, hands.closable_scopes(view))
         _require_an_armed(order, standing, view)
@@ -127,6 +158,8 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     click.echo(f"handed to the runner (pid {standing.runner.pid}) as {event.id}", err=True)
     deadline = time.monotonic() + order.wait
     while hands.is_waiting(store, event):
+        if not _lives(store) and hands.is_waiting(store, event):
+            return event
         if time.monotonic() > deadline:
             raise click.ClickException(
                 f"the runner has not taken {event.id} within {order.wait:g} s; it still will at its next tick. "
@@ -134,18 +167,24 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             )
         time.sleep(POLL)
     answer = hands.answer_to(store, event)
-    deadline += _scheduled(answer)
+    deadline += scheduled(answer)
     for decision in answer.decisions:
         while hands.progress_of(store, decision).standing == "closing" and time.monotonic() < deadline:
+            if not _lives(store):
+                break
             time.sleep(POLL)
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it has written down that it took the hand.
     while order.scope in locked and is_lifting(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
     tell(order, store, answer, at)
+    return None
 
 
-def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool) -> None:
+def _tick_ourselves(
+    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None
+) -> None:
+    """`given`: the event, where it was given already and nobody has taken it."""
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
@@ -156,13 +195,15 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
     locks = place.locks(view)
     require_locks(accounts, locks)
     if order.plan is not None:
-        _require_armed(order.plan, {name: account.armed for name, account in accounts.items()})
+        armed_here = {name: account.armed for name, account in accounts.items()}
+        _require_armed(order.plan, armed_here, "here: that takes --live, and a")
     elif order.kind == "close":
         require_closable(order.scope, accounts)
     else:
         standing_locks = locks_at(locks.folder, locks.union, datetime.now(UTC))
         require_known(order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks))
-    seen = _Fired()
+    _require_its_policies(order, place, found)
+    seen = Fired()
     with (
         watching(found, place.store_at, None, SystemClock()) as told,
         reporting(store, place.store_at, told.telemetry.tracer) as reports,
@@ -178,9 +219,10 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
             click.echo("locks stay as they are: nothing is armed", err=True)
-        event = order.event(store)
+        tell_waiting(store)
+        event = given or order.event(store)
         try:
-            asyncio.run(_once(runner, store, event, order.wait))
+            asyncio.run(once(runner, store, event, order.wait))
         except BaseException:
             if hands.is_waiting(store, event):
                 click.echo(
@@ -188,43 +230,22 @@ def _tick_ourselves(order: Order, store: SqlStore, place: Place, view: RunnerVie
                 )
             raise
         # The answer first: the pages and the last traces take their time.
-        for decision in seen.decisions:
-            click.echo("\n".join(("the same tick brought about by itself:", *decision_lines(decision))), err=True)
-        tell(order, store, hands.answer_to(store, event), locks if armed else None)
+        answer = hands.answer_to(store, event)
+        mine = {decision.id for decision in answer.decisions}
+        for decision in (each for each in seen.decisions if each.id not in mine):
+            what = "brought about by itself" if decision.kind is None else "carried out besides"
+            click.echo("\n".join((f"the same tick {what}:", *decision_lines(decision))), err=True)
+        tell_unfinished(store)
+        tell(order, store, answer, locks if armed else None)
 
 
-def _scheduled(answer: hands.Answer) -> float:
-    """Seconds that the declared pace of what was decided takes; a pace worth waiting for is told."""
-    seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
-    if seconds >= WORTH_TELLING:
-        length = lasting(timedelta(seconds=seconds))
-        click.echo(f"the declared pace alone takes {length}; `ksctl status --watch` follows it", err=True)
-    return seconds
-
-
-class _Fired:
-    """A witness of what policies decided by themselves."""
-
-    def __init__(self) -> None:
-        self.decisions: list[Decision] = []
-
-    def ticked(self, report: TickReport) -> None:
-        self.decisions += [decision for decision in report.decisions if decision.kind is None]
-
-
-async def _once(runner: Runner, store: Store, event: Event, wait: float) -> None:
-    """One tick that takes `event`, and closing until it is done or `wait` seconds beyond its own pace have gone by.
-
-    The event is given only once everything has started: what fails before that leaves none behind.
-    """
-    try:
-        await runner.start()
-        store.put_event(event)
-        await runner.tick()
-        await runner.work_through(wait + _scheduled(hands.answer_to(store, event)))
-        await runner.finish()
-    finally:
-        await runner.let_go()
+def _require_its_policies(order: Order, place: Place, found: Written) -> None:
+    """Policies named for a plan that was made with others would become the store's, and tick, for a refusal."""
+    if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
+        raise click.ClickException(
+            f"the plan was made with the policy set {order.plan.policy_set[:19]}, and these policies are "
+            f"{found.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
+        )
 
 
 def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> None:
@@ -235,15 +256,15 @@ def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> Non
         )
 
 
-def _require_armed(plan: SavedPlan, armed: Mapping[str, bool]) -> None:
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
     """A plan is carried out as a whole: every account that it acts on must be armed."""
     acted_on = {each.account for decision in plan.decisions for each in decision.intents}
     acted_on |= {each.account for decision in plan.decisions for each in decision.cancels}
     missing = sorted(name for name in acted_on if not armed.get(name, False))
     if missing:
         raise click.ClickException(
-            f"the plan acts on {', '.join(missing)}, for which nothing is armed here: that takes --live, and a "
-            "document that says execution: live"
+            f"the plan acts on {', '.join(missing)}, for which nothing is armed {way} document that says "
+            "execution: live"
         )
 
 

@@ -36,7 +36,9 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # as above
             str(value).encode()
         except UnicodeEncodeError:
             return self.fail("this is no UTF-8 text", param, ctx)
-        return str(value) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
+        from killswitch.model.legible import one_line
+
+        return one_line(str(value)) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
 
 
 DURATION = Duration()

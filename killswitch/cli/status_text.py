@@ -150,11 +150,12 @@ def _closings(closings: Sequence[OpenClosing]) -> str:
         outcomes = Counter(order.outcome for order in closing.result.orders)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         left = [
-            f"{each.position - each.target:f} {each.symbol} {each.position_side}"
-            for each in closing.result.verified
-            if each.account == closing.account and each.position > each.target
+            f"{held - each.target:f} {each.symbol} {each.side}{'' if each.left is not None else ' (not seen yet)'}"
+            for each in closing.result.positions
+            if each.account == closing.account
+            and (held := each.start if each.left is None else each.left) > each.target
         ]
-        rows.append((closing.decision, closing.account, orders, ", ".join(left) or "not verified yet"))
+        rows.append((closing.decision, closing.account, orders, ", ".join(left) or "nothing that is known of"))
     return "Closings under way\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from killswitch.incident.causes import by_hand, intended
+from killswitch.model.legible import one_line
 from killswitch.model.spelling import INFINITY as INFINITY
 from killswitch.model.spelling import instant as instant
 from killswitch.model.spelling import interval as interval
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """Rows under their heads, columns aligned by width, without trailing blanks."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     return "\n".join(
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -35,6 +37,10 @@ def ago(at: datetime, now: datetime) -> str:
 
 def headline(decision: Decision) -> str:
     """What a decision is, in one line without its time."""
+    return one_line(_headline(decision))
+
+
+def _headline(decision: Decision) -> str:
     where = f"{decision.policy} on {decision.scope}"
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
@@ -72,4 +78,4 @@ def orphan_line(orphan: OrphanView) -> str:
 
 def notice_line(notice: Notice) -> str:
     """A notice in one line without its time."""
-    return f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}"
+    return one_line(f"{notice.severity}: {notice.policy} on {notice.scope}: {notice.text}")

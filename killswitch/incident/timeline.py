@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from killswitch.incident.causes import by_hand
+from killswitch.incident.order_lines import number
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.results import Result
 from killswitch.model.decision import Notice
@@ -91,8 +92,9 @@ def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
             amount = f"{data.get('side')} {data.get('amount')}"
             return ("sent", "an order was sent", f"order sent: {amount} {where}")
         case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
-            what = f"an order {_WORDS[entry.kind]}"
-            return ("answered", what, f"the order on {where} {_WORDS[entry.kind]}{_detail(entry)}")
+            empty = entry.kind == "filled" and number(entry, "filled") == 0
+            what = "ended without a fill" if empty else _WORDS[entry.kind]
+            return ("answered", f"an order {what}", f"the order on {where} {what}{_detail(entry)}")
         case "cancelled":
             text = f"resting order {data.get('order')} of {entry.symbol} on {entry.account} is cancelled"
             return ("answered", "a resting order is cancelled", text)

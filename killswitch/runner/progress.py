@@ -238,6 +238,8 @@ def _seconds_left(
         return None, "no runner lives that works on it"
     if open_lines and open_lines == len(blocked):
         return None, "everything that is open is held up"
+    if blocked:
+        return None, f"{len(blocked)} of {open_lines} open positions {'is' if len(blocked) == 1 else 'are'} held up"
     expected = [each for each in (_by_pace(lines, result, now), _by_schedule(decision, lines)) if each is not None]
     return (max(expected), None) if expected else (None, "nothing has filled yet")
 

@@ -313,7 +313,7 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
     assert "| 1 | 1 | limit_ioc | 99.5 | 0.50% | 0.50% | kept |" in text
     assert "| 2 | 3 | market | – | 0.50% | 2.00% | **exceeded**, sent without a bound |" in text
     assert "| BTC long | main | 0.009 | 0 | 0.009 (dust) | 00:00:06 |" in text
-    assert "Sent as careful says." in text
+    assert "Sent as the unwinding careful says." in text
 
 
 def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:

@@ -1,0 +1,69 @@
+"""A hand as the runner of one tick: it ticks, closes, and takes what other hands are given meanwhile."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import click
+
+from killswitch.cli.wording import lasting
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.runner import hands
+from killswitch.runner.loop import Runner, TickReport
+from killswitch.runner.progress import scheduled_seconds
+
+WORTH_TELLING = 5.0
+"""Seconds from which on a person is told how long the declared pace takes."""
+
+LOOK_AGAIN = 0.5
+"""Seconds between two looks for other hands while this one is the runner."""
+
+
+def scheduled(answer: hands.Answer) -> float:
+    """Seconds that the declared pace of what was decided takes; a pace worth waiting for is told."""
+    seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
+    if seconds >= WORTH_TELLING:
+        length = lasting(timedelta(seconds=seconds))
+        click.echo(f"the declared pace alone takes {length}; `ksctl status --watch` follows it", err=True)
+    return seconds
+
+
+class Fired:
+    """A witness of everything that was decided."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def ticked(self, report: TickReport) -> None:
+        self.decisions += report.decisions
+
+
+async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
+    """One tick that takes `event`, and closing until it is done or `wait` seconds beyond its own pace have gone by.
+
+    The event is given only once everything has started: what fails before that leaves none behind. A hand that is
+    given meanwhile was told that a runner lives here: it is taken by a tick more.
+    """
+    try:
+        await runner.start()
+        store.put_event(event)
+        await runner.tick()
+        deadline = time.monotonic() + wait + scheduled(hands.answer_to(store, event))
+        taken: set[str] = set()
+        while True:
+            left = deadline - time.monotonic()
+            done = await runner.work_through(min(LOOK_AGAIN, left))
+            fresh = [each for each in store.pending_events() if each.id not in taken]
+            if fresh:
+                taken |= {each.id for each in fresh}
+                click.echo(f"{len(fresh)} more to take, given meanwhile: ticking again", err=True)
+                await runner.tick()
+                deadline = max(deadline, time.monotonic() + wait)
+            elif done or left <= 0:
+                break
+        await runner.finish()
+    finally:
+        await runner.let_go()
