@@ -73,7 +73,7 @@ def assemble(
     """
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
-    meters = metered(accounts, clock)
+    meters = metered(accounts, clock, pace.interval)
     lease = LeaseHolder(store, clock, lease_seconds(pace))
     lease.take()
     keep_places(store, policies)

@@ -50,11 +50,11 @@ class Closings:
             for name in sorted(concerned & self._workers.keys()):
                 self._workers[name].adopt(decision)
 
-    def learn(self, accounts: Iterable[AccountSnapshot]) -> None:
-        """Tell each closer what a tick has read of its account."""
+    def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
+        """Tell each closer what a tick has read of its account. `at`: when it asked for it, in the closers' seconds."""
         for account in accounts:
             if account.account in self._workers:
-                self._workers[account.account].learn(account)
+                self._workers[account.account].learn(account, at)
 
     @property
     def wait(self) -> float:

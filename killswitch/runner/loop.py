@@ -7,7 +7,7 @@ itself does, and ends the run: a runner that cannot record must not act.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +19,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Closing, Snapshot, encode_snapshot
+from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.model.tracing import AS_OF, NO_TRACER, Span, Tracer
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
@@ -30,7 +30,7 @@ from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
-from killswitch.runner.metering import Meter
+from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import Readers
@@ -106,7 +106,7 @@ class Runner:
         self._clock = clock
         self._pace = pace
         self._timeline = Timeline(clock, after)
-        self._readers = Readers(accounts, pace.read_timeout, meters)
+        self._readers = Readers(accounts, pace.read_timeout, meters or metered(accounts, clock, pace.interval))
         self._closings = closings
         self._pacing = Pacing(closings, clock)
         self._confirming = confirming
@@ -226,7 +226,7 @@ class Runner:
 
     async def _snapshot(self, span: Span) -> Snapshot:
         accounts = await self._pacing.beside(self._readers.gather(span))
-        self._closings.learn(accounts)
+        self._learn(accounts)
         return Snapshot(
             as_of=self._timeline.next(),
             accounts=accounts,
@@ -234,6 +234,11 @@ class Runner:
             events=tuple(self._store.pending_events()),
             closings=self._closings.progress(),
         )
+
+    def _learn(self, accounts: Iterable[AccountSnapshot]) -> None:
+        """Tell the closings what was read, each account dated by itself: another may have taken much longer."""
+        for account in accounts:
+            self._closings.learn((account,), self._readers.dated(account.account))
 
     async def _decide(self, snapshot: Snapshot, span: Span) -> Outcome:
         with span.span("evaluate") as part:
@@ -251,7 +256,7 @@ class Runner:
         if not pending.reread:
             return self._interpreter.decide(pending)
         again = await self._pacing.beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
-        self._closings.learn(again.values())
+        self._learn(again.values())
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
         return self._interpreter.decide(pending, reread)

@@ -14,6 +14,11 @@ from killswitch.model.clock import Clock
 from killswitch.model.venue import traits_of
 from killswitch.runner.accounts import ArmedAccount
 
+TURNS_KEPT = 3
+"""For so many ticks that were given all their patience a reading that found no room keeps its turn."""
+LOOK_AGAIN = 0.1
+"""Real seconds after which a reading that waits for room looks whether there is some."""
+
 
 class NoRoomError(Exception):
     """The venue's limits leave no room for a reading within its time; the message says why, without numbers."""
@@ -23,15 +28,20 @@ class NoRoomError(Exception):
 class Meter:
     """One account's part of its venue's limits, and the breaker of that venue.
 
-    `monotonic`: the seconds of the clock that the account's closer counts on, too.
+    `monotonic`: the seconds of the clock that the account's closer counts on, too. `interval`: seconds between two
+    readings.
     """
 
     budget: Budget = field(default_factory=Budget.unlimited)
     breaker: Breaker = field(default_factory=Breaker)
     monotonic: Callable[[], float] = time.monotonic
+    interval: float = 1.0
 
     async def admit(self, patience: float) -> Ticket:
-        """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds."""
+        """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
+
+        Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
@@ -39,9 +49,11 @@ class Meter:
             wait = self.budget.wait(now, "snapshot", purpose="reading")
             if wait <= 0.0:
                 return self.budget.take(now, "snapshot", purpose="reading")
+            lasts = TURNS_KEPT * (self.interval + patience)
+            self.budget.claim(now, "snapshot", overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
                 raise NoRoomError(self._why(now, wait))
-            await asyncio.sleep(wait)
+            await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
 
     def refused(self, retry_after: float | None) -> None:
         """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
@@ -68,10 +80,10 @@ class Meter:
         return "the request budget is spent"
 
 
-def metered(accounts: Mapping[str, ArmedAccount], clock: Clock) -> dict[str, Meter]:
+def metered(accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float = 1.0) -> dict[str, Meter]:
     """A meter for each account; accounts at one venue share its breaker, and what it counts for an address.
 
-    ValueError if an adapter's word on its venue contradicts itself.
+    `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
     """
     budgets, breakers = Budgets(), dict[str, Breaker]()
     return {
@@ -79,6 +91,7 @@ def metered(accounts: Mapping[str, ArmedAccount], clock: Clock) -> dict[str, Met
             budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share),
             breakers.setdefault(account.venue, Breaker()),
             clock.monotonic,
+            interval,
         )
         for name, account in accounts.items()
     }

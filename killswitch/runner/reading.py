@@ -37,6 +37,9 @@ class AccountReader:
         self._meter = meter
         self._read: asyncio.Task[AccountSnapshot] | None = None
         self._began = 0.0
+        self._asked_at: float | None = None
+        self.dated = meter.monotonic()
+        """Seconds of the meter's clock of which the last outcome tells: when the venue was asked, or gave no answer."""
         self.late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
 
@@ -50,13 +53,17 @@ class AccountReader:
     def take(self, waited: float) -> AccountSnapshot:
         """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
         read = self._read
+        self.dated = self._meter.monotonic()
         if read is None:
             return self._account.unreadable("down", "it has not been read")
         if read.done():
             self._read = None
             if not read.cancelled():
                 self.late = False
-                return read.result()
+                answer = read.result()
+                if answer.quality == "ok" and self._asked_at is not None:
+                    self.dated = self._asked_at
+                return answer
         elif asyncio.get_running_loop().time() - self._began >= self._timeout:
             read.cancel()
         self.late = True
@@ -73,7 +80,7 @@ class AccountReader:
         """The read as a span, which may outlast the tick that began it."""
         account = self._account
         with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
-            answer = await _read(account, self._meter, self._timeout)
+            answer = await self._outcome()
             part.set("killswitch.account.quality", answer.quality)
             if answer.quality != "ok":
                 part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
@@ -82,6 +89,41 @@ class AccountReader:
                 part.set("killswitch.venue.requests", health.requests)
                 part.set("killswitch.venue.errors", health.errors)
             return answer
+
+    async def _outcome(self) -> AccountSnapshot:
+        account = self._account
+        try:
+            answer = await self._counted()
+        except asyncio.CancelledError:
+            if called_off():
+                raise
+            return account.unreadable("down", "the adapter called its own request off")
+        except MalformedAnswerError as error:
+            return account.unreadable("malformed", _reason(error))
+        except RateLimitedError as error:
+            return account.unreadable("down", f"rate limited: {_reason(error)}")
+        except (VenueError, NoRoomError) as error:
+            return account.unreadable("down", _reason(error))
+        except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
+            return account.unreadable("down", f"the adapter failed: {_reason(error)}")
+        return _as_recorded(account, answer)
+
+    async def _counted(self) -> AccountSnapshot:
+        """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
+        ticket = await self._meter.admit(self._timeout)
+        self._asked_at = self._meter.monotonic()
+        try:
+            answer = await self._account.adapter.snapshot()
+        except RateLimitedError as error:
+            self._meter.refused(error.retry_after)
+            raise
+        else:
+            # A failure may be told by quality; whether this is a snapshot at all is looked at later.
+            if getattr(answer, "quality", "down") != "down":
+                self._meter.heard()
+            return answer
+        finally:
+            self._meter.over(ticket, self._account.adapter)
 
 
 class Readers:
@@ -94,6 +136,10 @@ class Readers:
         meters = meters or {name: Meter() for name in accounts}
         self._readers = {name: AccountReader(account, timeout, meters[name]) for name, account in accounts.items()}
         self._timeout = timeout
+
+    def dated(self, name: str) -> float:
+        """Seconds of the clock of its meter of which the account's last outcome tells."""
+        return self._readers[name].dated
 
     async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
         """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""
@@ -121,41 +167,6 @@ class Readers:
     async def abandon(self) -> None:
         """Call off what is still in flight, at the end of a run."""
         await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
-
-
-async def _read(account: ArmedAccount, meter: Meter, patience: float) -> AccountSnapshot:
-    try:
-        answer = await _counted(account, meter, patience)
-    except asyncio.CancelledError:
-        if called_off():
-            raise
-        return account.unreadable("down", "the adapter called its own request off")
-    except MalformedAnswerError as error:
-        return account.unreadable("malformed", _reason(error))
-    except RateLimitedError as error:
-        return account.unreadable("down", f"rate limited: {_reason(error)}")
-    except (VenueError, NoRoomError) as error:
-        return account.unreadable("down", _reason(error))
-    except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
-        return account.unreadable("down", f"the adapter failed: {_reason(error)}")
-    return _as_recorded(account, answer)
-
-
-async def _counted(account: ArmedAccount, meter: Meter, patience: float) -> AccountSnapshot:
-    """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
-    ticket = await meter.admit(patience)
-    try:
-        answer = await account.adapter.snapshot()
-    except RateLimitedError as error:
-        meter.refused(error.retry_after)
-        raise
-    else:
-        # A failure may be told by quality; whether this is a snapshot at all is looked at later.
-        if getattr(answer, "quality", "down") != "down":
-            meter.heard()
-        return answer
-    finally:
-        meter.over(ticket, account.adapter)
 
 
 def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:

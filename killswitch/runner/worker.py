@@ -49,7 +49,7 @@ class AccountCloser(Protocol):
 
     def adopt(self, decision: Decision) -> None: ...
 
-    def learn(self, account: AccountSnapshot) -> None: ...
+    def learn(self, account: AccountSnapshot, at: float | None = None) -> None: ...
 
     async def advance(self) -> bool: ...
 
@@ -105,9 +105,9 @@ class ClosingWorker:
     def adopt(self, decision: Decision) -> None:
         self._waiting.append(decision)
 
-    def learn(self, account: AccountSnapshot) -> None:
-        """Tell the closer what a tick has read of its account."""
-        self._closer.learn(account)
+    def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
+        """Tell the closer what a tick has read of its account, and when it was asked for."""
+        self._closer.learn(account, at=at)
 
     @property
     def wait(self) -> float:
