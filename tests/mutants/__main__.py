@@ -67,7 +67,7 @@ def _settings(room: Room) -> str:
 source_paths = ["killswitch"]
 only_mutate = ["{room.source}/*.py"]
 also_copy = {[name for name in COPIED if name not in ("killswitch", "tests")]}
-pytest_add_cli_args = ["-p", "no:cacheprovider"]
+pytest_add_cli_args = {["-p", "no:cacheprovider", *(f"--deselect={test}" for test in room.without)]}
 pytest_add_cli_args_test_selection = {tests}
 type_check_command = {checker}
 """

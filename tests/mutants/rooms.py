@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`tests` are paths from the top, glob patterns allowed; of these, a mutant meets those that reach its function."""
+    """`tests` are paths from the top, glob patterns allowed; of these, a mutant meets those that reach its function.
+
+    `without` are those of them that take too long to be run for every mutant.
+    """
 
     name: str
     tests: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -38,6 +42,11 @@ ROOMS = (
             "tests/cases",
             "tests/property/test_breaker_closes_again.py",
             "tests/property/test_budget_against_a_log.py",
+        ),
+        without=(
+            "tests/unit/test_closing_patience.py::test_a_full_close_outlasts_a_closed_market",
+            "tests/cases/test_venues.py::test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
+            "tests/cases/test_unwinding.py::test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that",
         ),
     ),
 )

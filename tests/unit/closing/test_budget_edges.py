@@ -119,6 +119,39 @@ def test_others_units_are_no_reading_of_ours() -> None:
     assert bucket.fits(0.0, 6, 4)
 
 
+def test_others_units_that_have_come_back_give_readings_no_more_than_their_share() -> None:
+    """A window later readings hold up to six of ten again, and not the four of the others on top."""
+    bucket = Bucket(10, 60.0)
+    bucket.observed(0.0, 4)
+    assert bucket.fits(60.0, 6, 4)
+    spend(bucket, 60.0, 6, reading=True)
+    assert not bucket.fits(60.0, 1, 4)
+
+
+def test_one_unit_of_others_is_one() -> None:
+    """Nine are left of ten, and not ten."""
+    bucket = Bucket(10, 60.0)
+    bucket.observed(0.0, 1)
+    assert (bucket.fits(0.0, 9, None), bucket.fits(0.0, 10, None)) == (True, False)
+
+
+def test_a_reading_waits_for_units_of_readings_though_orders_give_theirs_back_before() -> None:
+    """Readings hold their six until 65 s, and four of orders come back at 61 s: the next reading waits for 65 s."""
+    bucket = Bucket(10, 60.0)
+    spend(bucket, 0.0, 4, answered=1.0)
+    spend(bucket, 0.0, 6, reading=True, answered=5.0)
+    assert bucket.wait(10.0, 2, 4) == 55.0
+    assert bucket.wait(10.0, 2, None) == 51.0
+
+
+def test_what_is_counted_for_an_account_is_its_own() -> None:
+    """One account's orders take nothing from another's, at the same venue."""
+    own, budgets = traits(Cost("submit", "w", units=10)), Budgets()
+    budgets.of("a", "v", own).take(0.0, "submit", ("X",))
+    assert budgets.of("b", "v", own).wait(0.0, "submit", ("X",)) == 0.0
+    assert budgets.of("a", "v", own).wait(0.0, "submit", ("X",)) == 60.0
+
+
 def test_of_two_words_on_one_limit_the_stricter_holds() -> None:
     """Fewer units and the longer window, whichever said it first."""
     bucket = Bucket(10, 60.0)

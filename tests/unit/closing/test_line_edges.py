@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 
@@ -361,3 +362,44 @@ def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:
     assert "price_band" in (of.stuck(AT, Pace()) or "")
     of.state = State.AT_TARGET
     assert of.stuck(AT, Pace()) is None
+
+
+def test_what_margin_has_cut_is_whole_again_once_something_has_filled() -> None:
+    """8 of 10 refused for margin, and 4 refused again: 2 is the largest; its fill takes it back to 10."""
+    nothing = entry("verified", None, None, position="10", target="0")
+    of = fold(line(), sending("o1", 1, "8"), entry("rejected", "o1", reason="insufficient_margin"))
+    assert of.largest == D(4)
+    of = fold(of, sending("o2", 2, "4"), entry("rejected", "o2", 2, reason="insufficient_margin"))
+    assert of.largest == D(2)
+    of = fold(of, sending("o3", 3, "2"), entry("filled", "o3", 3, filled="0"), nothing)
+    assert of.largest == D(2)
+    of = fold(of, sending("o4", 4, "2"), entry("filled", "o4", 4, filled="2", price="1", fee="0"))
+    assert of.largest == D(10)
+
+
+def test_what_the_venue_takes_at_most_stays_so_after_a_fill() -> None:
+    """Above its maximum: half, and half it stays."""
+    of = fold(line(), sending("o1", 1, "8"), entry("rejected", "o1", reason="above_maximum"))
+    of = fold(of, sending("o2", 2, "4"), entry("filled", "o2", 2, filled="4", price="1", fee="0"))
+    assert of.largest == D(4)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reduce_only", "purpose", "blocked"),
+    [
+        ("blocked_by_order", True, "reduce", True),
+        ("insufficient_margin", False, "reduce", True),
+        ("insufficient_margin", False, "hop", True),
+        ("insufficient_margin", True, "reduce", False),
+        ("insufficient_margin", False, "hedge", False),
+        ("other", False, "reduce", False),
+        (None, False, "reduce", False),
+    ],
+)
+def test_resting_orders_stand_in_the_way_where_the_venue_says_so_or_nothing_is_lent(
+    refusal: str | None, reduce_only: bool, purpose: Literal["reduce", "hop", "hedge"], blocked: bool
+) -> None:
+    """A sale of what is held needs no margin: what is missing is locked by an order."""
+    of = line()
+    of.refusal, of.reduce_only, of.purpose = refusal, reduce_only, purpose
+    assert of.is_blocked is blocked
