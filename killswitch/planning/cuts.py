@@ -14,7 +14,7 @@ from killswitch.planning.rounding import Reduction, reduction
 from killswitch.planning.routes import Markets, Route, base_of, open_markets, quote_of, route
 from killswitch.planning.selection import Target
 from killswitch.planning.slices import Slice, greatest_slice
-from killswitch.planning.worths import price_of
+from killswitch.planning.worths import Holdings, price_of
 from killswitch.signals.view import ScopeView
 
 DERIVATIVES = ("swap", "future")
@@ -31,12 +31,13 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What is known of the markets that a decision trades on: rules, liquidity, and for spot what else is open."""
+    """What is known of the markets that a decision trades on: rules, liquidity, and for spot what is open and held."""
 
     view: ScopeView
     rule: UnwindingRule
     liquidity: dict[tuple[str, str], Liquidity]
     spot: dict[str, Markets] = field(default_factory=dict)
+    holdings: Holdings = field(default_factory=Holdings)
 
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> Market:
@@ -45,7 +46,7 @@ class Market:
             (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
         }
         spot = {a.account: open_markets(a, view.instruments) for a in view.accounts if a.market == "spot"}
-        return cls(view, rule, liquidity, spot)
+        return cls(view, rule, liquidity, spot, Holdings.of(view))
 
     def band(self, symbol: str) -> Decimal | None:
         """The fraction of the mark that an order of the symbol may slip; None where it is not bounded."""
@@ -121,18 +122,13 @@ def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) ->
     What the first hop brings is added to the holding that is there, so it is there that its arrival is seen.
     """
     money = (account.currency, *market.rule.spot.stables)
-    for holder, position in market.view.positions():
+    for position in market.holdings.of_asset(account.account, found.via or ""):
         symbol = position.symbol
-        if (
-            holder.account == account.account
-            and base_of(symbol) == found.via
-            and symbol in market.spot[account.account].values()
-            and quote_of(symbol) in money
-        ):
+        if quote_of(symbol) in money and symbol in market.spot[account.account].values():
             return Route(found.first, symbol, found.via)
     return found
 
 
 def _as_if_of(symbol: str, candidate: Candidate, market: Market) -> Position:
     """The holding as a position of another market of the same asset, at that market's price where one is known."""
-    return replace(candidate.position, symbol=symbol, mark_price=price_of(candidate, symbol, market.view))
+    return replace(candidate.position, symbol=symbol, mark_price=price_of(candidate, symbol, market.holdings))

@@ -60,7 +60,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     asked = _asked(watch, stage, book, source, policies)
-    unwound = unwind(view, asked.targets, asked.rule)
+    unwound = unwind(view, asked.targets, asked.rule, keeps=False)
     now = view.as_of
     closes = any(isinstance(action, Close) for action in stage.actions)
     as_of = from_micros(now)

@@ -9,6 +9,7 @@ where there is none, in one whose greatest net exposure on the way is the least 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate, product
 from math import prod
@@ -16,7 +17,7 @@ from math import prod
 ZERO = Decimal(0)
 
 MOST_STATES = 4096
-"""Up to so many ways of being half done all of them are looked at; above, the heavier side goes first."""
+"""Up to so many ways of being half done lead nowhere before the search is ended; then the heavier side goes first."""
 
 Leg = Sequence[Decimal]
 """What each slice of a leg takes away from the net exposure, in base units: above zero of a long, below of a short."""
@@ -28,9 +29,58 @@ def leg_order(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     `net` is the exposure before, with what else is held of the base asset. Of the orders that keep within the bound the
     one that departs the least from the order given.
     """
+    bound, tried = abs(net), 0
+    while tried < MOST_STATES:
+        found = _within(bound, net, legs)
+        if found.order is not None:
+            return found.order
+        bound, tried = found.next_bound, tried + found.tried
     if prod(len(leg) + 1 for leg in legs) <= MOST_STATES:
         return _least_peak(net, legs)
     return _heavier_side_first(net, legs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An order within a bound. Without one: the least exposure that the bound has refused, and how much was tried."""
+
+    order: list[int] | None
+    next_bound: Decimal
+    tried: int
+
+
+def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> _Found:
+    """The first order, as they are given, in which the exposure never rises above the bound.
+
+    Step by step the first leg that keeps within it, and back where that leads nowhere; no way of being half done is
+    tried twice. It gives up after `MOST_STATES` of them.
+    """
+    done, slices = [0] * len(legs), sum(map(len, legs))
+    dead: set[tuple[int, ...]] = set()
+    order: list[int] = []
+    refused = Decimal("Infinity")
+    begin = 0  # the leg from which on to try at this place
+    while len(order) < slices:
+        for chosen in range(begin, len(legs)):
+            if done[chosen] == len(legs[chosen]) or (dead and _after(tuple(done), chosen) in dead):
+                continue
+            exposure = abs(net - legs[chosen][done[chosen]])
+            if exposure <= bound:
+                net -= legs[chosen][done[chosen]]
+                done[chosen] += 1
+                order.append(chosen)
+                begin = 0
+                break
+            refused = min(refused, exposure)
+        else:
+            dead.add(tuple(done))
+            if not order or len(dead) >= MOST_STATES:
+                return _Found(None, refused, len(dead))
+            last = order.pop()
+            done[last] -= 1
+            net += legs[last][done[last]]
+            begin = last + 1
+    return _Found(order, bound, len(dead))
 
 
 def _least_peak(net: Decimal, legs: Sequence[Leg]) -> list[int]:

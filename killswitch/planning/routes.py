@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from killswitch.graph.unwinding import SpotRule
 from killswitch.model.snapshot import AccountSnapshot
@@ -32,11 +33,13 @@ class Route:
     via: str | None = None
 
 
+@lru_cache(maxsize=16_384)
 def base_of(symbol: str) -> str:
     """The base asset: `BTC` of `BTC/USDT:USDT`, `BTC_USDT` and `BTC-USDT`."""
     return re.split("[/_-]", symbol, maxsplit=1)[0]
 
 
+@lru_cache(maxsize=16_384)
 def quote_of(symbol: str) -> str | None:
     """The asset that the symbol is priced in; None where its name does not say."""
     found = _PARTS.match(symbol)

@@ -7,14 +7,13 @@ stays, and is told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import Position
 from killswitch.planning.cuts import Blocked, Cut, Market
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.planning.routes import Route
 from killswitch.planning.worths import held, price_of
 from killswitch.signals.position import ZERO
 
@@ -29,7 +28,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
     if symbol is None or via is None:
         raise AssertionError("only a route of two hops has a second one")
     account = cut.candidate.account
-    price = price_of(cut.candidate, cut.route.first, market.view)
+    price = price_of(cut.candidate, cut.route.first, market.holdings)
     proceeds = None if price is None else sum(cut.result.parts, ZERO) * price
     sized = _sized(proceeds, symbol, account.account, market)
     if sized.blocked is not None and not sized.parts:
@@ -41,7 +40,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
         position_side="long",
         side="sell",
         contracts=sum(sized.parts, ZERO),
-        target=held(symbol, account, market.view),
+        target=held(symbol, account, market.holdings),
         reduce_only=False,
         rank=first.rank,
         score=first.score,
@@ -57,33 +56,33 @@ def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) 
     rules = market.rules(account, symbol)
     if proceeds is None or rules is None or rules.amount_step is None:
         return Reduction(ZERO, () if proceeds is None else (proceeds,), exact=False)
-    mark = next(
-        (
-            position.mark_price
-            for holder, position in market.view.positions()
-            if holder.account == account and position.symbol == symbol
-        ),
-        None,
-    )
+    mark = next((position.mark_price for position in market.holdings.under(account, symbol)), None)
     return reduction(Position(symbol, "long", proceeds, mark_price=mark), ZERO, rules, reduce_only=False)
 
 
-def own_close(cut: Cut, cuts: Sequence[Cut]) -> Cut | None:
+OwnCloses = Mapping[tuple[str, str], Cut]
+"""(account, symbol) → what the decision closes of the position on its own market."""
+
+
+def own_closes(cuts: Sequence[Cut]) -> OwnCloses:
+    """Every cut that orders something on one market; of several for a symbol the first."""
+    found: dict[tuple[str, str], Cut] = {}
+    for cut in cuts:
+        if cut.route.second is None and cut.result.parts:
+            found.setdefault((cut.candidate.account.account, cut.route.first), cut)
+    return found
+
+
+def own_close(cut: Cut, own: OwnCloses) -> Cut | None:
     """What the same decision closes of the position that the second hop of `cut` would sell from, or None."""
-    account = cut.candidate.account.account
-    found = (
-        other
-        for other in cuts
-        if other.candidate.account.account == account and other.route == Route(cut.route.second or "")
-    )
-    return next((other for other in found if other.result.parts), None)
+    return own.get((cut.candidate.account.account, cut.route.second or ""))
 
 
 def stays(cuts: Sequence[Cut]) -> list[str]:
     """What first hops bring in that is not sold, because the decision trims what they bring."""
-    found = []
+    closes, found = own_closes(cuts), []
     for cut in cuts:
-        own = own_close(cut, cuts) if cut.route.second is not None and cut.result.parts else None
+        own = own_close(cut, closes) if cut.route.second is not None and cut.result.parts else None
         if own is not None and own.result.target > ZERO:
             name = own.candidate.position.symbol
             found.append(f"what {cut.route.first} brings stays {cut.route.via}: {name} is trimmed by this decision")

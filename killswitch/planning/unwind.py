@@ -20,7 +20,7 @@ from killswitch.planning.cuts import Cut, Market, cut_of
 from killswitch.planning.hedged import in_leg_order
 from killswitch.planning.routes import never_sold
 from killswitch.planning.selection import Target
-from killswitch.planning.spot import hop_of, own_close, stays
+from killswitch.planning.spot import hop_of, own_close, own_closes, stays
 from killswitch.signals.view import PnlKey, ScopeView
 
 
@@ -37,13 +37,13 @@ class Unwound:
     remarks: tuple[str, ...]
 
 
-def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLAIN) -> Unwound:
+def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLAIN, *, keeps: bool = True) -> Unwound:
     """The orders that bring each position of `targets` to what should be left of it.
 
-    Holdings that `rule` keeps are not among them, but under `PLAIN`, which no document has declared: there it is the
-    selection that leaves them out.
+    Holdings that `rule` keeps are not among them, but under `PLAIN`, which no document has declared, and where `keeps`
+    is false: there it is the selection that leaves them out, of each action what its own unwinding keeps.
     """
-    kept = [] if rule is PLAIN else [each for each in targets if _kept(each, rule)]
+    kept = [each for each in targets if _kept(each, rule)] if keeps and rule is not PLAIN else []
     sold = [each for each in targets if not _kept(each, rule)] if kept else targets
     market = Market.of(view, rule)
     cuts = [cut_of(place, each, market) for place, each in enumerate(sold, start=1)]
@@ -100,12 +100,13 @@ def _intents(
     ranks = _ranks(order, cuts)
     slices = [iter(cut.result.parts) for cut in cuts]
     left = [len(cut.result.parts) for cut in cuts]
+    own = own_closes(cuts)
     intents: list[Intent] = []
     blocked = [found for cut in cuts if (found := cut.blocked) is not None]
     for i in order:
         intents.append(_intent(cuts[i], next(slices[i]), ranks[i], market))
         left[i] -= 1
-        if not left[i] and cuts[i].route.second is not None and own_close(cuts[i], cuts) is None:
+        if not left[i] and cuts[i].route.second is not None and own_close(cuts[i], own) is None:
             hop = hop_of(cuts[i], intents[-1], len(intents) - 1, market)
             if isinstance(hop, Blocked):
                 blocked.append(hop)

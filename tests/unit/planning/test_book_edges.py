@@ -10,7 +10,7 @@ from killswitch.model.decision import Book, BookChange
 from killswitch.model.snapshot import AccountSnapshot, Balance, Position
 from killswitch.planning.book import book_change
 from killswitch.planning.ranking import Candidate
-from killswitch.planning.worths import price_of, worth_of
+from killswitch.planning.worths import Holdings, price_of, worth_of
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position
 
@@ -83,7 +83,7 @@ def holding(held: Position, worth: str | None, of: AccountSnapshot) -> Candidate
 def test_a_unit_of_the_accounts_own_currency_is_one() -> None:
     """Whatever the balances say."""
     own = spot(balances=(Balance("USDT", Decimal(5), price=Decimal("0.98")),))
-    assert worth_of("USDT", own, view(own)) == 1
+    assert worth_of("USDT", own, Holdings.of(view(own))) == 1
 
 
 def test_an_asset_is_worth_what_its_balance_says_if_that_is_a_price() -> None:
@@ -96,16 +96,16 @@ def test_an_asset_is_worth_what_its_balance_says_if_that_is_a_price() -> None:
         Balance("BTC", Decimal(1), price=Decimal(100)),
     )
     own = spot(balances=balances)
-    assert worth_of("BTC", own, view(own)) == 100
-    assert worth_of("SOL", own, view(own)) is None
-    assert worth_of("BTC", spot(), view(spot())) is None
+    assert worth_of("BTC", own, Holdings.of(view(own))) == 100
+    assert worth_of("SOL", own, Holdings.of(view(own))) is None
+    assert worth_of("BTC", spot(), Holdings.of(view(spot()))) is None
 
 
 def test_the_price_on_another_market_is_the_worth_against_that_of_its_quote() -> None:
     """2 X worth 60 USDT, BTC at 100: 0.3 BTC each; without its size, its worth or the quote's, there is none."""
     held = position("X/USDT", "long", contracts="2", mark_price="30", notional="60")
     own = spot(held, position("BTC/USDT", "long", contracts="1", mark_price="100", notional="100"))
-    seen = view(own)
+    seen = Holdings.of(view(own))
     assert price_of(holding(held, "60", own), "X/BTC", seen) == Decimal("0.3")
     assert price_of(holding(held, "60", own), "X/USDT", seen) == 30
     assert price_of(holding(held, None, own), "X/BTC", seen) is None
@@ -119,8 +119,8 @@ def test_a_worth_that_was_taken_from_a_mark_in_another_currency_is_none() -> Non
     """X against BTC at 0.3: without a notional of the account's own, 0.6 is no amount of USDT."""
     held = position("X/BTC", "long", contracts="2", mark_price="0.3")
     own = spot(held)
-    assert price_of(holding(held, "0.6", own), "X/USDT", view(own)) is None
+    assert price_of(holding(held, "0.6", own), "X/USDT", Holdings.of(view(own))) is None
     told = replace(held, notional=Decimal(60))
-    assert price_of(holding(told, "60", own), "X/USDT", view(own)) == 30
+    assert price_of(holding(told, "60", own), "X/USDT", Holdings.of(view(own))) == 30
     plain = position("X/USDT", "long", contracts="2")
-    assert price_of(holding(plain, "60", own), "X/USDT", view(own)) == 30
+    assert price_of(holding(plain, "60", own), "X/USDT", Holdings.of(view(own))) == 30

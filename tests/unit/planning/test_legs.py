@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import permutations
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,25 @@ def test_every_slice_goes_once_however_many_there_are(sizes: list[list[int]], da
     legs = [[D(part * sign) for part in leg] for leg, sign in zip(sizes, signs, strict=True)]
     order = leg_order(D(0), legs)
     assert [order.count(i) for i in range(len(legs))] == [len(leg) for leg in legs]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_c25_of_more_ways_than_can_be_looked_at_one_within_the_bound_is_found(seed: int) -> None:
+    """Five legs of eight slices, made along an order that never exceeds the start: the order that is chosen never does.
+
+    By the heavier side alone some of them would.
+    """
+    chance = Random(seed)
+    start = net = D(30)
+    legs: list[list[Decimal]] = [[] for _ in range(5)]
+    while any(len(leg) < 8 for leg in legs):
+        leg = chance.choice([i for i in range(5) if len(legs[i]) < 8])
+        sign = 1 if leg < 3 else -1
+        room_left = start + net if sign > 0 else start - net
+        size = D(chance.randint(0, min(20, int(room_left))))
+        legs[leg].append(sign * size)
+        net -= sign * size
+    assert peak(start, legs, leg_order(start, legs)) == start
 
 
 def test_c25_a_long_pair_in_many_slices_is_closed_in_turns_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,25 @@ def test_stables_are_not_sold_by_a_stage_unless_it_names_them_and_no_document_fo
     assert sold_by(declared, SPOT, symbols=held) == ["BTC/USDT"]
 
 
+def test_what_one_action_may_sell_is_not_kept_for_another_whose_unwinding_is_more_urgent() -> None:
+    """`careful` sells stable coins too, and `fast` carries the stage out: the coin goes, fast, and nothing is kept."""
+    careful = UnwindingRule("careful", max_orders_per_minute=10, spot=SpotRule((), ()))
+    policy = graph(
+        (FALL_15M,), (trigger("fall", 0, 0.1),),
+        (stage("out", 3, 0, actions=(close("both", unwinding="careful"), close("both", unwinding="fast"))),),
+    )  # fmt: skip
+    interpreter = Interpreter(replace(policy_set(policy), unwindings=(careful, UnwindingRule("fast"))))
+    listed = (rules("USDC/USDT"),)
+    for minute, pnl in enumerate(("0", "-200")):
+        coin = position("USDC/USDT", "long", pnl, contracts="100", mark_price="1", notional="100")
+        seen = account(str(1000 + D(pnl)), [coin], market="spot", instruments=listed)
+        found = interpreter.tick(snapshot(after(minutes=minute), seen))
+    [decision] = found.decisions
+    assert [(intent.symbol, intent.contracts) for intent in decision.intents] == [("USDC/USDT", 100)]
+    assert decision.unwinding is not None
+    assert (decision.unwinding.name, decision.reason) == ("fast", None)
+
+
 def test_a_book_of_kept_assets_only_is_not_a_stage_that_selects_nothing() -> None:
     """There is nothing to sell, so the stage fires and latches instead of paging at every tick."""
     found = fall(close("both"), symbols=["USDC/USDT"])
