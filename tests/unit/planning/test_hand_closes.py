@@ -153,3 +153,70 @@ def test_force_refuses_where_it_would_sell_blind(market: str) -> None:
     both = told(at(0, book(), other, events=(close(force=True),)))
     assert orders(only(both)) == WHOLE
     assert [f"cash is a {market} account" in notice.text for notice in both.notices] == [True]
+
+
+MALFORMED: Any = {"quality": "malformed", "reason": "page 2 of positions did not come"}
+
+
+def rows(*held: tuple[str, str, str], **more: Any) -> AccountSnapshot:
+    """Account main with these positions at a mark of 10."""
+    found = [position(each, side, "0", contracts=contracts, mark_price="10") for each, side, contracts in held]
+    return account("1000", found, instruments=(rules("BTC"), rules("ETH")), **more)
+
+
+def test_half_of_the_positions_does_not_beat_the_last_whole_reading_by_force() -> None:
+    """Page 2 did not come: BTC goes by the answer of now, ETH by that of before, and the notice says so."""
+    read = replace(book(), observed_at=after())
+    half = rows(("BTC", "long", "4"), **MALFORMED, observed_at=after(minutes=5))
+    forced = told(at(0, read), at(5, half, events=(close(force=True),)))
+    assert orders(only(forced)) == {("main", "BTC", Decimal(4), Decimal(0)), ("main", "ETH", Decimal(2), Decimal(0))}
+    assert [each.text for each in forced.notices] == [
+        "closed by force: main is malformed: page 2 of positions did not come; closed on its positions of "
+        "2024-01-01T00:05:00Z, and on short ETH of 2024-01-01T00:00:00Z"
+    ]
+
+
+def test_rows_of_nothing_in_an_answer_that_is_in_doubt_close_nothing_off() -> None:
+    """Every position at zero contracts with margin in use is no flat book: force goes by what was there before."""
+    zeros = rows(("BTC", "long", "0"), ("ETH", "short", "0"), margin_used="50")
+    assert orders(only(told(at(0, book()), at(1, zeros, events=(close(force=True),))))) == WHOLE
+
+
+@pytest.mark.parametrize("contracts", ["NaN", "-3", "1e40"])
+def test_a_row_that_is_no_position_does_not_replace_what_was_read_before(contracts: str) -> None:
+    """Told twice before the hand comes: the last reading that made sense is kept, and force goes by it."""
+    bad = rows(("BTC", "long", "3"), ("ETH", "short", contracts))
+    forced = told(at(0, book()), at(1, bad), at(2, bad, events=(close(force=True),)))
+    assert orders(only(forced)) == WHOLE
+
+
+def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> None:
+    """The rest is closed, and a page says what was left out and why."""
+    bad = rows(("BTC", "long", "3"), ("ETH", "short", "NaN"))
+    forced = told(at(0, bad, events=(close(force=True),)))
+    assert orders(only(forced)) == {("main", "BTC", Decimal(3), Decimal(0))}
+    assert [(each.severity, each.text) for each in forced.notices] == [
+        ("page", "not closed by hand: main gives NaN contracts of short ETH, and its position was never read"),
+        (
+            "warning",
+            "closed by force: main gives NaN contracts of ETH; closed on its positions of an unknown time",
+        ),
+    ]
+
+
+def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> None:
+    """No runner lived for ten minutes and a second: the book of now is not the one that the hand meant."""
+    given = close()
+    in_time = told(at(10, book(), events=(given,)))
+    assert orders(only(in_time)) == WHOLE
+    late = told(snapshot(after(seconds=601), book(), events=(given,)))
+    assert late.decisions == ()
+    assert [(each.severity, each.subject, each.text) for each in late.notices] == [
+        (
+            "page",
+            given.id,
+            "the close by hand was not carried out: it was given 601 s ago, for a book that may be another by now: "
+            "give it again",
+        )
+    ]
+    assert told(at(20, DOWN, events=(close(force=True),))).decisions == ()

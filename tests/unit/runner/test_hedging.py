@@ -11,9 +11,14 @@ from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.planning.stuck import OUT_OF_BUDGET
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import assemble
 from killswitch.runner.loop import Runner
 from tests import graphs
-from tests.runner_world import ScriptedVenue, World, book
+from tests.runner_world import PACE, ScriptedVenue, World, book
+from tests.unit.runner.test_metering import LimitedVenue, watched
+from tests.worlds import account
 
 
 class Gone(ScriptedVenue):
@@ -87,3 +92,40 @@ def test_an_account_that_goes_down_in_its_close_is_hedged_once_over_a_restart(tm
     told = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
     assert len(told) == 1
     world.close()
+
+
+def test_a_hedge_that_nobody_may_send_is_suggested_and_not_recorded(tmp_path: Path) -> None:
+    """`other` is watched and not armed: no decision says that anything was opened there, and people are told why."""
+    main, other = Gone(book("1100")), Beside(book("1100", name="other"), account="other")
+    world = World(tmp_path)
+    accounts = {v.account: ArmedAccount(v.account, "paper", "swap", "USDT", v, armed=v is main) for v in (main, other)}
+
+    async def runs() -> None:
+        for answer in (book("900"), None):
+            runner = assemble(policies(), accounts, world.open(), world.clock, PACE, live=True, locks=world.locks)
+            await runner.start()
+            await runner.tick()
+            main.answer = answer or main.answer
+            await seconds(runner, world, 75)
+            await runner.finish()
+            await runner.let_go()
+
+    asyncio.run(runs())
+    assert other.sent == []
+    store = world.open()
+    assert [each for each in store.decisions(10) if each.decision.kind == "hedge"] == []
+    [told] = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert "suggested to stand in until it is closed: sell 10 BTC on other" in told
+    assert told.endswith("not opened: other is not armed")
+    world.close()
+
+
+def test_an_account_that_no_request_was_left_for_says_what_planning_knows_it_by() -> None:
+    """The words with which a reading is left out are those by which its account is not taken for stuck."""
+
+    async def story() -> None:
+        readers, _ = watched(LimitedVenue(account("1")))
+        seen = [(await readers.gather())[0] for _ in range(3)]
+        assert seen[-1].reason == OUT_OF_BUDGET
+
+    asyncio.run(story())
