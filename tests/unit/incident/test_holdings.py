@@ -10,11 +10,13 @@ import pytest
 from msgspec import structs
 
 from killswitch.cli.hands_text import _failed
+from killswitch.cli.status_text import _closings
 from killswitch.incident.causes import intended
 from killswitch.incident.totals import UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.runner.standing import OpenClosing
 from tests import incidents
 from tests.incidents import HandWritten, hand_written
 from tests.unit.incident.test_results import (
@@ -159,3 +161,27 @@ def test_a_close_of_what_could_not_be_read_says_why_its_sums_are_unknown() -> No
     ]  # fmt: skip
     known = result(decision(banded("BTC", "sell", "10", None)), *CLOSED, snapshot=incidents.snapshot(after()))
     assert not any(each.why for each in known.missing)
+
+
+def test_an_order_that_expired_without_a_fill_is_not_told_as_filled(written: HandWritten) -> None:
+    """Eight orders in a second that filled nothing are one line, and it says so."""
+    close = decision(banded("BTC", "sell", "10", None))
+    expired = [
+        entry
+        for number in range(1, 9)
+        for entry in (
+            sent(number, "10"),
+            structs.replace(filled(number, "0", "0"), data={"state": "expired", "filled": "0"}),
+        )
+    ]
+    found, _ = report_of(written, close, planned(), *expired)
+    told = [each.text for each in found.timeline if each.kind == "answered"]
+    assert told == ["8 times: an order ended without a fill (BTC)"]
+
+
+def test_what_is_left_to_close_counts_what_no_order_was_sent_for_yet() -> None:
+    """One of two positions was seen half closed; of the other nothing has been seen yet, and all of it is left."""
+    other = structs.replace(planned("BTC-B", "4"), symbol="BTC-B")
+    close = decision(banded("BTC", "sell", "10", None), banded("BTC-B", "sell", "4", None))
+    under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, seen("5", 10)))
+    assert "5 BTC long, 4 BTC-B long (not seen yet)" in _closings([under_way])

@@ -207,6 +207,15 @@ def test_a_plan_is_refused_where_an_account_of_it_is_not_armed(site: Site) -> No
     assert "the plan acts on main, for which nothing is armed here" in refused.stderr
 
 
+def test_policies_that_are_not_the_plans_are_refused_before_they_become_the_stores(site: Site) -> None:
+    """A wrong --policies must neither tick armed nor be what the next hand uses: no byte of the store changes."""
+    before = (site.folder / "s").read_bytes()
+    refused = site.told(apply, str(site.plan), "--live", "--policies", str(site.folder / "p"))
+    assert refused.exit_code == 1
+    assert "the plan was made with the policy set sha256:test, and these policies are sha256:" in refused.stderr
+    assert (site.folder / "s").read_bytes() == before
+
+
 def test_every_change_is_a_line_of_its_own_and_exits_1(site: Site) -> None:
     """Another policy set, and an account that is away: both are told, and nothing is decided."""
     refused = site.told(apply, str(site.plan), "--live")

@@ -124,7 +124,7 @@ def test_without_a_runner_no_end_is_expected() -> None:
 
 
 def test_what_is_refused_or_unknown_is_held_up_with_the_reason() -> None:
-    """Two positions of three are held up, one is on its way; with all of them held up there is no end to expect."""
+    """Two positions of three are held up, one is on its way: neither then nor with all held up is there an end."""
     journal = [
         *planned(A="1", B="2", C="3"),
         sent("A", "o1", 1, "1"), sent("B", "o2", 1, "2"), sent("C", "o3", 1, "3"),
@@ -138,6 +138,7 @@ def test_what_is_refused_or_unknown_is_held_up_with_the_reason() -> None:
     assert [(each.symbol, each.why) for each in shown.blocked] == [
         ("A", "rejected: market_closed (A is halted)"), ("B", "nobody can say yet what order o2 did"),
     ]  # fmt: skip
+    assert (shown.expected_end, shown.unknown_because) == (None, "2 of 3 open positions are held up")
     journal.append(entry("rejected", 6, "C", "o3", reason="price_band"))
     assert at(7, about, journal).unknown_because == "everything that is open is held up"
 
