@@ -75,7 +75,8 @@ class Bucket:
             return 0.0
         held, read = self._held + self._others, self._read
         # What is on its way comes back so long after its answer, at the earliest. A claim may lapse before that.
-        earliest = min([now + self.per, *(claim.until for claim in self._before(now, owner))])
+        before = self._before(now, None if reserve is None else owner)
+        earliest = min([now + self.per, *(claim.until for claim in before)])
         for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
             held, read = held - back, read - back * reading
             if self._fit(now, units, reserve, owner, held, read):
