@@ -95,6 +95,8 @@ class Line:
     """Attempts in a row that the venue answered without filling anything."""
     refusal: str | None = None
     """Why the venue refused the last order, if it did."""
+    trouble: str | None = None
+    """The last refusal since something was filled."""
     rung: int = 0
     tried: int = 0
     """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
@@ -202,7 +204,7 @@ class Line:
                 continue
             return f"order {order.name} on {self.symbol} is of unknown fate{_since(order.sent_at)}, and is asked about"
         if self.state is not State.AT_TARGET and self.fruitless >= pace.fruitless_attempts:
-            how = "does not fill" if self.refusal is None else f"is refused again and again ({self.refusal})"
+            how = "does not fill" if self.trouble is None else f"is refused again and again ({self.trouble})"
             return f"{self.symbol} {how}, and tried again"
         if self.in_flight and self.sent_at is not None:
             if (now - self.sent_at).total_seconds() < pace.resting_for:
@@ -305,6 +307,7 @@ class Line:
             return ZERO
         self.filled += filled
         self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        self.trouble = None if filled > ZERO else self.trouble
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
             self.received = None if price is None else self.received + filled * price
@@ -322,6 +325,7 @@ class Line:
 
     def _refused(self, data: Mapping[str, str | None]) -> None:
         self.refusal = data.get("reason")
+        self.trouble = self.refusal
         self.spent = self.refusal not in NOT_HEARD
         if not self.spent:
             return

@@ -80,14 +80,14 @@ class Sending:
         sent = await self._leave(self._departures(lines, verdicts))
         while sent and self._clock.monotonic() - began < SLICING:
             self._more_slices = False
-            slices = self._slices([each.line for each in sent], verdicts.reading)
+            slices = self._slices([each.line for each in sent], verdicts)
             sent = await self._leave(iter(slices)) if slices else ()
 
     def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
         for line in lines:
             verdict = verdicts.of(line)
             if verdict.do is Do.SEND:
-                if self._may_leave(line):
+                if self._may_leave(line) and self._has_its_turn(line, verdicts):
                     held_now = self._judging.believed(line, verdicts.reading)
                     yield self._order(line, verdict.amount, held_now, verdicts.reading)
                 else:
@@ -116,15 +116,19 @@ class Sending:
             await self._executor.sweep(sorted({line.decision for line in found}))
         return bool(found)
 
-    def _slices(self, lines: list[Line], reading: Reading) -> list[Departure]:
+    def _has_its_turn(self, line: Line, verdicts: Verdicts) -> bool:
+        turn = self._memory.works[line.decision].turn(lambda each: verdicts.of(each).ends)
+        return turn is None or turn == line.key
+
+    def _slices(self, lines: list[Line], verdicts: Verdicts) -> list[Departure]:
         """The slices that follow at once on those that filled wholly."""
         found = []
         for line in lines:
             ledger = self._memory.ledger(line.key)
             amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
-            if amount is not None and self._may_leave(line):
+            if amount is not None and self._may_leave(line) and self._has_its_turn(line, verdicts):
                 held = line.remaining if line.by_fills else ledger.anchor or ZERO
-                found.append(self._order(line, amount, held, reading, slice_after=True))
+                found.append(self._order(line, amount, held, verdicts.reading, slice_after=True))
         return found
 
     def _order(

@@ -35,6 +35,7 @@ class Work:
         self.timetable = Timetable(unwinding)
         self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
         self._uncancellable: dict[str, str] = {}
+        self._in_turn = _in_turn(decision, account)
         self.unsupplied: set[LineName] = set()
         """Hops whose source has brought in nobody knows how much."""
         self.short: set[LineName] = set()
@@ -80,6 +81,22 @@ class Work:
         """The line that `entry` is about; None if it is about none of this work."""
         key = key_of(entry)
         return None if key is None else self._by_key.get(key)
+
+    def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
+        """Whose turn it is where planning has put the slices of several positions in turn; None where it has not.
+
+        A line that is `over`, or whose last order came to nothing, holds the others up no longer.
+        """
+        if not self._in_turn:
+            return None
+        done = {line.key: line.filled for line in self.lines}
+        for key, contracts in self._in_turn:
+            line = self._by_key[key]
+            if done[key] >= contracts:
+                done[key] -= contracts
+            elif not (over(line) or line.fruitless or line.state is State.AT_TARGET):
+                return key
+        return None
 
     def supply(self, line: Line, shown: Decimal, instrument: Instrument | None) -> None:
         """Let a hop sell what the orders before it have brought in by now, in whole steps, and nothing else.
@@ -190,6 +207,17 @@ class Work:
                 return None
             total += line.cost
         return max(ZERO, total)
+
+
+def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:
+    """Positions and contracts of an account's slices, where those of one come between those of another; else none."""
+    mine = [each for each in decision.intents if each.account == account and each.purpose == "reduce"]
+    slices: list[tuple[PositionKey, Decimal]] = [((each.symbol, each.position_side), each.contracts) for each in mine]
+    seen: list[PositionKey] = []
+    for key, _ in slices:
+        if not seen or seen[-1] != key:
+            seen.append(key)
+    return slices if len(seen) > len(set(seen)) else []
 
 
 def key_of(entry: JournalEntry) -> PositionKey | None:
