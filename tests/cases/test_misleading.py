@@ -1,0 +1,174 @@
+"""Answers that contradict themselves or each other: nothing is closed twice, and nothing is given up too soon."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, RateLimitedError
+from tests.faults.exchange import Exchange, Market
+from tests.faults.mishaps import Rule
+from tests.faults.scene import Scene, long
+from tests.faults.wire import Wire
+from tests.unit.test_closing_hops import COIN, MARKETS, D, X, of, sale
+
+(BTC,) = long("BTC")
+
+
+class Late(Wire):
+    """Acknowledges orders at once and matches them a second later; until then its lists do not show them."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.watch(request)
+        self._calls["submit", request.symbol] += 1
+        await asyncio.sleep(0.04)
+        asyncio.get_running_loop().call_later(1.0, self._match, request)
+        name = f"y{self._calls['submit', request.symbol]}"
+        return OrderReport(name, request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
+
+    def _match(self, request: OrderRequest) -> None:
+        try:
+            self.exchange.place(request)
+        except OrderRejectedError:
+            return
+
+
+def test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial() -> None:
+    """The venue's lists lag a second behind its word: the trim is not sent again."""
+    scene = Scene({BTC: 10}, wire=Late)
+    scene.decide({BTC: 5})
+    scene.at(10.0, lambda: None)
+    scene.play(patience=60)
+    assert scene.held(BTC) == [5]
+
+
+def test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests() -> None:
+    """Denied by name once, with the open orders unknown, it fills a second later; the trim is done once."""
+    rules = [Rule("find_order", "empty"), Rule("open_orders", "lost")]
+    scene = Scene({BTC: 10}, *rules, markets=[Market("BTC", state="post_only")])
+    scene.decide({BTC: 5})
+
+    def reopen() -> None:
+        scene.exchange.markets["BTC"].state = "open"
+        scene.exchange.reprice("BTC", Decimal(101))
+
+    scene.at(1.0, reopen)
+    scene.play(patience=60)
+    assert scene.held(BTC) == [5]
+
+
+class SaysNothing(Wire):
+    """The first order is said to be filled, and to have filled nothing."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        report = await super().submit(request)
+        first = self._calls["submit", "BTC"] == 1
+        return structs.replace(report, filled=Decimal(0), average_price=None) if first else report
+
+
+def test_c2_a_report_that_contradicts_itself_is_asked_about() -> None:
+    """Filled with nothing, while positions lag: believed, the trim would go twice."""
+    scene = Scene({BTC: 10}, Rule("snapshot", "lagging", after=1, times=20), wire=SaysNothing)
+    scene.decide({BTC: 5})
+    scene.play()
+    assert scene.held(BTC) == [5]
+
+
+def test_c24_an_outage_of_eleven_minutes_ends_no_question() -> None:
+    """Nothing was heard for so long; back again, the venue is asked and says that the order had filled."""
+    down = [Rule(call, "down", times=10**6) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
+    scene = Scene({BTC: 10}, Rule("submit", "done"), Rule("snapshot", "lost", times=10**6), *down)
+    scene.decide({BTC: 5})
+    scene.at(660.0, scene.wire.mishaps.rules.clear)
+    assert scene.play(patience=700) == {"d1": "flat"}
+
+
+class SlowOrders(Wire):
+    """Orders are answered after three seconds, looks at once."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.watch(request)
+        self._calls["submit", request.symbol] += 1
+        await asyncio.sleep(3.0)
+        return self.exchange.place(request)
+
+
+def test_c14_slow_orders_are_not_cut_off_because_looks_are_fast() -> None:
+    """Twenty positions, and about as many orders."""
+    keys = long(*[f"S{number}" for number in range(20)])
+    scene = Scene(dict.fromkeys(keys, 1), wire=SlowOrders)
+    scene.decide(dict.fromkeys(keys, 0))
+    scene.play(patience=120)
+    assert scene.calls("submit") <= 30
+
+
+class Tight(Exchange):
+    """Refuses everything for want of margin for twelve seconds."""
+
+    def _admit(self, request: OrderRequest) -> None:
+        if self.now()[0] < 12.0:
+            raise OrderRejectedError("insufficient_margin", "not now")
+        super()._admit(request)
+
+
+def test_c25_halving_for_want_of_margin_does_not_end_as_dust() -> None:
+    """Whole contracts, halved again and again: never below one, and all of it once there is margin."""
+    scene = Scene({BTC: 10}, markets=[Market("BTC", step=Decimal(1), minimum=Decimal(1))], exchange=Tight)
+    scene.decide({BTC: 0})
+    assert scene.play() == {"d1": "flat"}
+    assert scene.held(BTC) == [0]
+
+
+class TakesStopsAlways(Exchange):
+    """Holds a conditional order against the position when it triggers, not before."""
+
+    def _admit_reduction(self, request: OrderRequest, key: Any, held: Decimal) -> None:
+        if request.trigger_price is None:
+            super()._admit_reduction(request, key, held)
+
+
+class LongRefusal(Wire):
+    """The second order is refused with fifteen seconds to wait."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        if self._calls["submit", request.symbol] == 1 and not getattr(self, "refused", False):
+            self.refused = True
+            self.watch(request)
+            raise RateLimitedError("slow down", 15.0)
+        return await super().submit(request)
+
+
+@pytest.mark.parametrize(("target", "stops"), [(0, []), (5, [5])])
+def test_c22_protection_is_put_back_by_a_reading_from_after_the_fill(target: int, stops: list[int]) -> None:
+    """Away for longer than allowed when the close fills: no stop on a closed position, none over more than is left."""
+    scene = Scene({BTC: 10}, blocking=True, wire=LongRefusal, exchange=TakesStopsAlways)
+    stop = {"reduce_only": True, "trigger_price": Decimal(90), "trigger_when": "falls", "type": "market"}
+    scene.exchange.rest("BTC", "sell", Decimal(10), **stop)
+    scene.decide({BTC: target})
+    assert scene.play() == {"d1": "flat"}
+    assert [order.amount for order in scene.exchange.orders.values() if order.state == "open"] == stops
+
+
+class SlowToShow(Wire):
+    """Balances of what was bought appear nine seconds after the fill."""
+
+    async def snapshot(self) -> AccountSnapshot:
+        true = await super().snapshot()
+        held = [each for each in true.positions or () if each.symbol == "BTC/USDT"]
+        if self.exchange.now()[0] >= 9 or not held:
+            return true
+        others = tuple(each for each in true.positions or () if each.symbol != "BTC/USDT")
+        return structs.replace(true, positions=(*others, structs.replace(held[0], contracts=D(1))))
+
+
+def test_c19_a_hop_that_sold_nothing_of_what_was_paid_is_not_flat() -> None:
+    """What the first hop brought in is not seen for too long: the close ends as what it is, and says why."""
+    scene = Scene({X: 10, COIN: 1}, mode="spot", markets=MARKETS, wire=SlowToShow)
+    scene.decide({X: 0}, change=of([sale("X/BTC", "10", hop=False), sale("BTC/USDT", "0.2", "1", after=0)]))
+    scene.play()
+    assert scene.held(COIN)[0] < D("1.01") or scene.statuses != {"d1": "flat"}
