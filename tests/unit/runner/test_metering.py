@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from killswitch.closing.budget import Budgets
 from killswitch.lab.clock import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
@@ -24,10 +27,11 @@ from killswitch.model.venue import (
 )
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.metering import Meter, metered
+from killswitch.runner.metering import Meter, NoRoomError, metered
 from killswitch.runner.reading import Readers
 from killswitch.runner.sharing import shared
 from tests.runner_world import ScriptedVenue, World, book
+from tests.virtual_time import VirtualTime
 from tests.worlds import START, account
 
 TRAITS = VenueTraits(
@@ -219,3 +223,73 @@ def test_a_closing_goes_out_on_the_share_that_reading_left(tmp_path: Path) -> No
     finally:
         world.close()
     assert [(order.side, order.amount) for order in venue.sent] == [("sell", Decimal(10))]
+
+
+class Crowd:
+    """Accounts at one address, each read again a second after its last reading, beside a close without an end."""
+
+    def __init__(self, accounts: int, allowed: int, per: float, reading: int) -> None:
+        self.time = VirtualTime()
+        limit = RateLimit("weight", allowed, per, "address")
+        traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=reading), Cost("submit", "weight", units=1)))
+        budgets = Budgets()
+        self._meters = [
+            Meter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic)
+            for each in range(accounts)
+        ]
+        self.orders = 0
+        self.read_at: list[list[float]] = [[] for _ in range(accounts)]
+
+    def go_on_for(self, seconds: float, *, closing: bool) -> None:
+        async def all_of_it() -> None:
+            readers = [self._read(each, seconds) for each in range(len(self._meters))]
+            await asyncio.gather(*readers, *([self._close(seconds)] if closing else []))
+
+        self.time.run(all_of_it())
+
+    async def _close(self, end: float) -> None:
+        """Every unit that is there is taken by an order; answers take 0.04 to 0.22 s."""
+        budget, loop = self._meters[0].budget, asyncio.get_running_loop()
+        while self.time.elapsed < end:
+            while budget.wait(now := self.time.elapsed, "submit", ("X",)) <= 0.0:
+                ticket, self.orders = budget.take(now, "submit", ("X",)), self.orders + 1
+                answered_at = now + 0.04 + self.orders % 7 * 0.03
+                loop.call_at(answered_at, budget.answered, answered_at, ticket)
+            await asyncio.sleep(budget.wait(self.time.elapsed, "submit", ("X",)))
+
+    async def _read(self, account: int, end: float) -> None:
+        meter = self._meters[account]
+        while self.time.elapsed < end:
+            with suppress(NoRoomError):
+                ticket = await meter.admit(5.0)
+                self.read_at[account].append(self.time.elapsed)
+                await asyncio.sleep(0.04)
+                meter.over(ticket, None)
+            await asyncio.sleep(1.0)
+
+    @property
+    def longest_gap(self) -> float:
+        """The longest time, in seconds, for which any account was not read."""
+        ends = [[0.0, *times, self.time.elapsed] for times in self.read_at]
+        return max(later - earlier for each in ends for earlier, later in pairwise(each))
+
+
+@pytest.mark.parametrize(("allowed", "per", "reading"), [(20, 1.0, 5), (100, 10.0, 20), (2400, 60.0, 50)])
+def test_a_close_with_a_backlog_does_not_keep_the_account_from_being_read(
+    allowed: int, per: float, reading: int
+) -> None:
+    """Orders that take every unit as it comes back leave a reading its own once in a window, and keep their half."""
+    crowd = Crowd(1, allowed, per, reading)
+    crowd.go_on_for(300.0, closing=True)
+    assert crowd.longest_gap < per + 3.0
+    assert crowd.orders >= allowed / 2 * 300.0 / (per + 0.22)
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_accounts_at_one_address_are_read_equally_often(*, closing: bool) -> None:
+    """Ten accounts on room for two and a half readings a second: none is passed by for others."""
+    crowd = Crowd(10, 100, 1.0, 20)
+    crowd.go_on_for(60.0, closing=closing)
+    counts = [len(each) for each in crowd.read_at]
+    assert max(counts) - min(counts) <= 1
+    assert crowd.longest_gap < 10 / 2 * 1.5

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from killswitch.closing.closer import Closer
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
 from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.metering import metered
 from killswitch.runner.reading import Readers
-from tests.runner_world import ScriptedVenue, book
-from tests.worlds import account, position, rules
+from tests.runner_world import ScriptedVenue, World, book
+from tests.worlds import START, account, position, rules
 
 
 def armed(venue: ScriptedVenue) -> ArmedAccount:
@@ -162,3 +167,54 @@ def test_a_reason_of_half_characters_can_be_stored() -> None:
     """Lone surrogates in an error's text are shown as escapes."""
     (seen,) = asyncio.run(readers(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
     assert seen.reason == "bad \\udc80"
+
+
+class SlowVenue(ScriptedVenue):
+    """Takes 1.6 seconds of the clock for each answer."""
+
+    def __init__(self, answer: AccountSnapshot | BaseException, name: str, clock: VirtualClock) -> None:
+        super().__init__(answer, name)
+        self._clock = clock
+
+    async def snapshot(self) -> AccountSnapshot:
+        await self._clock.sleep(1.6)
+        return await super().snapshot()
+
+
+def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
+    """Asked at 5 s and answered at 6.6 s an account is told as of 5 s; that one cannot be read is known at 6.6 s."""
+    clock = VirtualClock(START)
+    clock.set(START + timedelta(seconds=5))
+    fast, down = ScriptedVenue(account("1", name="fast"), "fast"), ScriptedVenue(VenueDownError("gone"), "down")
+    slow = SlowVenue(account("1", name="slow"), "slow", clock)
+    accounts = {venue.account: armed(venue) for venue in (fast, down, slow)}
+    watch = Readers(accounts, 5.0, metered(accounts, clock))
+    asyncio.run(watch.gather())
+    assert [watch.dated(name) for name in accounts] == [5.0, 6.6, 5.0]
+
+
+def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another account takes 1.6 s longer to answer: the first one's reading is not taken for news of that moment."""
+    world, learned = World(tmp_path), dict[str, float | None]()
+
+    def learn(_: Closer, told: AccountSnapshot, at: float | None = None) -> None:
+        learned[told.account] = at
+
+    monkeypatch.setattr(Closer, "learn", learn)
+    fast, slow = ScriptedVenue(book("1100")), SlowVenue(book("1100", name="other"), "other", world.clock)
+
+    async def story() -> float:
+        runner = world.runner(world.open(), [fast, slow])
+        await runner.start()
+        began = world.clock.monotonic()
+        await runner.tick()
+        await runner.finish()
+        await runner.let_go()
+        return began
+
+    try:
+        began = asyncio.run(story())
+    finally:
+        world.close()
+    assert world.clock.monotonic() >= began + 1.6
+    assert learned == {"main": began, "other": began}
