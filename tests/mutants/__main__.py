@@ -20,6 +20,8 @@ TOP = Path(__file__).resolve().parents[2]
 COPIED = ("killswitch", "adapters", "policies", "runbooks", "docs", "tests")
 BATCH = 200
 """Survivors that one command line names."""
+PATIENCE = 3
+"""So many times what its tests take may a mutant take: one that waits for ever is tried by the dozen."""
 
 
 def main(arguments: list[str]) -> int:
@@ -70,6 +72,7 @@ also_copy = {[name for name in COPIED if name not in ("killswitch", "tests")]}
 pytest_add_cli_args = {["-p", "no:cacheprovider", *(f"--deselect={test}" for test in room.without)]}
 pytest_add_cli_args_test_selection = {tests}
 type_check_command = {checker}
+timeout_multiplier = {PATIENCE}
 """
 
 

@@ -42,6 +42,7 @@ ROOMS = (
             "tests/cases",
             "tests/property/test_breaker_closes_again.py",
             "tests/property/test_budget_against_a_log.py",
+            "tests/unit/runner/test_metering.py",
         ),
         without=(
             "tests/unit/test_closing_patience.py::test_a_full_close_outlasts_a_closed_market",
