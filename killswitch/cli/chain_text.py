@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from killswitch.cli.wording import headline, instant, interval, money, table
-from killswitch.incident.causes import text_of
+from killswitch.incident.causes import remainders, text_of
 from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.places import WrittenAt
@@ -135,9 +135,9 @@ def what_is_decided(decision: Decision) -> str:
     rows = [
         (
             str(intent.rank), intent.account, intent.symbol, intent.position_side,
-            f"{intent.side} {intent.contracts:f}", f"{intent.target:f}", intent.score or "-",
+            f"{intent.side} {intent.contracts:f}", f"{left:f}", intent.score or "-",
         )
-        for intent in decision.intents
+        for intent, left in zip(decision.intents, remainders(decision.intents), strict=True)
     ]  # fmt: skip
     lines = [table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)] if rows else []
     lines += [f"  cancel {each.order} {each.symbol} on {each.account} ({each.why})" for each in decision.cancels]

@@ -45,7 +45,9 @@ def _what(shown: Progress) -> str:
 
 def _orders(shown: Progress) -> str:
     counts = shown.orders
-    parts = [f"{counts.sent} sent", f"{counts.filled} filled", f"{counts.unknown} unknown"]
+    partly = f" ({counts.partly} in part)" if counts.partly else ""
+    parts = [f"{counts.sent} sent", f"{counts.filled} filled{partly}", f"{counts.unknown} unknown"]
+    parts += [f"{counts.empty} ended without a fill"] if counts.empty else []
     return ", ".join(parts + ([f"{counts.refused} refused"] if counts.refused else []))
 
 

@@ -8,6 +8,7 @@ from killswitch.cli.unwinding_text import manner
 from killswitch.cli.wording import instant, interval, money, number, table
 from killswitch.graph.nodes import Close
 from killswitch.graph.wording import close_text
+from killswitch.incident.causes import remainders
 from killswitch.model.decision import Book, Decision, Intent
 from killswitch.runner.preview import Preview
 from killswitch.runner.status import MachineView, TriggerStatus
@@ -117,9 +118,9 @@ def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
             [
                 (
                     str(intent.rank), intent.account, intent.side, f"{intent.contracts:f}",
-                    f"{intent.symbol} ({intent.position_side})", f"{intent.target:f}", _remarks(intent),
+                    f"{intent.symbol} ({intent.position_side})", f"{left:f}", _remarks(intent),
                 )
-                for intent in decision.intents
+                for intent, left in zip(decision.intents, remainders(decision.intents), strict=True)
             ],
         )  # fmt: skip
     elif decision.stage is not None:

@@ -65,7 +65,7 @@ def decision_lines(decision: Decision) -> list[str]:
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
     if decision.kind is None and decision.reason:
         lines.append(f"    note: {decision.reason}")
-    return lines + [f"    {intended(intent)}" for intent in decision.intents]
+    return lines + [f"    {one_line(order)}" for order in intended(decision.intents)]
 
 
 def orphan_line(orphan: OrphanView) -> str:

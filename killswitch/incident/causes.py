@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from killswitch.model.words import Cause
@@ -101,13 +102,29 @@ def by_hand(cause: Cause | None) -> str:
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"
 
 
-def intended(intent: Intent) -> str:
-    """One order of a decision; a hedge and a second hop leave nothing by themselves."""
-    left = f"leaving {intent.target:f}"
+def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
+    """What each order leaves of its position, in their order: of several slices, the last one reaches the target."""
+    later: dict[tuple[str, ...], Decimal] = {}
+    found = []
+    for intent in reversed(intents):
+        key = (intent.account, intent.symbol, intent.position_side, intent.purpose)
+        rest = later.get(key, Decimal(0))
+        found.append(intent.target + rest)
+        later[key] = rest + intent.contracts
+    return tuple(reversed(found))
+
+
+def intended(intents: Sequence[Intent]) -> tuple[str, ...]:
+    """The orders of a decision, a line each; a hedge and a second hop leave nothing by themselves."""
+    return tuple(_intended(intent, left) for intent, left in zip(intents, remainders(intents), strict=True))
+
+
+def _intended(intent: Intent, remainder: Decimal) -> str:
+    left = f"leaving {remainder:f}"
     if intent.purpose == "hedge":
         left = "as a temporary hedge"
     elif intent.purpose == "hop" and intent.after is None:
-        left = f"on another market than the holding is listed on, leaving {intent.target:f} of it"
+        left = f"on another market than the holding is listed on, leaving {remainder:f} of it"
     elif intent.purpose == "hop":
         left = "of what an order before it brings in"
     return f"{intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, {left}"

@@ -143,7 +143,7 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
         return
     if not acted:
         yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"
-    orders = [intended(each) for each in decision.intents]
+    orders = intended(decision.intents)
     yield from _bounded(orders)
     if decision.cancels:
         yield f"cancel {len(decision.cancels)} resting order{'' if len(decision.cancels) == 1 else 's'}"

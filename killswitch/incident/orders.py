@@ -95,7 +95,7 @@ def endings(decision: Decision, journal: Sequence[JournalEntry], result: Result)
 
 
 def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
-    """What all closes came to; None wherever a part is unknown, an order's fate too, and where nothing was filled.
+    """What all closes came to; None wherever a part is unknown, an order's fate too, and where nothing was sent.
 
     Orders are numbered as `outcomes` numbers them: from 1, in the order of `lines`. `swept`: a whole-book request has
     closed something besides.
@@ -103,7 +103,8 @@ def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -
     missing = missing_of(lines, swept=swept)
     if not any(line.filled for line in lines):
         unclear = swept or any(line.fate != "final" for line in lines)
-        return Money(None, None, None, None, currency, missing if unclear else ())
+        if unclear or not lines:
+            return Money(None, None, None, None, currency, missing if unclear else ())
     fees, slippage = sum_of("fees", lines, swept=swept), sum_of("slippage", lines, swept=swept)
     cost = None if fees is None or slippage is None else fees + slippage
     return Money(sum_of("realised", lines, swept=swept), fees, slippage, cost, currency, missing)

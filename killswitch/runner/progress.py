@@ -30,6 +30,10 @@ class OrderCounts(Struct, frozen=True):
     filled: int
     unknown: int
     refused: int
+    partly: int = 0
+    """Of the filled, those that ended with less than was sent."""
+    empty: int = 0
+    """Those that the venue ended without a fill."""
 
 
 class OpenPosition(Struct, frozen=True):
@@ -194,7 +198,13 @@ def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
         filled=sum(1 for order in orders if order.filled),
         unknown=sum(1 for order in orders if _unknown(order)),
         refused=sum(1 for order in orders if order.outcome.startswith("rejected")),
+        partly=sum(1 for order in orders if order.fate == "final" and _less(order)),
+        empty=sum(1 for order in orders if order.fate == "final" and order.filled == 0 and not order.did_nothing),
     )
+
+
+def _less(order: OrderLine) -> bool:
+    return bool(order.filled) and order.amount is not None and order.filled is not None and order.filled < order.amount
 
 
 def _unknown(order: OrderLine) -> bool:

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from killswitch.cli.hands_text import _failed
 from killswitch.cli.status_text import _closings
-from killswitch.incident.causes import intended
+from killswitch.incident.causes import intended, remainders
 from killswitch.incident.totals import UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
@@ -107,8 +107,8 @@ def test_one_holding_over_two_hops_is_one_position_closed() -> None:
 
 def test_the_two_hops_of_a_sale_are_told_apart(written: HandWritten) -> None:
     """The first sells the holding, the second what that brought in; both in a plan and in a report."""
-    assert intended(hop(target="10")).endswith("on another market than the holding is listed on, leaving 10 of it")
-    assert intended(hop("BTC", "3", 0)).endswith("of what an order before it brings in")
+    assert intended([hop(target="10")])[0].endswith("on another market than the holding is listed on, leaving 10 of it")
+    assert intended([hop("BTC", "3", 0)])[0].endswith("of what an order before it brings in")
     entries = (
         planned("BTC-X"), planned("BTC", "0", "0"),
         on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "0.001")),
@@ -185,3 +185,25 @@ def test_what_is_left_to_close_counts_what_no_order_was_sent_for_yet() -> None:
     close = decision(banded("BTC", "sell", "10", None), banded("BTC-B", "sell", "4", None))
     under_way = OpenClosing(close.id, close.scope, "main", result(close, planned(), other, seen("5", 10)))
     assert "5 BTC long, 4 BTC-B long (not seen yet)" in _closings([under_way])
+
+
+def test_each_slice_says_what_it_leaves_and_only_the_last_one_the_target() -> None:
+    """Ten in slices of 4, 4 and 2 down to nothing, among them another position: 6, 2 and 0 are left."""
+    cut = [banded("BTC", "sell", contracts, None) for contracts in ("4", "4", "2")]
+    other = banded("ETH", "buy", "7", None)
+    orders = (cut[0], other, cut[1], cut[2])
+    assert remainders(orders) == (Decimal(6), Decimal(0), Decimal(2), Decimal(0))
+    assert [each.rpartition(" ")[2] for each in intended(orders)] == ["6", "0", "2", "0"]
+
+
+def test_a_close_whose_orders_filled_nothing_came_to_nothing(written: HandWritten) -> None:
+    """The venue refused the one order for good: that is known, and so it is 0 and not unknown; the reason is shown."""
+    said_no = structs.replace(filled(1, "0", "0"), kind="rejected", data={"reason": "market_closed"})
+    close = decision(banded("BTC", "sell", "10", None))
+    why = "BTC is halted"
+    found, text = report_of(
+        written, close, planned(), sent(1, "10"), said_no, seen("10", 10), ended(11, "blocked", reason=why)
+    )
+    assert (found.money.realised, found.money.fees, found.money.slippage) == (Decimal(0), Decimal(0), Decimal(0))
+    assert found.money.missing == ()
+    assert f"- main ended blocked: {why}" in text

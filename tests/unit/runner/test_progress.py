@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
+from killswitch.cli.closing_text import block
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.runner.progress import Progress, progress_of, scheduled_seconds
@@ -170,3 +171,16 @@ def test_a_stage_that_only_observes_has_no_positions_at_work() -> None:
     """Nothing is planned, so nothing is followed."""
     shown = at(1, replace(decision("1"), mode="observe"), [])
     assert (shown.positions, shown.standing) == (0, "recorded only")
+
+
+def test_orders_that_filled_in_part_or_not_at_all_are_told_apart() -> None:
+    """Of three, one filled whole, one half, and one expired with nothing."""
+    journal = [
+        *planned(A="1", B="2", C="3"),
+        sent("A", "o1", 1, "1"), sent("B", "o2", 1, "2"), sent("C", "o3", 1, "3"),
+        filled("A", "o1", 2, "1"), filled("B", "o2", 2, "1"), filled("C", "o3", 2, "0"),
+    ]  # fmt: skip
+    counts = at(5, decision("1", "2", "3"), journal).orders
+    assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 2, 1, 1)
+    shown = block(at(5, decision("1", "2", "3"), journal))
+    assert "3 sent, 2 filled (1 in part), 0 unknown, 1 ended without a fill" in shown[2]
