@@ -132,7 +132,8 @@ async def close(
     loop = asyncio.get_running_loop()
     snapshot = Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1")
     planned = planned_entries(decision, snapshot=snapshot)
-    closings.learn(books)
+    for book in books:
+        closings.learn((book,), at=clock.monotonic())
     closings.prepare([(decision, planned)])
     _commit(store, decision, planned)
     if profile is not None:

@@ -234,7 +234,7 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
         f"within {dispatch.TOGETHER * 1000:g} ms of each other",
         f"comes within {dispatch.SOON * 1000:g} ms",
         f'"No such order" counts only {PACE.absence_after:g} s after sending',
-        f"{PACE.asked_for / 60:g} minutes after it was sent",
+        f"{PACE.asked_for / 60:g} minutes after the venue was first",
         f"cancelled after {PACE.rest_at_most:g} s",
         f"each cancel is waited for at most {PACE.cancel_timeout:g} s",
         f"it is at most {PACE.given_for:g} s old",
