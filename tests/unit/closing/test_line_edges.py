@@ -353,15 +353,17 @@ def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believ
 
 def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:
     """After eight in a row, and why if the venue said why; not once the target is reached."""
-    of = line()
-    of.fruitless = 7
-    assert of.stuck(AT, Pace()) is None
-    of.fruitless = 8
+    nothing = entry("verified", None, None, position="10", target="0")
+    of, barred = line(), line()
+    for attempt in range(1, 9):
+        assert (of.stuck(AT, Pace()), barred.stuck(AT, Pace())) == (None, None)
+        of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", attempt, filled="0"), nothing)
+        barred = fold(barred, sending(f"o{attempt}", attempt), entry("rejected", f"o{attempt}", reason="price_band"))
     assert "BTC" in (of.stuck(AT, Pace()) or "")
-    of.refusal = "price_band"
-    assert "price_band" in (of.stuck(AT, Pace()) or "")
-    of.state = State.AT_TARGET
-    assert of.stuck(AT, Pace()) is None
+    assert "price_band" not in (of.stuck(AT, Pace()) or "")
+    assert "price_band" in (barred.stuck(AT, Pace()) or "")
+    barred = fold(barred, entry("verified", None, None, position="0", target="0"))
+    assert barred.stuck(AT, Pace()) is None
 
 
 def test_what_margin_has_cut_is_whole_again_once_something_has_filled() -> None:
