@@ -236,8 +236,8 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
         f'"No such order" counts only {PACE.absence_after:g} s after sending',
         f"{PACE.asked_for / 60:g} minutes after the venue was first",
         f"cancelled after {PACE.rest_at_most:g} s",
-        f"each cancel is waited for at most {PACE.cancel_timeout:g} s",
-        f"it is at most {PACE.given_for:g} s old",
+        f"and a cancel is given up after {PACE.cancel_timeout:g} s",
+        f"it was asked for at most {PACE.given_for:g} s ago",
         f"the decision is at most {PACE.fresh_for:g} s old",
         f"done {PACE.unprotected_for:g} s after `unprotected`",
     ):
