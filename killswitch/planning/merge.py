@@ -12,6 +12,9 @@ from killswitch.model.decision import Decision, Intent, patience_of
 from killswitch.planning.routes import base_of
 from killswitch.signals.view import PnlKey
 
+BY_HAND = 1_000_000
+"""The level of a close by hand, whose decision has none: above every stage's, because a person waits for it."""
+
 _Asset = tuple[str, str]
 """(account, base asset) of a holding that is sold on another market than the one that it is listed on."""
 
@@ -119,9 +122,9 @@ def _merges(decision: Decision) -> bool:
 
 
 def _wish(intent: Intent, decision: Decision) -> Aim:
-    hops = intent.purpose == "hop"
-    asset = base_of(intent.symbol) if hops else None
-    return Aim(intent.target, patience_of(decision.unwinding), decision.level, asset)
+    asset = base_of(intent.symbol) if intent.purpose == "hop" else None
+    level = BY_HAND if decision.kind == "manual" else decision.level
+    return Aim(intent.target, patience_of(decision.unwinding), level, asset)
 
 
 def _moved(targets: Iterable[Targets]) -> frozenset[_Asset]:

@@ -128,6 +128,15 @@ def test_of_equal_targets_the_most_urgent_is_carried_out(
     assert bool(second.intents) == (winner == "two")
 
 
+def test_a_close_by_hand_under_way_is_as_urgent_as_any_stage_of_its_pace() -> None:
+    """Its decision has no level, and no stage orders the same again; only a drill's pace is too slow for one."""
+    hand = structs.replace(decided("hand", intent("BTC"), kind="manual"), level=0)
+    stage_3 = structs.replace(decided("stage", intent("BTC")), level=3)
+    assert [each.intents for each in merge([stage_3], targets_of([hand]))] == [()]
+    drill = structs.replace(hand, unwinding=SLOW)
+    assert merge([stage_3], targets_of([drill])) == (stage_3,)
+
+
 def test_a_smaller_target_goes_before_urgency() -> None:
     """What is to be closed wholly, slowly, is not left half open for a faster half."""
     whole = structs.replace(decided("whole", intent("BTC")), unwinding=SLOW)
