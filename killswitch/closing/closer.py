@@ -12,12 +12,13 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
-from killswitch.closing.asking import Asking, questions
+from killswitch.closing.asking import Asking
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budget
 from killswitch.closing.cancelling import Cancelling, Due
 from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
+from killswitch.closing.following import Following
 from killswitch.closing.guarding import Guarding
 from killswitch.closing.judging import Judging, Verdicts, held, told
 from killswitch.closing.life import State
@@ -75,6 +76,7 @@ class Closer:
         self._guarding = Guarding(
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
+        self._following = Following(self._memory, self._asking, self._executor, clock, pace, self._requests)
         self._cancelling = Cancelling(self._executor, clock, pace)
         self._looking = Looking(self._executor, clock, pace)
         self._judging = Judging(self._memory, self._looking, clock, pace)
@@ -83,7 +85,6 @@ class Closer:
             self._executor, dispatch, self._guarding,
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
-        self._called_back: dict[str, float] = {}
         self._due = 0.0
         self.passes = 0
         """How many passes have been made; waiting is none."""
@@ -91,7 +92,7 @@ class Closer:
     async def recover(self) -> None:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
         self._memory.recover()
-        await self._ask()
+        await self._following.follow()
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` takes up, while its `planned` entries are being committed. Nothing else happens."""
@@ -185,7 +186,7 @@ class Closer:
             self._show(reading)
             if self._memory.sent > sent:
                 return
-        await self._ask()
+        await self._following.follow()
         reading = await self._look()
         if reading is None:
             if sending:
@@ -225,43 +226,6 @@ class Closer:
         lines = self._memory.lines()
         in_play = any(line.in_flight or line.aside or line.attempt or not line.reduce_only for line in lines)
         return None if in_play else self._looking.take_given(self._expected())
-
-    async def _ask(self) -> None:
-        """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
-        about = [question for line in self._memory.lines() for question in questions(line)]
-        await self._asking.ask(about)
-        about = [question for line in self._memory.lines() for question in questions(line)]
-        aside = [
-            self._asking.set_aside(question)
-            for question in about
-            if question.state in (State.SENDING, State.UNKNOWN)
-            and self._asking.has_asked(question)
-            and (question.line.guarded or self._asking.is_late(question))
-        ]
-        self._memory.record(aside + self._asking.give_up(self._clock.monotonic(), about))
-        await self._call_back()
-
-    async def _call_back(self) -> None:
-        """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
-        wall = self._clock.now()
-        for line in self._memory.lines():
-            name = line.client_order_id or ""
-            if line.state is not State.WORKING or not line.bounded or line.order_id is None or line.sent_at is None:
-                continue  # a market order works until the venue has filled it
-            resting = (wall - line.sent_at).total_seconds()
-            if resting < self._pace.rest_at_most:
-                continue
-            await self._call(line.symbol, name, line.order_id)
-        for line in self._memory.lines():
-            for name in line.aside.keys() & self._asking.resting.keys():
-                await self._call(line.symbol, name, self._asking.resting[name])
-
-    async def _call(self, symbol: str, name: str, order: str) -> None:
-        """Cancel one order of ours, not more often than the venue is asked about it."""
-        now = self._clock.monotonic()
-        if self._called_back.get(name, -math.inf) <= now - self._pace.poll and self._requests.may_act():
-            self._called_back[name] = now
-            await self._executor.cancel(symbol, order)
 
     async def _look(self) -> Reading | None:
         """What the account holds, read anew unless what was read last is still good for sending what had to wait."""

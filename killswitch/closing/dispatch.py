@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice
 
 from killswitch.closing.budget import Ticket
+from killswitch.closing.departures import Departure, Queue, Sent, Wave
 from killswitch.closing.life import ZERO, State
-from killswitch.closing.line import Line
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
 from killswitch.model.clock import Clock
@@ -55,106 +52,6 @@ ANY_OTHER = "\N{ASTERISK}"
 """Stands for a symbol of which no order has been sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """One order that is to leave: its line, the request, and what its `sending` entry says beside them."""
-
-    line: Line
-    request: OrderRequest
-    attempt: int
-    data: dict[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What has left, and what was made and stayed.
-
-    `room_in`: seconds until there may be room for what stayed, or was not made; None where nothing was held back.
-    """
-
-    departures: Sequence[Departure]
-    stayed: Sequence[Departure]
-    room_in: float | None
-
-
-class _Wave:
-    """The requests under way, and their answers that are not written down yet."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.came = asyncio.Event()
-        self._answers: list[JournalEntry] = []
-        self._since = 0.0
-        self._noted = False
-
-    def take(self, answers: Sequence[JournalEntry]) -> None:
-        """Hold the answers of one request."""
-        if not self._answers:
-            self._since = asyncio.get_running_loop().time()
-        self._answers += answers
-
-    def ended(self) -> None:
-        """One of the requests is over."""
-        self.open -= 1
-        if not self.open or not self._noted:
-            self._noted = True
-            self.came.set()
-
-    @property
-    def holds(self) -> bool:
-        """Whether anything is to be written down."""
-        return bool(self._answers)
-
-    @property
-    def held_for(self) -> float:
-        """Real seconds for which the oldest answer has been held."""
-        return asyncio.get_running_loop().time() - self._since if self._answers else 0.0
-
-    def give(self) -> Sequence[JournalEntry]:
-        """The answers, to be written down."""
-        given, self._answers, self._noted = self._answers, [], False
-        return given
-
-
-class _Queue:
-    """What is to leave, made one by one as it is asked for."""
-
-    def __init__(self, source: Iterable[Departure]) -> None:
-        self._source = iter(source)
-        self._made: deque[Departure] = deque()
-        self._skipped: list[Departure] = []
-        self.sent: list[Departure] = []
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has stayed."""
-        return self.peek() is None and not self._skipped
-
-    def peek(self) -> Departure | None:
-        """The next one, if there is one."""
-        found = self.next(1)
-        return found[0] if found else None
-
-    def next(self, count: int) -> list[Departure]:
-        """Up to `count` of the next ones; they stay in the queue."""
-        while len(self._made) < count and (made := next(self._source, None)) is not None:
-            self._made.append(made)
-        return list(islice(self._made, count))
-
-    @property
-    def made(self) -> Sequence[Departure]:
-        """Those that were made and have not left."""
-        return (*self._skipped, *self._made)
-
-    def skip(self) -> None:
-        """Let the first one wait, so that those after it are seen."""
-        self._skipped.append(self._made.popleft())
-
-    def took(self, count: int) -> None:
-        """The first `count` have left."""
-        self.sent += [self._made.popleft() for _ in range(count)]
-
-
 class Dispatch:
     """Sends waves of orders of one account."""
 
@@ -181,8 +78,8 @@ class Dispatch:
         answers that come close together are made durable together. Over when every answer is there, or its time;
         `answered` is told when the last one is, before it is made durable.
         """
-        queue = _Queue(source)
-        wave = _Wave()
+        queue = Queue(source)
+        wave = Wave()
 
         async def one(group: Sequence[Departure], ticket: Ticket) -> None:
             try:
@@ -219,7 +116,7 @@ class Dispatch:
                 await asyncio.gather(*tasks, return_exceptions=True)
         return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
 
-    async def _wait(self, wave: _Wave, queue: _Queue) -> bool:
+    async def _wait(self, wave: Wave, queue: Queue) -> bool:
         """Until there may be room for more, or something is to be written down; whether there may be room."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
@@ -238,7 +135,7 @@ class Dispatch:
             pass
         return soon
 
-    def _room_in(self, queue: _Queue) -> float:
+    def _room_in(self, queue: Queue) -> float:
         """Seconds until the next order may leave; infinite where that is not for the budget alone to say."""
         first = queue.peek() or next(iter(queue.made), None)
         if first is None or self._requests.quiet_for > 0.0 or self._requests.broken_for > 0.0:
@@ -249,7 +146,7 @@ class Dispatch:
             return single
         return min(single, self._requests.wait("submit_batch", symbols[:2]))
 
-    def _depart(self, queue: _Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
+    def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
         """Up to `chunk` orders that there is room for, as requests with their room; durable when this returns."""
         groups: list[tuple[Sequence[Departure], Ticket]] = []
         count, most = 0, self._requests.orders_at_once(chunk if queue.peek() is not None else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from killswitch.closing.dispatch import Departure
+from killswitch.closing.departures import Departure
 from killswitch.closing.intents import marked
 from killswitch.closing.ladder import Manner, manner, next_rung
 from killswitch.closing.ledger import PositionLedger

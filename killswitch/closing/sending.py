@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
-from killswitch.closing.dispatch import Departure, Dispatch
+from killswitch.closing.departures import Departure
+from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.guarding import Guarding
 from killswitch.closing.judging import Judging, Verdicts

@@ -12,7 +12,8 @@ import pytest
 
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budgets
-from killswitch.closing.dispatch import Departure, Dispatch, Sent, told
+from killswitch.closing.departures import Departure, Sent
+from killswitch.closing.dispatch import Dispatch, told
 from killswitch.closing.life import State
 from killswitch.closing.line import Line
 from killswitch.closing.pace import Pace

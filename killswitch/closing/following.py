@@ -1,0 +1,65 @@
+"""Orders that have left, followed until each has an end: asked about, set aside, called back, given up."""
+
+from __future__ import annotations
+
+import math
+
+from killswitch.closing.asking import Asking, questions
+from killswitch.closing.executor import Executor
+from killswitch.closing.life import State
+from killswitch.closing.memory import Memory
+from killswitch.closing.pace import Pace
+from killswitch.closing.requests import Requests
+from killswitch.model.clock import Clock
+
+
+class Following:
+    """One account's orders under way."""
+
+    def __init__(
+        self, memory: Memory, asking: Asking, executor: Executor, clock: Clock, pace: Pace, requests: Requests
+    ) -> None:
+        self._memory = memory
+        self._asking = asking
+        self._executor = executor
+        self._clock = clock
+        self._pace = pace
+        self._requests = requests
+        self._called_back: dict[str, float] = {}
+
+    async def follow(self) -> None:
+        """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
+        about = [question for line in self._memory.lines() for question in questions(line)]
+        await self._asking.ask(about)
+        about = [question for line in self._memory.lines() for question in questions(line)]
+        aside = [
+            self._asking.set_aside(question)
+            for question in about
+            if question.state in (State.SENDING, State.UNKNOWN)
+            and self._asking.has_asked(question)
+            and (question.line.guarded or self._asking.is_late(question))
+        ]
+        self._memory.record(aside + self._asking.give_up(self._clock.monotonic(), about))
+        await self._call_back()
+
+    async def _call_back(self) -> None:
+        """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
+        wall = self._clock.now()
+        for line in self._memory.lines():
+            name = line.client_order_id or ""
+            if line.state is not State.WORKING or not line.bounded or line.order_id is None or line.sent_at is None:
+                continue  # a market order works until the venue has filled it
+            resting = (wall - line.sent_at).total_seconds()
+            if resting < self._pace.rest_at_most:
+                continue
+            await self._call(line.symbol, name, line.order_id)
+        for line in self._memory.lines():
+            for name in line.aside.keys() & self._asking.resting.keys():
+                await self._call(line.symbol, name, self._asking.resting[name])
+
+    async def _call(self, symbol: str, name: str, order: str) -> None:
+        """Cancel one order of ours, not more often than the venue is asked about it."""
+        now = self._clock.monotonic()
+        if self._called_back.get(name, -math.inf) <= now - self._pace.poll and self._requests.may_act():
+            self._called_back[name] = now
+            await self._executor.cancel(symbol, order)
