@@ -34,6 +34,7 @@ class Looking:
         self._trust = Trust(pace)
         self._given: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
+        self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
         self.instruments: dict[str, Instrument] = {}
         self.distrust: str | None = None
@@ -79,6 +80,7 @@ class Looking:
         if self._begun is not None:
             self._begun[0].cancel()  # slices have left after it
         self._begun = (asyncio.create_task(self._executor.snapshot("closing")), sent)
+        self._begun_at = self._clock.monotonic()
 
     def purpose(self, moved: int) -> Purpose:
         """A look that follows orders is a part of closing; one more at what has not moved leaves it its room."""
@@ -99,7 +101,8 @@ class Looking:
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
         """The account's positions, if the venue's answer can be trusted."""
         self._given = None
-        if self._begun is not None and self._begun[1] == sent:
+        fresh = self._clock.monotonic() - self._begun_at <= self._pace.given_for
+        if self._begun is not None and self._begun[1] == sent and fresh:
             answer = await self._begun[0]
             self._begun = None
         else:

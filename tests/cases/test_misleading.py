@@ -88,6 +88,18 @@ def test_c24_an_outage_of_eleven_minutes_ends_no_question() -> None:
     assert scene.play(patience=700) == {"d1": "flat"}
 
 
+def test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now() -> None:
+    """An answer is lost and the question about it hangs for ten seconds; others trade meanwhile: it is not flat."""
+    eth = ("ETH", "long")
+    rules = [Rule("submit", "done", "ETH"), Rule("find_order", "silent", "ETH"), Rule("fills", "done_silent", "ETH")]
+    scene = Scene({BTC: 10, eth: 4}, *rules)
+    scene.decide({BTC: 5, eth: 2})
+    scene.at(5.0, lambda: scene.exchange.trade(BTC, Decimal(3)))
+    scene.play()
+    (ended,) = [entry for entry in scene.entries("verified") if entry.symbol == "BTC"][-1:]
+    assert ended.data["position"] == "8"
+
+
 class SlowOrders(Wire):
     """Orders are answered after three seconds, looks at once."""
 
