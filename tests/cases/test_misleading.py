@@ -91,8 +91,7 @@ def test_c24_an_outage_of_eleven_minutes_ends_no_question() -> None:
 def test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now() -> None:
     """An answer is lost and the question about it hangs for ten seconds; others trade meanwhile: it is not flat."""
     eth = ("ETH", "long")
-    rules = [Rule("submit", "done", "ETH"), Rule("find_order", "silent", "ETH"), Rule("fills", "done_silent", "ETH")]
-    scene = Scene({BTC: 10, eth: 4}, *rules)
+    scene = Scene({BTC: 10, eth: 4}, Rule("submit", "done", "ETH"), Rule("find_order", "silent", "ETH"))
     scene.decide({BTC: 5, eth: 2})
     scene.at(5.0, lambda: scene.exchange.trade(BTC, Decimal(3)))
     scene.play()
