@@ -257,6 +257,14 @@ def test_a_symbol_without_room_holds_no_other_up() -> None:
     assert sent.room_in is not None
 
 
+@pytest.mark.parametrize("per", [0.3, 3.0])
+def test_a_symbol_that_has_room_in_less_than_a_second_holds_no_other_up_either(per: float) -> None:
+    """However short its wait is: B leaves beside it."""
+    wave = Wave(Desk(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)])
+    wave.requests.take("submit", ("A",))
+    assert [each.line.symbol for each in wave.send("A", "B").departures] == ["B"]
+
+
 def test_to_a_venue_that_keeps_failing_one_order_leaves_as_a_probe() -> None:
     """While it is broken none does; once its time has come, one of three."""
     wave = Wave(Desk())

@@ -405,3 +405,11 @@ def test_resting_orders_stand_in_the_way_where_the_venue_says_so_or_nothing_is_l
     of = line()
     of.refusal, of.reduce_only, of.purpose = refusal, reduce_only, purpose
     assert of.is_blocked is blocked
+
+
+def test_an_order_set_aside_of_which_nobody_knows_when_it_left_is_told_without_a_time() -> None:
+    """A past that does not say so: a person is told at once, by its name."""
+    of = line()
+    of.aside = {"o1": AsideOrder("o1", 1, D(4), None, AT)}
+    words = of.stuck(AT, Pace()) or ""
+    assert ("o1" in words, "since" in words) == (True, False)

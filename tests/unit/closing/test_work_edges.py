@@ -289,3 +289,11 @@ def test_only_hops_that_come_after_something_are_supplied() -> None:
         before = of.lines[0].decided
         of.supply(of.lines[0], D(99), None)
         assert (of.lines[0].decided, of.unsupplied, of.short) == (before, set(), set())
+
+
+@pytest.mark.parametrize("place", [2, 99, -1])
+def test_a_hop_after_nothing_that_the_decision_holds_is_not_supplied(place: int) -> None:
+    """A place that is none of its intents: what was brought in is not known."""
+    of = work(intent("X", purpose="hop"), intent("BTC/USDT", purpose="hop", after=place, rank=2))
+    of.supply(hop(of), D(9), None)
+    assert of.unsupplied == {hop(of).name}
