@@ -188,6 +188,20 @@ def test_a_row_that_is_no_position_does_not_replace_what_was_read_before(contrac
     bad = rows(("BTC", "long", "3"), ("ETH", "short", contracts))
     forced = told(at(0, book()), at(1, bad), at(2, bad, events=(close(force=True),)))
     assert orders(only(forced)) == WHOLE
+    assert [each.severity for each in forced.notices] == ["warning"]  # nothing is left out
+
+
+def test_of_two_rows_of_one_position_none_counts_where_one_is_no_position() -> None:
+    """1 of ETH and NaN of ETH: what was read before is the whole of it."""
+    bad = rows(("BTC", "long", "3"), ("ETH", "short", "1"), ("ETH", "short", "NaN"))
+    assert orders(only(told(at(0, book()), at(1, bad, events=(close(force=True),))))) == WHOLE
+
+
+def test_positions_count_as_read_where_only_the_equity_is_missing() -> None:
+    """The last answer with positions is that of minute 1, whose equity was unknown: 4 of BTC, and no ETH any more."""
+    without = replace(rows(("BTC", "long", "4")), equity=None)
+    forced = told(at(0, book()), at(1, without), at(2, DOWN, events=(close(force=True),)))
+    assert orders(only(forced)) == {("main", "BTC", Decimal(4), Decimal(0))}
 
 
 def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> None:

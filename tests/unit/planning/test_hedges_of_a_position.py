@@ -16,12 +16,13 @@ from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.unwinding import HedgeRule, StandIn
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Residual
+from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Order, Residual
 from killswitch.planning.stuck import OUT_OF_BUDGET, Obstacles, Seen
 from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.runner.preview import preview
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_hedging import BTC, ETH, World, down, hedge, main, orders, other, policies
-from tests.worlds import START, account, position, rules
+from tests.worlds import START, account, hand, position, rules, snapshot
 
 D = Decimal
 BESIDE = other((BTC, "100"))
@@ -60,6 +61,31 @@ def test_a_second_decision_about_the_same_position_hedges_nothing_more() -> None
     world.interpreter.restore((), lambda _p, _s, _since: (), (), (second,))
     world.closings = (*world.closings, shut(second, "10"))
     assert sold(opened, world.tick(main("-200"), BESIDE)) == 10
+
+
+def test_two_decisions_that_are_stuck_at_once_make_one_hedge_of_the_greater() -> None:
+    """5 and 10 contracts of one position at the same tick: one decision over 10, whichever is listed first."""
+    for first, second in (("5", "10"), ("10", "5")):
+        world = World(policies(hedge()))
+        fired = world.fall(BESIDE)
+        twin = structs.replace(fired, id="f" * 20)
+        world.interpreter.restore((), lambda _p, _s, _since: (), (), (fired, twin))
+        world.closings = (shut(fired, first), shut(twin, second))
+        found = world.tick(main("-200"), BESIDE)
+        assert [each.covers[0].contracts for each in found.decisions] == [D(10)]
+
+
+def test_a_bound_that_is_used_up_is_told_once() -> None:
+    """6 contracts are 600 USDT, which is all that may stand in: 4 more are not opened."""
+    world = World(policies(hedge(max_notional=D(600))))
+    fired = world.fall(BESIDE)
+    world.ends(fired, "residual", "6")
+    assert sold(world.tick(main("-200"), BESIDE)) == 6
+    world.ends(fired, "residual", "10")
+    found = world.tick(main("-200"), BESIDE)
+    assert found.decisions == ()
+    assert "what stands in already is worth 600.00, and 600 is the bound" in found.notices[0].text
+    assert world.tick(main("-200"), BESIDE).notices == ()
 
 
 def test_a_deeper_stage_hedges_only_what_comes_on_top() -> None:
@@ -365,6 +391,31 @@ def test_nothing_is_opened_on_an_account_that_the_same_tick_begins_to_close() ->
     found = world.tick(main("-200"), beside("4000"))
     assert [(each.policy, each.kind) for each in found.decisions] == [("two", None)]
     assert "the account is being closed itself" in found.notices[0].text
+
+
+def test_nothing_is_opened_where_the_same_tick_cancels_orders() -> None:
+    """A hand clears `other`, which holds nothing but an order."""
+    resting = Order("r1", BTC, "buy", D(1))
+    beside = account("5000", (), name="other", instruments=[rules(BTC)], orders=[resting])
+    world = World(policies(hedge()))
+    fired = world.fall(beside)
+    world.ends(fired, "blocked")
+    world.at += timedelta(seconds=1)
+    events = [hand("close", world.at, scope="account/other")]
+    found = world.interpreter.tick(snapshot(world.at, main("-200"), beside, events=events, closings=world.closings))
+    assert [(each.kind, len(each.cancels)) for each in found.decisions] == [("manual", 1)]
+    assert sold(world.tick(main("-200"), beside)) == 10
+
+
+def test_a_preview_opens_nothing_on_accounts_that_are_not_armed() -> None:
+    """`plan` shows what would be done: of the accounts whose documents arm them."""
+    made = policies(hedge())
+    for armed, expected in ((frozenset({"main"}), 0), (frozenset({"main", "other"}), 10)):
+        world = World(made)
+        world.ends(world.fall(BESIDE), "blocked")
+        seen = snapshot(world.at, main("-200"), BESIDE, closings=world.closings)
+        shown = preview(made, seen, world.interpreter, "", armed)
+        assert sold(Outcome(shown.decisions)) == expected
 
 
 # What is told
