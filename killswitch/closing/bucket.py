@@ -59,7 +59,8 @@ class Bucket:
     def fits(self, now: float, units: int, reserve: int | None, owner: object = None) -> bool:
         """Whether `units` may be taken now.
 
-        `reserve`: units that readings leave alone; None if it is no reading. `owner`: whose reading it is.
+        `reserve`: units that readings leave alone; None if it is no reading. `owner`: whose reading takes its turn; one
+        without stands in no line, and as an order leaves the units of the first who is overdue.
         """
         # What has come back meanwhile can only make more room, unless somebody waits for it.
         if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._read):
@@ -75,8 +76,7 @@ class Bucket:
             return 0.0
         held, read = self._held + self._others, self._read
         # What is on its way comes back so long after its answer, at the earliest. A claim may lapse before that.
-        before = self._before(now, None if reserve is None else owner)
-        earliest = min([now + self.per, *(claim.until for claim in before)])
+        earliest = min([now + self.per, *(claim.until for claim in self._before(now, owner))])
         for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
             held, read = held - back, read - back * reading
             if self._fit(now, units, reserve, owner, held, read):
@@ -129,12 +129,10 @@ class Bucket:
         self._read += units * reading
 
     def _fit(self, now: float, units: int, reserve: int | None, owner: object, held: int, read: int) -> bool:
-        if reserve is None:
-            return held + units + self._kept(now, read) <= self.allowed
-        units_before = sum(claim.units for claim in self._before(now, owner))
-        if held + units_before + units > self.allowed:
+        left = self._kept(now, read) if owner is None else sum(claim.units for claim in self._before(now, owner))
+        if held + left + units > self.allowed:
             return False
-        return _may_read(self.allowed, reserve, read + units_before, units)
+        return reserve is None or _may_read(self.allowed, reserve, read + left, units)
 
     def _kept(self, now: float, read: int) -> int:
         """Units that orders leave to the reading that has waited longest, once it is overdue and may have them."""

@@ -91,13 +91,22 @@ class Budget:
         """Until when the venue wants no request at all; minus infinity if it never refused one."""
         return self._quiet.until
 
-    def wait(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
+    def wait(
+        self,
+        now: float,
+        call: Call,
+        symbols: Sequence[str] = (),
+        purpose: Purpose = "closing",
+        *,
+        in_turn: bool = False,
+    ) -> float:
         """Seconds until the call, with one order for each symbol, fits; 0.0 if it does, infinite if it never can.
 
         Several symbols are one request for `submit_batch`, and one request each for every other call. Where it has to
-        wait for an answer that is not here yet, this is the earliest that can be.
+        wait for an answer that is not here yet, this is the earliest that can be. `in_turn`: it is the reading that
+        `claim` is for, after those of others that have claimed before.
         """
-        return self._wait(now, self._cost(call, symbols), purpose)
+        return self._wait(now, self._cost(call, symbols), purpose, in_turn=in_turn)
 
     def room(self, now: float, call: Call, symbols: Sequence[str], purpose: Purpose = "closing") -> int:
         """How many of `symbols`, from the front, fit now: as one batch for `submit_batch`, as single calls else."""
@@ -110,17 +119,25 @@ class Budget:
                 bucket = toll.place.bucket(symbol)
                 more = toll.each if batch and bucket in needed else toll.units + toll.each
                 needed[bucket] = needed.get(bucket, 0) + more
-                if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose), self):
+                if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
                     return fitting
         return len(symbols)
 
-    def take(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
+    def take(
+        self,
+        now: float,
+        call: Call,
+        symbols: Sequence[str] = (),
+        purpose: Purpose = "closing",
+        *,
+        in_turn: bool = False,
+    ) -> Ticket:
         """Count a call that leaves now. BudgetSpentError if it does not fit; nothing is counted then."""
         costs = [*self._cost(call, symbols)]
-        if (wait := self._wait(now, costs, purpose)) > 0.0:
+        if (wait := self._wait(now, costs, purpose, in_turn=in_turn)) > 0.0:
             raise BudgetSpentError(call, wait)
         reading = purpose == "reading"
-        if reading:
+        if in_turn:
             self.withdraw()
         return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
 
@@ -128,7 +145,7 @@ class Budget:
         """A reading waits for its room: the readings of other accounts that share a limit come after it.
 
         From `overdue` on orders leave it its units, as far as the share for closing allows. To be said again before
-        `until`, when it lapses; it keeps its place and the first `overdue` then. `take` ends it.
+        `until`, when it lapses; it keeps its place and the first `overdue` then. Its `take` ends it.
         """
         costs = [(bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, ())]
         waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
@@ -184,10 +201,13 @@ class Budget:
         """
         self._quiet.refused(now, retry_after)
 
-    def _wait(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
+    def _wait(
+        self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose, *, in_turn: bool = False
+    ) -> float:
+        owner = self if in_turn else None
         wait = max(self._quiet.until - now, 0.0)
         for bucket, units in costs:
-            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose), self))
+            wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose), owner))
         return wait
 
     def _cost(self, call: Call, symbols: Sequence[str]) -> Iterator[tuple[Bucket, int]]:

@@ -46,9 +46,9 @@ class Meter:
         deadline = loop.time() + patience
         while True:
             now = self.monotonic()
-            wait = self.budget.wait(now, "snapshot", purpose="reading")
+            wait = self.budget.wait(now, "snapshot", purpose="reading", in_turn=True)
             if wait <= 0.0:
-                return self.budget.take(now, "snapshot", purpose="reading")
+                return self.budget.take(now, "snapshot", purpose="reading", in_turn=True)
             lasts = TURNS_KEPT * (self.interval + patience)
             self.budget.claim(now, "snapshot", overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
