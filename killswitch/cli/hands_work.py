@@ -20,6 +20,7 @@ from killswitch.cli.session import arming_words, friendly, lock_paths, opened_st
 from killswitch.cli.watching import reporting, watching
 from killswitch.cli.wording import decision_lines
 from killswitch.incident.note import keep_runbooks
+from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.plan_file import SavedPlan
@@ -36,6 +37,9 @@ from killswitch.store.sql import SqlStore
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
+
+PAUSE_FOR_LOOK = 4.0
+"""How many times longer than a look the pause after it is at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,15 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
         )
 
 
+def _is_closing(store: Store, decision: Decision) -> bool:
+    """Whether it is, after a pause if so: a long journal takes its time, and reading it must not slow the runner."""
+    began = time.monotonic()
+    closing = hands.progress_of(store, decision).standing == "closing"
+    if closing:
+        time.sleep(max(POLL, PAUSE_FOR_LOOK * (time.monotonic() - began)))
+    return closing
+
+
 def _lives(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
@@ -169,10 +182,8 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
     answer = hands.answer_to(store, event)
     deadline += scheduled(answer)
     for decision in answer.decisions:
-        while hands.progress_of(store, decision).standing == "closing" and time.monotonic() < deadline:
-            if not _lives(store):
-                break
-            time.sleep(POLL)
+        while _is_closing(store, decision) and time.monotonic() < deadline and _lives(store):
+            pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it has written down that it took the hand.
     while order.scope in locked and is_lifting(order, store, at) and time.monotonic() < deadline:
