@@ -12,14 +12,23 @@ import pytest
 
 from killswitch.closing.asking import Asking, Question, questions
 from killswitch.closing.breaker import Breaker
-from killswitch.closing.budget import Budget
+from killswitch.closing.budget import Budget, Budgets
 from killswitch.closing.life import State
 from killswitch.closing.line import AsideOrder, Line
 from killswitch.closing.pace import Pace
 from killswitch.closing.requests import Requests
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import MalformedAnswerError, OrderReport, RateLimitedError, VenueAdapter, VenueDownError
+from killswitch.model.venue import (
+    Cost,
+    MalformedAnswerError,
+    OrderReport,
+    RateLimit,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueTraits,
+)
 from tests.honest_venue import NOW, VirtualClock
 
 D = Decimal
@@ -54,11 +63,11 @@ class Desk:
 class Room:
     """One asking, its clock, and what it wrote."""
 
-    def __init__(self, desk: Desk, pace: Pace | None = None) -> None:
+    def __init__(self, desk: Desk, pace: Pace | None = None, budget: Budget | None = None) -> None:
         self.desk, self.clock = desk, VirtualClock(NOW)
         self.written: list[JournalEntry] = []
         pace = pace or Pace()
-        requests = Requests(desk, self.clock, pace, Budget.unlimited(), Breaker(failures=99))
+        requests = Requests(desk, self.clock, pace, budget or Budget.unlimited(), Breaker(failures=9999))
         self.asking = Asking("main", cast(VenueAdapter, desk), self.clock, pace, requests, self._record)
 
     def _record(self, entries: Sequence[JournalEntry]) -> None:
@@ -188,6 +197,14 @@ def test_fills_that_come_to_the_whole_order_settle_it(order: object) -> None:
     )  # fmt: skip
 
 
+def test_an_order_without_a_venues_name_is_told_without_one_by_its_fills() -> None:
+    """Its client id is all that there is."""
+    asked = Question(LINE, "o1", 3, None, D(4), NOW, State.UNKNOWN)
+    found = Room(Desk(None, (), (fill("4", "99"),))).said(asked)
+    assert found is not None
+    assert (found[0], found[1]["order"], found[1]["filled"]) == ("filled", "", "4")
+
+
 def test_a_fee_that_one_fill_does_not_tell_is_unknown() -> None:
     """None for the whole order."""
     found = Room(Desk(None, (), (fill("1", "98", None), fill("3", "102", "0.2")))).said(question())
@@ -245,6 +262,21 @@ def test_questions_are_asked_at_growing_intervals_up_to_the_poll() -> None:
         assert len(room.desk.asked) == asked
         room.clock.elapsed = before + gaps[-1] + 1e-9
     assert gaps == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_questions_that_go_on_for_long_leave_closing_the_room_that_is_its_own() -> None:
+    """Half of ten calls is reserved: at first all ten may be used, and after a hundred rounds no more than five."""
+    limit, calls = RateLimit("w", 10, 0.5), ("find_order", "open_orders", "fills")
+    traits = VenueTraits(limits=(limit,), costs=tuple(Cost(cast(Any, call), "w", units=1) for call in calls))
+    room = Room(Desk(GARBLED, GARBLED, GARBLED), budget=Budgets().of("main", "v", traits, D("0.5")))
+    counts = []
+    for _ in range(100):
+        before = len(room.desk.asked)
+        room.ask(*(question(name=f"o{number}") for number in range(9)))
+        counts.append(len(room.desk.asked) - before)
+        room.clock.elapsed += 2.0
+    assert max(counts[:3]) > 5
+    assert max(counts[-3:]) <= 5
 
 
 def test_what_is_no_longer_asked_about_is_forgotten() -> None:

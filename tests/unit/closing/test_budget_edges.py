@@ -128,6 +128,20 @@ def test_others_units_that_have_come_back_give_readings_no_more_than_their_share
     assert not bucket.fits(60.0, 1, 4)
 
 
+def test_a_count_of_nothing_is_a_count_and_one_of_twice_the_limit_still_is() -> None:
+    """0 takes back what was told before; twenty of ten fill it up; more than that is a defect, and changes nothing."""
+    bucket = Bucket(10, 60.0)
+    bucket.observed(0.0, 8)
+    bucket.observed(1.0, 0)
+    assert bucket.fits(1.0, 10, None)
+    bucket.observed(2.0, 21)
+    assert bucket.fits(2.0, 10, None)
+    bucket.observed(3.0, -1)
+    assert bucket.fits(3.0, 10, None)
+    bucket.observed(4.0, 20)
+    assert not bucket.fits(4.0, 1, None)
+
+
 def test_one_unit_of_others_is_one() -> None:
     """Nine are left of ten, and not ten."""
     bucket = Bucket(10, 60.0)
