@@ -83,8 +83,10 @@ class Looking:
         self._begun_at = self._clock.monotonic()
 
     def purpose(self, moved: int) -> Purpose:
-        """A look that follows orders is a part of closing; one more at what has not moved leaves it its room."""
-        return "closing" if self._last is None or self._last.moved != moved else "reading"
+        """A look that follows orders is a part of closing; one more at what has not moved is not, for a while."""
+        last = self._last
+        news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= self._pace.look_again
+        return "closing" if news else "reading"
 
     @property
     def has_begun(self) -> bool:
