@@ -193,12 +193,33 @@ class Closer:
                 await self._sending.send_on_the_decisions_word()
             return
         self._show(reading)
+        if not sending and self._ends_by(reading):
+            with self._memory.together():
+                self._verify(reading)
+                for work in list(self._memory.works.values()):
+                    self._finish(work, [])
+            return
         self._verify(reading)
         verdicts = self._judging.begin(reading)
         if sending:
             await self._sending.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
+
+    def _ends_by(self, reading: Reading) -> bool:
+        """Whether the reading shows every target of every decision reached, and nothing else is left to be done."""
+        works = self._memory.works.values()
+        if self._guarding.protections.open() or any(work.due_cancels(after_closing=True) for work in works):
+            return False
+        return all(
+            not line.by_fills
+            and not line.in_flight
+            and not line.aside
+            and not line.abandoned
+            and told(line, reading)
+            and reading.contracts(line.key) <= line.target
+            for line in self._memory.lines()
+        ) and not any(work.uncancelled for work in works)
 
     def _next_due(self, now: float) -> float:
         """When the next pass makes sense after one that changed nothing."""
@@ -224,7 +245,7 @@ class Closer:
         Not where something of ours is in play, nor for orders that the venue does not keep from doing too much.
         """
         lines = self._memory.lines()
-        in_play = any(line.in_flight or line.aside or line.attempt or not line.reduce_only for line in lines)
+        in_play = any(line.attempt or not line.reduce_only for line in lines)
         return None if in_play else self._looking.take_given(self._expected())
 
     async def _look(self) -> Reading | None:
@@ -240,7 +261,7 @@ class Closer:
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""
-        return {line.key: self._memory.least(line) for line in self._memory.lines() if not line.by_fills}
+        return self._memory.expected()
 
     def _show(self, reading: Reading) -> None:
         """Keep what the reading shows of the positions at work, for `progress`."""

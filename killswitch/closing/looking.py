@@ -36,6 +36,7 @@ class Looking:
         self._last: _Seen | None = None
         self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
+        self._told: dict[str, Instrument] = {}
         self.instruments: dict[str, Instrument] = {}
         self.distrust: str | None = None
         """Why the last look could not rely on what the venue said; None if it could."""
@@ -43,7 +44,9 @@ class Looking:
     def learn(self, account: AccountSnapshot) -> None:
         """Take the instruments' rules from a snapshot that someone else has read."""
         for instrument in account.instruments or ():
-            self.instruments[instrument.symbol] = sound_rules(instrument)
+            if self._told.get(instrument.symbol) != instrument:
+                self._told[instrument.symbol] = instrument
+                self.instruments[instrument.symbol] = sound_rules(instrument)
 
     def give(self, account: AccountSnapshot, at: float) -> None:
         """What the tick asked for at `at` and has read, while nothing of ours was under way.
@@ -85,7 +88,7 @@ class Looking:
     def purpose(self, moved: int) -> Purpose:
         """A look that follows orders is a part of closing; one more at what has not moved is not, for a while."""
         last = self._last
-        news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= self._pace.look_again
+        news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= 6 * self._pace.look_again
         return "closing" if news else "reading"
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
 
@@ -11,7 +12,7 @@ from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import number
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
-from killswitch.closing.protection import Protections
+from killswitch.closing.protection import GUARDING, Protections
 from killswitch.closing.work import Work, key_of
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
@@ -37,6 +38,7 @@ class Memory:
         self._protections = protections
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, Work] = {}
+        self._held: list[JournalEntry] | None = None
         self._over: dict[PositionKey, float] = {}
         self.moved_at = -math.inf
         """Monotonic seconds at which an order moved last."""
@@ -97,10 +99,16 @@ class Memory:
             found = self._ledgers[key] = PositionLedger()
         return found
 
-    def least(self, line: Line) -> Decimal:
-        """What our own orders leave of the line's position, at least."""
-        ledger = self._ledgers.get(line.key)
-        return line.decided + line.target if ledger is None else ledger.least(line.decided + line.target)
+    def expected(self) -> dict[PositionKey, Decimal]:
+        """What our own orders leave of each position at work, at least. Made before the first order: nothing dear."""
+        found: dict[PositionKey, Decimal] = {}
+        for line in self.lines():
+            if line.purpose == "reduce":
+                key = (line.symbol, line.position_side)
+                ledger = self._ledgers.get(key)
+                before = line.decided + line.target
+                found[key] = before if ledger is None else ledger.least(before)
+        return found
 
     def record(self, entries: Sequence[JournalEntry]) -> None:
         """Make entries durable together, and only then let each move anything.
@@ -111,19 +119,41 @@ class Memory:
             return
         for entry in entries:
             self.works[entry.decision].check(entry)
-        if len(entries) == 1:
-            self._store.append(entries[0])
+        if self._held is None:
+            self._write(entries)
         else:
-            self._store.append_all(entries)
+            self._held += entries
         self.written += len(entries)
         for entry in entries:
             if entry.kind != "verified":
                 self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
             self.sent += entry.kind == "sending"
-            self._watch.wrote(entry)
             self.works[entry.decision].apply(entry)
-            self._protections.apply(entry)
+            if entry.kind in GUARDING:
+                self._protections.apply(entry)
             self._apply_to_ledger(self.works[entry.decision], entry)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is recorded inside becomes durable in one transaction at its end; StoreError then, as from `record`.
+
+        Nothing may leave for the venue inside: what moves here has not happened before the end.
+        """
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+        if held:
+            self._write(held)
+
+    def _write(self, entries: Sequence[JournalEntry]) -> None:
+        if len(entries) == 1:
+            self._store.append(entries[0])
+        else:
+            self._store.append_all(entries)
+        for entry in entries:
+            self._watch.wrote(entry)
 
     def end(self, work: Work, closing: Closing) -> None:
         """A work has ended: it is remembered for a while by how it did."""

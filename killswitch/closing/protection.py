@@ -35,6 +35,10 @@ TRIED = "tried"
 """In `guarded`: the venue refused it, and another is to be sent under another name."""
 
 
+GUARDING = frozenset({"unprotected", "cancelled", "protected", "guarded"})
+"""Kinds of journal entries that are about protective orders."""
+
+
 class Guard(Enum):
     OFF = "off"
     RESTORING = "restoring"

@@ -147,6 +147,11 @@ class Work:
         """Whether the decision wants this order gone for good."""
         return any(cancel.order == order for cancel in self.decision.cancels)
 
+    @property
+    def uncancelled(self) -> bool:
+        """Whether an order could not be cancelled, so that the work does not end as if nothing were left."""
+        return bool(self._uncancellable)
+
     def cannot_cancel(self, cancel: Cancel, why: str) -> None:
         """The venue refuses to cancel this order: it is reported, and not asked for again in this process."""
         self._uncancellable[cancel.order] = why

@@ -90,10 +90,10 @@ def test_a_decision_is_taken_up_once_and_one_without_a_plan_never(store: Store) 
 def test_what_our_orders_leave_is_known_from_the_first_of_them_on(store: Store) -> None:
     """Ten before any; after 0.6 of ten, 9.4; how many entries there were and were about orders is counted."""
     memory, _ = both(store)
-    line, other = memory.lines()
-    assert (memory.least(line), memory.least(other)) == (D(10), D(10))
+    line, other = (each.key for each in memory.lines())
+    assert memory.expected() == {line: D(10), other: D(10)}
     sold(memory, "BTC", "o1", "0.6")
-    assert (memory.least(line), memory.least(other)) == (D("9.4"), D(10))
+    assert memory.expected() == {line: D("9.4"), other: D(10)}
     assert (memory.written, memory.moved, memory.sent) == (3, 2, 1)
 
 

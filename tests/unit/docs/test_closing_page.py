@@ -225,12 +225,12 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
     assert waits[-1] == PACE.longest_wait
     questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.ask_again)]
     assert questions == [0.1, 0.2, 0.4, 0.8]
-    chunks = [min(dispatch.FIRST * 4**turn, dispatch.LARGEST) for turn in range(4)]
-    assert chunks == [8, 32, 128, 256]
+    chunks = [min(dispatch.FIRST * 8**turn, dispatch.LARGEST) for turn in range(4)]
+    assert chunks == [10, 80, 320, 320]
     for said in (
         "waits for 0.5, 1, 2 … 30 s",
         "repeated after 0.1, 0.2, 0.4 … 1 s",
-        f"{dispatch.FIRST} first and four times as many in each further one, up to {dispatch.LARGEST};",
+        f"{dispatch.FIRST} first and eight times as many in each further one, up to {dispatch.LARGEST};",
         f"within {dispatch.TOGETHER * 1000:g} ms of each other",
         f"comes within {dispatch.SOON * 1000:g} ms",
         f'"No such order" counts only {PACE.absence_after:g} s after sending',
