@@ -170,7 +170,9 @@ class Memory:
         for entry in self._store.journal_from(work.planned or 0) if counted else ():
             for line in counted:
                 if entry.kind == "filled" and entry.account == self._account and key_of(entry) == line.key:
-                    line.closed_before -= number(entry.data.get("filled")) or Decimal(0)
+                    filled = number(entry.data.get("filled"))
+                    # Of a fill that cannot be read nobody knows the amount: then everything counts as closed since.
+                    line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
 
     def _forget_old(self) -> None:
         """Drop the ledgers of positions that nobody works on any more, once the venue must show what was closed."""

@@ -186,7 +186,7 @@ def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: Clien
     amount = min(guard.amount, left) if guard.amount > ZERO else left
     if guard.trigger_price is None and guard.price is None:
         return "neither price nor trigger of it are known"
-    if guard.trigger_price is not None and guard.trigger_when is None:
+    if guard.trigger_price is not None and _direction(guard.trigger_when) is None:
         return "the mark was not known, so nobody can say which way its trigger lies"
     return OrderRequest(
         client_order_id=guard.name(rule),

@@ -127,7 +127,8 @@ def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict
     """
     step = None if instrument is None else instrument.amount_step
     if instrument is None or not step:
-        return Verdict(Do.SEND, min(wanted, line.largest))
+        most = wanted if instrument is None or not instrument.max_amount else min(wanted, instrument.max_amount)
+        return Verdict(Do.SEND, min(most, line.largest))
     first_of_plan = line.attempt == 0 and line.purpose == "reduce"
     least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
     whole = _floor(wanted, step)
