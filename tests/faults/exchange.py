@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import count
 from typing import Literal
 
 from killswitch.model.snapshot import Fill, FillCause, InstrumentState, Order, OrderSide, Side
@@ -113,9 +112,13 @@ class Exchange:
         self.deeds: list[Deed] = []
         self.turned: list[str] = []
         """Orders of ours that turned a position, which must never be."""
-        self._ids = count(1)
+        self._last_id = 0
 
     # What a client can ask for
+
+    def _next_id(self) -> str:
+        self._last_id += 1
+        return f"x{self._last_id}"
 
     def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
         """Take an order. OrderRejectedError in the venue's own words."""
@@ -123,7 +126,7 @@ class Exchange:
             raise OrderRejectedError("duplicate_client_order_id", f"there is an order {request.client_order_id}")
         self._admit(request)
         order = Placed(
-            id=f"x{next(self._ids)}", name=request.client_order_id, symbol=request.symbol, side=request.side,
+            id=self._next_id(), name=request.client_order_id, symbol=request.symbol, side=request.side,
             key=self._key(request), amount=request.amount, reduce_only=request.reduce_only, type=request.type,
             price=request.price, ioc=request.time_in_force == "ioc", trigger_price=request.trigger_price,
             trigger_when=request.trigger_when, by=by,
@@ -165,7 +168,7 @@ class Exchange:
         for key, amount in list(self.held.items()):
             if amount > ZERO and self.markets[key[0]].state == "open":
                 side: OrderSide = "sell" if key[1] == "long" else "buy"
-                order = Placed(f"x{next(self._ids)}", None, key[0], side, key, amount, reduce_only=True, by="sweep")
+                order = Placed(self._next_id(), None, key[0], side, key, amount, reduce_only=True, by="sweep")
                 self.orders[order.id] = order
                 self._match(order)
 
@@ -177,7 +180,7 @@ class Exchange:
         if not more.get("reduce_only"):
             position_side = "long" if side == "buy" else "short"
         order = Placed(
-            f"x{next(self._ids)}", None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
+            self._next_id(), None, symbol, side, (symbol, position_side), amount, reduce_only=False, by="hand"
         )
         self.orders[order.id] = replace(order, **more)  # type: ignore[arg-type] # literals of the caller
         return order.id
@@ -192,7 +195,7 @@ class Exchange:
         taken = min(amount, self.held.get(key, ZERO))
         if taken > ZERO:
             side: OrderSide = "sell" if key[1] == "long" else "buy"
-            self._book_fill(f"x{next(self._ids)}", key, side, taken, self.markets[key[0]].price, cause)
+            self._book_fill(self._next_id(), key, side, taken, self.markets[key[0]].price, cause)
             self._set(key, self.held[key] - taken, "adl" if cause == "adl" else "liquidation", None)
 
     def reprice(self, symbol: str, price: Decimal) -> None:
