@@ -143,9 +143,10 @@ class Memory:
         try:
             yield
         finally:
+            # Also where something failed inside: what has moved here must be in the journal.
             held, self._held = self._held, None
-        if held:
-            self._write(held)
+            if held:
+                self._write(held)
 
     def _write(self, entries: Sequence[JournalEntry]) -> None:
         if len(entries) == 1:

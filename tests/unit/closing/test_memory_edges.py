@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from killswitch.closing.life import State
 from killswitch.closing.memory import Memory
 from killswitch.closing.pace import PACE
 from killswitch.closing.protection import Protections
@@ -102,3 +104,22 @@ def test_nothing_to_record_changes_nothing(store: Store) -> None:
     memory, _ = both(store)
     memory.record([])
     assert (memory.written, memory.moved, memory.sent) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_recorded_together_is_durable_at_the_end_however_it_ends(store: Store, fails: bool) -> None:
+    """Nothing is written inside; at the end everything that has moved is, also where something failed."""
+    memory, _ = both(store)
+    line = memory.lines()[0]
+    before = len(store.journal())
+    verified = JournalEntry(
+        decision=line.decision, kind="verified", at=NOW, account="main", symbol=line.symbol,
+        position_side=line.position_side, data={"position": "0", "target": "0"},
+    )  # fmt: skip
+    with contextlib.suppress(RuntimeError), memory.together():
+        memory.record([verified])
+        assert len(store.journal()) == before
+        if fails:
+            raise RuntimeError("a defect")
+    assert [entry.kind for entry in store.journal()[before:]] == ["verified"]
+    assert line.state is State.AT_TARGET
