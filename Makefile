@@ -53,7 +53,7 @@ mutants: $(VENV)/.installed-mutants
 evidence: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.evidence --date $(DATE) --random $(BOOKS) --seed $(SEED) --jobs $(WORKERS)
 
-lock: $(VENV)/.installed-dev
+lock: $(BIN)/python
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --all-extras --group pyproject.toml:dev --group pyproject.toml:bench --group pyproject.toml:mutants \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file constraints.txt pyproject.toml
@@ -74,7 +74,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing killswitch into $(VENV)"
-	@$(INSTALL) --editable '.[market]'
+	@$(INSTALL) --editable '.[market,ccxt,alpaca]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

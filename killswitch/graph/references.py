@@ -10,9 +10,9 @@ from killswitch.graph.nodes import CorrelationGroupRule, RankingRule
 from killswitch.graph.others import Others
 from killswitch.graph.rankings import BUILT_IN, ranking
 from killswitch.graph.wording import span
+from killswitch.policy.account_document import AccountDocument, venue_of
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import (
-    AccountDocument,
     CorrelationGroupDocument,
     Match,
     PolicyDocument,
@@ -111,7 +111,7 @@ def _matches(match: Match, account: AccountDocument) -> bool:
 
 
 def _venue(account: AccountDocument) -> str:
-    return account.spec.venue or account.spec.adapter
+    return venue_of(account.spec)
 
 
 def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:

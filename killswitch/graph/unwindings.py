@@ -19,8 +19,9 @@ from killswitch.graph.unwinding import (
     UnwindingRule,
 )
 from killswitch.graph.wording import percent
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import AccountDocument, CorrelationGroupDocument, PolicyDocument
+from killswitch.policy.documents import CorrelationGroupDocument, PolicyDocument
 from killswitch.policy.loader import Document, Faulty
 from killswitch.policy.source import Path
 from killswitch.policy.unwinding_document import Hedge, Impact, Spot, UnwindingDocument, UnwindingSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -116,7 +116,9 @@ class VenueAdapter(Protocol):
         ...
 
 
-Call = Literal["snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel"]
+Call = Literal[
+    "snapshot", "submit", "submit_batch", "close_book", "find_order", "open_orders", "fills", "cancel", "dead_man",
+]  # fmt: skip
 
 
 class RateLimit(Struct, frozen=True):
@@ -151,11 +153,27 @@ class ClientIdRule(Struct, frozen=True):
     longest: int = 32
 
 
+class DeadManRule(Struct, frozen=True):
+    """The venue's own dead-man timer: unless it is refreshed in time, the venue cancels resting orders.
+
+    `reach`: what one timer covers. `shortest` and `longest` in seconds; `longest` None where the venue names none.
+    `a_day`: how often it may go off in a day. `takes_stops`: whether it cancels conditional orders too; None: unknown.
+    `quiet_for_maintenance`: whether it must be disarmed before maintenance of the venue.
+    """
+
+    reach: Literal["account", "symbol", "connection"]
+    shortest: float
+    longest: float | None = None
+    a_day: int | None = None
+    takes_stops: bool | None = None
+    quiet_for_maintenance: bool = False
+
+
 class VenueTraits(Struct, frozen=True):
-    """What a venue is like, as far as closing has to know. Without limits nothing is metered.
+    """What a venue is like, as far as acting has to know. Without limits nothing is metered.
 
     `batch` is the most orders of one `submit_batch`; 1 where there is none. `whole_book`: `close_book` closes every
-    position of the account and nothing else. A call without a cost is free.
+    position of the account and nothing else. A call without a cost is free. `dead_man`: None where it has no timer.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -163,6 +181,7 @@ class VenueTraits(Struct, frozen=True):
     batch: int = 1
     whole_book: bool = False
     client_ids: ClientIdRule = ClientIdRule()
+    dead_man: DeadManRule | None = None
 
 
 PLAIN_VENUE: Final = VenueTraits()
@@ -203,6 +222,47 @@ class BookClosingVenue(Protocol):
         ...
 
 
+@runtime_checkable
+class DeadManVenue(Protocol):
+    """An adapter that sets its venue's dead-man timer. `traits.dead_man` says what that is worth."""
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        """Start the timer, or start it again. `symbols`: those with something to cancel, where it is for a symbol."""
+        ...
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        """Stop the timer; one that does not run is no error."""
+        ...
+
+
+class Push(Struct, frozen=True):
+    """The venue said something of itself. `alive` is a sign of life only; `lost`: the stream is down, with `why`."""
+
+    kind: Literal["positions", "orders", "balance", "alive", "lost"]
+    why: str | None = None
+
+
+@runtime_checkable
+class PushingVenue(Protocol):
+    """An adapter that hears its venue's private stream. What it hears wakes a reading; it never stands for one."""
+
+    async def listen(self, hear: Callable[[Push], None]) -> None:
+        """Hear until cancelled, connecting anew by itself; VenueError only where it will never work."""
+        ...
+
+
+@runtime_checkable
+class SuspendingVenue(Protocol):
+    """An adapter whose broker itself refuses every new order on demand, ours included."""
+
+    async def suspend_trading(self, suspended: bool) -> None: ...
+
+
+OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
+                         "suspend_trading", "inspect")  # fmt: skip
+"""What only some adapters offer. Who wraps an adapter passes on what it has of these."""
+
+
 def traits_of(adapter: object) -> VenueTraits:
     """What the adapter says of its venue."""
     return adapter.traits if isinstance(adapter, DescribedVenue) else PLAIN_VENUE
@@ -221,6 +281,10 @@ class AccountSpec(Struct, frozen=True):
     endpoint: str | None
     options: dict[str, object]
     credentials: dict[str, str]
+    exchange: str | None = None
+    endpoint_ws: str | None = None
+    environment: Literal["production", "sandbox", "demo"] = "production"
+    outside_hours: Literal["queue", "extended"] | None = None
 
 
 class AdapterFactory(Protocol):

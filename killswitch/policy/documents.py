@@ -1,4 +1,4 @@
-"""What the documents hold: `Policy`, `Account`, `Ranking`, `CorrelationGroup`.
+"""What the documents hold: `Policy`, `Ranking`, `CorrelationGroup`.
 
 Times are whole microseconds, percentages are Decimal fractions, sequences are tuples. A key without a value on
 its class may not be left out; what leaving out any other means is said beside it, and in the JSON Schema.
@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
 from killswitch.model.instant import SECOND
-from killswitch.model.words import LockMode, Market, PolicyMode
+from killswitch.model.words import LockMode, PolicyMode
 from killswitch.policy.checks import COMPARISONS as COMPARISONS
 from killswitch.policy.ranking import RankingSpec as RankingSpec
 from killswitch.policy.scalars import (
@@ -18,16 +18,13 @@ from killswitch.policy.scalars import (
     Confirmation,
     Duration,
     DurationOrZero,
-    Endpoint,
     Fraction,
     Majority,
     Manual,
     Markets,
     Name,
     OrderNumber,
-    ProperShare,
     RankCount,
-    Reference,
     StageLevel,
     Text,
     Threshold,
@@ -299,27 +296,6 @@ class PolicySpec(Part):
     stages: Annotated[tuple[Stage, ...], AtLeastOne()]
 
 
-class AccountSpec(Part):
-    """One account at one venue."""
-
-    adapter: Annotated[Name, "The venue adapter, as installed."]
-    market: Annotated[Market, "The kind of market."]
-    currency: Annotated[Word, "The currency of account."]
-    venue: Annotated[Name | None, "The venue's name. Left out: the adapter's name."] = None
-    endpoint: Annotated[Endpoint | None, "The venue's address. Left out: the adapter's own."] = None
-    execution: Annotated[
-        Literal["observe", "live"], "`live` acts, and only when the runner was started with --live; `observe` never."
-    ]
-    credentials: Annotated[
-        dict[str, Reference], "References to secrets, never the secrets: env:NAME or file:PATH. Left out: none."
-    ] = {}  # noqa: RUF012 - frozen
-    options: Annotated[dict[str, object], "Whatever the adapter takes. Left out: none."] = {}  # noqa: RUF012 - frozen
-    closing_share: Annotated[
-        ProperShare,
-        "The share of every request limit of the venue that is kept for closing: reading never uses it. Left out: 50%.",
-    ] = DEFAULT_CLOSING_SHARE
-
-
 class CorrelationGroupSpec(Part):
     """Symbols that fall together, closed in one place of the order."""
 
@@ -336,17 +312,6 @@ class PolicyDocument(Part):
     kind: Literal["Policy"]
     metadata: Metadata
     spec: PolicySpec
-
-
-class AccountDocument(Part):
-    """An account, and how it is reached."""
-
-    KEYS: ClassVar = {"api_version": "apiVersion"}
-
-    api_version: ApiVersion
-    kind: Literal["Account"]
-    metadata: Metadata
-    spec: AccountSpec
 
 
 class RankingDocument(Part):
@@ -371,4 +336,4 @@ class CorrelationGroupDocument(Part):
     spec: CorrelationGroupSpec
 
 
-AnyDocument = PolicyDocument | AccountDocument | RankingDocument | CorrelationGroupDocument
+AnyDocument = PolicyDocument | RankingDocument | CorrelationGroupDocument

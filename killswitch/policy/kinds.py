@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.checks import Breach, policy, ranking
 from killswitch.policy.documents import (
-    AccountDocument,
     CorrelationGroupDocument,
     PolicyDocument,
     RankingDocument,

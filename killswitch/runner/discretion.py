@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
+from msgspec import json as msgjson
 from msgspec import structs
 
+from killswitch.model.inspection import Inspection
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
-    BatchingVenue,
-    BookClosingVenue,
+    OPTIONAL_CALLS,
     FateUnknownError,
-    MeteredVenue,
     OrderReport,
     OrderRequest,
+    Push,
     VenueAdapter,
     VenueError,
     VenueTraits,
@@ -24,6 +25,7 @@ from killswitch.model.venue import (
 
 T = TypeVar("T")
 HIDDEN = "[hidden credential]"
+_Wording = Callable[..., Callable[..., object]]
 
 
 class Redactor:
@@ -50,20 +52,15 @@ class DiscreetVenue:
     What only some adapters offer it offers only if its adapter does.
     """
 
-    used: Callable[[], Mapping[str, int]]
-    submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
-    close_book: Callable[[], Awaitable[None]]
-
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
         self._adapter = adapter
         self._redactor = redactor
         self.account = adapter.account
-        if isinstance(adapter, MeteredVenue):
-            self.used = adapter.used
-        if isinstance(adapter, BatchingVenue):
-            self.submit_batch = lambda requests: self._batched(adapter, requests)
-        if isinstance(adapter, BookClosingVenue):
-            self.close_book = lambda: self._through(adapter.close_book())
+        for name in OPTIONAL_CALLS:
+            call = getattr(adapter, name, None)
+            if call is not None:
+                wording: _Wording = _SAID.get(name, _asked)
+                setattr(self, name, wording(self, call))
 
     @property
     def traits(self) -> VenueTraits:
@@ -94,12 +91,6 @@ class DiscreetVenue:
     async def close(self) -> None:
         await self._through(self._adapter.close())
 
-    async def _batched(
-        self, adapter: BatchingVenue, requests: Sequence[OrderRequest]
-    ) -> Sequence[OrderReport | VenueError]:
-        answers = await self._through(adapter.submit_batch(requests))
-        return [self._discreet(answer) if isinstance(answer, VenueError) else answer for answer in answers]
-
     async def _through(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
@@ -109,9 +100,49 @@ class DiscreetVenue:
                 raise
             raise _saying(error, hidden) from None
 
+    def _reworded(self, push: Push) -> Push:
+        return push if push.why is None else structs.replace(push, why=self._redactor.hide(push.why))
+
     def _discreet(self, error: VenueError) -> VenueError:
         hidden = self._redactor.hide(str(error))
         return error if hidden == str(error) else _venue_saying(error, hidden)
+
+
+def _asked(venue: DiscreetVenue, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """A call whose answer holds no text of the venue, and whose error may."""
+    return lambda *arguments: venue._through(call(*arguments))
+
+
+def _counted(venue: DiscreetVenue, call: Callable[..., object]) -> Callable[..., object]:
+    """A call that answers at once, with numbers."""
+    return call
+
+
+def _batched(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    async def submit_batch(requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        answers = await venue._through(call(requests))
+        return [venue._discreet(answer) if isinstance(answer, VenueError) else answer for answer in answers]
+
+    return submit_batch
+
+
+def _listening(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    return lambda hear: venue._through(call(lambda push: hear(venue._reworded(push))))
+
+
+def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    async def inspect() -> Inspection:
+        found: Inspection = await venue._through(call())
+        written = venue._redactor.hide(msgjson.encode(found).decode())
+        return msgjson.decode(written, type=Inspection)
+
+    return inspect
+
+
+_SAID: Final[Mapping[str, _Wording]] = {
+    "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
+}  # fmt: skip
+"""How the words of those optional calls are made discreet whose answer holds some."""
 
 
 def _saying(error: Exception, text: str) -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from killswitch.closing.budget import Budgets
 from killswitch.graph.nodes import PolicySet
@@ -13,8 +14,9 @@ from killswitch.incident.note import Runbooks
 from killswitch.incident.validation import compile_all
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.policy.account_document import AccountDocument, venue_of
+from killswitch.policy.account_document import AccountSpec as AccountKeys
 from killswitch.policy.diagnostics import Diagnostic
-from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.adapters import AdapterError, make_adapter
@@ -96,9 +98,13 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             endpoint=spec.endpoint,
             options=dict(spec.options),
             credentials=resolve(spec.credentials, account=name),
+            exchange=spec.exchange,
+            endpoint_ws=spec.endpoint_ws,
+            environment=_environment(name, spec),
+            outside_hours=spec.outside_hours,
         )
     )
-    venue = spec.venue or spec.adapter
+    venue = venue_of(spec)
     try:
         Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
     except ValueError as error:
@@ -107,3 +113,10 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
         ) from error
     armed = live and spec.execution == "live"
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share)
+
+
+def _environment(name: str, spec: AccountKeys) -> Literal["production", "sandbox", "demo"]:
+    """Which of the venue's systems; AdapterError for two of them at once."""
+    if spec.sandbox and spec.demo:
+        raise AdapterError(f"account {name}: sandbox and demo are two systems of a venue; leave one of them out")
+    return "sandbox" if spec.sandbox else "demo" if spec.demo else "production"

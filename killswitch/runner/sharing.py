@@ -9,20 +9,16 @@ does: those who use it ask for the method.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Instrument, Order
 from killswitch.model.venue import (
-    BatchingVenue,
-    BookClosingVenue,
-    MeteredVenue,
+    OPTIONAL_CALLS,
     OrderReport,
     OrderRequest,
     VenueAdapter,
-    VenueError,
     VenueTraits,
     traits_of,
 )
@@ -33,10 +29,6 @@ _Row = TypeVar("_Row", Flow, Fill)
 class SharedVenue:
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
 
-    used: Callable[[], Mapping[str, int]]
-    submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
-    close_book: Callable[[], Awaitable[None]]
-
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
         """`wants_rows`: whether flows and fills that the other view was told are kept for this one."""
         self._wants_rows = wants_rows
@@ -46,12 +38,9 @@ class SharedVenue:
         self._flows: dict[str, Flow] = {}
         self._fills: dict[str, Fill] = {}
         self.account = adapter.account
-        if isinstance(adapter, MeteredVenue):
-            self.used = adapter.used
-        if isinstance(adapter, BatchingVenue):
-            self.submit_batch = adapter.submit_batch
-        if isinstance(adapter, BookClosingVenue):
-            self.close_book = adapter.close_book
+        for name in OPTIONAL_CALLS:
+            if hasattr(adapter, name):
+                setattr(self, name, getattr(adapter, name))
 
     @property
     def traits(self) -> VenueTraits:

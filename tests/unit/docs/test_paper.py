@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from killswitch.market.terms import read_terms
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, traits_of
-from killswitch.policy.documents import AccountDocument
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
 from killswitch_paper import adapter
 

@@ -18,7 +18,7 @@ from killswitch.model.snapshot import Flow, Position, Snapshot
 from killswitch.planning.ranking import Candidate, rank
 from killswitch.planning.readings import Reading
 from killswitch.planning.tick import Interpreter
-from killswitch.policy.documents import AccountDocument
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.risk.cut import least_variance
 from killswitch.runner.opening import open_accounts

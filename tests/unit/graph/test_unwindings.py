@@ -27,8 +27,8 @@ from killswitch.graph.unwinding import (
 )
 from killswitch.graph.wording import close_text, unwinding_text
 from killswitch.model.words import Cause
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.causes import WORDS
-from killswitch.policy.documents import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.policy.unwinding_checks import unwinding as breaches
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.model.venue import AccountSpec, Cost, VenueTraits
-from killswitch.policy.documents import AccountDocument
+from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner import adapters
 from killswitch.runner.adapters import AdapterError, make_adapter

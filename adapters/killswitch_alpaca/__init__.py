@@ -1,0 +1,10 @@
+"""Stocks, ETFs and crypto at Alpaca, through alpaca-py."""
+
+from __future__ import annotations
+
+from killswitch.model.venue import AccountSpec, VenueAdapter
+
+
+def adapter(spec: AccountSpec) -> VenueAdapter:
+    """The adapter of `spec`; ValueError for a document that it cannot be made from."""
+    raise ValueError(f"account {spec.account}: alpaca is not there yet")
