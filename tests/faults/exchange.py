@@ -112,6 +112,8 @@ class Exchange:
         self.deeds: list[Deed] = []
         self.turned: list[str] = []
         """Orders of ours that turned a position, which must never be."""
+        self.watchers: list[Callable[[], object]] = []
+        """Called after every change, for a venue's private stream."""
         self._last_id = 0
 
     # What a client can ask for
@@ -136,6 +138,7 @@ class Exchange:
             self.names[order.name] = order.id
         if not order.waits:
             self._match(order)
+        self._changed()
         return report_of(order)
 
     def find(self, name: str) -> OrderReport | None:
@@ -162,6 +165,7 @@ class Exchange:
         placed = self.orders.get(order)
         if placed is not None and placed.state == "open":
             placed.state = "canceled"
+            self._changed()
 
     def close_book(self) -> None:
         """Close every position at market, whatever rests."""
@@ -325,12 +329,17 @@ class Exchange:
             )
         )  # fmt: skip
 
+    def _changed(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
     def _set(self, key: Key, amount: Decimal, actor: Actor, name: str | None) -> None:
         before = self.held.get(key, ZERO)
         if amount == before:
             return
         self.held[key] = amount
         self.deeds.append(Deed(self.now()[0], actor, key, before, amount, name))
+        self._changed()
         if amount == ZERO:
             for order in self.orders.values():
                 if order.key == key and order.reduce_only and order.state == "open":

@@ -1,0 +1,345 @@
+"""The HTTP and WebSocket face of a venue, on loopback: what is true is an `Exchange`, what goes wrong are mishaps.
+
+A venue's own file translates and nothing more: paths into deeds, records into the venue's words, refusals into its
+codes. What can happen to a request on its way happens here, for all venues alike, at the level of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl
+
+from aiohttp import WSMsgType, web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from killswitch.model.venue import Call, OrderRejectedError, RateLimit
+from tests.faults.exchange import Exchange
+from tests.faults.mishaps import Mishap, Mishaps, Script
+from tests.faults.wire import LATE, SLOW
+
+KEY = "KEY-PLANTED"
+SECRET = "SECRET-PLANTED"
+PASSPHRASE = "PASSPHRASE-PLANTED"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. `params`: fields of the query and of a form or JSON object in the body, as they came."""
+
+    method: str
+    path: str
+    query: str
+    body: str
+    headers: CIMultiDictProxy[str]
+    params: Mapping[str, Any]
+
+    @property
+    def route(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the venue answers: `body` is made JSON, unless it is text already."""
+
+    body: object
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.body if isinstance(self.body, str) else json.dumps(self.body, default=_plain)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as the venue saw it. `units`: what it counted for, limit → units."""
+
+    at: float
+    ask: Ask
+    call: Call | None
+    mishap: Mishap
+    units: Mapping[str, int]
+
+
+class RefusedError(Exception):
+    """The venue says no, in its own words."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.text)
+        self.reply = reply
+
+
+class WireVenue(ABC):
+    """A venue on loopback. `start` it, point a client's addresses at `address` (and `address_ws`), `stop` it."""
+
+    limits: ClassVar[tuple[RateLimit, ...]] = ()
+    """Documented limits; counted always, enforced where `enforced`."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        mishaps: Mishaps | None = None,
+        latency: float = 0.0,
+        enforced: bool = False,
+        equity: Decimal = Decimal(100_000),
+    ) -> None:
+        """`latency` in seconds for a round trip. The clock of the venue is `exchange.now`."""
+        self.exchange = exchange
+        self.mishaps: Mishaps = Script() if mishaps is None else mishaps
+        self.latency = latency
+        self.enforced = enforced
+        self.equity = equity
+        self.seen: list[Seen] = []
+        self.refusals: list[str] = []
+        """Routes that were asked for and are not spoken here: a test that leaves some has a hole."""
+        self.maintenance = False
+        self.sockets: set[web.WebSocketResponse] = set()
+        self._counts: Counter[tuple[Call, str]] = Counter()
+        self._used: dict[str, deque[tuple[float, int]]] = {}
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+        self._tasks: set[asyncio.Task[object]] = set()
+        exchange.watchers.append(self._wake_streams)
+
+    # What a venue says in its own words
+
+    @abstractmethod
+    def answer(self, ask: Ask) -> Reply:
+        """Do what is asked. OrderRejectedError and RefusedError are said as refusals; NotImplementedError: no such route."""
+
+    @abstractmethod
+    def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
+        """Which call of ours this is, and about which symbols of the exchange; None for what is none (time, rules).
+
+        Of the several requests of one snapshot only that for the positions is the call.
+        """
+
+    @abstractmethod
+    def check(self, ask: Ask) -> None:
+        """Check the signature, by own code. RefusedError in the venue's words; public routes pass."""
+
+    @abstractmethod
+    def refused(self, error: OrderRejectedError) -> Reply:
+        """A refused order."""
+
+    @abstractmethod
+    def limited(self, wait: float) -> Reply:
+        """Too many requests."""
+
+    @abstractmethod
+    def down(self) -> Reply:
+        """The venue is not there, and surely did nothing: its word for maintenance."""
+
+    def units(self, ask: Ask) -> Mapping[str, int]:
+        """What a request counts for by the venue's documents: limit → units."""
+        return {}
+
+    def used_headers(self, used: Mapping[str, int]) -> Mapping[str, str]:
+        """What the venue says of its own count with every answer."""
+        return {}
+
+    def lie(self, mishap: Mishap, ask: Ask, reply: Reply) -> Reply:
+        """An answer that calls itself good and is not: `empty`, `page` (one row is missing), `nonsense`, `defect`."""
+        return reply
+
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
+        """Speak on a stream until it is closed; `told` is set after every change. Where a venue has one."""
+        await socket.close()
+
+    # The life of a server
+
+    async def start(self) -> WireVenue:
+        """Listen on a free port of loopback."""
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def stop(self) -> None:
+        """Close everything, requests that never get an answer included."""
+        for task in list(self._tasks):
+            task.cancel()
+        for socket in list(self.sockets):
+            await socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def address_ws(self) -> str:
+        return f"ws://127.0.0.1:{self._port}"
+
+    def now(self) -> tuple[float, datetime]:
+        return self.exchange.now()
+
+    def now_ms(self) -> int:
+        return int(self.now()[1].timestamp() * 1000)
+
+    def calls(self, call: Call) -> int:
+        """How many requests of a kind arrived."""
+        return sum(it.call == call for it in self.seen)
+
+    def taken(self, since: float = float("-inf")) -> Counter[str]:
+        """Units counted since then, by limit."""
+        total: Counter[str] = Counter()
+        for it in self.seen:
+            if it.at >= since:
+                total.update(it.units)
+        return total
+
+    # The way of a request
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        ask = await _ask(request)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._streaming(request, ask)
+        occasion = self.occasion(ask)
+        mishap: Mishap = "none"
+        if occasion is not None:
+            call, symbols = occasion
+            symbol = symbols[0] if len(symbols) == 1 else ""
+            mishap = self.mishaps.at((call, symbol, self._counts[call, symbol]), self.now()[0])
+            self._counts[call, symbol] += 1
+        units = dict(self.units(ask))
+        self.seen.append(Seen(self.now()[0], ask, occasion[0] if occasion else None, mishap, units))
+        await asyncio.sleep(self.latency / 2)
+        reply = await self._outcome(request, ask, mishap, units)
+        await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
+        headers = {**self.used_headers(self._now_used()), **reply.headers}
+        return web.Response(text=reply.text, status=reply.status, headers=headers, content_type="application/json")
+
+    async def _outcome(self, request: web.Request, ask: Ask, mishap: Mishap, units: Mapping[str, int]) -> Reply:
+        match mishap:
+            case "down":
+                return self.down()
+            case "limited":
+                return self.limited(0.5)
+            case "silent":
+                await asyncio.Event().wait()
+            case "lost" | "late":
+                if mishap == "late":
+                    asyncio.get_running_loop().call_later(LATE, self._do, ask, units)
+                _hang_up(request)
+        reply = self._do(ask, units)
+        match mishap:
+            case "twice":
+                self._do(ask, units)
+            case "done" | "called_off":
+                _hang_up(request)
+            case "done_silent":
+                await asyncio.Event().wait()
+            case "garbled" | "malformed":
+                return Reply("<html>Bad gateway</html>", reply.status)
+            case "empty" | "page" | "nonsense" | "defect" | "stale" | "lagging" | "sign" | "nan":
+                return self.lie(mishap, ask, reply)
+        return reply
+
+    def _do(self, ask: Ask, units: Mapping[str, int]) -> Reply:
+        if self.maintenance:
+            return self.down()
+        wait = self._count(units)
+        if wait is not None:
+            return self.limited(wait)
+        try:
+            self.check(ask)
+            return self.answer(ask)
+        except RefusedError as error:
+            return error.reply
+        except OrderRejectedError as error:
+            return self.refused(error)
+        except NotImplementedError:
+            self.refusals.append(ask.route)
+            return Reply({"error": f"no such route here: {ask.route}"}, 404)
+
+    def _count(self, units: Mapping[str, int]) -> float | None:
+        """Count a request; the seconds to wait where it is one too many and limits are enforced."""
+        now = self.now()[0]
+        for limit in self.limits:
+            counted = self._used.setdefault(limit.name, deque())
+            while counted and counted[0][0] <= now - limit.per:
+                counted.popleft()
+            more = units.get(limit.name, 0)
+            if self.enforced and more and sum(it for _, it in counted) + more > limit.allowed:
+                return counted[0][0] + limit.per - now if counted else limit.per
+        for name, more in units.items():
+            self._used.setdefault(name, deque()).append((now, more))
+        return None
+
+    def _now_used(self) -> dict[str, int]:
+        return {name: sum(it for _, it in counted) for name, counted in self._used.items()}
+
+    async def _streaming(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+        socket = web.WebSocketResponse(heartbeat=None)
+        await socket.prepare(request)
+        self.sockets.add(socket)
+        told = asyncio.Event()
+        setattr(socket, "told", told)  # noqa: B010 - what `_wake_streams` sets
+        try:
+            await self.stream(socket, ask, told)
+        finally:
+            self.sockets.discard(socket)
+        return socket
+
+    def _wake_streams(self) -> None:
+        for socket in self.sockets:
+            socket.told.set()  # type: ignore[attr-defined] # set above
+
+
+async def messages(socket: web.WebSocketResponse, hear: Callable[[dict[str, Any]], object]) -> None:
+    """Hand every JSON message of a client to `hear`, until it closes; a bare `ping` is answered `pong`."""
+    async for message in socket:
+        if message.type is not WSMsgType.TEXT:
+            continue
+        if message.data == "ping":
+            await socket.send_str("pong")
+            continue
+        said = hear(json.loads(message.data))
+        if asyncio.iscoroutine(said):
+            await said
+
+
+def rows_without_one(rows: Iterable[object]) -> list[object]:
+    """What a page that is cut short leaves."""
+    return list(rows)[1:]
+
+
+def _hang_up(request: web.Request) -> None:
+    """Break the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError
+
+
+async def _ask(request: web.Request) -> Ask:
+    body = await request.text()
+    params: dict[str, Any] = dict(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True))
+    if body:
+        if body.lstrip()[:1] in "{[":
+            sent = json.loads(body, parse_float=str)
+            params |= sent if isinstance(sent, dict) else {"rows": sent}
+        else:
+            params |= dict(parse_qsl(body, keep_blank_values=True))
+    headers: CIMultiDict[str] = CIMultiDict(request.headers)
+    return Ask(request.method, request.path, request.rel_url.raw_query_string, body, CIMultiDictProxy(headers), params)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    raise TypeError(f"{value!r} has no place in an answer")
