@@ -1,0 +1,189 @@
+"""Rows of Kraken Futures, as its documents and answers have them: numbers are JSON numbers, instants ISO text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Fill
+from tests.faults.exchange import Exchange, Key, Market, Placed
+
+KINDS: Final = {"market": "mkt", "limit": "lmt"}
+WORDS: Final = {"open": "placed", "filled": "placed", "expired": "placed"}
+STATUS: Final = {"open": "ENTERED_BOOK", "filled": "FULLY_EXECUTED", "canceled": "CANCELLED", "expired": "CANCELLED",
+                 "rejected": "REJECTED"}  # fmt: skip
+
+
+def market_id(symbol: str) -> str:
+    """`BTC/USD:USD` → `PF_XBTUSD`, `BTC/USD:BTC` → `PI_XBTUSD`."""
+    base, _, rest = symbol.partition("/")
+    quote, _, settle = rest.partition(":")
+    return f"{'PI' if settle == base else 'PF'}_{'XBT' if base == 'BTC' else base}{quote}"
+
+
+def iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def instrument_row(market: Market) -> dict[str, Any]:
+    """Minimum sizes are not told here: the precision of the size is all that there is."""
+    inverse = market_id(market.symbol).startswith("PI_")
+    step = Decimal(1) if inverse else market.step or Decimal(1)
+    exponent = step.normalize().as_tuple().exponent
+    return {
+        "symbol": market_id(market.symbol),
+        "type": "futures_inverse" if inverse else "flexible_futures",
+        "tickSize": 0.01,
+        "contractSize": 1,
+        "tradeable": market.state not in ("halted", "delisted"),
+        "impactMidSize": 1.0,
+        "maxPositionSize": float(market.maximum or 1_000_000),
+        "openingDate": "2022-03-22T13:18:45.000Z",
+        "marginLevels": [{"numNonContractUnits": 0, "initialMargin": 0.02, "maintenanceMargin": 0.01}],
+        "fundingRateCoefficient": 24,
+        "contractValueTradePrecision": -int(exponent),
+        "postOnly": market.state == "post_only",
+        "mtf": True,
+        "tags": [],
+    }
+
+
+def ticker_row(market: Market, at: datetime) -> dict[str, Any]:
+    return {
+        "symbol": market_id(market.symbol),
+        "last": float(market.price), "lastTime": iso(at), "tag": "perpetual", "pair": "X:USD",
+        "markPrice": float(market.price), "indexPrice": float(market.price),
+        "bid": float(market.taken_at("sell")), "bidSize": 1000.0,
+        "ask": float(market.taken_at("buy")), "askSize": 1000.0,
+        "vol24h": 100000.0, "volumeQuote": 1e7, "openInterest": 5000.0, "open24h": float(market.price),
+        "suspended": market.state == "halted", "postOnly": market.state == "post_only", "change24h": 0.0,
+    }  # fmt: skip
+
+
+def account_rows(exchange: Exchange, equity: Decimal) -> dict[str, Any]:
+    """A multi-collateral account in dollars, and an empty cash account."""
+    value = sum((amount * exchange.markets[key[0]].price for key, amount in exchange.held.items()), Decimal(0))
+    flex = {
+        "type": "multiCollateralMarginAccount",
+        "currencies": {"USD": {"quantity": float(equity), "value": float(equity), "collateral": float(equity),
+                               "available": float(equity)}},
+        "initialMargin": float(value / 50), "initialMarginWithOrders": float(value / 50),
+        "maintenanceMargin": float(value / 100), "balanceValue": float(equity), "portfolioValue": float(equity),
+        "collateralValue": float(equity), "pnl": 0.0, "unrealizedFunding": 0.0, "totalUnrealized": 0.0,
+        "totalUnrealizedAsMargin": 0.0, "availableMargin": float(equity - value / 50), "marginEquity": float(equity),
+    }  # fmt: skip
+    return {"cash": {"type": "cashAccount", "balances": {"usd": 0.0}}, "flex": flex}
+
+
+def position_row(key: Key, amount: Decimal, market: Market, at: datetime) -> dict[str, Any]:
+    """No notional, no leverage, no liquidation price, no mark: so is the real one."""
+    return {
+        "side": key[1], "symbol": market_id(key[0]), "price": float(market.price), "fillTime": iso(at),
+        "size": float(amount), "unrealizedFunding": 0.0, "pnlCurrency": "USD",
+    }  # fmt: skip
+
+
+def open_row(order: Placed, at: datetime) -> dict[str, Any]:
+    trigger = order.trigger_price
+    row: dict[str, Any] = {
+        "order_id": order.id, "symbol": market_id(order.symbol), "side": order.side,
+        "orderType": "lmt" if trigger is None else "take_profit" if _profits(order) else "stop",
+        "unfilledSize": float(order.amount - order.filled), "filledSize": float(order.filled),
+        "receivedTime": iso(at), "lastUpdateTime": iso(at), "reduceOnly": order.reduce_only,
+        "status": "partiallyFilled" if order.filled else "untouched",
+    }  # fmt: skip
+    if order.price is not None:
+        row["limitPrice"] = float(order.price)
+    if trigger is not None:
+        row |= {"stopPrice": float(trigger), "triggerSignal": "mark"}
+    return row | ({"cliOrdId": order.name} if order.name is not None else {})
+
+
+def _profits(order: Placed) -> bool:
+    return (order.side == "sell") is (order.trigger_when == "rises")
+
+
+def _order(order: Placed, at: datetime, filled: Decimal) -> dict[str, Any]:
+    return {
+        "orderId": order.id, "cliOrdId": order.name, "type": KINDS[order.type] if not order.ioc else "ioc",
+        "symbol": market_id(order.symbol), "side": order.side, "quantity": float(order.amount),
+        "filled": float(filled), "limitPrice": float(order.price) if order.price is not None else None,
+        "reduceOnly": order.reduce_only, "timestamp": iso(at), "lastUpdateTimestamp": iso(at),
+    }  # fmt: skip
+
+
+def event_rows(order: Placed, exchange: Exchange, at: datetime) -> dict[str, Any]:
+    """What `sendorder` says of an order: it was placed, it was executed, or a taker found nobody."""
+    head = {"order_id": order.id, "receivedTime": iso(at)}
+    if order.name is not None:
+        head["cliOrdId"] = order.name
+    if order.waits:
+        trigger = {
+            "uid": order.id, "clientId": order.name, "type": "take_profit" if _profits(order) else "stop",
+            "symbol": market_id(order.symbol), "side": order.side, "quantity": float(order.amount),
+            "limitPrice": float(order.price) if order.price is not None else None,
+            "triggerPrice": float(order.trigger_price or 0), "triggerSide": "trigger_below"
+            if order.trigger_when == "falls" else "trigger_above", "triggerSignal": "mark_price",
+            "reduceOnly": order.reduce_only, "timestamp": iso(at), "lastUpdateTimestamp": iso(at),
+        }  # fmt: skip
+        return head | {"status": "placed", "orderEvents": [{"type": "PLACE", "orderTrigger": trigger}]}
+    events: list[dict[str, Any]] = []
+    before = Decimal(0)
+    for fill in exchange.fills:
+        if fill.order == order.id:
+            events.append(
+                {
+                    "type": "EXECUTION", "executionId": fill.id, "price": float(fill.price),
+                    "amount": float(fill.amount), "orderPriorEdit": None,
+                    "orderPriorExecution": _order(order, at, before), "takerReducedQuantity": None,
+                }
+            )  # fmt: skip
+            before += fill.amount
+    if order.state == "expired" and not events:
+        refused = {"type": "REJECT", "reason": "IOC_WOULD_NOT_EXECUTE", "order": _order(order, at, Decimal(0))}
+        return head | {"status": "iocWouldNotExecute", "orderEvents": [refused]}
+    if order.state == "expired":
+        events.append({"type": "CANCEL", "uid": order.id, "order": _order(order, at, order.filled)})
+    elif not events:
+        events.append({"type": "PLACE", "order": _order(order, at, Decimal(0)), "reducedQuantity": None})
+    return head | {"status": "placed", "orderEvents": events}
+
+
+def status_row(order: Placed, at: datetime) -> dict[str, Any]:
+    row = _order(order, at, order.filled) | {"type": "TRIGGER_ORDER" if order.waits else "ORDER"}
+    if order.waits:
+        row["priceTriggerOptions"] = {"triggerPrice": float(order.trigger_price or 0), "triggerSignal": "MARK_PRICE"}
+    status = "TRIGGER_PLACED" if order.waits else STATUS[order.state]
+    return {"order": row, "status": status, "updateReason": None, "error": None}
+
+
+def fill_row(fill: Fill, name: str | None) -> dict[str, Any]:
+    cause = {"trade": "taker", "liquidation": "liquidation", "adl": "unwindCounterparty", "delivery": "takerAfterEdit"}
+    row = {
+        "fill_id": fill.id, "symbol": market_id(fill.symbol), "side": fill.side, "order_id": fill.order,
+        "size": float(fill.amount), "price": float(fill.price), "fillTime": iso(fill.at),
+        "fillType": cause[fill.cause],
+    }  # fmt: skip
+    return row | ({"cliOrdId": name} if name is not None else {})
+
+
+def history_rows(exchange: Exchange, now: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The events of orders, newest first."""
+    rows = []
+    for order in list(exchange.orders.values())[::-1]:
+        inner = {
+            "uid": order.id, "accountUid": "f7d5571c", "tradeable": market_id(order.symbol), "timestamp": now,
+            "direction": order.side.capitalize(), "quantity": str(order.amount), "filled": str(order.filled),
+            "limitPrice": str(order.price or 0), "orderType": "Limit" if order.price else "Market",
+            "clientId": order.name or "", "reduceOnly": order.reduce_only, "lastUpdateTimestamp": now,
+        }  # fmt: skip
+        if order.state in ("canceled", "expired"):
+            event: dict[str, Any] = {"OrderCancelled": {"order": inner, "reason": "cancelled_by_user"}}
+        elif order.state == "filled":
+            event = {"OrderUpdated": {"newOrder": inner, "oldOrder": inner, "reason": "full_fill"}}
+        else:
+            event = {"OrderPlaced": {"order": inner, "reason": "new_user_order", "reducedQuantity": ""}}
+        rows.append({"uid": f"e{order.id}", "timestamp": now, "event": event})
+    return {"accountUid": "f7d5571c", "len": len(rows), "elements": rows[: int(params.get("count", 1000))]}
