@@ -1,4 +1,8 @@
-"""Crypto venues through ccxt's async clients."""
+"""Crypto venues through ccxt's async clients.
+
+One file per concern; what makes one venue different from another is in `venues/`, one file each. ccxt itself is
+imported when the first request is made: it costs seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +10,14 @@ from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:
-    """The adapter of `spec`; ValueError for a document that it cannot be made from."""
-    raise ValueError(f"account {spec.account}: ccxt is not there yet")
+    """The adapter of `spec`, not yet connected.
+
+    `spec.exchange` is the name that ccxt gives the venue. ValueError for a document that it cannot be made from: no
+    exchange, a market or an environment that the venue does not have, credentials that are missing or unknown.
+    """
+    from killswitch_ccxt.venue import CcxtVenue
+    from killswitch_ccxt.venues import dialect_of
+
+    if spec.exchange is None:
+        raise ValueError("it needs an exchange, by its name in ccxt, as in exchange: binanceusdm")
+    return CcxtVenue(spec, dialect_of(spec.exchange))

@@ -1,0 +1,58 @@
+"""A venue's public bars, for backtests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from killswitch.model.inspection import Bar
+from killswitch.model.venue import AccountSpec, MalformedAnswerError, VenueDownError
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.numbers import UnreadableError, needed
+
+
+class CcxtBars:
+    """Bars of one exchange through ccxt, as a BarHistory. No credentials are used."""
+
+    def __init__(self, dialect: type[Dialect], endpoint: str | None) -> None:
+        self._exchange = dialect.exchange
+        spec = AccountSpec("", "ccxt", dialect.markets[0], "", endpoint, {}, {}, exchange=dialect.exchange)
+        self._client = Client(spec, dialect)
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        """See `BarHistory`. VenueDownError for a symbol or a timeframe that the venue does not have."""
+        if not self._client.ccxt.markets:
+            await self._client.call("load_markets")
+        ccxt = self._client.ccxt
+        if symbol not in ccxt.markets:
+            raise VenueDownError(f"{self._exchange} has no symbol {symbol}{_close(symbol, list(ccxt.markets))}")
+        if timeframe not in (ccxt.timeframes or {}):
+            raise VenueDownError(
+                f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}"
+            )
+        rows = await self._client.call("fetch_ohlcv", symbol, timeframe, since, limit)
+        try:
+            found = {bar.ts: bar for bar in map(_bar, rows)}
+        except UnreadableError as error:
+            raise MalformedAnswerError(f"a bar of {symbol}: {error}") from error
+        return [found[ts] for ts in sorted(found) if ts >= since]
+
+    async def close(self) -> None:
+        """Give back connections."""
+        await self._client.close()
+
+
+def _bar(row: Sequence[object]) -> Bar:
+    ts, opened, high, low, close, volume = row[:6]
+    return Bar(
+        int(needed(ts, "its time")),
+        needed(opened, "its open"), needed(high, "its high"), needed(low, "its low"), needed(close, "its close"),
+        needed(volume, "its volume"),
+    )  # fmt: skip
+
+
+def _close(symbol: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(symbol.replace("_", "/"), known, 1)
+    return f", did you mean {close[0]}?" if close else ""

@@ -1,0 +1,304 @@
+"""The one way to a venue: a ccxt client whose every failure comes out as one of our errors, counted and timed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from killswitch.model.legible import legible
+from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
+from killswitch_ccxt.errors import MALFORMED, as_venue_error, meaning_of
+from killswitch_ccxt.numbers import UnreadableError
+
+if TYPE_CHECKING:
+    from killswitch_ccxt.dialect import Dialect
+
+LONGEST_TEXT = 400
+"""Characters of a venue's words that are repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+    path: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, where the venue says them."""
+        try:
+            return float(self.headers["retry-after"])
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a stretch of work was like: requests made, what went wrong, seconds spent waiting for the network."""
+
+    requests: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    malformed: int = 0
+    rate_limited: int = 0
+    network: float = 0.0
+    paths: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Course:
+    """One call while it is under way: its last request, and whether and how that was answered."""
+
+    tally: Tally
+    method: str = "GET"
+    answer: Answer | None = None
+    begun: int = 0
+    sent_at: float = 0.0
+
+
+_COURSE: ContextVar[_Course] = ContextVar("killswitch_ccxt_course")
+_TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
+
+
+class _Heard:
+    """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
+
+    ks_dialect: ClassVar[type[Dialect]]
+    ks_clock: Callable[[], datetime] | None = None
+    ks_used: dict[str, int]
+
+    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        """As ccxt does it, counted and timed."""
+        course = _COURSE.get(None)
+        if course is None:
+            return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+        course.method, course.answer = method, None
+        course.begun += 1
+        course.tally.requests += 1
+        course.tally.paths.append(f"{method} {urlsplit(url).path}")
+        course.sent_at = time.perf_counter()
+        try:
+            return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+        finally:
+            if course.answer is None:
+                course.tally.network += time.perf_counter() - course.sent_at
+
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
+    ) -> str:
+        """Called with the text of an answer, before anything is made of it."""
+        lower = {name.lower(): value for name, value in headers.items()}
+        course = _COURSE.get(None)
+        if course is not None:
+            course.answer = Answer(code, lower, None, body, urlsplit(url).path)
+            course.tally.network += time.perf_counter() - course.sent_at
+        self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
+        return body
+
+    def handle_errors(
+        self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
+    ) -> Any:
+        """Called with the parsed answer, before it is used."""
+        course = _COURSE.get(None)
+        if course is not None and course.answer is not None:
+            seen = course.answer
+            course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
+        return super().handle_errors(code, reason, url, method, headers, body, response, *more)  # type: ignore[misc]
+
+    def milliseconds(self) -> int:
+        """The time that requests are signed with."""
+        if self.ks_clock is None:
+            return int(time.time() * 1000)
+        return int(self.ks_clock().timestamp() * 1000)
+
+
+class Client:
+    """A ccxt client of one account. `call` is the only way through it."""
+
+    def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
+        self._spec = spec
+        self._dialect = dialect
+        self._ccxt: Any = None
+        self._clock: Callable[[], datetime] | None = getattr(spec.options.get("clock"), "now", None)
+        self.used: dict[str, int] = {}
+        """The venue's own count of what was used: limit → units."""
+
+    @property
+    def ccxt(self) -> Any:
+        """The client itself, made at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
+        if self._ccxt is None:
+            self._ccxt = self._made()
+        return self._ccxt
+
+    def now(self) -> datetime:
+        """The clock that snapshots are dated with."""
+        return self._clock() if self._clock is not None else datetime.now(UTC)
+
+    async def call(self, method: str, *arguments: Any, changes: bool = False, **named: Any) -> Any:
+        """Await ccxt's `method`, unified or implicit; what it gives.
+
+        `changes`: whether the call is to change something at the venue. Every failure is a VenueError, see `errors`.
+        """
+        tally = _TALLY.get(None) or Tally()
+        course = _Course(tally)
+        token = _COURSE.set(course)
+        try:
+            return await getattr(self.ccxt, method)(*arguments, **named)
+        except VenueError:
+            raise
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise self._said(error, method, course, changes=changes) from error
+        finally:
+            _COURSE.reset(token)
+
+    @contextmanager
+    def tallied(self) -> Iterator[Tally]:
+        """Count what is done inside."""
+        tally = Tally()
+        token = _TALLY.set(tally)
+        try:
+            yield tally
+        finally:
+            _TALLY.reset(token)
+
+    async def close(self) -> None:
+        """Give back connections."""
+        if self._ccxt is not None:
+            await self._ccxt.close()
+            self._ccxt = None
+
+    def _said(self, error: Exception, method: str, course: _Course, *, changes: bool) -> VenueError:
+        answer = course.answer
+        said = () if answer is None else tuple(self._dialect.codes_of(answer))
+        meaning = MALFORMED if isinstance(error, UnreadableError) else meaning_of(error, self._dialect.codes, said)
+        text = self._text(error, method, answer)
+        left = self._may_have_arrived(error, course)
+        found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
+        tally = course.tally
+        if meaning.kind == "limited":
+            tally.rate_limited += 1
+        elif meaning.kind == "malformed":
+            tally.malformed += 1
+        elif isinstance(error.__cause__, TimeoutError):
+            tally.timeouts += 1
+        else:
+            tally.errors += 1
+        return found
+
+    def _may_have_arrived(self, error: Exception, course: _Course) -> bool:
+        """Whether the request that was to change something may have reached the venue."""
+        import aiohttp
+
+        if not course.begun:
+            return False
+        if course.method == "GET" and not self._dialect.changes_by_get:
+            return False  # it failed at a question that ccxt asked before
+        if course.answer is not None:
+            return True
+        never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
+        return not isinstance(error.__cause__, never)
+
+    def _text(self, error: Exception, method: str, answer: Answer | None) -> str:
+        """The venue's words, without addresses and what is asked in them: a query holds signatures."""
+        if answer is not None and answer.text:
+            words = f"{answer.status} {answer.text}"
+        else:
+            cause = error.__cause__
+            words = type(error).__name__ + (f" ({type(cause).__name__}: {cause})" if cause is not None else "")
+            if cause is None and str(error):
+                words += f": {_without_queries(str(error))}"
+        return f"{self._dialect.exchange} {method}: {legible(words)[:LONGEST_TEXT]}"
+
+    def _made(self) -> Any:
+        spec, dialect = self._spec, self._dialect
+        base = _class_of(dialect.exchange)
+        kind = type(base.__name__, (_Heard, base), {"ks_dialect": dialect})
+        made: Any = kind(
+            {
+                **{name: str(value) for name, value in dialect.credentials_of(spec.credentials).items()},
+                "enableRateLimit": False,
+                "timeout": int(float(str(spec.options.get("timeout", 10))) * 1000),
+            }
+        )
+        made.number = Decimal
+        if not dialect.needs_currencies:
+            made.has = {**made.has, "fetchCurrencies": False}
+        made.ks_clock, made.ks_used = self._clock, self.used
+        made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
+        made.options = {**made.options, **_merged(made.options, _passed_through(spec))}
+        self._environment(made)
+        if spec.endpoint is not None:
+            _readdress(made.urls["api"], spec.endpoint, streams=False)
+        if spec.endpoint_ws is not None:
+            _readdress(made.urls["api"], spec.endpoint_ws, streams=True)
+        return made
+
+    def _environment(self, made: Any) -> None:
+        environment = self._spec.environment
+        try:
+            if environment == "sandbox":
+                made.set_sandbox_mode(True)
+            elif environment == "demo":
+                made.enable_demo_trading(True)
+        except Exception as error:
+            raise VenueDownError(
+                f"{self._dialect.exchange} has no {environment} that ccxt can reach ({type(error).__name__}); "
+                "leave it out, or name an endpoint"
+            ) from error
+
+
+def _class_of(exchange: str) -> Any:
+    try:
+        streaming = importlib.import_module("ccxt.pro")
+        plain = importlib.import_module("ccxt.async_support")
+    except ImportError as error:
+        raise VenueDownError(
+            f"ccxt is not installed ({error}); install it with: pip install 'killswitch[ccxt]'"
+        ) from error
+    found = getattr(streaming, exchange, None) or getattr(plain, exchange, None)
+    if found is None:
+        raise VenueDownError(f"ccxt knows no exchange called {exchange}")
+    return found
+
+
+def _passed_through(spec: AccountSpec) -> dict[str, Any]:
+    """What an Account's options say to ccxt: those under `ccxt`."""
+    given = spec.options.get("ccxt", {})
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new`, with dictionaries that are in both merged."""
+    return {
+        name: {**old[name], **value} if isinstance(value, Mapping) and isinstance(old.get(name), Mapping) else value
+        for name, value in new.items()
+    }
+
+
+def _readdress(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
+    """Put `endpoint` in the place of scheme and host of every address; the paths stay."""
+    for name, value in urls.items():
+        if isinstance(value, MutableMapping):
+            _readdress(value, endpoint, streams=streams)
+        elif isinstance(value, str) and value.startswith(("ws://", "wss://") if streams else ("http://", "https://")):
+            urls[name] = endpoint.rstrip("/") + urlsplit(value).path
+
+
+def _without_queries(text: str) -> str:
+    return " ".join(word.partition("?")[0] if "://" in word else word for word in text.split(" "))

@@ -1,0 +1,318 @@
+"""How an exchange is spoken to: the generic way, by ccxt's unified calls. What differs is overridden in `venues/`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+    VenueTraits,
+)
+from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.errors import GoneError, Meaning, first_said
+from killswitch_ccxt.holdings import holdings
+from killswitch_ccxt.instruments import concerns
+from killswitch_ccxt.numbers import decimal
+from killswitch_ccxt.quotes import Quote, quotes
+from killswitch_ccxt.wealth import Wealth, in_one_currency
+
+PositionMode = Literal["one_way", "hedge"]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `reading`.
+
+    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are
+    not read, since the positions bring what is needed.
+    """
+
+    orders: float = 5.0
+    fills: float = 15.0
+    flows: float = 20.0
+    quotes: float | None = 10.0
+    mode: float = 60.0
+    states: float = 60.0
+    clock: float = 300.0
+    rules: float = 3600.0
+
+
+class Dialect:
+    """One account's way of speaking to its exchange. Class attributes are data, methods ask one thing each.
+
+    Every method may raise a VenueError, and UnreadableError for an answer without sense.
+    """
+
+    exchange: ClassVar[str] = ""
+    """Its name in ccxt."""
+    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
+    environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
+    credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret"}
+    """Name in an Account document → name in ccxt. All are needed, those of `more_credentials` are not."""
+    more_credentials: ClassVar[Mapping[str, str]] = {}
+    codes: ClassVar[Mapping[str, Meaning]] = {}
+    """The venue's own code, as text → what it means."""
+    limits: ClassVar[tuple[RateLimit, ...]] = ()
+    costs: ClassVar[tuple[Cost, ...]] = ()
+    """Of a snapshot: what one costs on average at a tick of one second, with the parts at their `ages`."""
+    client_ids: ClassVar[ClientIdRule] = ClientIdRule()
+    batch: ClassVar[int] = 1
+    whole_book: ClassVar[bool] = False
+    dead_man: ClassVar[DeadManRule | None] = None
+    streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
+    """What ccxt can watch without naming a symbol."""
+    ages: ClassVar[Ages] = Ages()
+    capabilities: ClassVar[tuple[Capability, ...]] = ()
+    has_hedge_mode: ClassVar[bool] = False
+    changes_by_get: ClassVar[bool] = False
+    """Whether orders are sent by GET, so that a failed GET may have done something."""
+    open_order_questions: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """ccxt's params of each question that together bring every resting order, conditional ones included."""
+    conditional: ClassVar[Mapping[str, Any]] = {"trigger": True}
+    """ccxt's params that say that an order asked about, or to be cancelled, is a conditional one."""
+    fills_need_symbol: ClassVar[bool] = False
+    needs_currencies: ClassVar[bool] = False
+    """Whether ccxt must ask for the venue's currencies before it can read the rules."""
+    tried: ClassVar[str] = "parsed answers only"
+    """Against what the adapter was tried, for people."""
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        self.client = client
+        self.spec = spec
+
+    # Before anything is asked
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        """What closing has to know of the venue, for this kind of account."""
+        return VenueTraits(
+            limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
+            client_ids=cls.client_ids, dead_man=cls.dead_man,
+        )  # fmt: skip
+
+    @classmethod
+    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
+        """Credentials by ccxt's names; ValueError for unknown and missing ones. None at all are fine: then only
+        public questions can be asked."""
+        known = {**cls.credentials, **cls.more_credentials}
+        odd = sorted(given.keys() - known.keys())
+        missing = sorted(cls.credentials.keys() - given.keys()) if given else []
+        if odd or missing:
+            wrong = f"unknown: {', '.join(odd)}" if odd else f"missing: {', '.join(missing)}"
+            raise ValueError(f"credentials of {cls.exchange} are {', '.join(known)}; {wrong}")
+        return {known[name]: value for name, value in given.items()}
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """ccxt's `options` for this account."""
+        return {"defaultType": "spot" if spec.market == "margin" else spec.market}
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        """The venue's own codes in a refusal, the most telling one first."""
+        body = answer.body
+        if not isinstance(body, Mapping):
+            return ()
+        return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        """What the venue's headers (names in lower case) say of its own count: limit → units."""
+        return {}
+
+    def concerns(self, rule: Row) -> bool:
+        """Whether a market of the venue is one that this account may hold."""
+        return concerns(rule, self.spec.market, self.spec.currency)  # type: ignore[arg-type] # checked when made
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """ccxt's markets by symbol; loaded before anything else is asked."""
+        found: Mapping[str, Row] = self.client.ccxt.markets or {}
+        return found
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """Worth and positions, as near to one moment as the venue allows."""
+        if self.spec.market in ("spot", "margin"):
+            return await self.held()
+        wealth, found = await asyncio.gather(self.wealth(), self.positions())
+        return wealth, found
+
+    async def wealth(self) -> Wealth:
+        """The worth of a derivatives account."""
+        return in_one_currency(await self.client.call("fetch_balance"), self.spec.currency)
+
+    async def positions(self) -> tuple[Position, ...]:
+        """Every open position of a derivatives account."""
+        return positions.positions(await self.client.call("fetch_positions"), self.rules, self.refine_position)
+
+    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """Balances of a spot account, as positions with prices."""
+        balance = await self.client.call("fetch_balance")
+        return await holdings(balance, self.spec, self.rules, self.last_prices)
+
+    async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """What spot holdings are priced with."""
+        return await self.quotes(symbols)
+
+    def refine_position(self, position: Position, info: Row) -> Position:
+        """Add what only the venue's own row tells."""
+        return position
+
+    async def orders(self) -> tuple[Order, ...]:
+        """All resting orders, conditional ones included."""
+        answers = await asyncio.gather(
+            *(self.client.call("fetch_open_orders", None, None, None, dict(it)) for it in self.open_order_questions)
+        )
+        return orders.resting(self.refine_order(row) for rows in answers for row in rows)
+
+    def refine_order(self, row: Row) -> Row:
+        """ccxt's order, with what only the venue's own row tells put under ccxt's names."""
+        return row
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        """What was filled from `since` (UTC ms) on; of `symbols` only, where the venue wants them named."""
+        asked = symbols if self.fills_need_symbol else (None,)
+        answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in asked))
+        return fills.fills((row for rows in answers for row in rows), self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        """Add what only the venue's own row tells: realised profit, cause, position side."""
+        return fill
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        """Money that came and went from `since` (UTC ms) on; None where the venue does not tell."""
+        has = self.client.ccxt.has
+        if has.get("fetchLedger"):
+            return fills.flows(await self.client.call("fetch_ledger", None, since))
+        if has.get("fetchDeposits") and has.get("fetchWithdrawals"):
+            came, went = await asyncio.gather(
+                self.client.call("fetch_deposits", None, since), self.client.call("fetch_withdrawals", None, since)
+            )
+            return fills.moved(came, "deposit", 1) + fills.moved(went, "withdrawal", -1)
+        return None
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Best prices, last and index of `symbols`, as far as the venue tells."""
+        if not symbols:
+            return {}
+        return quotes(await self.client.call("fetch_tickers", list(symbols)))
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""
+        return {}
+
+    async def position_mode(self) -> PositionMode | None:
+        """How the account counts positions; None where it cannot be told."""
+        if not self.has_hedge_mode:
+            return "one_way"
+        mode = await self.client.call("fetch_position_mode")
+        hedged = mode.get("hedged")
+        return None if hedged is None else "hedge" if hedged else "one_way"
+
+    # Acting
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """ccxt's params of an order. In hedge mode the position side guards instead of reduce-only."""
+        params: dict[str, Any] = {"clientOrderId": request.client_order_id}
+        if request.reduce_only and self.spec.market not in ("spot", "margin"):
+            params["reduceOnly"] = True
+        if request.time_in_force == "ioc":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            params["triggerPrice"] = request.trigger_price
+        if mode == "hedge":
+            params |= {"hedged": True, "positionSide": request.position_side.upper()}
+        return params
+
+    def create_arguments(self, request: OrderRequest, mode: PositionMode) -> tuple[Any, ...]:
+        """The arguments of ccxt's create_order. OrderRejectedError where the venue's steps would change a number.
+
+        Numbers are exact by the venue's rules when they come here; ccxt would cut what is not without a word.
+        """
+        ccxt, symbol = self.client.ccxt, request.symbol
+        if symbol not in self.rules:
+            raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
+        written = decimal(ccxt.amount_to_precision(symbol, request.amount))
+        if written != request.amount:
+            raise OrderRejectedError("other", f"the venue's step would make {written} of {request.amount} {symbol}")
+        if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
+            raise OrderRejectedError("other", f"{request.price} is no price that {symbol} can have")
+        return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        """Send one order, once."""
+        row = await self.client.call("create_order", *self.create_arguments(request, mode), changes=True)
+        return orders.report(
+            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
+        )
+
+    async def submit_batch(
+        self, requests: Sequence[OrderRequest], mode: PositionMode
+    ) -> Sequence[OrderReport | VenueError]:
+        """Send several orders in one request; for each, in order, what came of it."""
+        raise VenueDownError(f"{self.exchange} takes no batches")
+
+    async def close_book(self) -> None:
+        """Ask the venue to close every position."""
+        raise VenueDownError(f"{self.exchange} does not close a whole book")
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """ccxt's order with this client id, open or not; None only if the venue says that it has none."""
+        try:
+            row: Row = await self.client.call("fetch_order", None, symbol, {"clientOrderId": client_order_id})
+        except GoneError:
+            return None
+        return row
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        """What was filled of one order."""
+        rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
+        found = fills.fills(rows, self.refine_fill)
+        return tuple(fill for fill in found if fill.order == order_id)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        """Cancel one order. GoneError where it is gone already."""
+        params = dict(self.conditional) if conditional else {}
+        await self.client.call("cancel_order", order_id, symbol, params, changes=True)
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        """Start the venue's timer, or start it again."""
+        await self.client.call("cancel_all_orders_after", int(seconds * 1000), changes=True)
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        """Stop it."""
+        await self.client.call("cancel_all_orders_after", 0, changes=True)
+
+    # Being asked about
+
+    async def rights(self) -> KeyRights:
+        """What the credentials may do."""
+        return KeyRights(note="the venue does not tell what a key may do")
+
+    async def status(self) -> str | None:
+        """`ok`, or the venue's own word; None where it does not tell."""
+        if not self.client.ccxt.has.get("fetchStatus"):
+            return None
+        return str((await self.client.call("fetch_status")).get("status"))
+
+    async def margin_mode(self) -> str | None:
+        """`cross` or `isolated`, where the account has one for all positions."""
+        return None

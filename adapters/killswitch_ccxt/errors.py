@@ -1,0 +1,136 @@
+"""What a refusal of a venue means for closing. Decided here once: the venue's own code first, then ccxt's class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from killswitch.model.venue import (
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    RateLimitedError,
+    RejectReason,
+    VenueDownError,
+    VenueError,
+)
+
+if TYPE_CHECKING:
+    from killswitch_ccxt.client import Answer
+
+Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a refusal says. `reason` for `rejected` only.
+
+    `rejected`: nothing was done. `limited`: not listened to. `down`: surely nothing done, and not about this order.
+    `unknown`: it may have been done. `gone`: there is no such order (any more). `same`: it is so already. `denied`: the
+    credentials may not. `malformed`: an answer without a meaning.
+    """
+
+    kind: Kind
+    reason: RejectReason = "other"
+
+
+def rejected(reason: RejectReason) -> Meaning:
+    """Nothing was done, for this reason."""
+    return Meaning("rejected", reason)
+
+
+LIMITED: Final = Meaning("limited")
+DOWN: Final = Meaning("down")
+UNKNOWN: Final = Meaning("unknown")
+GONE: Final = Meaning("gone")
+SAME: Final = Meaning("same")
+DENIED: Final = Meaning("denied", "permission")
+MALFORMED: Final = Meaning("malformed")
+
+
+class GoneError(VenueError):
+    """The venue has no such order, or has it no more."""
+
+
+class AlreadySoError(VenueError):
+    """What was asked for is so already."""
+
+
+# ccxt's exceptions by name, the narrow ones before what they are made of. Names, so that this file needs no ccxt.
+_BY_CLASS: Final[Mapping[str, Meaning]] = {
+    "OrderNotFound": GONE,
+    "OrderNotCached": GONE,
+    "CancelPending": GONE,
+    "DuplicateOrderId": rejected("duplicate_client_order_id"),
+    "InsufficientFunds": rejected("insufficient_margin"),
+    "MarketClosed": rejected("market_closed"),
+    "NoChange": SAME,
+    "MarginModeAlreadySet": SAME,
+    "PermissionDenied": DENIED,
+    "AccountNotEnabled": DENIED,
+    "AccountSuspended": DENIED,
+    "AuthenticationError": DENIED,
+    "RestrictedLocation": DENIED,
+    "RateLimitExceeded": LIMITED,
+    "DDoSProtection": LIMITED,
+    "OnMaintenance": DOWN,
+    "InvalidNonce": DOWN,
+    "ExchangeClosedByUser": DOWN,
+    "RequestTimeout": UNKNOWN,
+    "ExchangeNotAvailable": UNKNOWN,
+    "NetworkError": UNKNOWN,
+    "BadResponse": MALFORMED,
+    "NullResponse": MALFORMED,
+    "OperationFailed": UNKNOWN,
+    "BaseError": rejected("other"),
+}
+
+
+def meaning_of(error: BaseException, codes: Mapping[str, Meaning], said: Iterable[str]) -> Meaning:
+    """What `error` of ccxt means; `said` are the venue's own codes in the refusal, the most telling one first."""
+    for code in said:
+        if code in codes:
+            return codes[code]
+    for known in type(error).__mro__:
+        if known.__name__ in _BY_CLASS:
+            return _BY_CLASS[known.__name__]
+    return MALFORMED  # ccxt stumbled over the answer: KeyError, TypeError and the like
+
+
+def as_venue_error(
+    meaning: Meaning, text: str, *, changes: bool, left: bool, answer: Answer | None = None
+) -> VenueError:
+    """The error to raise. `changes`: the call was to change something. `left`: its request may have reached the venue.
+
+    A change whose request never left is surely not done; a reading that got no answer has changed nothing.
+    """
+    why = f"the credentials may not, or are not accepted: {text}" if meaning.kind == "denied" else text
+    if meaning.kind == "limited":
+        return RateLimitedError(text, None if answer is None else answer.retry_after)
+    if meaning.kind in _ALWAYS:
+        return _ALWAYS[meaning.kind](why)
+    if not changes:
+        return VenueDownError(why if meaning.kind != "rejected" else f"the venue refused: {text}")
+    if meaning.kind == "unknown":
+        return FateUnknownError(text) if left else VenueDownError(text)
+    return OrderRejectedError(meaning.reason, why)
+
+
+_ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {
+    "gone": GoneError, "same": AlreadySoError, "down": VenueDownError, "malformed": MalformedAnswerError,
+}  # fmt: skip
+"""What means the same whether something was to be changed or not."""
+
+
+def row_error(codes: Mapping[str, Meaning], said: Iterable[str], text: str) -> VenueError:
+    """What the refusal of one row of a batch means: the venue answered, so a code that nobody knows is a refusal."""
+    for code in said:
+        if code in codes:
+            return as_venue_error(codes[code], text, changes=True, left=True)
+    return OrderRejectedError("other", text)
+
+
+def first_said(*found: Any) -> tuple[str, ...]:
+    """Codes as text, without those that are missing."""
+    return tuple(str(code) for code in found if code not in (None, ""))

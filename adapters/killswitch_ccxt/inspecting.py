@@ -1,0 +1,55 @@
+"""What an account's venue says when it is asked before it is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.venue import VenueError
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.numbers import UnreadableError
+
+T = TypeVar("T")
+
+
+async def inspection(client: Client, dialect: Dialect) -> Inspection:
+    """Ask everything at once; what cannot be told is None, with a note that says why."""
+    notes: list[str] = []
+
+    async def asked(what: str, question: Awaitable[T]) -> T | None:
+        try:
+            return await question
+        except (VenueError, UnreadableError) as error:
+            notes.append(f"{what}: {error}")
+            return None
+
+    skew, status, rights, position_mode, margin_mode = await asyncio.gather(
+        asked("clock", clock_skew(client)),
+        asked("status", dialect.status()),
+        asked("key rights", dialect.rights()),
+        asked("position mode", dialect.position_mode()),
+        asked("margin mode", dialect.margin_mode()),
+    )
+    return Inspection(
+        status=status,
+        clock_skew_ms=skew,
+        rights=rights or KeyRights(note="could not be read"),
+        position_mode=position_mode,
+        margin_mode=margin_mode,
+        capabilities=dialect.capabilities,
+        notes=tuple(notes),
+    )
+
+
+async def clock_skew(client: Client) -> float | None:
+    """The venue's clock minus ours, in milliseconds, against the middle of the round trip; None if it has no clock."""
+    if not client.ccxt.has.get("fetchTime"):
+        return None
+    before = client.now()
+    told = await client.call("fetch_time")
+    after = client.now()
+    middle = (before.timestamp() + after.timestamp()) / 2 * 1000
+    return None if told is None else float(told) - middle

@@ -1,0 +1,66 @@
+"""ccxt's markets → our instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from killswitch.model.snapshot import Instrument, InstrumentState, Market
+from killswitch_ccxt.numbers import decimal, flag, positive
+
+
+def kind_of(rule: Mapping[str, Any]) -> Market | None:
+    """Which of our markets one of ccxt's is in; None for options and what else we do not trade in."""
+    for name, kind in (("swap", "swap"), ("future", "future"), ("spot", "spot")):
+        if rule.get(name):
+            found: Market = kind  # type: ignore[assignment] # one of the three
+            return found
+    return None
+
+
+def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
+    """Whether an account of this market and currency may hold it."""
+    kind = kind_of(rule)
+    if market in ("spot", "margin"):
+        return kind == "spot"
+    # Perpetual and dated contracts are held in one account; which of them it is called after is the document's choice.
+    return kind in ("swap", "future")
+
+
+def instruments(
+    rules: Iterable[Mapping[str, Any]], states: Mapping[str, InstrumentState] | None = None, *, tick_size: bool = True
+) -> tuple[Instrument, ...]:
+    """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
+    states = states or {}
+    return tuple(_instrument(rule, states.get(str(rule["symbol"])), tick_size) for rule in rules)
+
+
+def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_size: bool) -> Instrument:
+    precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
+    amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
+    return Instrument(
+        symbol=str(rule["symbol"]),
+        contract_size=Decimal(1) if rule.get("spot") else positive(rule.get("contractSize")),
+        inverse=flag(rule.get("inverse")) is True,
+        amount_step=_step(precision.get("amount"), tick_size),
+        price_step=_step(precision.get("price"), tick_size),
+        min_amount=positive(amounts.get("min")),
+        max_amount=positive(amounts.get("max")),
+        min_notional=positive(costs.get("min")),
+        state=state or _state(rule),
+    )
+
+
+def _step(value: Any, tick_size: bool) -> Decimal | None:
+    found = decimal(value)
+    if found is None:
+        return None
+    if tick_size:
+        return found if found > 0 else None
+    return Decimal(1).scaleb(-int(found))
+
+
+def _state(rule: Mapping[str, Any]) -> InstrumentState | None:
+    active = flag(rule.get("active"))
+    return None if active is None else "open" if active else "halted"

@@ -1,0 +1,60 @@
+"""Numbers, flags and times as venues write them, read exactly or not at all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+_YES = frozenset({"true", "yes", "y", "1"})
+_NO = frozenset({"false", "no", "n", "0"})
+
+
+class UnreadableError(Exception):
+    """A row makes no sense; the message names it. The part of the snapshot that it is in is malformed."""
+
+
+def decimal(value: Any) -> Decimal | None:
+    """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
+    if value is None or value == "":
+        return None
+    try:
+        found = Decimal(str(value)) if not isinstance(value, Decimal) else value
+    except InvalidOperation:
+        raise UnreadableError(f"{value!r} is no number") from None
+    if not found.is_finite():
+        raise UnreadableError(f"{value!r} is no number")
+    return found
+
+
+def positive(value: Any) -> Decimal | None:
+    """A price or the like: zero and less are how venues write that there is none."""
+    found = decimal(value)
+    return found if found is not None and found > 0 else None
+
+
+def needed(value: Any, what: str) -> Decimal:
+    """The number; UnreadableError where it is missing."""
+    found = decimal(value)
+    if found is None:
+        raise UnreadableError(f"{what} is missing")
+    return found
+
+
+def flag(value: Any) -> bool | None:
+    """A yes or no in any of the ways in which venues write one; None for nothing and for anything else."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    return True if text in _YES else False if text in _NO else None
+
+
+def instant(milliseconds: Any) -> datetime | None:
+    """The UTC time; None for nothing. UnreadableError for what is no time."""
+    found = decimal(milliseconds)
+    if found is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(found) / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        raise UnreadableError(f"{milliseconds!r} is no time in milliseconds") from None

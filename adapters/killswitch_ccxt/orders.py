@@ -1,0 +1,112 @@
+"""ccxt's orders → ours: resting ones for snapshots, reports for closing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Order, OrderSide, Side
+from killswitch.model.venue import OrderReport, OrderState
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+
+STATES: Final[Mapping[str, OrderState]] = {
+    "open": "open",
+    "closed": "filled",
+    "canceled": "canceled",
+    "canceling": "open",
+    "rejected": "rejected",
+    "expired": "expired",
+}
+_SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
+
+
+def resting(rows: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
+    """Every order, once. UnreadableError names the row that makes no sense."""
+    found = {order.id: order for order in map(_resting, rows)}
+    return tuple(found.values())
+
+
+def report(row: Mapping[str, Any], symbol: str) -> OrderReport:
+    """The venue's account of one order of `symbol`.
+
+    An answer that only says that the order was taken is an open order of which nothing is filled yet, as far as known.
+    UnreadableError where what it says makes no sense.
+    """
+    number = _id(row)
+    told = row.get("status")
+    if told is not None and told not in STATES:
+        raise UnreadableError(f"order {number}: {told!r} is no state of an order")
+    state = STATES["open" if told is None else told]
+    amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
+    if filled is None:
+        if state == "filled" and amount is None:
+            raise UnreadableError(f"order {number} is filled, and nobody says how far")
+        if state not in ("open", "rejected", "filled"):
+            raise UnreadableError(f"order {number} is {state}, and nobody says how far it was filled")
+        filled = amount if state == "filled" and amount is not None else Decimal(0)
+    if state == "filled" and amount is not None and filled < amount:
+        state = "expired" if filled == 0 else "canceled"  # it came to its end before its amount
+    return OrderReport(
+        id=number,
+        client_order_id=_text(row.get("clientOrderId")),
+        symbol=symbol,
+        state=state,
+        amount=amount if amount is not None else filled,
+        filled=filled,
+        average_price=positive(row.get("average")),
+        fee=_fee(row),
+    )
+
+
+def _resting(row: Mapping[str, Any]) -> Order:
+    number, symbol = _id(row), row.get("symbol")
+    if not isinstance(symbol, str):
+        raise UnreadableError(f"order {number}: it has no symbol")
+    side = _side(row, number)
+    reduce_only = flag(row.get("reduceOnly"))
+    trigger = (
+        positive(row.get("triggerPrice")) or positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
+    )
+    position_side = _SIDES.get(str(row.get("positionSide")).lower())
+    if position_side is None and reduce_only:
+        position_side = "long" if side == "sell" else "short"
+    return Order(
+        id=number,
+        symbol=symbol,
+        side=side,
+        amount=needed(row.get("amount"), f"the amount of order {number}"),
+        client_order_id=_text(row.get("clientOrderId")),
+        position_side=position_side,
+        type=_text(row.get("type")),
+        price=positive(row.get("price")),
+        trigger_price=trigger,
+        filled=decimal(row.get("filled")),
+        reduce_only=reduce_only,
+        created_at=instant(row.get("timestamp")),
+    )
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    number = _text(row.get("id"))
+    if number is None:
+        raise UnreadableError("an order without an id")
+    return number
+
+
+def _side(row: Mapping[str, Any], number: str) -> OrderSide:
+    side = row.get("side")
+    if side == "buy":
+        return "buy"
+    if side == "sell":
+        return "sell"
+    raise UnreadableError(f"order {number}: it has no side")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _fee(row: Mapping[str, Any]) -> Decimal | None:
+    fee = row.get("fee")
+    return decimal(fee.get("cost")) if isinstance(fee, Mapping) else None

@@ -1,0 +1,81 @@
+"""ccxt's positions → ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from msgspec import structs
+
+from killswitch.model.snapshot import Position, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
+
+Rules = Mapping[str, Mapping[str, Any]]
+"""ccxt's markets by symbol."""
+
+
+def positions(
+    rows: Iterable[Mapping[str, Any]],
+    rules: Rules,
+    refine: Callable[[Position, Mapping[str, Any]], Position] | None = None,
+) -> tuple[Position, ...]:
+    """Every row with a size. `refine` adds what only the venue's own row (`info`) tells.
+
+    UnreadableError names the row that makes no sense: then none of them is trusted.
+    """
+    found = []
+    for row in rows:
+        position = _position(row, rules)
+        if position is not None:
+            found.append(position if refine is None else refine(position, row.get("info") or {}))
+    keys = [it.key for it in found]
+    if len(set(keys)) != len(keys):
+        raise UnreadableError(f"the venue shows a position twice: {sorted(keys)}")
+    return tuple(found)
+
+
+def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
+    symbol = row.get("symbol")
+    size = decimal(row.get("contracts"))
+    if size == 0:
+        return None
+    if size is None:
+        raise UnreadableError(f"position {symbol}: its size is missing")
+    if not isinstance(symbol, str) or symbol not in rules:
+        raise UnreadableError(f"position {symbol!r}: the venue's rules have no such symbol")
+    mark = positive(row.get("markPrice"))
+    position = Position(
+        symbol=symbol,
+        side=_side(row, symbol),
+        contracts=abs(size),
+        entry_price=positive(row.get("entryPrice")),
+        mark_price=mark,
+        last_price=positive(row.get("lastPrice")),
+        liquidation_price=positive(row.get("liquidationPrice")),
+        margin=decimal(row.get("initialMargin")),
+        leverage=positive(row.get("leverage")),
+        unrealized_pnl=decimal(row.get("unrealizedPnl")),
+    )
+    told = positive(None if row.get("notional") is None else abs(needed(row["notional"], "notional")))
+    return structs.replace(position, notional=told or worth(position, rules[symbol]))
+
+
+def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
+    """contracts × contract size × mark; ÷ mark for an inverse contract; None without a mark or a size."""
+    size, mark = positive(rule.get("contractSize")), position.mark_price
+    if rule.get("spot"):
+        size = Decimal(1)
+    if size is None or mark is None:
+        return None
+    base = position.contracts * size
+    return base / mark if rule.get("inverse") else base * mark
+
+
+def _side(row: Mapping[str, Any], symbol: str) -> Side:
+    side = row.get("side")
+    if side == "long":
+        return "long"
+    if side == "short":
+        return "short"
+    raise UnreadableError(f"position {symbol}: it has a size and no side")

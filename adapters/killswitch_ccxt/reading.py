@@ -1,0 +1,315 @@
+"""One account's snapshot, read in parts that have ages of their own.
+
+Worth and positions are read every time. What changes rarely, or costs much of the venue's limits, is read when its
+time has come, or at once when money or a position has moved: then the orders, fills and flows are what explains it.
+Nothing that is older than its part may be is given as if it were known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+from msgspec import structs
+
+from killswitch.model.snapshot import (
+    AccountSnapshot,
+    Fill,
+    Flow,
+    Health,
+    Instrument,
+    InstrumentState,
+    Order,
+    Position,
+    Quality,
+    Side,
+)
+from killswitch.model.venue import AccountSpec, MalformedAnswerError, RateLimitedError, VenueDownError, VenueError
+from killswitch_ccxt.client import Client, Tally
+from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.inspecting import clock_skew
+from killswitch_ccxt.instruments import instruments
+from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.positions import worth
+from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.rules import Rules
+from killswitch_ccxt.wealth import Wealth
+
+T = TypeVar("T")
+LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
+"""Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
+OVERLAP = 60_000
+"""Milliseconds by which questions for rows overlap: venues write them down late."""
+TOLD_ROWS = 20_000
+"""How many ids of rows are remembered, so that a row is told once."""
+KEPT = 4
+"""A part is kept for so many of its ages; after that it is unknown."""
+AGAIN = 5.0
+"""Seconds after which a part whose reading failed is due again, if its age is no less."""
+
+
+@dataclass(slots=True)
+class Part(Generic[T]):
+    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock)."""
+
+    every: float
+    value: T | None = None
+    at: float = float("-inf")
+    due: float = float("-inf")
+    why: str | None = None
+    """Why the last reading failed; None if it did not."""
+
+    def known(self, now: float) -> T | None:
+        """The value, if it is young enough."""
+        return self.value if now - self.at <= KEPT * self.every + AGAIN else None
+
+
+class Reading:
+    """Reads snapshots of one account."""
+
+    def __init__(self, client: Client, dialect: Dialect, spec: AccountSpec, rules: Rules) -> None:
+        self._client = client
+        self._dialect = dialect
+        self._spec = spec
+        self._rules = rules
+        ages = dialect.ages
+        self._orders: Part[tuple[Order, ...]] = Part(ages.orders)
+        self._fills: Part[tuple[Fill, ...]] = Part(ages.fills)
+        self._flows: Part[tuple[Flow, ...] | None] = Part(ages.flows)
+        self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0)
+        self._mode: Part[PositionMode | None] = Part(ages.mode)
+        self._states: Part[dict[str, InstrumentState]] = Part(ages.states)
+        self._told: dict[str, None] = {}
+        self._given: tuple[Instrument, ...] = ()
+        self._given_for: tuple[int, object] = (0, None)
+        self._last: tuple[Decimal | None, dict[tuple[str, Side], Decimal]] | None = None
+        self._since = {"fills": 0, "flows": 0}
+        self._touched: set[str] = set()
+        self._skew: Part[float | None] = Part(ages.clock)
+
+    @property
+    def conditional(self) -> frozenset[str]:
+        """Ids of resting orders that were conditional when they were read last."""
+        return frozenset(order.id for order in self._orders.value or () if order.trigger_price is not None)
+
+    def stir(self, *symbols: str) -> None:
+        """Something was done, or the venue said that something happened: orders and fills are worth a look."""
+        self._touched.update(symbols)
+        for part in (self._orders, self._fills):
+            part.due = float("-inf")
+
+    def took(self, orders: tuple[Order, ...]) -> None:
+        """The resting orders were read by someone else."""
+        now = asyncio.get_running_loop().time()
+        self._orders.value, self._orders.at, self._orders.due = orders, now, now + self._orders.every
+
+    async def mode(self) -> PositionMode:
+        """The position mode, read anew where it is not known: without it nothing may be sent.
+
+        VenueDownError where it cannot be read.
+        """
+        if self._mode.value is None:
+            await self._read(self._mode, self._dialect.position_mode())
+        if self._mode.value is None:
+            why = self._mode.why or f"{self._dialect.exchange} does not tell it"
+            raise VenueDownError(f"the position mode of the account is not known, so nothing was sent: {why}")
+        return self._mode.value
+
+    async def snapshot(self) -> AccountSnapshot:
+        """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
+
+        RateLimitedError is raised: who counts requests must know.
+        """
+        observed_at = self._client.now()
+        began = asyncio.get_running_loop().time()
+        with self._client.tallied() as tally:
+            try:
+                await self._rules.ready()
+                wealth, positions = await self._dialect.account()
+                self._plausible(wealth, positions)
+            except RateLimitedError:
+                raise
+            except (MalformedAnswerError, UnreadableError) as error:
+                tally.malformed += isinstance(error, UnreadableError)
+                return self._failed("malformed", str(error), tally, began)
+            except VenueError as error:
+                return self._failed("down", str(error), tally, began)
+            self._look_for_movement(wealth, positions)
+            await self._read_due(positions)
+        now = asyncio.get_running_loop().time()
+        return AccountSnapshot(
+            account=self._spec.account,
+            venue=self._dialect.exchange,
+            market=self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            currency=self._spec.currency,
+            quality="ok",
+            reason=self._unread(now),
+            observed_at=observed_at,
+            equity=wealth.equity,
+            free=wealth.free,
+            margin_used=wealth.margin_used,
+            maintenance_margin=wealth.maintenance_margin,
+            margin_mode=wealth.margin_mode,
+            position_mode=self._mode.known(now),
+            balances=wealth.balances,
+            flows=self._news(self._flows, now),
+            positions=tuple(self._priced(position, now) for position in positions),
+            orders=self._orders.known(now),
+            fills=self._news(self._fills, now),
+            instruments=self._new_instruments(positions),
+            health=self._health(tally, began),
+        )
+
+    # Parts
+
+    async def _read_due(self, positions: tuple[Position, ...]) -> None:
+        now, dialect = asyncio.get_running_loop().time(), self._dialect
+        readings: list[Awaitable[object]] = []
+        if self._orders.due <= now:
+            readings.append(self._read(self._orders, dialect.orders()))
+        if self._flows.due <= now:
+            readings.append(self._rows(self._flows, "flows", dialect.flows))
+        if self._fills.due <= now:
+            symbols = sorted(self._touched)
+            readings.append(self._rows(self._fills, "fills", lambda since: dialect.fills(symbols, since)))
+        if self._mode.due <= now:
+            readings.append(self._read(self._mode, dialect.position_mode()))
+        if self._skew.due <= now:
+            readings.append(self._read(self._skew, clock_skew(self._client)))
+        if self._states.due <= now:
+            readings.append(self._read(self._states, self._states_now()))
+        if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
+            readings.append(self._read(self._quotes, self._quotes_of(positions)))
+        await asyncio.gather(*readings)
+
+    async def _read(self, part: Part[T], question: Awaitable[T]) -> bool:
+        """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
+        now = asyncio.get_running_loop().time()
+        try:
+            part.value = await question
+        except (VenueError, UnreadableError) as error:
+            part.why, part.due = str(error), now + min(part.every, AGAIN)
+            return False
+        part.at, part.due, part.why = now, now + part.every, None
+        return True
+
+    async def _rows(self, part: Part[Any], kind: str, ask: Callable[[int], Awaitable[Any]]) -> None:
+        asked_at = int(self._client.now().timestamp() * 1000)
+        since = self._since[kind] or asked_at - LOOK_BACK[kind]
+        kept = part.value or ()
+        touched = frozenset(self._touched)
+        if await self._read(part, ask(since)):
+            self._since[kind] = asked_at - OVERLAP
+            # Rows that no snapshot has told yet are kept beside the new ones.
+            part.value = None if part.value is None else _once((*kept, *part.value))
+            if kind == "fills":
+                self._touched -= touched
+
+    async def _states_now(self) -> dict[str, InstrumentState]:
+        return dict(await self._dialect.states())
+
+    async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:
+        return dict(await self._dialect.quotes(sorted({position.symbol for position in positions})))
+
+    # What becomes of it
+
+    def _unread(self, now: float) -> str | None:
+        """Why parts are unknown, where reading them fails."""
+        parts: dict[str, Part[Any]] = {
+            "orders": self._orders, "fills": self._fills, "flows": self._flows, "position mode": self._mode,
+        }  # fmt: skip
+        told = [f"{name}: {part.why}" for name, part in parts.items() if part.why and part.known(now) is None]
+        return "; ".join(told) or None
+
+    def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
+        """Margin that is kept for positions, and no positions: one of the two answers is wrong."""
+        if not positions and wealth.maintenance_margin:
+            raise UnreadableError(
+                f"maintenance margin of {wealth.maintenance_margin} is in use, and there are no positions"
+            )
+
+    def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
+        sizes = {position.key: position.contracts for position in positions}
+        if self._last is not None:
+            cash, before = self._last
+            changed = {key for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
+            if changed:
+                self.stir(*(symbol for symbol, _ in changed))
+            if cash != wealth.cash:
+                self._flows.due = self._fills.due = float("-inf")
+        self._last = (wealth.cash, sizes)
+
+    def _priced(self, position: Position, now: float) -> Position:
+        """With what the market says, where the position itself does not."""
+        quote = (self._quotes.known(now) or {}).get(position.symbol)
+        if quote is None:
+            return position
+        fuller = structs.replace(
+            position,
+            mark_price=position.mark_price or quote.mark,
+            index_price=position.index_price or quote.index,
+            last_price=position.last_price or quote.last,
+            bid=position.bid or quote.bid,
+            ask=position.ask or quote.ask,
+        )
+        if fuller.notional is None:
+            return structs.replace(fuller, notional=worth(fuller, self._dialect.rules[fuller.symbol]))
+        return fuller
+
+    def _news(self, part: Part[Any], now: float) -> Any:
+        """The rows that were not told before; None where nothing is known."""
+        known = part.known(now)
+        if known is None:
+            return None
+        fresh = tuple(row for row in known if row.id not in self._told)
+        for row in fresh:
+            self._told[row.id] = None
+        while len(self._told) > TOLD_ROWS:
+            self._told.pop(next(iter(self._told)))
+        part.value = ()
+        return fresh
+
+    def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
+        """All of them the first time, and those that have changed after the rules or the states were read anew."""
+        read_for = (self._rules.version, self._states.at)
+        if read_for == self._given_for:
+            return None
+        held = {position.symbol for position in positions}
+        dialect = self._dialect
+        chosen = (rule for symbol, rule in dialect.rules.items() if symbol in held or dialect.concerns(rule))
+        tick_size = self._client.ccxt.precisionMode != 2  # ccxt's DECIMAL_PLACES
+        found = instruments(chosen, self._states.value or {}, tick_size=tick_size)
+        old = {each.symbol: each for each in self._given}
+        changed = tuple(each for each in found if old.get(each.symbol) != each)
+        self._given, self._given_for = found, read_for
+        return changed or None
+
+    def _failed(self, quality: Quality, reason: str, tally: Tally, began: float) -> AccountSnapshot:
+        return AccountSnapshot(
+            self._spec.account,
+            self._dialect.exchange,
+            self._spec.market,  # type: ignore[arg-type] # held against the dialect's when the adapter was made
+            self._spec.currency,
+            quality,
+            reason=reason,
+            observed_at=self._client.now(),
+            health=self._health(tally, began),
+        )
+
+    def _health(self, tally: Tally, began: float) -> Health:
+        return Health(
+            latency_ms=(asyncio.get_running_loop().time() - began) * 1000,
+            requests=tally.requests,
+            errors=tally.errors,
+            timeouts=tally.timeouts,
+            malformed=tally.malformed,
+            rate_limited=tally.rate_limited,
+            clock_skew_ms=self._skew.value,
+        )
+
+
+def _once(rows: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple({row.id: row for row in rows}.values())

@@ -1,0 +1,163 @@
+"""One account at a ccxt exchange, as a VenueAdapter. What only some venues offer it offers only there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+from killswitch.model.inspection import Inspection
+from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.model.venue import (
+    AccountSpec,
+    MalformedAnswerError,
+    OrderReport,
+    OrderRequest,
+    Push,
+    VenueError,
+    VenueTraits,
+)
+from killswitch_ccxt import orders
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import AlreadySoError, GoneError
+from killswitch_ccxt.inspecting import inspection
+from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.pushing import Pushing
+from killswitch_ccxt.reading import Reading
+from killswitch_ccxt.rules import Rules
+
+T = TypeVar("T")
+
+
+class CcxtVenue:
+    """One account. No connection is made before the first question."""
+
+    def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
+        """ValueError for a market, an environment or credentials that the venue does not have."""
+        _fitting(spec, dialect)
+        self.account = spec.account
+        self.traits: VenueTraits = dialect.traits_for(spec)
+        self._spec = spec
+        self._client = Client(spec, dialect)
+        self._dialect = dialect(self._client, spec)
+        self._rules = Rules(self._client, self._dialect, spec)
+        self._reading = Reading(self._client, self._dialect, spec, self._rules)
+        if self.traits.batch > 1:
+            self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
+            self.submit_batch = self._submit_batch
+        if self.traits.whole_book:
+            self.close_book: Callable[[], Awaitable[None]] = self._close_book
+        if self.traits.dead_man is not None:
+            self.arm_dead_man: Callable[[float, Collection[str]], Awaitable[None]] = self._arm_dead_man
+            self.disarm_dead_man: Callable[[Collection[str]], Awaitable[None]] = self._disarm_dead_man
+        # With another address for requests and none for streams, a stream would leave for the venue itself.
+        if dialect.streams and (spec.endpoint is None or spec.endpoint_ws is not None):
+            self.listen: Callable[[Callable[[Push], None]], Awaitable[None]] = self._listen
+
+    def used(self) -> Mapping[str, int]:
+        """What the venue's last answers said of its own count."""
+        return self._client.used
+
+    async def snapshot(self) -> AccountSnapshot:
+        return await self._reading.snapshot()
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        await self._rules.ready()
+        mode = await self._reading.mode()
+        self._reading.stir(request.symbol)
+        return await _sensible(self._dialect.submit(request, mode))
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        await self._rules.ready()
+        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        if row is None:
+            return None
+        found = _read(lambda: orders.report(row, symbol))
+        if found.client_order_id not in (client_order_id, None):
+            raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")
+        return found
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        await self._rules.ready()
+        found = await _sensible(self._dialect.orders())
+        self._reading.took(found)
+        return found
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        await self._rules.ready()
+        row = await _sensible(self._dialect.find(symbol, client_order_id))
+        if row is None:
+            return ()
+        return await _sensible(self._dialect.order_fills(symbol, str(row["id"])))
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        await self._rules.ready()
+        self._reading.stir()
+        try:
+            await self._dialect.cancel(symbol, order_id, conditional=order_id in self._reading.conditional)
+        except (GoneError, AlreadySoError):
+            return
+
+    async def inspect(self) -> Inspection:
+        """See `InspectedVenue`."""
+        await self._rules.ready()
+        return await inspection(self._client, self._dialect)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+        await self._rules.ready()
+        mode = await self._reading.mode()
+        self._reading.stir(*(request.symbol for request in requests))
+        answers = await _sensible(self._dialect.submit_batch(requests, mode))
+        if len(answers) != len(requests):
+            raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
+        return answers
+
+    async def _close_book(self) -> None:
+        await self._rules.ready()
+        self._reading.stir()
+        await _sensible(self._dialect.close_book())
+
+    async def _arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        await self._rules.ready()
+        await self._dialect.arm_dead_man(seconds, symbols)
+
+    async def _disarm_dead_man(self, symbols: Collection[str]) -> None:
+        await self._rules.ready()
+        try:
+            await self._dialect.disarm_dead_man(symbols)
+        except (GoneError, AlreadySoError):
+            return
+
+    async def _listen(self, hear: Callable[[Push], None]) -> None:
+        await self._rules.ready()
+        await Pushing(self._client, self._dialect, self._reading.stir).listen(hear)
+
+
+def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
+    if spec.market not in dialect.markets:
+        raise ValueError(f"{dialect.exchange} has no market {spec.market} here; it has {', '.join(dialect.markets)}")
+    if spec.environment not in dialect.environments:
+        known = ", ".join(each for each in dialect.environments if each != "production") or "neither sandbox nor demo"
+        raise ValueError(f"{dialect.exchange} has no {spec.environment}; it has {known}")
+    dialect.credentials_of(spec.credentials)
+
+
+async def _sensible(question: Awaitable[T]) -> T:
+    """The answer; an answer that makes no sense is a MalformedAnswerError."""
+    try:
+        return await question
+    except UnreadableError as error:
+        raise MalformedAnswerError(str(error)) from error
+    except (GoneError, AlreadySoError) as error:
+        # Words that only some questions can be answered with: to any other they are nonsense.
+        raise MalformedAnswerError(str(error)) from error
+
+
+def _read(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except UnreadableError as error:
+        raise MalformedAnswerError(str(error)) from error

@@ -1,0 +1,35 @@
+"""The dialects, by exchange. A module is imported when one of its exchanges is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Final
+
+from killswitch_ccxt.dialect import Dialect
+
+MODULES: Final[Mapping[str, str]] = {
+    "binanceusdm": "binance",
+    "binancecoinm": "binance_coinm",
+    "binance": "binance_spot",
+    "bybit": "bybit",
+    "bitget": "bitget",
+    "kraken": "kraken",
+    "krakenfutures": "krakenfutures",
+    "mexc": "mexc",
+    "okx": "okx",
+    "deribit": "deribit",
+    "hyperliquid": "hyperliquid",
+}
+"""Exchange → the module here whose `DIALECTS` has it."""
+
+
+def dialect_of(exchange: str) -> type[Dialect]:
+    """How that exchange is spoken to; the generic way for one that has no module of its own."""
+    module = MODULES.get(exchange)
+    if module is None:
+        from killswitch_ccxt.venues.generic import generic
+
+        return generic(exchange)
+    found: Mapping[str, type[Dialect]] = importlib.import_module(f"killswitch_ccxt.venues.{module}").DIALECTS
+    return found[exchange]

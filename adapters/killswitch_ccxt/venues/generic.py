@@ -1,0 +1,109 @@
+"""Any other exchange that ccxt knows: its unified calls, with what is missing detected and said."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final, Literal
+
+from killswitch.model.inspection import Capability
+from killswitch.model.snapshot import Market
+from killswitch.model.venue import ClientIdRule, Cost, RateLimit
+from killswitch_ccxt.dialect import Ages, Dialect
+
+_ASKED: Final[Mapping[str, tuple[str, ...]]] = {
+    "equity": ("fetchBalance",),
+    "positions": ("fetchPositions",),
+    "orders": ("fetchOpenOrders",),
+    "fills": ("fetchMyTrades",),
+    "flows": ("fetchLedger",),
+    "prices": ("fetchTickers",),
+    "market orders": ("createMarketOrder",),
+    "limit orders": ("createLimitOrder",),
+    "reduce only": ("createReduceOnlyOrder",),
+    "put back stops": ("createTriggerOrder",),
+    "position mode": ("fetchPositionMode",),
+    "find by client id": ("fetchOrder",),
+    "clock": ("fetchTime",),
+    "bars": ("fetchOHLCV",),
+    "sandbox": ("sandbox",),
+}
+_ORDER: Final = (
+    "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
+    "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
+    "push", "key rights", "clock", "bars", "sandbox", "demo",
+)  # fmt: skip
+_NOT_GENERIC: Final[Mapping[str, str]] = {
+    "trigger orders": "asked for with ccxt's trigger flag; whether that brings all of them is not known",
+    "batch orders": "no two exchanges answer a batch alike, so orders are sent one by one",
+    "close book": "not on the generic way",
+    "dead man": "what its timer covers is nothing that ccxt tells",
+    "push": "not on the generic way",
+    "key rights": "not on the generic way",
+    "demo": "not on the generic way",
+}
+
+
+@cache
+def generic(exchange: str) -> type[Dialect]:
+    """A dialect made of what ccxt says of the exchange. ValueError if it knows none of that name."""
+    described = _described(exchange)
+    has = described.has
+    rate = max(1, round(1000 / float(described.rateLimit or 1000)))
+    members: dict[str, Any] = {
+        "__doc__": f"{exchange}, spoken to by ccxt's unified calls.",
+        "exchange": exchange,
+        "markets": _markets(has),
+        "environments": ("production", "sandbox") if has.get("sandbox") else ("production",),
+        "credentials": {
+            _NAMES.get(name, name): name for name, needed in described.requiredCredentials.items() if needed
+        },
+        "limits": (RateLimit("requests", rate * 10, 10.0, by="account"),),
+        "costs": tuple(Cost(call, "requests", units=units) for call, units in _COSTS),
+        "client_ids": ClientIdRule(longest=32),
+        "ages": Ages(orders=10.0, fills=30.0, flows=30.0),
+        "capabilities": _capabilities(has),
+        "has_hedge_mode": bool(has.get("fetchPositionMode")),
+        "open_order_questions": ({},),
+        "tried": "not tried: the generic way, with what ccxt says that it has",
+    }
+    return type(f"Generic_{exchange}", (Dialect,), members)
+
+
+_NAMES: Final = {
+    "apiKey": "key", "password": "passphrase", "walletAddress": "wallet_address", "privateKey": "private_key",
+}  # fmt: skip
+_COSTS: Final[
+    tuple[tuple[Literal["snapshot", "submit", "find_order", "open_orders", "fills", "cancel"], int], ...]
+] = (("snapshot", 3), ("submit", 1), ("find_order", 1), ("open_orders", 1), ("fills", 1), ("cancel", 1))  # fmt: skip
+
+
+def _described(exchange: str) -> Any:
+    try:
+        module = importlib.import_module("ccxt")
+    except ImportError as error:
+        raise ValueError(f"ccxt is not installed ({error}); install it with: pip install 'killswitch[ccxt]'") from error
+    if exchange not in module.exchanges:
+        from difflib import get_close_matches
+
+        close = get_close_matches(exchange, module.exchanges, 1)
+        meant = f", did you mean {close[0]}?" if close else ""
+        raise ValueError(f"ccxt knows no exchange called {exchange}{meant}")
+    return getattr(module, exchange)()
+
+
+def _markets(has: Mapping[str, Any]) -> tuple[Market, ...]:
+    kinds: tuple[Market, ...] = ("spot", "margin", "swap", "future")
+    return tuple(kind for kind in kinds if has.get(kind))
+
+
+def _capabilities(has: Mapping[str, Any]) -> tuple[Capability, ...]:
+    found = []
+    for name in _ORDER:
+        if name in _ASKED:
+            can = all(has.get(method) for method in _ASKED[name])
+            found.append(Capability(name, "yes" if can else "no", "" if can else f"ccxt has no {_ASKED[name][0]}"))
+        else:
+            found.append(Capability(name, "partly" if name == "trigger orders" else "no", _NOT_GENERIC[name]))
+    return tuple(found)

@@ -1,0 +1,57 @@
+"""What an account is worth, in its own currency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from killswitch.model.snapshot import Balance
+from killswitch_ccxt.numbers import UnreadableError, decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Wealth:
+    """Money in the account's currency; None is unknown.
+
+    `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
+    fills are worth a look at once. `margin_mode` as the venue tells it.
+    """
+
+    equity: Decimal
+    free: Decimal | None = None
+    margin_used: Decimal | None = None
+    maintenance_margin: Decimal | None = None
+    balances: tuple[Balance, ...] | None = None
+    cash: Decimal | None = None
+    margin_mode: str | None = None
+
+
+def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Asset → what is held of it, without what is zero, of ccxt's unified balance."""
+    total = balance.get("total") or {}
+    found = {str(asset): decimal(amount) for asset, amount in total.items()}
+    return {asset: amount for asset, amount in found.items() if amount}
+
+
+def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
+    """The wealth of a derivatives account that is kept in one currency: what ccxt says of that currency.
+
+    UnreadableError where it says nothing of it: an account that is empty is said to hold zero.
+    """
+    row = balance.get(currency)
+    total = decimal(row.get("total")) if isinstance(row, Mapping) else None
+    if total is None:
+        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+    used, free = decimal(row.get("used")), decimal(row.get("free"))  # type: ignore[union-attr] # it is one
+    return Wealth(equity=total, free=free, margin_used=used)
+
+
+def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Decimal:
+    """A total in USD, in the account's currency; `price` is the venue's own of that currency, in USD."""
+    if currency == "USD":
+        return dollars
+    if price is None or price <= 0:
+        raise UnreadableError(f"the venue tells the account's worth in USD and has no price of {currency}")
+    return dollars / price
