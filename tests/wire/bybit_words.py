@@ -1,0 +1,207 @@
+"""Bybit's words for what is true at an exchange: ids, statuses and rows of its v5 answers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from decimal import Decimal
+
+from killswitch.model.snapshot import Fill
+from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
+from tests.wire.server import SECRET
+
+LEVERAGE = Decimal(5)
+MAINTENANCE = Decimal("0.005")
+EXEC_TYPES = {"trade": "Trade", "liquidation": "BustTrade", "adl": "AdlTrade", "delivery": "Delivery"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A symbol of the exchange as Bybit lists it."""
+
+    symbol: str
+    id: str
+    base: str
+    quote: str
+    settle: str
+    category: str
+
+
+def listing(symbol: str) -> Listing:
+    """`BTC/USDT:USDT`, `BTC/USDC:USDC`, `BTC/USD:BTC`, `BTC/USDT` (spot), or a bare `A` for the swap of A in USDT."""
+    pair, _, settle = symbol.partition(":")
+    base, _, quote = pair.partition("/")
+    if not quote:
+        return Listing(symbol, f"{base}USDT", base, "USDT", "USDT", "linear")
+    if not settle:
+        return Listing(symbol, base + quote, base, quote, "", "spot")
+    name = f"{base}PERP" if settle == "USDC" else base + quote
+    return Listing(symbol, name, base, quote, settle, "inverse" if settle == base else "linear")
+
+
+def order_id(own: str) -> str:
+    """The exchange's `x12` as Bybit writes ids of orders."""
+    return f"00000000-0000-4000-8000-{int(own[1:]):012d}"
+
+
+def own_id(order: str) -> str:
+    """The exchange's id of an order; an id that is none of it gives one that it does not have."""
+    return f"x{int(order.rsplit('-', 1)[-1])}" if order.startswith("00000000-") else "none"
+
+
+def instrument(of: Listing, market: Market) -> dict[str, object]:
+    """A row of `market/instruments-info`."""
+    step = str(market.step or Decimal("0.001"))
+    row: dict[str, object] = {
+        "symbol": of.id,
+        "status": "Trading",
+        "baseCoin": of.base,
+        "quoteCoin": of.quote,
+        "priceFilter": {"tickSize": "0.01", "minPrice": "0.01", "maxPrice": "1999999.98"},
+    }
+    most = str(market.maximum or Decimal(1_000_000))
+    if of.category == "spot":
+        return row | {
+            "marginTrading": "none",
+            "lotSizeFilter": {
+                "basePrecision": step, "quotePrecision": "0.0000001", "minOrderQty": str(market.minimum),
+                "maxOrderQty": most, "minOrderAmt": "1", "maxOrderAmt": "8000000",
+            },
+        }  # fmt: skip
+    return row | {
+        "contractType": "InversePerpetual" if of.category == "inverse" else "LinearPerpetual",
+        "launchTime": "1585526400000",
+        "deliveryTime": "0",
+        "deliveryFeeRate": "",
+        "priceScale": "2",
+        "leverageFilter": {"minLeverage": "1", "maxLeverage": "100.00", "leverageStep": "0.01"},
+        "priceFilter": {"minPrice": "0.01", "maxPrice": "1999999.98", "tickSize": "0.01"},
+        "lotSizeFilter": {
+            "maxOrderQty": most, "maxMktOrderQty": most, "minOrderQty": str(market.minimum),
+            "qtyStep": step, "postOnlyMaxOrderQty": most, "minNotionalValue": "0",
+        },
+        "settleCoin": of.settle,
+        "unifiedMarginTrade": True,
+        "fundingInterval": 480,
+    }  # fmt: skip
+
+
+def ticker(of: Listing, market: Market) -> dict[str, object]:
+    """A row of `market/tickers`."""
+    price = str(market.price)
+    return {
+        "symbol": of.id, "lastPrice": price, "markPrice": price, "indexPrice": price,
+        "bid1Price": str(market.taken_at("sell")), "bid1Size": "10", "ask1Price": str(market.taken_at("buy")),
+        "ask1Size": "10", "volume24h": "1000", "turnover24h": "100000", "usdIndexPrice": price,
+    }  # fmt: skip
+
+
+def position(of: Listing, exchange: Exchange, key: Key, amount: Decimal, at: int) -> dict[str, object]:
+    """A row of `position/list`; a flat one has no side."""
+    price = exchange.markets[key[0]].price
+    value = amount / price if of.category == "inverse" else amount * price
+    index = 0 if exchange.mode != "hedge" else 1 if key[1] == "long" else 2
+    side = "" if amount == ZERO and index == 0 else "Buy" if key[1] == "long" else "Sell"
+    return {
+        "positionIdx": index, "riskId": 1, "riskLimitValue": "150", "symbol": of.id, "side": side,
+        "size": str(amount), "avgPrice": str(price if amount else ZERO), "positionValue": str(value if amount else ""),
+        "tradeMode": 0, "positionStatus": "Normal", "autoAddMargin": 0, "adlRankIndicator": 2 if amount else 0,
+        "leverage": str(LEVERAGE), "positionBalance": "0", "markPrice": str(price), "liqPrice": "", "bustPrice": "",
+        "positionMM": str(value * MAINTENANCE), "positionIM": str(value / LEVERAGE), "tpslMode": "Full",
+        "takeProfit": "", "stopLoss": "", "trailingStop": "0", "sessionAvgPrice": "", "unrealisedPnl": "0",
+        "curRealisedPnl": "0", "cumRealisedPnl": "0", "seq": 5723621632, "isReduceOnly": False,
+        "mmrSysUpdatedTime": "", "leverageSysUpdatedTime": "", "createdTime": "1676538056258", "updatedTime": str(at),
+    }  # fmt: skip
+
+
+def _status(order: Placed) -> str:
+    if order.waits:
+        return "Untriggered"
+    if order.state == "open":
+        return "PartiallyFilled" if order.filled else "New"
+    return {"filled": "Filled", "canceled": "Cancelled", "expired": "Cancelled", "rejected": "Rejected"}[order.state]
+
+
+def order_row(of: Listing, exchange: Exchange, order: Placed, at: int) -> dict[str, object]:
+    """A row of `order/realtime` and `order/history`."""
+    index = 0 if exchange.mode != "hedge" else 1 if order.key[1] == "long" else 2
+    row: dict[str, object] = {
+        "orderId": order_id(order.id), "orderLinkId": order.name or "", "blockTradeId": "", "symbol": of.id,
+        "price": str(order.price or 0), "qty": str(order.amount), "side": order.side.capitalize(), "isLeverage": "",
+        "positionIdx": index, "orderStatus": _status(order), "cancelType": "UNKNOWN", "rejectReason": "EC_NoError",
+        "avgPrice": str(order.paid / order.filled) if order.filled else "", "cumExecQty": str(order.filled),
+        "leavesQty": str(order.amount - order.filled if order.state == "open" else ZERO), "leavesValue": "0",
+        "cumExecValue": str(order.paid), "cumExecFee": str(order.paid * Decimal("0.0005")),
+        "cumFeeDetail": {of.settle or of.quote: str(order.paid * Decimal("0.0005"))} if order.filled else {},
+        "timeInForce": "IOC" if order.ioc or order.type == "market" else "GTC", "orderType": order.type.capitalize(),
+        "stopOrderType": "Stop" if order.trigger_price else "", "orderIv": "",
+        "triggerPrice": str(order.trigger_price or ""), "takeProfit": "", "stopLoss": "",
+        "triggerDirection": {"rises": 1, "falls": 2, None: 0}[order.trigger_when], "triggerBy": "LastPrice",
+        "lastPriceOnCreated": "", "reduceOnly": order.reduce_only, "closeOnTrigger": False, "smpType": "None",
+        "placeType": "", "createType": "CreateByUser", "createdTime": str(at), "updatedTime": str(at),
+    }  # fmt: skip
+    return row if of.category == "spot" else row | {"tpslMode": ""}
+
+
+def execution(of: Listing, exchange: Exchange, fill: Fill) -> dict[str, object]:
+    """A row of `execution/list`."""
+    assert fill.order is not None
+    placed = exchange.orders.get(fill.order)
+    return {
+        "symbol": of.id, "orderId": order_id(fill.order), "orderLinkId": (placed.name if placed else None) or "",
+        "side": fill.side.capitalize(), "orderPrice": str(fill.price), "orderQty": str(fill.amount), "leavesQty": "0",
+        "createType": "CreateByUser", "orderType": "Market", "stopOrderType": "UNKNOWN", "execFee": str(fill.fee),
+        "execId": fill.id, "execPrice": str(fill.price), "execQty": str(fill.amount),
+        "execType": EXEC_TYPES[fill.cause], "execValue": str(fill.price * fill.amount),
+        "execTime": str(int(fill.at.timestamp() * 1000)), "feeCurrency": "", "isMaker": False, "feeRate": "0.0005",
+        "tradeIv": "", "markIv": "", "markPrice": str(fill.price), "indexPrice": "", "underlyingPrice": "",
+        "blockTradeId": "", "closedSize": str(fill.amount), "seq": 4688002127, "execPnl": "0",
+    }  # fmt: skip
+
+
+def key_info(at: int) -> dict[str, object]:
+    """`user/query-api` of a key that may trade, is bound to an address, and lasts."""
+    return {
+        "id": "13770661", "note": "switch", "apiKey": "KEY-PLANTED", "readOnly": 0, "secret": "",
+        "permissions": {
+            "ContractTrade": ["Order", "Position"], "Spot": ["SpotTrade"], "Wallet": [], "Options": ["OptionsTrade"],
+            "Derivatives": ["DerivativesTrade"], "CopyTrading": [], "BlockTrade": [], "Exchange": [], "NFT": [],
+        },
+        "ips": ["192.0.2.7"], "type": 1, "deadlineDay": -2, "expiredAt": "1970-01-01T00:00:00Z",
+        "createdAt": "2022-10-16T02:24:40Z", "unified": 0, "uta": 1, "userID": 24600000, "inviterID": 0,
+        "vipLevel": "No VIP", "mktMakerLevel": "0", "affiliateID": 0, "rsaPublicKey": "", "isMaster": True,
+    }  # fmt: skip
+
+
+def wallet(exchange: Exchange, currency: str, equity: Decimal, dollars: Decimal) -> dict[str, object]:
+    """The row of `account/wallet-balance`: totals in dollars, coins in themselves. `dollars`: of one `currency`."""
+    total = equity * dollars
+    coins = [_coin(currency, equity, total)]
+    if exchange.mode == "spot":
+        for (symbol, _), amount in exchange.held.items():
+            coins.append(_coin(listing(symbol).base, amount, amount * exchange.markets[symbol].price * dollars))
+        total += sum((Decimal(str(it["usdValue"])) for it in coins[1:]), ZERO)
+    value = sum((n * exchange.markets[key[0]].price for key, n in exchange.held.items()), ZERO)
+    margin = ZERO if exchange.mode == "spot" else value * dollars / LEVERAGE
+    return {
+        "totalEquity": str(total), "accountIMRate": "0", "totalMarginBalance": str(total), "accountMMRate": "0",
+        "totalInitialMargin": str(margin), "accountType": "UNIFIED", "totalAvailableBalance": str(total - margin),
+        "totalPerpUPL": "0", "totalWalletBalance": str(total), "accountLTV": "0",
+        "totalMaintenanceMargin": str(margin * MAINTENANCE * LEVERAGE), "coin": coins,
+    }  # fmt: skip
+
+
+def _coin(name: str, amount: Decimal, dollars: Decimal) -> dict[str, object]:
+    return {
+        "availableToBorrow": "", "bonus": "0", "accruedInterest": "0", "availableToWithdraw": "", "coin": name,
+        "totalOrderIM": "0", "equity": str(amount), "totalPositionMM": "0", "usdValue": str(dollars),
+        "unrealisedPnl": "0", "borrowAmount": "0", "totalPositionIM": "0", "walletBalance": str(amount),
+        "cumRealisedPnl": "0", "locked": "0", "collateralSwitch": True, "marginCollateral": True,
+        "spotBorrow": "0", "spotHedgingQty": "0",
+    }  # fmt: skip
+
+
+def signed(what: str) -> str:
+    """The signature by Bybit's document: HMAC-SHA256 in hex."""
+    return hmac.new(SECRET.encode(), what.encode(), hashlib.sha256).hexdigest()
