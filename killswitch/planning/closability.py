@@ -1,0 +1,161 @@
+"""Which positions could not be closed as they are, and why: said before it matters. Pure, and about this moment only.
+
+The orders are those that planning would make (`rounding.reduction`), so that what is said here is what would happen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
+from killswitch.planning.cancels import is_entry
+from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps
+from killswitch.signals.position import ZERO
+
+Obstacle = Literal[
+    "dust", "above maximum", "wrong step", "state", "rules unknown", "no mark price", "resting exits", "below notional",
+]  # fmt: skip
+
+NO_MARKET_ORDERS = ("limit_only", "post_only")
+"""States in which a close falls back on limit orders."""
+
+
+class Hindrance(Struct, frozen=True):
+    """One thing about closing a position. Only a warning means that it may stay open, or that this cannot be told."""
+
+    kind: Obstacle
+    severity: Literal["warning", "note"]
+    text: str
+
+
+class Outlook(Struct, frozen=True):
+    """What closing one position now would come to: `orders` to be sent, `leaves` contracts that no order can close.
+
+    `shut`: the venue takes no order for it at present.
+    """
+
+    symbol: str
+    side: Side
+    contracts: Decimal
+    orders: int
+    leaves: Decimal
+    shut: bool = False
+    hindrances: tuple[Hindrance, ...] = ()
+
+
+def outlooks(
+    account: AccountSnapshot, *, reduce_only: bool, instruments: Mapping[str, Instrument] | None = None
+) -> tuple[Outlook, ...] | None:
+    """The outlook of every position, in the order of the snapshot; None where positions are unknown.
+
+    `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
+    `instruments`: rules known beside those in the snapshot, by symbol.
+    """
+    if account.positions is None:
+        return None
+    rules = {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
+    exits = _exits(account)
+    return tuple(
+        _outlook(position, rules.get(position.symbol), exits.get(position.key, ()), reduce_only=reduce_only)
+        for position in account.positions
+    )
+
+
+def _outlook(position: Position, rules: Instrument | None, exits: Sequence[Order], *, reduce_only: bool) -> Outlook:
+    found = reduction(position, ZERO, rules, reduce_only=reduce_only)
+    return Outlook(
+        symbol=position.symbol,
+        side=position.side,
+        contracts=position.contracts,
+        orders=len(found.parts),
+        leaves=found.target,
+        shut=rules is not None and rules.state in SHUT,
+        hindrances=(
+            *_of_rules(position, rules, found, reduce_only=reduce_only),
+            *_of_state(position, rules),
+            *_of_price(position, rules, reduce_only=reduce_only),
+            *_of_orders(position, exits),
+        ),
+    )
+
+
+def _of_rules(
+    position: Position, rules: Instrument | None, found: Reduction, *, reduce_only: bool
+) -> Iterable[Hindrance]:
+    held, symbol = position.contracts, position.symbol
+    if rules is None or not rules.amount_step:
+        what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
+        yield Hindrance("rules unknown", "warning", f"{what}: {held:f} is sent as it is, and may be refused")
+        return
+    if not found.parts:
+        yield Hindrance("dust", "warning", found.blocked or f"dust: no order can close {held:f}")
+    elif found.target > ZERO:
+        whole = whole_steps(held, rules.amount_step)
+        if whole != held and found.target == held - whole:
+            text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
+        else:
+            text = f"{found.target:f} of {held:f} fits into no order, and stays"
+        yield Hindrance("wrong step", "warning", text)
+    if len(found.parts) > 1:
+        most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
+        yield Hindrance("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
+    elif rules.max_amount is not None and rules.max_amount < held and found.parts:
+        text = f"the venue's maximum of {rules.max_amount:f} is none that an order can follow"
+        yield Hindrance("above maximum", "warning", text)
+
+
+def _of_state(position: Position, rules: Instrument | None) -> Iterable[Hindrance]:
+    state = None if rules is None else rules.state
+    if state in SHUT:
+        text = f"the market is {state}: the venue takes no order that closes it"
+        yield Hindrance("state", "warning", text)
+    elif state in NO_MARKET_ORDERS:
+        text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
+        yield Hindrance("state", "warning", text)
+    elif state == "reduce_only":
+        yield Hindrance("state", "note", "the market is reduce_only: it can be closed, and not opened again")
+
+
+def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool) -> Iterable[Hindrance]:
+    least = None if rules is None else rules.min_notional
+    if not position.mark_price:
+        text = "no mark price: slippage cannot be bounded"
+        if least and not reduce_only:
+            text += f", and whether it is worth the least of {least:f} cannot be told"
+        yield Hindrance("no mark price", "warning", text)
+        return
+    if rules is None or least is None or rules.contract_size is None or not reduce_only:
+        return  # where the least binds, it is in the minimum already
+    face = position.contracts * rules.contract_size
+    worth = face if rules.inverse else face * position.mark_price
+    if worth < least:
+        text = f"worth {worth:f}, below the venue's least of {least:f}: it goes because reduce-only orders are exempt"
+        yield Hindrance("below notional", "note", text)
+
+
+def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance]:
+    if not exits:
+        return
+    promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
+    count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
+    yield Hindrance(
+        "resting exits",
+        "note",
+        f"{count} {promised:f} of {position.contracts:f}: where the venue refuses a close for that, they are "
+        "cancelled, and put back if the close does not go through",
+    )
+
+
+def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:
+    """The orders that rest to reduce a position, by position."""
+    found: dict[tuple[str, Side], list[Order]] = defaultdict(list)
+    for order in account.orders or ():
+        if not is_entry(order, account):
+            reduces: Side = order.position_side or ("long" if order.side == "sell" else "short")
+            found[order.symbol, reduces].append(order)
+    return found

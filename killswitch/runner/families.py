@@ -1,0 +1,110 @@
+"""Venues by name: the entry-point group `killswitch.venues`. No family is imported by name here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+
+from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
+from killswitch.model.legible import one_line
+
+GROUP = "killswitch.venues"
+
+
+class NoSuchVenueError(Exception):
+    """No family that could be loaded knows the venue; the message says which there are, and which are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A family that is declared and cannot be used: its name, why, and what to do about it."""
+
+    family: str
+    why: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"the venues of {self.family} are not there: {self.why}; {self.way_out}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A family that is there, with what it lists."""
+
+    entry: EntryPoint
+    family: VenueFamily
+    listings: tuple[VenueListing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """The families that are there, and those that are not."""
+
+    there: tuple[Loaded, ...]
+    absent: tuple[Absent, ...]
+
+    @property
+    def listings(self) -> tuple[VenueListing, ...]:
+        """Every venue, by adapter and exchange."""
+        found = [listing for each in self.there for listing in each.listings]
+        return tuple(sorted(found, key=lambda each: (each.adapter, each.exchange or "")))
+
+    def named(self, venue: str) -> tuple[VenueListing, ...]:
+        """The venues of this name: of an exchange, or of an adapter that has but one. NoSuchVenueError if none is."""
+        found = tuple(each for each in self.listings if venue in (each.exchange, each.adapter))
+        exact = tuple(each for each in found if each.exchange == venue)
+        if not found:
+            raise self._unknown(venue)
+        return exact or found
+
+    def history(self, venue: str, endpoint: str | None) -> BarHistory:
+        """The venue's public bars, of the first family that has some. NoSuchVenueError if none has.
+
+        What a family raises beside that, it says of the venue or of the endpoint: it comes out as it is.
+        """
+        for each in self.there:
+            try:
+                found = each.family.history(venue, endpoint)
+            except ImportError as error:  # what a venue needs is imported at first use
+                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
+            if found is not None:
+                return found
+        if any(venue in (each.exchange, each.adapter) for each in self.listings):
+            raise NoSuchVenueError(f"{venue} gives no public bars here; other venues do: `ksctl venues list`")
+        raise self._unknown(venue)
+
+    def _unknown(self, venue: str) -> NoSuchVenueError:
+        names = sorted({each.exchange or each.adapter for each in self.listings})
+        close = get_close_matches(venue, names, 1)
+        meant = f", did you mean {close[0]}?" if close else ""
+        known = f"; known: {', '.join(names)}" if names else ""
+        gone = "".join(f"\n{each}" for each in self.absent)
+        return NoSuchVenueError(f"no venue is called {venue}{meant}{known}{gone}")
+
+
+def families() -> Families:
+    """Load them all. One that cannot be loaded is told as absent: the others are there all the same."""
+    there: list[Loaded] = []
+    absent: list[Absent] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+        try:
+            family: VenueFamily = entry.load()
+            there.append(Loaded(entry, family, tuple(family.listings())))
+        except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
+            absent.append(_absent(entry, error))
+    return Families(tuple(there), tuple(absent))
+
+
+def _absent(entry: EntryPoint, error: Exception) -> Absent:
+    return Absent(entry.name, one_line(f"{type(error).__name__}: {error}"), _way_out(entry, error))
+
+
+def _way_out(entry: EntryPoint, error: Exception) -> str:
+    """What to install: the extra of the same name, where its distribution has one."""
+    dist = entry.dist
+    if dist is not None and isinstance(error, ImportError):
+        if entry.name in (dist.metadata.get_all("Provides-Extra") or ()):
+            return f"pip install {dist.name}[{entry.name}]"
+        return f"install what {dist.name} needs for it"
+    return f"this is a defect of {entry.value}; its other adapters work all the same"

@@ -1,0 +1,361 @@
+"""Fetching bars: paged, resumed, polite, and never torn or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from killswitch.lab import fetched
+from killswitch.lab.bars import read_market
+from killswitch.lab.fetched import FetchError, Whose, stem
+from killswitch.lab.fetching import TRIES, Fetch, Fetched, milliseconds
+from killswitch.model.inspection import Bar
+from killswitch.model.venue import MalformedAnswerError, OrderRejectedError, RateLimitedError, VenueDownError
+from tests import virtual_time
+
+MINUTE = 60_000
+START = int(virtual_time.START.timestamp() * 1000)
+"""The clock of these tests begins then: noon of 19 May 2021."""
+NOON = START // MINUTE
+EARLIER = START - 1000 * MINUTE
+WHOSE = Whose("somewhere", "BTC/USDT:USDT", "1m")
+
+
+def bar(number: int, close: str = "100.5") -> Bar:
+    """Bar number `number` after EARLIER."""
+    price = Decimal(close)
+    return Bar(EARLIER + number * MINUTE, price, price + 1, price - 1, price, Decimal(number))
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+class PublicHistory:
+    """A venue with these bars, `page` at a time; each request may be made to go wrong first."""
+
+    def __init__(self, bars: Sequence[Bar], page: int = 100) -> None:
+        self.bars_there = sorted(bars, key=lambda each: each.ts)
+        self.page = page
+        self.asked: list[int] = []
+        self.mishaps: dict[int, BaseException] = {}
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        self.asked.append(since)
+        mishap = self.mishaps.pop(len(self.asked), None)
+        if mishap is not None:
+            raise mishap
+        return [each for each in self.bars_there if each.ts >= since][: self.page]
+
+    async def close(self) -> None: ...
+
+
+def fetch(
+    history: PublicHistory,
+    folder: Path,
+    first: int = 0,
+    last: int = 10,
+    *,
+    whose: Whose = WHOSE,
+    timeline: virtual_time.VirtualTime | None = None,
+    warned: Callable[[str], None] = lambda _: None,
+) -> Fetched:
+    """Fetch the bars numbered from `first` to before `last`."""
+    timeline = timeline or virtual_time.VirtualTime()
+    work = Fetch(history, whose, folder, timeline, warned=warned)
+    return timeline.run(work.run(EARLIER + first * MINUTE, EARLIER + last * MINUTE))
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "BTC_USDT_USDT.csv").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_file_is_what_a_backtest_reads(tmp_path: Path) -> None:
+    """Columns and decimals as the venue wrote them, one row a bar; the symbol is the file's name."""
+    done = fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path, 0, 3)
+    assert lines(tmp_path) == [
+        "ts,open,high,low,close,volume",
+        *(f"{EARLIER + n * MINUTE},100.5,101.5,99.5,100.5,{n}" for n in range(3)),
+    ]
+    table = read_market(tmp_path)
+    assert (table.symbols, len(table)) == (("BTC_USDT_USDT",), 3)
+    assert (done.bars, done.new, done.gaps, done.requests) == (3, 3, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [("BTC/USDT:USDT", "BTC_USDT_USDT"), ("AAPL", "AAPL"), ("BRK.B", "BRK.B"), ("../x", ".._x"), ("A-B/C", "A-B_C")],
+)
+def test_a_symbol_names_a_file_in_the_folder(symbol: str, file: str) -> None:
+    """As the market folders of the field are named; no symbol leads out of the folder."""
+    assert stem(symbol) == file
+
+
+def test_a_bar_that_is_not_over_is_not_written(tmp_path: Path) -> None:
+    """At noon the bar of 11:59 has just ended and may still change; the one of 11:58 is the last that is written."""
+    history = PublicHistory([bar(n) for n in range(990, 1003)])
+    done = fetch(history, tmp_path, 990, 2000)
+    assert done.last == EARLIER + 998 * MINUTE
+    assert done.bars == 9
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
+    """The same command a second time asks the venue nothing and leaves the file as it is."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    fetch(history, tmp_path)
+    before, asked = (tmp_path / "BTC_USDT_USDT.csv").read_bytes(), len(history.asked)
+    again = fetch(history, tmp_path)
+    assert (again.new, again.bars, again.requests, len(history.asked)) == (0, 10, 0, asked)
+    assert (tmp_path / "BTC_USDT_USDT.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["BTC_USDT_USDT.csv", "BTC_USDT_USDT.fetched.json"]
+
+
+def test_a_longer_span_makes_the_file_longer_without_a_hole(tmp_path: Path) -> None:
+    """Bars 4 and 5 are there; asked for 9 on, what lies between is fetched too, and so with 0 to 2 before them."""
+    history = PublicHistory([bar(n) for n in range(20)], page=3)
+    fetch(history, tmp_path, 4, 6)
+    fetch(history, tmp_path, 9, 12)
+    assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(4, 12)]
+    fetch(history, tmp_path, 0, 2)
+    assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(12)]
+    assert all(since >= EARLIER for since in history.asked)
+
+
+def test_gaps_stay_gaps_and_are_counted(tmp_path: Path) -> None:
+    """Without bars 3, 4 and 7 there are two gaps, of three bars; nothing is made up for them."""
+    there = [bar(n) for n in range(10) if n not in (3, 4, 7)]
+    done = fetch(PublicHistory(there, page=2), tmp_path)
+    assert (done.bars, done.gaps, done.missing) == (7, 2, 3)
+
+
+def test_a_symbol_listed_later_begins_where_it_begins(tmp_path: Path) -> None:
+    """Asked for from 0, listed at 6; that nothing comes before is known then, and not asked again."""
+    history = PublicHistory([bar(n) for n in range(6, 20)])
+    assert fetch(history, tmp_path).first == EARLIER + 6 * MINUTE
+    assert fetch(history, tmp_path).requests == 0
+
+
+def test_an_end_that_the_venue_did_not_have_is_asked_for_again(tmp_path: Path) -> None:
+    """It had 5 bars of 10; later it has all, and the second fetch gets the rest."""
+    assert fetch(PublicHistory([bar(n) for n in range(5)]), tmp_path).bars == 5
+    done = fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path)
+    assert (done.bars, done.new) == (10, 5)
+
+
+def test_no_bar_at_all_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """A file without bars would be one that no backtest reads."""
+    with pytest.raises(FetchError, match="somewhere has no finished 1m bar"):
+        fetch(PublicHistory([]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bar_that_cannot_be_is_left_out_and_told(tmp_path: Path) -> None:
+    """High below low, a volume below zero, a price of zero: a backtest would refuse the whole file for each of them."""
+    good = [bar(n) for n in range(4)]
+    upside_down = Bar(bar(4).ts, Decimal(5), Decimal(4), Decimal(6), Decimal(5), Decimal(1))
+    negative = Bar(bar(5).ts, Decimal(5), Decimal(5), Decimal(5), Decimal(5), Decimal(-1))
+    worthless = Bar(bar(6).ts, Decimal(0), Decimal(5), Decimal(0), Decimal(5), Decimal(1))
+    nothing = Bar(bar(7).ts, Decimal("NaN"), Decimal(5), Decimal(5), Decimal(5), Decimal(1))
+    done = fetch(PublicHistory([*good, upside_down, negative, worthless, nothing]), tmp_path)
+    assert (done.bars, done.left_out_count) == (4, 4)
+    assert "low 6" in done.left_out[0] and "below zero" in done.left_out[1]
+    assert len(read_market(tmp_path)) == 4
+
+
+def test_a_venue_that_is_down_is_asked_again_after_longer_and_longer(tmp_path: Path) -> None:
+    """1 s, 2 s and 4 s after the first three failures, beside the breath of 0.3 s before every further request."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    history.mishaps = {n: VenueDownError("maintenance") for n in (1, 2, 3)}
+    timeline, warned = virtual_time.VirtualTime(), list[str]()
+    assert fetch(history, tmp_path, timeline=timeline, warned=warned.append).bars == 10
+    assert timeline.elapsed == pytest.approx(1 + 2 + 4 + 3 * 0.3)
+    assert warned == [f"BTC/USDT:USDT: maintenance; again in {wait} s" for wait in (1, 2, 4)]
+
+
+def test_the_venues_own_word_on_how_long_to_wait_is_kept(tmp_path: Path) -> None:
+    """Told to wait 30 s, it waits 30 s."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    history.mishaps = {1: RateLimitedError("too many requests", 30.0)}
+    timeline = virtual_time.VirtualTime()
+    fetch(history, tmp_path, timeline=timeline)
+    assert timeline.elapsed == pytest.approx(30.3)
+
+
+def test_a_ban_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    """An hour of silence is for the user to spend elsewhere."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    history.mishaps = {1: RateLimitedError("banned", 3600.0)}
+    with pytest.raises(FetchError, match="banned"):
+        fetch(history, tmp_path)
+    assert len(history.asked) == 1
+
+
+def test_giving_up_says_how_to_go_on_and_going_on_does(tmp_path: Path) -> None:
+    """After eight failures in a row; the next call begins where the pages ended, not at the beginning."""
+    history = PublicHistory([bar(n) for n in range(10)], page=4)
+    history.mishaps = {2 + n: VenueDownError("connection refused") for n in range(TRIES)}
+    with pytest.raises(FetchError, match=r"before 2021-05-18T19:24:00Z are kept: call the same command again"):
+        fetch(history, tmp_path)
+    assert not (tmp_path / "BTC_USDT_USDT.csv").exists(), "a file is whole or not there"
+    history.asked.clear()
+    assert fetch(history, tmp_path).bars == 10
+    assert history.asked[0] == EARLIER + 4 * MINUTE
+
+
+@pytest.mark.parametrize("error", [OrderRejectedError("other", "no such symbol"), MalformedAnswerError("not JSON")])
+def test_what_asking_again_does_not_mend_is_told_at_once(tmp_path: Path, error: Exception) -> None:
+    """A symbol that is not there, an answer without sense: one request, and the venue's own words."""
+    history = PublicHistory([])
+    history.mishaps = {1: error}
+    with pytest.raises(FetchError, match="somewhere says: no"):
+        fetch(history, tmp_path)
+    assert len(history.asked) == 1
+
+
+def test_two_bars_for_one_time_are_no_truth(tmp_path: Path) -> None:
+    """Which of them is right, nobody knows."""
+    with pytest.raises(FetchError, match="two different bars for 2021-05-18T19:23:00Z"):
+        fetch(PublicHistory([bar(2), bar(3), bar(3, "7")]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Whose("elsewhere", "BTC/USDT:USDT", "1m"), Whose("somewhere", "BTC/USDT:USDT", "5m"),
+     Whose("somewhere", "BTC/USDT:USDT", "1m", "http://127.0.0.1:1"), Whose("somewhere", "BTC_USDT/USDT", "1m")],
+    ids=["venue", "timeframe", "endpoint", "symbol"],
+)  # fmt: skip
+def test_bars_of_two_origins_never_share_a_file(tmp_path: Path, other: Whose) -> None:
+    """Another venue, timeframe, address, or a symbol that makes the same name: refused, and the file is as it was."""
+    history = PublicHistory([bar(n) for n in range(20)])
+    fetch(history, tmp_path)
+    before = lines(tmp_path)
+    with pytest.raises(FetchError, match="choose another --out"):
+        fetch(history, tmp_path, 0, 15, whose=other)
+    assert lines(tmp_path) == before
+
+
+def test_a_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    """What was not fetched is not overwritten."""
+    (tmp_path / "BTC_USDT_USDT.csv").write_text("mine\n")
+    with pytest.raises(FetchError, match="was not fetched by this command"):
+        fetch(PublicHistory([bar(1)]), tmp_path)
+    assert (tmp_path / "BTC_USDT_USDT.csv").read_text() == "mine\n"
+
+
+def test_a_file_that_was_changed_is_not_made_longer(tmp_path: Path) -> None:
+    """A row was taken out by hand: joining to it would pass the change off as the venue's gap."""
+    history = PublicHistory([bar(n) for n in range(20)])
+    fetch(history, tmp_path)
+    path = tmp_path / "BTC_USDT_USDT.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(FetchError, match=r"was changed since it was fetched \(9 bars, not 10\)"):
+        fetch(history, tmp_path, 0, 15)
+
+
+def test_a_removed_file_is_fetched_anew(tmp_path: Path) -> None:
+    """What says what was there is believed only beside it."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    fetch(history, tmp_path)
+    (tmp_path / "BTC_USDT_USDT.csv").unlink()
+    assert fetch(history, tmp_path).new == 10
+
+
+def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path) -> None:
+    """The second is told, instead of writing between the first one's pages."""
+    part = fetched.BarFile(tmp_path, WHOSE).part(EARLIER)
+    part.open(EARLIER)
+    with pytest.raises(FetchError, match="another process is fetching"):
+        fetch(PublicHistory([bar(1)]), tmp_path)
+    part.close()
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "length"), [("1s", 1), ("1m", 60), ("5m", 300), ("4h", 14_400), ("1d", 86_400), ("2w", 1_209_600)]
+)
+def test_a_timeframe_has_a_length(timeframe: str, length: int) -> None:
+    """In milliseconds."""
+    assert milliseconds(timeframe) == length * 1000
+
+
+@pytest.mark.parametrize("timeframe", ["", "m", "0m", "1M", "1y", "-1m", "1.5h", "5 m"])
+def test_a_month_is_no_fixed_length(timeframe: str) -> None:
+    """Nor is anything else than a whole number of a fixed unit."""
+    with pytest.raises(ValueError, match="is no timeframe"):
+        milliseconds(timeframe)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    there=st.sets(st.integers(0, 40), min_size=1),
+    span=st.tuples(st.integers(0, 40), st.integers(0, 40)).filter(lambda each: each[0] < each[1]),
+    page=st.integers(1, 50),
+    data=st.data(),
+)
+def test_any_page_size_and_any_kills_come_to_the_same_file(
+    tmp_path_factory: pytest.TempPathFactory, there: set[int], span: tuple[int, int], page: int, data: st.DataObject
+) -> None:
+    """Killed before a request, in the middle of writing (any number of bytes of the last write are there), or between
+    any two steps of putting the file in its place; then called again until it is done: the bytes are those of one fetch
+    with one page, which are the rows of the span."""
+    rows = [bar(n) for n in sorted(there)]
+    wanted = [n for n in sorted(there) if span[0] <= n < span[1]]
+    if not wanted:
+        return
+    folder = tmp_path_factory.mktemp("killed")
+    history = PublicHistory(rows, page)
+    for _ in range(data.draw(st.integers(0, 4), label="kills")):
+        _killed_once(history, folder, span, data)
+    fetch(history, folder, *span)
+    assert [line.split(",")[-1] for line in lines(folder)[1:]] == [str(n) for n in wanted]
+    whole = tmp_path_factory.mktemp("whole")
+    fetch(PublicHistory(rows, 1000), whole, *span)
+    for name in ("BTC_USDT_USDT.csv", "BTC_USDT_USDT.fetched.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(folder.glob("*.part")), "nothing is left over"
+
+
+def _killed_once(history: PublicHistory, folder: Path, span: tuple[int, int], data: st.DataObject) -> None:
+    """One fetch that ends where it is told to, if it comes there."""
+    how = data.draw(st.sampled_from(["request", "write", "replace", "unlink"]), label="killed at")
+    number = data.draw(st.integers(1, 6), label="number")
+    with pytest.MonkeyPatch.context() as patch:
+        if how == "request":
+            history.mishaps = {len(history.asked) + number: KilledError()}
+        elif how == "write":
+            patch.setattr(os, "fsync", _after(number, os.fsync))
+        else:
+            patch.setattr(Path, how, _after(number, getattr(Path, how)))
+        with contextlib.suppress(KilledError):
+            fetch(history, folder, *span)
+        history.mishaps = {}
+    for part in folder.glob("*.part") if how == "write" else ():
+        content = part.read_bytes()
+        torn = data.draw(st.integers(0, min(len(content), 60)), label="bytes lost")
+        part.write_bytes(content[: len(content) - torn])
+
+
+def _after(number: int, real: Callable[..., object]) -> Callable[..., object]:
+    """The call that ends the process instead of its `number`th time."""
+    left = number
+
+    def call(*arguments: object) -> object:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KilledError
+        return real(*arguments)
+
+    return call
+
+
+def test_the_clock_of_these_tests_is_noon() -> None:
+    """What the tests above take for granted."""
+    assert datetime.fromtimestamp(START / 1000, UTC).hour == 12
