@@ -1,0 +1,144 @@
+"""What OKX tells when it is asked: the account, its market, its past; and the switches of the account."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC
+from decimal import Decimal
+
+from tests.faults.exchange import ZERO, Exchange, Placed
+from tests.wire.okx_answers import good, paged, refusal
+from tests.wire.okx_orders import OkxOrders
+from tests.wire.okx_rows import Row, balance_row, fill_row, instrument_row, kind_of, position_row, text
+from tests.wire.server import Ask, Reply
+
+
+class OkxReading(OkxOrders, ABC):
+    """The part of OKX that only tells, and the settings of the account."""
+
+    def __init__(
+        self, exchange: Exchange, *, perm: str = "read_only,trade", ip: str = "127.0.0.1", **more: object
+    ) -> None:
+        super().__init__(exchange, **more)  # type: ignore[arg-type] # options of orders
+        self.perm = perm
+        self.ip = ip
+        self.bills_told: list[Row] = []
+        """Rows of `account/bills`, newest first, as the test gives them."""
+        self.timer: asyncio.TimerHandle | None = None
+
+    async def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        await super().stop()
+
+    def time(self, ask: Ask) -> Reply:
+        return good([{"ts": str(self.now_ms())}])
+
+    def status(self, ask: Ask) -> Reply:
+        return good([])
+
+    def instruments(self, ask: Ask) -> Reply:
+        rows = [
+            instrument_row(self.id_of(symbol), market, self.sizes.get(symbol, Decimal(1)))
+            for symbol, market in self.exchange.markets.items()
+        ]
+        family = ask.params.get("uly")
+        return good([it for it in rows if it["instType"] == ask.params["instType"] and family in (None, it["uly"])])
+
+    def tickers(self, ask: Ask) -> Reply:
+        kind = ask.params.get("instType", "SPOT")
+        return good(
+            [
+                {
+                    "instType": kind, "instId": self.id_of(symbol), "last": text(it.price), "lastSz": "1",
+                    "bidPx": text(it.taken_at("sell")), "askPx": text(it.taken_at("buy")), "bidSz": "10", "askSz": "10",
+                    "open24h": text(it.price), "high24h": text(it.price), "low24h": text(it.price), "vol24h": "1000",
+                    "volCcy24h": "1000", "sodUtc0": text(it.price), "sodUtc8": text(it.price), "ts": str(self.now_ms()),
+                }
+                for symbol, it in self.exchange.markets.items()
+                if kind_of(self.id_of(symbol)) == kind and ask.params.get("instId") in (None, self.id_of(symbol))
+            ]
+        )  # fmt: skip
+
+    def mark_prices(self, ask: Ask) -> Reply:
+        rows = ((self.id_of(symbol), it) for symbol, it in self.exchange.markets.items())
+        stamp = str(self.now_ms())
+        return good(
+            [
+                {"instType": kind_of(name), "instId": name, "markPx": text(it.price), "ts": stamp}
+                for name, it in rows
+                if kind_of(name) == ask.params["instType"]
+            ]
+        )
+
+    def config(self, ask: Ask) -> Reply:
+        return good(
+            [
+                {
+                    "acctLv": "1" if self.exchange.mode == "spot" else "2", "posMode": self.pos_mode, "perm": self.perm,
+                    "ip": self.ip, "uid": "44705892343619584", "mainUid": "44705892343619584", "label": "switch",
+                    "level": "Lv1", "autoLoan": False, "kycLv": "3", "ctIsoMode": "automatic", "roleType": "0",
+                }
+            ]
+        )  # fmt: skip
+
+    def balance(self, ask: Ask) -> Reply:
+        return good([balance_row(self.exchange, self.equity, self.usd, str(self.now_ms()))])
+
+    def position_rows(self) -> list[Row]:
+        """What is held, as `account/positions` and the stream say it."""
+        if self.exchange.mode == "spot":
+            return []
+        return [
+            position_row(
+                self.id_of(key[0]), key, amount, self.exchange.markets[key[0]], self.sizes.get(key[0], Decimal(1)),
+                self.more(key[0]),
+            )
+            for key, amount in self.exchange.held.items()
+            if amount > ZERO
+        ]  # fmt: skip
+
+    def positions(self, ask: Ask) -> Reply:
+        wanted = str(ask.params.get("instId", "")).split(",")
+        return good([it for it in self.position_rows() if wanted == [""] or it["instId"] in wanted])
+
+    def fills(self, ask: Ask) -> Reply:
+        begin = int(ask.params.get("begin", 0))
+        rows = []
+        for fill in reversed(self.exchange.fills):
+            order: Placed | None = self.exchange.orders.get(fill.order or "")
+            row = fill_row(self.id_of(fill.symbol), fill, order.name if order else None, self.exchange.mode)
+            wanted = all(ask.params.get(it) in (None, row[it]) for it in ("instType", "instId", "ordId"))
+            if wanted and int(str(row["ts"])) >= begin:
+                rows.append(row)
+        return good(paged(rows, ask, "billId"))
+
+    def bills(self, ask: Ask) -> Reply:
+        begin = int(ask.params.get("begin", 0))
+        return good(paged([it for it in self.bills_told if int(str(it["ts"])) >= begin], ask, "billId"))
+
+    def nothing(self, ask: Ask) -> Reply:
+        return good([])
+
+    def set_mode(self, ask: Ask) -> Reply:
+        if any(self.exchange.held.values()) or self.exchange.resting():
+            return refusal(
+                "59000", "Setting failed. Cancel any open orders, close positions, and stop trading bots first."
+            )
+        self.exchange.mode = "hedge" if ask.params["posMode"] == "long_short_mode" else "one_way"
+        return good([{"posMode": ask.params["posMode"]}])
+
+    def dead_man(self, ask: Ask) -> Reply:
+        seconds = int(ask.params["timeOut"])
+        if seconds and not 10 <= seconds <= 120:
+            return refusal("51000", "Parameter timeOut error")
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._cancel_all) if seconds else None
+        at = str(self.now_ms() + seconds * 1000) if seconds else "0"
+        return good([{"triggerTime": at, "tag": "", "ts": str(self.now_ms())}])
+
+    def _cancel_all(self) -> None:
+        for order in self.exchange.resting():
+            if order.trigger_price is None:
+                self.exchange.cancel(order.id)

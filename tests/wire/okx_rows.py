@@ -1,0 +1,191 @@
+"""What OKX's answers are made of: names of instruments and orders, and the rows of its lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from killswitch.model.snapshot import Fill, OrderSide
+from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode, Placed
+
+Row = dict[str, object]
+FIRST_ID: Final = 2_497_956_918_703_000_000
+_UNIFIED: Final = re.compile(r"^(?P<base>[^/:]+)/(?P<quote>[^/:-]+)(:(?P<settle>[^-]+)(-(?P<more>.+))?)?$")
+LIQUIDATION: Final = {"liquidation": ("104", "105"), "adl": ("125", "126"), "delivery": ("112", "113")}
+"""Cause of a fill → `subType` for a long and for a short position."""
+STATES: Final = {"open": "live", "reduce_only": "live", "limit_only": "live", "post_only": "live",
+                 "cancel_only": "suspend", "halted": "suspend", "delisted": "expired"}  # fmt: skip
+
+
+def instrument_id(symbol: str, mode: Mode) -> str:
+    """`BTC/USDT:USDT` and its like as OKX writes them; a bare name is a market against USDT."""
+    found = _UNIFIED.match(symbol)
+    if found is None:
+        return f"{symbol}-USDT" if mode == "spot" else f"{symbol}-USDT-SWAP"
+    pair = f"{found['base']}-{found['quote']}"
+    if found["settle"] is None:
+        return pair
+    return f"{pair}-{found['more'] or 'SWAP'}"
+
+
+def kind_of(inst_id: str) -> str:
+    """`instType` of an instrument."""
+    parts = inst_id.split("-")
+    return {2: "SPOT", 5: "OPTION"}.get(len(parts), "SWAP" if parts[-1] == "SWAP" else "FUTURES")
+
+
+def order_id(ours: str) -> str:
+    """An order's id as OKX's: digits only."""
+    return str(FIRST_ID + int(ours.removeprefix("x")))
+
+
+def ours_of(inst_order: str) -> str:
+    return f"x{int(inst_order) - FIRST_ID}"
+
+
+def text(value: Decimal | None) -> str:
+    """Every number is text, and one that is not there is empty text."""
+    return "" if value is None else format(value, "f")
+
+
+def instrument_row(inst_id: str, market: Market, size: Decimal) -> Row:
+    """`public/instruments`."""
+    kind = kind_of(inst_id)
+    base, quote, *more = inst_id.split("-")
+    inverse = quote == "USD" and kind != "SPOT"
+    most = text(market.maximum) or "100000000"
+    row: Row = {
+        "instType": kind, "instId": inst_id, "uly": "" if kind == "SPOT" else f"{base}-{quote}",
+        "instFamily": "" if kind == "SPOT" else f"{base}-{quote}", "state": STATES[market.state],
+        "baseCcy": base if kind == "SPOT" else "", "quoteCcy": quote if kind == "SPOT" else "",
+        "settleCcy": "" if kind == "SPOT" else (base if inverse else quote),
+        "ctVal": "" if kind == "SPOT" else text(size), "ctMult": "" if kind == "SPOT" else "1",
+        "ctValCcy": "" if kind == "SPOT" else ("USD" if inverse else base),
+        "ctType": "" if kind == "SPOT" else ("inverse" if inverse else "linear"),
+        "lotSz": text(market.step or Decimal("0.00000001")), "minSz": text(market.minimum), "tickSz": "0.01",
+        "maxLmtSz": most, "maxMktSz": most, "maxStopSz": most, "maxTriggerSz": most, "lever": "100",
+        "listTime": "1573557408000", "expTime": "", "stk": "", "optType": "", "ruleType": "normal", "instIdCode": 10461,
+    }  # fmt: skip
+    if kind in ("FUTURES", "OPTION"):
+        row["expTime"] = str(_expiry(more[0]))
+    if kind == "OPTION":
+        row |= {"stk": more[1], "optType": more[2]}
+    return row
+
+
+def _expiry(yymmdd: str) -> int:
+    day = datetime.strptime(yymmdd, "%y%m%d").replace(hour=8, tzinfo=UTC)
+    return int(day.timestamp() * 1000)
+
+
+def position_row(
+    inst_id: str, key: Key, amount: Decimal, market: Market, size: Decimal, more: Mapping[str, str]
+) -> Row:
+    """`account/positions`: signed in net mode, and unsigned beside its side in long/short mode."""
+    hedged = more["posMode"] == "long_short_mode"
+    base, quote, *_ = inst_id.split("-")
+    notional = amount * size if quote == "USD" else amount * size * market.price
+    return {
+        "instType": kind_of(inst_id), "instId": inst_id, "mgnMode": more["mgnMode"], "posId": "7",
+        "posSide": key[1] if hedged else "net", "pos": text(amount if hedged or key[1] == "long" else -amount),
+        "availPos": text(amount) if hedged else "", "ccy": quote if quote != "USD" else base,
+        "posCcy": "", "avgPx": text(market.price), "markPx": text(market.price), "last": text(market.price),
+        "idxPx": text(market.price), "upl": "0", "uplRatio": "0", "lever": "5", "liqPx": "", "imr": "", "mmr": "",
+        "margin": text(notional / 5) if more["mgnMode"] == "isolated" else "",
+        "notionalUsd": text(notional * Decimal(more["usd"])),
+        "adl": "1", "mgnRatio": "", "cTime": more["time"], "uTime": more["time"], "tradeId": "1", "realizedPnl": "0",
+    }  # fmt: skip
+
+
+def order_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
+    """`trade/orders-pending`, `trade/order`."""
+    hedged = more["posMode"] == "long_short_mode"
+    kind = "ioc" if order.ioc else order.type
+    state = {"open": "partially_filled" if order.filled else "live", "filled": "filled"}.get(order.state, "canceled")
+    return {
+        "instType": kind_of(inst_id), "instId": inst_id, "ordId": order_id(order.id), "clOrdId": order.name or "",
+        "tag": "", "algoId": "", "algoClOrdId": "", "attachAlgoOrds": [], "category": "normal", "ccy": "",
+        "side": order.side, "posSide": order.key[1] if hedged else "net", "tdMode": more["mgnMode"],
+        "ordType": kind, "px": text(order.price), "sz": text(order.amount), "accFillSz": text(order.filled),
+        "avgPx": text(order.paid / order.filled) if order.filled else "", "fee": text(-order.paid / 2000),
+        "feeCcy": "USDT", "state": state, "reduceOnly": "false" if hedged else str(order.reduce_only).lower(),
+        "fillPx": "", "fillSz": "0", "fillTime": "", "lever": "5", "pnl": "0", "source": "", "tgtCcy": "",
+        "slTriggerPx": "", "slOrdPx": "", "tpTriggerPx": "", "tpOrdPx": "",
+        "cTime": more["time"], "uTime": more["time"],
+    }  # fmt: skip
+
+
+def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
+    """`trade/orders-algo-pending`: a `conditional` order names its stop beside its target, a `trigger` one price."""
+    hedged = more["posMode"] == "long_short_mode"
+    limit = "-1" if order.price is None else text(order.price)
+    state = "live" if order.waits else ("canceled" if order.state == "canceled" else "effective")
+    row: Row = {
+        "instType": kind_of(inst_id), "instId": inst_id, "algoId": order_id(order.id), "algoClOrdId": order.name or "",
+        "clOrdId": "", "ordId": "", "ordType": more["ordType"], "state": state, "side": order.side,
+        "posSide": order.key[1] if hedged else "net", "sz": text(order.amount), "tdMode": more["mgnMode"],
+        "reduceOnly": str(order.reduce_only).lower(), "actualSz": "0", "actualPx": "", "triggerTime": "", "tag": "",
+        "closeFraction": "", "triggerPx": "", "ordPx": "", "slTriggerPx": "", "slOrdPx": "", "tpTriggerPx": "",
+        "tpOrdPx": "", "cTime": more["time"], "uTime": more["time"],
+    }  # fmt: skip
+    trigger = text(order.trigger_price)
+    if more["ordType"] == "trigger":
+        return row | {"triggerPx": trigger, "ordPx": limit, "triggerPxType": "last"}
+    stop = (order.side == "sell") is (order.trigger_when != "rises")
+    return row | ({"slTriggerPx": trigger, "slOrdPx": limit} if stop else {"tpTriggerPx": trigger, "tpOrdPx": limit})
+
+
+def fill_row(inst_id: str, fill: Fill, name: str | None, mode: Mode) -> Row:
+    """`trade/fills`: a fee that was charged is negative."""
+    long = fill.position_side == "long"
+    opens = (fill.side == "buy") is long
+    ordinary = "1" if fill.side == "buy" else "2"
+    if mode == "hedge":
+        ordinary = {(True, True): "3", (True, False): "4", (False, True): "5", (False, False): "6"}[opens, long]
+    kind = LIQUIDATION[fill.cause][0 if long else 1] if fill.cause in LIQUIDATION else ordinary
+    stamp = str(int(fill.at.timestamp() * 1000))
+    return {
+        "instType": kind_of(inst_id), "instId": inst_id, "tradeId": fill.id[1:], "billId": f"3{fill.id[1:]:0>9}",
+        "ordId": order_id(fill.order) if fill.order else "", "clOrdId": name or "", "tag": "", "subType": kind,
+        "fillPx": text(fill.price), "fillSz": text(fill.amount), "side": fill.side, "execType": "T",
+        "posSide": fill.position_side if mode == "hedge" else "net", "feeCcy": fill.fee_currency or "",
+        "fee": text(-fill.fee) if fill.fee is not None else "", "fillPnl": "0", "ts": stamp, "fillTime": stamp,
+    }  # fmt: skip
+
+
+def balance_row(exchange: Exchange, equity: Decimal, usd: Decimal, stamp: str) -> Row:
+    """`account/balance`. What is worth nothing by itself is in US dollars: `totalEq`, `eqUsd`, `adjEq`."""
+
+    def detail(ccy: str, amount: Decimal, price: Decimal) -> Row:
+        return {
+            "ccy": ccy, "eq": text(amount), "cashBal": text(amount), "availBal": text(amount), "availEq": text(amount),
+            "frozenBal": "0", "ordFrozen": "0", "upl": "0", "eqUsd": text(amount * price), "isoEq": "0", "liab": "",
+            "imr": "0", "mmr": "0", "disEq": text(amount * price), "interest": "", "uTime": stamp,
+        }  # fmt: skip
+
+    details = [detail("USDT", equity, usd)]
+    total = equity * usd
+    if exchange.mode == "spot":
+        for (symbol, _), amount in exchange.held.items():
+            if amount > ZERO:
+                price = exchange.markets[symbol].price * usd
+                details.append(detail(symbol.partition("/")[0], amount, price))
+                total += amount * price
+    return {
+        "adjEq": "", "imr": "", "mmr": "", "mgnRatio": "", "isoEq": "0", "ordFroz": "", "upl": "", "notionalUsd": "",
+        "totalEq": text(total), "details": details, "uTime": stamp,
+    }  # fmt: skip
+
+
+def trigger_direction(side: OrderSide, asked: Mapping[str, object], market: Market) -> tuple[Decimal, str, object]:
+    """The price, whether it `falls` or `rises` to it, and the price of the order: what an algo order's fields mean."""
+    if asked.get("triggerPx"):
+        price = Decimal(str(asked["triggerPx"]))
+        return price, "falls" if price < market.price else "rises", asked.get("orderPx")
+    stop = asked.get("slTriggerPx")
+    price = Decimal(str(stop or asked["tpTriggerPx"]))
+    when = "falls" if (side == "sell") is bool(stop) else "rises"
+    return price, when, asked.get("slOrdPx") if stop else asked.get("tpOrdPx")
