@@ -1,0 +1,127 @@
+"""The Containerfile without a container engine: what it copies is there, and what it runs works."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 900.0
+"""Seconds for one step: a deadline for a slow machine and a slow network, not an expectation."""
+UNREACHABLE = ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "name resolution")
+
+
+def steps(repository: Path) -> list[tuple[str, str]]:
+    """(instruction, arguments) of every line, continued lines joined."""
+    text = (repository / "Containerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined)]
+
+
+def stages(repository: Path) -> list[list[tuple[str, str]]]:
+    """The steps of each stage, its FROM first."""
+    found: list[list[tuple[str, str]]] = []
+    for step in steps(repository):
+        if step[0] == "FROM":
+            found.append([])
+        found[-1].append(step)
+    return found
+
+
+def copied(stage: list[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """(sources, target) of every COPY out of the tree."""
+    each = [shlex.split(rest) for word, rest in stage if word == "COPY" and not rest.startswith("--from=")]
+    return [(words[:-1], words[-1]) for words in each]
+
+
+def test_every_path_that_is_copied_exists_and_is_not_ignored(repository: Path) -> None:
+    """A build would otherwise end at its first COPY, or without a file that the wheel needs."""
+    build, _ = stages(repository)
+    sources = [source.rstrip("/") for paths, _ in copied(build) for source in paths]
+    assert [source for source in sources if not (repository / source).exists()] == []
+    rules = (repository / ".containerignore").read_text(encoding="utf-8").splitlines()
+    let_in = [rule[1:] for rule in rules if rule.startswith("!")]
+    assert "*" in rules
+    assert sorted(let_in) == sorted(sources)
+    assert not any(fnmatch.fnmatch(source, rule) for source in sources for rule in rules if rule.startswith("**"))
+
+
+def test_the_image_runs_as_nobody_in_particular_and_brings_no_tools(repository: Path) -> None:
+    """Two stages of one ordinary image; the last one installs nothing, has no pip, and is not root."""
+    build, final = stages(repository)
+    assert [build[0][1], final[0][1]] == ["python:3.13-slim AS build", "python:3.13-slim"]
+    said = dict(final)
+    user, _, group = said["USER"].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert said["ENTRYPOINT"] == '["ksctl"]'
+    assert [rest for word, rest in final if word == "COPY"] == ["--from=build /opt/killswitch /opt/killswitch"]
+    (run,) = [rest for word, rest in final if word == "RUN"]
+    assert run.split()[:4] == ["python", "-m", "pip", "uninstall"]
+    assert final.index(("USER", said["USER"])) > final.index(("RUN", run))
+
+
+def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Path) -> None:
+    """Run as written, in a folder of its own: `ksctl` then starts, with all adapters, policies and runbooks."""
+    build, _ = stages(repository)
+    place, opt = tmp_path / "build", tmp_path / "opt"
+    place.mkdir()
+    opt.mkdir()
+    for word, rest in build:
+        if word == "COPY":
+            *sources, target = shlex.split(rest)
+            for source in sources:
+                copy(repository / source, place, source, target)
+        elif word == "RUN":
+            run(rest.replace("/opt/", f"{opt}/"), place, tmp_path)
+    python = opt / "killswitch" / "bin" / "python"
+    version = subprocess.run(
+        [str(opt / "killswitch" / "bin" / "ksctl"), "--version"], capture_output=True, text=True, check=True, cwd=opt
+    )
+    assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", version.stdout)
+    asked = (
+        "import ccxt, alpaca, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
+        "from killswitch.runner.adapters import adapter_names\n"
+        "from killswitch.content import policies_folder, runbooks_folder\n"
+        "print(*adapter_names())\n"
+        "print((policies_folder() / 'futures-drawdown' / 'policy.yaml').is_file(),"
+        " (runbooks_folder() / 'report.md.j2').is_file())\n"
+        "import importlib.util; print(importlib.util.find_spec('pip'))\n"
+    )
+    told = subprocess.run([str(python), "-c", asked], capture_output=True, text=True, check=False, cwd=opt)
+    assert (told.stdout, told.stderr) == ("alpaca ccxt paper\nTrue True\nNone\n", "")
+
+
+def copy(path: Path, place: Path, source: str, target: str) -> None:
+    """As COPY does: a folder's content into the target, a file into the target folder."""
+    into = place / target
+    if path.is_dir():
+        shutil.copytree(path, into, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        return
+    into.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, into / Path(source).name)
+
+
+def run(command: str, place: Path, tmp_path: Path) -> None:
+    """One RUN, by /bin/sh, where `python` is this interpreter; skips where no package index can be reached."""
+    here = tmp_path / "bin"
+    here.mkdir(exist_ok=True)
+    python = here / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["/bin/sh", "-ec", command], cwd=place, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+        check=False,
+    )  # fmt: skip
+    if done.returncode and any(word in done.stderr for word in UNREACHABLE) and not os.environ.get("CI"):
+        pytest.skip("needs a package index, and none can be reached")
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -1,0 +1,311 @@
+"""What the chart renders, what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]
+
+from killswitch.cli.live import status
+from killswitch.cli.run import run
+from killswitch.cli.text import validate
+from killswitch.runner import reporting
+from killswitch.runner.loop import REREAD_WITHIN, Pace
+from killswitch.telemetry import provider, stream
+from tests.chart.conftest import Helm
+
+VALUES = ("files", "live", "volume", "scratch")
+
+
+@pytest.fixture(scope="module", params=VALUES)
+def values(request: pytest.FixtureRequest, chart: Path) -> Path:
+    """Each of the example values."""
+    return chart / "ci" / f"{request.param}-values.yaml"
+
+
+def example(helm: Helm, name: str, *more: str) -> dict[str, Any]:
+    """Kind → object, rendered from an example."""
+    return {each["kind"]: each for each in helm.template("-f", str(helm.chart / "ci" / f"{name}-values.yaml"), *more)}
+
+
+def pod(helm: Helm, name: str, *more: str) -> Any:
+    """The pod's spec of an example."""
+    return example(helm, name, *more)["StatefulSet"]["spec"]["template"]["spec"]
+
+
+def test_every_example_is_used(chart: Path) -> None:
+    """No file of values lies there untried."""
+    assert {path.name for path in (chart / "ci").iterdir()} == {f"{name}-values.yaml" for name in VALUES}
+
+
+def test_lint_finds_nothing(helm: Helm, values: Path) -> None:
+    """Strictly: no warning either."""
+    said = helm.run("lint", "--strict", str(helm.chart), "-f", str(values))
+    assert "0 chart(s) failed" in said
+    assert "WARNING" not in said
+
+
+def test_every_object_is_valid_in_every_version_of_kubernetes_that_is_known(helm: Helm, values: Path) -> None:
+    """Strictly, so that a misspelt field is found; at least ten versions."""
+    objects = helm.template("-f", str(values))
+    versions = sorted(set(map(kubernetes.major_minor, kubernetes.all_versions())))
+    assert len(versions) >= 10
+    for version in versions:
+        for each in objects:
+            kubernetes.validate(each, version, strict=True)
+
+
+def test_there_is_one_runner(helm: Helm, values: Path) -> None:
+    """A StatefulSet of one pod, whatever is said; no Deployment, no Job, and nothing that listens."""
+    objects = helm.template("-f", str(values))
+    kinds = [each["kind"] for each in objects]
+    assert set(kinds) <= {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "StatefulSet"}
+    (runner,) = [each for each in objects if each["kind"] == "StatefulSet"]
+    assert runner["spec"]["replicas"] == 1
+    (container,) = runner["spec"]["template"]["spec"]["containers"]
+    assert "ports" not in container
+    assert "initContainers" not in runner["spec"]["template"]["spec"]
+
+
+def test_every_pod_is_as_narrow_as_a_pod_can_be(helm: Helm, values: Path) -> None:
+    """The restricted standard of Kubernetes, a root that cannot be written to, and no token of the cluster."""
+    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
+    spec = runner["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "runAsNonRoot": True, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "privileged": False,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+    }  # fmt: skip
+    assert {"hostNetwork", "hostPID", "hostIPC"} & spec.keys() == set()
+    assert container["resources"]["limits"]["memory"]
+    assert "cpu" not in container["resources"]["limits"]
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_mount(helm: Helm, values: Path) -> None:
+    """And what is read only is mounted so: policies and credentials."""
+    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
+    spec = runner["spec"]["template"]["spec"]
+    claims = [each["metadata"]["name"] for each in runner["spec"].get("volumeClaimTemplates", ())]
+    mounts = {each["name"]: each for each in spec["containers"][0]["volumeMounts"]}
+    assert sorted([*claims, *(each["name"] for each in spec["volumes"])]) == sorted(mounts)
+    assert {"policies", "store", "tmp"} <= mounts.keys()
+    for name, mount in mounts.items():
+        wants = name == "policies" or name.startswith("credentials-")
+        assert mount.get("readOnly", False) is wants, name
+
+
+def test_credentials_are_mounted_or_referred_to_and_never_written(helm: Helm) -> None:
+    """Files below /run/secrets by the Secret's name, variables by secretKeyRef; the chart makes no Secret."""
+    spec = pod(helm, "live")
+    volumes = {each["name"]: each.get("secret") for each in spec["volumes"]}
+    assert volumes["credentials-0"] == {
+        "secretName": "binance-main", "defaultMode": 0o440,
+        "items": [{"key": "key", "path": "key"}, {"key": "secret", "path": "secret"}],
+    }  # fmt: skip
+    assert volumes["credentials-1"] == {"secretName": "risk-desk", "defaultMode": 0o440}
+    mounts = {each["name"]: each["mountPath"] for each in spec["containers"][0]["volumeMounts"]}
+    assert mounts["credentials-0"] == "/run/secrets/binance-main"
+    assert mounts["credentials-1"] == "/run/secrets/risk-desk"
+    variables = {each["name"]: each for each in spec["containers"][0]["env"]}
+    assert variables["OTEL_EXPORTER_OTLP_HEADERS"] == {
+        "name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": {"name": "collector", "key": "headers"}}
+    }  # fmt: skip
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://collector.observability:4318"
+
+
+def test_nothing_is_armed_unless_it_is_said(helm: Helm) -> None:
+    """The first of the two keys: `--live` is there only with `live: true`."""
+    assert "--live" not in pod(helm, "files")["containers"][0]["args"]
+    assert pod(helm, "live")["containers"][0]["args"] == [
+        "run", "--policies=/etc/killswitch/policies", "--store=/var/lib/killswitch/store.sqlite", "--interval=500ms",
+        "--read-timeout=5s", "--live", "--lock-dir=/var/lib/killswitch-locks",
+        "--lock-file=/var/lib/killswitch-locks/trading_lock.json", "--events", "/var/spool/killswitch/events.jsonl",
+    ]  # fmt: skip
+
+
+def test_the_commands_of_the_container_are_commands_of_ksctl(helm: Helm, values: Path, tmp_path: Path) -> None:
+    """Options that the command line does not know, or that have other words, would show in the cluster first."""
+    (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
+    (container,) = runner["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["ksctl"]
+    verb, *options = (each.replace("/etc/killswitch/policies", str(tmp_path)) for each in container["args"])
+    assert verb == "run"
+    with run.make_context("run", options):
+        pass
+    probes = [container[name] for name in ("startupProbe", "livenessProbe", "readinessProbe") if name in container]
+    assert probes
+    for probe in probes:
+        ksctl, verb, *options = probe["exec"]["command"]
+        assert (ksctl, verb) == ("ksctl", "status")
+        with status.make_context("status", options) as context:
+            assert context.params["probe"] in ("live", "ready")
+
+
+def test_a_probe_is_patient_and_liveness_is_more_so_than_readiness(helm: Helm) -> None:
+    """What kills a process must be surer than what only shows it."""
+    container = pod(helm, "live")["containers"][0]
+    assert container["livenessProbe"]["exec"]["command"][-2:] == ["--probe=live", "--within=2m"]
+    assert container["readinessProbe"]["exec"]["command"][-2:] == ["--probe=ready", "--within=15s"]
+    startup = container["startupProbe"]
+    assert startup["exec"]["command"][-1] == "--probe=live"
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 300
+
+
+def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> None:
+    """The tick under way, requests under way, notifications, events, telemetry and reports, one after the other."""
+    pace = Pace(interval=1.0, read_timeout=5.0)
+    longest = (
+        pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
+        + stream.LAST_WORDS + provider.LAST_WORDS + reporting.LAST_WORDS
+    )  # fmt: skip
+    assert pod(helm, "files")["terminationGracePeriodSeconds"] == 60
+    assert longest < 60
+    schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    assert schema["properties"]["terminationGracePeriodSeconds"]["minimum"] >= longest
+
+
+def test_the_config_map_holds_the_policies_as_they_were_written(helm: Helm, chart: Path, tmp_path: Path) -> None:
+    """Byte by byte, and `ksctl validate` takes them."""
+    written = yaml.safe_load((chart / "ci" / "files-values.yaml").read_text(encoding="utf-8"))["policies"]["files"]
+    data = example(helm, "files")["ConfigMap"]["data"]
+    assert data == written
+    for name, text in data.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    checked = CliRunner().invoke(validate, [str(tmp_path)])
+    assert checked.exit_code == 0, checked.output
+
+
+def test_another_policy_makes_another_pod_and_the_same_one_does_not(helm: Helm) -> None:
+    """The checksum in the pod's annotations is what rolls it."""
+
+    def checksum(*more: str) -> str:
+        runner = example(helm, "files", *more)["StatefulSet"]
+        return str(runner["spec"]["template"]["metadata"]["annotations"]["checksum/policies"])
+
+    assert re.fullmatch("[0-9a-f]{64}", checksum())
+    assert checksum() == checksum("--set", "nameOverride=other")
+    assert checksum() != checksum("--set", r"policies.files.more\.yaml=# nothing")
+
+
+def test_policies_come_from_wherever_it_is_said(helm: Helm) -> None:
+    """A ConfigMap, a claim or any volume of the user's own; then the chart makes none."""
+    for name, source in (
+        ("live", {"configMap": {"name": "risk-policies"}}),
+        ("volume", {"persistentVolumeClaim": {"claimName": "policies", "readOnly": True}}),
+        ("scratch", {"nfs": {"server": "files.example.com", "path": "/policies", "readOnly": True}}),
+    ):
+        assert "ConfigMap" not in example(helm, name)
+        (volume,) = [each for each in pod(helm, name)["volumes"] if each["name"] == "policies"]
+        assert {key: value for key, value in volume.items() if key != "name"} == source
+
+
+def test_the_network_policy_lets_nothing_in_and_out_only_what_is_said(helm: Helm) -> None:
+    """DNS, the venues, and rules of the user's own."""
+    rules = example(helm, "live")["NetworkPolicy"]["spec"]
+    assert rules["ingress"] == []
+    assert rules["policyTypes"] == ["Ingress", "Egress"]
+    dns, venues, collector = rules["egress"]
+    assert dns["ports"] == [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    assert venues == {
+        "ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 9443}],
+        "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
+    }  # fmt: skip
+    assert collector["ports"] == [{"protocol": "TCP", "port": 4318}]
+    anywhere = example(helm, "volume")["NetworkPolicy"]["spec"]["egress"]
+    assert anywhere[1] == {"ports": [{"protocol": "TCP", "port": 443}]}
+
+
+def test_the_budget_is_of_the_version_that_the_cluster_has(helm: Helm) -> None:
+    """Offline that is the newest; the real API server of an old cluster is asked elsewhere."""
+    budget = example(helm, "live")["PodDisruptionBudget"]
+    assert (budget["apiVersion"], budget["spec"]["maxUnavailable"]) == ("policy/v1", 0)
+
+
+REFUSED = [
+    ("replicas=2", "additional properties 'replicas' not allowed"),
+    ("store.kind=postgres", "at '/store/kind': value must be one of 'claim', 'emptyDir'"),
+    ("credentials.env[0].name=KEY,credentials.env[0].secret=s,credentials.env[0].key=k,credentials.env[0].value=hunter2",
+     "at '/credentials/env/0': additional properties 'value' not allowed"),
+    ("credentials.key=hunter2", "at '/credentials': additional properties 'key' not allowed"),
+    ("telemetry.headers=hunter2", "at '/telemetry': additional properties 'headers' not allowed"),
+    ("telemetry.endpoint=http://user:hunter2@collector:4318", "telemetry.endpoint: a user, a password or a query"),
+    ("telemetry.env.OTEL_EXPORTER_OTLP_HEADERS=a=hunter2",
+     "telemetry.env: OTEL_EXPORTER_OTLP_HEADERS holds keys. Take it from a Secret: credentials.env"),
+    (r"policies.files.account\.yaml=spec: {credentials: {secret: hunter2}}",
+     "policies.files: account.yaml, credential secret: this is not a reference but may be a secret. Write "
+     "file:/run/secrets/SECRET/KEY or env:NAME"),
+    (r"policies.files.account\.yaml=spec: {endpoint: 'https://user:hunter2@venue/'}",
+     "policies.files: account.yaml: an address in it holds a password"),
+    (r"policies.files.notes\.txt=x", "at '/policies/files': additional properties 'notes.txt' not allowed"),
+    ("policies.configMap=another", "they come from one place, and these are 2: policies.files, policies.configMap"),
+    ("live=true,store.kind=emptyDir", "an armed runner forgets latches and unfinished closes"),
+    ("live=yes", "at '/live': got string, want boolean"),
+    ("interval=1", "at '/interval': got number, want string"),
+    ("extraArgs={--live}", "extraArgs: --live has a value of its own"),
+    ("extraArgs={--ticks=3}", "extraArgs: --ticks has a value of its own, or would end the runner"),
+    ("locks.union=trading_lock.json", "Name the folder's claim in locks.claim"),
+    ("terminationGracePeriodSeconds=10", "at '/terminationGracePeriodSeconds': minimum: got 10, want 45"),
+    ("runAs.user=0", "at '/runAs/user': minimum: got 0, want 1"),
+    ("runAs.user=null", "with a group of your own, name the user too"),
+    ("store.claim.accessModes={ReadWriteMany}", "at '/store/claim/accessModes/0': value must be one of"),
+    ("image.digest=latest", "at '/image/digest': "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "words"), REFUSED, ids=[said.partition("=")[0] for said, _ in REFUSED])
+def test_what_is_wrong_is_refused_by_its_name(helm: Helm, said: str, words: str) -> None:
+    """Before anything is rendered, in words that name the key; a secret is not repeated."""
+    refused = helm.refusal("-f", str(helm.chart / "ci" / "files-values.yaml"), "--set", said)
+    assert words in refused
+    assert "hunter2" not in refused
+
+
+def test_a_release_without_policies_is_refused(helm: Helm) -> None:
+    """The chart's own values are not enough to run, and the refusal says what is."""
+    assert "Give policies.files, or name a policies.configMap" in helm.refusal()
+
+
+def test_an_emptydir_for_an_armed_runner_has_to_be_meant(helm: Helm) -> None:
+    """`mayBeLost` says so."""
+    more = ("--set", "live=true,store.kind=emptyDir,store.mayBeLost=true")
+    (store,) = [each for each in pod(helm, "files", *more)["volumes"] if each["name"] == "store"]
+    assert store["emptyDir"] == {"sizeLimit": "1Gi"}
+
+
+def test_every_object_of_the_schema_is_closed(chart: Path) -> None:
+    """A misspelt key is refused at every depth; open are only objects that Kubernetes itself checks."""
+    opened = []
+
+    def look(schema: Any, path: str) -> None:
+        if not isinstance(schema, dict):
+            return
+        if schema.get("type") == "object" and schema.get("additionalProperties", True) is True:
+            opened.append(path)
+        for key, each in schema.get("properties", {}).items():
+            look(each, f"{path}.{key}")
+        look(schema.get("items"), f"{path}[]")
+
+    look(json.loads((chart / "values.schema.json").read_text(encoding="utf-8")), "")
+    assert sorted(opened) == [
+        ".extraVolumeMounts[]", ".extraVolumes[]", ".global", ".networkPolicy.dns.to[]",
+        ".networkPolicy.extraEgress[]", ".pod.affinity", ".pod.tolerations[]", ".policies.volume",
+    ]  # fmt: skip
+
+
+def test_every_value_is_in_the_schema_and_in_the_readme(chart: Path) -> None:
+    """Whoever reads one of the three knows all keys of the first depth."""
+    known = yaml.safe_load((chart / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    assert set(schema["properties"]) - {"global"} == set(known)
+    readme = (chart / "README.md").read_text(encoding="utf-8")
+    assert [key for key in known if f"`{key}" not in readme] == []
