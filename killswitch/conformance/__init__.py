@@ -1,0 +1,16 @@
+"""What every venue adapter must keep, as tests that any adapter can be held against. See docs/conformance.md.
+
+    from killswitch.conformance import AdapterGuarantees
+
+    class TestAcme(AdapterGuarantees):
+        @pytest.fixture
+        def stand(self): return AcmeStand()
+
+Needs pytest; nothing else in the package imports this.
+"""
+
+from __future__ import annotations
+
+from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees
+from killswitch.conformance.stand import Mishap as Mishap
+from killswitch.conformance.stand import Stand as Stand

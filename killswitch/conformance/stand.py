@@ -1,0 +1,77 @@
+"""What a tester of an adapter must bring: the venue, real or rehearsed, in the tester's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from decimal import Decimal
+from typing import Any, Literal, Protocol, TypeVar
+
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.venue import Call, VenueAdapter
+
+T = TypeVar("T")
+Key = tuple[str, Side]
+
+Mishap = Literal[
+    "lost",  # the connection breaks before the request has arrived: nothing is done
+    "done",  # it is done, and the connection breaks before the answer
+    "silent",  # it never arrives, and no answer ever comes
+    "done_silent",  # it is done, and no answer ever comes
+    "garbled",  # it is done, and the answer is no JSON
+    "down",  # the venue says that it is in maintenance: nothing is done
+    "limited",  # the venue says that there were too many requests: nothing is done
+]
+Offer = Literal["faults", "hedge", "stops", "flows", "minimum", "maximum"]
+
+
+class Stand(Protocol):
+    """One account at a venue that does what it is told. All symbols are as the adapter names them."""
+
+    offers: frozenset[Offer]
+    """What can be tried here. Guarantees about anything else are shown as not tried, by name."""
+    symbols: tuple[str, str]
+    """Two symbols that trade at 100, in steps of 0.001 (the first) and whose rules the venue tells."""
+    secrets: tuple[str, ...]
+    """The credentials in use: none of them may ever be said."""
+    patience: float
+    """Seconds within which a change must show in snapshots that are read once a second."""
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run to the end, in a loop and a time of the stand's choice."""
+        ...
+
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+        """Start the venue with this book and nothing else, and connect the adapter to it."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the venue. The adapter has been closed before."""
+        ...
+
+    def held(self, key: Key) -> Decimal:
+        """The truth: contracts of a position, 0 for none."""
+        ...
+
+    def taken(self, client_order_id: str) -> int:
+        """The truth: how many orders of that id the venue has ever taken."""
+        ...
+
+    def resting(self) -> int:
+        """The truth: how many orders rest now."""
+        ...
+
+    async def trade(self, key: Key, contracts: Decimal) -> None:
+        """Somebody else's order grows the position, or takes from it (negative)."""
+        ...
+
+    async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
+        """Somebody's order rests: a limit far from the market, or with `trigger` a reduce-only stop."""
+        ...
+
+    async def flow(self, amount: Decimal) -> None:
+        """Money arrives (+) or is withdrawn (−), in the account's currency."""
+        ...
+
+    def breaks(self, call: Call, mishap: Mishap) -> None:
+        """The next call of this kind goes wrong so, once."""
+        ...
