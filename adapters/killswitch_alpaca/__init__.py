@@ -6,5 +6,11 @@ from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:
-    """The adapter of `spec`; ValueError for a document that it cannot be made from."""
-    raise ValueError(f"account {spec.account}: alpaca is not there yet")
+    """The adapter of `spec`; no connection is made yet, and alpaca-py is imported at the first call.
+
+    ValueError for a document that it cannot be made from; the message says what to write.
+    """
+    from killswitch_alpaca.settings import read_settings
+    from killswitch_alpaca.venue import AlpacaVenue
+
+    return AlpacaVenue(read_settings(spec))

@@ -1,0 +1,98 @@
+"""Alpaca's bars: coins for anybody, stocks for who has keys."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from killswitch.model.inspection import Bar
+from killswitch.model.venue import MalformedAnswerError, VenueDownError
+from killswitch_alpaca.client import RefusedError, asking_once
+from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
+from killswitch_alpaca.positions import is_crypto
+from killswitch_alpaca.settings import DATA
+
+TIMEFRAMES: Final = {
+    "1m": "1Min", "5m": "5Min", "15m": "15Min", "30m": "30Min", "1h": "1Hour", "4h": "4Hour", "1d": "1Day",
+    "1w": "1Week",
+}  # fmt: skip
+MOST = 10_000
+"""Bars of one answer."""
+DELAY = timedelta(minutes=16)
+"""Stocks: without a subscription the last quarter of an hour is not given."""
+TIMEOUT = 30.0
+KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+
+
+class AlpacaBars:
+    """Public bars. Stocks are asked for with the keys of Alpaca's own environment variables."""
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        """`endpoint` stands for the address of the data API."""
+        self._endpoint = (endpoint or DATA).rstrip("/")
+        self._clients: dict[bool, Any] = {}
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        """One page. VenueDownError where stocks are asked for without keys; ValueError for a timeframe there is not."""
+        if timeframe not in TIMEFRAMES:
+            raise ValueError(f"Alpaca has no bars of {timeframe}; it has {', '.join(TIMEFRAMES)}")
+        crypto = is_crypto(symbol)
+        query: dict[str, Any] = {
+            "symbols": symbol,
+            "timeframe": TIMEFRAMES[timeframe],
+            "start": datetime.fromtimestamp(since / 1000, UTC).isoformat().replace("+00:00", "Z"),
+            "limit": min(limit or MOST, MOST),
+            "sort": "asc",
+        }
+        if not crypto:
+            end = datetime.now(UTC) - DELAY
+            if end <= datetime.fromtimestamp(since / 1000, UTC):
+                return ()
+            query |= {"end": end.isoformat().replace("+00:00", "Z"), "adjustment": "split"}
+        path = "/crypto/us/bars" if crypto else "/stocks/bars"
+        try:
+            answer = row(await asyncio.to_thread(lambda: self._client(crypto).get(path, query)), "bars")
+            found = row(answer.get("bars") or {}, "bars").get(symbol) or []
+            return [_bar(each) for each in found]
+        except RefusedError as error:
+            raise as_venue_error(error.refused, changes=False) from error
+        except UnreadableError as error:
+            raise MalformedAnswerError(f"bars of {symbol}: {error}") from error
+        except (OSError, ImportError) as error:
+            raise VenueDownError(f"{self._endpoint}: no bars: {type(error).__name__}: {error}") from error
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            client._session.close()
+        self._clients = {}
+
+    def _client(self, crypto: bool) -> Any:
+        if crypto not in self._clients:
+            self._clients[crypto] = self._made(crypto)
+        return self._clients[crypto]
+
+    def _made(self, crypto: bool) -> Any:
+        key, secret = (os.environ.get(name, "") for name in KEYS)
+        if crypto:
+            from alpaca.data.historical.crypto import CryptoHistoricalDataClient
+
+            return asking_once(CryptoHistoricalDataClient(raw_data=True, url_override=self._endpoint), TIMEOUT)
+        if not (key and secret):
+            raise VenueDownError(
+                f"Alpaca gives bars of stocks only to who has keys: set {KEYS[0]} and {KEYS[1]}; coins, as in BTC/USD, "
+                "need none"
+            )
+        from alpaca.data.historical.stock import StockHistoricalDataClient
+
+        return asking_once(StockHistoricalDataClient(key, secret, raw_data=True, url_override=self._endpoint), TIMEOUT)
+
+
+def _bar(found: Row) -> Bar:
+    at = instant(found.get("t"))
+    if at is None:
+        raise UnreadableError("a bar has no time")
+    return Bar(int(at.timestamp() * 1000), *(needed(found, name) for name in ("o", "h", "l", "c", "v")))

@@ -1,0 +1,231 @@
+"""The one way to Alpaca: alpaca-py's own clients, run in threads, asked once, with every failure told in our words.
+
+alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats. Here
+a request leaves once, has a timeout, and its numbers stay exact. Orders have threads of their own: a reading that hangs
+never keeps one waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from killswitch.model.venue import (
+    FateUnknownError,
+    MalformedAnswerError,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_alpaca.errors import Refused, as_venue_error, read_refusal
+from killswitch_alpaca.settings import Settings
+
+T = TypeVar("T")
+READERS, CHANGERS = 4, 8
+"""Requests of each kind that may be under way at once."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been asked since the last snapshot, and what went wrong."""
+
+    requests: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    malformed: int = 0
+    rate_limited: int = 0
+    latency: float = 0.0
+    """Seconds that the slowest answer took."""
+
+
+class RefusedError(Exception):
+    """Alpaca answered, and not with a success."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.text)
+        self.refused = refused
+
+
+class _GarbledError(Exception):
+    """A success whose body is no JSON."""
+
+
+class Client:
+    """One account's way to Alpaca's trading and data APIs. `call` is the only way through it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._trading: Any = None
+        self._data: Any = None
+        self._making = threading.Lock()
+        self._readers = ThreadPoolExecutor(READERS, "alpaca-read")
+        self._changers = ThreadPoolExecutor(CHANGERS, "alpaca-change")
+        self.tally = Tally()
+        self.used: int | None = None
+        """Requests that Alpaca has counted in its current minute, as it said last."""
+
+    async def call(self, ask: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
+        """What `ask` answers, given alpaca-py's trading client, or its data client where `data`.
+
+        RefusedError for what is for the caller to read; every other failure is a VenueError.
+        """
+        loop = asyncio.get_running_loop()
+        self.tally.requests += 1
+        began = time.perf_counter()
+        try:
+            pool = self._changers if changes else self._readers
+            return await loop.run_in_executor(pool, self._asked, ask, data)
+        except RefusedError as error:
+            self._count(error.refused)
+            if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
+                raise as_venue_error(error.refused, changes=changes) from error
+            raise
+        except _GarbledError as error:
+            self.tally.malformed += 1
+            raise MalformedAnswerError(f"Alpaca's answer makes no sense: {error}") from error
+        except Exception as error:
+            raise self._failed(error, changes=changes) from error
+        finally:
+            self.tally.latency = max(self.tally.latency, time.perf_counter() - began)
+
+    def take_tally(self) -> Tally:
+        """The tally; a new one begins."""
+        taken, self.tally = self.tally, Tally()
+        return taken
+
+    async def close(self) -> None:
+        """Give back threads and connections; what is still under way ends by its timeout."""
+        for pool in (self._readers, self._changers):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for client in (self._trading, self._data):
+            if client is not None:
+                client._session.close()
+
+    def _asked(self, ask: Callable[[Any], T], data: bool) -> T:
+        return ask(self._data_client() if data else self._trading_client())
+
+    def _trading_client(self) -> Any:
+        with self._making:
+            if self._trading is None:
+                self._trading = trading_client(self._settings, self._heard)
+            return self._trading
+
+    def _data_client(self) -> Any:
+        with self._making:
+            if self._data is None:
+                self._data = data_client(self._settings)
+            return self._data
+
+    def _heard(self, headers: Mapping[str, str]) -> None:
+        try:
+            limit, left = int(headers["X-RateLimit-Limit"]), int(headers["X-RateLimit-Remaining"])
+        except (KeyError, ValueError):
+            return
+        self.used = max(0, limit - left)
+
+    def _count(self, refused: Refused) -> None:
+        if refused.status == 429:
+            self.tally.rate_limited += 1
+        elif refused.status >= 500:
+            self.tally.errors += 1
+
+    def _failed(self, error: Exception, *, changes: bool) -> VenueError:
+        """A request that got no answer: it was never made, or nobody knows."""
+        from requests import exceptions
+
+        where = self._settings.trading
+        if isinstance(error, ImportError):
+            return VenueDownError(f"alpaca-py is not installed: pip install 'killswitch[alpaca]' ({error})")
+        if isinstance(error, exceptions.Timeout):
+            self.tally.timeouts += 1
+        else:
+            self.tally.errors += 1
+        if never_made(error):
+            return VenueDownError(f"{where} cannot be reached: {type(error).__name__}: {error}")
+        if not isinstance(error, exceptions.RequestException | OSError):
+            text = f"alpaca-py failed: {type(error).__name__}: {error}"
+            return FateUnknownError(text) if changes else MalformedAnswerError(text)
+        text = f"no answer from {where}: {type(error).__name__}: {error}"
+        return FateUnknownError(text) if changes else VenueDownError(text)
+
+
+def never_made(error: BaseException) -> bool:
+    """Whether the connection was never made, so that nothing can have been asked for."""
+    from requests import exceptions
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    if isinstance(error, exceptions.ConnectTimeout):
+        return True
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(error, exceptions.ConnectionError) and isinstance(
+        reason, NewConnectionError | ConnectTimeoutError
+    )
+
+
+def trading_client(settings: Settings, heard: Callable[[Mapping[str, str]], None]) -> Any:
+    """alpaca-py's TradingClient, made to ask once and to keep numbers exact."""
+    from alpaca.trading.client import TradingClient
+
+    client = TradingClient(
+        settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
+    )
+    return asking_once(client, settings.timeout, settings.proxy, heard)
+
+
+def data_client(settings: Settings) -> Any:
+    """The same of its client for market data."""
+    from alpaca.data.historical.stock import StockHistoricalDataClient
+
+    client = StockHistoricalDataClient(settings.key, settings.secret, raw_data=True, url_override=settings.data)
+    return asking_once(client, settings.timeout, settings.proxy)
+
+
+def asking_once(
+    client: Any,
+    timeout: float,
+    proxy: str | None = None,
+    heard: Callable[[Mapping[str, str]], None] = lambda _: None,
+) -> Any:
+    """`client`, one of alpaca-py's, with retries switched off, a timeout on every request, and answers read by us.
+
+    Its calls raise RefusedError for an answer that is no success, and what `requests` raises.
+    """
+    from requests.adapters import HTTPAdapter
+
+    session = client._session
+    session.trust_env = False  # keys of ~/.netrc and proxies of the surroundings have no say in where orders go
+    session.proxies = {"http": proxy, "https": proxy} if proxy else {}
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=READERS + CHANGERS, max_retries=0))
+    client._retry = 0
+
+    def one_request(method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
+        answer = session.request(method, url, **opts, timeout=timeout)
+        heard(answer.headers)
+        if not 200 <= answer.status_code < 300:
+            raise RefusedError(read_refusal(answer.status_code, answer.text, _retry_after(answer.headers)))
+        if not answer.text:
+            return None
+        try:
+            return json.loads(answer.text, parse_float=Decimal)
+        except ValueError as error:
+            raise _GarbledError(str(error)) from error
+
+    client._one_request = one_request
+    return client
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds until Alpaca listens again, as far as it says so."""
+    try:
+        if "Retry-After" in headers:
+            return float(headers["Retry-After"])
+        return max(0.1, float(headers["X-RateLimit-Reset"]) - time.time())
+    except (KeyError, ValueError):
+        return None

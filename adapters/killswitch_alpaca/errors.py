@@ -1,0 +1,140 @@
+"""What a refusal of Alpaca means, decided here and nowhere else.
+
+Alpaca has few codes and many sentences: `40310000` alone stands for too few shares, too little money, a wash trade and
+a suspended account. So a refusal is read by its code and then by its words, in the order of `MEANINGS`. Words that are
+not known leave a refusal a refusal: its reason is `other`, and Alpaca's own sentence is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+from killswitch.model.legible import legible
+from killswitch.model.venue import (
+    FateUnknownError,
+    OrderRejectedError,
+    RateLimitedError,
+    RejectReason,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_alpaca.numbers import UnreadableError, decimal
+
+LONGEST_TEXT = 300
+"""Characters of Alpaca's words that are repeated."""
+
+What = RejectReason | Literal["gone", "denied", "held"]
+"""Why an order was refused; or: the order is not there any more (`gone`), the keys are not good (`denied`), too few
+shares are free, and the numbers beside the words say why (`held`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer of Alpaca that is no success: its status, its own code and sentence, and all else that it said."""
+
+    status: int
+    code: int | None
+    text: str
+    body: Mapping[str, Any]
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    codes: tuple[int, ...]
+    words: str
+    what: What
+
+
+def _says(words: str, what: What, *codes: int) -> _Meaning:
+    return _Meaning(codes, words, what)
+
+
+MEANINGS: Final[tuple[_Meaning, ...]] = (
+    _says(r"client_?\s?order_?\s?id must be unique", "duplicate_client_order_id", 40010001),
+    _says(r"position intent mismatch", "already_flat", 42210000),
+    _says(r"order (is )?not found", "gone", 40410000),
+    _says(r"not cancell?able|already in .*(filled|cancell?ed|expired)|pending[ _]cancel", "gone", 42210000),
+    _says(r"insufficient (qty|quantity)|insufficient balance for(?! usd\b)", "held", 40310000),
+    _says(r"wash trade|opposite side .*order exists", "blocked_by_order", 40310000, 42210000),
+    _says(r"insufficient .*(buying power|balance)|insufficient.*margin", "insufficient_margin", 40310000),
+    _says(r"cost basis must be >=|minimal (amount|qty)|minimum (order|amount|qty)|(qty|notional) must be > 0",
+          "below_minimum", 40310000, 42210000, 40010001),
+    _says(r"cost basis must be <=|max(imum|imal)? (order|notional|amount|qty|size)", "above_maximum",
+          40310000, 42210000, 40010001),
+    _says(r"pattern day trading", "permission", 40310100, 40310000),
+    _says(r"by user request|trading (is |has been )?(blocked|suspended|disabled)|not authori[sz]ed to trade|restricted"
+          r"|account is not (active|allowed)|not allowed to short|cannot be sold short|not eligible to trade",
+          "permission", 40310000, 42210000),
+    _says(r"market (is )?(currently )?closed|outside (of )?(market|regular|trading) hours|market hours|trading halt"
+          r"|(is )?halted|extended[ _]hours order", "market_closed", 40310000, 42210000),
+    _says(r"not tradable|not active|asset .*not found|could not find asset", "market_closed", 40310000, 42210000,
+          40410000),
+    _says(r"too far|price (is )?(outside|beyond|away)|price band|limit up|limit down", "price_band",
+          40310000, 42210000),
+    _says(r"", "denied", 40110000),
+)  # fmt: skip
+"""First match wins. A row is for its codes, and for refusals that carry no code."""
+
+
+def read_refusal(status: int, text: str, retry_after: float | None = None) -> Refused:
+    """An answer with a status of 400 and more, whatever its body is."""
+    body: Mapping[str, Any] = {}
+    try:
+        found = json.loads(text, parse_float=Decimal)
+        body = found if isinstance(found, Mapping) else {}
+    except ValueError:
+        body = {}
+    code = body.get("code")
+    said = body.get("message")
+    words = said if isinstance(said, str) and said else text
+    return Refused(status, code if isinstance(code, int) else None, legible(words)[:LONGEST_TEXT], body, retry_after)
+
+
+def meaning(refused: Refused) -> What:
+    """Why Alpaca said no; `other` where its words are not known."""
+    words = f"{refused.text} {refused.body.get('reject_reason') or ''}".lower()
+    for row in MEANINGS:
+        if (refused.code is None or refused.code in row.codes) and row.words and re.search(row.words, words):
+            return _held(refused) if row.what == "held" else row.what
+    denied = refused.code == 40110000 or refused.status == 401 or (refused.status == 403 and refused.code is None)
+    return "denied" if denied else "other"
+
+
+def _held(refused: Refused) -> RejectReason:
+    """Too few shares are free: none are held any more, resting orders hold them, or fewer are held than was asked."""
+    try:
+        existing, held = decimal(refused.body.get("existing_qty")), decimal(refused.body.get("held_for_orders"))
+        free = decimal(refused.body.get("available"))
+    except UnreadableError:
+        return "blocked_by_order"
+    if existing is not None and existing == 0:
+        return "already_flat"
+    if held is not None:
+        return "blocked_by_order" if held > 0 else "other"
+    # Crypto says what it wants and what is free, and nothing of why: nothing free of what is there is held by orders.
+    return "other" if free is not None and free > 0 else "blocked_by_order"
+
+
+def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
+    """The error that `refused` is, for a call that `changes` something or only reads."""
+    text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "") + f": {refused.text}"
+    if refused.status == 429:
+        return RateLimitedError(text, refused.retry_after)
+    if refused.status >= 500 or refused.status in (408,):
+        # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
+        return FateUnknownError(text) if changes else VenueDownError(text)
+    if refused.status < 400:
+        return FateUnknownError(f"{text} (a redirect is not followed)") if changes else VenueDownError(text)
+    what = meaning(refused)
+    if what == "denied":
+        hint = f"{text}; are these keys for this address? Paper and live accounts have keys of their own"
+        return OrderRejectedError("permission", hint) if changes else VenueDownError(hint)
+    if not changes:
+        return VenueDownError(text)
+    return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons

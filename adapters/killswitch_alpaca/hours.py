@@ -1,0 +1,96 @@
+"""When stocks are traded: the regular session by Alpaca's clock, the extended one by its calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Literal
+
+from killswitch_alpaca.numbers import Row, UnreadableError, instant, word, zoned
+
+Session = Literal["regular", "extended", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Alpaca's clock at one moment. `skew`: its time minus ours."""
+
+    is_open: bool
+    next_open: datetime
+    next_close: datetime
+    offset: timedelta
+    """Of New York from UTC, then."""
+    skew: timedelta
+
+    def regular(self, now: datetime) -> bool:
+        """Whether the regular session is on at `now`, a time of ours not long after the clock was read."""
+        theirs = now + self.skew
+        if self.is_open:
+            return theirs < self.next_close or theirs >= self.next_open
+        return self.next_open <= theirs < self.next_close
+
+
+def read_clock(answer: Row, now: datetime) -> Clock:
+    """`now`: our time in the middle of the request. UnreadableError for what is no clock."""
+    theirs = zoned(word(answer, "timestamp"))
+    opens, closes = instant(word(answer, "next_open")), instant(word(answer, "next_close"))
+    is_open = answer.get("is_open")
+    offset = None if theirs is None else theirs.utcoffset()
+    if theirs is None or offset is None or opens is None or closes is None or not isinstance(is_open, bool):
+        raise UnreadableError("the clock does not say whether the market is open")
+    return Clock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One trading day, with the extended session around it, in UTC."""
+
+    begins: datetime
+    ends: datetime
+
+
+def read_calendar(answer: Sequence[Row], offset: timedelta) -> tuple[Day, ...]:
+    """The trading days of the answer, whose times are New York's at `offset` from UTC."""
+    return tuple(
+        Day(
+            _moment(word(each, "date"), each.get("session_open") or "0400", offset),
+            _moment(word(each, "date"), each.get("session_close") or "2000", offset),
+        )
+        for each in answer
+    )
+
+
+def _moment(date: str, clock: object, offset: timedelta) -> datetime:
+    digits = str(clock).replace(":", "")
+    try:
+        return datetime.combine(
+            datetime.fromisoformat(date).date(), time(int(digits[:2]), int(digits[2:4])), UTC
+        ) - offset  # fmt: skip
+    except ValueError:
+        raise UnreadableError(f"{date} {clock!r} is no time of the calendar") from None
+
+
+@dataclass(slots=True)
+class Hours:
+    """What is known of the sessions. Without a clock nothing is known, and nothing is taken for open or closed."""
+
+    clock: Clock | None = None
+    days: tuple[Day, ...] = ()
+
+    def session(self, now: datetime) -> Session | None:
+        """Which session is on; None while it is not known."""
+        if self.clock is None:
+            return None
+        if self.clock.regular(now):
+            return "regular"
+        theirs = now + self.clock.skew
+        return "extended" if any(day.begins <= theirs < day.ends for day in self.days) else "closed"
+
+    def next_session(self, now: datetime, *, extended: bool) -> datetime | None:
+        """When the next session begins; the extended one too where `extended`. None while it is not known."""
+        if self.clock is None:
+            return None
+        theirs = now + self.clock.skew
+        begins = [day.begins for day in self.days if day.begins > theirs] if extended else []
+        return min([*begins, self.clock.next_open], default=None)

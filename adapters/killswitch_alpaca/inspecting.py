@@ -1,0 +1,90 @@
+"""An account asked before it is trusted: whether it is blocked, how its clock runs, what it is configured for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.venue import VenueError
+from killswitch_alpaca.client import Client, RefusedError
+from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.hours import read_clock
+from killswitch_alpaca.numbers import Row, UnreadableError, row
+from killswitch_alpaca.reading import barred
+from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.traits import CAPABILITIES
+
+RIGHTS: Final = (
+    "Alpaca has one kind of key, and tells nothing of it: it reads and trades. It cannot move dollars; where coin "
+    "transfers are enabled for the account, it can send coins to addresses that were approved on the website"
+)
+
+
+async def inspect(client: Client, settings: Settings) -> Inspection:
+    """VenueError where Alpaca cannot be reached, or refuses the keys; what else cannot be read is a note."""
+    notes: list[str] = []
+    try:
+        account = row(await client.call(lambda trading: trading.get_account()), "the account")
+    except RefusedError as error:
+        raise as_venue_error(error.refused, changes=False) from error
+    bars = barred(account)
+    if bars is not None:
+        notes.append(f"no order would be taken: {bars}")
+    if account.get("currency") not in (None, settings.currency):
+        notes.append(f"the account is kept in {account['currency']}, the document says {settings.currency}")
+    skew = await _noted(notes, "the clock", lambda: _skew(client, settings, notes))
+    configured = await _noted(notes, "the configuration", lambda: _configuration(client))
+    if isinstance(configured, dict):
+        if configured.get("suspend_trade") is True and bars is None:
+            notes.append("trading is suspended in the account's configuration (suspend_trade): no order would be taken")
+        if configured.get("no_shorting") is True:
+            notes.append("no_shorting is set: shorts cannot be opened; closing one is not touched by that")
+    notes.append(f"outside market hours a close of stocks is {_outside(settings)}")
+    return Inspection(
+        status="ok" if bars is None else str(account.get("status") or "blocked").lower(),
+        clock_skew_ms=skew if isinstance(skew, float) else None,
+        rights=KeyRights(read=True, trade=None if bars is None else False, note=RIGHTS),
+        position_mode="one_way",
+        margin_mode=None,
+        capabilities=CAPABILITIES,
+        notes=tuple(notes),
+    )
+
+
+async def _noted(notes: list[str], what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await ask()
+    except RefusedError as error:
+        notes.append(f"{what} could not be read: {as_venue_error(error.refused, changes=False)}")
+    except (VenueError, UnreadableError) as error:
+        notes.append(f"{what} could not be read: {error}")
+    return None
+
+
+async def _skew(client: Client, settings: Settings, notes: list[str]) -> float:
+    began = settings.now()
+    answer = row(await client.call(lambda trading: trading.get_clock()), "the clock")
+    clock = read_clock(answer, began + (settings.now() - began) / 2)
+    notes.append(
+        f"the stock market is open until {clock.next_close:%Y-%m-%d %H:%M} UTC"
+        if clock.is_open
+        else f"the stock market is closed until {clock.next_open:%Y-%m-%d %H:%M} UTC"
+    )
+    return clock.skew.total_seconds() * 1000
+
+
+async def _configuration(client: Client) -> Row:
+    return row(await client.call(lambda trading: trading.get_account_configurations()), "the configuration")
+
+
+def _outside(settings: Settings) -> str:
+    match settings.outside_hours:
+        case "queue":
+            return "sent as a market order that Alpaca holds until the market opens (outside_hours: queue)"
+        case "extended":
+            return (
+                f"sent into the extended session with a limit within {settings.extended_band:%} of the quote, and "
+                "refused while that is over, too (outside_hours: extended)"
+            )
+    return "refused, and tried again until the market opens (outside_hours is not set)"

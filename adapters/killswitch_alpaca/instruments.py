@@ -1,0 +1,101 @@
+"""Alpaca's assets as rules: steps, sizes, and whether an order would be taken now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+
+from killswitch.model.snapshot import Instrument, InstrumentState, Position
+from killswitch_alpaca.hours import Session
+from killswitch_alpaca.numbers import Row, UnreadableError, positive, word
+from killswitch_alpaca.positions import CRYPTO, OPTION, symbol_of
+
+FRACTION = Decimal("0.000000001")
+"""The step of shares that can be divided, and of coins: nine decimals."""
+PENNY, SUB_PENNY, DOLLAR = Decimal("0.01"), Decimal("0.0001"), Decimal(1)
+LARGEST_CRYPTO = Decimal(200_000)
+"""US dollars that one order for coins may be worth. The amount is reckoned with a fifth of room: prices move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """What Alpaca says of an asset, by its symbol as ours."""
+
+    symbol: str
+    crypto: bool
+    option: bool
+    tradable: bool
+    active: bool
+    fractionable: bool
+    least: Decimal | None
+    step: Decimal | None
+    tick: Decimal | None
+
+
+def read_asset(found: Row) -> Asset:
+    """One asset. UnreadableError where it does not say whether it is traded."""
+    asset_class = found.get("class", found.get("asset_class"))
+    symbol = symbol_of(word(found, "symbol"), asset_class)
+    tradable = found.get("tradable")
+    if not isinstance(tradable, bool):
+        raise UnreadableError(f"asset {symbol} does not say whether it is tradable")
+    return Asset(
+        symbol=symbol,
+        crypto=asset_class == CRYPTO,
+        option=asset_class == OPTION,
+        tradable=tradable,
+        active=found.get("status") == "active",
+        fractionable=found.get("fractionable") is True,
+        least=positive(found.get("min_order_size")),
+        step=positive(found.get("min_trade_increment")),
+        tick=positive(found.get("price_increment")),
+    )
+
+
+def instrument(
+    asset: Asset, position: Position | None, session: Session | None, *, extended: bool, barred: bool
+) -> Instrument:
+    """The rules as they are now. `extended`: our orders may go into the extended session; `barred`: the account may
+    only cancel. Without a known session the state of what has hours is unknown."""
+    price = position.mark_price if position is not None else None
+    state = _state(asset, session, extended=extended, barred=barred)
+    if asset.crypto:
+        step = asset.step or FRACTION
+        most = None
+        if price is not None:
+            most = (LARGEST_CRYPTO * 4 / 5 / _rough(price) / step).to_integral_value(ROUND_FLOOR) * step
+        return Instrument(
+            asset.symbol, Decimal(1), amount_step=step, price_step=asset.tick, min_amount=asset.least or step,
+            max_amount=most, state=state,
+        )  # fmt: skip
+    # A short is held in whole shares, however divisible they are.
+    whole = asset.option or not asset.fractionable or (position is not None and position.side == "short")
+    tick = PENNY if price is None or price >= DOLLAR else SUB_PENNY
+    return Instrument(
+        asset.symbol,
+        Decimal(100) if asset.option else Decimal(1),
+        amount_step=Decimal(1) if whole else FRACTION,
+        price_step=PENNY if asset.option else tick,
+        min_amount=Decimal(1) if whole else FRACTION,
+        state=state,
+    )
+
+
+def _state(asset: Asset, session: Session | None, *, extended: bool, barred: bool) -> InstrumentState | None:
+    if not asset.active:
+        return "delisted"
+    if barred:
+        return "cancel_only"
+    if not asset.tradable:
+        return "halted"
+    if asset.crypto or session == "regular":
+        return "open"
+    if session is None:
+        return None
+    return "limit_only" if session == "extended" and extended and not asset.option else "halted"
+
+
+def _rough(price: Decimal) -> Decimal:
+    """The price to one digit, rounded up: what hangs on it is not told anew with every tick."""
+    power = Decimal(10) ** price.adjusted()
+    return (price / power).to_integral_value(ROUND_FLOOR) * power + power

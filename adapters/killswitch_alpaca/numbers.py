@@ -1,0 +1,88 @@
+"""Numbers and times as Alpaca writes them, read exactly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+Row = Mapping[str, Any]
+"""One object of an answer, as JSON gave it; numbers that were no strings are Decimal or int."""
+
+
+class UnreadableError(Exception):
+    """A row makes no sense; the message names it. The part of the snapshot that it is in is unknown."""
+
+
+def rows(answer: Any, what: str) -> list[Row]:
+    """The answer as a list of objects; UnreadableError where it is none."""
+    if not isinstance(answer, list) or not all(isinstance(each, Mapping) for each in answer):
+        raise UnreadableError(f"{what} are no list of objects")
+    return answer
+
+
+def row(answer: Any, what: str) -> Row:
+    """The answer as one object; UnreadableError where it is none."""
+    if not isinstance(answer, Mapping):
+        raise UnreadableError(f"{what} is no object")
+    return answer
+
+
+def decimal(value: Any) -> Decimal | None:
+    """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
+    if value is None or value == "":
+        return None
+    try:
+        found = value if isinstance(value, Decimal) else Decimal(str(value))
+    except InvalidOperation:
+        raise UnreadableError(f"{value!r} is no number") from None
+    if isinstance(value, bool) or not found.is_finite():
+        raise UnreadableError(f"{value!r} is no number")
+    return found
+
+
+def positive(value: Any) -> Decimal | None:
+    """A price or a step: zero and less mean that there is none."""
+    found = decimal(value)
+    return found if found is not None and found > 0 else None
+
+
+def needed(found: Row, name: str) -> Decimal:
+    """The number under `name`; UnreadableError where it is missing."""
+    value = decimal(found.get(name))
+    if value is None:
+        raise UnreadableError(f"{name} is missing")
+    return value
+
+
+def word(found: Row, name: str) -> str:
+    """The text under `name`; UnreadableError where it is missing or empty."""
+    value = found.get(name)
+    if not isinstance(value, str) or not value:
+        raise UnreadableError(f"{name} is missing")
+    return value
+
+
+def instant(value: Any) -> datetime | None:
+    """The UTC time of an RFC 3339 text, nanoseconds cut off; None for nothing. UnreadableError for what is no time."""
+    found = zoned(value)
+    return None if found is None else found.astimezone(UTC)
+
+
+def zoned(value: Any) -> datetime | None:
+    """The same in the zone that it is written in."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    head, dot, tail = text.partition(".")
+    if dot:
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        text = f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}"
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UnreadableError(f"{value!r} is no time") from None
+    if found.tzinfo is None:
+        raise UnreadableError(f"{value!r} has no zone")
+    return found

@@ -1,0 +1,128 @@
+"""Alpaca's orders as ours: open ones with the legs of brackets, and the account of a single one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+from killswitch.model.snapshot import Order, OrderSide, Side
+from killswitch.model.venue import OrderReport, OrderState
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, positive, word
+from killswitch_alpaca.positions import is_crypto, symbol_of
+
+ZERO = Decimal(0)
+STATES: Final[Mapping[str, OrderState]] = {
+    "new": "open", "accepted": "open", "pending_new": "open", "accepted_for_bidding": "open",
+    "partially_filled": "open", "held": "open", "pending_cancel": "open", "pending_replace": "open",
+    "pending_review": "open", "stopped": "open", "suspended": "open", "calculated": "open", "done_for_day": "open",
+    "filled": "filled", "canceled": "canceled", "replaced": "canceled", "expired": "expired", "rejected": "rejected",
+}  # fmt: skip
+"""What each status means. `held` is a leg that waits for its parent, `done_for_day` goes on tomorrow."""
+
+
+def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
+    """Every open order, legs included, each once. `prices` say how many shares an order over money is for."""
+    found: dict[str, Order] = {}
+    for each in _with_legs(answer):
+        if _state(each) == "open":
+            order = _order(each, prices)
+            found.setdefault(order.id, order)
+    return tuple(found.values())
+
+
+def read_report(found: Row) -> OrderReport:
+    """The account of one order. Fees are not told with an order, so they are unknown."""
+    name = word(found, "id")
+    try:
+        filled = decimal(found.get("filled_qty")) or ZERO
+        size = decimal(found.get("qty"))
+        return OrderReport(
+            id=name,
+            client_order_id=found.get("client_order_id"),
+            symbol=symbol_of(word(found, "symbol"), found.get("asset_class")),
+            state=_state(found),
+            amount=filled if size is None else size,
+            filled=filled,
+            average_price=positive(found.get("filled_avg_price")) if filled else None,
+        )
+    except UnreadableError as error:
+        raise UnreadableError(f"order {name}: {error}") from None
+
+
+def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
+    for each in answer:
+        yield each
+        legs = each.get("legs")
+        if isinstance(legs, list):
+            yield from _with_legs([leg for leg in legs if isinstance(leg, Mapping)])
+
+
+def _state(found: Row) -> OrderState:
+    status = word(found, "status")
+    if status not in STATES:
+        raise UnreadableError(f"order {found.get('id')}: no status is called {status!r}")
+    return STATES[status]
+
+
+def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
+    name = word(found, "id")
+    try:
+        symbol = symbol_of(word(found, "symbol"), found.get("asset_class"))
+        side = _side(found)
+        position_side, reduces = _purpose(symbol, side, found.get("position_intent"))
+        return Order(
+            id=name,
+            symbol=symbol,
+            side=side,
+            amount=_amount(found, symbol, prices),
+            client_order_id=found.get("client_order_id"),
+            position_side=position_side,
+            type=found.get("type") or found.get("order_type"),
+            price=positive(found.get("limit_price")),
+            trigger_price=positive(found.get("stop_price")),
+            filled=decimal(found.get("filled_qty")),
+            reduce_only=reduces,
+            created_at=instant(found.get("created_at")),
+        )
+    except UnreadableError as error:
+        raise UnreadableError(f"order {name}: {error}") from None
+
+
+def _side(found: Row) -> OrderSide:
+    told = word(found, "side")
+    if told == "buy":
+        return "buy"
+    # `sell_short` is how older accounts write a sale that opens a short.
+    if told in ("sell", "sell_short"):
+        return "sell"
+    raise UnreadableError(f"no side is called {told!r}")
+
+
+def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None, bool | None]:
+    """On which side of the book the order works, and whether it can only make it smaller; None: it does not say.
+
+    Coins cannot be sold short at Alpaca. Of shares the order itself says what it is for, and Alpaca holds it to that.
+    """
+    if is_crypto(symbol):
+        return "long", side == "sell"
+    match intent:
+        case "buy_to_open":
+            return "long", False
+        case "sell_to_close":
+            return "long", True
+        case "sell_to_open":
+            return "short", False
+        case "buy_to_close":
+            return "short", True
+    return None, None
+
+
+def _amount(found: Row, symbol: str, prices: Mapping[str, Decimal]) -> Decimal:
+    size = decimal(found.get("qty"))
+    if size is not None:
+        return size
+    money, price = decimal(found.get("notional")), positive(found.get("limit_price")) or prices.get(symbol)
+    if money is None or price is None:
+        raise UnreadableError("it says no qty, and its notional cannot be turned into one without a price")
+    return money / price + (decimal(found.get("filled_qty")) or ZERO)

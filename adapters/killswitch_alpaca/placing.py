@@ -1,0 +1,111 @@
+"""From our order to what Alpaca takes, which differs by asset, by size and by the hour."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any, Literal
+
+from killswitch.model.venue import OrderRejectedError, OrderRequest
+from killswitch_alpaca.hours import Session
+from killswitch_alpaca.instruments import DOLLAR, PENNY, SUB_PENNY
+from killswitch_alpaca.positions import is_crypto
+
+Manner = Literal["plain", "queued", "extended", "bounded"]
+"""How a stock order goes: as it is; as it is, for Alpaca to hold until the market opens; as a limit order into the
+extended session; the same with a limit that the order does not have yet."""
+
+
+def manner(
+    request: OrderRequest,
+    session: Session,
+    outside_hours: Literal["queue", "extended"] | None,
+    opens: datetime | None,
+) -> Manner:
+    """How the order goes now. OrderRejectedError where it is not to go: nothing is sent then.
+
+    `opens`: when the next session begins that it could go into. Coins have no hours, and a stop rests in any case.
+    """
+    if is_crypto(request.symbol) or request.trigger_price is not None or session == "regular":
+        return "plain"
+    until = "" if opens is None else f" until {opens:%Y-%m-%d %H:%M} UTC"
+    closed = f"{request.symbol}: the stock market is closed{until}"
+    if outside_hours is None:
+        raise OrderRejectedError(
+            "market_closed", f"{closed}, and the account's outside_hours does not say what to do with a close then"
+        )
+    if outside_hours == "queue":
+        if request.type != "market":
+            raise OrderRejectedError("market_closed", f"{closed}; only market orders are queued for the opening")
+        return "queued"
+    if session == "closed":
+        raise OrderRejectedError("market_closed", f"{closed}; the extended session is over, too")
+    if request.time_in_force == "ioc":
+        raise OrderRejectedError("other", f"{request.symbol}: the extended session takes no immediate-or-cancel orders")
+    return "bounded" if request.price is None else "extended"
+
+
+def bound(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
+    """The worst price of an order that has none: `band` beyond `reference`, on a tick, and never beyond that."""
+    sells = request.side == "sell"
+    price = reference * (1 - band if sells else 1 + band)
+    tick = PENNY if price >= DOLLAR else SUB_PENNY
+    return (price / tick).to_integral_value(ROUND_CEILING if sells else ROUND_FLOOR) * tick
+
+
+def order_body(request: OrderRequest, how: Manner, limit: Decimal | None = None) -> dict[str, Any]:
+    """The JSON of `POST /v2/orders`. Numbers are texts, so that none of them goes through a float.
+
+    `limit`: the price of a `bounded` order. OrderRejectedError for what Alpaca has no order for.
+    """
+    price = limit if how == "bounded" else request.price
+    body: dict[str, Any] = {
+        "symbol": request.symbol,
+        "qty": _text(request.amount),
+        "side": request.side,
+        "type": _type(request, price),
+        "time_in_force": _time_in_force(request, how, price),
+        "client_order_id": request.client_order_id,
+    }
+    if price is not None:
+        body["limit_price"] = _text(price)
+    if request.trigger_price is not None:
+        body["stop_price"] = _text(request.trigger_price)
+    if how in ("extended", "bounded"):
+        body["extended_hours"] = True
+    if not is_crypto(request.symbol):
+        # What refuses an order that would open where it was meant to close. Coins cannot be sold short at all.
+        opens = (request.side == "buy") is (request.position_side == "long")
+        body["position_intent"] = f"{request.side}_to_{'open' if opens else 'close'}"
+    return body
+
+
+def _type(request: OrderRequest, price: Decimal | None) -> str:
+    if request.trigger_price is None:
+        return "market" if price is None else "limit"
+    if request.trigger_when != ("falls" if request.side == "sell" else "rises"):
+        raise OrderRejectedError(
+            "other", f"{request.symbol}: Alpaca's stops sell when the price falls and buy when it rises, nothing else"
+        )
+    if price is None and is_crypto(request.symbol):
+        raise OrderRejectedError("other", f"{request.symbol}: Alpaca takes stops of coins only with a limit price")
+    return "stop" if price is None else "stop_limit"
+
+
+def _time_in_force(request: OrderRequest, how: Manner, price: Decimal | None) -> str:
+    if is_crypto(request.symbol):
+        # A market order of coins that finds nobody would rest: what does not fill at once is to expire.
+        at_market = price is None and request.trigger_price is None
+        return "ioc" if at_market or request.time_in_force == "ioc" else "gtc"
+    fractional = request.amount != request.amount.to_integral_value()
+    if request.time_in_force == "ioc":
+        if fractional:
+            raise OrderRejectedError("other", f"{request.symbol}: fractions of shares go for the day only, not as ioc")
+        return "ioc"
+    if how != "plain" or fractional or (price is None and request.trigger_price is None):
+        return "day"
+    return "gtc"
+
+
+def _text(number: Decimal) -> str:
+    return format(number, "f")

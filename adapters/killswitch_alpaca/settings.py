@@ -1,0 +1,120 @@
+"""What an `Account` document says about Alpaca, read once and refused with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from killswitch.model.snapshot import Market
+from killswitch.model.venue import AccountSpec
+
+LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
+MARKETS: tuple[Market, ...] = ("equity", "spot")
+REQUESTS_PER_MINUTE = 200
+"""What an account may ask for, unless Alpaca has granted it more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One account: addresses without a slash at their end, keys, and how patient and how bold to be.
+
+    `timeout` in seconds, for connecting and for each answer; `extended_band` is a fraction of the price.
+    """
+
+    account: str
+    market: Market
+    currency: str
+    trading: str
+    data: str
+    stream: str
+    paper: bool
+    key: str
+    secret: str
+    outside_hours: Literal["queue", "extended"] | None
+    timeout: float
+    extended_band: Decimal
+    data_feed: str | None
+    requests_per_minute: int
+    proxy: str | None
+    now: Callable[[], datetime]
+
+
+def read_settings(spec: AccountSpec) -> Settings:
+    """ValueError, with the key to change, for a document that cannot be meant."""
+    where = f"account {spec.account}"
+    if spec.environment == "demo":
+        raise ValueError(f"{where}: Alpaca has no demo trading; its paper accounts are `sandbox: true`")
+    if spec.exchange not in (None, "alpaca"):
+        raise ValueError(f"{where}: exchange {spec.exchange} is none of this adapter's; leave exchange out")
+    market = next((each for each in MARKETS if each == spec.market), None)
+    if market is None:
+        raise ValueError(f"{where}: at Alpaca market is equity (stocks, ETFs and crypto) or spot, not {spec.market}")
+    missing = [name for name in ("key", "secret") if not spec.credentials.get(name)]
+    if missing:
+        raise ValueError(f"{where}: credentials need {' and '.join(missing)}, as references (env:NAME or file:PATH)")
+    paper = spec.environment == "sandbox"
+    trading = _address(where, "endpoint", spec.endpoint, ("http", "https")) or (PAPER if paper else LIVE)
+    stream = _address(where, "endpoint_ws", spec.endpoint_ws, ("ws", "wss")) or _stream_of(trading)
+    limit = _number(spec, "requests_per_minute", REQUESTS_PER_MINUTE)
+    band = _number(spec, "extended_band", Decimal("0.01"))
+    if band >= 1:
+        raise ValueError(f"option extended_band of {where} is a fraction below 1, as in 0.01, not {band}")
+    return Settings(
+        account=spec.account,
+        market=market,
+        currency=spec.currency,
+        trading=trading,
+        data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,
+        stream=stream,
+        paper=paper,
+        key=spec.credentials["key"],
+        secret=spec.credentials["secret"],
+        outside_hours=spec.outside_hours,
+        timeout=float(_number(spec, "timeout", Decimal(8))),
+        extended_band=band,
+        data_feed=_text(spec, "data_feed"),
+        requests_per_minute=max(1, int(limit)),
+        proxy=_text(spec, "proxy"),
+        now=_now(spec.options.get("clock")),
+    )
+
+
+def _now(clock: Any) -> Callable[[], datetime]:
+    told = getattr(clock, "now", None)
+    return told if callable(told) else lambda: datetime.now(UTC)
+
+
+def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]) -> str | None:
+    if address is None:
+        return None
+    parts = urlsplit(address)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"{where}: {key} begins with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
+    return address.rstrip("/")
+
+
+def _stream_of(trading: str) -> str:
+    """The stream lives beside the trading API, under /stream."""
+    return f"ws{trading.removeprefix('http')}/stream"
+
+
+def _number(spec: AccountSpec, name: str, default: Decimal | int) -> Decimal:
+    option = spec.options.get(name, default)
+    try:
+        found = Decimal(str(option))
+    except InvalidOperation:
+        found = Decimal(0)
+    if isinstance(option, bool) or not found.is_finite() or found <= 0:
+        raise ValueError(f"option {name} of account {spec.account} is no number above zero: {option!r}")
+    return found
+
+
+def _text(spec: AccountSpec, name: str) -> str | None:
+    option = spec.options.get(name)
+    if option is None or (isinstance(option, str) and option):
+        return option
+    raise ValueError(f"option {name} of account {spec.account} is no text: {option!r}")

@@ -1,0 +1,134 @@
+"""Alpaca's private stream, `trade_updates`: what happens to orders wakes a reading, and stands for none.
+
+Spoken with aiohttp: alpaca-py's own stream cannot be told from outside that it is down, and goes on for ever with keys
+that are refused. The stream says nothing while nothing happens to orders, so that its silence means nothing by itself:
+every few seconds it is asked for a sign of life (a ping of the WebSocket), and a stream that gives none is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import aiohttp
+
+from killswitch.model.legible import legible
+from killswitch.model.venue import Push, VenueDownError
+from killswitch_alpaca.settings import Settings
+
+BEAT = 10.0
+"""Seconds of silence after which a sign of life is asked for, and as many until it must have come."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+"""Seconds before connecting anew; doubled each time, until the stream has been heard."""
+FILLED = frozenset({"fill", "partial_fill"})
+
+
+class Touch(Protocol):
+    """Told that orders have moved, and whether something of them was filled."""
+
+    def __call__(self, *, fills: bool) -> None: ...
+
+
+class _LostError(Exception):
+    """The stream is down."""
+
+
+async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
+    """Hear until cancelled. VenueDownError only where Alpaca refuses the keys."""
+    wait = FIRST_WAIT
+    while True:
+        heard = False
+
+        def hear_and_note(push: Push) -> None:
+            nonlocal heard
+            heard = True
+            hear(push)
+
+        try:
+            await _hear_once(settings, hear_and_note, touch)
+        except (_LostError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
+            hear(Push("lost", legible(f"the stream of Alpaca is down: {error or type(error).__name__}")))
+        await asyncio.sleep(wait)
+
+
+async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
+    timeout = aiohttp.ClientTimeout(total=None, connect=settings.timeout, sock_connect=settings.timeout)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        connecting = session.ws_connect(settings.stream, autoping=False, proxy=settings.proxy, max_msg_size=2**24)
+        async with asyncio.timeout(settings.timeout):
+            socket = await connecting
+        async with socket:
+            await _enter(socket, settings)
+            hear(Push("alive"))
+            # Whatever happened while nobody listened is read with the next snapshot.
+            touch(fills=True)
+            await _hear_on(socket, hear, touch)
+
+
+async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) -> None:
+    """Show the keys and ask for the stream. VenueDownError where the keys are refused."""
+    async with asyncio.timeout(settings.timeout):
+        keys = {"key_id": settings.key, "secret_key": settings.secret}
+        await socket.send_json({"action": "authenticate", "data": keys})
+        answer = await _next(socket)
+        status = answer.get("data", {}).get("status") if answer.get("stream") == "authorization" else None
+        if status != "authorized":
+            raise VenueDownError(f"the stream of Alpaca refuses the keys: {legible(str(status or answer))[:100]}")
+        await socket.send_json({"action": "listen", "data": {"streams": ["trade_updates"]}})
+        answer = await _next(socket)
+        if "trade_updates" not in (answer.get("data", {}).get("streams") or ()):
+            raise _LostError(f"it does not offer trade_updates: {legible(str(answer))[:100]}")
+
+
+async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:
+    asked = False
+    while True:
+        try:
+            async with asyncio.timeout(BEAT):
+                message = await socket.receive()
+        except TimeoutError:
+            if asked:
+                raise _LostError(f"no sign of life for {2 * BEAT:g} s") from None
+            asked = True
+            await socket.ping()
+            continue
+        asked = False
+        if message.type is aiohttp.WSMsgType.PING:
+            await socket.pong(message.data)
+        elif message.type is aiohttp.WSMsgType.PONG:
+            hear(Push("alive"))
+        else:
+            _tell(_read(message), hear, touch)
+
+
+async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    """The next message with words in it."""
+    while True:
+        message = await socket.receive()
+        if message.type is aiohttp.WSMsgType.PING:
+            await socket.pong(message.data)
+        elif message.type is not aiohttp.WSMsgType.PONG:
+            return _read(message)
+
+
+def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
+    """A message, in a text frame or, as paper accounts send it, in a binary one."""
+    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+        raise _LostError(f"it was closed ({message.data or 'no reason given'})")
+    try:
+        found = json.loads(message.data)
+    except ValueError as error:
+        raise _LostError(f"it says what makes no sense: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _tell(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> None:
+    if found.get("stream") != "trade_updates":
+        return
+    data = found.get("data")
+    event = data.get("event") if isinstance(data, dict) else None
+    touch(fills=event in FILLED)
+    hear(Push("positions" if event in FILLED else "orders"))

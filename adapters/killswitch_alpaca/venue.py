@@ -1,0 +1,213 @@
+"""One account at Alpaca, as a VenueAdapter. What a failed call means is said in `errors` and `client`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import NoReturn
+from urllib.parse import quote
+
+from killswitch.model.inspection import Inspection
+from killswitch.model.snapshot import AccountSnapshot, Fill, Order
+from killswitch.model.venue import (
+    MalformedAnswerError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    Push,
+    VenueDownError,
+)
+from killswitch_alpaca.activities import read_fill
+from killswitch_alpaca.client import Client, RefusedError
+from killswitch_alpaca.errors import as_venue_error, meaning
+from killswitch_alpaca.hours import Session
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, row, rows
+from killswitch_alpaca.orders import read_report
+from killswitch_alpaca.placing import bound, manner, order_body
+from killswitch_alpaca.positions import is_crypto
+from killswitch_alpaca.reading import Reading
+from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.traits import FIFTHS, traits_for
+
+FILL_PAGES = 20
+"""Pages of trades that are searched for the fills of one order."""
+
+
+class AlpacaVenue:
+    """One account of Alpaca: stocks, ETFs and coins, paper or live."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.account = settings.account
+        self.traits = traits_for(settings.requests_per_minute)
+        self._settings = settings
+        self._client = Client(settings)
+        self._reading = Reading(settings, self._client)
+
+    def used(self) -> Mapping[str, int]:
+        """Alpaca's own count, in the units of the traits, as the last answer said it."""
+        used = self._client.used
+        return {} if used is None else {"requests": FIFTHS * used}
+
+    async def snapshot(self) -> AccountSnapshot:
+        return await self._reading.snapshot()
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        """OrderRejectedError, and nothing sent, outside hours unless the account says what to do then."""
+        session = "regular" if is_crypto(request.symbol) else await self._session()
+        extended = self._settings.outside_hours == "extended"
+        opens = self._reading.hours.next_session(self._settings.now(), extended=extended)
+        how = manner(request, session, self._settings.outside_hours, opens)
+        limit = bound(request, await self._price(request), self._settings.extended_band) if how == "bounded" else None
+        body = order_body(request, how, limit)
+        try:
+            answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
+        except RefusedError as error:
+            raise as_venue_error(error.refused, changes=True) from error
+        finally:
+            self._reading.touch(fills=True)
+        return _report(answer, request.client_order_id)
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        found = await self._order(client_order_id)
+        return None if found is None else _report(found, client_order_id)
+
+    async def open_orders(self) -> tuple[Order, ...]:
+        try:
+            await self._reading.read_orders()
+        except RefusedError as error:
+            raise as_venue_error(error.refused, changes=False) from error
+        except UnreadableError as error:
+            raise MalformedAnswerError(str(error)) from error
+        return self._reading.open_orders
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        """MalformedAnswerError while the list of trades has less than the order says was filled."""
+        found = await self._order(client_order_id)
+        if found is None:
+            return ()
+        try:
+            filled = decimal(found.get("filled_qty")) or Decimal(0)
+            return () if not filled else await self._fills(found, symbol, filled)
+        except UnreadableError as error:
+            raise MalformedAnswerError(str(error)) from error
+
+    async def cancel(self, symbol: str, order_id: str) -> None:
+        try:
+            await self._client.call(lambda trading: trading.delete(f"/orders/{quote(order_id, safe='')}"), changes=True)
+        except RefusedError as error:
+            if meaning(error.refused) != "gone":
+                raise as_venue_error(error.refused, changes=True) from error
+        finally:
+            self._reading.touch(fills=False)
+
+    async def suspend_trading(self, suspended: bool) -> None:
+        """Make Alpaca refuse every new order of the account, ours included, or let them in again."""
+        try:
+            await self._client.call(
+                lambda trading: trading.patch("/account/configurations", {"suspend_trade": suspended}), changes=True
+            )
+        except RefusedError as error:
+            raise as_venue_error(error.refused, changes=True) from error
+        finally:
+            self._reading.account.touched = True
+
+    async def listen(self, hear: Callable[[Push], None]) -> None:
+        from killswitch_alpaca.stream import listen
+
+        await listen(self._settings, hear, self._reading.touch)
+
+    async def inspect(self) -> Inspection:
+        from killswitch_alpaca.inspecting import inspect
+
+        return await inspect(self._client, self._settings)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _session(self) -> Session:
+        """Which session is on. Where the clock is unknown or old it is asked; VenueDownError where it does not say."""
+        now = asyncio.get_running_loop().time()
+        part = self._reading.clock
+        if part.is_due(now) and not (part.is_good(now) and part.trouble):
+            try:
+                await self._reading.read_clock()
+                part.was_read(now)
+            except RefusedError as error:
+                _refuse(error)
+            except UnreadableError as error:
+                raise VenueDownError(f"Alpaca's clock makes no sense, and nothing was sent: {error}") from error
+        session = self._reading.hours.session(self._settings.now())
+        if session is None:
+            raise VenueDownError("Alpaca does not say whether the market is open, and nothing was sent")
+        return session
+
+    async def _price(self, request: OrderRequest) -> Decimal:
+        """What an order without a price is bounded by: the quote of the side that it takes, else the last price."""
+        try:
+            quotes = await self._reading.quotes_of([request.symbol])
+        except (RefusedError, UnreadableError, VenueDownError, MalformedAnswerError):
+            quotes = {}
+        bid, ask = quotes.get(request.symbol, (None, None))
+        price = bid if request.side == "sell" else ask
+        if price is None:
+            price = next((p.mark_price for p in self._reading.positions if p.symbol == request.symbol), None)
+        if price is None:
+            raise OrderRejectedError(
+                "market_closed",
+                f"{request.symbol}: no quote and no last price to bound an order of the extended session",
+            )
+        return price
+
+    async def _order(self, client_order_id: str) -> Row | None:
+        """The order with this name; None only if Alpaca says that it has none."""
+        try:
+            answer = await self._client.call(lambda trading: trading.get_order_by_client_id(client_order_id))
+        except RefusedError as error:
+            if error.refused.status == 404 and meaning(error.refused) == "gone":
+                return None
+            _refuse(error)
+        try:
+            return row(answer, "the order")
+        except UnreadableError as error:
+            raise MalformedAnswerError(str(error)) from error
+
+    async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
+        order = found.get("id")
+        query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
+        told: dict[str, Fill] = {}
+        for _ in range(FILL_PAGES):
+            try:
+                answer = await self._client.call(
+                    lambda trading, q=dict(query): trading.get("/account/activities/FILL", q)  # type: ignore[misc] # bound now
+                )
+            except RefusedError as error:
+                _refuse(error)
+            page = rows(answer, "activities")
+            name = str(found.get("symbol"))
+            told |= {
+                str(each.get("id")): read_fill(each, {name: symbol}) for each in page if each.get("order_id") == order
+            }
+            if sum((fill.amount for fill in told.values()), Decimal(0)) >= filled:
+                return tuple(told.values())
+            if len(page) < 100:
+                break
+            query["page_token"] = page[-1].get("id")
+        raise MalformedAnswerError(
+            f"of order {order} {filled} are filled, and the list of trades does not have all of it"
+        )
+
+
+def _refuse(error: RefusedError) -> NoReturn:
+    raise as_venue_error(error.refused, changes=False) from error
+
+
+def _report(answer: object, client_order_id: str) -> OrderReport:
+    """The order in the answer. MalformedAnswerError for one that is another order, or none."""
+    try:
+        report = read_report(row(answer, "the order"))
+    except UnreadableError as error:
+        raise MalformedAnswerError(str(error)) from error
+    if report.client_order_id != client_order_id:
+        raise MalformedAnswerError(f"the answer is about order {report.client_order_id}, not {client_order_id}")
+    return report
