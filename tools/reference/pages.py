@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tools.reference.commands import cli_page
 from tools.reference.diagnostics import diagnostics_page
 from tools.reference.documents import policy_page
+from tools.reference.guarantees import guarantees_page
 from tools.reference.incident import incident_page
 from tools.reference.signals import signals_page
 
@@ -19,4 +20,5 @@ def generated() -> Mapping[str, str]:
         "diagnostics.md": diagnostics_page(),
         "cli.md": cli_page(),
         "incident.md": incident_page(),
+        "guarantees.md": guarantees_page(),
     }

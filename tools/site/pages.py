@@ -1,4 +1,4 @@
-"""MkDocs hooks: every decision of docs/adr and every shipped policy set has a page and a place in the navigation.
+"""MkDocs hooks: every decision of docs/adr, every venue of docs/venues and every shipped policy set has a page and a place in the navigation.
 
 So have the pages of what was measured, which commands write and which may not have been written yet.
 """
@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 TEMPLATE = "0000-template.md"
 DECISIONS = "Decisions"
 POLICIES = "Policies"
+VENUES = "Venues"
 MEASURED = "Evidence"
 MEASURED_PAGES = ("evidence.md", "benchmarks.md")
 
@@ -23,6 +24,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     root = Path(config.config_file_path).parent
     decisions = sorted(path.name for path in (root / "docs" / "adr").glob("*.md") if path.name != TEMPLATE)
     _fill(config, DECISIONS, [f"adr/{name}" for name in decisions])
+    venues = sorted(path.name for path in (root / "docs" / "venues").glob("*.md"))
+    _fill(config, VENUES, [f"venues/{name}" for name in venues])
     _fill(config, MEASURED, [name for name in MEASURED_PAGES if (root / "docs" / name).exists()])
     _fill(config, POLICIES, [f"policies/{folder.name}.md" for folder in policy_sets(root)])
     return config

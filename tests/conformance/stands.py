@@ -1,0 +1,177 @@
+"""Venues in a tester's hands: every wire-level venue behind its real client, and the paper venue in its two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from killswitch.conformance.stand import Key, Mishap, Offer
+from killswitch.model.snapshot import OrderSide
+from killswitch.model.venue import AccountSpec, Call, VenueAdapter
+from killswitch_paper import adapter as paper
+from killswitch_paper.server import PaperServer, serve
+from tests.faults.exchange import ZERO, Exchange, Market
+from tests.faults.mishaps import Rule, Script
+from tests.markets import START, Desk, instrument
+from tests.virtual_time import VirtualTime
+from tests.wire.server import WireVenue
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wired:
+    """How one wire-level venue is reached: its server, its adapter, and what can be tried there."""
+
+    server: Callable[..., WireVenue]
+    factory: Callable[[AccountSpec], VenueAdapter]
+    adapter: str
+    exchange: str | None
+    symbols: tuple[str, str]
+    currency: str
+    credentials: Mapping[str, str]
+    offers: frozenset[Offer]
+    market: str = "swap"
+    flow: Callable[[Any, Decimal], None] | None = None
+    """Writes money that came or went into the venue's own ledger."""
+    steps: Mapping[str, Decimal] | None = None
+
+
+class WireStand:
+    """A wire-level venue in virtual time."""
+
+    patience = 90.0
+
+    def __init__(self, wired: Wired) -> None:
+        self._wired = wired
+        self._time = VirtualTime()
+        self._script = Script()
+        self._wire: WireVenue | None = None
+        self.symbols = wired.symbols
+        self.offers = wired.offers
+        self.secrets = tuple(wired.credentials.values())
+
+    @property
+    def wire(self) -> WireVenue:
+        assert self._wire is not None, "the venue is not open"
+        return self._wire
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        return self._time.run(main)
+
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+        markets = [
+            Market(symbol, minimum=Decimal("0.002"), maximum=Decimal(200), price=Decimal(100))
+            for symbol in self.symbols
+        ]
+        exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
+        self._wire = await self._wired.server(exchange, mishaps=self._script, latency=0.02).start()
+        options: dict[str, object] = {"clock": self._time, "timeout": 5}
+        return self._wired.factory(
+            AccountSpec(
+                account="main", adapter=self._wired.adapter, market=self._wired.market, currency=self._wired.currency,
+                endpoint=self.wire.address, options=options, credentials=dict(self._wired.credentials),
+                exchange=self._wired.exchange, endpoint_ws=self.wire.address_ws,
+            )
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        await self.wire.stop()
+
+    def held(self, key: Key) -> Decimal:
+        return self.wire.exchange.held.get(key, ZERO)
+
+    def taken(self, client_order_id: str) -> int:
+        return sum(order.name == client_order_id for order in self.wire.exchange.orders.values())
+
+    def resting(self) -> int:
+        return len(self.wire.exchange.resting())
+
+    async def trade(self, key: Key, contracts: Decimal) -> None:
+        self.wire.exchange.trade(key, contracts)
+
+    async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
+        exchange = self.wire.exchange
+        if trigger is None:
+            exchange.rest(symbol, side, contracts, type="limit", price=Decimal(60))
+        else:
+            when = "falls" if trigger < 100 else "rises"
+            exchange.rest(symbol, side, contracts, reduce_only=True, trigger_price=trigger, trigger_when=when)
+
+    async def flow(self, amount: Decimal) -> None:
+        assert self._wired.flow is not None
+        self._wired.flow(self.wire, amount)
+
+    def breaks(self, call: Call, mishap: Mishap) -> None:
+        self._script.rules.append(Rule(call, mishap))
+
+    def _now(self) -> tuple[float, datetime]:
+        return self._time.elapsed, self._time.now()
+
+
+class PaperStand:
+    """The paper venue, in this process or over HTTP on loopback. test_paper_client breaks its server."""
+
+    symbols = ("A", "B")
+    secrets = ()
+    patience = 5.0
+    offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum"})
+
+    def __init__(self, *, http: bool) -> None:
+        self._http = http
+        self._desk: Desk | None = None
+        self._server: PaperServer | None = None
+
+    @property
+    def desk(self) -> Desk:
+        assert self._desk is not None, "the venue is not open"
+        return self._desk
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        return VirtualTime().run(main)
+
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+        rules = [instrument(symbol, min_amount="0.002", max_amount="200") for symbol in self.symbols]
+        self._desk = Desk(*rules, wallet="10000000", volume="100000")
+        for key, amount in book.items():
+            for _ in range(10):  # the venue takes no order of more than 200
+                await self.trade(key, amount / 10)
+        if not self._http:
+            return paper(AccountSpec("main", "paper", "swap", "USDT", None, {"market": self.desk.market}, {}))
+        self._server = await serve(self.desk.market, port=0, now=lambda: self.desk.market.now or START)
+        return paper(AccountSpec("main", "paper", "swap", "USDT", self._server.address, {}, {}))
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
+
+    def held(self, key: Key) -> Decimal:
+        found = {position.key: position.contracts for position in self.desk.seen.positions or ()}
+        return found.get(key, ZERO)
+
+    def taken(self, client_order_id: str) -> int:
+        market = self.desk.market
+        return sum(market.find_order("main", symbol, client_order_id) is not None for symbol in self.symbols)
+
+    def resting(self) -> int:
+        return len(self.desk.market.open_orders("main"))
+
+    async def trade(self, key: Key, contracts: Decimal) -> None:
+        grows = (contracts > 0) is (key[1] == "long")
+        self.desk.send("buy" if grows else "sell", str(abs(contracts)), symbol=key[0])
+
+    async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
+        if trigger is None:
+            self.desk.send(side, str(contracts), symbol=symbol, price="60")
+        else:
+            self.desk.send(side, str(contracts), symbol=symbol, falls_to=str(trigger), reduce_only=True)
+
+    async def flow(self, amount: Decimal) -> None:
+        self.desk.market.flow("main", "deposit" if amount > 0 else "withdrawal", amount)
+
+    def breaks(self, call: Call, mishap: Mishap) -> None:
+        raise NotImplementedError("the paper server is not broken here")
