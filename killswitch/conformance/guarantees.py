@@ -149,21 +149,21 @@ class AdapterGuarantees:
     @guarantee("G08")
     @pytest.mark.parametrize("amount", ["5000", "-700"])
     def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, stand: Stand, amount: str) -> None:
-        """Told once, in the account's currency, whatever else is read."""
+        """One row of one id, in the account's currency, however often it is told."""
         _needs(stand, "flows")
 
         async def trial(venue: VenueAdapter) -> None:
-            await venue.snapshot()
-            await stand.flow(Decimal(amount))
-            told: list[Decimal] = []
+            told: dict[str, Decimal] = {}
 
             def shown(seen: AccountSnapshot) -> bool:
-                told.extend(flow.amount for flow in seen.flows or ())
+                told.update((flow.id, flow.amount) for flow in seen.flows or ())
                 return bool(told)
 
+            shown(await venue.snapshot())
+            await stand.flow(Decimal(amount))
             await _until(stand, venue, shown)
-            again = await venue.snapshot()
-            assert (told, again.flows) == ([Decimal(amount)], ())
+            shown(await venue.snapshot())
+            assert list(told.values()) == [Decimal(amount)]
 
         _try(stand, _one(stand), trial)
 
@@ -318,7 +318,7 @@ class AdapterGuarantees:
         (key,) = book = _one(stand)
 
         async def trial(venue: VenueAdapter) -> None:
-            if not isinstance(venue, BatchingVenue):
+            if not isinstance(venue, BatchingVenue) or traits_of(venue).batch < 3:
                 pytest.skip("not tried: it sends orders one by one")
             await venue.snapshot()
             flat: Key = (stand.symbols[1], "long")

@@ -156,6 +156,14 @@ class WireVenue(ABC):
         """Speak on a stream until it is closed; `told` is set after every change. Where a venue has one."""
         await socket.close()
 
+    def set_equity(self, equity: Decimal) -> None:
+        """The account is worth so much from now on."""
+        self.equity = equity
+
+    def flow(self, amount: Decimal) -> None:
+        """Money arrives (+) or is withdrawn (−): written into the venue's own ledger, in its own words."""
+        raise NotImplementedError
+
     # The life of a server
 
     async def start(self) -> WireVenue:

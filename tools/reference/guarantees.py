@@ -8,8 +8,8 @@ from killswitch.conformance.guarantees import AdapterGuarantees
 from tools.reference.markdown import page, table
 
 INTRODUCTION = """\
-What every venue adapter must keep. Each guarantee is a test in `killswitch.conformance`; [how to hold an adapter of your
-own against them](../conformance.md) is a page of its own. A number is never used again for something else."""
+What every venue adapter must keep. Each guarantee is a test in `killswitch.conformance`; [how to hold an adapter of
+your own against them](../conformance.md) is a page of its own. A number is never used again for something else."""
 
 
 def guarantees_page() -> str:

@@ -1,4 +1,4 @@
-"""MkDocs hooks: every decision of docs/adr, every venue of docs/venues and every shipped policy set has a page and a place in the navigation.
+"""MkDocs hooks: every decision, every venue and every shipped policy set has a page and a place in the navigation.
 
 So have the pages of what was measured, which commands write and which may not have been written yet.
 """
