@@ -155,7 +155,7 @@ class Terminal:
 
     def ticked(self, report: TickReport) -> None:
         """Say what is new since the tick before. OSError if a stream takes no words; the other one got its own."""
-        self.ticks += 1
+        self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
         failures = []
         for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
             try:

@@ -7,7 +7,7 @@ itself does, and ends the run: a runner that cannot record must not act.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -29,11 +29,14 @@ from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
 from killswitch.runner.lease import LeaseHolder
+from killswitch.runner.listening import Listening
 from killswitch.runner.locking import Locking
 from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import Readers
+from killswitch.runner.sparing import spares
+from killswitch.runner.waking import Waking
 from killswitch.runner.witnesses import TickReport as TickReport
 from killswitch.runner.witnesses import Witness as Witness
 from killswitch.runner.witnesses import Witnesses
@@ -106,7 +109,10 @@ class Runner:
         self._clock = clock
         self._pace = pace
         self._timeline = Timeline(clock, after)
-        self._readers = Readers(accounts, pace.read_timeout, meters or metered(accounts, clock, pace.interval))
+        meters = meters or metered(accounts, clock, pace.interval)
+        self._readers = Readers(accounts, pace.read_timeout, meters)
+        self._listening = Listening(accounts, clock)
+        self._waking = Waking(self._listening, self._readers, meters, spares(accounts, pace.interval), clock)
         self._closings = closings
         self._pacing = Pacing(closings, clock)
         self._confirming = confirming
@@ -130,7 +136,8 @@ class Runner:
                 done += 1
                 if done == ticks:
                     break
-                await self._pacing.until(due, stop)
+                while await self._pacing.until(due, stop, self._waking):
+                    await self.woken()
             await self.finish()
         finally:
             await self.let_go()
@@ -138,6 +145,7 @@ class Runner:
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
         self._notifier.start()
+        self._listening.start()
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
         await self._closings.recover(self._pace.read_timeout)
@@ -151,13 +159,34 @@ class Runner:
 
     async def tick(self) -> TickReport:
         """One pass: read everything, decide, write it down in one transaction, act."""
+        self._waking.polled()
         with self._tracer.span("tick") as span:
-            return await self._tick(span)
+            began = self._clock.monotonic()
+            self._lease.keep()
+            accounts = await self._pacing.beside(self._readers.gather(span))
+            return await self._pass(accounts, {account.account for account in accounts}, began, span)
 
-    async def _tick(self, span: Span) -> TickReport:
-        began = self._clock.monotonic()
-        self._lease.keep()
-        snapshot = await self._snapshot(span)
+    async def woken(self) -> TickReport:
+        """A pass between two ticks, on what the woken readings came to; every other account is as it was read last."""
+        with self._tracer.span("tick") as span:
+            began = self._clock.monotonic()
+            self._lease.keep()
+            read = self._waking.take()
+            accounts = self._readers.complete(read, self._pace.interval)
+            return await self._pass(accounts, read.keys(), began, span, scheduled=False)
+
+    async def _pass(
+        self,
+        accounts: tuple[AccountSnapshot, ...],
+        anew: Collection[str],
+        began: float,
+        span: Span,
+        *,
+        scheduled: bool = True,
+    ) -> TickReport:
+        """What follows the reading of a tick. `anew`: the accounts that were read for it."""
+        self._learn(account for account in accounts if account.account in anew)
+        snapshot = self._snapshot(accounts, scheduled=scheduled)
         self._record(snapshot)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
@@ -170,10 +199,11 @@ class Runner:
             await self._closings.advance(self._pace.head_start)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-            self._problems, self._clock.monotonic() - began, self._interpreter.status,
+            self._problems, self._clock.monotonic() - began, self._interpreter.status, self._listening.views,
         )  # fmt: skip
         _describe(span, report)
         self._witnesses.tell(report)
+        self._waking.ticked()
         return report
 
     async def work(self) -> bool:
@@ -208,6 +238,7 @@ class Runner:
         A lock that a reset took back is lifted here if its closing has ended since the last tick. All other lock
         files stay as they are, and go stale in time.
         """
+        await self._listening.stop(self._pace.last_words)
         await self._closings.rest(self._pace.last_words)
         await self._notifier.rest(self._pace.last_words)
         if self._locking is not None:
@@ -216,6 +247,7 @@ class Runner:
 
     async def let_go(self) -> None:
         """Give back connections and files, whatever has happened."""
+        await self._listening.stop(self._pace.read_timeout)
         await self._closings.abandon()
         await self._notifier.rest(0.0)
         await self._readers.abandon()
@@ -224,13 +256,12 @@ class Runner:
         # An adapter that fails to hang up has nothing to tell that matters any more.
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
-    async def _snapshot(self, span: Span) -> Snapshot:
-        accounts = await self._pacing.beside(self._readers.gather(span))
-        self._learn(accounts)
+    def _snapshot(self, accounts: tuple[AccountSnapshot, ...], *, scheduled: bool) -> Snapshot:
         return Snapshot(
             as_of=self._timeline.next(),
             accounts=accounts,
             format="killswitch.snapshot/v1",
+            scheduled=scheduled,
             events=tuple(self._store.pending_events()),
             closings=self._closings.progress(),
         )
@@ -291,7 +322,8 @@ class Runner:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
         self._closings.adopt(decisions)
-        self._problems = self._standing + problems + self._closings.troubles + self._witnesses.problems
+        streams = self._listening.problems
+        self._problems = self._standing + problems + self._closings.troubles + streams + self._witnesses.problems
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -317,6 +349,9 @@ class Runner:
 def _describe(span: Span, report: TickReport) -> None:
     """Say on the tick's span what came of it."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
+    span.set("killswitch.scheduled", report.snapshot.scheduled)
+    if report.streams:
+        span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
     span.set("killswitch.decisions", len(report.decisions))
     span.set("killswitch.acting_on", len(report.acting_on))
     span.set("killswitch.notices", len(report.notices))

@@ -55,6 +55,11 @@ class Meter:
                 raise NoRoomError(self._why(now, wait))
             await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
 
+    @property
+    def free(self) -> bool:
+        """Whether a reading may leave at once, without a turn."""
+        return self.budget.wait(self.monotonic(), "snapshot", purpose="reading") <= 0.0
+
     def refused(self, retry_after: float | None) -> None:
         """The venue refused to listen, for `retry_after` seconds or for a time that it did not say."""
         self.budget.refused(self.monotonic(), retry_after)

@@ -6,13 +6,29 @@ Only here does a runner sleep in its clock's time: a clock which passes only whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Collection, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from killswitch.model.clock import Clock
 from killswitch.runner.closings import Closings
 
 T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """What may want a tick before its time."""
+
+    @property
+    def bell(self) -> asyncio.Event: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    def ask(self, due: float) -> None: ...
+
+    def wait(self, due: float) -> float: ...
+
+    def futures(self) -> set[asyncio.Future[Any]]: ...
 
 
 class Pacing:
@@ -33,25 +49,42 @@ class Pacing:
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event) -> None:
-        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense."""
+    async def until(self, due: float, stop: asyncio.Event, caller: Caller | None = None) -> bool:
+        """Until the next tick is due, or `stop`: closings go on, each pass as soon as it makes sense.
+
+        True where `caller` wants a tick before that.
+        """
         stopped = asyncio.ensure_future(stop.wait())
+        rung: asyncio.Future[Any] | None = None
         try:
             while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
-                await self.step(left, stopped)
+                if caller is None:
+                    await self.step(left, {stopped})
+                    continue
+                caller.ask(due)
+                if caller.ready:
+                    return True
+                if rung is None or rung.done():
+                    rung = asyncio.ensure_future(caller.bell.wait())
+                await self.step(min(left, caller.wait(due)), {stopped, rung, *caller.futures()})
+            return False
         finally:
-            stopped.cancel()
-            await asyncio.gather(stopped, return_exceptions=True)
+            waits = [each for each in (stopped, rung) if each is not None]
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
-    async def step(self, left: float, stopped: asyncio.Future[Any] | None = None) -> None:
+    async def step(self, left: float, others: Collection[asyncio.Future[Any]] = ()) -> None:
         """Begin the passes that are due, and wait until one ends or the next is due, for at most `left` seconds.
+
+        Or until one of `others` is done.
 
         A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
         that time, it is one that somebody has to move.
         """
         waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
         before, wait = self._clock.monotonic(), min(left, self._closings.wait)
-        other = set() if stopped is None else {stopped}
+        other = set(others)
         if waited:
             ended, _ = await asyncio.wait(waited | other, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             wait = 0.0 if ended else wait - (self._clock.monotonic() - before)

@@ -53,8 +53,8 @@ class Publisher:
         self._ticks = 0
 
     def ticked(self, report: TickReport) -> None:
-        self._ticks += 1
         snapshot = report.snapshot
+        self._ticks += snapshot.scheduled  # a pass woken by a push is not counted as a tick
         view = RunnerView(
             owner=self._owner,
             started_at=self._started_at,
@@ -72,6 +72,7 @@ class Publisher:
             closings=snapshot.closings,
             problems=report.problems,
             orphans=orphan_views(self._interpreter.orphans()),
+            streams=report.streams,
         )
         self._store.put_live(LIVE_NAME, encode_view(view))
 

@@ -42,6 +42,12 @@ class AccountReader:
         """Seconds of the meter's clock of which the last outcome tells: when the venue was asked, or gave no answer."""
         self.late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
+        self._last: AccountSnapshot | None = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether a read is under way, or its answer waits to be taken."""
+        return self._read is not None
 
     def begin(self, span: Span) -> asyncio.Task[AccountSnapshot]:
         """Start a read as a part of `span`, unless one is still in flight."""
@@ -52,6 +58,27 @@ class AccountReader:
 
     def take(self, waited: float) -> AccountSnapshot:
         """The outcome of the read, or `down` if `waited` seconds brought none; past its timeout it is called off."""
+        self._last = self._taken(waited)
+        return self._last
+
+    def again(self, within: float) -> AccountSnapshot:
+        """What was taken last, for a tick that does not read this account; `stale` if it is older than `within`.
+
+        What was new in it is not new again: rows, rules and the health of reading are of the tick that took them.
+        """
+        if self._last is None:
+            return self._account.unreadable("down", "it has not been read")
+        if self._meter.monotonic() - self.dated > within:
+            return self._account.unreadable("stale", "the last reading is older than an interval")
+        return structs.replace(
+            self._last,
+            flows=None if self._last.flows is None else (),
+            fills=None if self._last.fills is None else (),
+            instruments=None,
+            health=None,
+        )
+
+    def _taken(self, waited: float) -> AccountSnapshot:
         read = self._read
         self.dated = self._meter.monotonic()
         if read is None:
@@ -140,6 +167,22 @@ class Readers:
     def dated(self, name: str) -> float:
         """Seconds of the clock of its meter of which the account's last outcome tells."""
         return self._readers[name].dated
+
+    def is_reading(self, name: str) -> bool:
+        """Whether a read of the account is under way, or its answer waits to be taken."""
+        return self._readers[name].reading
+
+    def begin(self, name: str, span: Span = NO_SPAN) -> asyncio.Task[AccountSnapshot]:
+        """Read one account beside the ticks, unless it is being read."""
+        return self._readers[name].begin(span)
+
+    def take(self, name: str) -> AccountSnapshot:
+        """What such a read has come to."""
+        return self._readers[name].take(0.0)
+
+    def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
+        """`read`, and every other account as it was read last, at most `within` seconds ago; in the accounts' order."""
+        return tuple(read.get(name) or reader.again(within) for name, reader in self._readers.items())
 
     async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
         """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""

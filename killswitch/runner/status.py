@@ -13,6 +13,7 @@ from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
+from killswitch.runner.listening import StreamView
 from killswitch.signals.catalogue import CATALOGUE
 
 LIVE_NAME = "runner"
@@ -99,6 +100,7 @@ class RunnerView(Struct, frozen=True):
     closings: tuple[Closing, ...]
     problems: tuple[str, ...]
     orphans: tuple[OrphanView, ...] = ()
+    streams: tuple[StreamView, ...] = ()
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")

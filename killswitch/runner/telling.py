@@ -67,7 +67,7 @@ class EventTeller:
         return self._stream.problem
 
     def ticked(self, report: TickReport) -> None:
-        self.ticks += 1
+        self.ticks += report.snapshot.scheduled
         at = report.snapshot.as_of
         self._machines = report.machines()
         self._put(_portfolio(at, report.snapshot.accounts, self._machines, self._hide))

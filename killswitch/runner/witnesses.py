@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.readings import MachineStatus
+from killswitch.runner.listening import StreamView
 from killswitch.store.errors import StoreError
 
 
@@ -29,6 +30,8 @@ class TickReport:
     seconds: float
     machines: Callable[[], tuple[MachineStatus, ...]] = tuple
     """Every policy on every scope as the tick left it; worked out when asked, and true until the next tick."""
+    streams: tuple[StreamView, ...] = ()
+    """The private streams that are listened to."""
 
 
 class Witness(Protocol):

@@ -1,0 +1,160 @@
+"""Hears the venues' private streams. What is heard wakes a reading; it never stands for one, and silence is not calm.
+
+Polling goes on whatever a stream says. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is told
+once; one whose adapter gives up listening stays so for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from killswitch.closing.executor import called_off
+from killswitch.model.clock import Clock
+from killswitch.model.legible import legible
+from killswitch.model.venue import Push, PushingVenue
+from killswitch.runner.accounts import ArmedAccount
+
+STALE_AFTER = 60.0
+"""Seconds without any sign of life after which a stream counts as stale: venues ping every three minutes at the most
+seldom, but adapters ask them every twenty to thirty seconds."""
+STEADY_AFTER = 60.0
+"""Seconds for which a stream must be heard again before its next failure is news: one that flaps is told once."""
+
+StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
+_WAKING = frozenset({"positions", "orders", "balance"})
+
+
+class StreamView(Struct, frozen=True):
+    """What `status` shows of one account's stream. `why` is given where it is not heard."""
+
+    account: str
+    state: StreamState
+    heard_at: datetime | None = None
+    why: str | None = None
+
+
+class Stream:
+    """What one account's stream has said, by the seconds of the runner's clock."""
+
+    def __init__(self, account: str, clock: Clock) -> None:
+        self.account = account
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._heard: float | None = None
+        self._heard_at: datetime | None = None
+        self._steady_since: float | None = None
+        self._lost: str | None = None
+        self._ended: str | None = None
+        self._told: str | None = None
+
+    def heard(self) -> None:
+        """A sign of life."""
+        now = self._clock.monotonic()
+        if self.state != "heard":
+            self._steady_since = now
+        self._heard, self._heard_at, self._lost = now, self._clock.now(), None
+
+    def lost(self, why: str) -> None:
+        """The adapter says that the stream is down."""
+        self._lost = legible(why)
+
+    def ended(self, why: str) -> None:
+        """The adapter listens no more."""
+        self._ended = legible(why)
+
+    @property
+    def state(self) -> StreamState:
+        if self._ended is not None:
+            return "ended"
+        if self._lost is not None:
+            return "lost"
+        if self._clock.monotonic() - (self._begun if self._heard is None else self._heard) > STALE_AFTER:
+            return "stale"
+        return "opening" if self._heard is None else "heard"
+
+    @property
+    def view(self) -> StreamView:
+        return StreamView(self.account, self.state, self._heard_at, self._ended or self._lost)
+
+    @property
+    def problem(self) -> str | None:
+        """Why pushes are not to be counted on, in words that stay the same until that is over; None if they are."""
+        if self._ended is not None:
+            self._told = f"the stream of account {self.account} is given up: {self._ended}; it is polled as before"
+        elif self.state in ("lost", "stale"):
+            why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
+            self._told = self._told or (
+                f"the stream of account {self.account} is not to be counted on: {why}; it is polled as before"
+            )
+        elif self._told is not None and self._is_steady():
+            self._told = None
+        return self._told
+
+    def _is_steady(self) -> bool:
+        since = self._steady_since
+        return self.state == "heard" and since is not None and self._clock.monotonic() - since >= STEADY_AFTER
+
+
+class Listening:
+    """One task for each account whose adapter hears its venue's stream."""
+
+    def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
+        self._venues = {
+            name: account.adapter for name, account in accounts.items() if isinstance(account.adapter, PushingVenue)
+        }
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._streams: dict[str, Stream] = {}
+        self.called: dict[str, None] = {}
+        """Accounts of which something was heard that no reading has been begun for since, in that order."""
+        self.bell = asyncio.Event()
+        """Set by whatever is heard that calls for a reading."""
+
+    def start(self) -> None:
+        """Begin to listen. Nothing is waited for."""
+        for name, venue in self._venues.items():
+            stream = self._streams[name] = Stream(name, self._clock)
+            self._tasks.append(asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}"))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the streams, each in words that stay the same while it is."""
+        return tuple(problem for stream in self._streams.values() if (problem := stream.problem) is not None)
+
+    @property
+    def views(self) -> tuple[StreamView, ...]:
+        return tuple(stream.view for stream in self._streams.values())
+
+    async def stop(self, patience: float) -> None:
+        """Listen no more; for at most `patience` seconds of real time."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
+
+    async def _listen(self, stream: Stream, venue: PushingVenue) -> None:
+        try:
+            await venue.listen(lambda push: self._hear(stream, push))
+        except asyncio.CancelledError:
+            if called_off():
+                raise
+            stream.ended("the adapter called its own listening off")
+        except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
+            stream.ended(str(error) or type(error).__name__)
+        else:
+            stream.ended("the adapter stopped listening")
+
+    def _hear(self, stream: Stream, push: Push) -> None:
+        if push.kind == "lost":
+            stream.lost(push.why or "no reason given")
+            return
+        stream.heard()
+        if push.kind in _WAKING:
+            self.called[stream.account] = None
+            self.bell.set()

@@ -1,0 +1,405 @@
+"""A push wakes a tick; silence, loss and the end of a stream are told, and the polls go on whatever it says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from killswitch.model.snapshot import AccountSnapshot, Health
+from killswitch.model.venue import Cost, Push, RateLimit, VenueDownError, VenueTraits
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.listening import STALE_AFTER, STEADY_AFTER, Stream
+from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.metering import metered
+from killswitch.runner.reading import Readers
+from killswitch.runner.sparing import spares
+from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.runner.waking import LEAST_DISTANCE
+from killswitch.store.sqlite import open_store
+from tests import graphs
+from tests.runner_world import ScriptedVenue, Seen, book, crash_policy
+from tests.virtual_time import VirtualTime
+from tests.worlds import START, fill
+
+Script = tuple[tuple[float, Push | BaseException], ...]
+TRIP = 0.03
+"""Seconds that a reading takes."""
+
+
+class PushingTestVenue(ScriptedVenue):
+    """A ScriptedVenue with a private stream that says what its script has, at seconds from the start of listening."""
+
+    def __init__(self, time: VirtualTime, account: str, script: Script = (), traits: VenueTraits | None = None) -> None:
+        super().__init__(book("1000", account), account)
+        self.time = time
+        self.script = script
+        self.traits = traits or VenueTraits()
+        self.read_at: list[float] = []
+        self.trip = TRIP
+        self.listeners = 0
+        self.on_push: Callable[[Push], None] | None = None
+
+    async def snapshot(self) -> AccountSnapshot:
+        self.read_at.append(round(self.time.monotonic(), 6))
+        answer = await super().snapshot()
+        await asyncio.sleep(self.trip)
+        return structs.replace(answer, observed_at=self.time.now())
+
+    async def listen(self, hear: Callable[[Push], None]) -> None:
+        self.listeners += 1
+        began = self.time.monotonic()
+        try:
+            for at, said in self.script:
+                await asyncio.sleep(began + at - self.time.monotonic())
+                if isinstance(said, BaseException):
+                    raise said
+                if self.on_push is not None:
+                    self.on_push(said)
+                hear(said)
+            await asyncio.Event().wait()
+        finally:
+            self.listeners -= 1
+
+
+class Quiet(ScriptedVenue):
+    """A venue without a stream."""
+
+    def __init__(self, time: VirtualTime, account: str) -> None:
+        super().__init__(book("1000", account), account)
+        self.time = time
+        self.trip = TRIP
+
+    async def snapshot(self) -> AccountSnapshot:
+        answer = await super().snapshot()
+        at = self.time.now()
+        await asyncio.sleep(self.trip)
+        return structs.replace(answer, observed_at=at)
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.time = VirtualTime()
+        self.store = open_store(str(folder / "store.sqlite"))
+        self.seen = Seen()
+
+    def runner(self, *venues: ScriptedVenue, interval: float = 1.0, armed: bool = True) -> Runner:
+        accounts = {
+            each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=armed) for each in venues
+        }
+        return assemble(
+            graphs.policy_set(crash_policy()), accounts, self.store, self.time, Pace(interval, 0.5, last_words=0.5),
+            live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
+        )  # fmt: skip
+
+    def run(self, runner: Runner, ticks: int) -> None:
+        self.time.run(runner.run(asyncio.Event(), ticks))
+
+    def passes(self) -> list[tuple[bool, dict[str, float]]]:
+        """Whether each pass was scheduled, and when each account of it was observed, in seconds of the run."""
+        return [
+            (
+                report.snapshot.scheduled,
+                {
+                    each.account: round((each.observed_at - self.time.start).total_seconds(), 6)
+                    for each in report.snapshot.accounts
+                    if each.observed_at is not None
+                },
+            )
+            for report in self.seen.reports
+        ]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.store.close()
+
+
+def said(kind: str, why: str | None = None) -> Push:
+    return Push(kind, why)  # type: ignore[arg-type] # a kind in a test
+
+
+@pytest.mark.parametrize("kind", ["positions", "orders", "balance"])
+def test_a_push_wakes_a_tick_at_once_that_reads_only_the_account_that_pushed(site: Site, kind: str) -> None:
+    """At 0.5 s something is heard: the pass after it is not scheduled, and the other account is as it was observed."""
+    one, other = PushingTestVenue(site.time, "one", ((0.5, said(kind)),)), Quiet(site.time, "two")
+    site.run(site.runner(one, other), 2)
+    (first, before), (second, woken), (third, after) = site.passes()
+    assert (first, second, third) == (True, False, True)
+    assert woken["one"] == pytest.approx(0.5 + TRIP)
+    assert woken["two"] == before["two"]
+    assert after["two"] == pytest.approx(1.0)
+    assert one.read_at == pytest.approx([0.0, 0.5, 1.0])
+    assert other.reads == 2
+
+
+def test_a_sign_of_life_reads_nothing(site: Site) -> None:
+    """`alive` is no news about the account."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, said("alive")), (0.6, said("alive"))))
+    site.run(site.runner(venue), 2)
+    assert [scheduled for scheduled, _ in site.passes()] == [True, True]
+    assert venue.reads == 2
+
+
+def test_a_fall_that_is_pushed_is_closed_before_the_next_poll(site: Site) -> None:
+    """The push comes at 0.3 s, the order leaves on the woken reading, long before the poll at 10 s."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, said("positions")),))
+    venue.on_push = lambda _: setattr(venue, "answer", book("850", "one"))
+    runner = site.runner(venue, interval=10.0)
+    site.run(runner, 2)
+    (woken,) = [report for report in site.seen.reports if report.decisions]
+    assert not woken.snapshot.scheduled
+    assert woken.acting_on
+    assert len(venue.sent) == 1
+    assert (woken.snapshot.as_of - START.replace(tzinfo=START.tzinfo)).total_seconds() == pytest.approx(
+        (site.time.start - START).total_seconds() + 0.3 + TRIP, abs=0.01
+    )
+
+
+def test_a_burst_is_one_reading_and_the_scheduled_tick_keeps_its_time(site: Site) -> None:
+    """A push every 10 ms for three seconds: readings and passes keep their distance, and polls are at 0, 1, 2 and 3."""
+    venue = PushingTestVenue(site.time, "one", tuple((number * 0.01, said("orders")) for number in range(1, 300)))
+    runner = site.runner(venue)
+    began: list[float] = []
+    tick = runner.tick
+
+    async def noted() -> object:
+        began.append(round(site.time.monotonic(), 3))
+        return await tick()
+
+    runner.tick = noted  # type: ignore[method-assign, assignment] # only looks at the time
+    site.run(runner, 4)
+    assert began == [0.0, 1.0, 2.0, 3.0]
+    gaps = [late - early for early, late in zip(venue.read_at, venue.read_at[1:], strict=False)]
+    polls = {0.0, 1.0, 2.0, 3.0}
+    assert all(
+        gap >= LEAST_DISTANCE - 1e-6 for gap, end in zip(gaps, venue.read_at[1:], strict=True) if end not in polls
+    )
+    woken = [scheduled for scheduled, _ in site.passes()].count(False)
+    assert 3 <= woken <= 3 / LEAST_DISTANCE
+
+
+def test_a_push_during_a_reading_is_read_after_it(site: Site) -> None:
+    """What the reading under way may not have seen is read by the next one."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, said("orders")), (0.31, said("positions"))))
+    site.run(site.runner(venue), 2)
+    assert venue.read_at == pytest.approx([0.0, 0.3, 0.3 + LEAST_DISTANCE, 1.0], abs=0.05)
+
+
+def test_a_slow_woken_reading_is_taken_up_by_the_scheduled_tick(site: Site) -> None:
+    """It began at 0.75 s and takes 0.4: the tick at 1.0 waits for its rest, asks nothing anew and is not delayed."""
+    venue = PushingTestVenue(site.time, "one", ((0.75, said("orders")),))
+    venue.on_push = lambda _: setattr(venue, "trip", 0.4)
+    site.run(site.runner(venue), 2)
+    assert [scheduled for scheduled, _ in site.passes()] == [True, True]
+    assert venue.read_at == pytest.approx([0.0, 0.75])
+    assert [each.quality for each in site.seen.reports[1].snapshot.accounts] == ["ok"]
+
+
+def test_a_push_just_before_a_poll_is_left_to_it(site: Site) -> None:
+    """Nearer to the poll than the least distance, nothing is read twice."""
+    venue = PushingTestVenue(site.time, "one", ((1.0 - LEAST_DISTANCE / 2, said("orders")),))
+    site.run(site.runner(venue), 2)
+    assert [scheduled for scheduled, _ in site.passes()] == [True, True]
+    assert venue.read_at == pytest.approx([0.0, 1.0])
+
+
+def test_one_accounts_slow_reading_holds_no_other_accounts_push(site: Site) -> None:
+    """One takes half a second to read, the other pushes meanwhile: its pass comes at once."""
+    slow = PushingTestVenue(site.time, "slow", ((0.2, said("orders")),))
+    slow.on_push = lambda _: setattr(slow, "trip", 0.5)
+    fast = PushingTestVenue(site.time, "fast", ((0.3, said("orders")),))
+    site.run(site.runner(slow, fast), 2)
+    woken = [observed for scheduled, observed in site.passes() if not scheduled]
+    assert woken[0]["fast"] == pytest.approx(0.3 + TRIP)
+    assert woken[1]["slow"] == pytest.approx(0.7)
+
+
+def test_rows_and_rules_of_an_account_that_is_not_read_are_not_given_again(site: Site) -> None:
+    """Flows and fills are what became known since the last snapshot: between two readings nothing has; rules hold."""
+    one, two = PushingTestVenue(site.time, "one", ((0.5, said("orders")),)), Quiet(site.time, "two")
+    row = fill("f1", site.time.start, "BTC", "buy", "1", "100")
+    two.answer = structs.replace(book("1000", "two"), fills=(row,), flows=None, health=Health(requests=3))
+    site.run(site.runner(one, two), 2)
+    first, woken, _ = (report.snapshot.accounts[1] for report in site.seen.reports)
+    assert (first.fills, first.flows, first.health) == ((row,), None, Health(requests=3))
+    assert (woken.fills, woken.flows, woken.instruments, woken.health) == ((), None, None, None)
+    assert (woken.equity, woken.positions, woken.observed_at) == (first.equity, first.positions, first.observed_at)
+
+
+def test_what_was_read_longer_than_an_interval_ago_is_not_given_again(site: Site) -> None:
+    """A second after it was asked for it is stale, with the reason, and nothing of it is told."""
+    account = ArmedAccount("two", "two", "swap", "USDT", Quiet(site.time, "two"), armed=True)
+    readers = Readers({"two": account}, 0.5, metered({"two": account}, site.time))
+
+    async def story() -> tuple[AccountSnapshot, AccountSnapshot]:
+        await readers.gather()
+        await site.time.sleep(1.0 - TRIP)
+        (in_time,) = readers.complete({}, 1.0)
+        await site.time.sleep(0.01)
+        (late,) = readers.complete({}, 1.0)
+        return in_time, late
+
+    in_time, late = site.time.run(story())
+    assert (in_time.quality, in_time.equity) == ("ok", Decimal(1000))
+    assert (late.quality, late.equity, late.reason) == ("stale", None, "the last reading is older than an interval")
+
+
+def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
+    """The limit allows what polling needs and four readings more a minute: a storm of pushes costs no poll."""
+    limit = RateLimit("weight", 2 * 10 * (61 + 4), 60.0)
+    traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=10),))
+    script = tuple((number * 0.1, said("orders")) for number in range(1, 590))
+    venue = PushingTestVenue(site.time, "one", script, traits)
+    site.run(site.runner(venue), 61)
+    qualities = [report.snapshot.accounts[0].quality for report in site.seen.reports]
+    assert set(qualities) == {"ok"}
+    assert [scheduled for scheduled, _ in site.passes()].count(False) == 4
+
+
+def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
+    """Of 20 units in ten seconds half is kept, and two accounts polled every 10 s at one unit leave 10 − 2·2 to both."""
+    traits = VenueTraits((RateLimit("weight", 20, 10.0, by="address"),), (Cost("snapshot", "weight", units=1),))
+    accounts = {}
+    for name in ("one", "two"):
+        venue = PushingTestVenue(VirtualTime(), name, (), traits)
+        accounts[name] = ArmedAccount(name, "venue", "swap", "USDT", venue, armed=False)
+    shared = spares(accounts, 10.0)
+    for number in range(6):
+        name = ("one", "two")[number % 2]
+        assert shared[name].admits(0.0)
+        shared[name].take(0.0)
+    assert not shared["one"].admits(9.9)
+    assert not shared["two"].admits(9.9)
+    assert shared["one"].admits(10.0)
+
+
+def test_a_stream_that_says_nothing_is_stale_and_told_once_while_polling_goes_on(site: Site) -> None:
+    """Not a word for longer than the declared time: one page, shown in `status`, and every poll is read."""
+    venue = PushingTestVenue(site.time, "one")
+    ticks = int(STALE_AFTER) + 10
+    site.run(site.runner(venue), ticks)
+    told = [notice for report in site.seen.reports for notice in report.notices if "stream" in notice.text]
+    assert [(notice.severity, "has said nothing for 60 s" in notice.text) for notice in told] == [("page", True)]
+    blob = site.store.live(LIVE_NAME)
+    assert blob is not None
+    assert [(each.account, each.state) for each in decode_view(blob).streams] == [("one", "stale")]
+    assert venue.reads == ticks
+
+
+def test_signs_of_life_keep_a_stream_from_being_stale(site: Site) -> None:
+    """An account on which nothing happens is heard all the same."""
+    venue = PushingTestVenue(site.time, "one", tuple((number * 20.0, said("alive")) for number in range(1, 10)))
+    site.run(site.runner(venue), 150)
+    assert not any(report.problems for report in site.seen.reports)
+    assert site.seen.reports[-1].streams[0].state == "heard"
+
+
+def test_a_lost_stream_is_told_with_its_reason_and_once_however_often_it_flaps(site: Site) -> None:
+    """Down, up, down: one page until it has been heard for the declared time."""
+    script = tuple(
+        (at, said(*words))
+        for at, words in ((1.5, ("lost", "code 1006")), (3.5, ("alive",)), (4.5, ("lost", "code 1001")))
+    )
+    site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
+    told = [notice.text for report in site.seen.reports for notice in report.notices]
+    assert told == ["the stream of account one is not to be counted on: code 1006; it is polled as before"]
+    assert site.seen.reports[-1].streams[0].state == "lost"
+    assert site.seen.reports[-1].streams[0].why == "code 1001"
+
+
+def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
+    """The trouble ends after the declared time of being heard."""
+    time = VirtualTime()
+    stream = Stream("one", time)
+    stream.lost("first")
+    assert stream.problem is not None
+    stream.heard()
+    for _ in range(math.ceil(STEADY_AFTER / 20)):
+        assert stream.problem is not None
+        time.elapsed += 20
+        stream.heard()
+    assert stream.problem is None
+    stream.lost("second")
+    assert "second" in (stream.problem or "")
+
+
+@pytest.mark.parametrize("error", [VenueDownError("no private stream for this key"), ValueError("a defect")])
+def test_what_listening_raises_ends_push_and_not_the_run(site: Site, error: Exception) -> None:
+    """One page says which account is only polled from now on."""
+    venue = PushingTestVenue(site.time, "one", ((0.5, error),))
+    site.run(site.runner(venue), 4)
+    told = [notice.text for report in site.seen.reports for notice in report.notices]
+    assert told == [f"the stream of account one is given up: {error}; it is polled as before"]
+    assert venue.reads == 4
+
+
+def test_a_stop_ends_the_listening(site: Site) -> None:
+    """No task of it is left, whether the run ends well or not."""
+    venue = PushingTestVenue(site.time, "one")
+    runner = site.runner(venue)
+    site.run(runner, 1)
+    assert venue.listeners == 0
+    other = PushingTestVenue(site.time, "two")
+    broken = site.runner(other)
+
+    async def fails() -> None:
+        raise RuntimeError("a defect in deciding")
+
+    broken._pass = fails  # type: ignore[assignment, method-assign] # breaks the run
+    with pytest.raises((RuntimeError, TypeError)):
+        site.run(broken, 3)
+    assert other.listeners == 0
+
+
+def test_woken_passes_are_not_counted_as_ticks(site: Site) -> None:
+    """`status` counts scheduled passes."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, said("orders")), (1.3, said("orders"))))
+    site.run(site.runner(venue), 3)
+    blob = site.store.live(LIVE_NAME)
+    assert blob is not None
+    assert decode_view(blob).ticks == 3
+    assert len(site.seen.reports) == 5
+
+
+class SlowToFill(PushingTestVenue):
+    """A venue that takes one order in two seconds, so that a close of several positions goes on beside pushes."""
+
+    def __init__(self, time: VirtualTime, account: str, script: Script) -> None:
+        traits = VenueTraits((RateLimit("orders", 1, 2.0),), (Cost("submit", "orders", each=1),))
+        super().__init__(time, account, script, traits)
+        self.left: list[float] = []
+
+    def fall(self) -> None:
+        one = book("850", self.account)
+        assert one.positions is not None
+        assert one.instruments is not None
+        symbols = ("C0", "C1", "C2")
+        positions = tuple(structs.replace(one.positions[0], symbol=symbol) for symbol in symbols)
+        rules = tuple(structs.replace(one.instruments[0], symbol=symbol) for symbol in symbols)
+        self.answer = structs.replace(one, positions=positions, instruments=rules)
+
+    async def submit(self, request):  # type: ignore[no-untyped-def] # as its base
+        self.left.append(self.time.monotonic())
+        await asyncio.sleep(TRIP)
+        return await super().submit(request)
+
+
+def test_a_close_keeps_the_venues_own_pace_under_a_storm_of_pushes(site: Site) -> None:
+    """Orders leave every two seconds, as the limit says, while fifty pushes a second wake passes."""
+    script = tuple((1.5 + number * 0.02, said("orders")) for number in range(400))
+    venue = SlowToFill(site.time, "one", script)
+    venue.on_push = lambda _: venue.fall() if not venue.left and len(venue.read_at) < 4 else None
+    site.run(site.runner(venue), 10)
+    assert len(venue.left) == 3
+    gaps = [late - early for early, late in zip(venue.left, venue.left[1:], strict=False)]
+    assert gaps == pytest.approx([2.0 + TRIP] * 2, abs=5 * TRIP)
