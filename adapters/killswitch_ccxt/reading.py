@@ -101,6 +101,11 @@ class Reading:
         for part in (self._orders, self._fills):
             part.due = float("-inf")
 
+    def expire(self) -> None:
+        """Every part is due at the next snapshot, whatever its age."""
+        for part in (self._orders, self._fills, self._flows, self._quotes, self._mode, self._states, self._skew):
+            part.due = float("-inf")
+
     def took(self, orders: tuple[Order, ...]) -> None:
         """The resting orders were read by someone else."""
         now = asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing")
+PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "reading")
 
 
 def main(wanted: list[str]) -> int:

@@ -1,0 +1,208 @@
+"""Reading real venues: what a snapshot takes beside ccxt's own work, and fifty accounts at a tick of one second.
+
+The venues are wire-level servers on loopback, each in a process of its own, so that none of their work is counted.
+`python -m tests.bench.reading fifty` prints how late the ticks of fifty accounts began, and the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.adapters import make_adapter
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.loop import Pace
+from killswitch.store.sqlite import open_store
+from killswitch_ccxt import adapter
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.venue import CcxtVenue
+from tests.bench.measure import Measure
+from tests.bench.memory import fast_folder, resident
+from tests.bench.replay import POLICIES, compiled
+from tests.wire.server import KEY, PASSPHRASE, SECRET
+
+POSITIONS, ORDERS = 200, 500
+OWN = 1 / 0.9
+"""Ours is at most a tenth of the total, so the total at most 1/0.9 of the rest."""
+ROUNDS = 15
+TICKS, LATE = 60, 100.0
+CREDENTIALS: Final = {"key": KEY, "secret": SECRET}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A venue that fifty accounts are spread over."""
+
+    wire: str
+    exchange: str
+    currency: str
+    quote: str
+    credentials: dict[str, str]
+
+
+PLACES: Final = (
+    Place("bybit", "bybit", "USDT", "/USDT:USDT", CREDENTIALS),
+    Place("okx", "okx", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
+    Place("bitget", "bitget", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
+    Place("mexc", "mexc", "USDT", "/USDT:USDT", CREDENTIALS),
+    Place("krakenfutures", "krakenfutures", "USD", "/USD:USD", {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}),
+)
+"""Venues that count requests for an account. Binance counts them for an address: two accounts at a tick of a second
+are all that its 2,400 a minute leave room for, however fast we are."""
+
+
+def measures() -> Iterator[Measure]:
+    """The promises about reading."""
+    ours, bare, requests = asyncio.run(_snapshot_beside_ccxt())
+    name = f"snapshot of {POSITIONS} positions and {ORDERS} orders ({requests} requests)"
+    yield Measure(name, ours * 1000, bare * 1000, "the same questions by ccxt alone", OWN)
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.bench.reading", "fifty"], check=True, capture_output=True, text=True
+    ).stdout
+    found = json.loads(said.splitlines()[-1])
+    name = f"50 accounts at 5 venues, lateness of a tick, p99 of {found['ticks']} ({found['rss']:,} MB)"
+    yield Measure(name, found["p99"], LATE, "promised", 1.0)
+
+
+@contextmanager
+def served(wire: str, *arguments: str) -> Iterator[dict[str, str]]:
+    """A wire-level venue in a process of its own; its addresses."""
+    server = subprocess.Popen([sys.executable, "-m", "tests.wire", wire, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        found: dict[str, str] = json.loads(server.stdout.readline())
+        yield found
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
+    """Seconds of our whole snapshot, of ccxt answering the same questions, and how many requests it takes."""
+    symbols = [f"C{number:03}/USDT:USDT" for number in range(POSITIONS)]
+    book = [f"--position={symbol}={1 + number % 7}" for number, symbol in enumerate(symbols)]
+    with served("binance", *book, f"--orders={ORDERS}") as places:
+        spec = AccountSpec(
+            "main", "ccxt", "swap", "USDT", places["address"], {"timeout": 60}, CREDENTIALS, exchange="binanceusdm"
+        )
+        venue = adapter(spec)
+        assert isinstance(venue, CcxtVenue)
+        try:
+            questions = await _asked_by(venue)
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(ROUNDS):
+                for found, ask in zip(times, (_whole(venue), _bare(venue, questions)), strict=True):
+                    gc.collect()
+                    began = time.perf_counter()
+                    await ask
+                    found.append(time.perf_counter() - began)
+            return min(times[0]), min(times[1]), len(questions)
+        finally:
+            await venue.close()
+
+
+async def _whole(venue: CcxtVenue) -> None:
+    """A snapshot with everything in it but the rules, however young its parts are."""
+    venue._reading.expire()
+    seen = await venue.snapshot()
+    assert (seen.quality, len(seen.positions or ()), len(seen.orders or ())) == ("ok", POSITIONS, ORDERS), seen.reason
+
+
+async def _asked_by(venue: CcxtVenue) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """What one snapshot asks of ccxt."""
+    await venue.snapshot()
+    asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+    call = Client.call
+
+    async def noted(self: Client, method: str, *arguments: Any, changes: bool = False, **named: Any) -> Any:
+        asked.append((method, arguments, named))
+        return await call(self, method, *arguments, changes=changes, **named)
+
+    Client.call = noted  # type: ignore[method-assign] # put back below
+    try:
+        await _whole(venue)
+    finally:
+        Client.call = call  # type: ignore[method-assign]
+    return asked
+
+
+async def _bare(venue: CcxtVenue, questions: Sequence[tuple[str, tuple[Any, ...], dict[str, Any]]]) -> None:
+    ccxt = venue._client.ccxt
+    await asyncio.gather(*(getattr(ccxt, method)(*arguments, **named) for method, arguments, named in questions))
+
+
+async def _fifty() -> None:
+    """Ten accounts at each of five venues, a tick a second; prints what came of it as JSON."""
+    with ExitStack() as stack:
+        accounts: dict[str, ArmedAccount] = {}
+        for place in PLACES:
+            book = [f"--position={base}{place.quote}=5" for base in ("BTC", "ETH", "SOL", "XRP")]
+            places = stack.enter_context(served(place.wire, *book, "--orders=20"))
+            for number in range(10):
+                name = f"{place.wire}-{number}"
+                spec = AccountSpec(
+                    name, "ccxt", "swap", place.currency, places["address"], {}, place.credentials,
+                    exchange=place.exchange,
+                )  # fmt: skip
+                accounts[name] = ArmedAccount(
+                    name, place.exchange, "swap", place.currency, make_adapter(spec), False, Decimal("0.5")
+                )
+        policies: PolicySet = compiled(POLICIES)
+        with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+            store = open_store(str(Path(folder) / "bench.sqlite"))
+            try:
+                print(json.dumps(await _ticking(accounts, policies, store, Path(folder))))
+            finally:
+                store.close()
+
+
+async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store: Any, folder: Path) -> dict[str, Any]:
+    clock, interval = SystemClock(), 1.0
+    runner = assemble(
+        policies, accounts, store, clock, Pace(interval, 0.9), live=False, locks=LockPaths(folder / "locks", None)
+    )
+    late, qualities = [], Counter[str]()
+    await runner.start()
+    try:
+        for _ in range(5):  # rules are loaded once, connections made
+            await runner.tick()
+        begun = time.monotonic()
+        for number in range(TICKS):
+            due = begun + number * interval
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            late.append((time.monotonic() - due) * 1000)
+            report = await runner.tick()
+            qualities.update(account.quality for account in report.snapshot.accounts)
+        await runner.finish()
+    finally:
+        await runner.let_go()
+    late.sort()
+    return {
+        "p50": round(late[len(late) // 2], 2), "p99": round(late[int(len(late) * 0.99)], 2), "ticks": TICKS,
+        "rss": resident() // 1024, "qualities": dict(qualities), "accounts": len(accounts),
+        "limits": {name: len(traits_of(each.adapter).limits) for name, each in accounts.items() if name.endswith("-0")},
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["fifty"]:
+        asyncio.run(_fifty())
+    else:
+        for measure in measures():
+            print(measure.line(), flush=True)
