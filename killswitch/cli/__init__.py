@@ -32,6 +32,9 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "close": ("hands", "close", "Close positions by hand."),
     "backtest": ("backtest", "backtest", "Show what the policies would have done in a crash, and the alternatives."),
     "replay": ("replay", "replay", "Run the policies over a recording."),
+    "venues": ("venues", "venues", "List what is supported, and check accounts before trusting them."),
+    "snapshot": ("snapshot", "snapshot", "Read one account once, in the public format. Changes nothing."),
+    "market": ("market", "market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("paper", "paper", "Serve a paper venue on loopback."),
     "demo": ("demo", "demo", "Run the main job through a crash on the paper venue."),
 }

@@ -24,6 +24,8 @@ LONGEST_ASKED = 300.0
 """Seconds. A venue that asks for a longer silence has banned the address: that is told, not waited for."""
 BREATH = 0.3
 """Seconds between two requests: well within what venues allow an address for public data."""
+PROBE = 64
+"""Bars. Every venue gives at least so many at once."""
 SETTLING = 5_000
 """Milliseconds after its end in which a bar may still change, and for which the clocks may differ."""
 
@@ -127,13 +129,42 @@ class Fetch:
             page = self._sorted(await self._page(until))
             rows = [bar for bar in page if until <= bar.ts < stop]
             if not any(bar.ts >= until for bar in page):
-                break
+                found = await self._next_after(until, stop)
+                if found is None:
+                    break
+                until = found
+                part.add((), until)
+                continue
             until = stop if page[-1].ts >= stop else rows[-1].ts + self._step
             sound = [bar for bar in rows if not self._is_unsound(bar)]
             part.add(sound, until)
             self._new += len(sound)
             self._told(until)
         return until
+
+    async def _next_after(self, empty: int, stop: int) -> int | None:
+        """From when on there are bars again before `stop`, UTC ms; None if it seems that there are none.
+
+        Some venues look no further than one page from the time asked for, and say nothing where a gap is longer than
+        that, or before the listing: looked for at doubled distances, and then narrowed down to less than a page. Of two
+        such gaps that are closer together than they are long, what lies between may be taken for a part of one.
+        """
+        near = far = empty
+        last = stop - PROBE * self._step
+        while True:
+            far = min(max(2 * far - empty, empty + PROBE * self._step), last)
+            if far <= near:
+                return None
+            if any(bar.ts >= far for bar in await self._page(far)):
+                break
+            near = far
+        while far - near > PROBE * self._step:
+            middle = near + (far - near) // (2 * self._step) * self._step
+            if any(bar.ts >= middle for bar in await self._page(middle)):
+                far = middle
+            else:
+                near = middle
+        return far
 
     async def _page(self, since: int) -> Sequence[Bar]:
         """One page, asked for again as long as the venue is down or wants less."""
@@ -152,7 +183,7 @@ class Fetch:
                 self._warned(f"{self._whose.symbol}: {one_line(str(error))}; again in {pause:g} s")
                 await self._clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
-            except VenueError as error:
+            except (VenueError, ValueError) as error:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} says: {one_line(str(error))}; "
                     "look at the symbol and the timeframe"

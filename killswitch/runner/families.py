@@ -103,8 +103,9 @@ def _absent(entry: EntryPoint, error: Exception) -> Absent:
 def _way_out(entry: EntryPoint, error: Exception) -> str:
     """What to install: the extra of the same name, where its distribution has one."""
     dist = entry.dist
-    if dist is not None and isinstance(error, ImportError):
+    own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == entry.module.partition(".")[0]
+    if dist is not None and isinstance(error, ImportError) and not own:
         if entry.name in (dist.metadata.get_all("Provides-Extra") or ()):
             return f"pip install {dist.name}[{entry.name}]"
         return f"install what {dist.name} needs for it"
-    return f"this is a defect of {entry.value}; its other adapters work all the same"
+    return f"this is a defect of {entry.value}; what is not of it works all the same"

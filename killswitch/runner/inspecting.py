@@ -149,7 +149,7 @@ async def _closed(adapter: VenueAdapter, patience: float) -> None:
 
 
 _OFFERS = (
-    "used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect", "find_order",
+    "used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect",
 )  # fmt: skip
 
 

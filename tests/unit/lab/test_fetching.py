@@ -42,7 +42,9 @@ class KilledError(BaseException):
 class PublicHistory:
     """A venue with these bars, `page` at a time; each request may be made to go wrong first."""
 
-    def __init__(self, bars: Sequence[Bar], page: int = 100) -> None:
+    def __init__(self, bars: Sequence[Bar], page: int = 100, *, window: int | None = None) -> None:
+        """`window`: it looks at so many minutes from the time asked for, and no further."""
+        self.window = window
         self.bars_there = sorted(bars, key=lambda each: each.ts)
         self.page = page
         self.asked: list[int] = []
@@ -53,7 +55,8 @@ class PublicHistory:
         mishap = self.mishaps.pop(len(self.asked), None)
         if mishap is not None:
             raise mishap
-        return [each for each in self.bars_there if each.ts >= since][: self.page]
+        end = None if self.window is None else since + self.window * MINUTE
+        return [each for each in self.bars_there if each.ts >= since and (end is None or each.ts < end)][: self.page]
 
     async def close(self) -> None: ...
 
@@ -141,6 +144,19 @@ def test_a_symbol_listed_later_begins_where_it_begins(tmp_path: Path) -> None:
     history = PublicHistory([bar(n) for n in range(6, 20)])
     assert fetch(history, tmp_path).first == EARLIER + 6 * MINUTE
     assert fetch(history, tmp_path).requests == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=st.integers(0, 400), gap=st.integers(0, 150), window=st.integers(64, 200))
+def test_a_venue_that_looks_no_further_than_a_page_is_asked_further_on(
+    tmp_path_factory: pytest.TempPathFactory, first: int, gap: int, window: int
+) -> None:
+    """Listed long after --from, and with a gap of hours: what it has comes, though it says nothing at first."""
+    there = [n for n in range(first, 990) if not first + 400 <= n < first + 400 + gap]
+    folder = tmp_path_factory.mktemp("windowed")
+    done = fetch(PublicHistory([bar(n) for n in there], 64, window=window), folder, 0, 990)
+    assert [line.split(",")[-1] for line in lines(folder)[1:]] == [str(n) for n in there]
+    assert done.requests <= len(there) / 64 + 60
 
 
 def test_an_end_that_the_venue_did_not_have_is_asked_for_again(tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""Whether accounts can be trusted: what asking them came to, judged. Pure; `inspecting` has asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+from msgspec import json as msgjson
+
+from killswitch.closing.reading_cost import Reader, ReadingCost, reading_costs
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.planning.closability import Outlook, outlooks
+from killswitch.planning.cuts import DERIVATIVES
+from killswitch.planning.scopes import scopes_of
+from killswitch.policy.account_document import AccountDocument, venue_of
+from killswitch.runner.account_findings import Finding, found, mode_of, skew_of
+from killswitch.runner.inspecting import Looked
+from killswitch.runner.offered import offered
+from killswitch.runner.worst_cases import Reckoned, identities, worst_cases
+
+CHECK_FORMAT = "killswitch.account_check/v1"
+Verdict = Literal["ok", "warnings", "failed"]
+
+
+class AccountCheck(Struct, frozen=True):
+    """One account, judged. What is None was not told, or not reckoned because something else is unknown.
+
+    `told_by`: whether the capabilities are the adapter's own word on this account, or what it offers at all.
+    """
+
+    account: str
+    venue: str
+    adapter: str
+    exchange: str | None
+    market: str
+    currency: str
+    environment: str
+    execution: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    quality: str | None
+    status: str | None
+    equity: Decimal | None
+    positions: int | None
+    orders: int | None
+    latency_ms: float | None
+    clock_skew_ms: float | None
+    position_mode: str | None
+    margin_mode: str | None
+    rights: KeyRights | None
+    told_by: Literal["inspection", "offers"] | None
+    capabilities: tuple[Capability, ...]
+    outlooks: tuple[Outlook, ...] | None
+    reading: tuple[ReadingCost, ...]
+    closing: Reckoned | None
+    used: dict[str, int] | None
+
+
+class Check(Struct, frozen=True):
+    """All accounts. `interval` and `within` in seconds."""
+
+    format: str
+    as_of: datetime
+    interval: float
+    within: float
+    verdict: Verdict
+    accounts: tuple[AccountCheck, ...]
+
+
+_ENCODER = msgjson.Encoder(decimal_format="string")
+
+
+def encode_check(check: Check) -> str:
+    """As JSON, for programs."""
+    return msgjson.format(_ENCODER.encode(check), indent=2).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user holds the accounts against: the interval of readings, and seconds that a full close may take."""
+
+    interval: float
+    within: float
+    now: datetime
+
+
+def judged(
+    looked: Looked, reading: Sequence[ReadingCost], closing: Reckoned | None, asked: Asked, *, watched: bool
+) -> AccountCheck:
+    """The account's findings and verdict. `watched`: whether any policy's scope has it."""
+    spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
+    known = seen if seen is not None and seen.quality == "ok" else None
+    views = outlooks_of(looked)
+    told = inspection.capabilities if inspection is not None else offered(looked)
+    findings = found(
+        looked, known, views, reading, closing,
+        interval=asked.interval, within=asked.within, now=asked.now, watched=watched,
+    )  # fmt: skip
+    return AccountCheck(
+        account=looked.name,
+        venue=looked.venue,
+        adapter=spec.adapter,
+        exchange=spec.exchange,
+        market=spec.market,
+        currency=spec.currency,
+        environment="sandbox" if spec.sandbox else "demo" if spec.demo else "production",
+        execution=spec.execution,
+        verdict=verdict_of(findings),
+        findings=findings,
+        quality=None if seen is None else seen.quality,
+        status=None if inspection is None else inspection.status,
+        equity=None if known is None else known.equity,
+        positions=None if known is None or known.positions is None else len(known.positions),
+        orders=None if known is None or known.orders is None else len(known.orders),
+        latency_ms=None if looked.trip is None else round(looked.trip * 1000, 1),
+        clock_skew_ms=skew_of(looked),
+        position_mode=mode_of(looked, known, "position_mode"),
+        margin_mode=mode_of(looked, known, "margin_mode"),
+        rights=None if inspection is None else inspection.rights,
+        told_by=None if not told else "inspection" if inspection is not None else "offers",
+        capabilities=tuple(told),
+        outlooks=views,
+        reading=tuple(reading),
+        closing=closing,
+        used=None if looked.used is None else dict(looked.used),
+    )
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """The worst of them."""
+    severities = {each.severity for each in findings}
+    return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
+
+
+def whole(accounts: Sequence[AccountCheck], asked: Asked) -> Check:
+    """All of them, under the worst verdict."""
+    verdicts = {each.verdict for each in accounts}
+    worst: Verdict = "failed" if "failed" in verdicts else "warnings" if "warnings" in verdicts else "ok"
+    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(accounts))
+
+
+def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
+    """How each position could be closed; None where positions are unknown."""
+    seen = looked.snapshot
+    if seen is None or seen.quality != "ok":
+        return None
+    return outlooks(seen, reduce_only=reduces_only(looked))
+
+
+def reduces_only(looked: Looked) -> bool:
+    """Whether closes are reduce-only orders there, as far as the market and the adapter say."""
+    said = looked.inspection.capabilities if looked.inspection is not None else ()
+    never = any(each.name == "reduce only" and each.can == "no" for each in said)
+    return looked.document.spec.market in DERIVATIVES and not never
+
+
+def check_all(
+    looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet, asked: Asked
+) -> Check:
+    """Judge all that were asked. `documents`: every account of the runner, asked or not: readings of all of them count.
+
+    An account that was not asked counts as reading what an asked one of its venue and adapter takes.
+    """
+    costs = reading_costs(_readers(looked, documents), asked.interval)
+    guarded = {each.name: reduces_only(each) for each in looked}
+    closing = worst_cases(looked, policies, asked.interval, guarded)
+    accounts = identities(looked)
+    scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
+    watched = {name for each in scopes for names in each.values() for name in names}
+    checked = [
+        judged(each, costs.get(each.name, ()), closing.get(each.name), asked, watched=each.name in watched)
+        for each in looked
+    ]
+    return whole(checked, asked)
+
+
+def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> list[Reader]:
+    known = {each.name: each.traits for each in looked if each.refused is None}
+    alike = {(each.venue, each.document.spec.adapter): each.traits for each in looked if each.refused is None}
+    readers = []
+    for document in documents:
+        name, venue, spec = document.metadata.name, venue_of(document.spec), document.spec
+        traits = known.get(name) or alike.get((venue, spec.adapter))
+        if traits is not None:
+            readers.append(Reader(name, venue, traits, spec.closing_share))
+    return readers

@@ -1,0 +1,223 @@
+"""What was found about an account, one thing each: how bad it is, and what can be done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from killswitch.closing.reading_cost import ReadingCost
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.planning.closability import Outlook
+from killswitch.planning.cuts import DERIVATIVES
+from killswitch.runner.inspecting import Looked
+from killswitch.runner.worst_cases import Reckoned
+
+SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
+"""Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
+1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
+beyond the wider nearly every request fails, and so would a close."""
+EXPIRES_SOON = timedelta(days=14)
+
+Severity = Literal["failed", "warning", "note"]
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was found, about what, and what can be done."""
+
+    severity: Severity
+    about: str
+    text: str
+    way_out: str = ""
+
+
+def found(
+    looked: Looked,
+    known: AccountSnapshot | None,
+    views: Sequence[Outlook] | None,
+    costs: Sequence[ReadingCost],
+    closing: Reckoned | None,
+    *,
+    interval: float,
+    within: float,
+    now: datetime,
+    watched: bool,
+) -> tuple[Finding, ...]:
+    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound."""
+    notes = looked.inspection.notes if looked.inspection is not None else ()
+    return (
+        *_reached(looked),
+        *_clock(skew_of(looked)),
+        *_rights(looked, now),
+        *_modes(looked, known),
+        *_watching(watched=watched),
+        *_positions(known, views),
+        *_reading(looked, costs, interval),
+        *_closing(known, closing, within),
+        *(Finding("note", "venue", note) for note in notes),
+    )
+
+
+def skew_of(looked: Looked) -> float | None:
+    """Milliseconds by which the venue's clock is ahead of ours."""
+    if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
+        return looked.inspection.clock_skew_ms
+    health = None if looked.snapshot is None else looked.snapshot.health
+    return None if health is None else health.clock_skew_ms
+
+
+def mode_of(looked: Looked, known: AccountSnapshot | None, name: Literal["position_mode", "margin_mode"]) -> str | None:
+    said: str | None = getattr(looked.inspection, name, None)
+    return said or (None if known is None else getattr(known, name))
+
+
+_UNREAD: Final = {
+    "down": "look at the address, the credentials, the network and the venue's own status, and call this again",
+    "stale": "the venue gives old numbers: wait for new ones before you trust the account",
+    "malformed": "the venue's answer is not understood: leave the account at execution: observe until it is",
+}
+
+
+def _reached(looked: Looked) -> Iterator[Finding]:
+    if looked.refused is not None:
+        yield Finding("failed", "account", looked.refused, "correct the Account document or what it refers to")
+        return
+    if looked.uninspected is not None:
+        yield Finding("failed", "venue", f"it cannot be inspected: {looked.uninspected}", _UNREAD["down"])
+    seen = looked.snapshot
+    if seen is not None and seen.quality != "ok":
+        reason = f"it is {seen.quality}: {seen.reason or 'no reason given'}"
+        yield Finding("failed", "venue", reason, _UNREAD[seen.quality])
+    status = None if looked.inspection is None else looked.inspection.status
+    if status not in (None, "ok"):
+        yield Finding("warning", "venue", f"it says of itself: {status}", "look at the venue's status page")
+
+
+def _clock(skew: float | None) -> Iterator[Finding]:
+    if skew is None or abs(skew) <= SKEW_WARNS:
+        return
+    side = "ahead of" if skew > 0 else "behind"
+    text = f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
+    way_out = "set this machine's clock by NTP (chrony, systemd-timesyncd)"
+    if abs(skew) > SKEW_FAILS:
+        why = "venues refuse signed requests that are so far from their time, usually 5 s"
+        yield Finding("failed", "clock", f"{text}: {why}", way_out)
+    else:
+        why = "some venues refuse a request from 1 s ahead of them, or one that is 5 s late with its way"
+        yield Finding("warning", "clock", f"{text}: {why}", way_out)
+
+
+def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
+    spec = looked.document.spec
+    if looked.refused is not None or not spec.credentials:
+        return
+    rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
+    if rights.read is False:
+        yield Finding("failed", "key", "it may not read", "give it the right to read at the venue")
+    if rights.trade is False:
+        live = spec.execution == "live"
+        text = "it may not trade: nothing could be closed with it"
+        yield Finding("failed" if live else "note", "key", text, "give it the right to trade, and nothing more")
+    elif rights.trade is None:
+        yield Finding("note", "key", "whether it may trade is unknown", "look at the key at the venue")
+    if rights.transfer:
+        yield Finding("note", "key", "it may transfer between accounts, which the switch never does", "")
+    if rights.bound_to_addresses is False:
+        yield Finding("note", "key", "it works from any address", "bind it to this machine's address at the venue")
+    if rights.expires_at is not None and rights.expires_at <= now:
+        yield Finding("failed", "key", f"it expired at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+    elif rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
+        yield Finding("warning", "key", f"it expires at {rights.expires_at:%Y-%m-%d %H:%M} UTC", "make a new one")
+
+
+def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
+    if rights.withdraw and not allowed:
+        yield Finding(
+            "failed", "key", "it may withdraw: whoever gets hold of it takes the money",
+            "make one without that right, or say allow_withdrawal_keys: true in the Account document",
+        )  # fmt: skip
+    elif rights.withdraw:
+        yield Finding("note", "key", "it may withdraw, which the Account document allows")
+    elif rights.withdraw is None and not allowed:
+        why = f" ({rights.note})" if rights.note else ""
+        yield Finding(
+            "warning", "key", f"whether it may withdraw is unknown{why}",
+            "look at the key at the venue; allow_withdrawal_keys: true says that you did, or do not mind",
+        )  # fmt: skip
+
+
+def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
+    market = looked.document.spec.market
+    if known is not None and market in DERIVATIVES and mode_of(looked, known, "position_mode") is None:
+        yield Finding(
+            "warning", "modes", "the position mode is unknown: a close in the wrong one is refused",
+            "set it at the venue (one-way or hedge) and see that the key may read it",
+        )  # fmt: skip
+
+
+def _watching(*, watched: bool) -> Iterator[Finding]:
+    if not watched:
+        yield Finding(
+            "warning", "policies", "no policy watches this account", "widen the scope.match of one, or add one"
+        )
+
+
+def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -> Iterator[Finding]:
+    if known is None:
+        return
+    if known.positions is None:
+        yield Finding("failed", "positions", "they are unknown: nothing could be closed", "see what the key may read")
+        return
+    stuck = [each for each in views or () if any(one.severity == "warning" for one in each.hindrances)]
+    if stuck:
+        names = ", ".join(each.symbol for each in stuck[:5]) + (", …" if len(stuck) > 5 else "")
+        yield Finding(
+            "warning", "positions",
+            f"{len(stuck)} of {len(known.positions)} could not be closed as they are, or not surely: {names}",
+            "the positions below say why; close dust by hand, or add to it",
+        )  # fmt: skip
+    if known.equity is None:
+        yield Finding("warning", "equity", "it is unknown: no policy can measure a fall", "see what the key may read")
+    if known.orders is None:
+        yield Finding("warning", "orders", "resting orders are unknown: what blocks a close cannot be told", "")
+
+
+def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> Iterator[Finding]:
+    if looked.refused is None and not looked.traits.limits:
+        yield Finding("note", "limits", "the adapter names no request limits: nothing is metered")
+    slow = [cost for cost in costs if cost.too_fast]
+    if slow:
+        worst = max(slow, key=lambda cost: cost.least)
+        shared = f", which {worst.accounts} accounts share" if worst.accounts > 1 else ""
+        yield Finding(
+            "warning", "reading",
+            f"a tick of {interval:g} s is too fast here: {rounded_up(worst.least):g} s is the least. Reading would "
+            f"take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and {worst.for_reading:,} of "
+            f"{worst.allowed:,} are for reading",
+            f"run with --interval {rounded_up(worst.least):g}s, or lower closing_share",
+        )  # fmt: skip
+
+
+def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: float) -> Iterator[Finding]:
+    if known is None or closing is None:
+        return
+    worst = closing.everything
+    if worst.seconds is not None and worst.seconds <= within:
+        return
+    took = "more than a day" if worst.seconds is None else f"{worst.seconds:,.0f} s"
+    bound = f", bound by {worst.bound_by}" if worst.bound_by else ""
+    yield Finding(
+        "warning", "closing",
+        f"closing everything takes {took} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
+        "ask the venue for higher limits, split the account, or let runners use addresses of their own",
+    )  # fmt: skip
+
+
+def rounded_up(seconds: float) -> float:
+    """Seconds in tenths, never less."""
+    return float(-(-Decimal(repr(seconds)) // Decimal("0.1")) * Decimal("0.1"))
