@@ -47,7 +47,7 @@ WEIGHTS: Final[Mapping[str, tuple[int, int]]] = {
 CALLS: Final[Mapping[str, Call]] = {
     "GET /fapi/v2/positionRisk": "snapshot", "GET /fapi/v3/positionRisk": "snapshot", "POST /fapi/v1/order": "submit",
     "POST /fapi/v1/algoOrder": "submit", "POST /fapi/v1/batchOrders": "submit_batch",
-    "GET /fapi/v1/order": "find_order", "GET /fapi/v1/algoOrder": "find_order",
+    "GET /fapi/v1/order": "find_order",
     "GET /fapi/v1/openOrders": "open_orders", "GET /fapi/v1/userTrades": "fills",
     "DELETE /fapi/v1/order": "cancel", "DELETE /fapi/v1/algoOrder": "cancel",
     "POST /fapi/v1/countdownCancelAll": "dead_man",
@@ -239,7 +239,9 @@ class BinanceWire(WireVenue):
         return [{"symbol": words.market_id(it), "brackets": [bracket]} for it in self.exchange.markets]
 
     def _account(self, ask: Ask) -> object:
-        return words.account_body(self, positions=self.position_rows())
+        """Which assets are margin the third version leaves to accountConfig."""
+        body = words.account_body(self, positions=self.position_rows())
+        return body if "/v2/" in ask.path else {name: it for name, it in body.items() if name != "multiAssetsMargin"}
 
     def _balances(self, ask: Ask) -> object:
         body = words.account_body(self, positions=self.position_rows())

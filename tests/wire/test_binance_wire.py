@@ -82,7 +82,7 @@ def test_the_client_reads_rules_account_and_positions() -> None:
         assert sorted(markets) == ["BTC/USDT:USDT", "ETH/USDT:USDT"]
         assert markets["BTC/USDT:USDT"]["precision"]["amount"] == Decimal("0.001")
         assert markets["ETH/USDT:USDT"]["limits"]["market"]["max"] == Decimal(7)
-        account = await client.fapiPrivateV3GetAccount()
+        account = await client.fapiPrivateV2GetAccount()
         assert (account["totalMarginBalance"], account["multiAssetsMargin"]) == ("100000", False)
         rows = await client.fetch_positions()
         assert [(row["symbol"], row["side"], row["contracts"]) for row in rows] == [

@@ -1,0 +1,123 @@
+"""Binance's own rows → what ccxt's unified rows would be, exactly as written.
+
+ccxt is gone around here on purpose: it drops positions without an entry price, takes the side of a position from its
+notional, needs a request of its own for margin brackets, and puts the refused rows of a batch before the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import FillCause, Flow, FlowKind
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+
+Row = Mapping[str, Any]
+SymbolOf = Callable[[str], str]
+STATES: Final[Mapping[str, str]] = {
+    "NEW": "open", "PARTIALLY_FILLED": "open", "PENDING_NEW": "open", "PENDING_CANCEL": "canceling",
+    "FILLED": "closed", "CANCELED": "canceled", "REJECTED": "rejected", "EXPIRED": "expired",
+    "EXPIRED_IN_MATCH": "expired",
+    # Of conditional orders
+    "TRIGGERING": "open", "TRIGGERED": "open", "FINISHED": "closed",
+}  # fmt: skip
+ALGO: Final = "algo-"
+"""Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
+FLOWS: Final[Mapping[str, FlowKind]] = {
+    "FUNDING_FEE": "funding", "SPECIAL_FUNDING_FEE": "funding", "TRANSFER": "transfer",
+    "INTERNAL_TRANSFER": "transfer", "CROSS_COLLATERAL_TRANSFER": "transfer",
+    "STRATEGY_UMFUTURES_TRANSFER": "transfer", "AUTO_EXCHANGE": "transfer", "COIN_SWAP_DEPOSIT": "deposit",
+    "COIN_SWAP_WITHDRAW": "withdrawal", "INSURANCE_CLEAR": "insurance", "WELCOME_BONUS": "rebate",
+    "CONTEST_REWARD": "rebate", "BFUSD_REWARD": "rebate", "REFERRAL_KICKBACK": "rebate",
+    "COMMISSION_REBATE": "rebate", "API_REBATE": "rebate", "FEE_RETURN": "rebate",
+    "POSITION_LIMIT_INCREASE_FEE": "fee", "OPTIONS_PREMIUM_FEE": "fee",
+}  # fmt: skip
+TOLD_BY_FILLS: Final = frozenset({"COMMISSION", "REALIZED_PNL", "DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"})
+
+
+def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """A row of positionRisk. UnreadableError where the size contradicts the side."""
+    symbol = symbol_of(str(row.get("symbol")))
+    if row.get("positionAmt") is None:
+        raise UnreadableError(f"position {symbol}: its size is missing")
+    size, stated = needed(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
+    side = "long" if size > 0 else "short"
+    if size and stated not in ("BOTH", side.upper()):
+        raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
+    return {
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": row.get("entryPrice"),
+        "markPrice": row.get("markPrice"), "liquidationPrice": row.get("liquidationPrice"),
+        "initialMargin": row.get("initialMargin"), "leverage": row.get("leverage"),
+        "unrealizedPnl": row.get("unRealizedProfit", row.get("unrealizedProfit")),
+        "notional": row.get("notional", row.get("notionalValue")), "info": row,
+    }  # fmt: skip
+
+
+def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
+    algo = row.get("algoId") is not None
+    number = row.get("algoId") if algo else row.get("orderId")
+    told = str(row.get("algoStatus") if algo else row.get("status"))
+    if number is None or told not in STATES:
+        raise UnreadableError(f"order {number}: {told!r} is no state of an order")
+    stated = str(row.get("positionSide") or "BOTH")
+    filled = row.get("executedQty", "0" if algo and STATES[told] != "closed" else None)
+    if filled is None or needed(filled, "what was filled") < 0:
+        raise UnreadableError(f"order {number}: {filled!r} was filled of it, it says")
+    return {
+        "id": f"{ALGO}{number}" if algo else str(number),
+        "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),
+        "symbol": symbol_of(str(row.get("symbol"))), "status": STATES[told],
+        "side": str(row.get("side") or "").lower(), "type": str(row.get("orderType") or row.get("type")).lower(),
+        "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
+        "average": row.get("avgPrice"), "price": row.get("price"),
+        "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
+        "reduceOnly": flag(row.get("reduceOnly")) or flag(row.get("closePosition")),
+        "positionSide": None if stated == "BOTH" else stated.lower(),
+        "timestamp": row.get("createTime") or row.get("time") or row.get("updateTime"), "info": row,
+    }  # fmt: skip
+
+
+def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
+    """A row of userTrades."""
+    side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
+    return {
+        "id": f"{row['symbol']}:{row['id']}" if row.get("id") is not None else None,
+        "symbol": symbol_of(str(row.get("symbol"))), "side": str(side).lower(), "amount": row.get("qty"),
+        "price": row.get("price"), "order": row.get("orderId"), "timestamp": row.get("time"),
+        "fee": {"cost": row.get("commission"), "currency": row.get("commissionAsset")}, "info": row,
+    }  # fmt: skip
+
+
+def cause(client_order_id: str) -> FillCause | None:
+    """What the venue's own orders are named after; None for every other."""
+    if client_order_id.startswith("adl_autoclose"):
+        return "adl"
+    if client_order_id.startswith("autoclose-"):
+        return "liquidation"
+    if client_order_id.startswith(("settlement_autoclose-", "delivery_autoclose-")):
+        return "delivery"
+    return None
+
+
+def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
+    """The rows of an income history that are flows. What no one knows here counts as a fee or a rebate, by its sign:
+    it is profit or loss, and nobody brought or took it."""
+    found = []
+    for row in rows:
+        kind, amount = str(row.get("incomeType")), needed(row.get("income"), "the amount of an income")
+        at = instant(row.get("time"))
+        if kind in TOLD_BY_FILLS or not amount:
+            continue
+        if at is None or row.get("tranId") is None:
+            raise UnreadableError(f"income {kind}: it has no time or no number")
+        name = ":".join(str(row.get(key) or "") for key in ("incomeType", "tranId", "asset", "symbol"))
+        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, str(row["asset"])))
+    return tuple(found)
+
+
+def balances(rows: Iterable[Row]) -> dict[str, Decimal]:
+    """Asset → its margin balance, of an account's assets, without what is zero."""
+    found = {str(row.get("asset")): decimal(row.get("marginBalance", row.get("balance"))) for row in rows}
+    return {asset: amount for asset, amount in found.items() if amount}
