@@ -92,7 +92,10 @@ class _Heard:
         course.tally.paths.append(f"{method} {urlsplit(url).path}")
         course.sent_at = time.perf_counter()
         try:
-            return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+            found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+            if isinstance(found, str) and found.strip():
+                raise UnreadableError("the answer is no JSON")
+            return found
         finally:
             if course.answer is None:
                 course.tally.network += time.perf_counter() - course.sent_at

@@ -10,7 +10,7 @@ from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import ODD, UnreadableError
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
     async def asked(what: str, question: Awaitable[T]) -> T | None:
         try:
             return await question
-        except (VenueError, UnreadableError) as error:
+        except (VenueError, UnreadableError, *ODD) as error:
             notes.append(f"{what}: {error}")
             return None
 

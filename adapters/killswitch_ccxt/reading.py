@@ -32,7 +32,7 @@ from killswitch_ccxt.client import Client, Tally
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import ODD, UnreadableError
 from killswitch_ccxt.positions import worth
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
@@ -142,6 +142,10 @@ class Reading:
                 return self._failed("malformed", str(error), tally, began)
             except VenueError as error:
                 return self._failed("down", str(error), tally, began)
+            except ODD as error:
+                tally.malformed += 1
+                why = f"the answer has no known shape: {type(error).__name__}: {error}"
+                return self._failed("malformed", why, tally, began)
             self._look_for_movement(wealth, positions)
             await self._read_due(positions)
         now = asyncio.get_running_loop().time()
@@ -195,8 +199,8 @@ class Reading:
         now = asyncio.get_running_loop().time()
         try:
             part.value = await question
-        except (VenueError, UnreadableError) as error:
-            part.why, part.due = str(error), now + min(part.every, AGAIN)
+        except (VenueError, UnreadableError, *ODD) as error:
+            part.why, part.due = f"{type(error).__name__}: {error}", now + min(part.every, AGAIN)
             return False
         part.at, part.due, part.why = now, now + part.every, None
         return True

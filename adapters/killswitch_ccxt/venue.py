@@ -21,7 +21,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError
 from killswitch_ccxt.inspecting import inspection
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import ODD, UnreadableError
 from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.rules import Rules
@@ -151,6 +151,8 @@ async def _sensible(question: Awaitable[T]) -> T:
         return await question
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
+    except ODD as error:
+        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
     except (GoneError, AlreadySoError) as error:
         # Words that only some questions can be answered with: to any other they are nonsense.
         raise MalformedAnswerError(str(error)) from error
@@ -161,3 +163,5 @@ def _read(read: Callable[[], T]) -> T:
         return read()
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
+    except ODD as error:
+        raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
