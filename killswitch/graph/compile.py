@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from killswitch.graph.checks import check
 from killswitch.graph.columns import Columns
+from killswitch.graph.deadman import check_timers, timers
 from killswitch.graph.digest import digest
 from killswitch.graph.findings import Findings
 from killswitch.graph.nodes import (
@@ -52,7 +53,7 @@ def compile_policies(
     graphs, told = _compiled(documents, (), NO_OTHERS, content)
     if has_errors(told):
         return None, told
-    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents)), told
+    return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), told
 
 
 def compile_loaded(
@@ -95,6 +96,7 @@ def _compiled(
     diagnostics += accounts_watched(everything, others)
     diagnostics += check_routes(everything, others)
     diagnostics += check_unwindings(everything, others)
+    diagnostics += check_timers(everything, others)
     return tuple(graphs), in_order(diagnostics)
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.graph.routing import Route
+from killswitch.graph.timer import TimerRule
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
@@ -286,3 +287,5 @@ class PolicySet(Record):
     """Where notifications go, by name."""
     unwindings: tuple[UnwindingRule, ...] = ()
     """How closes are carried out, by name."""
+    timers: tuple[TimerRule, ...] = ()
+    """Dead man's switches, by name; no account is in two of them."""

@@ -86,7 +86,7 @@ def accounts_watched(everything: Sequence[Document | Faulty], others: Others) ->
     for document in everything:
         account = document.model
         if isinstance(account, AccountDocument) and not findings(document).gaps.flawed(()):
-            if any(_matches(scope.match, account) for _, scope in policies):
+            if any(matches(scope.match, account) for _, scope in policies):
                 continue
             found = findings(document)
             message = f"no policy watches the account `{account.metadata.name}`"
@@ -99,7 +99,7 @@ def accounts_watched(everything: Sequence[Document | Faulty], others: Others) ->
     return diagnostics
 
 
-def _matches(match: Match, account: AccountDocument) -> bool:
+def matches(match: Match, account: AccountDocument) -> bool:
     """As the runner chooses the accounts of a scope."""
     held = (
         (match.account, account.metadata.name),

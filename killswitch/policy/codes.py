@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from killswitch.policy.codes_deadman import OF_SCHEMA as OF_TIMERS
 from killswitch.policy.codes_graph import PAGES as OF_GRAPH
 from killswitch.policy.codes_route import OF_SCHEMA as OF_ROUTES
 from killswitch.policy.codes_runbook import PAGES as OF_RUNBOOKS
@@ -22,7 +23,9 @@ def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
     return dict(sorted(found.items()))
 
 
-PAGES: Mapping[str, Page] = _by_code((*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS))
+PAGES: Mapping[str, Page] = _by_code(
+    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)
+)
 
 
 def page(code: str) -> str:

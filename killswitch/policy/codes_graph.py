@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from killswitch.policy.codes_deadman import OF_GRAPH as OF_TIMERS
 from killswitch.policy.codes_route import OF_GRAPH as OF_ROUTES
 from killswitch.policy.codes_unwinding import OF_GRAPH as OF_UNWINDINGS
 from killswitch.policy.page import Page
@@ -363,4 +364,4 @@ _WARNINGS = (
     ),
 )  # fmt: skip
 
-PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES, *OF_UNWINDINGS)
+PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)

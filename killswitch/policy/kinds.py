@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.checks import Breach, policy, ranking
+from killswitch.policy.deadman_document import DeadManDocument, dead_man
 from killswitch.policy.documents import (
     CorrelationGroupDocument,
     PolicyDocument,
@@ -26,6 +27,7 @@ KINDS: Mapping[str, type[Part]] = {
     "Runbook": RunbookDocument,
     "NotificationRoute": RouteDocument,
     "Unwinding": UnwindingDocument,
+    "DeadMansSwitch": DeadManDocument,
 }
 
 AnyDocument = (
@@ -36,6 +38,7 @@ AnyDocument = (
     | RunbookDocument
     | RouteDocument
     | UnwindingDocument
+    | DeadManDocument
 )
 """One of the above."""
 
@@ -45,6 +48,7 @@ CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {
     "Runbook": runbook,
     "NotificationRoute": route,
     "Unwinding": unwinding,
+    "DeadMansSwitch": dead_man,
 }
 """What must hold between the keys of a kind, where anything must."""
 

@@ -12,7 +12,7 @@ from killswitch.model.place import Place
 def as_text(policy_set: PolicySet) -> str:
     """Every field of every node by its path; digests and source lines are left out, places are `line:column`.
 
-    Of unwindings only what there is: nearly every policy set has none.
+    Of unwindings and timers only what there is: nearly every policy set has none.
     """
     return "".join(f"{line}\n" for line in _lines("set", policy_set))
 
@@ -37,7 +37,7 @@ def _lines(path: str, node: object) -> Iterator[str]:
 
 
 def _told(field: str, value: object) -> bool:
-    return field not in ("digest", "commit") and not (field in ("unwinding", "unwindings") and not value)
+    return field not in ("digest", "commit") and not (field in ("unwinding", "unwindings", "timers") and not value)
 
 
 def _deep(value: object) -> bool:

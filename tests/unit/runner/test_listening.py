@@ -267,7 +267,7 @@ def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
 
 
 def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
-    """Of 20 units in ten seconds half is kept, and two accounts polled every 10 s at one unit leave 10 − 2·2 to both."""
+    """Of 20 units in ten seconds half is kept; two accounts polled every 10 s at one unit leave 10 − 2·2 to both."""
     traits = VenueTraits((RateLimit("weight", 20, 10.0, by="address"),), (Cost("snapshot", "weight", units=1),))
     accounts = {}
     for name in ("one", "two"):
