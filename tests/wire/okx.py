@@ -202,6 +202,7 @@ ROUTES: Final[Mapping[str, Callable[[OkxWire, Ask], Reply]]] = {
     "GET public/mark-price": OkxWire.mark_prices,
     "GET system/status": OkxWire.status,
     "GET market/tickers": OkxWire.tickers,
+    "GET market/index-tickers": OkxWire.index,
     "GET market/ticker": OkxWire.tickers,
     "GET account/config": OkxWire.config,
     "GET account/balance": OkxWire.balance,

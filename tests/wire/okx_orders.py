@@ -61,21 +61,21 @@ class OkxOrders(WireVenue, ABC):
         more = {"posMode": self.pos_mode, "mgnMode": mode, "usd": str(self.usd), "ordType": kind}
         return more | {"time": str(self.now_ms())}
 
-    def _is_algo(self, order: Placed) -> bool:
-        return order.id in self.algos or order.trigger_price is not None
-
-    def row(self, order: Placed) -> Row:
-        """An order as its own list has it."""
-        name = self.id_of(order.symbol)
-        if self._is_algo(order):
-            return algo_row(name, order, self.more(order.symbol, self.algos.get(order.id, "conditional")))
-        return order_row(name, order, self.more(order.symbol))
+    def row(self, order: Placed, *, algo: bool | None = None) -> Row:
+        """An order as its list has it: one whose condition has come true is a plain order, which a stop has sent."""
+        name, more = self.id_of(order.symbol), self.more(order.symbol, self.algos.get(order.id, "conditional"))
+        if order.trigger_price is not None if algo is None else algo:
+            return algo_row(name, order, more)
+        row = order_row(name, order, more)
+        if order.id in self.algos:
+            row |= {"algoId": order_id(order.id), "algoClOrdId": order.name or "", "clOrdId": ""}
+        return row
 
     # Looking
 
     def _rows(self, ask: Ask, *, algo: bool, open_: bool) -> list[Row]:
-        orders = (it for it in reversed(list(self.exchange.orders.values())) if self._is_algo(it) is algo)
-        kept = (it for it in orders if it.by != "sweep" and (it.state == "open") is open_)
+        orders = reversed(list(self.exchange.orders.values()))
+        kept = (it for it in orders if (it.trigger_price is not None) is algo and (it.state == "open") is open_)
         rows = [self.row(it) for it in kept]
         return [it for it in rows if all(ask.params.get(at) in (None, it[at]) for at in ("instType", "instId"))]
 
@@ -94,20 +94,24 @@ class OkxOrders(WireVenue, ABC):
         return good(paged(rows, ask, "algoId"))
 
     def find(self, ask: Ask) -> Reply:
-        return self._found(self._sought(ask.params, "ordId", "clOrdId", algo=False))
-
-    def find_algo(self, ask: Ask) -> Reply:
-        return self._found(self._sought(ask.params, "algoId", "algoClOrdId", algo=True))
-
-    def _found(self, order: Placed | None) -> Reply:
+        order = self._sought(ask.params, "ordId", "clOrdId", algo=False)
         return good([self.row(order)]) if order is not None else refusal("51603", "Order does not exist")
 
+    def find_algo(self, ask: Ask) -> Reply:
+        order = self._sought(ask.params, "algoId", "algoClOrdId", algo=True)
+        return good([self.row(order, algo=True)]) if order is not None else refusal("51603", "Order does not exist")
+
     def _sought(self, asked: Mapping[str, object], by_id: str, by_name: str, *, algo: bool) -> Placed | None:
+        """An algo order goes on being one by its names after it has sent its order; that order has an id alone."""
         if asked.get(by_id):
             placed = self.exchange.orders.get(ours_of(str(asked[by_id])))
         else:
             placed = self.exchange.orders.get(self.exchange.names.get(str(asked.get(by_name, "")), ""))
-        return placed if placed is not None and self._is_algo(placed) is algo else None
+        if placed is None:
+            return None
+        waiting, once = placed.trigger_price is not None, placed.id in self.algos
+        fits = waiting or once if algo else not waiting and (bool(asked.get(by_id)) or not once)
+        return placed if fits else None
 
     # Placing
 

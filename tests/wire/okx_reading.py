@@ -83,7 +83,19 @@ class OkxReading(OkxOrders, ABC):
         )  # fmt: skip
 
     def balance(self, ask: Ask) -> Reply:
-        return good([balance_row(self.exchange, self.equity, self.usd, str(self.now_ms()))])
+        return good([self.balance_row()])
+
+    def balance_row(self) -> Row:
+        """What the account is worth, as `account/balance` and the stream say it."""
+        held = [(symbol, it) for (symbol, _), it in self.exchange.held.items() if symbol not in self.isolated]
+        value = sum((it * self.sizes.get(at, Decimal(1)) * self.exchange.markets[at].price for at, it in held), ZERO)
+        margin = ZERO if self.exchange.mode == "spot" else value / 100
+        return balance_row(self.exchange, self.equity, self.usd, str(self.now_ms()), margin)
+
+    def index(self, ask: Ask) -> Reply:
+        """The price of a coin in US dollars; of USDT only."""
+        rows: list[Row] = [{"instId": "USDT-USD", "idxPx": text(self.usd), "ts": str(self.now_ms())}]
+        return good([it for it in rows if it["instId"] == ask.params["instId"]])
 
     def position_rows(self) -> list[Row]:
         """What is held, as `account/positions` and the stream say it."""

@@ -125,7 +125,8 @@ def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
     state = "live" if order.waits else ("canceled" if order.state == "canceled" else "effective")
     row: Row = {
         "instType": kind_of(inst_id), "instId": inst_id, "algoId": order_id(order.id), "algoClOrdId": order.name or "",
-        "clOrdId": "", "ordId": "", "ordType": more["ordType"], "state": state, "side": order.side,
+        "clOrdId": "", "ordId": order_id(order.id) if state == "effective" else "", "ordType": more["ordType"],
+        "state": state, "side": order.side,
         "posSide": order.key[1] if hedged else "net", "sz": text(order.amount), "tdMode": more["mgnMode"],
         "reduceOnly": str(order.reduce_only).lower(), "actualSz": "0", "actualPx": "", "triggerTime": "", "tag": "",
         "closeFraction": "", "triggerPx": "", "ordPx": "", "slTriggerPx": "", "slOrdPx": "", "tpTriggerPx": "",
@@ -156,17 +157,17 @@ def fill_row(inst_id: str, fill: Fill, name: str | None, mode: Mode) -> Row:
     }  # fmt: skip
 
 
-def balance_row(exchange: Exchange, equity: Decimal, usd: Decimal, stamp: str) -> Row:
-    """`account/balance`. What is worth nothing by itself is in US dollars: `totalEq`, `eqUsd`, `adjEq`."""
+def balance_row(exchange: Exchange, equity: Decimal, usd: Decimal, stamp: str, margin: Decimal = ZERO) -> Row:
+    """`account/balance`. Totals are in US dollars. `margin`: what maintains cross positions."""
 
-    def detail(ccy: str, amount: Decimal, price: Decimal) -> Row:
+    def detail(ccy: str, amount: Decimal, price: Decimal, margin: Decimal = ZERO) -> Row:
         return {
             "ccy": ccy, "eq": text(amount), "cashBal": text(amount), "availBal": text(amount), "availEq": text(amount),
             "frozenBal": "0", "ordFrozen": "0", "upl": "0", "eqUsd": text(amount * price), "isoEq": "0", "liab": "",
-            "imr": "0", "mmr": "0", "disEq": text(amount * price), "interest": "", "uTime": stamp,
+            "imr": text(margin), "mmr": text(margin), "disEq": text(amount * price), "interest": "", "uTime": stamp,
         }  # fmt: skip
 
-    details = [detail("USDT", equity, usd)]
+    details = [detail("USDT", equity, usd, margin)]
     total = equity * usd
     if exchange.mode == "spot":
         for (symbol, _), amount in exchange.held.items():

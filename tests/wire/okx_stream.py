@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.wire.okx_answers import signature
-from tests.wire.okx_rows import Row, balance_row
+from tests.wire.okx_rows import Row
 from tests.wire.server import KEY, PASSPHRASE, messages
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def speak(venue: OkxWire, socket: web.WebSocketResponse, path: str, told: 
 def _rows(venue: OkxWire, channel: str, seen: dict[str, Row], first: bool) -> list[Row]:
     """What a channel tells: account and positions all that is (and what has become nothing), orders what changed."""
     if channel == "account":
-        return [balance_row(venue.exchange, venue.equity, venue.usd, str(venue.now_ms()))]
+        return [venue.balance_row()]
     if channel == "positions":
         rows = {f"{it['instId']} {it['posSide']}": it for it in venue.position_rows()}
         gone = {name: it | {"pos": "0"} for name, it in seen.items() if name.startswith("p ") and name[2:] not in rows}
@@ -83,7 +83,7 @@ def _rows(venue: OkxWire, channel: str, seen: dict[str, Row], first: bool) -> li
     told: list[Row] = []
     for order in venue.exchange.orders.values():
         row = venue.row(order)
-        if ("ordType" in row and bool(row["algoId"])) is not algo:
+        if (order.trigger_price is not None) is not algo:
             continue
         plain = {name: it for name, it in row.items() if name not in ("uTime", "cTime")}
         if seen.get(f"o {order.id}") != plain:

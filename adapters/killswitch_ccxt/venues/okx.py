@@ -1,0 +1,257 @@
+"""OKX, API v5 (https://www.okx.com/docs-v5/en/): one trading account, its futures, perpetuals and spot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
+from killswitch.model.venue import AccountSpec, Cost, DeadManRule, RateLimit
+from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.errors import Meaning
+from killswitch_ccxt.numbers import UnreadableError, decimal, positive
+from killswitch_ccxt.quotes import Quote, quotes
+from killswitch_ccxt.venues import okx_rows
+from killswitch_ccxt.venues.okx_acting import OkxActing
+from killswitch_ccxt.venues.okx_codes import CODES, codes_in
+from killswitch_ccxt.venues.okx_rows import Row
+from killswitch_ccxt.venues.okx_terms import CAPABILITIES, COSTS, LIMITS
+from killswitch_ccxt.wealth import Wealth
+
+PAGE: Final = 100
+"""Rows of one answer, at most."""
+PAGES: Final = 50
+"""Answers to one question, at most: 5,000 rows."""
+ALGO_KINDS: Final = ("conditional,oco", "trigger", "move_order_stop", "iceberg", "twap")
+"""`ordType` of each question that algo orders are asked for with; only the first two kinds go together."""
+STATES: Final[Mapping[str, InstrumentState]] = {
+    "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted", "post_only": "post_only",
+    "settling": "halted", "expired": "delisted",
+}  # fmt: skip
+"""`state` of an instrument that is not `live`."""
+
+
+class Okx(OkxActing):
+    """One trading account. Its ways are told in docs/venues/okx.md."""
+
+    exchange = "okx"
+    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
+    environments = ("production", "sandbox")
+    credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret", "passphrase": "password"}
+    codes: ClassVar[Mapping[str, Meaning]] = CODES
+    limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
+    costs: ClassVar[tuple[Cost, ...]] = COSTS
+    batch = 20
+    dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)
+    streams = ("orders", "positions", "balance")
+    ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
+    capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
+    has_hedge_mode = True
+    tried = "a venue on loopback with OKX's wire format, driven by ccxt's real client"
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._dollars: Decimal | None = None
+        """US dollars for one of the account's currency."""
+        self._corrected: tuple[object, dict[str, Row]] = (None, {})
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        kinds = ["spot"] if spec.market == "spot" else ["swap", "future"]
+        return {"defaultType": spec.market, "fetchMarkets": {"types": kinds}, "createOrder": "privatePostTradeOrder"}
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        return codes_in(answer)
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """With the maximum of a market order, which is far below that of a limit order, as the maximum of any."""
+        found = super().rules
+        if self._corrected[0] is not found:
+            self._corrected = (found, {symbol: _with_market_maximum(rule) for symbol, rule in found.items()})
+        return self._corrected[1]
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        if self.spec.market == "spot":
+            return await self.held()
+        worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
+        self._check(rows)
+        found = positions.positions(rows, self.rules, self.refine_position)
+        self.held_contracts = {position.key: position.contracts for position in found}
+        return worth, found
+
+    async def wealth(self) -> Wealth:
+        answer = await self.client.call("private_get_account_balance")
+        account = okx_rows.only_row(answer, "balance")
+        currency = self.spec.currency
+        price = okx_rows.dollar_price(account, currency)
+        if price is None and any(decimal(it.get("eq")) for it in account.get("details") or ()):
+            index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
+            price = positive(okx_rows.only_row(index, "index").get("idxPx"))
+        self._dollars = price
+        return okx_rows.wealth(account, currency, price)
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        """What the switch cannot close as it is makes the positions unknown, and says so."""
+        modes: dict[tuple[str, Side], str] = {}
+        for row in rows:
+            info = row.get("info") or {}
+            size, name = decimal(info.get("pos")), info.get("instId")
+            if not size:
+                continue
+            if info.get("instType") in ("OPTION", "MARGIN"):
+                kind = "an option" if info["instType"] == "OPTION" else "a spot margin position"
+                raise UnreadableError(f"{name} is {kind}, which is not read here: keep it in another sub-account")
+            if info.get("posSide") == "long" and size < 0:
+                raise UnreadableError(f"position {name}: {size} contracts, and it calls itself long")
+            side: Side = "short" if row.get("side") == "short" else "long"
+            key = (str(row.get("symbol")), side)
+            if key in modes:
+                raise UnreadableError(f"{name} is held cross and isolated at once: close one of the two by hand")
+            modes[key] = str(info.get("mgnMode"))
+        self.margin_modes = modes
+
+    def refine_position(self, position: Position, info: Row) -> Position:
+        """ccxt's notional is in US dollars; money in another currency than the account's is not told as if it were."""
+        rule = self.rules[position.symbol]
+        ours = info.get("ccy") in (self.spec.currency, None, "")
+        rank = decimal(info.get("adl"))
+        if rule.get("settle") == self.spec.currency:
+            notional = positions.worth(position, rule)
+        else:
+            dollars = positive(info.get("notionalUsd"))
+            notional = dollars / self._dollars if dollars and self._dollars else None
+        return structs.replace(
+            position,
+            notional=notional,
+            index_price=positive(info.get("idxPx")),
+            last_price=positive(info.get("last")),
+            adl_rank=None if rank is None else int(rank),
+            margin=(positive(info.get("margin")) or positive(info.get("imr"))) if ours else None,
+            unrealized_pnl=decimal(info.get("upl")) if ours else None,
+        )
+
+    async def orders(self) -> tuple[Order, ...]:
+        plain, *algos = await asyncio.gather(
+            self._paged("private_get_trade_orders_pending", {}, "ordId"),
+            *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
+        )
+        parsed = self.client.ccxt.parse_orders
+        found = [okx_rows.plain_order(row, row["info"]) for row in parsed(plain)]
+        conditional = [
+            okx_rows.algo_order(row, row["info"], self.held_contracts) for rows in algos for row in parsed(list(rows))
+        ]
+        self.algos = {str(it["id"]): False for it in found} | {str(it["id"]): True for it in conditional}
+        return orders.resting([*found, *conditional])
+
+    async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
+        """Every row of a list that comes in pages, newest first."""
+        found: list[Row] = []
+        more: dict[str, Any] = {}
+        for _ in range(PAGES):
+            rows = okx_rows.rows_of(await self.client.call(method, {**params, **more}), method)
+            found.extend(rows)
+            if len(rows) < PAGE:
+                return found
+            more = {"after": rows[-1][by]}
+        raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
+
+    def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
+        trades = self.client.ccxt.parse_trades(list(rows))
+        # Numbers of trades are counted for each instrument by itself; those of bills are not.
+        named = ({**row, "id": row["info"].get("billId") or f"{row['symbol']} {row['id']}"} for row in trades)
+        return fills.fills(named, self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        fee = decimal(info.get("fee"))
+        rule = self.rules.get(fill.symbol) or {}
+        settled = rule.get("settle") or rule.get("quote")
+        return structs.replace(
+            fill,
+            fee=None if fee is None else -fee,
+            fee_currency=info.get("feeCcy") or None,
+            cause=okx_rows.cause_of(info),
+            position_side=okx_rows.side_of(info),
+            realized_pnl=decimal(info.get("fillPnl")) if settled == self.spec.currency else None,
+        )
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        params = {"instId": self.rules[symbol]["id"], "ordId": order_id}
+        found = self._as_fills(await self._paged("private_get_trade_fills", params, "billId"))
+        return tuple(fill for fill in found if fill.order == order_id)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        kinds = okx_rows.FLOW_TYPES
+        answers = await asyncio.gather(
+            *(self._paged("private_get_account_bills", {"type": it, "begin": since}, "billId") for it in kinds)
+        )
+        return okx_rows.flows({row.get("billId"): row for rows in answers for row in rows}.values())
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """ccxt asks for the kind of the first symbol only."""
+        kinds: dict[str, list[str]] = {}
+        for symbol in symbols:
+            kinds.setdefault(str(self.rules[symbol].get("type")), []).append(symbol)
+        answers = await asyncio.gather(*(self.client.call("fetch_tickers", each) for each in kinds.values()))
+        return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
+        answers = await asyncio.gather(
+            *(self.client.call("public_get_public_instruments", {"instType": kind}) for kind in kinds)
+        )
+        told = {row.get("instId"): row.get("state") for it in answers for row in okx_rows.rows_of(it, "instruments")}
+        found: dict[str, InstrumentState] = {}
+        for symbol, rule in self.rules.items():
+            state = told.get(rule["id"])
+            found[symbol] = "delisted" if state is None else STATES.get(str(state), "open")
+        return found
+
+    async def position_mode(self) -> PositionMode | None:
+        told = okx_rows.only_row(await self.client.call("private_get_account_config"), "account").get("posMode")
+        if self.spec.market == "spot":
+            return "one_way"
+        return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
+
+    # Being asked about
+
+    async def rights(self) -> KeyRights:
+        config = okx_rows.only_row(await self.client.call("private_get_account_config"), "account")
+        if "perm" not in config:
+            return KeyRights(note="the venue does not tell what the key may do")
+        may = {word.strip() for word in str(config["perm"]).split(",")}
+        bound = bool(config.get("ip"))
+        ends = not bound and bool(may & {"trade", "withdraw"})
+        return KeyRights(
+            read="read_only" in may,
+            trade="trade" in may,
+            withdraw="withdraw" in may,
+            transfer="trade" in may,
+            bound_to_addresses=bound,
+            note="bound to no address: OKX deletes such a key after 14 days without use" if ends else "",
+        )
+
+
+def _with_market_maximum(rule: Row) -> Row:
+    most = positive((rule.get("info") or {}).get("maxMktSz")) if rule.get("contract") else None
+    amounts = (rule.get("limits") or {}).get("amount") or {}
+    limit = positive(amounts.get("max"))
+    if most is None or (limit is not None and limit <= most):
+        return rule
+    return {**rule, "limits": {**rule["limits"], "amount": {**amounts, "max": most}}}
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"okx": Okx}

@@ -1,0 +1,177 @@
+"""What only OKX's own rows tell: worth in several currencies, algo orders, bills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.wealth import Wealth, from_dollars
+
+Row = Mapping[str, Any]
+ZERO: Final = Decimal(0)
+FLOW_TYPES: Final[Mapping[str, FlowKind]] = {"1": "transfer", "7": "interest", "8": "funding", "10": "insurance"}
+"""`type` of a bill → kind of a flow. Deposits come to the funding account, and from there as transfers."""
+_CAUSES: Final[Mapping[str, FillCause]] = {
+    **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
+    **dict.fromkeys(("125", "126", "127", "128"), "adl"),
+    **dict.fromkeys(("112", "113"), "delivery"),
+}
+"""`subType` of a fill → cause."""
+_SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
+_STATES: Final = {"live": "open", "effective": "closed", "partially_effective": "open", "canceled": "canceled",
+                  "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
+
+
+def only_row(answer: Any, what: str) -> Row:
+    """The one row of an answer."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
+        raise UnreadableError(f"the venue's answer holds no {what}")
+    return data[0]
+
+
+def rows_of(answer: Any, what: str) -> list[Row]:
+    """All rows of an answer."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if not isinstance(data, list) or not all(isinstance(it, Mapping) for it in data):
+        raise UnreadableError(f"the venue's answer holds no list of {what}")
+    return data
+
+
+def dollar_price(account: Row, currency: str) -> Decimal | None:
+    """US dollars for one of `currency`, as OKX itself reckons; None where the account holds none of it."""
+    if currency == "USD":
+        return Decimal(1)
+    for detail in account.get("details") or ():
+        held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
+        if detail.get("ccy") == currency and held and worth:
+            return worth / held
+    return None
+
+
+def wealth(account: Row, currency: str, price: Decimal | None) -> Wealth:
+    """The worth of the trading account.
+
+    Where all that is held is `currency`, its own figures, exactly. Otherwise the totals, which OKX gives in US dollars,
+    at `price` dollars for one of `currency`. UnreadableError where that price is not known.
+    """
+    details = {str(it.get("ccy")): it for it in account.get("details") or ()}
+    equities = {ccy: needed(it.get("eq"), f"the equity in {ccy}") for ccy, it in details.items()}
+    others = [ccy for ccy, equity in equities.items() if equity and ccy != currency]
+    own = details.get(currency, {})
+    cash = sum((decimal(it.get("cashBal")) or ZERO for it in details.values()), ZERO)
+    owes = any(decimal(it.get("liab")) for it in details.values())
+    isolated = any(decimal(it.get("isoEq")) for it in details.values())
+    if not others:
+        total = equities.get(currency, ZERO)
+        told = needed(account.get("totalEq"), "the account's total equity")
+        if not equities.get(currency) and told:
+            raise UnreadableError(f"the venue tells a total of {told} USD and names nothing that it is made of")
+        return Wealth(
+            equity=total,
+            free=decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal")),
+            margin_used=decimal(own.get("frozenBal")),
+            # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
+            maintenance_margin=None if isolated or owes else decimal(own.get("mmr")),
+            balances=tuple(Balance(ccy, equity, Decimal(1)) for ccy, equity in equities.items() if equity),
+            cash=cash,
+        )
+
+    def worth(dollars: Any) -> Decimal | None:
+        found = decimal(dollars)
+        return None if found is None else from_dollars(found, price, currency)
+
+    total = from_dollars(needed(account.get("totalEq"), "the account's total equity"), price, currency)
+    balances = []
+    for ccy, equity in equities.items():
+        dollars = decimal(details[ccy].get("eqUsd"))
+        each = from_dollars(dollars, price, currency) / equity if equity and dollars is not None else None
+        balances.append(Balance(ccy, equity, Decimal(1) if ccy == currency else each))
+    return Wealth(
+        equity=total,
+        free=worth(account.get("availEq")),
+        margin_used=worth(account.get("imr")),
+        maintenance_margin=None if isolated or owes else worth(account.get("mmr")),
+        balances=tuple(it for it in balances if it.amount),
+        cash=cash,
+    )
+
+
+def plain_order(row: Row, info: Row) -> dict[str, Any]:
+    """ccxt's order of one from the list of plain orders.
+
+    ccxt calls one that a stop has sent by the stop's id, and takes the stops attached to it for its own trigger.
+    """
+    return {
+        **row, "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
+        "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None,
+        "amount": info.get("sz"), "filled": info.get("accFillSz"), **_sided(info),
+    }  # fmt: skip
+
+
+def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None) -> dict[str, Any]:
+    """ccxt's order of one from the lists of algo orders. `held`: contracts of each position, for a close of a fraction.
+
+    One that cancels the other is told as its stop, the half that guards.
+    """
+    stop, target = positive(info.get("slTriggerPx")), positive(info.get("tpTriggerPx"))
+    chosen = "sl" if stop is not None else "tp"
+    price = positive(info.get("ordPx") or info.get(f"{chosen}OrdPx"))
+    kind = str(info.get("ordType"))
+    if kind in ("conditional", "oco"):
+        kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
+    trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
+    sided = _sided(info)
+    return {
+        **row, "id": info.get("algoId"), "clientOrderId": info.get("algoClOrdId"), "type": kind, "price": price,
+        "triggerPrice": trigger or positive(info.get("activePx")), "stopLossPrice": None, "takeProfitPrice": None,
+        "amount": _amount(row, info, held, sided), "filled": info.get("actualSz") or None,
+        "status": _STATES.get(str(info.get("state")), info.get("state")), **sided,
+    }  # fmt: skip
+
+
+def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None, sided: Row) -> Any:
+    fraction = decimal(info.get("closeFraction"))
+    if decimal(info.get("sz")) or fraction is None:
+        return info.get("sz")
+    if held is None:
+        raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not read yet")
+    side: Side = sided.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
+    return held.get((str(row.get("symbol")), side), ZERO) * fraction
+
+
+def _sided(info: Row) -> dict[str, Any]:
+    """Position side and reduce-only. In long/short mode OKX says `false` of what can do nothing but close."""
+    side = _SIDES.get(str(info.get("posSide")))
+    if side is None:
+        return {"reduceOnly": info.get("reduceOnly")}
+    return {"positionSide": side, "reduceOnly": (info.get("side") == "sell") is (side == "long")}
+
+
+def cause_of(info: Row) -> FillCause:
+    """What brought a fill about."""
+    return _CAUSES.get(str(info.get("subType")), "trade")
+
+
+def side_of(info: Row) -> Side | None:
+    """The position side that a fill was on; None in net mode, where OKX does not tell."""
+    return _SIDES.get(str(info.get("posSide")))
+
+
+def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
+    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change."""
+    found = []
+    for bill in bills:
+        kind = FLOW_TYPES.get(str(bill.get("type")))
+        if kind is None:
+            continue
+        number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
+        amount = decimal(bill.get("balChg")) or decimal(bill.get("posBalChg"))
+        if not number or at is None:
+            raise UnreadableError("a bill without an id or a time")
+        if amount:
+            found.append(Flow(number, at, kind, amount, str(bill.get("ccy"))))
+    return tuple(found)
