@@ -77,6 +77,8 @@ class BybitWire(WireVenue):
         """Dollars that one `currency` is worth: Bybit tells totals in dollars."""
         self.log: list[dict[str, object]] = []
         """Rows of the transaction log, newest first."""
+        self.protects = True
+        """Whether disconnection protection is switched on for the account."""
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
         self.streams = BybitStreams(self)
@@ -86,7 +88,7 @@ class BybitWire(WireVenue):
     # Who asks, and what it counts for
 
     def check(self, ask: Ask) -> None:
-        if ask.path.startswith("/v5/market/"):
+        if ask.path.startswith(("/v5/market/", "/v5/system/")):
             return
         head = ask.headers
         stamp, window = head.get("X-BAPI-TIMESTAMP", ""), head.get("X-BAPI-RECV-WINDOW", "5000")

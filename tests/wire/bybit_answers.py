@@ -56,6 +56,17 @@ class BybitAnswers:
             }
         )  # fmt: skip
 
+    def get_account_query_dcp_info(self, _: Mapping[str, Any]) -> Reply:
+        status = "ON" if self._venue.protects else "OFF"
+        infos = [
+            {"product": it, "dcpStatus": status, "timeWindow": str(self._venue.windows.get(it, 10))}
+            for it in ("SPOT", "DERIVATIVES", "OPTIONS")
+        ]
+        return self._venue.yes({"dcpInfos": infos})
+
+    def get_system_status(self, _: Mapping[str, Any]) -> Reply:
+        return self._venue.yes({"list": []})
+
     def get_user_query_api(self, _: Mapping[str, Any]) -> Reply:
         return self._venue.yes(self._venue.key_info)
 

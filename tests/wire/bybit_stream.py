@@ -54,6 +54,10 @@ class BybitStreams:
         self._protected.add(socket)
         self.stop()
 
+    def unprotect(self, socket: web.WebSocketResponse) -> None:
+        """Given back: its loss means nothing any more."""
+        self._protected.discard(socket)
+
     def _lost(self, socket: web.WebSocketResponse) -> None:
         if socket not in self._protected:
             return
@@ -84,6 +88,11 @@ class _Talk:
             await self._say({"req_id": seen, "op": "pong", "args": [str(self._venue.now_ms())], "conn_id": "c"})
         elif op == "auth":
             await self._say(self._authenticated(*message["args"]))
+        elif op == "unsubscribe" and self._known:
+            self._topics -= set(message["args"])
+            if "dcp.future" in message["args"]:
+                self._streams.unprotect(self._socket)
+            await self._say({"success": True, "ret_msg": "", "op": op, "conn_id": "c", "req_id": seen})
         elif op == "subscribe" and self._known:
             self._topics |= set(message["args"])
             self._streams.topics |= set(message["args"])

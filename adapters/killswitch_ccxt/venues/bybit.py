@@ -1,0 +1,334 @@
+"""Bybit, API v5, unified accounts: swaps, futures and spot.
+
+Bybit's own routes are asked where ccxt's unified call would leave something out: further pages, other settlement
+coins, executions that are no trades, or the place of a row in a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    DeadManRule,
+    MalformedAnswerError,
+    OrderReport,
+    OrderRequest,
+    VenueError,
+)
+from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.numbers import UnreadableError, decimal
+from killswitch_ccxt.quotes import Quote, quotes
+from killswitch_ccxt.venues import bybit_words as words
+from killswitch_ccxt.venues.bybit_dcp import LONGEST, SHORTEST, Protection
+from killswitch_ccxt.venues.bybit_rows import (
+    flow_of,
+    refined_fill,
+    refined_order,
+    rights_of,
+    row_report,
+    wealth_of,
+)
+from killswitch_ccxt.wealth import Wealth
+
+MOST_PAGES: Final = 40
+"""Pages of one question; a book that needs more is not read in part, but called unreadable."""
+WEEK: Final = 7 * 86_400_000
+"""Milliseconds that one question to the transaction log may span."""
+
+
+class Bybit(Dialect):
+    """Bybit. The position mode is one of each symbol: how a position is to be named is told by its own row."""
+
+    exchange: ClassVar[str] = "bybit"
+    markets = ("swap", "future", "spot")
+    environments = ("production", "sandbox", "demo")
+    codes = words.CODES
+    limits = words.LIMITS
+    costs = words.COSTS
+    client_ids = ClientIdRule(longest=36)
+    batch = words.BATCH
+    dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
+    streams = ("orders", "positions", "balance")
+    capabilities = words.CAPABILITIES
+    has_hedge_mode = True
+    conditional: ClassVar[Mapping[str, Any]] = {}
+    tried = "a local server that speaks v5 (USDT contracts, one-way and hedge), and recorded answers"
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._places: dict[tuple[str, Side], int] = {}
+        """Position → its positionIdx, as the venue told it last."""
+        self._protection = Protection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """As generic, with what ccxt would otherwise ask the venue before the first order."""
+        return {
+            **super().client_options(spec),
+            "fetchMarkets": {"types": ["spot"] if spec.market == "spot" else ["linear", "inverse"]},
+            "enableUnifiedMargin": False,
+            "enableUnifiedAccount": True,
+            "unifiedMarginStatus": 6,
+            "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
+        }
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        return words.said_by(answer)
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        """Each answer tells what is left of its own route's limit."""
+        name = words.PATHS.get(path)
+        try:
+            used = int(headers["x-bapi-limit"]) - int(headers["x-bapi-limit-status"])
+        except (KeyError, ValueError):
+            return {}
+        return {} if name is None else {name: max(0, used)}
+
+    @property
+    def _spot(self) -> bool:
+        return self.spec.market == "spot"
+
+    @property
+    def _books(self) -> tuple[dict[str, str], ...]:
+        """What one question can be about."""
+        if self._spot:
+            return ({"category": "spot"},)
+        linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
+        return (*linear, {"category": "inverse"})
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """As generic. Margin that is kept for debts alone is none that positions need."""
+        wealth, found = await super().account()
+        if not found and wealth.margin_used == 0:
+            wealth = replace(wealth, maintenance_margin=None)
+        return wealth, found
+
+    async def wealth(self) -> Wealth:
+        answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
+        return wealth_of(answer, self.spec.currency)
+
+    async def positions(self) -> tuple[Position, ...]:
+        answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
+        rows = [row for answer in answers for row in answer]
+        parsed = [self.client.ccxt.parse_position(row, self._rule(row)) for row in rows if decimal(row.get("size"))]
+        found = positions.positions(parsed, self.rules, self.refine_position)
+        self._places = {
+            (it.symbol, it.side): int(row["info"].get("positionIdx") or 0)
+            for it, row in zip(found, (it for it in parsed if decimal(it.get("contracts"))), strict=True)
+        }
+        return found
+
+    def refine_position(self, position: Position, info: Row) -> Position:
+        rank = decimal(info.get("adlRankIndicator"))
+        return structs.replace(
+            position,
+            unrealized_pnl=decimal(info.get("unrealisedPnl")),
+            margin=decimal(info.get("positionIM")),
+            adl_rank=int(rank) if rank else None,
+        )
+
+    async def orders(self) -> tuple[Order, ...]:
+        asked = [dict(it) for it in self._books]
+        if self._spot:
+            asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
+        answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
+        return orders.resting(self._order(row) for rows in answers for row in rows)
+
+    def refine_order(self, row: Row) -> Row:
+        return refined_order(row)
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        kinds = ("spot",) if self._spot else ("linear", "inverse")
+        asked = ({"category": kind, "startTime": since} for kind in kinds)
+        answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in asked))
+        return self._fills(row for rows in answers for row in rows)
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
+        return tuple(fill for fill in self._fills(rows) if fill.order == order_id)
+
+    def _fills(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
+        told = (row for row in rows if words.CAUSES.get(str(row.get("execType")), "trade") is not None)
+        return fills.fills((self.client.ccxt.parse_trade(row, self._rule(row)) for row in told), self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        settle = self.rules.get(fill.symbol, {}).get("settle")
+        return refined_fill(fill, info, spot=self._spot, settle=settle)
+
+    async def flows(self, since: int) -> tuple[Flow, ...]:
+        """The whole log in questions of a week: one without an end would stop after a day."""
+        now = int(self.client.now().timestamp() * 1000)
+        spans = [(begin, min(begin + WEEK, now + 60_000)) for begin in range(since, now + 1, WEEK)]
+        found: dict[str, Flow] = {}
+        for begin, end in spans:
+            asked = {"accountType": "UNIFIED", "startTime": begin, "endTime": end}
+            for row in await self._pages("privateGetV5AccountTransactionLog", asked, 50):
+                flow = flow_of(row)
+                if flow is not None:
+                    found[flow.id] = flow
+        return tuple(found.values())
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """One question for each category: ccxt would ask for one of them only."""
+        by_category: dict[str, list[str]] = {}
+        for symbol in symbols:
+            by_category.setdefault(self._category(symbol), []).append(symbol)
+        answers = await asyncio.gather(*(self.client.call("fetch_tickers", it) for it in by_category.values()))
+        return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
+
+    async def position_mode(self) -> PositionMode | None:
+        """That of the positions; of a symbol that could be held, where there are none."""
+        if self._spot:
+            return "one_way"
+        indices = set(self._places.values())
+        if not indices:
+            symbol = next((it for it, rule in self.rules.items() if rule.get("linear") and rule.get("active")), None)
+            if symbol is None:
+                return "one_way"
+            rows = await self._pages("privateGetV5PositionList", self._named(symbol), 200)
+            indices = {int(row.get("positionIdx") or 0) for row in rows}
+        return "hedge" if indices & {1, 2} else "one_way"
+
+    # Acting
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """In hedge mode the side of the position is named, and reduce-only said all the same: Bybit minds both."""
+        params: dict[str, Any] = {"clientOrderId": request.client_order_id}
+        if request.time_in_force == "ioc":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            params["triggerPrice"] = str(request.trigger_price)
+        if self._spot:
+            return params
+        usual = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
+        params["positionIdx"] = self._places.get((request.symbol, request.position_side), usual)
+        if request.reduce_only:
+            params["reduceOnly"] = True
+        if request.trigger_price is not None:
+            params["triggerDirection"] = "ascending" if request.trigger_when == "rises" else "descending"
+            params["triggerBy"] = "MarkPrice"
+        return params
+
+    async def submit_batch(
+        self, requests: Sequence[OrderRequest], mode: PositionMode
+    ) -> Sequence[OrderReport | VenueError]:
+        """One request for each category; rows are told apart by their place, as Bybit answers them."""
+        found: dict[str, OrderReport | VenueError] = {}
+        ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
+        for request in requests:
+            try:
+                arguments = self.create_arguments(request, mode)
+            except VenueError as error:
+                found[request.client_order_id] = error
+                continue
+            written = dict(self.client.ccxt.create_order_request(*arguments))
+            ready.setdefault(str(written.pop("category")), []).append((request, written))
+        for category, rows in ready.items():
+            try:
+                found |= await self._batch(category, rows)
+            except VenueError as error:
+                if len(ready) == 1 and not found:
+                    raise
+                found |= {request.client_order_id: error for request, _ in rows}
+        return [found[request.client_order_id] for request in requests]
+
+    async def _batch(
+        self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
+    ) -> dict[str, OrderReport | VenueError]:
+        asked = {"category": category, "request": [written for _, written in rows]}
+        answer = await self.client.call("privatePostV5OrderCreateBatch", asked, changes=True)
+        told = (answer.get("result") or {}).get("list") or []
+        codes = (answer.get("retExtInfo") or {}).get("list") or []
+        if len(told) != len(rows) or len(codes) != len(rows):
+            raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
+        return {
+            request.client_order_id: row_report(request, row, code)
+            for (request, _), row, code in zip(rows, told, codes, strict=True)
+        }
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """Among open and just ended orders, then in the history; only where neither has it, there is none."""
+        asked = {**self._named(symbol), "orderLinkId": client_order_id}
+        questions = [("privateGetV5OrderRealtime", asked), ("privateGetV5OrderHistory", asked)]
+        if self._spot:
+            questions.insert(1, ("privateGetV5OrderRealtime", {**asked, "orderFilter": "StopOrder"}))
+        for method, params in questions:
+            rows = await self._pages(method, params, 50)
+            if rows:
+                return self._order(rows[0])
+        return None
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        params = {"trigger": True} if conditional and self._spot else {}
+        await self.client.call("cancel_order", order_id, symbol, params, changes=True)
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        await self._protection.arm(seconds)
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        await self._protection.disarm()
+
+    # Being asked about
+
+    async def rights(self) -> KeyRights:
+        answer = await self.client.call("privateGetV5UserQueryApi")
+        return rights_of(answer.get("result") or {}, spot=self._spot)
+
+    async def margin_mode(self) -> str | None:
+        answer = await self.client.call("privateGetV5AccountInfo")
+        told = str((answer.get("result") or {}).get("marginMode"))
+        return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(told)
+
+    # Rows
+
+    async def _pages(self, method: str, params: Mapping[str, Any], size: int) -> list[Row]:
+        """Every page of a question. UnreadableError where it never ends."""
+        rows: list[Row] = []
+        cursor: str | None = None
+        for _ in range(MOST_PAGES):
+            asked = {**params, "limit": size, **({"cursor": cursor} if cursor else {})}
+            answer = await self.client.call(method, asked)
+            result = answer.get("result")
+            if not isinstance(result, Mapping) or not isinstance(result.get("list"), list):
+                raise UnreadableError(f"{method}: an answer without a list")
+            rows += result["list"]
+            cursor = result.get("nextPageCursor")
+            if not cursor or len(result["list"]) < size:
+                return rows
+        raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {size}")
+
+    def _rule(self, row: Row) -> Any:
+        """ccxt's market of a row; UnreadableError where the rules have none."""
+        found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
+        rule = next((it for it in found if bool(it.get("spot")) is self._spot), None)
+        if rule is None:
+            raise UnreadableError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
+        return rule
+
+    def _order(self, row: Row) -> Row:
+        return self.refine_order(self.client.ccxt.parse_order(dict(row), self._rule(row)))
+
+    def _category(self, symbol: str) -> str:
+        rule = self.rules[symbol]
+        return "spot" if rule.get("spot") else "inverse" if rule.get("inverse") else "linear"
+
+    def _named(self, symbol: str) -> dict[str, str]:
+        return {"category": self._category(symbol), "symbol": str(self.rules[symbol]["id"])}
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bybit": Bybit}

@@ -1,0 +1,134 @@
+"""Bybit's disconnection protection: it cancels the account's orders when a stream that asked for it is gone too long.
+
+The venue watches a connection, not us. So that it also goes off when we are alive and nobody renews it, the stream
+is dropped once it was not renewed in time: half of the time that was asked for is ours, the other half the venue's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from typing import Any, Final
+
+from killswitch.model.legible import legible
+from killswitch.model.venue import VenueDownError
+from killswitch_ccxt.client import Client
+
+SHORTEST, LONGEST = 6.0, 300.0
+_SHORTEST_WINDOW: Final = 3
+"""Seconds; the venue takes 3 to 300."""
+_PING: Final = 5.0
+_PATIENCE: Final = 10.0
+"""Seconds that a stream may take to stand, or to answer a ping."""
+_PAUSE: Final = 1.0
+_TOPICS: Final = {"DERIVATIVES": "dcp.future", "SPOT": "dcp.spot"}
+
+
+class Protection:
+    """One account's protection. Nothing is opened before it is armed."""
+
+    def __init__(self, client: Client, product: str) -> None:
+        """`product`: DERIVATIVES or SPOT."""
+        self._client = client
+        self._product = product
+        self._window: int | None = None
+        self._stream: asyncio.Task[None] | None = None
+        self._drop: asyncio.TimerHandle | None = None
+        self._up = asyncio.Event()
+        self._why = "no connection yet"
+        self._socket: Any = None
+
+    async def arm(self, seconds: float) -> None:
+        """Start, or renew. VenueDownError where the venue has it switched off, or the stream does not stand."""
+        window = max(_SHORTEST_WINDOW, int(seconds / 2))
+        if self._window != window:
+            await self._set(window)
+        loop = asyncio.get_running_loop()
+        if self._stream is None or self._stream.done():
+            self._up = asyncio.Event()
+            self._stream = loop.create_task(self._hold())
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._up.wait()
+        except TimeoutError:
+            raise VenueDownError(f"the stream that Bybit's protection watches does not stand: {self._why}") from None
+        if self._drop is not None:
+            self._drop.cancel()
+        self._drop = loop.call_later(max(0.0, seconds - window), self._let_go)
+
+    async def disarm(self) -> None:
+        """End it without letting it go off: the stream gives the topic back before it is closed."""
+        if self._drop is not None:
+            self._drop.cancel()
+            self._drop = None
+        if self._socket is not None and not self._socket.closed:
+            await self._socket.send_str(json.dumps({"op": "unsubscribe", "args": [_TOPICS[self._product]]}))
+        self._let_go()
+        if self._stream is not None:
+            await asyncio.wait({self._stream})
+            self._stream = None
+
+    def _let_go(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
+    async def _set(self, window: int) -> None:
+        told = await self._client.call("privateGetV5AccountQueryDcpInfo")
+        infos = (told.get("result") or {}).get("dcpInfos") or []
+        status = next((it.get("dcpStatus") for it in infos if it.get("product") == self._product), "OFF")
+        if status != "ON":
+            raise VenueDownError(
+                f"Bybit has disconnection protection switched off for {self._product} of this account: "
+                "it is switched on by your client manager there, and until then there is no dead-man timer"
+            )
+        asked = {"product": self._product, "timeWindow": window}
+        await self._client.call("privatePostV5OrderDisconnectedCancelAll", asked, changes=True)
+        self._window = window
+
+    async def _hold(self) -> None:
+        """Keep a stream standing until cancelled, or until the client is closed."""
+        import aiohttp  # it costs time, and ccxt has imported it by now
+
+        ccxt = self._client.ccxt
+        ccxt.open()
+        session = ccxt.session
+        while not session.closed:
+            try:
+                await self._speak(session, ccxt)
+            except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError) as error:
+                self._why = legible(f"{type(error).__name__}: {error}")
+            self._up.clear()
+            if not session.closed:
+                await asyncio.sleep(_PAUSE)
+
+    async def _speak(self, session: Any, ccxt: Any) -> None:
+        address = ccxt.implode_hostname(ccxt.urls["api"]["ws"]["private"]["contract"])
+        async with asyncio.timeout(_PATIENCE):
+            socket = await session.ws_connect(f"{address}?max_active_time=30s")
+        try:
+            self._socket = socket
+            expires = str(ccxt.milliseconds() + 10_000)
+            sign = hmac.new(ccxt.secret.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
+            await self._asked(socket, {"op": "auth", "args": [ccxt.apiKey, expires, sign]})
+            await self._asked(socket, {"op": "subscribe", "args": [_TOPICS[self._product]]})
+            self._up.set()
+            while True:
+                await asyncio.sleep(_PING)
+                await self._asked(socket, {"op": "ping"})
+        finally:
+            self._socket = None
+            await socket.close()
+
+    async def _asked(self, socket: Any, question: dict[str, Any]) -> None:
+        """Say something, and hear that it was taken. ValueError with the venue's words where it was not."""
+        await socket.send_str(json.dumps(question))
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                answer = json.loads(await socket.receive_str())
+                op = answer.get("op")
+                if op == question["op"] or (op, question["op"]) == ("pong", "ping"):
+                    break
+        if answer.get("success") is False:
+            raise ValueError(f"{question['op']}: {answer.get('ret_msg') or answer.get('retMsg') or answer}")

@@ -1,0 +1,139 @@
+"""Bybit's own rows → our records, where ccxt's unified structures say less than the row does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Balance, Fill, Flow, Side
+from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
+from killswitch_ccxt.errors import row_error
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.venues import bybit_words as words
+from killswitch_ccxt.wealth import Wealth, from_dollars
+
+Row = Mapping[str, Any]
+
+
+def wealth_of(answer: Row, currency: str) -> Wealth:
+    """Of `account/wallet-balance`: dollars, divided by what Bybit itself reckons one of `currency` at.
+
+    Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
+    price: then its row is missing or empty.
+    """
+    rows = (answer.get("result") or {}).get("list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+    (row,) = rows
+    coins = row.get("coin") or []
+    total = needed(row.get("totalEquity"), "totalEquity")
+    price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
+
+    def money(value: Any) -> Decimal | None:
+        found = decimal(value)
+        return found if not found else from_dollars(found, price, currency)
+
+    own = next((it for it in coins if it.get("coin") == currency), None)
+    return Wealth(
+        equity=from_dollars(total, price, currency) if total else total,
+        free=money(row.get("totalAvailableBalance")),
+        margin_used=money(row.get("totalInitialMargin")),
+        maintenance_margin=money(row.get("totalMaintenanceMargin")),
+        balances=tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity"))),
+        cash=None if own is None else decimal(own.get("walletBalance")),
+    )
+
+
+def _dollars(coin: Row) -> Decimal | None:
+    amount, worth = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
+    return worth / amount if amount and worth else None
+
+
+def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
+    own = _dollars(coin)
+    each = None if own is None else own if currency == "USD" else own / price if price else None
+    return Balance(str(coin["coin"]), needed(coin.get("equity"), "equity"), each)
+
+
+def refined_fill(fill: Fill, info: Row, *, spot: bool, settle: str | None) -> Fill:
+    """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode."""
+    closed = decimal(info.get("closedSize"))
+    side: Side | None = None
+    if closed is not None and closed in (0, fill.amount) and not spot:
+        side = "long" if (fill.side == "sell") is (closed != 0) else "short"
+    coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or settle
+    return structs.replace(
+        fill,
+        fee=decimal(info.get("execFee")),
+        fee_currency=None if coin is None else str(coin),
+        realized_pnl=decimal(info.get("execPnl")),
+        cause=words.CAUSES.get(str(info.get("execType"))) or "trade",
+        position_side=side,
+    )
+
+
+def refined_order(row: Row) -> Row:
+    """ccxt's order, with position side, reduce-only and fee of Bybit's row."""
+    info = row["info"]
+    side = {"1": "long", "2": "short"}.get(str(info.get("positionIdx")))
+    fees = info.get("cumFeeDetail")
+    cost = next(iter(fees.values()), None) if isinstance(fees, Mapping) else None
+    paid = decimal(cost if cost is not None else info.get("cumExecFee"))
+    reduces = flag(info.get("reduceOnly")) or flag(info.get("closeOnTrigger"))
+    return {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid}}
+
+
+def flow_of(row: Row) -> Flow | None:
+    """A row of the transaction log; None for what fills tell. UnreadableError for a type that nobody knows.
+
+    `funding` is + for what was received; `change` is what came into the wallet, all told.
+    """
+    kind_told = str(row.get("type"))
+    if kind_told not in words.FLOWS:
+        if not decimal(row.get("change")):
+            return None
+        raise UnreadableError(f"the transaction log has a type {kind_told!r}, of which it is not known what it means")
+    kind = words.FLOWS[kind_told]
+    at = instant(row.get("transactionTime"))
+    amount = decimal(row.get("funding")) if kind == "funding" else decimal(row.get("change"))
+    if kind is None or not amount:
+        return None
+    if at is None or not row.get("id"):
+        raise UnreadableError(f"a row {kind_told} of the transaction log has no id or no time")
+    return Flow(str(row["id"]), at, kind, amount, str(row.get("currency")))
+
+
+def rights_of(info: Row, *, spot: bool) -> KeyRights:
+    """Of `user/query-api`."""
+    allowed = {str(area): set(rights or ()) for area, rights in (info.get("permissions") or {}).items()}
+    writes = str(info.get("readOnly")) == "0"
+    wallet = allowed.get("Wallet", set())
+    wanted, area = ({"SpotTrade"}, "Spot") if spot else ({"Order", "Position"}, "ContractTrade")
+    addresses = [it for it in info.get("ips") or () if it and it != "*"]
+    expires = datetime.fromisoformat(str(info["expiredAt"]).replace("Z", "+00:00")) if info.get("expiredAt") else None
+    return KeyRights(
+        read=True,
+        trade=writes and wanted <= allowed.get(area, set()),
+        withdraw=writes and "Withdraw" in wallet,
+        transfer=writes and bool(wallet & {"AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"}),
+        bound_to_addresses=bool(addresses),
+        expires_at=None if expires is None or expires <= datetime(1971, 1, 1, tzinfo=UTC) else expires,
+        note=""
+        if str(info.get("uta")) == "1"
+        else "this is no unified account, and Bybit's other accounts are not read",
+    )
+
+
+def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | VenueError:
+    """What came of one order of a batch."""
+    number = str(code.get("code"))
+    if number != "0":
+        return row_error(words.CODES, words.said(number, code.get("msg")), f"bybit {number}: {code.get('msg')}")
+    if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
+        return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
+    return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

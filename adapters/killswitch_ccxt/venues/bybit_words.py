@@ -1,0 +1,179 @@
+"""Bybit's codes, limits and abilities, as its v5 documents give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from killswitch.model.inspection import Capability
+from killswitch.model.snapshot import FillCause, FlowKind
+from killswitch.model.venue import Cost, RateLimit, RejectReason
+from killswitch_ccxt.client import Answer
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, SAME, UNKNOWN, Meaning, rejected
+
+_REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
+    "already_flat": ("110017", "110034", "30041", "30009"),
+    "below_minimum": ("too small", "110094", "170136", "170140", "30003", "3100116"),
+    "above_maximum": ("too large", "170124", "170135", "30004", "130006"),
+    "blocked_by_order": ("covered",),
+    "price_band": (
+        "110003", "30208", "30209", "170132", "170133", "170193", "170194", "170197", "170198", "170371", "170372",
+    ),
+    "market_closed": ("110063", "110066", "110070", "110074", "110023", "110042", "30228", "170217", "170218"),
+    "insufficient_margin": (
+        "110004", "110006", "110007", "110012", "110014", "110044", "110045", "110051", "110052", "110053", "170033",
+        "170131", "30031", "30042", "30049", "30067", "130021", "3200300",
+    ),
+    "duplicate_client_order_id": ("110072", "110030", "170141", "12141", "30001"),
+    "permission": ("10024", "10027", "10029", "110068", "110069", "170201", "170209", "170224", "170241"),
+    "other": ("position mode", "110011", "110016", "110020", "110021", "110040"),
+}  # fmt: skip
+_ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
+    (GONE, ("110001", "110008", "110010", "20001", "30032", "30034", "30037", "170139", "170142", "170143", "170213")),
+    (SAME, ("110025", "110026", "110027", "110043")),
+    (LIMITED, ("10006", "10018", "10429", "170222", "170005", "403")),
+    (DENIED, ("10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
+    (DOWN, ("10002", "10019")),
+    (UNKNOWN, ("10000", "10014", "10016", "5004", "170007", "170146", "170147", "170234")),
+)
+CODES: Final[Mapping[str, Meaning]] = {
+    **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
+    **{code: meaning for meaning, codes in _ALIKE for code in codes},
+}
+"""Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`."""
+_BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "10001": (
+        ("minimum limit", "too small"),
+        ("lower limit", "too small"),
+        ("maximum limit", "too large"),
+        ("too large", "too large"),
+        ("position idx", "position mode"),
+    ),
+    "110017": (("truncated to zero", "covered"),),
+}
+
+
+def said(code: object, text: object) -> tuple[str, ...]:
+    """A code and what its text adds, the more telling first."""
+    number, words = str(code), str(text).lower()
+    return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number)
+
+
+def said_by(answer: Answer) -> Iterable[str]:
+    """The codes of a refusal. 403 is the address that is shut out for asking too often."""
+    if isinstance(answer.body, Mapping):
+        return said(answer.body.get("retCode"), answer.body.get("retMsg"))
+    return ("403",) if answer.status == 403 else ()
+
+
+PATHS: Final[Mapping[str, str]] = {
+    "/v5/order/create": "create",
+    "/v5/order/create-batch": "create-batch",
+    "/v5/order/cancel": "cancel",
+    "/v5/order/disconnected-cancel-all": "dcp",
+    "/v5/order/realtime": "realtime",
+    "/v5/order/history": "history",
+    "/v5/execution/list": "execution",
+    "/v5/position/list": "position",
+    "/v5/account/wallet-balance": "wallet",
+    "/v5/account/transaction-log": "log",
+}
+"""Each route has a limit of its own."""
+LIMITS: Final = (
+    RateLimit("create", 10, 1.0),
+    RateLimit("create-batch", 10, 1.0),
+    RateLimit("cancel", 10, 1.0),
+    RateLimit("dcp", 5, 1.0),
+    RateLimit("realtime", 50, 1.0),
+    RateLimit("history", 50, 1.0),
+    RateLimit("execution", 50, 1.0),
+    RateLimit("position", 50, 1.0),
+    RateLimit("wallet", 50, 1.0),
+    RateLimit("log", 30, 1.0),
+    RateLimit("address", 600, 5.0, by="address"),
+)
+BATCH: Final = 10
+"""Twenty fit into a request, but each order counts, and the usual limit is ten in a second: the rest is refused."""
+
+
+def _costs() -> Iterator[Cost]:
+    yield Cost("snapshot", "position", 3)
+    yield Cost("snapshot", "wallet", 1)
+    yield Cost("snapshot", "realtime", 3)
+    yield Cost("snapshot", "execution", 2)
+    yield Cost("snapshot", "log", 1)
+    yield Cost("snapshot", "address", 8)
+    yield Cost("submit", "create", 1)
+    yield Cost("submit_batch", "create-batch", each=1)
+    yield Cost("find_order", "realtime", 2)
+    yield Cost("find_order", "history", 1)
+    yield Cost("open_orders", "realtime", 4)
+    yield Cost("fills", "realtime", 2)
+    yield Cost("fills", "history", 1)
+    yield Cost("fills", "execution", 1)
+    yield Cost("cancel", "cancel", 1)
+    yield Cost("dead_man", "dcp", 1)
+    for call, units in (("submit", 1), ("submit_batch", 2), ("find_order", 3), ("open_orders", 4), ("fills", 4)):
+        yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
+    yield Cost("cancel", "address", 1)
+    yield Cost("dead_man", "address", 2)
+
+
+COSTS: Final = tuple(_costs())
+
+CAUSES: Final[Mapping[str, FillCause | None]] = {
+    "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
+    "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",
+    "Funding": None, "SessionSettlePnL": None,
+}  # fmt: skip
+"""execType → cause of a fill; None for what is none: funding is a flow, a session's settlement moves no contracts."""
+FLOWS: Final[Mapping[str, FlowKind | None]] = {
+    **dict.fromkeys(("TRADE", "DELIVERY", "LIQUIDATION", "ADL", "CURRENCY_BUY", "CURRENCY_SELL")),
+    **dict.fromkeys(("SPOT_REPAYMENT_SELL", "SPOT_REPAYMENT_BUY", "AUTO_BUY_LIABILITY", "AUTO_SOLD_COLLATERAL")),
+    "SETTLEMENT": "funding",
+    "INTEREST": "interest",
+    "FEE_REFUND": "rebate",
+    "BONUS": "rebate",
+    "AIRDROP": "rebate",
+    "BONUS_RECOLLECT": "rebate",
+    "AUTO_DEDUCTION": "fee",
+    "CUSTODY_NETWORK_FEE": "fee",
+    "CUSTODY_SETTLE_FEE": "fee",
+    **dict.fromkeys(("TRANSFER_IN", "TRANSFER_OUT", "BONUS_TRANSFER_IN", "BONUS_TRANSFER_OUT"), "transfer"),
+    **dict.fromkeys(("TRANSFER_IN_INS_LOAN", "TRANSFER_OUT_INS_LOAN", "BORROWED_AMOUNT_INS_LOAN"), "transfer"),
+    **dict.fromkeys(("LOANS_BORROW_FUNDS", "LOANS_PLEDGE_ASSET", "PEF_TRANSFER_IN", "PEF_TRANSFER_OUT"), "transfer"),
+    **dict.fromkeys(("FLEXIBLE_STAKING_SUBSCRIPTION", "FLEXIBLE_STAKING_REDEMPTION"), "transfer"),
+    **dict.fromkeys(("FIXED_STAKING_SUBSCRIPTION", "TOKENS_SUBSCRIPTION", "TOKENS_REDEMPTION"), "transfer"),
+    "DEPOSIT": "deposit",
+    "WITHDRAW": "withdrawal",
+}
+"""type of the transaction log → kind of flow; None for what fills tell."""
+
+_BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
+CAPABILITIES: Final = tuple(
+    Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly
+    for name, can, note in (
+        ("equity", "yes", "unified accounts only; totals in dollars, divided by Bybit's own price of the currency"),
+        ("positions", "yes", "USDT, USDC and inverse contracts; option positions are not seen"),
+        ("orders", "yes", ""),
+        ("trigger orders", "yes", "stop, take-profit and stop-loss orders come with the plain ones"),
+        ("fills", "yes", "liquidations, ADL and deliveries included"),
+        ("flows", "yes", "transaction log of the unified account"),
+        ("prices", "yes", ""),
+        ("market orders", "yes", ""),
+        ("limit orders", "yes", ""),
+        ("reduce only", "yes", "in hedge mode too, together with the position's side"),
+        ("put back stops", "yes", "triggered by the mark price"),
+        ("batch orders", "yes", f"{BATCH} at once: each order counts against 10 in a second"),
+        ("close book", "no", "Bybit closes no whole book in one request"),
+        ("position mode", "yes", "one for each symbol; read from the positions themselves"),
+        ("find by client id", "yes", "open orders, then the history"),
+        ("dead man", "partly", _BOUND),
+        ("push", "yes", "orders, positions, wallet"),
+        ("key rights", "yes", "not in demo trading"),
+        ("clock", "yes", ""),
+        ("bars", "yes", ""),
+        ("sandbox", "yes", "testnet"),
+        ("demo", "yes", "without the rights of the key and without the dead-man timer"),
+    )
+)
