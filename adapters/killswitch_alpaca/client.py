@@ -11,6 +11,7 @@ import asyncio
 import json
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,7 +171,10 @@ def never_made(error: BaseException) -> bool:
 
 def trading_client(settings: Settings, heard: Callable[[Mapping[str, str]], None]) -> Any:
     """alpaca-py's TradingClient, made to ask once and to keep numbers exact."""
-    from alpaca.trading.client import TradingClient
+    with warnings.catch_warnings():
+        # It brings along a stream of its own, which is not used here, over a library that calls itself outdated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from alpaca.trading.client import TradingClient
 
     client = TradingClient(
         settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading

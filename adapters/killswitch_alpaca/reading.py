@@ -108,6 +108,8 @@ class Reading:
         self._quotes: dict[str, tuple[Decimal | None, Decimal | None]] = {}
         self._told: dict[str, Instrument] = {}
         self._credit = SAVED
+        self._first = True
+        """Whether nothing was read yet: what every part costs once is not saved up for."""
 
     def touch(self, *, fills: bool) -> None:
         """Something was ordered, cancelled or filled: what it moves is read with the next snapshot."""
@@ -155,6 +157,8 @@ class Reading:
             self._base = Base(account, _number(account, "equity"), worth(positions), held)
             self.account.was_read(now)
         await self._learn_assets(now)
+        if self._first:
+            self._first, self._credit = False, SAVED
         return self._told_now(now)
 
     # Parts

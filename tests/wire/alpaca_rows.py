@@ -1,0 +1,168 @@
+"""What is true at an exchange, in the words of Alpaca's trading API v2, by its documents."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+from killswitch.model.snapshot import Fill
+from tests.faults.exchange import ZERO, Exchange, Key, Placed
+
+EASTERN = timezone(timedelta(hours=-4))
+"""New York in summer."""
+SPACE = uuid.UUID("8f2c9f5e-6a94-4c07-9a5e-6a3b2c1d0e0f")
+STATUS = {"filled": "filled", "canceled": "canceled", "expired": "expired", "rejected": "rejected"}
+
+
+def uuid_of(name: str) -> str:
+    """The UUID that stands for an id of the exchange."""
+    return str(uuid.uuid5(SPACE, name))
+
+
+def stamp(at: datetime) -> str:
+    """A time as Alpaca writes it, with nanoseconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def text(number: Decimal | None) -> str | None:
+    return None if number is None else format(number.normalize() if number else ZERO, "f")
+
+
+def is_crypto(symbol: str) -> bool:
+    return "/" in symbol
+
+
+def compact(symbol: str) -> str:
+    """As positions and paths write a pair."""
+    return symbol.replace("/", "")
+
+
+def class_of(symbol: str) -> str:
+    return "crypto" if is_crypto(symbol) else "us_equity"
+
+
+def signed(exchange: Exchange, key: Key) -> Decimal:
+    held = exchange.held.get(key, ZERO)
+    return held if key[1] == "long" else -held
+
+
+def covered(exchange: Exchange, key: Key) -> Decimal:
+    """How much of a position its resting exits hold."""
+    return sum(
+        (
+            it.amount - it.filled
+            for it in exchange.orders.values()
+            if it.state == "open" and it.symbol == key[0] and (it.side == "sell") is (key[1] == "long")
+        ),
+        ZERO,
+    )
+
+
+def position(exchange: Exchange, key: Key) -> dict[str, Any]:
+    size, price = signed(exchange, key), exchange.markets[key[0]].price
+    crypto = is_crypto(key[0])
+    return {
+        "asset_id": uuid_of(key[0]),
+        "symbol": compact(key[0]),
+        "exchange": "CRYPTO" if crypto else "NASDAQ",
+        "asset_class": class_of(key[0]),
+        "asset_marginable": not crypto,
+        "qty": text(size),
+        "avg_entry_price": "90",
+        "side": key[1],
+        "market_value": text(size * price),
+        "cost_basis": text(size * 90),
+        "unrealized_pl": text(size * (price - 90)),
+        "unrealized_plpc": "0",
+        "unrealized_intraday_pl": "0",
+        "unrealized_intraday_plpc": "0",
+        "current_price": text(price),
+        "lastday_price": "100",
+        "change_today": "0",
+        "qty_available": text(abs(size) - covered(exchange, key)),
+    }
+
+
+def order(it: Placed, at: datetime, more: dict[str, Any]) -> dict[str, Any]:
+    """One order. `more`: what only the server knows of it."""
+    kind = {(True, True): "stop_limit", (True, False): "stop", (False, True): "limit", (False, False): "market"}[
+        it.trigger_price is not None, it.price is not None
+    ]
+    status = STATUS.get(it.state, "partially_filled" if it.filled else "new")
+    return {
+        "id": uuid_of(it.id),
+        "client_order_id": it.name or uuid_of(f"name of {it.id}"),
+        "created_at": stamp(at),
+        "updated_at": stamp(at),
+        "submitted_at": stamp(at),
+        "filled_at": stamp(at) if it.state == "filled" else None,
+        "expired_at": None,
+        "canceled_at": None,
+        "failed_at": None,
+        "replaced_at": None,
+        "replaced_by": None,
+        "replaces": None,
+        "asset_id": uuid_of(it.symbol),
+        "symbol": it.symbol,
+        "asset_class": class_of(it.symbol),
+        "notional": None,
+        "qty": text(it.amount),
+        "filled_qty": text(it.filled),
+        "filled_avg_price": text(it.paid / it.filled) if it.filled else None,
+        "order_class": "",
+        "order_type": kind,
+        "type": kind,
+        "side": it.side,
+        "time_in_force": "gtc" if is_crypto(it.symbol) else "day",
+        "limit_price": text(it.price),
+        "stop_price": text(it.trigger_price),
+        "status": status,
+        "extended_hours": False,
+        "legs": None,
+        "trail_percent": None,
+        "trail_price": None,
+        "hwm": None,
+        "subtag": None,
+        "source": None,
+    } | more
+
+
+def fill_activity(fill: Fill, whole: bool) -> dict[str, Any]:
+    return {
+        "id": f"{fill.at.astimezone(EASTERN):%Y%m%d%H%M%S}000::{uuid_of(fill.id)}",
+        "activity_type": "FILL",
+        "transaction_time": stamp(fill.at),
+        "type": "fill" if whole else "partial_fill",
+        "price": text(fill.price),
+        "qty": text(fill.amount),
+        "side": fill.side,
+        "symbol": fill.symbol,
+        "leaves_qty": "0",
+        "order_id": uuid_of(fill.order or ""),
+        "cum_qty": text(fill.amount),
+        "order_status": "filled",
+    }
+
+
+def asset(symbol: str, minimum: Decimal, step: Decimal | None, *, fractionable: bool) -> dict[str, Any]:
+    crypto = is_crypto(symbol)
+    found: dict[str, Any] = {
+        "id": uuid_of(symbol),
+        "class": class_of(symbol),
+        "exchange": "CRYPTO" if crypto else "NASDAQ",
+        "symbol": symbol,
+        "name": symbol,
+        "status": "active",
+        "tradable": True,
+        "marginable": not crypto,
+        "maintenance_margin_requirement": 100 if crypto else 30,
+        "shortable": not crypto,
+        "easy_to_borrow": not crypto,
+        "fractionable": fractionable,
+        "attributes": [],
+    }
+    if crypto:
+        found |= {"min_order_size": text(minimum), "min_trade_increment": text(step), "price_increment": "0.01"}
+    return found
