@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -12,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible
@@ -23,6 +24,8 @@ from killswitch_ccxt.numbers import UnreadableError
 if TYPE_CHECKING:
     from killswitch_ccxt.dialect import Dialect
 
+_SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
+"""ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
 LONGEST_TEXT = 400
 """Characters of a venue's words that are repeated."""
 
@@ -240,6 +243,7 @@ class Client:
             }
         )
         made.number = Decimal
+        made.logger = _SILENT
         if not dialect.needs_currencies:
             made.has = {**made.has, "fetchCurrencies": False}
         made.ks_clock, made.ks_used = self._clock, self.used

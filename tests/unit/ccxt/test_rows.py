@@ -1,0 +1,170 @@
+"""Rows as ccxt gives them become our records exactly, or are named as what cannot be read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.model.snapshot import Flow
+from killswitch_ccxt.fills import fills, flows
+from killswitch_ccxt.instruments import instruments
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
+from killswitch_ccxt.orders import report, resting
+from killswitch_ccxt.positions import positions
+
+LINEAR = {"symbol": "A/USDT:USDT", "contractSize": Decimal("0.01"), "swap": True, "linear": True, "inverse": False}
+INVERSE = {"symbol": "A/USD:A", "contractSize": Decimal(10), "swap": True, "linear": False, "inverse": True}
+RULES = {"A/USDT:USDT": LINEAR, "A/USD:A": INVERSE}
+
+
+def _position(**more: Any) -> dict[str, Any]:
+    return {"symbol": "A/USDT:USDT", "side": "long", "contracts": Decimal(3), "markPrice": Decimal(200), **more}
+
+
+def test_a_notional_that_the_venue_does_not_tell_is_reckoned_from_its_mark() -> None:
+    """3 contracts of 0.01 at 200 are 6; of an inverse contract of 10 each, 30 ÷ 200."""
+    (linear,) = positions([_position()], RULES)
+    (inverse,) = positions([_position(symbol="A/USD:A")], RULES)
+    assert (linear.notional, inverse.notional) == (Decimal(6), Decimal("0.15"))
+
+
+def test_without_a_mark_the_notional_is_unknown() -> None:
+    """Kraken Futures tells neither; nothing is put in the place of what is missing."""
+    (found,) = positions([_position(markPrice=None)], RULES)
+    assert (found.mark_price, found.notional, found.liquidation_price, found.leverage) == (None, None, None, None)
+
+
+def test_a_row_of_no_size_is_no_position_whatever_else_is_missing_in_it() -> None:
+    """Bybit answers for a flat symbol with a row that has neither side nor symbol."""
+    assert positions([{"symbol": None, "side": None, "contracts": Decimal(0)}], RULES) == ()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"contracts": None}, {"side": None}, {"side": ""}, {"symbol": "B/USDT:USDT"}, {"symbol": None},
+        {"contracts": Decimal("NaN")}, {"markPrice": "many"},
+    ],
+)  # fmt: skip
+def test_a_position_that_cannot_be_read_spoils_the_answer(odd: dict[str, Any]) -> None:
+    """Leaving it out would show a book that is smaller than it is."""
+    with pytest.raises(UnreadableError):
+        positions([_position(), _position(**{"symbol": "A/USD:A", **odd})], RULES)
+
+
+def test_a_position_that_is_shown_twice_spoils_the_answer() -> None:
+    """Of two sizes nobody knows which one is true."""
+    with pytest.raises(UnreadableError, match="twice"):
+        positions([_position(), _position(contracts=Decimal(4))], RULES)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (True, True),
+        ("true", True),
+        ("YES", True),
+        ("false", False),
+        ("NO", False),
+        (0, False),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_flags_are_read_in_every_way_in_which_venues_write_them(written: object, read: bool | None) -> None:
+    """Bitget writes NO, OKX writes false: both are text, and text is true in Python."""
+    assert flag(written) is read
+
+
+def test_numbers_are_exact_or_nothing() -> None:
+    """No float comes between; an empty text is nothing; a zero price is how venues write that there is none."""
+    assert decimal("0.10000000000000000001") == Decimal("0.10000000000000000001")
+    assert (decimal(""), decimal(None), positive("0"), positive("0.00")) == (None, None, None, None)
+    for odd in ("1e", "NaN", "Infinity", "1,5"):
+        with pytest.raises(UnreadableError):
+            decimal(odd)
+
+
+def test_times_are_aware_and_in_utc() -> None:
+    """Milliseconds since 1970; what is beyond the calendar is named."""
+    assert instant("1621425600000") == datetime(2021, 5, 19, 12, tzinfo=UTC)
+    with pytest.raises(UnreadableError):
+        instant(10**20)
+
+
+def _order(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "7", "symbol": "A/USDT:USDT", "side": "sell", "amount": Decimal(2), "filled": Decimal(0),
+        "status": "open", "reduceOnly": "true", **more,
+    }  # fmt: skip
+
+
+def test_a_stop_says_where_it_wakes_and_what_it_is_for() -> None:
+    """Whichever of its names ccxt has put the price under."""
+    for name in ("triggerPrice", "stopLossPrice", "takeProfitPrice"):
+        (found,) = resting([_order(**{name: Decimal(90)})])
+        assert (found.trigger_price, found.reduce_only, found.position_side) == (Decimal(90), True, "long")
+
+
+@pytest.mark.parametrize("odd", [{"side": None}, {"id": None}, {"symbol": None}, {"amount": None}])
+def test_an_order_that_cannot_be_read_spoils_the_list(odd: dict[str, Any]) -> None:
+    """A list that leaves out an order looks like one without it."""
+    with pytest.raises(UnreadableError):
+        resting([_order(), _order(id="8", **odd) if "id" not in odd else _order(**odd)])
+
+
+def test_an_answer_that_only_says_taken_is_an_open_order() -> None:
+    """Bybit and OKX answer an order with its id and nothing else."""
+    said = report({"id": "7", "amount": Decimal(2)}, "A/USDT:USDT")
+    assert (said.state, said.filled, said.amount) == ("open", 0, 2)
+
+
+def test_an_order_that_ended_before_its_amount_is_not_called_filled() -> None:
+    """ccxt calls every ended market order closed, also one of which the book took half."""
+    said = report(_order(status="closed", filled=Decimal(1)), "A/USDT:USDT")
+    assert (said.state, said.filled) == ("canceled", Decimal(1))
+
+
+def test_an_ended_order_that_does_not_say_how_far_it_came_cannot_be_read() -> None:
+    """Taken for nothing it would be sent again; taken for everything it would be called flat."""
+    with pytest.raises(UnreadableError):
+        report(_order(status="canceled", filled=None), "A/USDT:USDT")
+
+
+def test_a_ledger_gives_flows_with_their_signs_and_leaves_trades_to_fills() -> None:
+    """Fees and realised profit come with the fills; counted here too they would count twice."""
+    at = 1621425600000
+    rows = [
+        {"id": "1", "type": "transfer", "direction": "out", "amount": Decimal(5), "currency": "USDT", "timestamp": at},
+        {"id": "2", "type": "funding", "direction": "in", "amount": Decimal(2), "currency": "USDT", "timestamp": at},
+        {"id": "3", "type": "trade", "direction": "out", "amount": Decimal(9), "currency": "USDT", "timestamp": at},
+        {"id": "4", "type": "fee", "direction": "out", "amount": Decimal(1), "currency": "USDT", "timestamp": at},
+    ]
+    when = datetime(2021, 5, 19, 12, tzinfo=UTC)
+    assert flows(rows) == (
+        Flow("1", when, "transfer", Decimal(-5), "USDT"), Flow("2", when, "funding", Decimal(2), "USDT"),
+    )  # fmt: skip
+
+
+def test_a_fill_keeps_its_fee_in_its_own_currency() -> None:
+    """A fee in another coin is not money of the account."""
+    row = {
+        "id": "f", "symbol": "A/USDT:USDT", "side": "buy", "amount": "1", "price": "10", "timestamp": 0,
+        "fee": {"cost": "0.001", "currency": "BNB"}, "order": 7,
+    }  # fmt: skip
+    (found,) = fills([row, row])
+    assert (found.fee, found.fee_currency, found.order) == (Decimal("0.001"), "BNB", "7")
+
+
+def test_rules_become_steps_whichever_way_the_exchange_counts_precision() -> None:
+    """Three decimals and a step of 0.001 are the same thing."""
+    rule = {**LINEAR, "precision": {"amount": 3, "price": 1}, "limits": {"amount": {"min": "0.001"}}, "active": False}
+    (places,) = instruments([rule], tick_size=False)
+    (steps,) = instruments([{**rule, "precision": {"amount": "0.001", "price": "0.1"}}])
+    assert places == steps
+    assert (steps.amount_step, steps.price_step, steps.min_amount, steps.state) == (
+        Decimal("0.001"), Decimal("0.1"), Decimal("0.001"), "halted",
+    )  # fmt: skip
