@@ -1,0 +1,272 @@
+"""A snapshot is read in parts that have ages; what is older than its part may be is unknown, and says why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Ages, Dialect
+from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.reading import AGAIN, KEPT, Reading
+from killswitch_ccxt.rules import Rules
+from killswitch_ccxt.wealth import Wealth
+from tests.virtual_time import START, VirtualTime
+
+SYMBOL = "A/USDT:USDT"
+RULE = {"symbol": SYMBOL, "swap": True, "contractSize": Decimal(1), "precision": {"amount": "0.001"}, "limits": {}}
+AGES = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, mode=60.0, states=60.0, clock=300.0)
+
+
+@dataclass
+class Venue:
+    """What the venue would say, what was asked, and which questions fail."""
+
+    cash: Decimal = Decimal(1000)
+    size: Decimal = Decimal(2)
+    maintenance: Decimal | None = None
+    flows: tuple[Flow, ...] = ()
+    fills: tuple[Fill, ...] = ()
+    broken: dict[str, BaseException] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def hear(self, question: str) -> None:
+        self.asked.append(question)
+        if question in self.broken:
+            raise self.broken[question]
+
+    def count(self, question: str) -> int:
+        return self.asked.count(question)
+
+
+def _dialect(venue: Venue) -> type[Dialect]:
+    class Told(Dialect):
+        exchange = "binanceusdm"
+        ages = AGES
+
+        @property
+        def rules(self) -> Mapping[str, Mapping[str, Any]]:
+            return {SYMBOL: RULE}
+
+        async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+            venue.hear("account")
+            held = (Position(SYMBOL, "long", venue.size, mark_price=Decimal(10)),) if venue.size else ()
+            return Wealth(venue.cash, cash=venue.cash, maintenance_margin=venue.maintenance), held
+
+        async def orders(self) -> tuple[Order, ...]:
+            venue.hear("orders")
+            return (Order("o1", SYMBOL, "sell", Decimal(1), trigger_price=Decimal(8)),)
+
+        async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+            venue.hear("fills")
+            return venue.fills
+
+        async def flows(self, since: int) -> tuple[Flow, ...]:
+            venue.hear("flows")
+            return venue.flows
+
+        async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+            venue.hear("quotes")
+            return {SYMBOL: Quote(bid=Decimal("9.9"), ask=Decimal("10.1"))}
+
+    return Told
+
+
+def _read(venue: Venue, course: Callable[[Reading, VirtualTime], Awaitable[None]]) -> None:
+    """Play a course over a reading of this venue, in virtual time."""
+    time = VirtualTime()
+    spec = AccountSpec("main", "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm")
+
+    async def play() -> None:
+        kind = _dialect(venue)
+        client = Client(spec, kind)
+        client.ccxt.has["fetchTime"] = False
+        dialect = kind(client, spec)
+        rules = Rules(client, dialect, spec)
+
+        async def ready(*, again: bool = False) -> None:
+            """The rules are there."""
+
+        rules.ready = ready  # type: ignore[method-assign] # they are not what is tried here
+        try:
+            await course(Reading(client, dialect, spec, rules), time)
+        finally:
+            await client.close()
+
+    time.run(play())
+
+
+def test_worth_and_positions_are_read_each_time_and_the_rest_at_its_age() -> None:
+    """In thirty seconds of calm at a tick a second: orders six times, fills and flows twice."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        for _ in range(30):
+            seen = await reading.snapshot()
+            assert seen.quality == "ok"
+            await time.sleep(1.0)
+
+    _read(venue, course)
+    counts = {name: venue.count(name) for name in ("account", "orders", "fills", "flows", "quotes")}
+    assert counts == {"account": 30, "orders": 6, "fills": 2, "flows": 2, "quotes": 3}
+
+
+def test_a_position_that_moved_brings_orders_and_fills_in_the_same_snapshot() -> None:
+    """What explains a change is asked for with it, not when its time comes."""
+    venue = Venue()
+    fill = Fill("f1", START, SYMBOL, "sell", Decimal(1), Decimal(10))
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await reading.snapshot()
+        await time.sleep(1.0)
+        venue.size, venue.fills = Decimal(1), (fill,)
+        seen = await reading.snapshot()
+        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 2, 2, 1)
+
+    _read(venue, course)
+
+
+def test_money_that_moved_brings_the_ledger_in_the_same_snapshot() -> None:
+    """A withdrawal is told beside the equity that it left, so that it is never read as a loss."""
+    venue = Venue()
+    flow = Flow("w1", START, "withdrawal", Decimal(-400), "USDT")
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await reading.snapshot()
+        await time.sleep(1.0)
+        venue.cash, venue.flows = Decimal(600), (flow,)
+        seen = await reading.snapshot()
+        assert (seen.equity, seen.flows) == (Decimal(600), (flow,))
+
+    _read(venue, course)
+
+
+def test_a_row_is_told_once_though_questions_overlap() -> None:
+    """The venue gives the same minute again with every question."""
+    venue = Venue(flows=(Flow("d1", START, "deposit", Decimal(5), "USDT"),))
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        told = []
+        for _ in range(60):
+            told += [row.id for row in (await reading.snapshot()).flows or ()]
+            await time.sleep(1.0)
+        assert told == ["d1"]
+        assert venue.count("flows") == 3
+
+    _read(venue, course)
+
+
+def test_a_row_that_was_read_in_a_snapshot_that_failed_is_told_in_the_next() -> None:
+    """Nothing gets lost between reading and telling."""
+    venue = Venue()
+    flow = Flow("d1", START, "deposit", Decimal(5), "USDT")
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await reading.snapshot()
+        await time.sleep(25.0)
+        venue.broken["account"], venue.flows = VenueDownError("maintenance"), (flow,)
+        assert (await reading.snapshot()).quality == "down"
+        venue.broken.clear()
+        assert (await reading.snapshot()).flows == (flow,)
+
+    _read(venue, course)
+
+
+def test_orders_that_cannot_be_read_grow_old_and_then_are_unknown() -> None:
+    """Four ages later, and a little: then None, and the snapshot says why; it is `ok` all the same."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        assert (await reading.snapshot()).orders is not None
+        venue.broken["orders"] = VenueDownError("the order system is away")
+        await time.sleep(KEPT * AGES.orders + AGAIN)
+        kept = await reading.snapshot()
+        assert (kept.orders is not None, kept.reason) == (True, None)
+        await time.sleep(1.0)
+        gone = await reading.snapshot()
+        assert (gone.quality, gone.orders) == ("ok", None)
+        assert gone.reason is not None
+        assert "the order system is away" in gone.reason
+
+    _read(venue, course)
+
+
+@pytest.mark.parametrize("error", [VenueDownError("away"), KeyError("contracts")])
+def test_worth_or_positions_that_cannot_be_read_are_never_an_empty_account(error: BaseException) -> None:
+    """Down or malformed, with a reason and without numbers."""
+    venue = Venue(broken={"account": error})
+
+    async def course(reading: Reading, _: VirtualTime) -> None:
+        seen = await reading.snapshot()
+        assert seen.quality == ("down" if isinstance(error, VenueDownError) else "malformed")
+        assert seen.reason
+        assert (seen.positions, seen.equity, seen.orders) == (None, None, None)
+
+    _read(venue, course)
+
+
+def test_being_refused_for_too_many_requests_is_raised() -> None:
+    """Who counts requests must know."""
+    venue = Venue(broken={"account": RateLimitedError("slow down", 3.0)})
+
+    async def course(reading: Reading, _: VirtualTime) -> None:
+        with pytest.raises(RateLimitedError):
+            await reading.snapshot()
+
+    _read(venue, course)
+
+
+def test_margin_in_use_and_no_positions_is_malformed() -> None:
+    """One of the two answers is wrong, and the empty one is the dangerous one (case C2)."""
+    venue = Venue(size=Decimal(0), maintenance=Decimal(12))
+
+    async def course(reading: Reading, _: VirtualTime) -> None:
+        seen = await reading.snapshot()
+        assert (seen.quality, seen.positions) == ("malformed", None)
+
+    _read(venue, course)
+
+
+def test_prices_are_put_beside_positions_and_never_in_the_place_of_the_marks() -> None:
+    """The venue's own mark stays what it is."""
+    venue = Venue()
+
+    async def course(reading: Reading, _: VirtualTime) -> None:
+        (position,) = (await reading.snapshot()).positions or ()
+        assert (position.mark_price, position.bid, position.ask) == (Decimal(10), Decimal("9.9"), Decimal("10.1"))
+
+    _read(venue, course)
+
+
+def test_rules_are_given_once_and_stops_are_remembered_as_conditional() -> None:
+    """Instruments hold until they are given again; a stop is cancelled in another way than an order."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        first = await reading.snapshot()
+        await time.sleep(1.0)
+        second = await reading.snapshot()
+        assert ([each.symbol for each in first.instruments or ()], second.instruments) == ([SYMBOL], None)
+        assert reading.conditional == {"o1"}
+
+    _read(venue, course)
+
+
+def test_a_snapshot_is_dated_when_it_was_asked_for() -> None:
+    """Not when the answer came: what it shows may be as old as the question."""
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await time.sleep(7.0)
+        seen = await reading.snapshot()
+        assert seen.observed_at == datetime(2021, 5, 19, 12, 0, 7, tzinfo=UTC)
+        assert asyncio.get_running_loop().time() == 7.0
+
+    _read(Venue(), course)
