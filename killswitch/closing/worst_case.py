@@ -1,8 +1,8 @@
 """What closing whole books comes to in requests and seconds, within the venues' limits. Reckoned, and nothing is sent.
 
 The limits are counted by the budgets that closing itself uses, on a clock that jumps: a call leaves as soon as there is
-room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. The readings go
-on meanwhile, and have taken their share before the close begins: that is the worst moment.
+room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. The readings
+have taken their share before the close begins, and go on meanwhile.
 
 For each account: cancels of entries, then a wave with at most one order of each position, a question for each order
 (as where the venue acknowledges and does not tell the fill), a look; wave after wave where the venue's maximum cuts a
@@ -25,10 +25,11 @@ from msgspec import Struct
 
 from killswitch.closing.budget import Budget, Budgets, Ticket
 from killswitch.closing.limits import added_up
+from killswitch.closing.reading_cost import Reader, reading_costs
 from killswitch.model.venue import Call, VenueTraits
 
-HISTORY = 600.0
-"""Seconds of reading before the close begins that are counted."""
+MOST_ROUNDS = 1000
+"""Of readings before the close begins are counted at most."""
 LONGEST = 86_400.0
 """Seconds. A close that takes longer is said to take longer than that."""
 LEAST_WAIT = 1e-3
@@ -126,7 +127,7 @@ class _Simulation:
     def __init__(self, courses: Sequence[_Course], trip: float, interval: float) -> None:
         self._courses = courses
         self._trip = trip
-        self._interval = interval
+        self._interval = _kept_up(courses, interval, trip)
         self._events: list[tuple[float, int, _Course, Ticket | None, bool]] = []
         self._names = count()
         self._reading: dict[int, int] = {}
@@ -158,7 +159,7 @@ class _Simulation:
         if self._interval == math.inf:
             return
         longest = max((limit.per for each in self._courses for limit in each.task.traits.limits), default=0.0)
-        rounds = math.ceil(min(HISTORY, longest + self._trip) / self._interval)
+        rounds = min(math.ceil(longest / self._interval), MOST_ROUNDS)
         for before in range(rounds, -1, -1):
             for course in self._courses:
                 at = -before * self._interval
@@ -251,6 +252,15 @@ class _Simulation:
         if call in ("submit", "submit_batch"):
             course.orders += len(symbols)
         self._at(now + self._trip, course, ticket, reading=False)
+
+
+def _kept_up(courses: Sequence[_Course], interval: float, trip: float) -> float:
+    """Seconds between two readings of an account: those of a shorter interval do not all find room."""
+    if interval == math.inf:
+        return interval
+    readers = [Reader(each.task.account, each.task.venue, each.task.traits, each.task.share) for each in courses]
+    costs = reading_costs(readers, interval)
+    return max([interval, *(cost.least * (1 + trip / cost.per) for each in costs.values() for cost in each)])
 
 
 _CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}

@@ -1,0 +1,128 @@
+"""Which positions could not be closed as they are, each reason by name."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.model.snapshot import Order
+from killswitch.planning.closability import Outlook, outlooks
+from tests import worlds
+
+BTC = "BTC/USDT:USDT"
+
+
+def outlook(held: str, mark: str | None = "50000", *, guarded: bool = True, orders: Any = (), **rules: Any) -> Outlook:
+    """Of one long position under rules of step and minimum 0.001, unless said otherwise."""
+    more = {} if mark is None else {"mark_price": mark}
+    position = worlds.position(BTC, "long", contracts=held, **more)
+    account = worlds.account("1000", [position], orders=orders, instruments=[worlds.rules(BTC, **rules)])
+    found = outlooks(account, reduce_only=guarded)
+    assert found is not None
+    return found[0]
+
+
+def kinds(found: Outlook) -> list[tuple[str, str]]:
+    return [(each.kind, each.severity) for each in found.hindrances]
+
+
+def test_a_plain_position_has_nothing_to_say() -> None:
+    """One order, nothing left."""
+    found = outlook("1.5")
+    assert (found.orders, found.leaves, len(found.hindrances)) == (1, Decimal(0), 0)
+
+
+def test_dust_is_less_than_the_venue_takes() -> None:
+    """0.0004 with a least of 0.001: no order can close it."""
+    found = outlook("0.0004")
+    assert (found.orders, found.leaves) == (0, Decimal("0.0004"))
+    assert kinds(found) == [("dust", "warning")]
+    assert found.hindrances[0].text == f"dust: 0.0004 of {BTC} is below the venue's minimum of 0.001"
+
+
+def test_the_least_notional_binds_where_closes_are_plain_orders() -> None:
+    """Worth 50 at a least of 100: dust on a spot market, and exempt as a reduce-only order, which is said."""
+    spot = outlook("0.001", guarded=False, min_notional="100")
+    assert kinds(spot) == [("dust", "warning")]
+    swap = outlook("0.001", min_notional="100")
+    assert kinds(swap) == [("below notional", "note")]
+    assert swap.orders == 1
+    assert swap.hindrances[0].text.startswith("worth 50.000, below the venue's least of 100")
+
+
+def test_above_the_maximum_it_takes_several_orders() -> None:
+    """2.5 with at most 1 in an order: three, and nothing stays."""
+    found = outlook("2.5", max_amount="1")
+    assert (found.orders, found.leaves, kinds(found)) == (3, Decimal(0), [("above maximum", "note")])
+    assert found.hindrances[0].text == f"2.5 {BTC} takes 3 orders; the venue takes at most 1 in one"
+
+
+def test_what_is_finer_than_the_step_stays() -> None:
+    """1.0004 in steps of 0.001: 0.0004 cannot be sold."""
+    found = outlook("1.0004")
+    assert (found.orders, found.leaves, kinds(found)) == (1, Decimal("0.0004"), [("wrong step", "warning")])
+    assert found.hindrances[0].text == "0.0004 of 1.0004 is finer than the step of 0.001, and stays"
+
+
+@pytest.mark.parametrize("state", ["halted", "delisted", "cancel_only"])
+def test_a_shut_market_takes_no_order(state: str) -> None:
+    """It is said by its name."""
+    found = outlook("1", state=state)
+    assert found.shut
+    assert kinds(found) == [("state", "warning")]
+    assert f"the market is {state}" in found.hindrances[0].text
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [("limit_only", [("state", "warning")]), ("post_only", [("state", "warning")]),
+     ("reduce_only", [("state", "note")]), ("open", []), (None, [])],
+)  # fmt: skip
+def test_other_states_are_told_by_what_they_mean_for_a_close(state: str | None, told: list[tuple[str, str]]) -> None:
+    """No market orders is a warning; that it can only be reduced is what we want."""
+    found = outlook("1", state=state)
+    assert (kinds(found), found.shut) == (told, False)
+
+
+def test_unknown_rules_are_unknown_and_not_fine() -> None:
+    """Neither of the instrument nor of its step."""
+    account = worlds.account("1000", [worlds.position(BTC, "long", mark_price="1")])
+    assert [kinds(each) for each in outlooks(account, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
+    stepless = worlds.account(
+        "1000", [worlds.position(BTC, "long", mark_price="1")], instruments=[worlds.rules(BTC, amount_step="0")]
+    )
+    assert [kinds(each) for each in outlooks(stepless, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
+
+
+def test_rules_from_before_count_where_the_snapshot_gives_none() -> None:
+    """A venue gives them once."""
+    account = worlds.account("1000", [worlds.position(BTC, "long", mark_price="1")])
+    (found,) = outlooks(account, reduce_only=True, instruments={BTC: worlds.rules(BTC)}) or ()
+    assert found.hindrances == ()
+
+
+def test_without_a_mark_price_nothing_can_bound_the_order() -> None:
+    """On a market with a least notional and plain orders it is unknown whether it is enough, too."""
+    assert kinds(outlook("1", None)) == [("no mark price", "warning")]
+    assert "cannot be told" in outlook("1", None, guarded=False, min_notional="5").hindrances[0].text
+
+
+def stop(order_id: str, amount: str, side: str = "sell", **more: Any) -> Order:
+    return Order(order_id, BTC, side, Decimal(amount), reduce_only=True, trigger_price=Decimal(1), **more)  # type: ignore[arg-type] # literal by the caller
+
+
+def test_resting_exits_of_the_position_are_told() -> None:
+    """Two stops promise 1.5 of 2; one of the other side, an entry and one of another symbol are none of it."""
+    entry = Order("e", BTC, "buy", Decimal(1))
+    elsewhere = Order("x", "ETH/USDT:USDT", "sell", Decimal(1), reduce_only=True)
+    found = outlook("2", orders=[stop("a", "1"), stop("b", "0.5"), stop("c", "9", "buy"), entry, elsewhere])
+    assert kinds(found) == [("resting exits", "note")]
+    assert found.hindrances[0].text.startswith("2 resting exits promise 1.5 of 2:")
+
+
+def test_unknown_positions_have_no_outlook() -> None:
+    """None, which is not the same as an empty book."""
+    assert outlooks(worlds.account("1000", None), reduce_only=True) is None
+    assert outlooks(worlds.account("1000", []), reduce_only=True) == ()
