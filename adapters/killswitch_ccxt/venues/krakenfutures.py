@@ -1,0 +1,307 @@
+"""Kraken Futures (derivatives API v3). Orders and rows are read from the venue's own words, where ccxt guesses.
+
+ccxt leaves out limit prices of resting orders and amounts of inverse fills, puts a fee from its table in the place of
+the one that was paid, and counts nothing as filled in an answer to an order: so these are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market
+from killswitch.model.venue import (
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    FateUnknownError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_ccxt import orders
+from killswitch_ccxt.client import Answer
+from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.errors import first_said, row_error
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.venues.krakenfutures_rows import (
+    CAUSES,
+    CODES,
+    LOG,
+    STATES,
+    event_of,
+    found_order,
+    name_of,
+    part,
+    price_of,
+    single,
+)
+from killswitch_ccxt.wealth import Wealth, from_dollars
+
+LOG_ROWS: Final = 500
+HISTORY: Final = 3_600_000
+"""Milliseconds of order events that are looked through for an order: ours live for minutes."""
+HISTORY_ROWS: Final = 1000
+
+
+class KrakenFutures(Dialect):
+    """A multi-collateral (`flex`) wallet in USD, or the single-collateral one that `options: {wallet: …}` names."""
+
+    exchange = "krakenfutures"
+    markets: ClassVar[tuple[Market, ...]] = ("swap", "future")
+    codes = CODES
+    limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 60, 600.0))
+    """The venue's history pool is 100 in ten minutes; the account log takes 3 of it each 60 s."""
+    costs = (
+        Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
+        Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
+        Cost("find_order", "history", units=1), Cost("open_orders", "derivatives", units=2),
+        Cost("fills", "derivatives", units=5), Cost("fills", "history", units=1),
+        Cost("cancel", "derivatives", units=10), Cost("dead_man", "derivatives", units=25),
+    )  # fmt: skip
+    client_ids = ClientIdRule("plain", 32)
+    batch = 10
+    dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
+    streams = ("orders", "positions", "balance")
+    ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0)
+    conditional: ClassVar[Mapping[str, Any]] = {}
+    tried = "wire level"
+    capabilities = (
+        Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),
+        Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "in the same list"),
+        Capability("fills", "partly", "the last 100; the fee where the venue tells it"),
+        Capability("flows", "yes", "from the account log"),
+        Capability("prices", "yes"),
+        Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
+        Capability("limit orders", "yes"),
+        Capability("reduce only", "yes"),
+        Capability("put back stops", "yes", "triggered by the mark"),
+        Capability("batch orders", "yes"),
+        Capability("close book", "no"),
+        Capability("position mode", "yes", "one way always"),
+        Capability("find by client id", "yes", "the status for five seconds after an order's end, then its history"),
+        Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
+        Capability("push", "yes"),
+        Capability("key rights", "no", "the venue does not tell"),
+        Capability("clock", "no"),
+        Capability("bars", "yes"),
+        Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
+        Capability("demo", "no"),
+    )
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        body = answer.body
+        if not isinstance(body, Mapping):
+            return ()
+        error = body.get("error")
+        rows = body.get("errors") or ()
+        statuses = (body.get(name) or {} for name in ("sendStatus", "cancelStatus", "editStatus"))
+        return first_said(
+            error,
+            error.partition(":")[0] if isinstance(error, str) else None,
+            *(it.get("message") for it in rows if isinstance(it, Mapping)),
+            *(it.get("status") for it in statuses if isinstance(it, Mapping)),
+        )
+
+    # Reading
+
+    async def wealth(self) -> Wealth:
+        accounts = part(await self.client.call("privateGetAccounts"), "accounts", Mapping)
+        wallet, currency = str(self.spec.options.get("wallet", "flex")), self.spec.currency
+        row = accounts.get(wallet)
+        if not isinstance(row, Mapping):
+            raise UnreadableError(f"the account has no wallet {wallet}; it has {', '.join(sorted(accounts))}")
+        if row.get("type") != "multiCollateralMarginAccount":
+            return single(row, currency, self._code(str(row.get("currency"))), wallet)
+        for name, other in accounts.items():
+            auxiliary = other.get("auxiliary") if isinstance(other, Mapping) else None
+            if isinstance(auxiliary, Mapping) and decimal(auxiliary.get("pv")):
+                raise UnreadableError(
+                    f"wallet {name} has a worth of its own beside the flex wallet; read it as an account of its own, "
+                    f"with options: {{wallet: {name}}}, or move what is in it"
+                )
+        held = {self._code(asset): it for asset, it in (row.get("currencies") or {}).items()}
+        price = price_of(held.get(currency))
+
+        def told(name: str) -> Decimal | None:
+            found = decimal(row.get(name))
+            return None if found is None else from_dollars(found, price, currency)
+
+        equity = told("portfolioValue")
+        if equity is None:
+            raise UnreadableError("the flex wallet has no portfolioValue")
+        return Wealth(
+            equity, free=told("availableMargin"), margin_used=told("initialMargin"),
+            maintenance_margin=told("maintenanceMargin"),
+            cash=sum((needed(it.get("quantity"), "the quantity of a currency") for it in held.values()), Decimal(0)),
+        )  # fmt: skip
+
+    def refine_order(self, row: Row) -> Row:
+        info = row.get("info") or {}
+        name = info.get("cliOrdId") or info.get("cli_ord_id")
+        return {**row, "price": info.get("limitPrice"), "clientOrderId": name, "type": info.get("orderType")}
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        return tuple(fill for fill in await self._last_fills() if fill.at.timestamp() * 1000 >= since)
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        return tuple(fill for fill in await self._last_fills() if fill.order == order_id)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        answer = await self.client.call("historyGetAccountLog", {"since": since, "count": LOG_ROWS})
+        rows = part(answer, "logs", list)
+        if len(rows) >= LOG_ROWS:
+            raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last reading")
+        return tuple(flow for flow in map(self._flow, rows) if flow is not None)
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        rows = part(await self.client.call("publicGetTickers"), "tickers", list)
+        found: dict[str, InstrumentState] = {}
+        for row in rows:
+            symbol = self.client.ccxt.safe_symbol(row.get("symbol"))
+            if flag(row.get("suspended")):
+                found[symbol] = "halted"
+            elif flag(row.get("postOnly")):
+                found[symbol] = "post_only"
+        return found
+
+    async def rights(self) -> KeyRights:
+        return KeyRights(note="Kraken Futures does not tell what a key may do; look at the key on its page")
+
+    # Acting
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        answer = await self.client.call("privatePostSendorder", self._order(request, mode), changes=True)
+        return self._told(part(answer, "sendStatus", Mapping), request)
+
+    async def submit_batch(
+        self, requests: Sequence[OrderRequest], mode: PositionMode
+    ) -> Sequence[OrderReport | VenueError]:
+        rows = [
+            {"order": "send", "order_tag": str(tag), **self._order(request, mode)}
+            for tag, request in enumerate(requests)
+        ]
+        answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, changes=True)
+        told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
+        return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        """Orders that are open or ended less than five seconds ago have a status, older ones a history."""
+        asked = {"orderIds": [], "cliOrdIds": [client_order_id]}
+        for row in part(await self.client.call("privateGetOrdersStatus", asked), "orders", list):
+            order = row.get("order") or {}
+            if order.get("cliOrdId") == client_order_id:
+                return found_order(order["orderId"], client_order_id, STATES.get(str(row.get("status"))), order)
+        since = int(self.client.now().timestamp() * 1000) - HISTORY
+        answer = await self.client.call("historyGetOrders", {"since": since, "count": HISTORY_ROWS})
+        rows = part(answer, "elements", list)
+        ends = [
+            found for found in map(event_of, rows) if found is not None and found["clientOrderId"] == client_order_id
+        ]
+        ended = next((it for it in ends if it["status"] != "open"), None)
+        if ended is not None:
+            return ended
+        if ends:
+            raise VenueDownError(f"order {client_order_id} is not open, and the history does not tell its end yet")
+        if len(rows) >= HISTORY_ROWS:
+            raise VenueDownError(f"more than {HISTORY_ROWS} order events in an hour: {client_order_id} may be one")
+        answer = await self.client.call("privateGetFills")
+        if any(name_of(it) == client_order_id for it in part(answer, "fills", list)):
+            raise VenueDownError(f"order {client_order_id} has fills, and the history has no such order yet")
+        return None
+
+    def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
+        ccxt = self.client.ccxt
+        symbol, _, side, amount, price, _ = self.create_arguments(request, mode)
+        order = {
+            "symbol": str(ccxt.market(symbol)["id"]), "side": side, "cliOrdId": request.client_order_id,
+            "size": str(ccxt.amount_to_precision(symbol, amount)),
+            "orderType": "mkt" if request.type == "market" else "ioc" if request.time_in_force == "ioc" else "lmt",
+        }  # fmt: skip
+        if price is not None and request.type == "limit":
+            order["limitPrice"] = str(ccxt.price_to_precision(symbol, price))
+        if request.trigger_price is not None:
+            protects = (side == "sell") is (request.trigger_when == "falls")
+            order["orderType"] = "stp" if protects else "take_profit"
+            order["stopPrice"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
+            order["triggerSignal"] = "mark"
+        return order | ({"reduceOnly": "true"} if request.reduce_only else {})
+
+    def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport | VenueError:
+        if row is None:
+            return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
+        try:
+            return self._told(row, request)
+        except VenueError as error:
+            return error
+        except UnreadableError as error:
+            return FateUnknownError(str(error))
+
+    def _told(self, row: Row, request: OrderRequest) -> OrderReport:
+        """What `sendStatus` says. A refused order has a status that is no state."""
+        status, events = str(row.get("status")), row.get("orderEvents") or ()
+        taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
+        unfilled = status == "iocWouldNotExecute" and row.get("order_id")
+        if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
+            raise row_error(self.codes, (status,), f"{self.exchange}: {status}")
+        paid = [(needed(it.get("amount"), "an amount"), needed(it.get("price"), "a price"))
+                for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
+        filled = sum((amount for amount, _ in paid), Decimal(0))
+        # A taker is at its end with the answer; without events the venue has not said how far it came.
+        ended = unfilled or (taker and events)
+        state = "closed" if filled >= request.amount else "expired" if ended else "open"
+        worth = sum((amount * price for amount, price in paid), Decimal(0))
+        said = {
+            "id": row.get("order_id"), "status": state, "amount": request.amount, "filled": filled,
+            "average": worth / filled if filled else None, "clientOrderId": request.client_order_id,
+        }  # fmt: skip
+        return orders.report(said, request.symbol)
+
+    # Rows
+
+    async def _last_fills(self) -> tuple[Fill, ...]:
+        rows = part(await self.client.call("privateGetFills"), "fills", list)
+        return tuple(map(self._fill, rows))
+
+    def _fill(self, row: Row) -> Fill:
+        number, side = row.get("fill_id"), row.get("side")
+        at = instant(self.client.ccxt.parse8601(row.get("fillTime")))
+        if number is None or side not in ("buy", "sell") or at is None:
+            raise UnreadableError(f"fill {number}: it has no id, side or time")
+        currency = row.get("fee_currency")
+        return Fill(
+            str(number), at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
+            needed(row.get("size"), f"the size of fill {number}"), needed(row.get("price"), f"the price of {number}"),
+            order=row.get("order_id"), fee=decimal(row.get("fee_paid")),
+            fee_currency=None if currency is None else self._code(currency),
+            cause=CAUSES.get(str(row.get("fillType")), "trade"),
+        )  # fmt: skip
+
+    def _flow(self, row: Row) -> Flow | None:
+        kind, number, asset = LOG.get(str(row.get("info"))), row.get("id"), row.get("asset")
+        if kind is None or asset is None or asset == row.get("contract"):
+            return None
+        at = instant(self.client.ccxt.parse8601(row.get("date")))
+        if number is None or at is None:
+            raise UnreadableError(f"account log {number}: it has no id or time")
+        if kind == "funding":
+            amount = needed(row.get("realized_funding"), f"the funding of account log {number}")
+        else:
+            before, after = (
+                needed(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
+            )
+            amount = after - before
+        return Flow(str(number), at, kind, amount, self._code(str(asset))) if amount else None
+
+    def _code(self, asset: str) -> str:
+        return str(self.client.ccxt.safe_currency_code(asset.upper()))
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"krakenfutures": KrakenFutures}

@@ -1,0 +1,131 @@
+"""What Kraken Futures says, in our terms: its words of refusal, and rows that need nobody but themselves to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import FillCause, FlowKind
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.wealth import Wealth
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "wouldNotReducePosition": rejected("already_flat"),
+    "insufficientAvailableFunds": rejected("insufficient_margin"),
+    "insufficientFunds": rejected("insufficient_margin"),
+    "INSUFFICIENT_MARGIN": rejected("insufficient_margin"),
+    "wouldCauseLiquidation": rejected("insufficient_margin"),
+    "maxPositionViolation": rejected("above_maximum"),
+    "selfFill": rejected("blocked_by_order"),
+    "tooManySmallOrders": rejected("blocked_by_order"),
+    "outsidePriceCollar": rejected("price_band"),
+    "postWouldExecute": rejected("price_band"),
+    "iocWouldNotExecute": rejected("price_band"),
+    "marketSuspended": rejected("market_closed"),
+    "marketInactive": rejected("market_closed"),
+    "marketUnavailable": rejected("market_closed"),
+    "contractNotFound": rejected("market_closed"),
+    "clientOrderIdAlreadyExist": rejected("duplicate_client_order_id"),
+    # A size is exact by the venue's step when it is sent, and no minimum is told: what is wrong with it is not known.
+    "invalidSize": rejected("other"),
+    "invalidPrice": rejected("other"),
+    "invalidOrderType": rejected("other"),
+    "invalidSide": rejected("other"),
+    "clientOrderIdTooLong": rejected("other"),
+    "clientOrderIdTooBig": rejected("other"),
+    "orderForEditNotAStop": rejected("other"),
+    "requiredArgumentMissing": rejected("other"),
+    "invalidArgument": rejected("other"),
+    "Json Parse Error": rejected("other"),
+    "orderForEditNotFound": GONE,
+    "notFound": GONE,
+    "filled": GONE,
+    "apiLimitExceeded": LIMITED,
+    "authenticationError": DENIED,
+    "accountInactive": DENIED,
+    "nonceBelowThreshold": DOWN,
+    "nonceDuplicate": DOWN,
+    "Unavailable": DOWN,
+    "unavailable": DOWN,
+    "Server Error": UNKNOWN,
+    "unknownError": UNKNOWN,
+}
+STATES: Final = {
+    "ENTERED_BOOK": "open", "TRIGGER_PLACED": "open", "FULLY_EXECUTED": "closed", "CANCELLED": "canceled",
+    "REJECTED": "rejected", "TRIGGER_ACTIVATION_FAILURE": "rejected",
+}  # fmt: skip
+EVENTS: Final = {
+    "OrderPlaced": "open", "OrderTriggerPlaced": "open", "OrderUpdated": "open", "OrderTriggerActivated": "open",
+    "OrderCancelled": "canceled", "OrderTriggerCancelled": "canceled", "OrderRejected": "rejected",
+    "OrderNotFound": None,
+}  # fmt: skip
+CAUSES: Final[Mapping[str, FillCause]] = {
+    "liquidation": "liquidation", "assignee": "adl", "assignor": "adl", "unwindBankrupt": "adl",
+    "unwindCounterparty": "adl",
+}  # fmt: skip
+LOG: Final[Mapping[str, FlowKind]] = {
+    "transfer": "transfer", "subaccount transfer": "transfer", "cross-exchange transfer": "transfer",
+    "admin transfer": "transfer", "funding rate change": "funding", "interest payment": "interest",
+    "kfee applied": "fee", "tax withheld": "fee", "tax refund": "rebate",
+}  # fmt: skip
+
+
+def part(answer: Any, name: str, kind: type[Any]) -> Any:
+    """A field of an answer. UnreadableError where it is missing, or is something else."""
+    found = answer.get(name) if isinstance(answer, Mapping) else None
+    if not isinstance(found, kind):
+        raise UnreadableError(f"the answer has no {name}")
+    return found
+
+
+def price_of(row: Row | None) -> Decimal | None:
+    """Of one unit, in dollars, as the flex wallet values it."""
+    quantity, value = (None, None) if row is None else (decimal(row.get("quantity")), decimal(row.get("value")))
+    return value / quantity if quantity and value is not None else None
+
+
+def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
+    """The worth of a single-collateral wallet, which is kept in `held`."""
+    if held != currency:
+        raise UnreadableError(f"wallet {wallet} is kept in {held}, and the account in {currency}")
+    auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
+    equity = needed(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
+    balances = row.get("balances") or {}
+    cash = next((decimal(it) for asset, it in balances.items() if asset == row.get("currency")), None)
+    return Wealth(
+        equity, free=decimal(auxiliary.get("af")), margin_used=decimal(margin.get("im")),
+        maintenance_margin=decimal(margin.get("mm")), cash=cash,
+    )  # fmt: skip
+
+
+def found_order(number: Any, name: str, status: str | None, order: Row) -> dict[str, Any]:
+    """An order as ccxt would tell it."""
+    if status is None:
+        raise UnreadableError(f"order {name} has a state that is not known")
+    filled = decimal(order.get("filled"))
+    return {
+        "id": number, "clientOrderId": name, "status": status, "filled": filled,
+        "amount": needed(order.get("quantity"), f"the quantity of {name}"),
+    }  # fmt: skip
+
+
+def event_of(row: Row) -> dict[str, Any] | None:
+    """What one event of the history says of its order."""
+    for kind, told in (row.get("event") or {}).items():
+        status = EVENTS.get(kind)
+        order = told.get("newOrder") or told.get("order") or told.get("newTrigger") or {}
+        if status is None or not order.get("clientId"):
+            continue
+        filled, quantity = decimal(order.get("filled")), decimal(order.get("quantity"))
+        if told.get("reason") == "full_fill" or (filled is not None and quantity is not None and filled >= quantity):
+            status = "closed"
+        return found_order(order.get("uid"), str(order["clientId"]), status, order)
+    return None
+
+
+def name_of(row: Row) -> object:
+    """The client id of a fill or an order, if it has one."""
+    return row.get("cliOrdId") or row.get("cli_ord_id")
