@@ -34,6 +34,8 @@ LONGEST = 86_400.0
 """Seconds. A close that takes longer is said to take longer than that."""
 LEAST_WAIT = 1e-3
 """Seconds by which the clock jumps at least."""
+JUST_AFTER = 1 + 1e-6
+"""A reading comes just after the units of an earlier one did, and before an order that waits: it has its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,8 @@ def _kept_up(courses: Sequence[_Course], interval: float, trip: float) -> float:
         return interval
     readers = [Reader(each.task.account, each.task.venue, each.task.traits, each.task.share) for each in courses]
     costs = reading_costs(readers, interval)
-    return max([interval, *(cost.least * (1 + trip / cost.per) for each in costs.values() for cost in each)])
+    least = max((cost.least * (1 + trip / cost.per) for each in costs.values() for cost in each), default=0.0)
+    return max(interval, least * JUST_AFTER)
 
 
 _CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}
