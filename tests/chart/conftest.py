@@ -6,17 +6,19 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 FETCHING = 300.0
 BUILDING = 1800.0
 """Seconds: bounds for a slow network and a slow machine. A build takes about 5 minutes, once, and is kept."""
+STARTING = 60.0
 PATIENCE = 120.0
 
 
@@ -91,6 +93,14 @@ class Cluster:
         found = json.loads(done.stdout)
         return found["items"] if found["kind"] == "List" else found
 
+    def require_controllers(self, log: Path) -> None:
+        """Wait until controllers work; AssertionError with the end of their log, such as that a port is taken."""
+        deadline = time.monotonic() + STARTING
+        while self.get("serviceaccount/default", "default") is None:
+            said = log.read_text(encoding="utf-8", errors="replace")[-600:]
+            assert time.monotonic() < deadline, f"no controller works after {STARTING:g} s: {said}"
+            time.sleep(0.1)
+
     def apply(self, *objects: dict[str, Any], folder: Path) -> None:
         file = folder / "objects.yaml"
         file.write_text(yaml.safe_dump_all(objects), encoding="utf-8")
@@ -124,17 +134,21 @@ def cluster(shared: Path, helm: Helm, tmp_path_factory: pytest.TempPathFactory) 
         pytest.skip(f"needs a control plane, and KILLSWITCH_K8S={allowed} does not let it be built")
     programs = made_by(shared / "tools" / "k8s-build", BUILDING)
     state = tmp_path_factory.mktemp("cluster")
-    try:
-        # Into a file, not a pipe: what it starts in the background would keep a pipe open.
-        with (state / "up.log").open("wb") as said:
-            done = subprocess.run(
-                [str(shared / "tools" / "k8s-up"), str(state), str(programs)], stdout=said, stderr=said,
-                timeout=PATIENCE, check=False,
-            )  # fmt: skip
-        assert done.returncode == 0, (state / "up.log").read_text(encoding="utf-8")
-        yield Cluster(helm, state / "kubeconfig")
-    finally:
-        subprocess.run([str(shared / "tools" / "k8s-down"), str(state)], timeout=PATIENCE, check=False)
+    # Some of its programs listen at ports that are always the same.
+    with one_at_a_time("cluster"):
+        try:
+            # Into a file, not a pipe: what it starts in the background would keep a pipe open.
+            with (state / "up.log").open("wb") as said:
+                done = subprocess.run(
+                    [str(shared / "tools" / "k8s-up"), str(state), str(programs)], stdout=said, stderr=said,
+                    timeout=PATIENCE, check=False,
+                )  # fmt: skip
+            assert done.returncode == 0, (state / "up.log").read_text(encoding="utf-8")
+            started = Cluster(helm, state / "kubeconfig")
+            started.require_controllers(state / "controller.log")
+            yield started
+        finally:
+            subprocess.run([str(shared / "tools" / "k8s-down"), str(state)], timeout=PATIENCE, check=False)
 
 
 def made_by(tool: Path, patience: float) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from click.testing import CliRunner
 from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyped,unused-ignore]
 
