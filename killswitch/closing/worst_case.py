@@ -1,8 +1,8 @@
 """What closing whole books comes to in requests and seconds, within the venues' limits. Reckoned, and nothing is sent.
 
 The limits are counted by the budgets that closing itself uses, on a clock that jumps: a call leaves as soon as there is
-room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. The readings
-have taken their share before the close begins, and go on meanwhile.
+room, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. What readings
+are entitled to is taken off each limit: they go on meanwhile, and may just have had it.
 
 For each account: cancels of entries, then a wave with at most one order of each position, a question for each order
 (as where the venue acknowledges and does not tell the fill), a look; wave after wave where the venue's maximum cuts a
@@ -21,21 +21,17 @@ from decimal import Decimal
 from itertools import count
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.closing.budget import Budget, Budgets, Ticket
-from killswitch.closing.limits import added_up
-from killswitch.closing.reading_cost import Reader, reading_costs
+from killswitch.closing.limits import added_up, dearest
+from killswitch.closing.reading_cost import Reader, ReadingCost, reading_costs
 from killswitch.model.venue import Call, VenueTraits
 
-MOST_ROUNDS = 1000
-"""Of readings before the close begins are counted at most."""
 LONGEST = 86_400.0
 """Seconds. A close that takes longer is said to take longer than that."""
 LEAST_WAIT = 1e-3
 """Seconds by which the clock jumps at least."""
-JUST_AFTER = 1 + 1e-6
-"""A reading comes just after the units of an earlier one did, and before an order that waits: it has its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +97,14 @@ def reckon(tasks: Sequence[Task], *, trip: float, interval: float) -> dict[str, 
     `interval`: seconds between two readings of each account, which go on; infinite for none. Accounts have distinct
     names. ValueError if traits contradict themselves.
     """
+    readers = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks]
+    costs = {} if interval == math.inf else reading_costs(readers, interval)
     budgets = Budgets()
-    courses = [
-        _Course(task, budgets.of(task.account, task.venue, task.traits, task.share), deque(_phases(task)))
-        for task in tasks
-    ]
-    _Simulation(courses, trip, interval).run()
+    courses = []
+    for task in tasks:
+        left = _without_readings(task, costs.get(task.account, ()))
+        courses.append(_Course(task, budgets.of(task.account, task.venue, left), deque(_phases(task))))
+    _Simulation(courses, trip).run()
     return {course.task.account: _reckoning(course) for course in courses}
 
 
@@ -126,63 +124,26 @@ def _phases(task: Task) -> Iterable[_Phase]:
 class _Simulation:
     """Departures and answers in the order of time; time 0 is the decision."""
 
-    def __init__(self, courses: Sequence[_Course], trip: float, interval: float) -> None:
+    def __init__(self, courses: Sequence[_Course], trip: float) -> None:
         self._courses = courses
         self._trip = trip
-        self._interval = _kept_up(courses, interval, trip)
-        self._events: list[tuple[float, int, _Course, Ticket | None, bool]] = []
+        self._events: list[tuple[float, int, _Course, Ticket | None]] = []
         self._names = count()
-        self._reading: dict[int, int] = {}
 
     def run(self) -> None:
-        self._read_before()
         for course in self._courses:
-            self._at(0.0, course, None, reading=False)
-            if self._interval < math.inf:
-                self._at(self._interval, course, None, reading=True)
-        while self._events and any(course.ended is None for course in self._courses):
-            now, _, course, ticket, reading = heapq.heappop(self._events)
+            self._at(0.0, course, None)
+        while self._events:
+            now, _, course, ticket = heapq.heappop(self._events)
             if now > LONGEST:
                 return
             if ticket is not None:
                 course.budget.answered(now, ticket)
-            if reading:
-                if ticket is None:
-                    self._read(now, course)
-                continue
-            course.open -= ticket is not None
+                course.open -= 1
             self._go_on(now, course)
 
-    def _at(self, when: float, course: _Course, ticket: Ticket | None, *, reading: bool) -> None:
-        heapq.heappush(self._events, (when, next(self._names), course, ticket, reading))
-
-    def _read_before(self) -> None:
-        """The readings of the time before the decision, as far as their share lets them."""
-        if self._interval == math.inf:
-            return
-        longest = max((limit.per for each in self._courses for limit in each.task.traits.limits), default=0.0)
-        rounds = min(math.ceil(longest / self._interval), MOST_ROUNDS)
-        for before in range(rounds, -1, -1):
-            for course in self._courses:
-                at = -before * self._interval
-                if course.budget.wait(at, "snapshot", purpose="reading") <= 0.0:
-                    ticket = course.budget.take(at, "snapshot", purpose="reading")
-                    self._at(at + self._trip, course, ticket, reading=True)
-            self._answer_until(-(before - 1) * self._interval if before else 0.0)
-
-    def _answer_until(self, now: float) -> None:
-        while self._events and self._events[0][0] <= now:
-            at, _, course, ticket, _ = heapq.heappop(self._events)
-            if ticket is not None:
-                course.budget.answered(at, ticket)
-
-    def _read(self, now: float, course: _Course) -> None:
-        if course.ended is not None:
-            return
-        if course.budget.wait(now, "snapshot", purpose="reading") <= 0.0:
-            ticket = course.budget.take(now, "snapshot", purpose="reading")
-            self._at(now + self._trip, course, ticket, reading=True)
-        self._at(now + self._interval, course, None, reading=True)
+    def _at(self, when: float, course: _Course, ticket: Ticket | None) -> None:
+        heapq.heappush(self._events, (when, next(self._names), course, ticket))
 
     def _go_on(self, now: float, course: _Course) -> None:
         """Send what there is room for; then be called again by an answer, or when there may be more room."""
@@ -195,7 +156,7 @@ class _Simulation:
             self._begin(now, course)
         wait = self._send(now, course)
         if wait is not None and now + wait <= LONGEST:
-            self._at(now + max(wait, LEAST_WAIT), course, None, reading=False)
+            self._at(now + max(wait, LEAST_WAIT), course, None)
 
     def _begin(self, now: float, course: _Course) -> None:
         course.phase, symbols = course.phases.popleft()
@@ -253,17 +214,18 @@ class _Simulation:
         course.open += 1
         if call in ("submit", "submit_batch"):
             course.orders += len(symbols)
-        self._at(now + self._trip, course, ticket, reading=False)
+        self._at(now + self._trip, course, ticket)
 
 
-def _kept_up(courses: Sequence[_Course], interval: float, trip: float) -> float:
-    """Seconds between two readings of an account: those of a shorter interval do not all find room."""
-    if interval == math.inf:
-        return interval
-    readers = [Reader(each.task.account, each.task.venue, each.task.traits, each.task.share) for each in courses]
-    costs = reading_costs(readers, interval)
-    least = max((cost.least * (1 + trip / cost.per) for each in costs.values() for cost in each), default=0.0)
-    return max(interval, least * JUST_AFTER)
+def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
+    """The traits with limits of what readings leave: they are entitled to their share, and may just have had it."""
+    least = added_up(task.traits)
+    taken = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
+    limits = tuple(
+        structs.replace(limit, allowed=max(limit.allowed - taken.get(limit.name, 0), dearest(least, limit.name), 1))
+        for limit in task.traits.limits
+    )
+    return structs.replace(task.traits, limits=limits)
 
 
 _CALLS: Mapping[str, Call] = {"cancel": "cancel", "ask": "find_order", "look": "snapshot", "book": "close_book"}

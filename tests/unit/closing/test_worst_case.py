@@ -146,7 +146,7 @@ def test_it_is_never_less_than_the_floor_and_not_much_more(traits: VenueTraits, 
 
 
 CALLS: tuple[Call, ...] = ("submit", "submit_batch", "find_order", "cancel", "snapshot")
-LIMIT = st.tuples(st.integers(3, 30), st.sampled_from([1.0, 2.0, 10.0]), st.sampled_from(["account", "address"]))
+LIMIT = st.tuples(st.integers(4, 30), st.sampled_from([1.0, 2.0, 10.0]), st.sampled_from(["account", "address"]))
 COST = st.tuples(st.sampled_from(CALLS), st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
 
 
