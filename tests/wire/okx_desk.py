@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import AccountSpec, OrderRequest
 from killswitch_ccxt import adapter
@@ -47,13 +49,16 @@ class OkxDesk:
         self.venue = OkxWire(self.exchange, mishaps=Script(*rules), **more)
         self._account = dict(account or {})
 
-    def run(self, talk: Callable[[Any], Awaitable[T]]) -> T:
+    def run(self, talk: Callable[[Any], Awaitable[T]], *, stream: bool = False) -> T:
         """Let `talk` speak with the adapter; every route that it asks for must be spoken here."""
 
         async def main() -> T:
             await self.venue.start()
             market = "spot" if self.exchange.mode == "spot" else "swap"
-            made: Any = adapter(spec(self.venue.address, clock=self.time, **({"market": market} | self._account)))
+            document = spec(self.venue.address, clock=self.time, **({"market": market} | self._account))
+            if stream:
+                document = structs.replace(document, endpoint_ws=self.venue.address_ws)
+            made: Any = adapter(document)
             try:
                 return await talk(made)
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC
+from collections import Counter
 from decimal import Decimal
 
 from tests.faults.exchange import ZERO, Exchange, Placed
@@ -116,13 +117,16 @@ class OkxReading(OkxOrders, ABC):
 
     def fills(self, ask: Ask) -> Reply:
         begin = int(ask.params.get("begin", 0))
-        rows = []
-        for fill in reversed(self.exchange.fills):
+        rows: list[Row] = []
+        trades: Counter[str] = Counter()
+        for fill in self.exchange.fills:
+            trades[fill.symbol] += 1
             order: Placed | None = self.exchange.orders.get(fill.order or "")
-            row = fill_row(self.id_of(fill.symbol), fill, order.name if order else None, self.exchange.mode)
+            name = order.name if order else None
+            row = fill_row(self.id_of(fill.symbol), fill, trades[fill.symbol], name, self.exchange.mode)
             wanted = all(ask.params.get(it) in (None, row[it]) for it in ("instType", "instId", "ordId"))
             if wanted and int(str(row["ts"])) >= begin:
-                rows.append(row)
+                rows.insert(0, row)
         return good(paged(rows, ask, "billId"))
 
     def bills(self, ask: Ask) -> Reply:

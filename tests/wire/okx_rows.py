@@ -91,7 +91,7 @@ def position_row(
     return {
         "instType": kind_of(inst_id), "instId": inst_id, "mgnMode": more["mgnMode"], "posId": "7",
         "posSide": key[1] if hedged else "net", "pos": text(amount if hedged or key[1] == "long" else -amount),
-        "availPos": text(amount) if hedged else "", "ccy": quote if quote != "USD" else base,
+        "availPos": text(amount), "ccy": quote if quote != "USD" else base,
         "posCcy": "", "avgPx": text(market.price), "markPx": text(market.price), "last": text(market.price),
         "idxPx": text(market.price), "upl": "0", "uplRatio": "0", "lever": "5", "liqPx": "", "imr": "", "mmr": "",
         "margin": text(notional / 5) if more["mgnMode"] == "isolated" else "",
@@ -139,8 +139,8 @@ def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
     return row | ({"slTriggerPx": trigger, "slOrdPx": limit} if stop else {"tpTriggerPx": trigger, "tpOrdPx": limit})
 
 
-def fill_row(inst_id: str, fill: Fill, name: str | None, mode: Mode) -> Row:
-    """`trade/fills`: a fee that was charged is negative."""
+def fill_row(inst_id: str, fill: Fill, number: int, name: str | None, mode: Mode) -> Row:
+    """`trade/fills`: a fee that was charged is negative. `number`: which trade of its instrument it is."""
     long = fill.position_side == "long"
     opens = (fill.side == "buy") is long
     ordinary = "1" if fill.side == "buy" else "2"
@@ -149,7 +149,7 @@ def fill_row(inst_id: str, fill: Fill, name: str | None, mode: Mode) -> Row:
     kind = LIQUIDATION[fill.cause][0 if long else 1] if fill.cause in LIQUIDATION else ordinary
     stamp = str(int(fill.at.timestamp() * 1000))
     return {
-        "instType": kind_of(inst_id), "instId": inst_id, "tradeId": fill.id[1:], "billId": f"3{fill.id[1:]:0>9}",
+        "instType": kind_of(inst_id), "instId": inst_id, "tradeId": str(number), "billId": f"3{fill.id[1:]:0>9}",
         "ordId": order_id(fill.order) if fill.order else "", "clOrdId": name or "", "tag": "", "subType": kind,
         "fillPx": text(fill.price), "fillSz": text(fill.amount), "side": fill.side, "execType": "T",
         "posSide": fill.position_side if mode == "hedge" else "net", "feeCcy": fill.fee_currency or "",
