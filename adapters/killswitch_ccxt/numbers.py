@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -18,14 +19,22 @@ class UnreadableError(Exception):
 
 def decimal(value: Any) -> Decimal | None:
     """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
-    if value is None or value == "":
+    if value is None:
+        return None
+    return _decimal(value if isinstance(value, str) else str(value))
+
+
+@lru_cache(maxsize=8192)
+def _decimal(text: str) -> Decimal | None:
+    """Remembered, since most numbers of an account are the same ones as a second ago, or zero."""
+    if not text:
         return None
     try:
-        found = Decimal(str(value)) if not isinstance(value, Decimal) else value
+        found = Decimal(text)
     except InvalidOperation:
-        raise UnreadableError(f"{value!r} is no number") from None
+        raise UnreadableError(f"{text!r} is no number") from None
     if not found.is_finite():
-        raise UnreadableError(f"{value!r} is no number")
+        raise UnreadableError(f"{text!r} is no number")
     return found
 
 
@@ -53,10 +62,9 @@ def flag(value: Any) -> bool | None:
 
 def instant(milliseconds: Any) -> datetime | None:
     """The UTC time; None for nothing. UnreadableError for what is no time."""
-    found = decimal(milliseconds)
-    if found is None:
+    if milliseconds is None or milliseconds == "":
         return None
     try:
-        return datetime.fromtimestamp(int(found) / 1000, UTC)
+        return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
     except (OverflowError, OSError, ValueError):
         raise UnreadableError(f"{milliseconds!r} is no time in milliseconds") from None
