@@ -102,10 +102,10 @@ class MexcWire(WireVenue):
             "position/position_mode": lambda ask, rest: 1 if exchange.mode == "hedge" else 2,
             "position/funding_records": lambda ask, rest: _page([]),
             "position/close_all": lambda ask, rest: exchange.close_book(),
-            "order/list/open_orders": lambda ask, rest: self._resting(order_row, plans=False, attached=False),
-            "planorder/list/orders": lambda ask, rest: self._resting(plan_row, plans=True, attached=False),
-            "stoporder/list/orders": lambda ask, rest: self._resting(stop_row, plans=True, attached=True),
-            "order/list/order_deals": lambda ask, rest: self._deals(symbol=self._by_id[str(ask.params["symbol"])]),
+            "order/list/open_orders": lambda ask, rest: _cut(self._resting(order_row, False, False), ask),
+            "planorder/list/orders": lambda ask, rest: _cut(self._resting(plan_row, True, False), ask),
+            "stoporder/list/orders": lambda ask, rest: _cut(self._resting(stop_row, True, True), ask),
+            "order/list/order_deals": lambda ask, rest: _cut(self._deals(self._by_id[ask.params["symbol"]]), ask),
             "order/deal_details": lambda ask, rest: self._deals(order=rest[0]),
             "order/external": lambda ask, rest: self._found(exchange.names.get(rest[1], "")),
             "order/get": lambda ask, rest: self._found(rest[0]),
@@ -201,7 +201,7 @@ class MexcWire(WireVenue):
         wanted = ask.params.get("symbol")
         return rows if wanted is None else next(it for it in rows if it["symbol"] == wanted)
 
-    def _resting(self, row: Callable[[Placed, int, bool], object], *, plans: bool, attached: bool) -> list[object]:
+    def _resting(self, row: Callable[[Placed, int, bool], object], plans: bool, attached: bool) -> list[object]:
         hedge = self.exchange.mode == "hedge"
         return [
             row(it, self.now_ms(), hedge)
@@ -209,7 +209,7 @@ class MexcWire(WireVenue):
             if it.state == "open" and it.waits is plans and (it.id in self.attached) is attached
         ]
 
-    def _deals(self, *, symbol: str | None = None, order: str | None = None) -> list[object]:
+    def _deals(self, symbol: str | None = None, order: str | None = None) -> list[object]:
         return [
             deal_row(it, self.exchange.orders.get(it.order or ""))
             for it in self.exchange.fills
@@ -270,3 +270,9 @@ class MexcWire(WireVenue):
 
 def _page(rows: list[Any]) -> dict[str, Any]:
     return {"pageSize": 20, "totalCount": len(rows), "totalPage": 1, "currentPage": 1, "resultList": rows}
+
+
+def _cut(rows: list[object], ask: Ask) -> list[object]:
+    """One page of a list: twenty rows, or up to a hundred where asked for."""
+    size, number = min(100, int(ask.params.get("page_size", 20))), int(ask.params.get("page_num", 1))
+    return rows[(number - 1) * size : number * size]

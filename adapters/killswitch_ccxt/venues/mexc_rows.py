@@ -1,0 +1,216 @@
+"""What MEXC's contract API says, in our terms. Sides are codes from 1 to 4; ccxt reads two of them, one wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Fill, FillCause, Flow, Order, OrderSide, Side
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "2009": rejected("already_flat"),
+    "2008": rejected("blocked_by_order"),  # resting exits have frozen what is to be closed
+    "2036": rejected("blocked_by_order"),  # too many orders rest
+    "2016": rejected("above_maximum"),
+    "2025": rejected("above_maximum"),
+    "2028": rejected("above_maximum"),
+    "2031": rejected("above_maximum"),
+    "2038": rejected("above_maximum"),
+    "2003": rejected("price_band"),
+    "2004": rejected("price_band"),
+    "2007": rejected("price_band"),
+    "2032": rejected("price_band"),
+    "2033": rejected("price_band"),
+    "3004": rejected("price_band"),
+    "1001": rejected("market_closed"),
+    "1002": rejected("market_closed"),
+    "6001": rejected("market_closed"),
+    "6002": rejected("market_closed"),
+    "6005": rejected("market_closed"),
+    "2005": rejected("insufficient_margin"),
+    "2018": rejected("insufficient_margin"),
+    "603": rejected("duplicate_client_order_id"),
+    # A quantity is exact by the venue's step and above its minimum when it is sent: what is wrong is not known.
+    "2011": rejected("other"),
+    "2015": rejected("other"),
+    "600": rejected("other"),
+    "601": rejected("other"),
+    "2040": GONE,
+    "2041": GONE,
+    "5002": GONE,
+    "429": LIMITED,
+    "510": LIMITED,
+    "2037": LIMITED,
+    "401": DENIED,
+    "402": DENIED,
+    "403": DENIED,
+    "406": DENIED,
+    "506": DENIED,
+    "511": DENIED,
+    "602": DENIED,
+    "701": DENIED,
+    "702": DENIED,
+    "703": DENIED,
+    "704": DENIED,
+    "1000": DENIED,
+    "513": DOWN,  # our clock is more than ten seconds away
+    "604": DOWN,
+    "801": DOWN,
+    "11444": DOWN,
+    "500": UNKNOWN,
+    "501": UNKNOWN,
+    "503": UNKNOWN,
+    "504": UNKNOWN,
+    "9999": UNKNOWN,
+}
+SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
+    "1": ("buy", "long", False), "2": ("buy", "short", True),
+    "3": ("sell", "short", False), "4": ("sell", "long", True),
+}  # fmt: skip
+"""Code → side of the order, side of the position, whether it closes."""
+STATES: Final = {"1": "open", "2": "open", "3": "closed", "4": "canceled", "5": "rejected"}
+CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
+"""Of a deal's `category`."""
+TYPES: Final = {"1": "limit", "2": "limit", "3": "limit", "4": "limit", "5": "market", "6": "market"}
+
+
+def side_code(side: OrderSide, position_side: Side, *, closes: bool) -> int:
+    """1 opens a long, 2 closes a short, 3 opens a short, 4 closes a long."""
+    if side == "buy":
+        return 2 if closes else 1
+    return 4 if closes else 3
+
+
+def sides(row: Row) -> tuple[OrderSide, Side, bool]:
+    """Side of the order, side of the position, whether it closes."""
+    found = SIDES.get(_text(row.get("side")))
+    if found is None:
+        raise UnreadableError(f"order {row.get('orderId') or row.get('id')}: {row.get('side')!r} is no side")
+    return found
+
+
+def limit_order(row: Row, symbol: str) -> Order:
+    """A resting order of the order book."""
+    side, position_side, closes = sides(row)
+    number = _id(row, "orderId")
+    return Order(
+        number, symbol, side, needed(row.get("vol"), f"the volume of order {number}"),
+        client_order_id=_name(row), position_side=position_side, type=TYPES.get(_text(row.get("orderType"))),
+        price=positive(row.get("price")), filled=decimal(row.get("dealVol")),
+        reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
+    )  # fmt: skip
+
+
+def plan_order(row: Row, symbol: str) -> Order:
+    """A conditional order. The venue keeps no client id of one."""
+    side, position_side, closes = sides(row)
+    number = _id(row, "id")
+    return Order(
+        number, symbol, side, needed(row.get("vol"), f"the volume of plan order {number}"),
+        position_side=position_side, type=TYPES.get(_text(row.get("orderType"))), price=positive(row.get("price")),
+        trigger_price=needed(row.get("triggerPrice"), f"the trigger of plan order {number}"),
+        reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
+    )  # fmt: skip
+
+
+def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
+    """The stop and the target attached to a position: one row of the venue, up to two orders, cancelled together."""
+    number = _id(row, "id")
+    position_side: Side = "long" if _text(row.get("positionType")) == "1" else "short"
+    amount = needed(row.get("vol"), f"the volume of stop {number}")
+    for name, suffix in (("stopLossPrice", ""), ("takeProfitPrice", "#tp")):
+        trigger = positive(row.get(name))
+        if trigger is not None:
+            yield Order(
+                number + suffix, symbol, "sell" if position_side == "long" else "buy", amount,
+                position_side=position_side, type="market", trigger_price=trigger, reduce_only=True,
+                created_at=instant(row.get("createTime")),
+            )  # fmt: skip
+
+
+def found_order(row: Row) -> dict[str, Any]:
+    """An order as ccxt would tell it."""
+    number, state = _id(row, "orderId"), STATES.get(_text(row.get("state")))
+    if state is None:
+        raise UnreadableError(f"order {number}: {row.get('state')!r} is no state")
+    return {
+        "id": number, "clientOrderId": _name(row), "status": state, "amount": row.get("vol"),
+        "filled": row.get("dealVol"), "average": row.get("dealAvgPrice"),
+    }  # fmt: skip
+
+
+def deal(row: Row, symbol: str) -> Fill:
+    """One fill, its fee included; `profit` is not taken, since nobody says whether fees are in it."""
+    side, position_side, _ = sides(row)
+    number, at = _id(row, "id"), instant(row.get("timestamp"))
+    if at is None:
+        raise UnreadableError(f"fill {number}: it has no time")
+    return Fill(
+        number, at, symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
+        needed(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
+        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
+        cause=CAUSES.get(_text(row.get("category")), "trade"),
+    )  # fmt: skip
+
+
+def transfer(row: Row) -> Flow | None:
+    """Money moved into the futures wallet or out of it; None while it is under way."""
+    if _text(row.get("state")) != "SUCCESS":
+        return None
+    number, at = _text(row.get("txid")) or _id(row, "id"), instant(row.get("createTime"))
+    sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
+    if sign is None or at is None:
+        raise UnreadableError(f"transfer {number}: it has no direction or time")
+    amount = needed(row.get("amount"), f"the amount of transfer {number}")
+    return Flow(number, at, "transfer", sign * amount, _text(row.get("currency")))
+
+
+def funding(row: Row, currency: str) -> Flow:
+    """What was paid or received for one position."""
+    number, at = _id(row, "id"), instant(row.get("settleTime"))
+    if at is None:
+        raise UnreadableError(f"funding {number}: it has no time")
+    return Flow(f"f{number}", at, "funding", needed(row.get("funding"), f"the amount of funding {number}"), currency)
+
+
+def rows_of(answer: Any) -> list[Row]:
+    """The rows of an answer. UnreadableError where it has none."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    if isinstance(data, Mapping) and "resultList" in data:
+        data = data["resultList"]
+    if not isinstance(data, list):
+        raise UnreadableError("the answer has no rows")
+    return data
+
+
+def page_of(answer: Any) -> list[Row]:
+    """Rows of a list that may be told as none at all."""
+    data = answer.get("data") if isinstance(answer, Mapping) else None
+    rows = data.get("resultList") if isinstance(data, Mapping) else data
+    return rows if isinstance(rows, list) else []
+
+
+def number_of(value: Decimal) -> int | float:
+    """As JSON wants it. Prices and volumes have few enough digits to be exact."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def _id(row: Row, name: str) -> str:
+    number = _text(row.get(name))
+    if not number:
+        raise UnreadableError(f"a row without {name}")
+    return number
+
+
+def _name(row: Row) -> str | None:
+    """The client's own id; one that begins with `_m_` the venue made up."""
+    name = _text(row.get("externalOid"))
+    return None if not name or name.startswith("_m_") else name
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
