@@ -1,10 +1,10 @@
-"""One account read in parts, each with its own age, so that a snapshot a second keeps inside 100 requests a minute.
+"""One account read in parts, each with its own age, so that a snapshot a second keeps inside 90 requests a minute.
 
-Positions are read every time: 60 a minute. The account's equity is read every 3 s (20), and at once when another
-quantity is held; between two readings it moves by what the same positions have become worth. Orders are read every 6 s
-(10), trades and other activities every 30 s (2 each), the clock once a minute: 95 requests in all, of 200. What a push
-or an order of ours has touched is read sooner, out of what is saved elsewhere. The rules of an asset are read once an
-hour. An account that trades with every tick has its equity read with every tick, and costs 2 requests a snapshot.
+Positions are read every time: 60 a minute. The account's equity is read every 4 s (15), and at once when another
+quantity is held; between two readings it moves by what the same positions have become worth. Orders are read every 12 s
+(5), money that moved every 30 s (2), trades and the clock once a minute (1 each): 84 requests in all, of 200. What a
+push or an order of ours has touched is read sooner, out of what is saved elsewhere. The rules of an asset are read once
+an hour. An account that trades with every tick has its equity read with every tick, and costs 2 requests a snapshot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from killswitch_alpaca.positions import CRYPTO, is_crypto, read_positions, worth
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import FIFTHS, SNAPSHOT
 
-ACCOUNT, ORDERS, ACTIVITIES, CLOCK, CALENDAR, ASSETS, QUOTES = 3.0, 6.0, 30.0, 60.0, 6 * 3600.0, 3600.0, 3.0
+ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0
+CALENDAR, ASSETS = 6 * 3600.0, 3600.0
 """Seconds after which each part is read again."""
 SAVED, OWED = 6.0, -2.0
 """Requests that may be saved up for parts that were touched, and that may be owed before they have to wait."""
@@ -92,8 +93,8 @@ class Reading:
         self.hours = Hours()
         self.account = Part(ACCOUNT, ACCOUNT)
         self.orders = Part(ORDERS, 60.0)
-        self.trades = Part(ACTIVITIES, 300.0)
-        self.moves = Part(ACTIVITIES, 300.0)
+        self.trades = Part(TRADES, 300.0)
+        self.moves = Part(MOVES, 300.0)
         self.clock = Part(CLOCK, 3600.0)
         self.calendar = Part(CALENDAR, 4 * 86_400.0)
         self.quotes = Part(QUOTES, QUOTES)
@@ -149,14 +150,22 @@ class Reading:
             await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(positions, tuple)
         held = frozenset((p.symbol, p.side, p.contracts) for p in positions)
-        if account is None and (self._base is None or held != self._base.held or worth(positions) is None):
-            account = await self._account()
+        changed = self._base is not None and held != self._base.held
+        if changed:
+            # The trades that did it are told with it: what they gained is reckoned on the positions of the last tick.
             self.orders.touched = self.trades.touched = True
+        trades = changed and self.trades.is_due(now, credit=self._credit)
+        again = [self._part(self.trades, self._read_trades, now)] if trades else []
+        if account is None and (changed or worth(positions) is None):
+            account, *_ = await asyncio.gather(self._account(), *again)
+        else:
+            await asyncio.gather(*again)
         self.positions = positions
         if account is not None:
             self._base = Base(account, _number(account, "equity"), worth(positions), held)
             self.account.was_read(now)
         await self._learn_assets(now)
+        await self._learn_quotes(now)
         if self._first:
             self._first, self._credit = False, SAVED
         return self._told_now(now)
@@ -164,7 +173,6 @@ class Reading:
     # Parts
 
     def _due(self, now: float) -> list[tuple[Part, Callable[[], Awaitable[None]]]]:
-        extended = self._settings.outside_hours == "extended"
         found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
         for part, read in (
             (self.clock, self.read_clock), (self.orders, self.read_orders), (self.trades, self._read_trades),
@@ -173,9 +181,6 @@ class Reading:
             if part.is_due(now, credit=self._credit):
                 found.append((part, read))
                 self._pay()
-        in_extension = extended and self.hours.session(self._settings.now()) == "extended"
-        if in_extension and any(not is_crypto(p.symbol) for p in self.positions) and self.quotes.is_due(now):
-            found.append((self.quotes, self._read_quotes))
         return found
 
     def _pay(self) -> None:
@@ -256,9 +261,18 @@ class Reading:
             self.hours.days = read_calendar(rows(days, "the calendar"), self.hours.clock.offset)
             self.calendar.was_read(now)
 
-    async def _read_quotes(self) -> None:
+    async def _learn_quotes(self, now: float) -> None:
+        """Bid and ask of the shares that are held, where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
-        self._quotes = await self.quotes_of(names)
+        extended = self._settings.outside_hours == "extended"
+        if not (extended and names and self.hours.session(self._settings.now()) == "extended"):
+            return
+
+        async def read() -> None:
+            self._quotes = await self.quotes_of(names)
+
+        if self.quotes.is_due(now):
+            await self._part(self.quotes, read, now)
 
     async def quotes_of(self, symbols: list[str]) -> dict[str, tuple[Decimal | None, Decimal | None]]:
         """Best bid and ask of stocks, None where there is none or it is older than a minute."""

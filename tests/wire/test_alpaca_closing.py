@@ -17,11 +17,11 @@ from killswitch.model.store import JournalEntry
 from killswitch.model.venue import traits_of
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit
-from tests.faults.exchange import Key
+from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Rule, Script
 from tests.virtual_time import VirtualTime
 from tests.wire.alpaca import AlpacaWire
-from tests.wire.alpaca_scene import AAPL, BTC, EVENING, HELD, NIGHT, REGULAR, SPY, alpaca
+from tests.wire.alpaca_scene import AAPL, BTC, EVENING, HELD, REGULAR, SPY, alpaca
 
 pytest.importorskip("alpaca")
 D = Decimal
@@ -130,13 +130,15 @@ def test_a_stop_that_holds_the_shares_is_cancelled_first(tmp_path: Path) -> None
 
 
 def test_a_close_at_night_is_queued_and_filled_at_the_opening(tmp_path: Path) -> None:
-    """Coins go at once; the shares' order rests at Alpaca from 21:00 to 09:30, is sent once, and is watched."""
-    closed = Closed(tmp_path, start=NIGHT, held={(AAPL, "long"): D(10), (BTC, "long"): D("0.5")}, outside_hours="queue")
+    """Coins go at once; the shares' order rests at Alpaca until 09:30, is sent once, and is watched."""
+    start = datetime(2021, 5, 20, 13, 15, tzinfo=REGULAR.tzinfo)
+    held: dict[Key, Decimal] = {(AAPL, "long"): D(10), (BTC, "long"): D("0.5")}
+    closed = Closed(tmp_path, start=start, held=held, outside_hours="queue")
     assert (closed.status, closed.left) == ("flat", {})
     assert len(closed.wire.bodies) == 2
-    assert 12.5 * HOUR <= closed.seconds < 12.5 * HOUR + 60
+    assert 900 <= closed.seconds < 960
     assert any("rests" in (each or "") for each in closed.stuck)
-    busiest = max(sum(at <= it.at < at + 60 for it in closed.wire.seen) for at in range(0, int(closed.seconds), 600))
+    busiest = max(sum(at <= it.at < at + 60 for it in closed.wire.seen) for at in range(0, 900, 60))
     assert busiest <= 200
 
 
@@ -201,8 +203,6 @@ def test_a_suspended_account_is_said_to_be_stuck(tmp_path: Path) -> None:
 def test_a_large_book_keeps_within_the_limit(tmp_path: Path) -> None:
     """250 positions at 200 requests a minute: none is refused, and no minute holds more than 200."""
     held: dict[Key, Decimal] = {(f"S{number:03}", "long"): D(10) for number in range(250)}
-    from tests.faults.exchange import Market
-
     markets = tuple(Market(symbol) for symbol, _ in held)
     closed = Closed(tmp_path, held=held, markets=markets, enforced=True, most=HOUR)
     assert (closed.status, closed.left) == ("flat", {})

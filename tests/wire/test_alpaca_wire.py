@@ -115,7 +115,7 @@ def test_another_quantity_has_the_account_read_at_once() -> None:
 
 
 def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
-    """Over five minutes of quiet at a tick a second no minute holds more than 100 of the 200 requests."""
+    """Over five minutes of quiet at a tick a second a minute holds 84 of the 200 requests, the first one 8 more."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for _ in range(300):
@@ -123,8 +123,8 @@ def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
             await asyncio.sleep(1)
         times = [it.at for it in wire.seen]
         busiest = max(sum(at <= it < at + 60 for it in times) for at in times)
-        assert busiest <= 104  # the first minute has the first reading of every part in it
-        assert sum(60 <= it < 300 for it in times) / 4 <= 96
+        assert busiest <= 92  # the first minute has the first reading of every part in it
+        assert sum(60 <= it < 300 for it in times) / 4 <= 84
         assert venue.used() == {"requests": 5 * wire._now_used()["requests"]}
 
     run(case)
@@ -451,13 +451,12 @@ def test_the_extended_session_gets_a_limit_within_the_band_of_the_quote() -> Non
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.exchange.markets[AAPL].slip = D("0.001")
-        await venue.snapshot()
-        seen = await venue.snapshot()  # the session is known with the first one, the book is asked with the second
-        states = {it.symbol: it.state for it in (await venue.snapshot()).instruments or seen.instruments or ()}
+        seen = await venue.snapshot()
+        states = {it.symbol: it.state for it in seen.instruments or ()}
         books = {p.symbol: (p.bid, p.ask) for p in seen.positions or ()}
         assert books[AAPL] == (D("99.9"), D("100.1"))
         assert books[BTC] == (None, None)
-        assert states.get(AAPL, "limit_only") == "limit_only"
+        assert (states[AAPL], states[BTC]) == ("limit_only", "open")
         report = await venue.submit(sale())
         assert report.state == "filled"
         body = wire.bodies[0]
