@@ -250,7 +250,10 @@ class Dialect:
         ccxt, symbol = self.client.ccxt, request.symbol
         if symbol not in self.rules:
             raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
-        written = decimal(ccxt.amount_to_precision(symbol, request.amount))
+        try:
+            written = decimal(ccxt.amount_to_precision(symbol, request.amount))
+        except Exception as error:  # ccxt's own InvalidOrder, raised where nothing is left of an amount
+            raise OrderRejectedError("below_minimum", f"{request.amount} {symbol}: {error}") from error
         if written != request.amount:
             raise OrderRejectedError("other", f"the venue's step would make {written} of {request.amount} {symbol}")
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:

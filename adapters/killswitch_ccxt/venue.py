@@ -24,6 +24,7 @@ from killswitch_ccxt.inspecting import inspection
 from killswitch_ccxt.numbers import ODD, UnreadableError
 from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
+from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
@@ -65,7 +66,10 @@ class CcxtVenue:
         await self._rules.ready()
         mode = await self._reading.mode()
         self._reading.stir(request.symbol)
-        return await _sensible(self._dialect.submit(request, mode))
+        try:
+            return await _sensible(self._dialect.submit(request, mode))
+        except VenueError as error:
+            raise told_apart(error, request, self._dialect.rules.get(request.symbol)) from error.__cause__
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         await self._rules.ready()
@@ -113,7 +117,11 @@ class CcxtVenue:
         answers = await _sensible(self._dialect.submit_batch(requests, mode))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
-        return answers
+        rules = self._dialect.rules
+        return [
+            told_apart(answer, request, rules.get(request.symbol)) if isinstance(answer, VenueError) else answer
+            for request, answer in zip(requests, answers, strict=True)
+        ]
 
     async def _close_book(self) -> None:
         await self._rules.ready()

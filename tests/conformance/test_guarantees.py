@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from killswitch.conformance import AdapterGuarantees, Stand
-from tests.conformance.stands import PaperStand
+from killswitch_ccxt import adapter as ccxt
+from tests.conformance.stands import PaperStand, Wired, WireStand
+from tests.wire.binance import BinanceWire
+from tests.wire.bybit import BybitWire
+from tests.wire.krakenfutures import KrakenFuturesWire
+from tests.wire.mexc import MexcWire
+from tests.wire.okx import OkxWire
+from tests.wire.server import KEY, PASSPHRASE, SECRET
+
+KEYS = {"key": KEY, "secret": SECRET}
+EVERYTHING = frozenset({"faults", "hedge", "stops", "flows", "minimum", "maximum"})
+USDT = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 
 
 class TestPaperInProcess(AdapterGuarantees):
@@ -22,3 +33,68 @@ class TestPaperOverHttp(AdapterGuarantees):
     @pytest.fixture
     def stand(self) -> Stand:
         return PaperStand(http=True)
+
+
+class TestBinance(AdapterGuarantees):
+    """ccxt's binanceusdm against a server that speaks its wire format."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return WireStand(
+            Wired(BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING, flow=BinanceWire.flow)
+        )
+
+
+class TestBybit(AdapterGuarantees):
+    """ccxt's bybit against a server that speaks its wire format."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return WireStand(Wired(BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, flow=BybitWire.flow))
+
+
+class TestOkx(AdapterGuarantees):
+    """ccxt's okx against a server that speaks its wire format."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return WireStand(
+            Wired(
+                OkxWire,
+                ccxt,
+                "ccxt",
+                "okx",
+                USDT,
+                "USDT",
+                {**KEYS, "passphrase": PASSPHRASE},
+                EVERYTHING,
+                flow=OkxWire.flow,
+            )
+        )
+
+
+class TestMexc(AdapterGuarantees):
+    """ccxt's mexc against a server that speaks its wire format."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return WireStand(Wired(MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING, flow=MexcWire.flow))
+
+
+class TestKrakenFutures(AdapterGuarantees):
+    """ccxt's krakenfutures against a server that speaks its wire format.
+
+    The venue has no hedge mode; its rules tell no minimum, and one word stands for every wrong size.
+    """
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        keys = {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}
+        symbols = ("BTC/USD:USD", "ETH/USD:USD")
+        offers = EVERYTHING - {"hedge", "minimum"}
+        return WireStand(
+            Wired(
+                KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", symbols, "USD", keys, offers,
+                flow=KrakenFuturesWire.flow,
+            )
+        )  # fmt: skip
