@@ -57,7 +57,7 @@ class OkxWire(OkxReading):
     def __init__(self, exchange: Exchange, **more: object) -> None:
         super().__init__(exchange, **more)  # type: ignore[arg-type] # options of the rest of OKX
         self.instead: dict[str, Reply] = {}
-        """Route (without the frame of the API) → what is answered in place of the truth; nothing is done then."""
+        """Route, or route and `instType` → what is answered in place of the truth; nothing is done then."""
         self._used_each: dict[str, deque[tuple[float, int]]] = {}
 
     # The way of a request
@@ -125,8 +125,9 @@ class OkxWire(OkxReading):
 
     def answer(self, ask: Ask) -> Reply:
         route = ask.route.replace(API, "")
-        if route in self.instead:
-            return self.instead[route]
+        for name in (f"{route} {ask.params.get('instType')}", route):
+            if name in self.instead:
+                return self.instead[name]
         handler = ROUTES.get(route)
         if handler is None:
             raise NotImplementedError

@@ -147,11 +147,13 @@ class Okx(OkxActing):
             *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
         )
         parsed = self.client.ccxt.parse_orders
-        found = [okx_rows.plain_order(row, row["info"]) for row in parsed(plain)]
+        waiting = [row for rows in algos for row in rows]
+        found = [okx_rows.plain_order(row, row["info"]) for row in okx_rows.parsed(parsed, plain)]
         conditional = [
-            okx_rows.algo_order(row, row["info"], self.held_contracts) for rows in algos for row in parsed(list(rows))
+            okx_rows.algo_order(row, row["info"], self.held_contracts) for row in okx_rows.parsed(parsed, waiting)
         ]
-        self.algos = {str(it["id"]): False for it in found} | {str(it["id"]): True for it in conditional}
+        self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
+        self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.resting([*found, *conditional])
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
@@ -170,7 +172,7 @@ class Okx(OkxActing):
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
 
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        trades = self.client.ccxt.parse_trades(list(rows))
+        trades = okx_rows.parsed(self.client.ccxt.parse_trades, rows)
         # Numbers of trades are counted for each instrument by itself; those of bills are not.
         named = ({**row, "id": row["info"].get("billId") or f"{row['symbol']} {row['id']}"} for row in trades)
         return fills.fills(named, self.refine_fill)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Side
-from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueError
+from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, row_error
@@ -26,8 +26,8 @@ class OkxActing(Dialect):
         self.margin_modes: dict[tuple[str, Side], str] = {}
         """`mgnMode` of each position: an order in the other mode would open a second position."""
         self.held_contracts: dict[tuple[str, Side], Decimal] | None = None
-        self.algos: dict[str, bool] = {}
-        """Id of each resting order that was seen → whether it is an algo order."""
+        self.resting: dict[str, tuple[bool, str]] = {}
+        """Id of each resting order that was seen → whether it is an algo order, and OKX's id of its instrument."""
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """In long/short mode the side of the position guards; in net mode reduce-only does."""
@@ -63,7 +63,7 @@ class OkxActing(Dialect):
         name = info.get("algoClOrdId" if conditional else "clOrdId")
         if not number or name not in (request.client_order_id, None, ""):
             raise UnreadableError(f"sent order {request.client_order_id}, told of {name} with id {number}")
-        self.algos[str(number)] = conditional
+        self.resting[str(number)] = (conditional, self.rules[request.symbol]["id"])
         return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 
     async def submit_batch(
@@ -92,6 +92,8 @@ class OkxActing(Dialect):
             return self._taken(request, info)
         except VenueError as error:
             return error
+        except UnreadableError as error:
+            return MalformedAnswerError(str(error))
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among plain orders, then among algo orders; one that a stop has sent is told under the stop's name."""
@@ -112,17 +114,27 @@ class OkxActing(Dialect):
         return okx_rows.algo_order(row, info, self.held_contracts)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        """Where the order goes is known from the list that it was in; of one never seen, both ways are tried."""
-        known = self.algos.get(order_id, True if conditional else None)
+        """Where the order is, is known from the list that it was in; of one never seen, both ways are tried."""
+        known, name = self.resting.get(order_id, (True if conditional else None, ""))
+        name = name or self.rules[symbol]["id"]
         if known is not True:
             try:
-                await self.client.call("cancel_order", order_id, symbol, changes=True)
+                order = {"instId": name, "ordId": order_id}
+                self._cancelled(await self.client.call("private_post_trade_cancel_order", order, changes=True))
             except GoneError:
                 if known is False:
                     raise
             else:
                 return
-        await self.client.call("cancel_order", order_id, symbol, {"trigger": True}, changes=True)
+        algo = [{"instId": name, "algoId": order_id}]
+        self._cancelled(await self.client.call("private_post_trade_cancel_algos", algo, changes=True))
+
+    def _cancelled(self, answer: Any) -> None:
+        """An answer that calls itself good may hold a row that was refused."""
+        row = okx_rows.only_row(answer, "cancelled order")
+        code = str(row.get("sCode", "0"))
+        if code != "0":
+            raise row_error(CODES, (code,), f"okx {code}: {row.get('sMsg', '')}")
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Whole seconds, from 10 to 120; any other number stops nothing, so it is brought into that range."""
@@ -149,4 +161,6 @@ async def _outcome(sending: Any) -> OrderReport | VenueError:
         report: OrderReport = await sending
     except VenueError as error:
         return error
+    except UnreadableError as error:
+        return MalformedAnswerError(str(error))
     return report

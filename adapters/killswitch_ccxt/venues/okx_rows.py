@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -39,6 +39,14 @@ def rows_of(answer: Any, what: str) -> list[Row]:
     if not isinstance(data, list) or not all(isinstance(it, Mapping) for it in data):
         raise UnreadableError(f"the venue's answer holds no list of {what}")
     return data
+
+
+def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list[Row]:
+    """What ccxt makes of raw rows. UnreadableError where it stumbles over one."""
+    try:
+        return parse(list(rows))
+    except Exception as error:
+        raise UnreadableError(f"ccxt cannot read the venue's rows: {type(error).__name__}: {error}") from error
 
 
 def dollar_price(account: Row, currency: str) -> Decimal | None:
