@@ -128,7 +128,7 @@ async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[st
         stack.push_async_callback(history.close)
         with _progress(job) as (tell, warn):
             for symbol in job.symbols:
-                whose = Whose(job.venue, symbol, job.timeframe, job.endpoint)
+                whose = Whose(job.venue, symbol, job.timeframe, _plain(job.endpoint))
                 work = Fetch(history, whose, job.out, SystemClock(), partial(tell, symbol), warn)
                 try:
                     done.append(await work.run(job.begins, job.ends))
@@ -139,6 +139,16 @@ async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[st
                 except Exception as error:  # noqa: BLE001 - an adapter's defect is one symbol that was not fetched
                     failed.append(f"{symbol}: the adapter failed: {type(error).__name__}: {error}")
     return done, failed
+
+
+def _plain(endpoint: str | None) -> str | None:
+    """The address without what it asks with: some services take their token there."""
+    if endpoint is None:
+        return None
+    from urllib.parse import urlsplit, urlunsplit
+
+    parts = urlsplit(endpoint)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextmanager

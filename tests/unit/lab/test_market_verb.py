@@ -1,0 +1,190 @@
+"""`ksctl market fetch` as a user calls it, and the backtest that reads what it wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from killswitch.cli.backtest import backtest
+from killswitch.cli.market import market
+from killswitch.lab import fetching
+from killswitch.lab.bars import Series
+from killswitch.lab.crash import crash_bars
+from killswitch.model.inspection import Bar, BarHistory
+from killswitch.model.venue import OrderRejectedError, VenueDownError
+from killswitch.runner import families as families_module
+
+
+def _bars(one: Series) -> list[Bar]:
+    columns = (one.open, one.high, one.low, one.close, one.volume)
+    return [
+        Bar(opened // 1000, *(Decimal(repr(column[row])) for column in columns))
+        for row, opened in enumerate(one.opened)
+    ]
+
+
+class Recorded:
+    """The generated crash as a venue's history, 400 bars at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+        self.closed = False
+        self.endpoint: str | None = None
+        self.mishap: Exception | None = None
+        self._bars = {f"{one.symbol.replace('_', '/')}:USDT": _bars(one) for one in crash_bars(7).series}
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        self.asked.append((symbol, timeframe, since))
+        if self.mishap is not None:
+            raise self.mishap
+        if symbol not in self._bars:
+            raise OrderRejectedError("other", f"no symbol {symbol}")
+        return [bar for bar in self._bars[symbol] if bar.ts >= since][:400]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Family:
+    """Knows one exchange."""
+
+    def __init__(self, history: Recorded) -> None:
+        self._history = history
+
+    def listings(self) -> Sequence[object]:
+        return ()
+
+    def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
+        self._history.endpoint = endpoint
+        if exchange == "broken":
+            raise ValueError("this endpoint is no address")
+        return self._history if exchange == "swapex" else None
+
+
+class Entry:
+    name = value = module = "made-up"
+    dist = None
+
+    def __init__(self, family: Family) -> None:
+        self.load = lambda: family
+
+
+@pytest.fixture
+def history(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    made = Recorded()
+    monkeypatch.setattr(families_module, "entry_points", lambda group: [Entry(Family(made))])
+    monkeypatch.setattr(fetching, "BREATH", 0.0)
+    monkeypatch.setattr(fetching, "FIRST_WAIT", 0.0)
+    return made
+
+
+def invoked(command: object, *arguments: str | Path) -> Result:
+    """A verb's exit, or its refusal in `exception`; a traceback fails the test."""
+    result = CliRunner().invoke(command, [str(each) for each in arguments], standalone_mode=False)  # type: ignore[arg-type] # a command
+    if result.exception is not None and not isinstance(result.exception, click.ClickException):
+        raise result.exception
+    return result
+
+
+def fetch(folder: Path, *arguments: str, to: str = "2024-01-02") -> Result:
+    return invoked(market, "fetch", "swapex", *arguments, "--from", "2024-01-01", "--to", to, "--out", folder)
+
+
+BOOK = """\
+name: one
+accounts:
+  - account: main
+    market: swap
+    currency: USDT
+    equity: 100000
+    positions: [{symbol: BTC_USDT_USDT, side: long, notional: 200000, leverage: 5}]
+"""
+
+
+def test_a_backtest_reads_what_was_fetched(history: Recorded, tmp_path: Path, repository: Path) -> None:
+    """The crash comes over the wire into files, and a book of its symbol is rehearsed in them."""
+    done = fetch(tmp_path / "market", "BTC/USDT:USDT", "ETH/USDT:USDT")
+    assert done.return_value == 0, done.stderr
+    assert history.closed
+    (tmp_path / "book.yaml").write_text(BOOK, encoding="utf-8")
+    policies = repository / "policies" / "futures-drawdown"
+    tried = invoked(
+        backtest, "--policies", policies, "--market", tmp_path / "market", "--book", tmp_path / "book.yaml",
+        "--output", "json",
+    )  # fmt: skip
+    assert not tried.exception, tried.stderr
+    assert json.loads(tried.stdout)
+
+
+def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> None:
+    """A row a symbol; the second time nothing is new and nothing was asked."""
+    first = fetch(tmp_path, "BTC/USDT:USDT")
+    count = len((tmp_path / "BTC_USDT_USDT.csv").read_text().splitlines()) - 1
+    assert first.stdout.splitlines()[0] == f"swapex, 1m, in {tmp_path}"
+    assert first.stdout.splitlines()[2].split()[:3] == ["BTC/USDT:USDT", f"{count:,}", f"{count:,}"]
+    again = json.loads(fetch(tmp_path, "BTC/USDT:USDT", "--output", "json").stdout)
+    (symbol,) = again["symbols"]
+    assert (symbol["bars"], symbol["new"], symbol["file"]) == (count, 0, "BTC_USDT_USDT.csv")
+
+
+def test_a_symbol_that_is_not_there_does_not_keep_others_from_being_fetched(history: Recorded, tmp_path: Path) -> None:
+    """Exit 1 with the venue's words, and the other's file."""
+    done = fetch(tmp_path, "NO/USDT:USDT", "BTC/USDT:USDT")
+    assert done.return_value == 1
+    assert "NO/USDT:USDT: swapex says: no symbol NO/USDT:USDT; look at the symbol and the timeframe" in done.stderr
+    assert [path.name for path in tmp_path.glob("*.csv")] == ["BTC_USDT_USDT.csv"]
+
+
+def test_a_venue_that_stays_down_says_how_to_go_on(history: Recorded, tmp_path: Path) -> None:
+    """Exit 1, no traceback."""
+    history.mishap = VenueDownError("maintenance")
+    done = fetch(tmp_path, "BTC/USDT:USDT")
+    assert done.return_value == 1
+    assert "call the same command again, and it goes on from there" in done.stderr
+
+
+def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_path: Path) -> None:
+    """Whatever third-party code raises."""
+    history.mishap = RuntimeError("a bug")
+    done = fetch(tmp_path, "BTC/USDT:USDT")
+    assert done.return_value == 1
+    assert "BTC/USDT:USDT: the adapter failed: RuntimeError: a bug" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("swapex", "X", "--from", "2021-01-01", "--to", "2020-01-01"), "--from must be before --to"),
+        (("swapex", "X", "--from", "yesterday"), "is no date: write 2021-05-19"),
+        (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is no timeframe: write 1m, 5m"),
+        (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
+        (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
+        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: ValueError: this endpoint"),
+    ],
+    ids=["backwards", "no-date", "month", "same-file", "unknown", "endpoint"],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(
+    history: Recorded, tmp_path: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    """In one sentence."""
+    done = invoked(market, "fetch", *arguments, "--out", tmp_path / "out")
+    assert why in str(done.exception)
+    assert not history.asked and not (tmp_path / "out").exists()
+
+
+def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: Recorded, tmp_path: Path) -> None:
+    """A token in the address is the user's secret: the note beside the bars does not hold it."""
+    history.mishap = None
+    done = fetch(tmp_path, "BTC/USDT:USDT", "--endpoint", "http://127.0.0.1:1/gate?token=PLANTED")
+    assert done.return_value == 0
+    assert history.endpoint == "http://127.0.0.1:1/gate?token=PLANTED"
+    for path in tmp_path.iterdir():
+        assert "PLANTED" not in path.read_text()
+    other = fetch(tmp_path, "BTC/USDT:USDT")
+    assert "from http://127.0.0.1:1/gate" in other.stderr

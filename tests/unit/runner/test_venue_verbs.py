@@ -1,0 +1,554 @@
+"""`venues list`, `venues check` and `snapshot`: what they print, how they exit, and that they change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from killswitch.cli.snapshot import snapshot
+from killswitch.cli.venues import venues
+from killswitch.lab.recording import read
+from killswitch.model.inspection import Capability, Inspection, KeyRights, VenueListing
+from killswitch.model.snapshot import AccountSnapshot, Health
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    RateLimit,
+    VenueDownError,
+    VenueTraits,
+)
+from killswitch.runner import adapters
+from killswitch.runner import families as families_module
+from killswitch.runner.offered import CAPABILITIES
+from tests import worlds
+from tests.runner_world import ScriptedVenue, book
+
+RIGHTS = KeyRights(read=True, trade=True, withdraw=False, transfer=False, bound_to_addresses=True)
+CAN = tuple(Capability(name, "yes") for name in CAPABILITIES)
+BTC = "BTC/USDT:USDT"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def inspection(**more: Any) -> Inspection:
+    told: dict[str, Any] = {
+        "status": "ok", "clock_skew_ms": 12.0, "rights": RIGHTS, "position_mode": "one_way", "margin_mode": "cross",
+        "capabilities": CAN,
+    }  # fmt: skip
+    return Inspection(**(told | more))
+
+
+class Inspected(ScriptedVenue):
+    """A venue that can be asked; whatever would change something there fails the test."""
+
+    def __init__(
+        self,
+        answer: AccountSnapshot | BaseException | None,
+        asked: Inspection | BaseException | None = None,
+        traits: VenueTraits = VenueTraits(),  # noqa: B008 - frozen
+        account: str = "main",
+    ) -> None:
+        super().__init__(answer, account)
+        self.asked = asked if asked is not None else inspection()
+        self.traits = traits
+
+    async def inspect(self) -> Inspection:
+        if isinstance(self.asked, BaseException):
+            raise self.asked
+        return self.asked
+
+    async def _changes(self, *_: object) -> None:
+        raise AssertionError("a check changes nothing")
+
+    submit = submit_batch = cancel = close_book = arm_dead_man = disarm_dead_man = suspend_trading = _changes  # type: ignore[assignment] # every one of them
+
+
+def document(name: str, **more: object) -> str:
+    spec = {
+        "adapter": "scripted", "exchange": "swapex", "market": "swap", "currency": "USDT", "execution": "live",
+        "credentials": {"apiKey": "env:SCRIPTED_KEY"}, **more,
+    }  # fmt: skip
+    return f"---\napiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\nspec: {json.dumps(spec)}\n"
+
+
+def invoked(command: object, *arguments: str) -> Result:
+    """What a verb gives back as its exit, or the refusal in `exception`; a traceback fails the test."""
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)  # type: ignore[arg-type] # a command
+    if result.exception is not None and not isinstance(result.exception, click.ClickException):
+        raise result.exception
+    return result
+
+
+class Desk:
+    """A folder of policies, and the adapters that its accounts get."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+        self.folder = folder
+        self.adapters: dict[str, ScriptedVenue] = {}
+        self.specs: dict[str, AccountSpec] = {}
+        self._documents = [policy]
+        monkeypatch.setenv("SCRIPTED_KEY", "KEY-PLANTED")
+        monkeypatch.setattr(adapters, "_factory", lambda _name: self._made)
+
+    def add(self, adapter: ScriptedVenue, **spec: object) -> None:
+        self.adapters[adapter.account] = adapter
+        self._documents.append(document(adapter.account, **spec))
+
+    def check(self, *arguments: str) -> Result:
+        return self._told(venues, "check", *arguments)
+
+    def checked(self, *arguments: str) -> dict[str, Any]:
+        """The only account's part of the JSON."""
+        (account,) = json.loads(self.check(*arguments, "--output", "json").stdout)["accounts"]
+        found: dict[str, Any] = account
+        return found
+
+    def snapshot(self, *arguments: str) -> Result:
+        return self._told(snapshot, *arguments)
+
+    def _told(self, command: object, *arguments: str) -> Result:
+        (self.folder / "all.yaml").write_text("".join(self._documents), encoding="utf-8")
+        whole = [*arguments, "--policies", str(self.folder)]
+        return invoked(command, *whole)
+
+    def _made(self, spec: AccountSpec) -> ScriptedVenue:
+        self.specs[spec.account] = spec
+        return self.adapters[spec.account]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> Desk:
+    return Desk(tmp_path, monkeypatch, policy)
+
+
+@pytest.fixture(scope="module")
+def policy(repository: Path) -> str:
+    """One that closes everything in every account."""
+    return (repository / "policies" / "circuit-breaker" / "policy.yaml").read_text(encoding="utf-8")
+
+
+def findings(account: dict[str, Any], *severities: str) -> list[str]:
+    return [f"{each['about']}: {each['text']}" for each in account["findings"] if each["severity"] in severities]
+
+
+SOUND = book("1100", position_mode="one_way")
+
+
+def test_a_sound_account_is_ok(desk: Desk) -> None:
+    """Exit 0, also under --strict; nothing failed and nothing is to be warned of."""
+    desk.add(Inspected(SOUND))
+    done = desk.check("--strict")
+    assert done.return_value == 0, done.stdout
+    assert done.stdout.startswith("main at swapex (scripted, swapex, swap): OK\n")
+    assert "  All 1 positions could be closed as they are.\n" in done.stdout
+    assert done.stdout.endswith("1 account: 1 ok. Nothing was changed.\n")
+    assert desk.adapters["main"].closed, "the connections are given back"
+
+
+def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
+    """Exit 1 and the way out; with allow_withdrawal_keys it is only said."""
+    able = inspection(rights=KeyRights(True, True, True, False, True))
+    desk.add(Inspected(SOUND, able))
+    refused = desk.check()
+    assert refused.return_value == 1
+    assert "failed   key: it may withdraw: whoever gets hold of it takes the money; make one without" in refused.stdout
+    desk._documents.pop()
+    desk.add(Inspected(SOUND, able), allow_withdrawal_keys=True)
+    assert desk.check("--strict").return_value == 0
+
+
+def test_an_unknown_right_is_said_as_unknown(desk: Desk) -> None:
+    """A warning: exit 0, and 3 under --strict. Credentials that are not there have no rights to be unknown."""
+    desk.add(Inspected(SOUND, inspection(rights=KeyRights(True, True, note="the venue does not tell"))))
+    done = desk.check("--strict")
+    assert done.return_value == 3
+    assert "withdraw unknown" in done.stdout
+    assert desk.check().return_value == 0
+    assert findings(desk.checked(), "warning") == ["key: whether it may withdraw is unknown (the venue does not tell)"]
+    desk._documents.pop()
+    desk.add(Inspected(SOUND, inspection(rights=KeyRights())), credentials={})
+    assert desk.check("--strict").return_value == 0
+
+
+@pytest.mark.parametrize(
+    ("rights", "severity", "text"),
+    [
+        (KeyRights(True, False, False), "failed", "it may not trade"),
+        (KeyRights(False, True, False), "failed", "it may not read"),
+        (KeyRights(True, None, False), "note", "whether it may trade is unknown"),
+        (KeyRights(True, True, False, bound_to_addresses=False), "note", "it works from any address"),
+        (KeyRights(True, True, False, expires_at=LONG_AGO), "failed", "it expired at 2020-01-01"),
+        (KeyRights(True, True, False, expires_at=datetime.now(UTC) + timedelta(days=3)), "warning", "it expires at"),
+    ],
+    ids=["no-trade", "no-read", "unknown-trade", "any-address", "expired", "expires"],
+)  # fmt: skip
+def test_what_a_key_may_and_may_not_is_weighed(desk: Desk, rights: KeyRights, severity: str, text: str) -> None:
+    """A live account whose key cannot trade closes nothing."""
+    desk.add(Inspected(SOUND, inspection(rights=rights)))
+    assert any(found.startswith(f"key: {text}") for found in findings(desk.checked(), severity))
+
+
+@pytest.mark.parametrize(
+    ("skew", "verdict"),
+    [(0.0, "ok"), (500.0, "ok"), (-501.0, "warnings"), (5000.0, "warnings"), (5001.0, "failed"), (-60000.0, "failed")],
+)
+def test_clocks_that_differ_are_told_before_requests_are_refused(desk: Desk, skew: float, verdict: str) -> None:
+    """Half a second is a warning, five seconds are a failure, whichever is ahead."""
+    desk.add(Inspected(SOUND, inspection(clock_skew_ms=skew)))
+    account = desk.checked()
+    assert (account["verdict"], account["clock_skew_ms"]) == (verdict, skew)
+
+
+def test_the_skew_of_the_reading_stands_in_for_that_of_an_inspection(desk: Desk) -> None:
+    """An adapter that cannot be asked may tell it in its snapshots' health."""
+    desk.add(ScriptedVenue(book("1100", position_mode="one_way", health=Health(clock_skew_ms=-7000.0))))
+    assert findings(desk.checked(), "failed") == [
+        "clock: the venue's clock is 7,000 ms behind this one: venues refuse signed requests that are so far from "
+        "their time, usually 5 s"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "text"),
+    [
+        (Inspected(SOUND, VenueDownError("connection refused")), "it cannot be inspected: connection refused"),
+        (Inspected(VenueDownError("maintenance")), "it is down: maintenance"),
+        (Inspected(worlds.account(None, None, quality="malformed", reason="no equity")), "it is malformed: no equity"),
+        (Inspected(RuntimeError("a bug")), "it is down: the adapter failed: a bug"),
+        (Inspected(SOUND, ValueError("a bug")), "it cannot be inspected: the adapter failed: ValueError: a bug"),
+    ],
+    ids=["uninspected", "down", "malformed", "defect", "defect-in-inspection"],
+)
+def test_what_cannot_be_reached_fails_with_cause_and_way_out(desk: Desk, adapter: Inspected, text: str) -> None:
+    """Exit 1, a sentence, no traceback."""
+    desk.add(adapter)
+    done = desk.check()
+    assert done.return_value == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed   venue:")]
+    assert text in line
+    assert "; " in line, "with what can be done"
+
+
+def test_a_venue_that_does_not_answer_is_given_its_time_and_no_more(desk: Desk) -> None:
+    """50 ms, as told."""
+    desk.add(Inspected(None))
+    done = desk.check("--read-timeout", "50ms")
+    assert done.return_value == 1
+    assert "venue: it is down: no answer within 0.05 s" in done.stdout
+
+
+def test_an_account_without_its_secret_does_not_keep_others_from_being_checked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first fails with the variable's name, the second is ok, and the exit is 1."""
+    monkeypatch.delenv("OTHER_KEY", raising=False)
+    desk.add(Inspected(SOUND), credentials={"apiKey": "env:OTHER_KEY"})
+    desk.add(Inspected(book("1100", "second", position_mode="one_way"), account="second"))
+    done = desk.check()
+    assert done.return_value == 1
+    assert "the environment variable OTHER_KEY is not set" in done.stdout
+    assert "second at swapex (scripted, swapex, swap): OK" in done.stdout
+    assert done.stdout.endswith("2 accounts: 1 failed, 1 ok. Nothing was changed.\n")
+
+
+def test_only_the_named_accounts_are_asked(desk: Desk) -> None:
+    """The other's adapter is not even made; a name that there is not is told with the one that was meant."""
+    desk.add(Inspected(SOUND))
+    desk.add(Inspected(book("1100", "second", position_mode="one_way"), account="second"))
+    done = desk.check("second")
+    assert (done.return_value, list(desk.specs)) == (0, ["second"])
+    unknown = desk.check("secnd")
+    assert unknown.exit_code == 1
+    assert "no Account document is called secnd, did you mean second?" in str(unknown.exception)
+
+
+def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
+    """Dust, a halted market and one above the maximum: two warnings, and a note that it takes three orders."""
+    held = [
+        worlds.position("DUST", "long", contracts="0.0001", mark_price="10"),
+        worlds.position("HALT", "short", contracts="1", mark_price="10"),
+        worlds.position("BIG", "long", contracts="25", mark_price="10"),
+    ]
+    rules = [worlds.rules("DUST"), worlds.rules("HALT", state="halted"), worlds.rules("BIG", max_amount="10")]
+    desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way")))
+    done = desk.check("--strict")
+    assert done.return_value == 3
+    assert "warning  positions: 2 of 3 could not be closed as they are, or not surely: DUST, HALT" in done.stdout
+    assert "DUST long   0.0001     0       dust" in done.stdout
+    assert "BIG long    25         3       (above maximum)" in done.stdout
+    shown = {each["symbol"]: each for each in desk.checked()["outlooks"]}
+    assert (shown["HALT"]["shut"], shown["DUST"]["leaves"], shown["BIG"]["orders"]) == (True, "0.0001", 3)
+
+
+def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:
+    """A reading without positions closes nothing; one without orders does not know what is in the way."""
+    desk.add(Inspected(worlds.account("1000", None, position_mode="one_way")))
+    assert "positions: they are unknown: nothing could be closed" in findings(desk.checked(), "failed")
+
+
+WEIGHING = VenueTraits(
+    limits=(RateLimit("weight-1m", 2400, 60.0, by="address"),),
+    costs=(Cost("snapshot", "weight-1m", units=50), Cost("submit", "weight-1m", units=1)),
+)
+
+
+def test_a_tick_that_is_too_fast_is_told_with_the_least(desk: Desk) -> None:
+    """50 a reading, 1,200 a minute for readings: 2.5 s. At 3 s it is fine."""
+    desk.add(Inspected(SOUND, traits=WEIGHING))
+    (told,) = findings(desk.checked(), "warning")
+    assert told == (
+        "reading: a tick of 1 s is too fast here: 2.5 s is the least. Reading would take 3,000 of weight-1m in 60 s, "
+        "and 1,200 of 2,400 are for reading"
+    )
+    assert desk.checked("--interval", "3s")["verdict"] == "ok"
+
+
+def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) -> None:
+    """Two accounts at one address: each may read every 5 s, whichever of them is checked."""
+    desk.add(Inspected(SOUND, traits=WEIGHING))
+    desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=WEIGHING, account="second"))
+    account = desk.checked("main", "--interval", "3s")
+    assert "5 s is the least" in findings(account, "warning")[0]
+    assert account["reading"][0]["accounts"] == 2
+    assert "which 2 accounts share" in findings(account, "warning")[0]
+
+
+def test_a_worst_case_that_takes_too_long_is_a_warning(desk: Desk) -> None:
+    """Sixty positions at ten orders a minute: six waves, five minutes and more; the worst stage is named."""
+    held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(60)]
+    rules = [worlds.rules(f"S{n}") for n in range(60)]
+    slow = VenueTraits(limits=(RateLimit("orders", 10, 60.0),), costs=(Cost("submit", "orders", each=1),))
+    desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way"), traits=slow))
+    account = desk.checked()
+    assert account["verdict"] == "warnings"
+    (told,) = findings(account, "warning")
+    assert told.startswith("closing: closing everything takes 300 s at best (121 requests, bound by orders)")
+    assert account["closing"]["everything"]["orders"] == 60
+    assert account["closing"]["worst_stage"]["policy"] == "circuit-breaker"
+    assert desk.checked("--within", "10m")["verdict"] == "ok"
+
+
+def test_an_account_that_no_policy_watches_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reached and read, and nothing would ever be done."""
+    desk = Desk(tmp_path, monkeypatch, "")
+    desk.add(Inspected(SOUND))
+    assert findings(desk.checked(), "warning") == ["policies: no policy watches this account"]
+
+
+def test_an_adapter_that_cannot_be_asked_is_told_by_what_it_offers(desk: Desk) -> None:
+    """Its optional calls and one reading; what neither shows is left out."""
+    desk.add(ScriptedVenue(SOUND), credentials={})
+    account = desk.checked()
+    told = {each["name"]: each["can"] for each in account["capabilities"]}
+    assert account["told_by"] == "offers"
+    assert (told["equity"], told["find by client id"], told["push"], told["batch orders"]) == ("yes", "yes", "no", "no")
+    assert "trigger orders" not in told
+    assert list(told) == [name for name in CAPABILITIES if name in told]
+
+
+def test_credentials_never_come_out(desk: Desk) -> None:
+    """Neither in what failed nor in what the venue says of itself."""
+    leaky = inspection(status="KEY-PLANTED is on hold", notes=("hello KEY-PLANTED",))
+    desk.add(Inspected(VenueDownError("bad key KEY-PLANTED"), leaky))
+    done = desk.check()
+    assert done.return_value == 1
+    assert "KEY-PLANTED" not in done.stdout + done.stderr
+    assert "[hidden credential] is on hold" in done.stdout
+
+
+def test_without_any_account_there_is_nothing_to_check(desk: Desk) -> None:
+    """A sentence with the way out."""
+    done = desk.check()
+    assert done.exit_code == 1
+    assert "the policies hold no Account document; add one" in str(done.exception)
+
+
+# -- snapshot ---------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_a_line_that_a_replay_reads(desk: Desk, tmp_path: Path) -> None:
+    """One line, the public format, and the same account when it is read again."""
+    desk.add(Inspected(SOUND))
+    done = desk.snapshot("main")
+    assert (done.return_value, done.stdout.count("\n"), done.stderr) == (0, 1, "")
+    recording = tmp_path / "one.jsonl"
+    recording.write_text(done.stdout)
+    (seen,) = read(recording)
+    (account,) = seen.accounts
+    assert (seen.format, account.account, account.venue) == ("killswitch.snapshot/v1", "main", "swapex")
+    assert (account.equity, account.positions) == (SOUND.equity, SOUND.positions)
+
+
+def test_a_bad_reading_is_printed_and_exits_1(desk: Desk, tmp_path: Path) -> None:
+    """The line is there, with quality and reason; the reason is on stderr, too."""
+    desk.add(Inspected(VenueDownError("maintenance")))
+    done = desk.snapshot("main")
+    assert done.return_value == 1
+    (account,) = json.loads(done.stdout)["accounts"]
+    assert (account["quality"], account["reason"]) == ("down", "maintenance")
+    assert done.stderr == "Error: account main is down: maintenance\n"
+
+
+def test_a_snapshot_in_words_says_what_is_unknown(desk: Desk) -> None:
+    """A table of positions; resting orders that were not told are unknown and not none."""
+    unknown = AccountSnapshot(
+        "main", "swapex", "swap", "USDT", "ok", equity=Decimal(1000),
+        positions=(worlds.position(BTC, "long", "5", contracts="1.50", mark_price="50000"),),
+    )  # fmt: skip
+    desk.add(Inspected(unknown))
+    done = desk.snapshot("main", "--output", "text")
+    assert done.return_value == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("main at swapex, swap in USDT, read 20")
+    assert "Resting orders: unknown" in lines
+    (row,) = [line.split() for line in lines if line.startswith(f"  {BTC}")]
+    assert row == [BTC, "long", "1.50", "unknown", "50000", "unknown", "5.00", "unknown", "unknown"]
+
+
+def test_a_snapshot_of_an_account_without_its_secret_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 1, and nothing on stdout that could be taken for a reading."""
+    desk.add(Inspected(SOUND), credentials={"apiKey": "env:NOT_SET"})
+    monkeypatch.delenv("NOT_SET", raising=False)
+    done = desk.snapshot("main")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "NOT_SET is not set" in str(done.exception)
+
+
+# -- list -------------------------------------------------------------------------------------------------------
+
+SWAPEX = VenueListing(
+    "made-up", "swapex", ("swap", "future"),
+    (Capability("equity", "yes"), Capability("flows", "partly", "a day late"), Capability("close book", "no")),
+    VenueTraits(
+        limits=(RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders", 60, 2.0, by="symbol")),
+        costs=(Cost("snapshot", "weight", units=50), Cost("submit_batch", "orders", units=1, each=2)),
+        batch=5, client_ids=ClientIdRule("plain", 36),
+        dead_man=DeadManRule("symbol", 5.0, 300.0, a_day=10, takes_stops=None, quiet_for_maintenance=True),
+    ),
+    tried="its documents",
+)  # fmt: skip
+SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes"),), VenueTraits(whole_book=True))
+
+
+class Listed:
+    """A family of two."""
+
+    def listings(self) -> Sequence[VenueListing]:
+        return (SWAPEX, SPOTEX)
+
+    def history(self, exchange: str, endpoint: str | None = None) -> None:
+        return None
+
+
+class Entry:
+    """An entry point that is as it was made."""
+
+    dist = None
+
+    def __init__(self, name: str, load: Callable[[], object]) -> None:
+        self.name = self.value = self.module = name
+        self.load = load
+
+
+def missing() -> object:
+    raise ModuleNotFoundError("No module named 'ccxt'", name="ccxt")
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [Entry("made-up", Listed), Entry("zzz", missing)]
+    monkeypatch.setattr(families_module, "entry_points", lambda group: entries)
+
+
+def told(*arguments: str) -> Result:
+    return invoked(venues, *arguments)
+
+
+@pytest.mark.usefixtures("listed")
+def test_the_list_has_a_row_for_each_venue() -> None:
+    """Adapter, exchange, markets, batch, whole book, timer, limits, what it does partly or not; absences on stderr."""
+    done = told("list")
+    assert done.return_value == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["made-up", "spotex"], ["made-up", "swapex"]]
+    assert "swap, future  5      no          symbol    weight 2,400/min an address; orders 60/2 s a symbol" in lines[2]
+    assert lines[2].split()[-3:] == ["flows", "close", "book"]
+    assert "Everywhere: equity." in lines
+    assert "the venues of zzz are not there: ModuleNotFoundError: No module named 'ccxt'" in done.stderr
+
+
+@pytest.mark.usefixtures("listed")
+def test_one_venue_is_shown_in_full() -> None:
+    """Every capability with its note, the timer in words, and what each request takes of each limit."""
+    done = told("list", "swapex")
+    assert (
+        done.stdout
+        == """\
+Adapter made-up, exchange swapex: swap, future
+Tried against its documents
+
+  capability  can
+  equity      yes
+  flows       partly  a day late
+  close book  no
+
+Batches of 5
+No request that closes a whole book
+Dead-man timer: one for each symbol, 5s to 5m; goes off at most 10 times a day; \
+whether it cancels stops is unknown; to be disarmed before maintenance
+Client order ids: plain, up to 36
+
+  limit   allows                a request takes
+  weight  2,400/min an address  snapshot 50
+  orders  60/2 s a symbol       submit_batch 1 + 2 an order
+"""
+    )
+
+
+@pytest.mark.usefixtures("listed")
+def test_the_list_as_json_is_complete() -> None:
+    """Traits and notes, and the families that are not there with the way out."""
+    answer = json.loads(told("list", "--output", "json").stdout)
+    assert answer["format"] == "killswitch.venues/v1"
+    assert [each["exchange"] for each in answer["venues"]] == ["spotex", "swapex"]
+    assert answer["venues"][1]["traits"]["dead_man"]["a_day"] == 10
+    assert [each["family"] for each in answer["absent"]] == ["zzz"]
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_venue_that_is_not_there_is_told_with_the_one_that_was_meant() -> None:
+    """Exit 1."""
+    done = told("list", "swapx")
+    assert done.exit_code == 1
+    assert "no venue is called swapx, did you mean swapex?; known: spotex, swapex" in str(done.exception)
+
+
+def test_accounts_at_one_venue_are_asked_one_after_another(desk: Desk) -> None:
+    """Twenty accounts at one address do not ask at the same moment; those of another venue do not wait for them."""
+    busy: list[int] = []
+    now = 0
+
+    class Counting(Inspected):
+        async def snapshot(self) -> AccountSnapshot:
+            nonlocal now
+            now += 1
+            busy.append(now)
+            await asyncio.sleep(0)
+            now -= 1
+            return await super().snapshot()
+
+    for number in range(4):
+        name = f"a{number}"
+        desk.add(Counting(book("1100", name, position_mode="one_way"), account=name))
+    assert desk.check().return_value == 0
+    assert busy == [1, 1, 1, 1]
