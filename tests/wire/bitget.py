@@ -184,6 +184,10 @@ class BitgetWire(WireVenue):
             row["planStatus"] = "cancelled" if it.state == "canceled" else "executed"
         return self._page(rows, params, "entrustedList")
 
+    def _get_v2_mix_order_plan_sub_order(self, params: Mapping[str, Any]) -> Reply:
+        found = [it for it in self._orders({"orderId": params["planOrderId"]}) if it.trigger_when and not it.waits]
+        return self.yes([{"orderId": words.order_id(it.id), "type": it.type, "status": "success"} for it in found])
+
     def _get_v2_mix_order_detail(self, params: Mapping[str, Any]) -> Reply:
         found = [it for it in self._orders(params) if not it.waits]
         if not found:

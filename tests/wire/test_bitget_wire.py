@@ -124,16 +124,19 @@ def test_a_trigger_price_as_text_rests_as_a_plan_order() -> None:
 
 
 def test_a_batch_answers_the_good_and_the_bad_apart() -> None:
-    """A row that is refused is told with its code, and the others are taken."""
+    """A row that is refused is told with its code in a list of its own, and the others are taken."""
 
     async def main() -> None:
         async with venue() as (wire, client):
             rows = [
-                {"symbol": BTC, "type": "market", "side": "sell", "amount": "0.5", "params": {"reduceOnly": True}}
-                for _ in range(2)
+                {"size": "0.5", "side": "sell", "orderType": "market", "reduceOnly": "YES", "clientOid": name}
+                for name in ("ks1", "ks2")
             ]
-            answered = await client.create_orders(rows)
-            assert sorted(str(it["info"].get("errorCode")) for it in answered) == ["22002", "None"]
+            asked = {**FUTURES, "symbol": "BTCUSDT", "marginCoin": "USDT", "marginMode": "crossed", "orderList": rows}
+            await client.load_markets()
+            data = (await client.privateMixPostV2MixOrderBatchPlaceOrder(asked))["data"]
+            assert [it["clientOid"] for it in data["successList"]] == ["ks1"]
+            assert [(it["clientOid"], it["errorCode"]) for it in data["failureList"]] == [("ks2", "22002")]
             assert wire.exchange.held[BTC, "long"] == D(0)
 
     _run(main())

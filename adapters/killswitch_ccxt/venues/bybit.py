@@ -37,6 +37,7 @@ from killswitch_ccxt.venues.bybit_rows import (
     refined_order,
     rights_of,
     row_report,
+    with_largest,
     wealth_of,
 )
 from killswitch_ccxt.wealth import Wealth
@@ -69,6 +70,8 @@ class Bybit(Dialect):
         super().__init__(client, spec)
         self._places: dict[tuple[str, Side], int] = {}
         """Position → its positionIdx, as the venue told it last."""
+        self._known: Mapping[str, Row] | None = None
+        self._rules: Mapping[str, Row] = {}
         self._protection = Protection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
 
     @classmethod
@@ -108,6 +111,14 @@ class Bybit(Dialect):
             return ({"category": "spot"},)
         linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
         return (*linear, {"category": "inverse"})
+
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """As generic, with the least of what Bybit takes in one order: of market orders it takes less."""
+        known = self.client.ccxt.markets or {}
+        if known is not self._known:
+            self._known, self._rules = known, {symbol: with_largest(rule) for symbol, rule in known.items()}
+        return self._rules
 
     # Reading
 

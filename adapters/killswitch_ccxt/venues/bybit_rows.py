@@ -13,11 +13,20 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
+
+
+def with_largest(rule: Row) -> Row:
+    """ccxt's market, with the most that any one order may be for: of market orders Bybit takes less than of others."""
+    filters = (rule.get("info") or {}).get("lotSizeFilter") or {}
+    told = [positive(filters.get(name)) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")]
+    known = [it for it in told if it is not None]
+    limits = rule.get("limits") or {}
+    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
 
 
 def wealth_of(answer: Row, currency: str) -> Wealth:

@@ -1,0 +1,140 @@
+"""Bitget's own rows → our records, where ccxt's unified structures say less than the row does.
+
+In hedge mode Bitget writes the side of the position, not of the order: a `buy` that closes is a sale of the long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from killswitch.model.inspection import KeyRights
+from killswitch.model.snapshot import Fill, FillCause, Flow, OrderSide, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.venues import bitget_words as words
+from killswitch_ccxt.wealth import Wealth
+
+Row = Mapping[str, Any]
+
+
+def with_largest(rule: Row) -> Row:
+    """ccxt's market, with the most that any one order may be for."""
+    info = rule.get("info") or {}
+    known = [it for it in (positive(info.get(name)) for name in ("maxOrderQty", "maxMarketOrderQty")) if it is not None]
+    limits = rule.get("limits") or {}
+    return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
+
+
+def wealth_of(rows: Any, currency: str) -> Wealth:
+    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT."""
+    own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
+    if own is None:
+        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+    equity = needed(own.get("accountEquity"), "accountEquity")
+    if any(it.get("assetMode") == "union" for it in rows):
+        if currency != "USDT":
+            raise UnreadableError(f"several assets are margin, and their worth is told in USDT, not in {currency}")
+        equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=equity * 0)
+    used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
+    balance = [decimal(own.get(name)) for name in ("available", "locked")]
+    return Wealth(
+        equity=equity,
+        free=decimal(own.get("crossedMaxAvailable")),
+        margin_used=sum((it for it in used if it is not None), start=equity * 0) if any(used) else None,
+        cash=None if balance[0] is None else balance[0] + (balance[1] or 0),
+    )
+
+
+def _of_position(info: Row) -> tuple[Side, bool] | None:
+    """Position side and whether it closes, of a hedge-mode row; None for one of the one-way mode."""
+    told = str(info.get("tradeSide")).lower()
+    if info.get("posMode") != "hedge_mode":
+        return None
+    side: Side
+    if info.get("posSide") in ("long", "short"):
+        side = "long" if info["posSide"] == "long" else "short"
+    elif told.endswith(("_long", "_short")):
+        side = "long" if told.endswith("_long") else "short"
+    else:
+        side = "long" if info.get("side") == "buy" else "short"
+    return side, "close" in told
+
+
+def _side(position_side: Side, *, closes: bool) -> OrderSide:
+    return "sell" if (position_side == "long") is closes else "buy"
+
+
+def refined_order(row: Row) -> Row:
+    """ccxt's order with the order's own side, what it is for, and the numbers that ccxt loses among Decimals."""
+    info = row["info"]
+    fee = decimal(info.get("fee"))
+    found = {
+        **row,
+        "triggerPrice": positive(info.get("triggerPrice")),
+        "fee": None if fee is None else {"cost": -fee},
+        "side": info.get("side"),
+        "reduceOnly": flag(info.get("reduceOnly")) or info.get("planType") in ("pos_profit", "pos_loss"),
+    }
+    hedge = _of_position(info)
+    if hedge is not None:
+        position_side, closes = hedge
+        found |= {"positionSide": position_side, "reduceOnly": closes, "side": _side(position_side, closes=closes)}
+    return found
+
+
+def refined_fill(fill: Fill, info: Row) -> Fill:
+    """With side, fee, profit and cause as Bitget tells them."""
+    costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
+    paid = [decimal(it.get("totalFee")) for it in costs]
+    fuller = structs.replace(
+        fill,
+        fee=None if None in paid or not paid else -sum(it for it in paid if it is not None),
+        fee_currency=str(costs[0]["feeCoin"]) if costs else None,
+        realized_pnl=decimal(info.get("profit")),
+        cause=_cause(str(info.get("tradeSide")).lower()),
+    )
+    hedge = _of_position(info)
+    if hedge is None:
+        return fuller
+    position_side, closes = hedge
+    return structs.replace(fuller, position_side=position_side, side=_side(position_side, closes=closes))
+
+
+def _cause(trade_side: str) -> FillCause:
+    if "adl" in trade_side:
+        return "adl"
+    if "burst" in trade_side or trade_side.startswith("reduce_"):
+        return "liquidation"
+    return "delivery" if "delivery" in trade_side else "trade"
+
+
+def flow_of(row: Row) -> Flow | None:
+    """A bill; None for what fills tell. UnreadableError for a type that nobody knows."""
+    business, amount = str(row.get("businessType")), decimal(row.get("amount"))
+    try:
+        kind = words.kind_of(business)
+    except KeyError:
+        if not amount:
+            return None
+        raise UnreadableError(f"there is a bill {business!r}, of which it is not known what it means") from None
+    at = instant(row.get("cTime"))
+    if kind is None or not amount:
+        return None
+    if at is None or not row.get("billId"):
+        raise UnreadableError(f"a bill {business} has no id or no time")
+    return Flow(str(row["billId"]), at, kind, amount, str(row.get("coin")))
+
+
+def rights_of(info: Row) -> KeyRights:
+    """Of `spot/account/info`: permissions by their short names, or by those of older keys."""
+    allowed = set(info.get("authorities") or ())
+    return KeyRights(
+        read=True,
+        trade={"coow", "cpow"} <= allowed or "trade" in allowed,
+        withdraw=bool(allowed & {"wwow", "withdraw"}),
+        transfer=bool(allowed & {"wtow", "transfer"}),
+        bound_to_addresses=bool(str(info.get("ips") or "").strip()),
+        note="Bitget does not tell when a key expires",
+    )

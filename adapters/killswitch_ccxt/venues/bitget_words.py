@@ -1,0 +1,129 @@
+"""Bitget's codes, limits and abilities, as its v2 documents give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from killswitch.model.inspection import Capability
+from killswitch.model.snapshot import FlowKind, InstrumentState
+from killswitch.model.venue import Cost, RateLimit, RejectReason
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+
+_REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
+    "already_flat": ("22002", "25227"),
+    "below_minimum": ("45110", "45111", "43006", "13008"),
+    "above_maximum": ("45112", "45113", "43005"),
+    "blocked_by_order": ("40757", "45006"),
+    "price_band": ("22006", "22007", "22008", "22009", "43008", "43009"),
+    "market_closed": ("22004", "40309"),
+    "insufficient_margin": ("40762", "40754", "43012", "25202", "25203"),
+    "duplicate_client_order_id": ("40786", "43118"),
+    "other": ("40774", "40808", "40017", "400172", "40034", "22005"),
+}
+_ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
+    (GONE, ("22001", "40109", "40768", "43001", "43020", "43025", "25204")),
+    (LIMITED, ("429",)),
+    (
+        DENIED,
+        (
+            "22010", "40001", "40002", "40003", "40006", "40009", "40011", "40012", "40013", "40014", "40016", "40018",
+            "40031", "40037",
+        ),
+    ),
+    (DOWN, ("40004", "40005", "40008", "40200")),
+    (UNKNOWN, ("40010", "40015", "40725", "45001", "500")),
+)  # fmt: skip
+CODES: Final[Mapping[str, Meaning]] = {
+    **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
+    **{code: meaning for meaning, codes in _ALIKE for code in codes},
+}
+"""40774 is an order of the other position mode. 40010 is a request that timed out inside: it may have been done."""
+
+LIMITS: Final = (
+    *(RateLimit(name, 10, 1.0) for name in ("place", "plan", "cancel", "cancel-plan", "detail", "fills", "pending")),
+    *(RateLimit(name, 10, 1.0) for name in ("plan-pending", "plan-history", "accounts", "bill")),
+    RateLimit("position", 5, 1.0),
+    RateLimit("close", 1, 1.0),
+    RateLimit("address", 6000, 60.0, by="address"),
+)
+
+
+def _costs() -> Iterator[Cost]:
+    for name in ("position", "accounts", "pending", "fills", "bill"):
+        yield Cost("snapshot", name, 1)
+    yield Cost("snapshot", "plan-pending", 3)
+    yield Cost("submit", "place", 1)
+    yield Cost("submit", "plan", 1)
+    yield Cost("close_book", "close", 1)
+    for name in ("detail", "plan-pending", "plan-history"):
+        yield Cost("find_order", name, 1)
+    yield Cost("open_orders", "pending", 1)
+    yield Cost("open_orders", "plan-pending", 3)
+    for name in ("detail", "fills", "plan-pending", "plan-history"):
+        yield Cost("fills", name, 1)
+    yield Cost("cancel", "cancel", 1)
+    yield Cost("cancel", "cancel-plan", 1)
+    for call, units in (("snapshot", 9), ("submit", 1), ("close_book", 1), ("find_order", 3), ("open_orders", 4)):
+        yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
+    yield Cost("fills", "address", 4)
+    yield Cost("cancel", "address", 1)
+
+
+COSTS: Final = tuple(_costs())
+
+STATES: Final[Mapping[str, InstrumentState]] = {
+    "limit_open": "reduce_only", "maintain": "halted", "restrictedAPI": "halted", "off": "delisted", "listed": "halted",
+}  # fmt: skip
+"""symbolStatus; `normal` is none of them."""
+_TRADES: Final = (
+    "open_long", "open_short", "close_long", "close_short", "force_close_long", "force_close_short", "buy", "sell",
+    "force_buy", "force_sell", "burst_buy", "burst_sell", "burst_long_loss_query", "burst_short_loss_query",
+    "delivery_long", "delivery_short",
+)  # fmt: skip
+_MARGIN: Final = ("append_margin", "adjust_down_lever_append_margin", "reduce_margin", "auto_append_margin")
+FLOWS: Final[Mapping[str, FlowKind | None]] = {
+    **dict.fromkeys((*_TRADES, *_MARGIN)),
+    "contract_settle_fee": "funding",
+    "contract_main_settle_fee": "funding",
+    **dict.fromkeys(
+        ("cash_gift_issue", "cash_gift_recycle", "bonus_issue", "bonus_recycle", "bonus_expired"), "rebate"
+    ),
+    **dict.fromkeys(("tracking_follow_pay", "tracking_follow_back", "tracking_trader_income"), "fee"),
+    "risk_captital_user_transfer": "insurance",
+}
+"""businessType of a bill → kind of flow; None for what fills tell, and for margin that only moves inside."""
+
+
+def kind_of(business: str) -> FlowKind | None:
+    """KeyError for a type that is not known."""
+    return "transfer" if business.startswith(("trans_from_", "trans_to_")) else FLOWS[business]
+
+
+CAPABILITIES: Final = tuple(
+    Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly
+    for name, can, note in (
+        ("equity", "yes", "classic accounts; with several assets as margin, in USDT only"),
+        ("positions", "yes", "USDT or USDC futures, as the account's currency says"),
+        ("orders", "yes", ""),
+        ("trigger orders", "yes", "trigger, trailing, take-profit and stop-loss orders"),
+        ("fills", "yes", "liquidations, ADL and deliveries included"),
+        ("flows", "yes", "bills of the futures account"),
+        ("prices", "yes", ""),
+        ("market orders", "yes", ""),
+        ("limit orders", "yes", ""),
+        ("reduce only", "yes", "in hedge mode the order closes a side instead, and cannot open"),
+        ("put back stops", "yes", "triggered by the mark price"),
+        ("batch orders", "no", "a batch of Bitget's is for one symbol, and a close is for many"),
+        ("close book", "yes", "closes all futures of the account's currency, once a second"),
+        ("position mode", "yes", ""),
+        ("find by client id", "yes", "orders, then trigger orders, pending and past"),
+        ("dead man", "no", "Bitget has none"),
+        ("push", "no", "its streams are not used: the account is polled"),
+        ("key rights", "yes", ""),
+        ("clock", "yes", ""),
+        ("bars", "yes", ""),
+        ("sandbox", "yes", "Bitget's demo trading"),
+        ("demo", "yes", "Bitget's demo trading"),
+    )
+)
