@@ -77,14 +77,18 @@ class Known:
         self._told: set[str] | None = None
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
-        """Those that were not in an answer before, oldest first."""
-        names = [word(each, "id") for each in answer]
+        """Those of the answer that are to be told, in its order. They stay new until they are learnt."""
         if self._told is None:
-            self._told = set(names)
             return []
-        found = [each for each, name in zip(answer, names, strict=True) if name not in self._told]
-        self._told |= set(names)
-        return found[::-1]
+        return [each for each in answer if word(each, "id") not in self._told]
+
+    def learn(self, answer: Sequence[Row]) -> None:
+        """They were told."""
+        self._told = (self._told or set()) | {word(each, "id") for each in answer}
+
+    def meets(self, answer: Sequence[Row]) -> bool:
+        """Whether one of them is known already, so that what is older is, too."""
+        return self._told is not None and any(word(each, "id") in self._told for each in answer)
 
     @property
     def begun(self) -> bool:

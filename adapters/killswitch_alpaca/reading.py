@@ -12,66 +12,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from decimal import Decimal
-from typing import Any
 
-from killswitch.model.snapshot import (
-    AccountSnapshot,
-    Balance,
-    Fill,
-    Flow,
-    Health,
-    Instrument,
-    Order,
-    Position,
-    Quality,
-)
+from msgspec import structs
+
+from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Health, Instrument, Order, Position, Quality
 from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
 from killswitch_alpaca.activities import Known, read_fill, read_flow
-from killswitch_alpaca.client import Client, RefusedError, Tally
+from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.hours import Hours, read_calendar, read_clock
-from killswitch_alpaca.instruments import Asset, instrument, read_asset
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, positive, row, rows, word
-from killswitch_alpaca.orders import read_open
-from killswitch_alpaca.positions import CRYPTO, is_crypto, read_positions, worth
+from killswitch_alpaca.hours import Hours
+from killswitch_alpaca.instruments import Asset, instrument
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, needed
+from killswitch_alpaca.parts import ACCOUNT, ASSETS, CALENDAR, CLOCK, MOVES, ORDERS, OWED, QUOTES, SAVED, TRADES, Part
+from killswitch_alpaca.positions import is_crypto, worth
+from killswitch_alpaca.questions import Book, Questions
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import FIFTHS, SNAPSHOT
-
-ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0
-CALENDAR, ASSETS = 6 * 3600.0, 3600.0
-"""Seconds after which each part is read again."""
-SAVED, OWED = 6.0, -2.0
-"""Requests that may be saved up for parts that were touched, and that may be owed before they have to wait."""
-PAGE, PAGES = 500, 10
-"""Orders of one answer, and answers of one reading."""
-SINGLES = 4
-"""So many unknown assets are asked for one by one; more of them by the whole list."""
-OLD_QUOTE = timedelta(seconds=60)
-
-
-@dataclass(slots=True)
-class Part:
-    """A part of the account: when it was read, in seconds of the loop, and whether something has touched it since."""
-
-    every: float
-    longest: float
-    """Seconds after which what was read counts no longer."""
-    read_at: float | None = None
-    touched: bool = False
-    trouble: str | None = None
-
-    def is_due(self, now: float, *, credit: float = 0.0) -> bool:
-        if self.read_at is None or now - self.read_at >= self.every:
-            return True
-        return self.touched and credit >= 1.0
-
-    def is_good(self, now: float) -> bool:
-        return self.read_at is not None and now - self.read_at <= self.longest
-
-    def was_read(self, now: float) -> None:
-        self.read_at, self.touched, self.trouble = now, False, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +48,8 @@ class Reading:
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings = settings
         self._client = client
+        self._extended = settings.outside_hours == "extended"
+        self.ask = Questions(settings, client)
         self.hours = Hours()
         self.account = Part(ACCOUNT, ACCOUNT)
         self.orders = Part(ORDERS, 60.0)
@@ -99,14 +59,14 @@ class Reading:
         self.calendar = Part(CALENDAR, 4 * 86_400.0)
         self.quotes = Part(QUOTES, QUOTES)
         self.positions: tuple[Position, ...] = ()
-        self.assets: dict[str, Asset] = {}
+        self.open_orders: tuple[Order, ...] = ()
+        self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
         self._base: Base | None = None
-        self._orders: tuple[Order, ...] = ()
         self._fills: list[Fill] = []
         self._flows: list[Flow] = []
         self._trades_known, self._moves_known = Known(), Known()
-        self._quotes: dict[str, tuple[Decimal | None, Decimal | None]] = {}
+        self._quotes: dict[str, Book] = {}
         self._told: dict[str, Instrument] = {}
         self._credit = SAVED
         self._first = True
@@ -137,7 +97,9 @@ class Reading:
 
     async def _read(self, now: float) -> AccountSnapshot:
         parts = self._due(now)
-        tasks = [asyncio.create_task(each) for each in (self._positions(), *(self._part(p, r, now) for p, r in parts))]
+        tasks = [
+            asyncio.create_task(each) for each in (self.ask.positions(), *(self._part(p, r, now) for p, r in parts))
+        ]
         account_due = self._base is None or self.account.is_due(now, credit=self._credit)
         try:
             account = await self._account() if account_due else None
@@ -162,7 +124,7 @@ class Reading:
             await asyncio.gather(*again)
         self.positions = positions
         if account is not None:
-            self._base = Base(account, _number(account, "equity"), worth(positions), held)
+            self._base = Base(account, needed(account, "equity"), worth(positions), held)
             self.account.was_read(now)
         await self._learn_assets(now)
         await self._learn_quotes(now)
@@ -199,134 +161,65 @@ class Reading:
         else:
             part.was_read(now)
 
-    async def _positions(self) -> tuple[Position, ...]:
-        answer = await self._client.call(lambda trading: trading.get_all_positions())
-        return read_positions(rows(answer, "positions"))
-
     async def _account(self) -> Row:
         self._pay()
-        return row(await self._client.call(lambda trading: trading.get_account()), "the account")
+        return await self.ask.account()
 
     async def read_orders(self) -> None:
-        """Read all open orders, page by page."""
-        found: dict[str, Row] = {}
-        after: str | None = None
-        for _ in range(PAGES):
-            query = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
-            query |= {} if after is None else {"after": after}
-            page = rows(await self._client.call(lambda trading, q=query: trading.get("/orders", q)), "orders")  # type: ignore[misc] # bound now
-            new = {word(each, "id"): each for each in page} if page else {}
-            more = len(page) >= PAGE and not new.keys() <= found.keys()
-            found |= new
-            if not more:
-                break
-            after = word(page[-1], "submitted_at")
-        else:
-            raise UnreadableError(f"there are more than {PAGE * PAGES} open orders")
+        """Read all open orders."""
         prices = {p.symbol: p.mark_price for p in self.positions if p.mark_price is not None}
-        self._orders = read_open(list(found.values()), prices)
-
-    @property
-    def open_orders(self) -> tuple[Order, ...]:
-        return self._orders
+        self.open_orders = await self.ask.orders(prices)
 
     async def _read_trades(self) -> None:
-        answer = await self._client.call(
-            lambda trading: trading.get("/account/activities/FILL", {"direction": "desc", "page_size": 100})
-        )
-        names = {symbol.replace("/", ""): symbol for symbol in self.assets if is_crypto(symbol)}
-        new = self._trades_known.new(rows(answer, "activities"))
-        self._fills += [read_fill(each, names) for each in new]
+        names = {symbol.replace("/", ""): symbol for symbol in self._assets if is_crypto(symbol)}
+        answer = await self.ask.activities(self._trades_known, "/account/activities/FILL")
+        self._fills += [read_fill(each, names) for each in self._trades_known.new(answer)]
+        self._trades_known.learn(answer)
 
     async def _read_moves(self) -> None:
-        query = {"category": "non_trade_activity", "direction": "desc", "page_size": 100}
-        answer = await self._client.call(lambda trading: trading.get("/account/activities", query))
+        answer = await self.ask.activities(self._moves_known, "/account/activities", category="non_trade_activity")
         seen = self._settings.now()
-        for each in self._moves_known.new(rows(answer, "activities")):
-            flow = read_flow(each, self._settings.currency, seen)
-            if flow is not None:
-                self._flows.append(flow)
+        new = [read_flow(each, self._settings.currency, seen) for each in self._moves_known.new(answer)]
+        self._flows += [flow for flow in new if flow is not None]
+        self._moves_known.learn(answer)
 
     async def read_clock(self) -> None:
         """Read the clock, and the calendar where the extended session matters."""
-        began = self._settings.now()
-        answer = await self._client.call(lambda trading: trading.get_clock())
-        ended = self._settings.now()
-        self.hours.clock = read_clock(row(answer, "the clock"), began + (ended - began) / 2)
+        self.hours.clock = await self.ask.clock()
         now = asyncio.get_running_loop().time()
-        if self._settings.outside_hours == "extended" and self.calendar.is_due(now):
-            today = (ended + self.hours.clock.offset).date()
-            query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
-            days = await self._client.call(lambda trading: trading.get("/calendar", query))
-            self.hours.days = read_calendar(rows(days, "the calendar"), self.hours.clock.offset)
+        if self._extended and self.calendar.is_due(now):
+            self.hours.days = await self.ask.calendar(self.hours.clock)
             self.calendar.was_read(now)
 
     async def _learn_quotes(self, now: float) -> None:
         """Bid and ask of the shares that are held, where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
-        extended = self._settings.outside_hours == "extended"
-        if not (extended and names and self.hours.session(self._settings.now()) == "extended"):
+        if not (self._extended and names and self.hours.session(self._settings.now()) == "extended"):
             return
 
         async def read() -> None:
-            self._quotes = await self.quotes_of(names)
+            self._quotes = await self.ask.quotes(names)
 
         if self.quotes.is_due(now):
             await self._part(self.quotes, read, now)
 
-    async def quotes_of(self, symbols: list[str]) -> dict[str, tuple[Decimal | None, Decimal | None]]:
-        """Best bid and ask of stocks, None where there is none or it is older than a minute."""
-        query: dict[str, Any] = {"symbols": ",".join(symbols)}
-        if self._settings.data_feed is not None:
-            query["feed"] = self._settings.data_feed
-        answer = row(await self._client.call(lambda d: d.get("/stocks/quotes/latest", query), data=True), "quotes")
-        found = answer.get("quotes")
-        now = self._settings.now()
-        return {
-            symbol: _quote(each, now)
-            for symbol, each in (found.items() if isinstance(found, dict) else ())
-            if isinstance(each, dict)
-        }
-
     async def _learn_assets(self, now: float) -> None:
-        """The rules of what is held and ordered, as far as they are unknown or old. What fails is tried again."""
-        wanted = {p.symbol for p in self.positions} | {o.symbol for o in self._orders}
-        due = sorted(s for s in wanted if now - self._asset_at.get(s, float("-inf")) >= ASSETS)
+        """The rules of what is held and ordered, as far as they are unknown or old."""
+        wanted = {p.symbol for p in self.positions} | {o.symbol for o in self.open_orders}
+        due = {s for s in wanted if now - self._asset_at.get(s, float("-inf")) >= ASSETS}
         if not due:
             return
         # A failure is tried again after a minute, not with the next tick.
         self._asset_at |= dict.fromkeys(due, now - ASSETS + CLOCK)
         try:
-            for asset in await self._assets(due):
-                self.assets[asset.symbol] = asset
-                if asset.symbol in wanted:
-                    self._asset_at[asset.symbol] = now
+            found, requests = await self.ask.assets(due)
         except RateLimitedError:
             raise
         except (VenueError, RefusedError, UnreadableError):
             return
-
-    async def _assets(self, due: list[str]) -> list[Asset]:
-        if len(due) <= SINGLES:
-            answers = await asyncio.gather(*(self._asset(symbol) for symbol in due))
-            return [read_asset(each) for each in answers]
-        found: list[Asset] = []
-        for asset_class in sorted({CRYPTO if is_crypto(symbol) else "us_equity" for symbol in due}):
-            self._pay()
-            query = {"asset_class": asset_class}
-            answer = rows(
-                await self._client.call(lambda trading, q=query: trading.get("/assets", q)),  # type: ignore[misc] # bound now
-                "assets",
-            )
-            names = set(due)
-            found += [asset for each in answer if (asset := read_asset(each)).symbol in names]
-        return found
-
-    async def _asset(self, symbol: str) -> Row:
-        self._pay()
-        # A slash in a path is another path: Alpaca knows coins by their name without one, too.
-        name = symbol.replace("/", "")
-        return row(await self._client.call(lambda trading: trading.get_asset(name)), f"asset {symbol}")
+        self._credit = max(OWED, self._credit - requests)
+        self._assets |= {asset.symbol: asset for asset in found}
+        self._asset_at |= dict.fromkeys((asset.symbol for asset in found), now)
 
     # The snapshot
 
@@ -342,7 +235,6 @@ class Reading:
         fills, self._fills = tuple(self._fills), []
         flows, self._flows = tuple(self._flows), []
         cash = decimal(base.account.get("cash"))
-        tally = self._client.take_tally()
         return AccountSnapshot(
             account=settings.account,
             venue="alpaca",
@@ -358,10 +250,10 @@ class Reading:
             balances=() if cash is None else (Balance(settings.currency, cash, Decimal(1)),),
             flows=flows if self.moves.is_good(now) else None,
             positions=tuple(self._quoted(position, now) for position in self.positions),
-            orders=self._orders if self.orders.is_good(now) else None,
+            orders=self.open_orders if self.orders.is_good(now) else None,
             fills=fills if self.trades.is_good(now) else None,
             instruments=self._news() or None,
-            health=self._health(tally),
+            health=self._health(),
         )
 
     def _troubles(self, now: float) -> str | None:
@@ -379,22 +271,19 @@ class Reading:
 
     def _quoted(self, position: Position, now: float) -> Position:
         quote = self._quotes.get(position.symbol) if self.quotes.is_good(now) else None
-        if quote is None:
-            return position
-        return _with_book(position, *quote)
+        return position if quote is None else structs.replace(position, bid=quote[0], ask=quote[1])
 
     def _news(self) -> tuple[Instrument, ...]:
         """The rules that are new or have changed."""
         session = self.hours.session(self._settings.now())
-        extended = self._settings.outside_hours == "extended"
         held = {position.symbol: position for position in self.positions}
-        wanted = [*held, *(order.symbol for order in self._orders)]
+        wanted = [*held, *(order.symbol for order in self.open_orders)]
         found = {
             symbol: instrument(
-                self.assets[symbol], held.get(symbol), session, extended=extended, barred=self.bars is not None
+                self._assets[symbol], held.get(symbol), session, extended=self._extended, barred=self.bars is not None
             )
             for symbol in dict.fromkeys(wanted)
-            if symbol in self.assets
+            if symbol in self._assets
         }
         news = tuple(each for symbol, each in found.items() if self._told.get(symbol) != each)
         self._told |= found
@@ -404,10 +293,11 @@ class Reading:
         settings = self._settings
         return AccountSnapshot(
             settings.account, "alpaca", settings.market, settings.currency, quality, reason=reason,
-            health=self._health(self._client.take_tally()),
+            health=self._health(),
         )  # fmt: skip
 
-    def _health(self, tally: Tally) -> Health:
+    def _health(self) -> Health:
+        tally = self._client.take_tally()
         skew = None if self.hours.clock is None else self.hours.clock.skew.total_seconds() * 1000
         return Health(
             latency_ms=tally.latency * 1000,
@@ -435,25 +325,3 @@ def barred(account: Row) -> str | None:
     if status not in (None, "ACTIVE"):
         found.append(f"the account's status is {status}")
     return "; ".join(found) or None
-
-
-def _number(found: Row, name: str) -> Decimal:
-    value = decimal(found.get(name))
-    if value is None:
-        raise UnreadableError(f"the account does not say its {name}")
-    return value
-
-
-def _quote(found: dict[str, Any], now: datetime) -> tuple[Decimal | None, Decimal | None]:
-    from killswitch_alpaca.numbers import instant
-
-    at = instant(found.get("t"))
-    if at is None or now - at > OLD_QUOTE:
-        return None, None
-    return positive(found.get("bp")), positive(found.get("ap"))
-
-
-def _with_book(position: Position, bid: Decimal | None, ask: Decimal | None) -> Position:
-    from msgspec import structs
-
-    return structs.replace(position, bid=bid, ask=ask)

@@ -145,7 +145,7 @@ class AlpacaVenue:
     async def _price(self, request: OrderRequest) -> Decimal:
         """What an order without a price is bounded by: the quote of the side that it takes, else the last price."""
         try:
-            quotes = await self._reading.quotes_of([request.symbol])
+            quotes = await self._reading.ask.quotes([request.symbol])
         except (RefusedError, UnreadableError, VenueDownError, MalformedAnswerError):
             quotes = {}
         bid, ask = quotes.get(request.symbol, (None, None))

@@ -1,0 +1,39 @@
+"""The parts of an account, each with its own age."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0
+CALENDAR, ASSETS = 6 * 3600.0, 3600.0
+"""Seconds after which each part is read again."""
+SAVED: Final = 6.0
+OWED: Final = -2.0
+"""Requests that may be saved up for parts that were touched, and that may be owed before those have to wait."""
+
+
+@dataclass(slots=True)
+class Part:
+    """A part of the account: when it was read, in seconds of the loop, and whether something has touched it since."""
+
+    every: float
+    longest: float
+    """Seconds after which what was read counts no longer."""
+    read_at: float | None = None
+    touched: bool = False
+    trouble: str | None = None
+    """Why the last reading of it failed."""
+
+    def is_due(self, now: float, *, credit: float = 0.0) -> bool:
+        """Whether its time has come; or, where `credit` pays for it, whether it was touched."""
+        if self.read_at is None or now - self.read_at >= self.every:
+            return True
+        return self.touched and credit >= 1.0
+
+    def is_good(self, now: float) -> bool:
+        """Whether what was read still counts."""
+        return self.read_at is not None and now - self.read_at <= self.longest
+
+    def was_read(self, now: float) -> None:
+        self.read_at, self.touched, self.trouble = now, False, None

@@ -1,0 +1,122 @@
+"""What is asked of Alpaca about an account, and its answers as records of ours. Nothing is kept here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from killswitch.model.snapshot import Order, Position
+from killswitch.model.venue import RateLimitedError
+from killswitch_alpaca.activities import Known
+from killswitch_alpaca.client import Client
+from killswitch_alpaca.hours import Clock, Day, read_calendar, read_clock
+from killswitch_alpaca.instruments import Asset, read_asset
+from killswitch_alpaca.numbers import Row, UnreadableError, instant, positive, row, rows, word
+from killswitch_alpaca.orders import read_open
+from killswitch_alpaca.positions import CRYPTO, EQUITY, is_crypto, read_positions, symbol_of
+from killswitch_alpaca.settings import Settings
+
+PAGE, PAGES = 500, 10
+"""Orders of one answer, and answers of one reading."""
+TRADES_PAGE = 100
+SINGLES = 4
+"""So many unknown assets are asked for one by one; more of them by the whole list."""
+OLD_QUOTE = timedelta(seconds=60)
+Book = tuple[Decimal | None, Decimal | None]
+"""Best bid and ask."""
+
+
+class Questions:
+    """Every method may raise RefusedError, UnreadableError and any VenueError."""
+
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self._settings = settings
+        self._client = client
+
+    async def positions(self) -> tuple[Position, ...]:
+        answer = await self._client.call(lambda trading: trading.get_all_positions())
+        return read_positions(rows(answer, "positions"))
+
+    async def account(self) -> Row:
+        return row(await self._client.call(lambda trading: trading.get_account()), "the account")
+
+    async def orders(self, prices: Mapping[str, Decimal]) -> tuple[Order, ...]:
+        """All open orders, page by page; `prices` as `read_open` wants them."""
+        found: dict[str, Row] = {}
+        query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
+        for _ in range(PAGES):
+            page = rows(await self._get("/orders", query), "orders")
+            new = {word(each, "id"): each for each in page}
+            more = len(page) >= PAGE and not new.keys() <= found.keys()
+            found |= new
+            if not more:
+                return read_open(list(found.values()), prices)
+            query["after"] = word(page[-1], "submitted_at")
+        raise UnreadableError(f"there are more than {PAGE * PAGES} open orders")
+
+    async def activities(self, known: Known, path: str, **query: Any) -> list[Row]:
+        """Activities that are not `known` yet, oldest first: page by page, until one is known."""
+        query |= {"direction": "desc", "page_size": TRADES_PAGE}
+        found: list[Row] = []
+        for _ in range(PAGES):
+            page = rows(await self._get(path, query), "activities")
+            found += page
+            if len(page) < TRADES_PAGE or not known.begun or known.meets(page):
+                return found[::-1]
+            query["page_token"] = word(page[-1], "id")
+        raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last reading")
+
+    async def clock(self) -> Clock:
+        began = self._settings.now()
+        answer = await self._client.call(lambda trading: trading.get_clock())
+        return read_clock(row(answer, "the clock"), began + (self._settings.now() - began) / 2)
+
+    async def calendar(self, clock: Clock) -> tuple[Day, ...]:
+        """The trading days from yesterday to a week from now."""
+        today = (self._settings.now() + clock.offset).date()
+        query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
+        return read_calendar(rows(await self._get("/calendar", query), "the calendar"), clock.offset)
+
+    async def quotes(self, symbols: Sequence[str]) -> dict[str, Book]:
+        """Best bid and ask of stocks, None where there is none or it is older than a minute."""
+        query: dict[str, Any] = {"symbols": ",".join(symbols)}
+        if self._settings.data_feed is not None:
+            query["feed"] = self._settings.data_feed
+        answer = await self._client.call(lambda data: data.get("/stocks/quotes/latest", query), data=True)
+        found = row(row(answer, "quotes").get("quotes") or {}, "quotes")
+        now = self._settings.now()
+        return {symbol: _book(row(each, f"the quote of {symbol}"), now) for symbol, each in found.items()}
+
+    async def assets(self, symbols: Collection[str]) -> tuple[list[Asset], int]:
+        """The assets that Alpaca gives of these, and how many requests that took. One by one, or by whole lists."""
+        if len(symbols) <= SINGLES:
+            answers = await asyncio.gather(*(self._asset(symbol) for symbol in symbols), return_exceptions=True)
+            for each in answers:
+                if isinstance(each, RateLimitedError) or not isinstance(each, Exception | Asset):
+                    raise each
+            # One that is not known to Alpaca keeps nobody from the rules of the others.
+            return [each for each in answers if isinstance(each, Asset)], len(symbols)
+        classes = sorted({CRYPTO if is_crypto(symbol) else EQUITY for symbol in symbols})
+        found: list[Asset] = []
+        for asset_class in classes:
+            answer = rows(await self._get("/assets", {"asset_class": asset_class}), "assets")
+            found += [read_asset(each) for each in answer if symbol_of(str(each.get("symbol")), asset_class) in symbols]
+        return found, len(classes)
+
+    async def _asset(self, symbol: str) -> Asset:
+        # A slash in a path is another path: Alpaca knows coins by their name without one, too.
+        name = symbol.replace("/", "")
+        return read_asset(row(await self._client.call(lambda trading: trading.get_asset(name)), f"asset {symbol}"))
+
+    async def _get(self, path: str, query: Mapping[str, Any]) -> Any:
+        return await self._client.call(lambda trading: trading.get(path, dict(query)))
+
+
+def _book(found: Row, now: datetime) -> Book:
+    at = instant(found.get("t"))
+    if at is None or now - at > OLD_QUOTE:
+        return None, None
+    return positive(found.get("bp")), positive(found.get("ap"))
