@@ -1,0 +1,109 @@
+"""Every wire-level venue from the command line, as a user would do it: check, look, plan, run, and a level-3 close."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import KSCTL, PATIENCE, until
+from tests.e2e.wired import REACHED, World, venue
+
+POLICY = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: stop}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers:
+    loss: {signal: equity.loss_from_start, at_least: 2%, on_unknown: hold}
+    large-loss: {signal: equity.loss_from_start, at_least: 10%, on_unknown: hold}
+  stages:
+    - name: trim
+      level: 1
+      any: [loss]
+      cooldown: 6h
+      reset: manual
+      actions: [{close: {side: both, fraction: 50%}}]
+    - name: close-everything
+      level: 3
+      any: [large-loss]
+      cooldown: 6h
+      reset: manual
+      actions:
+        - lock_trading: {mode: reduce_only}
+        - cancel_orders: {kind: entry}
+        - close: {side: both, fraction: 100%}
+        - cancel_orders: {kind: all}
+"""
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_an_account_is_checked_planned_watched_and_closed_from_the_command_line(name: str, tmp_path: Path) -> None:
+    """`venues check` trusts it, `snapshot` and `plan` show it, and a fall of 12% closes it at level 3, flat."""
+    with venue(REACHED[name]) as world:
+        policies = _written(world, tmp_path)
+        checked = world.ksctl("venues", "check", "--policies", str(policies))
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        seen = world.ksctl("snapshot", "main", "--policies", str(policies))
+        assert seen.returncode == 0, seen.stderr
+        (account,) = json.loads(seen.stdout)["accounts"]
+        assert sorted(it["symbol"] for it in account["positions"]) == sorted(REACHED[name].symbols)
+        planned = world.ksctl("plan", "--policies", str(policies))
+        assert planned.returncode == 0, planned.stderr
+        assert world.state()["orders"] == 1, "looking has sent something"
+        status, err = _run_through_a_fall(world, policies, tmp_path)
+        assert status == 0, err
+        state = world.state()
+        assert (world.held(), state["resting"], state["turned"], state["unspoken"]) == ({}, 0, [], [])
+        for said in (checked.stdout, checked.stderr, seen.stdout, planned.stdout, err):
+            assert not [secret for secret in REACHED[name].secrets.values() if secret in said]
+
+
+def _written(world: World, folder: Path) -> Path:
+    policies = folder / "policies"
+    policies.mkdir()
+    (policies / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    document = world.reached.account(world.address, world.address_ws)
+    (policies / "account.yaml").write_text(document, encoding="utf-8")
+    return policies
+
+
+def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int, str]:
+    """The runner's exit code and what it said, after the book is closed and it was asked to stop."""
+    store = ("--store", str(folder / "store.sqlite"), "--lock-dir", str(folder / "locks"))
+    with (folder / "err.txt").open("w+", encoding="utf-8") as err:
+        runner = subprocess.Popen(
+            [*KSCTL, "run", "--policies", str(policies), *store, "--interval", "1s", "--live", "--output", "json"],
+            stdout=subprocess.PIPE, stderr=err, text=True, env=world.reached.environment(),
+        )  # fmt: skip
+        try:
+            before = world.state()["requests"]
+            until(lambda: runner.poll() is not None or world.state()["requests"] > before + 5, "the runner reads")
+            world.move("equity", value="88000")
+            until(lambda: runner.poll() is not None or not world.held(), "the venue is flat")
+            until(lambda: runner.poll() is not None or _ended(store), "the closing ends")
+            runner.send_signal(signal.SIGTERM)
+            out, _ = runner.communicate(timeout=PATIENCE)
+        finally:
+            if runner.poll() is None:
+                runner.kill()
+                runner.wait()
+        err.seek(0)
+        said = err.read()
+    decisions = [json.loads(line) for line in (out or "").splitlines()]
+    assert [it["level"] for it in decisions] == [3], said + (out or "")
+    return runner.returncode, said
+
+
+def _ended(store: tuple[str, ...]) -> bool:
+    """Whether the status of the store says that the last close ended flat."""
+    said = subprocess.run(
+        [*KSCTL, "status", *store[:2], "--output", "json"], capture_output=True, text=True, check=False
+    )
+    return '"flat"' in said.stdout
