@@ -93,7 +93,8 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
     code = body.get("code")
     said = body.get("message")
     words = said if isinstance(said, str) and said else text
-    return Refused(status, code if isinstance(code, int) else None, legible(words)[:LONGEST_TEXT], body, retry_after)
+    shown = "".join(each if each.isprintable() else " " for each in legible(words[:LONGEST_TEXT]))
+    return Refused(status, code if isinstance(code, int) else None, shown, body, retry_after)
 
 
 def meaning(refused: Refused) -> What:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
@@ -32,8 +32,8 @@ class Settings:
     data: str
     stream: str
     paper: bool
-    key: str
-    secret: str
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
     outside_hours: Literal["queue", "extended"] | None
     timeout: float
     extended_band: Decimal

@@ -1,0 +1,132 @@
+"""An account at Alpaca from its document: what is refused, where it goes, what it says of itself, what it hides."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from killswitch.model.inspection import InspectedVenue, VenueFamily
+from killswitch.model.venue import (
+    BatchingVenue,
+    BookClosingVenue,
+    DeadManVenue,
+    MeteredVenue,
+    PushingVenue,
+    SuspendingVenue,
+    VenueDownError,
+)
+from killswitch.runner.adapters import make_adapter
+from killswitch_alpaca import adapter
+from killswitch_alpaca.family import family
+from killswitch_alpaca.settings import read_settings
+from tests.unit.alpaca.documents import spec
+
+CAPABILITIES = (
+    "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
+    "reduce only", "put back stops", "batch orders", "close book", "position mode", "find by client id", "dead man",
+    "push", "key rights", "clock", "bars", "sandbox", "demo",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"environment": "demo"}, "sandbox: true"),
+        ({"exchange": "binance"}, "leave exchange out"),
+        ({"market": "swap"}, "equity .* or spot"),
+        ({"credentials": {"key": "K"}}, "credentials need secret"),
+        ({"credentials": {}}, "credentials need key and secret"),
+        ({"endpoint": "ftp://x"}, "http:// or https://"),
+        ({"endpoint_ws": "http://x"}, "ws:// or wss://"),
+        ({"options": {"timeout": 0}}, "option timeout"),
+        ({"options": {"timeout": "soon"}}, "option timeout"),
+        ({"options": {"extended_band": 1}}, "below 1"),
+        ({"options": {"requests_per_minute": True}}, "option requests_per_minute"),
+        ({"options": {"data_feed": 7}}, "option data_feed"),
+    ],
+)
+def test_a_document_that_cannot_be_meant_is_refused_with_the_way_out(more: dict[str, Any], why: str) -> None:
+    """Before any connection."""
+    with pytest.raises(ValueError, match=why):
+        adapter(spec(**more))
+
+
+@pytest.mark.parametrize(
+    ("more", "addresses"),
+    [
+        ({}, ("https://paper-api.alpaca.markets", "wss://paper-api.alpaca.markets/stream")),
+        ({"environment": "production"}, ("https://api.alpaca.markets", "wss://api.alpaca.markets/stream")),
+        ({"endpoint": "http://127.0.0.1:7/"}, ("http://127.0.0.1:7", "ws://127.0.0.1:7/stream")),
+        ({"endpoint_ws": "ws://127.0.0.1:8/s"}, ("https://paper-api.alpaca.markets", "ws://127.0.0.1:8/s")),
+    ],
+)
+def test_paper_live_and_other_addresses(more: dict[str, Any], addresses: tuple[str, str]) -> None:
+    """As Alpaca's documents give them; an endpoint stands for all of them."""
+    settings = read_settings(spec(**more))
+    assert (settings.trading, settings.stream) == addresses
+
+
+def test_what_it_offers_and_what_it_does_not() -> None:
+    """Push, suspension, its own count and inspection; no batch, no dead-man timer, no whole book."""
+    venue = adapter(spec())
+    for offered in (MeteredVenue, PushingVenue, SuspendingVenue, InspectedVenue):
+        assert isinstance(venue, offered)
+    for other in (BatchingVenue, BookClosingVenue, DeadManVenue):
+        assert not isinstance(venue, other)
+    known: VenueFamily = family
+    (listing,) = known.listings()
+    assert tuple(each.name for each in listing.capabilities) == CAPABILITIES
+    assert (listing.adapter, listing.exchange, listing.markets) == ("alpaca", None, ("equity", "spot"))
+    assert not listing.traits.whole_book
+    assert family.history("binance") is None
+
+
+def test_making_it_imports_neither_alpaca_nor_requests() -> None:
+    """A verb that only lists venues starts fast."""
+    program = (
+        "import sys; from killswitch_alpaca import adapter; from killswitch_alpaca.family import family;"
+        "from tests.unit.alpaca.documents import spec; adapter(spec()); family.listings();"
+        "print([name for name in ('alpaca', 'requests', 'pandas', 'aiohttp') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_bars_of_stocks_without_keys_are_refused_with_the_names_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked."""
+    monkeypatch.delenv("APCA_API_KEY_ID", raising=False)
+    history = family.history("alpaca", "http://127.0.0.1:9")
+    assert history is not None
+    with pytest.raises(VenueDownError, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY"):
+        asyncio.run(history.bars("AAPL", "1d", 0))
+    with pytest.raises(ValueError, match="no bars of 7m"):
+        asyncio.run(history.bars("BTC/USD", "7m", 0))
+
+
+def test_no_word_of_it_says_a_key() -> None:
+    """Neither the adapter's own words nor what the runner makes of it, with nobody listening at the address."""
+    made = make_adapter(spec(endpoint="http://127.0.0.1:9", options={"timeout": 1}))
+
+    async def main() -> tuple[str, str]:
+        seen = await made.snapshot()
+        try:
+            await made.find_order("AAPL", "SECRET-PLANTED")
+        except VenueDownError as error:
+            return seen.reason or "", str(error)
+        finally:
+            await made.close()
+        raise AssertionError("nobody listens there")
+
+    reason, error = asyncio.run(main())
+    assert "cannot be reached" in reason
+    for text in (reason, error, repr(adapter(spec())), repr(made)):
+        assert "PLANTED" not in text
+
+
+def test_settings_do_not_show_the_keys() -> None:
+    """A record that is printed by accident is printed without them."""
+    assert "PLANTED" not in repr(read_settings(spec()))

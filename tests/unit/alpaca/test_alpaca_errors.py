@@ -1,0 +1,106 @@
+"""What each refusal of Alpaca means. Bodies as Alpaca's documents and its users' reports give them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from killswitch.model.venue import FateUnknownError, OrderRejectedError, RateLimitedError, VenueDownError
+from killswitch_alpaca.errors import as_venue_error, meaning, read_refusal
+
+QTY = "insufficient qty available for order (requested: 10, available: 0)"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (422, {"code": 40010001, "message": "client_order_id must be unique"}, "duplicate_client_order_id"),
+        (422, {"code": 42210000, "message": "position intent mismatch, inferred: sell_to_open, specified: "
+               "sell_to_close"}, "already_flat"),
+        (403, {"code": 40310000, "message": QTY, "available": "0", "existing_qty": "10", "held_for_orders": "10"},
+         "blocked_by_order"),
+        (403, {"code": 40310000, "message": QTY, "available": "0", "existing_qty": "0", "held_for_orders": "0"},
+         "already_flat"),
+        (403, {"code": 40310000, "message": QTY, "available": "5", "existing_qty": "5", "held_for_orders": "0"},
+         "other"),
+        (403, {"code": 40310000, "message": QTY}, "blocked_by_order"),
+        (403, {"code": 40310000, "message": "insufficient balance for BTC (requested: 1, available: 0)",
+               "available": "0", "balance": "1"}, "blocked_by_order"),
+        (403, {"code": 40310000, "message": "potential wash trade detected. use complex orders",
+               "existing_order_id": "x", "reject_reason": "opposite side market/stop order exists"},
+         "blocked_by_order"),
+        (422, {"code": 42210000, "message": "potential wash trade detected. use complex orders"}, "blocked_by_order"),
+        (403, {"code": 40310000, "message": "insufficient buying power", "buying_power": "0"}, "insufficient_margin"),
+        (403, {"code": 40310000, "message": "insufficient day trading buying power"}, "insufficient_margin"),
+        (403, {"code": 40310000, "message": "insufficient balance for USD (requested: 10, available: 1)"},
+         "insufficient_margin"),
+        (403, {"code": 40310000, "message": "cost basis must be >= minimal amount of order 10"}, "below_minimum"),
+        (422, {"code": 42210000, "message": "qty must be > 0"}, "below_minimum"),
+        (403, {"code": 40310100, "message": "trade denied due to pattern day trading protection"}, "permission"),
+        (403, {"code": 40310000, "message": "new orders are rejected by user request"}, "permission"),
+        (403, {"code": 40310000, "message": "account is not authorized to trade"}, "permission"),
+        (403, {"code": 40310000, "message": "account is not allowed to short"}, "permission"),
+        (422, {"code": 42210000, "message": 'asset "ABC" cannot be sold short'}, "permission"),
+        (422, {"code": 42210000, "message": 'asset "ABC" is not tradable'}, "market_closed"),
+        (422, {"code": 42210000, "message": "asset ABC is not active"}, "market_closed"),
+        (403, {"code": 40310000, "message": "options market orders are only allowed during market hours"},
+         "market_closed"),
+        (422, {"code": 42210000, "message": "fractional orders must be DAY orders"}, "other"),
+        (401, {"code": 40110000, "message": "request is not authorized"}, "permission"),
+        (403, {"message": "forbidden."}, "permission"),
+    ],
+)  # fmt: skip
+def test_a_refused_order_is_told_in_our_terms(status: int, body: dict[str, Any], reason: str) -> None:
+    """Nothing was done, the reason is ours, and Alpaca's own sentence is repeated."""
+    error = as_venue_error(read_refusal(status, json.dumps(body)), changes=True)
+    assert isinstance(error, OrderRejectedError)
+    assert error.reason == reason
+    assert body["message"] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"code": 40410000, "message": "order not found for 61e69015-8549-4bfd-b9c3-01e75843f47d"}),
+        (422, {"code": 42210000, "message": "order is not cancelable"}),
+        (422, {"code": 42210000, "message": 'order is already in "filled" state'}),
+        (422, {"code": 42210000, "message": "order pending cancel"}),
+    ],
+)
+def test_an_order_that_is_gone_is_known_by_its_words(status: int, body: dict[str, Any]) -> None:
+    """A cancel of such an order has reached what it wanted."""
+    assert meaning(read_refusal(status, json.dumps(body))) == "gone"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 302])
+def test_what_a_gateway_says_decides_nothing(status: int) -> None:
+    """For an order its fate is unknown; for a question Alpaca is down."""
+    refused = read_refusal(status, "<html>Bad gateway</html>")
+    assert isinstance(as_venue_error(refused, changes=True), FateUnknownError)
+    assert isinstance(as_venue_error(refused, changes=False), VenueDownError)
+
+
+def test_too_many_requests_did_nothing() -> None:
+    """For orders as for questions, with the seconds to wait where they are said."""
+    refused = read_refusal(429, '{"code": 42910000, "message": "rate limit exceeded"}', 3.5)
+    for changes in (True, False):
+        error = as_venue_error(refused, changes=changes)
+        assert isinstance(error, RateLimitedError)
+        assert error.retry_after == 3.5
+
+
+@pytest.mark.parametrize("text", ["", "null", "[1]", "not json", '{"code": "x", "message": 7}'])
+def test_a_refusal_without_sense_is_a_refusal_all_the_same(text: str) -> None:
+    """422 did nothing, whatever it says."""
+    error = as_venue_error(read_refusal(422, text), changes=True)
+    assert isinstance(error, OrderRejectedError)
+    assert error.reason == "other"
+
+
+def test_long_and_unprintable_words_are_cut_and_made_legible() -> None:
+    """What a venue says ends in reports and on screens."""
+    error = as_venue_error(read_refusal(422, json.dumps({"code": 1, "message": "\x1b[31m" + "x" * 5000})), changes=True)
+    assert "\x1b" not in str(error)
+    assert len(str(error)) < 400
