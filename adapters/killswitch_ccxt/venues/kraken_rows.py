@@ -1,0 +1,174 @@
+"""What Kraken says, in our terms: its words of refusal, and rows that need nobody but themselves to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import FlowKind, InstrumentState
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "EOrder:Insufficient funds": rejected("insufficient_margin"),
+    "EOrder:Insufficient margin": rejected("insufficient_margin"),
+    "EOrder:Margin level too low": rejected("insufficient_margin"),
+    "EOrder:Margin allowance exceeded": rejected("insufficient_margin"),
+    "EOrder:Order minimum not met": rejected("below_minimum"),
+    "EOrder:Cost minimum not met": rejected("below_minimum"),
+    "EGeneral:Invalid arguments:volume minimum not met": rejected("below_minimum"),
+    "EOrder:Margin position size exceeded": rejected("above_maximum"),
+    "EOrder:Positions limit exceeded": rejected("above_maximum"),
+    "EOrder:Orders limit exceeded": rejected("blocked_by_order"),
+    "EOrder:Scheduled orders limit exceeded": rejected("blocked_by_order"),
+    "EOrder:Unknown position": rejected("already_flat"),
+    "EOrder:Reduce only:No position exists": rejected("already_flat"),
+    "EOrder:Reduce only:Position is closed": rejected("already_flat"),
+    "EOrder:Post only order": rejected("price_band"),
+    "EOrder:Invalid price": rejected("price_band"),
+    "EOrder:Tick size check failed": rejected("other"),
+    "EOrder:Cannot open position": rejected("permission"),
+    "EOrder:Cannot open opposing position": rejected("other"),
+    "EOrder:Trading agreement required": rejected("permission"),
+    "EOrder:Unknown order": GONE,
+    "EOrder:Rate limit exceeded": LIMITED,
+    "EOrder:Domain rate limit exceeded": LIMITED,
+    "EAPI:Rate limit exceeded": LIMITED,
+    "EGeneral:Temporary lockout": LIMITED,
+    "EGeneral:Too many requests": LIMITED,
+    "EService:Market in cancel_only mode": rejected("market_closed"),
+    "EService:Market in post_only mode": rejected("market_closed"),
+    "EService:Market in limit_only mode": rejected("market_closed"),
+    "EQuery:Unknown asset pair": rejected("market_closed"),
+    "EQuery:Invalid asset pair": rejected("market_closed"),
+    "EAPI:Invalid key": DENIED,
+    "EAPI:Invalid signature": DENIED,
+    "EAPI:Feature disabled": DENIED,
+    "EGeneral:Permission denied": DENIED,
+    "EAccount:Invalid permissions": DENIED,
+    "ETrade:Locked": DENIED,
+    "ETrade:User Locked": DENIED,
+    "ESession:Invalid session": DENIED,
+    "EAPI:Invalid nonce": DOWN,
+    "EService:Deadline elapsed": DOWN,
+    # The engine does not say whether it had taken an order before it went away.
+    "EService:Unavailable": UNKNOWN,
+    "EService:Busy": UNKNOWN,
+    "EService:Timeout": UNKNOWN,
+    "EGeneral:Internal error": UNKNOWN,
+    "EDatabase:Internal error": UNKNOWN,
+    "EGeneral:Invalid arguments": rejected("other"),
+}
+STATES: Final[Mapping[str, InstrumentState]] = {
+    "maintenance": "halted", "cancel_only": "cancel_only", "post_only": "post_only", "limit_only": "limit_only",
+    "reduce_only": "reduce_only", "work_in_progress": "halted", "delisted": "delisted",
+}  # fmt: skip
+"""Of the venue as a whole and of one pair; `online` is none of them."""
+LEDGER: Final[Mapping[str, FlowKind]] = {
+    "deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer", "rollover": "interest",
+    "staking": "interest", "reward": "interest", "dividend": "interest", "credit": "rebate",
+}  # fmt: skip
+ORDER_STATES: Final = {
+    "pending": "open", "open": "open", "closed": "closed", "canceled": "canceled", "expired": "expired",
+}  # fmt: skip
+
+
+def words_of(errors: object) -> Iterable[str]:
+    """Every word of a refusal, the whole first, then without what it says in detail."""
+    for error in errors if isinstance(errors, list) else ():
+        parts = str(error).split(":")
+        for count in range(len(parts), 1, -1):
+            yield ":".join(parts[:count])
+
+
+def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
+    """The venue's name of an asset → what is held of it, and what orders hold back. What is zero is left out.
+
+    UnreadableError where an asset has no amount: then nobody knows what the account is worth.
+    """
+    if not isinstance(result, Mapping):
+        raise UnreadableError("the answer has no balances")
+    found = {}
+    for asset, row in result.items():
+        told = row if isinstance(row, Mapping) else {"balance": row}
+        amount = needed(told.get("balance"), f"the balance of {asset}")
+        borrowed = decimal(told.get("credit_used")) or Decimal(0)
+        if amount - borrowed:
+            found[str(asset)] = (amount - borrowed, decimal(told.get("hold_trade")))
+    return found
+
+
+def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | None]]:
+    """Pair and `buy` or `sell` → volume that is open, its cost, margin, profit and leverage.
+
+    The venue tells each position by itself (an object by id), or all of a pair together (a list): both are read.
+    """
+    if isinstance(result, Mapping):
+        rows: list[Row] = list(result.values())
+    elif isinstance(result, list):
+        rows = result
+    else:
+        raise UnreadableError("the answer has no positions")
+    found: dict[tuple[str, str], dict[str, Decimal | None]] = {}
+    for row in rows:
+        pair, kind = row.get("pair"), row.get("type")
+        if not isinstance(pair, str) or kind not in ("buy", "sell"):
+            raise UnreadableError(f"a margin position of {pair} is neither bought nor sold")
+        volume = needed(row.get("vol"), f"the volume of the position in {pair}")
+        left = volume - (decimal(row.get("vol_closed")) or Decimal(0))
+        if not left:
+            continue
+        cost = decimal(row.get("cost"))
+        told = {
+            "volume": left, "margin": decimal(row.get("margin")), "net": decimal(row.get("net")),
+            "cost": None if cost is None else cost * left / volume, "leverage": positive(row.get("leverage")),
+        }  # fmt: skip
+        before = found.get((pair, kind))
+        found[pair, kind] = told if before is None else {name: _sum(name, before[name], told[name]) for name in told}
+    return found
+
+
+def _sum(name: str, one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    if name == "leverage":
+        return one if one == other else None
+    return None if one is None or other is None else one + other
+
+
+def triggered(info: Row) -> dict[str, Any]:
+    """Trigger and limit price of an order, under ccxt's names, by the venue's own fields."""
+    description = info.get("descr") or {}
+    kind = str(description.get("ordertype") or info.get("ordertype") or "")
+    if not kind.startswith(("stop-loss", "take-profit", "trailing-stop")):
+        price = positive(description.get("price")) or positive(info.get("limitprice")) if kind == "limit" else None
+        return {"price": price, "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+    trigger = positive(info.get("stopprice")) or _absolute(description.get("price"))
+    if trigger is None:
+        raise UnreadableError(f"a {kind} order does not say at which price it is triggered")
+    limit = (
+        positive(info.get("limitprice")) or _absolute(description.get("price2")) if kind.endswith("-limit") else None
+    )
+    return {"price": limit, "triggerPrice": trigger, "stopLossPrice": None, "takeProfitPrice": None, "type": kind}
+
+
+def _absolute(price: object) -> Decimal | None:
+    """A price that is written as such, and not as a distance (`+5%`)."""
+    text = str(price or "")
+    return None if not text or text[0] in "+-#" or text.endswith("%") else positive(text)
+
+
+def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
+    """An order as ccxt would tell it."""
+    status = ORDER_STATES.get(str(row.get("status")))
+    if status is None:
+        raise UnreadableError(f"order {number}: {row.get('status')!r} is no state")
+    return {
+        "id": number, "clientOrderId": row.get("cl_ord_id") or name, "status": status, "amount": row.get("vol"),
+        "filled": row.get("vol_exec"), "average": positive(row.get("price")), "fee": {"cost": row.get("fee")},
+    }  # fmt: skip
+
+
+def reduces(info: Row) -> bool | None:
+    """Whether an order only reduces a margin position."""
+    return flag(info.get("reduce_only"))
