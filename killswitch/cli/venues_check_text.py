@@ -42,7 +42,8 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
     kind = f"{account.adapter}, {where}, {account.market}{system}"
     yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
     yield f"  {acts}; {_numbers(account)}"
-    yield f"  {_modes(account)}"
+    if account.quality is not None:
+        yield f"  {_modes(account)}"
     if account.rights is not None:
         yield f"  key: {_rights(account.rights)}"
     for finding in account.findings:
@@ -100,9 +101,14 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
     yield ""
     plain = len(account.outlooks) - len(told)
     if not told:
-        yield f"  All {plain} positions could be closed as they are." if plain else "  No position is open."
+        some = "The position" if plain == 1 else f"All {plain} positions"
+        yield (
+            f"  {some} could be closed as {'it is' if plain == 1 else 'they are'}."
+            if plain
+            else "  No position is open."
+        )
         return
-    yield f"  Positions with something to say ({plain} others could be closed as they are)"
+    yield f"  Positions with something to say, of {len(account.outlooks)}"
     rows = [row for each in told[:SHOWN] for row in _rows(each)]
     yield table(("position", "contracts", "orders", "", ""), rows)
     if len(told) > SHOWN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -84,7 +84,7 @@ _UNREAD: Final = {
 
 def _reached(looked: Looked) -> Iterator[Finding]:
     if looked.refused is not None:
-        yield Finding("failed", "account", looked.refused, "correct the Account document or what it refers to")
+        yield Finding("failed", "account", looked.refused)
         return
     if looked.uninspected is not None:
         yield Finding("failed", "venue", f"it cannot be inspected: {looked.uninspected}", _UNREAD["down"])
@@ -220,4 +220,4 @@ def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: fl
 
 def rounded_up(seconds: float) -> float:
     """Seconds in tenths, never less."""
-    return float(-(-Decimal(repr(seconds)) // Decimal("0.1")) * Decimal("0.1"))
+    return float(Decimal(repr(round(seconds, 9))).quantize(Decimal("0.1"), ROUND_CEILING))

@@ -30,6 +30,7 @@ from killswitch.model.venue import (
 )
 from killswitch.runner import adapters
 from killswitch.runner import families as families_module
+from killswitch.runner.account_findings import rounded_up
 from killswitch.runner.offered import CAPABILITIES
 from tests import worlds
 from tests.runner_world import ScriptedVenue, book
@@ -150,7 +151,7 @@ def test_a_sound_account_is_ok(desk: Desk) -> None:
     done = desk.check("--strict")
     assert done.return_value == 0, done.stdout
     assert done.stdout.startswith("main at swapex (scripted, swapex, swap): OK\n")
-    assert "  All 1 positions could be closed as they are.\n" in done.stdout
+    assert "  The position could be closed as it is.\n" in done.stdout
     assert done.stdout.endswith("1 account: 1 ok. Nothing was changed.\n")
     assert desk.adapters["main"].closed, "the connections are given back"
 
@@ -311,6 +312,12 @@ def test_a_tick_that_is_too_fast_is_told_with_the_least(desk: Desk) -> None:
         "and 1,200 of 2,400 are for reading"
     )
     assert desk.checked("--interval", "3s")["verdict"] == "ok"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.04, 0.1), (1.6, 1.6), (1.6216, 1.7), (2.5, 2.5), (0.1 + 0.2, 0.3)])
+def test_the_least_tick_is_rounded_up(seconds: float, told: float) -> None:
+    """A tick of the time that is told is not too fast again; what only binary arithmetic adds is none."""
+    assert rounded_up(seconds) == told
 
 
 def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) -> None:
