@@ -78,7 +78,7 @@ def run(
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, LeftLatched(store), reports, *told.witnesses),
-            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
+            tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
@@ -87,6 +87,8 @@ def run(
         keep_short()
         told.why = asyncio.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
+    for words in runner.left_behind:
+        mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
     _leave_no_words_behind()

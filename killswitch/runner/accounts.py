@@ -28,6 +28,9 @@ class ArmedAccount:
     closing_share: Decimal = Decimal("0.5")
     """The fraction of every request limit of the venue that reading leaves alone."""
 
+    suspends: bool = False
+    """Whether its broker is told to suspend trading while all of it is locked."""
+
     def unreadable(self, quality: Quality, reason: str) -> AccountSnapshot:
         """What a tick knows of this account when its venue could not be read: nothing, and why."""
         return AccountSnapshot(

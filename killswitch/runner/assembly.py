@@ -23,6 +23,8 @@ from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Both, Confirming
+from killswitch.runner.deadman import Timers
+from killswitch.runner.deadman_rules import require_timers
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
@@ -31,6 +33,7 @@ from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.runner.suspending import Suspending
 from killswitch.runner.worker import ClosingWorker
 
 
@@ -66,11 +69,15 @@ def assemble(
     witnesses: tuple[Witness, ...] = (),
     tracer: Tracer = NO_TRACER,
     watch: ClosingWatch = NO_WATCH,
+    timers: bool = False,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
-    Where no account is armed, no lock file is touched and nothing is closed.
+    Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
+    timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
     """
+    if timers:
+        require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     meters = metered(accounts, clock, pace.interval)
@@ -88,6 +95,7 @@ def assemble(
         lock_folder=str(locks.folder.resolve()) if has_locks else None,
         union=str(locks.union.resolve()) if has_locks and locks.union is not None else None,
     )  # fmt: skip
+    patience = min(pace.read_timeout, pace.last_words)
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
@@ -100,6 +108,8 @@ def assemble(
         notifier=Notifier(policies, store, clock),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
         tracer=tracer,
+        timers=Timers(policies, accounts, meters, store, clock, patience) if timers else None,
+        suspending=Suspending(accounts, meters, store, clock, patience),
     )  # fmt: skip
 
 

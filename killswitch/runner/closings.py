@@ -32,6 +32,11 @@ class Closings:
         return any(worker.working for worker in self._workers.values())
 
     @property
+    def busy(self) -> frozenset[str]:
+        """The accounts that have something left to do."""
+        return frozenset(name for name, worker in self._workers.items() if worker.working)
+
+    @property
     def troubles(self) -> tuple[str, ...]:
         """Why passes failed, of the accounts whose last one did."""
         return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
@@ -45,10 +50,15 @@ class Closings:
     def adopt(self, decisions: Iterable[Decision]) -> None:
         """Hand each decision to the armed accounts that it trades on."""
         for decision in decisions:
-            concerned = {intent.account for intent in decision.intents}
-            concerned |= {cancel.account for cancel in decision.cancels}
-            for name in sorted(concerned & self._workers.keys()):
+            for name in sorted(self.concerned((decision,))):
                 self._workers[name].adopt(decision)
+
+    def concerned(self, decisions: Iterable[Decision]) -> frozenset[str]:
+        """The armed accounts that the decisions trade on."""
+        traded: set[str] = set()
+        for decision in decisions:
+            traded |= {intent.account for intent in decision.intents} | {cancel.account for cancel in decision.cancels}
+        return frozenset(traded & self._workers.keys())
 
     def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
         """Tell each closer what a tick has read of its account. `at`: when it asked for it, in the closers' seconds."""

@@ -70,6 +70,7 @@ class Locking:
     def __init__(self, keeper: LockKeeper, store: Store, arming: Arming) -> None:
         self._keeper = keeper
         self._store = store
+        self._arming = arming
         self._armed = arming.names
         self._wanted: dict[str, Wanted] = {}
         self._unwritten: dict[str, Wanted] = {}
@@ -140,6 +141,11 @@ class Locking:
             _tried(partial(self._keeper.watch, scope, now), f"opening the lock file of {scope}", problems)
         _tried(partial(self._keeper.renew, now), "renewing the locks", problems)
         return tuple(problems)
+
+    def locked_whole(self, now: datetime) -> frozenset[str]:
+        """Armed accounts on which a lock of mode `all` is called for."""
+        whole = [each for each in self._wanted.values() if each.order.mode == "all" and each.in_force(now)]
+        return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> Wanted:
         wanted = _wanted(decision, order)

@@ -21,13 +21,14 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
-from killswitch.model.tracing import AS_OF, NO_TRACER, Span, Tracer
+from killswitch.model.tracing import NO_TRACER, Span, Tracer
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import REMEMBERED, is_acted_on
 from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
+from killswitch.runner.deadman import Timers
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.listening import Listening
 from killswitch.runner.locking import Locking
@@ -36,6 +37,8 @@ from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import Readers
 from killswitch.runner.sparing import spares
+from killswitch.runner.suspending import Suspending
+from killswitch.runner.tick_words import describe, shortfall, unsaid
 from killswitch.runner.waking import Waking
 from killswitch.runner.witnesses import TickReport as TickReport
 from killswitch.runner.witnesses import Witness as Witness
@@ -95,10 +98,13 @@ class Runner:
         tracer: Tracer = NO_TRACER,
         meters: Mapping[str, Meter] | None = None,
         confirming: Confirming | None = None,
+        timers: Timers | None = None,
+        suspending: Suspending | None = None,
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
         `standing`: problems that last for the whole run, known before it. `meters`: what reading is counted on.
+        `timers`: the venues' dead-man timers, where the run keeps any.
         """
         self._interpreter = interpreter
         self._policies = policies
@@ -116,6 +122,8 @@ class Runner:
         self._closings = closings
         self._pacing = Pacing(closings, clock)
         self._confirming = confirming
+        self._timers = timers
+        self._suspending = suspending
         self._locking = locking
         self._recorder = recorder
         self._notifier = notifier
@@ -124,6 +132,8 @@ class Runner:
         self._tracer = tracer
         self._problems = standing
         self._told: frozenset[str] = frozenset()
+        self.left_behind: tuple[str, ...] = ()
+        """What a clean stop could not put an end to, in words."""
 
     async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
         """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
@@ -148,13 +158,18 @@ class Runner:
         self._listening.start()
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
+        if self._timers is not None:
+            self._timers.start()
+        if self._suspending is not None:
+            self._suspending.start()
+            await self._suspending.make_way(self._closings.busy)
         await self._closings.recover(self._pace.read_timeout)
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
         self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past)
         # How closings ended is shown for a while, over restarts too; what was told once is not news again.
         told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
-        shortfalls = (_shortfall(closing) for closing in self._closings.progress())
+        shortfalls = (shortfall(closing) for closing in self._closings.progress())
         self._told = frozenset(text for text in shortfalls if text is not None and text in told)
 
     async def tick(self) -> TickReport:
@@ -191,18 +206,24 @@ class Runner:
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
         notices = outcome.notices + self._news(snapshot) + self._unconfirmed(snapshot)
+        if self._timers is not None:
+            notices += self._timers.notices(snapshot.as_of)
         with span.span("commit"):
             self._commit(snapshot, outcome, notices, acting)
-        self._act(snapshot, acting)
+        await self._act(snapshot, acting)
         if acting:
             # The first orders leave before anyone is told of them.
             await self._closings.advance(self._pace.head_start)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
             self._problems, self._clock.monotonic() - began, self._interpreter.status, self._listening.views,
+            () if self._timers is None else self._timers.views,
+            () if self._suspending is None else self._suspending.suspended,
         )  # fmt: skip
-        _describe(span, report)
+        describe(span, report)
         self._witnesses.tell(report)
+        if self._timers is not None:
+            self._timers.healthy(snapshot)
         self._waking.ticked()
         return report
 
@@ -240,6 +261,8 @@ class Runner:
         """
         await self._listening.stop(self._pace.last_words)
         await self._closings.rest(self._pace.last_words)
+        if self._timers is not None:
+            self.left_behind = await self._timers.rest()
         await self._notifier.rest(self._pace.last_words)
         if self._locking is not None:
             self._locking.settle(self._clock.now())
@@ -249,6 +272,9 @@ class Runner:
         """Give back connections and files, whatever has happened."""
         await self._listening.stop(self._pace.read_timeout)
         await self._closings.abandon()
+        for aside in (self._timers, self._suspending):
+            if aside is not None:
+                await aside.abandon()
         await self._notifier.rest(0.0)
         await self._readers.abandon()
         if self._recorder is not None:
@@ -310,7 +336,7 @@ class Runner:
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=tuple(event.id for event in snapshot.events),
                 prune_before=self._interpreter.keep_since(now),
-                messages=self._notifier.outgoing(snapshot, outcome.decisions, _unsaid(notices, snapshot), acting),
+                messages=self._notifier.outgoing(snapshot, outcome.decisions, unsaid(notices, snapshot), acting),
             )
         )
 
@@ -318,12 +344,20 @@ class Runner:
         lock = () if self._locking is None else self._locking.planned(decision)
         return lock + planned_entries(decision, snapshot=snapshot, accounts=self._arming.names)
 
-    def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
+    async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
+        if self._suspending is not None:
+            await self._suspending.make_way(self._closings.concerned(decisions))
         self._closings.adopt(decisions)
-        streams = self._listening.problems
-        self._problems = self._standing + problems + self._closings.troubles + streams + self._witnesses.problems
+        if self._suspending is not None:
+            locked = frozenset() if self._locking is None else self._locking.locked_whole(self._clock.now())
+            self._suspending.settle(locked, self._closings.busy)
+            problems += self._suspending.problems
+        if self._timers is not None:
+            problems += self._timers.problems
+        problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
+        self._problems = self._standing + problems
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -336,7 +370,7 @@ class Runner:
 
     def _news(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page for every problem, and every closing that ended short of its target, not told at the tick before."""
-        texts = self._problems + tuple(text for each in snapshot.closings if (text := _shortfall(each)) is not None)
+        texts = self._problems + tuple(text for each in snapshot.closings if (text := shortfall(each)) is not None)
         fresh = [text for text in texts if text not in self._told]
         self._told = frozenset(texts)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
@@ -344,30 +378,3 @@ class Runner:
     def _unconfirmed(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page for every order of ours that the venue shows otherwise than the journal has it."""
         return () if self._confirming is None else self._confirming.notices(snapshot)
-
-
-def _describe(span: Span, report: TickReport) -> None:
-    """Say on the tick's span what came of it."""
-    span.set(AS_OF, to_micros(report.snapshot.as_of))
-    span.set("killswitch.scheduled", report.snapshot.scheduled)
-    if report.streams:
-        span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
-    span.set("killswitch.decisions", len(report.decisions))
-    span.set("killswitch.acting_on", len(report.acting_on))
-    span.set("killswitch.notices", len(report.notices))
-    span.set("killswitch.problems", len(report.problems))
-
-
-def _unsaid(notices: tuple[Notice, ...], snapshot: Snapshot) -> tuple[Notice, ...]:
-    """The notices but those of a close that left something: its end is told to people as such."""
-    said = {_shortfall(closing) for closing in snapshot.closings}
-    return tuple(notice for notice in notices if notice.text not in said)
-
-
-def _shortfall(closing: Closing) -> str | None:
-    """What a person must know of a closing that has ended and left something; None for all others."""
-    if closing.status not in ("residual", "blocked", "abandoned"):
-        return None
-    left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
-    end = f"the closing of decision {closing.decision} ended {closing.status}"
-    return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"

@@ -13,7 +13,7 @@ from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
 from killswitch.incident.validation import compile_all
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import AccountSpec, traits_of
+from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
 from killswitch.policy.account_document import AccountDocument, venue_of
 from killswitch.policy.account_document import AccountSpec as AccountKeys
 from killswitch.policy.diagnostics import Diagnostic
@@ -23,6 +23,9 @@ from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.commit import commit_of
 from killswitch.runner.credentials import resolve
 from killswitch.runner.reading import Readers
+
+SUSPEND_OPTION = "suspend_trade"
+"""The key of an account's `options` by which its broker is told to suspend trading under a lock of mode `all`."""
 
 
 class PolicyProblemsError(Exception):
@@ -112,7 +115,13 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
             f"account {name}: adapter {spec.adapter} contradicts itself on its venue: {error}"
         ) from error
     armed = live and spec.execution == "live"
-    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share)
+    suspends = spec.options.get(SUSPEND_OPTION) is True
+    if suspends and not isinstance(adapter, SuspendingVenue):
+        raise AdapterError(
+            f"account {name}: {SUSPEND_OPTION} is asked for, and adapter {spec.adapter} reaches no broker that could "
+            "suspend trading; take the option out"
+        )
+    return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
 
 
 def _environment(name: str, spec: AccountKeys) -> Literal["production", "sandbox", "demo"]:

@@ -73,6 +73,8 @@ class Publisher:
             problems=report.problems,
             orphans=orphan_views(self._interpreter.orphans()),
             streams=report.streams,
+            timers=report.timers,
+            suspended=report.suspended,
         )
         self._store.put_live(LIVE_NAME, encode_view(view))
 

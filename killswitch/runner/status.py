@@ -13,6 +13,7 @@ from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
+from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.listening import StreamView
 from killswitch.signals.catalogue import CATALOGUE
 
@@ -101,6 +102,9 @@ class RunnerView(Struct, frozen=True):
     problems: tuple[str, ...]
     orphans: tuple[OrphanView, ...] = ()
     streams: tuple[StreamView, ...] = ()
+    timers: tuple[TimerView, ...] = ()
+    suspended: tuple[str, ...] = ()
+    """Accounts whose broker refuses every new order by our word."""
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
 from killswitch.planning.readings import MachineStatus
+from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.listening import StreamView
 from killswitch.store.errors import StoreError
 
@@ -32,6 +33,10 @@ class TickReport:
     """Every policy on every scope as the tick left it; worked out when asked, and true until the next tick."""
     streams: tuple[StreamView, ...] = ()
     """The private streams that are listened to."""
+    timers: tuple[TimerView, ...] = ()
+    """The venues' dead-man timers."""
+    suspended: tuple[str, ...] = ()
+    """Accounts whose broker refuses every new order by our word."""
 
 
 class Witness(Protocol):

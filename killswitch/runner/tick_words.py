@@ -1,0 +1,36 @@
+"""What a tick is called elsewhere: on its span, and in the notices that it gives rise to."""
+
+from __future__ import annotations
+
+from killswitch.model.decision import Notice
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.tracing import AS_OF, Span
+from killswitch.runner.witnesses import TickReport
+
+
+def describe(span: Span, report: TickReport) -> None:
+    """Say on the tick's span what came of it."""
+    span.set(AS_OF, to_micros(report.snapshot.as_of))
+    span.set("killswitch.scheduled", report.snapshot.scheduled)
+    if report.streams:
+        span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
+    span.set("killswitch.decisions", len(report.decisions))
+    span.set("killswitch.acting_on", len(report.acting_on))
+    span.set("killswitch.notices", len(report.notices))
+    span.set("killswitch.problems", len(report.problems))
+
+
+def unsaid(notices: tuple[Notice, ...], snapshot: Snapshot) -> tuple[Notice, ...]:
+    """The notices but those of a close that left something: its end is told to people as such."""
+    said = {shortfall(closing) for closing in snapshot.closings}
+    return tuple(notice for notice in notices if notice.text not in said)
+
+
+def shortfall(closing: Closing) -> str | None:
+    """What a person must know of a closing that has ended and left something; None for all others."""
+    if closing.status not in ("residual", "blocked", "abandoned"):
+        return None
+    left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
+    end = f"the closing of decision {closing.decision} ended {closing.status}"
+    return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"

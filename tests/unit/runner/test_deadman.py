@@ -1,0 +1,566 @@
+"""Dead-man timers at the venue: kept running by healthy ticks only, and never over naked positions unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from killswitch.graph.timer import TimerRule
+from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.instant import SECOND
+from killswitch.model.place import Place
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Order
+from killswitch.model.venue import Cost, DeadManRule, FateUnknownError, RateLimit, VenueDownError, VenueTraits
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.deadman_memory import LIVE_NAME, decode_memory
+from killswitch.runner.deadman_rules import TimerError, bared
+from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.status import LIVE_NAME as STATUS
+from killswitch.runner.status import decode_view
+from killswitch.store.errors import StoreError
+from killswitch.store.sqlite import open_store
+from tests import graphs, worlds
+from tests.runner_world import ScriptedVenue, Seen, book, crash_policy
+from tests.virtual_time import VirtualTime
+
+KRAKEN = DeadManRule("account", shortest=1.0, takes_stops=None, quiet_for_maintenance=True)
+PLAIN = DeadManRule("account", shortest=5.0, longest=300.0, takes_stops=False)
+HARSH = DeadManRule("account", shortest=5.0, takes_stops=True)
+BY_SYMBOL = DeadManRule("symbol", shortest=1.0, takes_stops=False)
+
+
+def flat(**more: Any) -> AccountSnapshot:
+    """An account with no position and no order."""
+    return worlds.account("1000", (), name="main", orders=more.pop("orders", ()), **more)
+
+
+def held(*orders: Order) -> AccountSnapshot:
+    """Ten contracts of BTC long, and what rests."""
+    return structs.replace(book("1000"), orders=orders)
+
+
+STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(90), reduce_only=True)
+
+
+class TimerVenue(ScriptedVenue):
+    """A venue that keeps a dead-man timer as venues do: what it is told is noted, and it goes off by itself."""
+
+    def __init__(self, time: VirtualTime, rule: DeadManRule | None, answer: AccountSnapshot, **traits: Any) -> None:
+        super().__init__(answer, "main")
+        self.time = time
+        self.traits = VenueTraits(dead_man=rule, **traits)
+        self.calls: list[tuple[float, str, float, tuple[str, ...]]] = []
+        self.fails: BaseException | None = None
+        self.runs_out: float | None = None
+
+    def goes_off(self) -> bool:
+        """Whether its time is over."""
+        return self.runs_out is not None and self.time.monotonic() >= self.runs_out
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        self.calls.append((self.time.monotonic(), "arm", seconds, tuple(symbols)))
+        if self.fails is not None:
+            raise self.fails
+        self.runs_out = self.time.monotonic() + seconds
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        self.calls.append((self.time.monotonic(), "disarm", 0.0, tuple(symbols)))
+        if self.fails is not None:
+            raise self.fails
+        self.runs_out = None
+
+    def said(self, what: str) -> list[float]:
+        """When it was told so, in whole seconds."""
+        return [round(at) for at, call, *_ in self.calls if call == what]
+
+
+class Inspected(TimerVenue):
+    """One whose state can be asked for."""
+
+    status: str | None = "ok"
+    asked = 0
+
+    async def inspect(self) -> Inspection:
+        self.asked += 1
+        return Inspection(self.status, None, KeyRights(), None, None, ())
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.time = VirtualTime()
+        self.store = open_store(str(folder / "store.sqlite"))
+        self.seen = Seen()
+
+    def runner(self, venue: ScriptedVenue, *, timeout: float = 60.0, refresh: float = 20.0, accept: bool = False,
+               armed: bool = True, timers: bool = True, pace: Pace = Pace(1.0, 0.5, last_words=0.5)) -> Runner:  # noqa: B008 - frozen  # fmt: skip
+        place = Place("switch.yaml", 3, 12, "")
+        rule = TimerRule("venue-timer", ("main",), round(timeout * SECOND), round(refresh * SECOND), accept, place)
+        policies = replace(graphs.policy_set(crash_policy()), timers=(rule,))
+        accounts = {"main": ArmedAccount("main", "kraken", "swap", "USDT", venue, armed=armed)}
+        return assemble(
+            policies, accounts, self.store, self.time, pace, live=armed, witnesses=(self.seen,), timers=timers,
+            locks=LockPaths(self.folder / "locks", None),
+        )  # fmt: skip
+
+    def run(self, runner: Runner, ticks: int) -> None:
+        self.time.run(runner.run(asyncio.Event(), ticks))
+
+    def notices(self, severity: str | None = None) -> list[str]:
+        told = [notice for report in self.seen.reports for notice in report.notices]
+        return [each.text for each in told if "dead-man" in each.text and severity in (None, each.severity)]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) -> None:
+    """Started after the first tick, anew every 20 s with the whole timeout, stopped once at the end; all is told."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    site.run(site.runner(venue), 46)
+    assert venue.said("arm") == [0, 20, 40]
+    assert {seconds for _, call, seconds, _ in venue.calls if call == "arm"} == {60.0}
+    assert venue.said("disarm") == [45]
+    assert venue.runs_out is None
+    assert site.notices() == [
+        "the dead-man timer of account main runs from now on (60 s, refreshed every 20 s, by the switch venue-timer)"
+    ]
+    blob = site.store.live(STATUS)
+    assert blob is not None
+    ((view),) = decode_view(blob).timers
+    assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
+    assert view.until is not None
+    assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
+    memory = decode_memory(site.store.live(LIVE_NAME))
+    assert memory.running == {}
+    assert memory.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"
+
+
+def test_what_a_clean_stop_did_is_told_by_the_next_run(site: Site) -> None:
+    """No tick comes after a stop, so the first tick of the next run has the notice, once."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    site.run(site.runner(venue), 2)
+    site.seen.reports.clear()
+    site.run(site.runner(venue), 3)
+    told = [text for text in site.notices() if "was stopped" in text]
+    assert told == ["the dead-man timer of account main was stopped: the runner was stopped"]
+
+
+class TornStore:
+    """A store that takes no more ticks from some moment on."""
+
+    def __init__(self, store: Any, good: int) -> None:
+        self._store = store
+        self._good = good
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def commit_tick(self, record: Any) -> None:
+        self._good -= 1
+        if self._good < 0:
+            raise StoreError("the disk is full")
+        self._store.commit_tick(record)
+
+
+def test_a_crash_leaves_the_timer_running_and_it_goes_off(site: Site) -> None:
+    """The 30th tick cannot be committed: nothing is refreshed or stopped after that, so the venue's time runs out."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+    runner._store = TornStore(site.store, 29)
+    with pytest.raises(StoreError):
+        site.run(runner, 100)
+    assert venue.said("arm") == [0, 20]
+    assert venue.said("disarm") == []
+    site.time.elapsed += 60
+    assert venue.goes_off()
+
+
+def test_the_tick_that_fails_does_not_refresh(site: Site) -> None:
+    """The refresh is due at the very tick that cannot be committed: it is not sent."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+    runner._store = TornStore(site.store, 20)
+    with pytest.raises(StoreError):
+        site.run(runner, 100)
+    assert venue.said("arm") == [0]
+
+
+def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
+    """Nobody refreshed it: the next run says when it went off, and starts it anew."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+    runner._store = TornStore(site.store, 3)
+    with pytest.raises(StoreError):
+        site.run(runner, 9)
+    site.time.elapsed += 300
+    site.seen.reports.clear()
+    site.store.release(runner._lease.owner)
+    site.run(site.runner(venue), 2)
+    (page,) = site.notices("page")
+    assert page.startswith("the dead-man timer of account main has gone off at 2021-05-19T12:01:00")
+    assert page.endswith("and the venue cancels what rests there: no runner refreshed it")
+    assert len(venue.said("arm")) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "timeout", "refresh", "said"),
+    [
+        (None, 60.0, 20.0, "venue kraken has no timer that could be set"),
+        (DeadManRule("connection", 1.0), 60.0, 20.0, "covers the orders of one connection only"),
+        (DeadManRule("account", 10.0), 9.0, 3.0, "runs for 10 s at least"),
+        (DeadManRule("account", 3.0, longest=300.0), 301.0, 60.0, "runs for 300 s at the most"),
+        (DeadManRule("account", 1.0), 10.0, 4.0, "a tick may come 11 s late"),
+    ],
+)  # fmt: skip
+def test_what_the_venue_cannot_do_is_refused_before_the_first_tick(
+    site: Site, rule: DeadManRule | None, timeout: float, refresh: float, said: str
+) -> None:
+    """With the place in the policy, the account, the cause and the way out; the lease is not even taken."""
+    venue = TimerVenue(site.time, rule, flat())
+    pace = Pace(1.0, 10.0) if said.startswith("a tick") else Pace(1.0, 0.5)
+    with pytest.raises(TimerError) as refused:
+        site.runner(venue, timeout=timeout, refresh=refresh, pace=pace)
+    assert str(refused.value).startswith("switch.yaml:3:12: DeadMansSwitch venue-timer, account main: ")
+    assert said in str(refused.value)
+    assert site.store.lease() is None
+    assert venue.reads == 0
+
+
+def test_an_account_that_is_not_armed_is_neither_refused_nor_touched(site: Site) -> None:
+    """Live is armed twice: an observing run sets no timer."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    site.run(site.runner(venue, armed=False), 30)
+    site.run(site.runner(TimerVenue(site.time, None, flat()), armed=False), 1)
+    assert venue.calls == []
+
+
+def test_a_hand_that_ticks_once_leaves_a_timer_alone(site: Site) -> None:
+    """It neither refuses to close for a wrong switch nor starts or stops what a runner keeps."""
+    venue = TimerVenue(site.time, None, flat())
+    site.run(site.runner(venue, timers=False), 2)
+    assert venue.calls == []
+
+
+@pytest.mark.parametrize("rule", [HARSH, DeadManRule("account", 5.0, takes_stops=None)])
+def test_protective_stops_keep_a_timer_from_starting_and_a_person_is_told(site: Site, rule: DeadManRule) -> None:
+    """It would cancel the stop of an open position: refused loudly, in a page and in `status`."""
+    venue = TimerVenue(site.time, rule, held(STOP))
+    site.run(site.runner(venue), 30)
+    assert venue.calls == []
+    (page,) = site.notices("page")
+    assert "cancel the protective orders of BTC and leave the position naked" in page
+    assert "`accept_unprotected: true` would accept that" in page
+    blob = site.store.live(STATUS)
+    assert blob is not None
+    assert [each.state for each in decode_view(blob).timers] == ["off"]
+
+
+def test_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site) -> None:
+    """Not at the next refresh: the book is looked at after every tick; once the stop is gone it starts again."""
+    venue = TimerVenue(site.time, HARSH, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(40):
+            venue.answer = held(STOP) if 5 <= second < 30 else flat()
+            await runner.tick()
+            await site.time.sleep(1.0)
+        await runner.finish()
+        await runner.let_go()
+
+    site.time.run(story())
+    assert venue.said("arm") == [0, 30]
+    assert venue.said("disarm") == [5, 40]
+    assert any("was stopped: it would cancel the protective orders of BTC" in text for text in site.notices("page"))
+
+
+def test_what_is_accepted_or_survives_does_not_keep_it_from_starting(site: Site) -> None:
+    """A policy may accept it; and a venue whose timer leaves conditional orders alone takes nothing away."""
+    accepted, harmless = TimerVenue(site.time, HARSH, held(STOP)), TimerVenue(site.time, PLAIN, held(STOP))
+    site.run(site.runner(accepted, accept=True), 2)
+    site.run(site.runner(harmless), 2)
+    assert (len(accepted.said("arm")), len(harmless.said("arm"))) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("order", "bare"),
+    [
+        (STOP, ("BTC",)),
+        (Order("l1", "BTC", "sell", Decimal(10), price=Decimal(120), reduce_only=True), ("BTC",)),
+        (Order("e1", "BTC", "buy", Decimal(10), price=Decimal(90)), ()),
+        (Order("e2", "BTC", "buy", Decimal(10), trigger_price=Decimal(120)), ()),
+        (Order("o1", "ETH", "sell", Decimal(10), trigger_price=Decimal(90)), ()),
+        (structs.replace(STOP, position_side="short"), ()),
+        (structs.replace(STOP, client_order_id="ks" + "0" * 29), ()),
+    ],
+)  # fmt: skip
+def test_protective_is_what_rests_to_make_a_position_smaller(order: Order, bare: tuple[str, ...]) -> None:
+    """Stops and reduce-only limits of a long position sell it; entries, other symbols and our own closes are none."""
+    assert bared(held(order), HARSH) == bare
+
+
+def test_a_book_that_is_not_known_starts_no_timer_and_keeps_one_that_runs(site: Site) -> None:
+    """To let go of a running timer would cancel the very stops that may rest; to start one might."""
+    venue = TimerVenue(site.time, HARSH, structs.replace(flat(), orders=None))
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(60):
+            if second == 10:
+                venue.answer = flat()
+            if second == 12:
+                venue.answer = VenueDownError("no route to host")
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert venue.said("arm") == [10, 30, 50]
+    assert venue.said("disarm") == []
+
+
+def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: Site) -> None:
+    """From 15 s on the venue is down: tries come after 1, 2, 4 … s, and the page says when the timer goes off."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(70):
+            venue.fails = VenueDownError("no route to host") if second >= 15 else None
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert venue.said("arm")[:5] == [0, 20, 22, 25, 30]
+    pages = site.notices("page")
+    assert pages[0] == (
+        "the dead-man timer of account main: it could not be refreshed: no route to host; "
+        "it goes off at 2021-05-19T12:01:00Z unless that ends"
+    )
+    assert "has gone off at 2021-05-19T12:01:00Z" in pages[1]
+
+
+def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> None:
+    """Nobody knows whether it was started: it is tried again, and stopped at the end as if it ran."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    venue.fails = FateUnknownError("the answer was cut off")
+    runner = site.runner(venue)
+
+    async def story() -> str:
+        await runner.start()
+        await runner.tick()
+        await site.time.sleep(1.0)
+        await runner.tick()
+        report = await runner.tick()
+        venue.fails = None
+        await runner.finish()
+        return report.timers[0].state
+
+    assert site.time.run(story()) == "unknown"
+    assert venue.calls[-1][1] == "disarm"
+    assert runner.left_behind == ()
+
+
+def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> None:
+    """A clean stop tries a few times, and then says what will happen and when."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        await runner.tick()
+        await site.time.sleep(1.0)
+        await runner.tick()
+        venue.fails = VenueDownError("no route to host")
+        await runner.finish()
+
+    site.time.run(story())
+    (words,) = runner.left_behind
+    assert "could not be stopped" in words
+    assert "it goes off at 2021-05-19T12:01:00Z" in words
+    assert decode_memory(site.store.live(LIVE_NAME)).running.keys() == {"main"}
+
+
+def test_a_timer_for_symbols_is_started_where_orders_rest_and_stopped_where_none_do(site: Site) -> None:
+    """Binance keeps one a symbol: a new symbol at once, one that has no order any more is stopped."""
+    rests = {
+        name: Order(name, symbol, "buy", Decimal(1), price=Decimal(1)) for name, symbol in (("a", "BTC"), ("b", "ETH"))
+    }
+    venue = TimerVenue(site.time, BY_SYMBOL, flat())
+    runner = site.runner(venue)
+    books = {0: (), 3: ("a",), 6: ("a", "b"), 9: ("b",), 14: ()}
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(18):
+            if second in books:
+                venue.answer = flat(orders=tuple(rests[each] for each in books[second]))
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert [(round(at), call, symbols) for at, call, _, symbols in venue.calls] == [
+        (3, "arm", ("BTC",)),
+        (6, "arm", ("BTC", "ETH")),
+        (9, "disarm", ("BTC",)),
+        (14, "disarm", ("ETH",)),
+    ]
+
+
+def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> None:
+    """Kraken wants it disabled before maintenance: its own word and its symbols' states are heeded, and told."""
+    venue = TimerVenue(site.time, KRAKEN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(30):
+            state = "cancel_only" if 5 <= second < 20 else "open"
+            venue.answer = flat(instruments=(Instrument("BTC", state=state),))  # type: ignore[arg-type] # a word
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert venue.said("arm") == [0, 20]
+    assert venue.said("disarm") == [5]
+    assert any("the venue takes no ordinary orders, as around its maintenance" in text for text in site.notices("page"))
+
+
+def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Site) -> None:
+    """Every five minutes, since asking costs; nothing is started meanwhile."""
+    venue = Inspected(site.time, KRAKEN, flat())
+    venue.status = "maintenance"
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(620):
+            if second == 400:
+                venue.status = "ok"
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert venue.said("arm")[0] == 601
+    assert venue.asked == 3
+    assert any("does not run: the venue says maintenance" in text for text in site.notices("page"))
+
+
+def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
+    """Hyperliquid allows ten a day: after the last one it is told, and started again when a day has gone by."""
+    rule = DeadManRule("account", 5.0, a_day=2, takes_stops=False)
+    venue = TimerVenue(site.time, rule, flat())
+    runner = site.runner(venue, timeout=10.0, refresh=5.0)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(120):
+            venue.fails = VenueDownError("gone") if 1 <= second < 20 or 40 <= second < 60 else None
+            await runner.tick()
+            await site.time.sleep(1.0)
+        armed = len(venue.said("arm"))
+        site.time.elapsed += 86_400
+        await runner.tick()
+        await site.time.sleep(1.0)
+        assert len(venue.said("arm")) == armed + 1
+
+    site.time.run(story())
+    assert any("it has gone off 2 times in a day" in text for text in site.notices("page"))
+    assert max(at for at in venue.said("arm") if at < 80_000) < 60
+
+
+def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> None:
+    """Ten units a minute, nine tenths kept: one refresh fits, further ones wait, and closing still has its nine."""
+    limits = (RateLimit("weight", 10, 60.0),)
+    venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
+    runner = site.runner(venue)
+    site.run(runner, 45)
+    assert venue.said("arm") == [0]
+    assert any("the request budget beside closing is spent" in text for text in site.notices("page"))
+
+
+BOOKS = {
+    "flat": flat(),
+    "stop": held(STOP),
+    "bare": held(),
+    "unknown": structs.replace(held(STOP), orders=None),
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    moves=st.lists(
+        st.tuples(st.sampled_from([*BOOKS, "down"]), st.sampled_from([None, None, "down", "lost"])),
+        min_size=4, max_size=40,
+    ),
+    accept=st.booleans(),
+    takes_stops=st.sampled_from([True, None, False]),
+)  # fmt: skip
+def test_never_started_over_a_position_that_it_would_leave_naked(
+    moves: list[tuple[str, str | None]], accept: bool, takes_stops: bool | None
+) -> None:
+    """Whatever the book and the venue do: no start or refresh leaves after a tick that saw such a position."""
+    failures = {"down": VenueDownError("down"), "lost": FateUnknownError("lost"), None: None}
+    with TemporaryDirectory() as folder:
+        site = Site(Path(folder))
+        venue = TimerVenue(site.time, DeadManRule("account", 1.0, takes_stops=takes_stops), flat())
+        runner = site.runner(venue, timeout=8.0, refresh=3.0, accept=accept)
+
+        async def story() -> None:
+            await runner.start()
+            for name, failure in moves:
+                venue.answer = VenueDownError("down") if name == "down" else BOOKS[name]
+                venue.fails = failures[failure]
+                before = len(venue.calls)
+                await runner.tick()
+                await site.time.sleep(1.0)
+                armed = any(call == "arm" for _, call, *_ in venue.calls[before:])
+                if name == "stop" and not accept and takes_stops is not False:
+                    assert not armed
+            venue.fails = None
+            await runner.finish()
+            await runner.let_go()
+            assert venue.runs_out is None or venue.goes_off()
+
+        try:
+            site.time.run(story())
+        finally:
+            site.store.close()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(good=st.integers(1, 30), timeout=st.integers(6, 20))
+def test_never_refreshed_after_a_tick_that_failed(good: int, timeout: int) -> None:
+    """Wherever the store tears, the last word to the venue is of a tick that was committed."""
+    with TemporaryDirectory() as folder:
+        site = Site(Path(folder))
+        venue = TimerVenue(site.time, PLAIN, flat())
+        runner = site.runner(venue, timeout=float(timeout), refresh=2.0)
+        runner._store = TornStore(site.store, good)
+        try:
+            with pytest.raises(StoreError):
+                site.run(runner, 60)
+        finally:
+            site.store.close()
+        assert venue.said("disarm") == []
+        assert max(venue.said("arm"), default=-math.inf) <= good - 1
+        assert venue.runs_out is not None

@@ -1,0 +1,232 @@
+"""A lock of mode `all` suspends trading at the broker, once nothing is left to close, and until the lock is lifted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.nodes import LockTrading
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.policy.account_document import AccountDocument
+from killswitch.policy.loader import load
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.adapters import AdapterError
+from killswitch.runner.assembly import LockPaths, assemble
+from killswitch.runner.hands import HandKind, hand
+from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.opening import open_accounts
+from killswitch.store.sqlite import open_store
+from tests import graphs, worlds
+from tests.runner_world import ScriptedVenue, Seen, book, crash_policy
+from tests.virtual_time import VirtualTime
+
+
+class BrokerVenue(ScriptedVenue):
+    """A broker that refuses every order while it is told to."""
+
+    def __init__(self, time: VirtualTime, answer: AccountSnapshot) -> None:
+        super().__init__(answer)
+        self.time = time
+        self.suspended = False
+        self.told: list[tuple[int, bool]] = []
+        self.fails: Exception | None = None
+        self.sent_while_suspended = 0
+
+    async def suspend_trading(self, suspended: bool) -> None:
+        self.told.append((round(self.time.monotonic()), suspended))
+        if self.fails is not None:
+            raise self.fails
+        self.suspended = suspended
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent_while_suspended += self.suspended
+        await asyncio.sleep(0.05)
+        return await super().submit(request)
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.time = VirtualTime()
+        self.store = open_store(str(folder / "store.sqlite"))
+        self.seen = Seen()
+
+    def runner(self, venue: ScriptedVenue, *, armed: bool = True, suspends: bool = True) -> Runner:
+        graph = crash_policy()
+        (stage,) = graph.stages
+        actions = (LockTrading("all", None), *stage.actions[1:])
+        graph = replace(graph, stages=(replace(stage, actions=actions),))
+        account = ArmedAccount("main", "broker", "swap", "USDT", venue, armed=armed, suspends=suspends)
+        return assemble(
+            graphs.policy_set(graph), {"main": account}, self.store, self.time, Pace(1.0, 0.5, last_words=0.5),
+            live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
+        )  # fmt: skip
+
+    def says(self, kind: HandKind, reason: str) -> None:
+        """A person's command about the account."""
+        self.store.put_event(
+            hand(
+                kind, "account/main", "a person", reason, self.time.now(), cause="operator" if kind == "close" else None
+            )
+        )
+
+    async def ticks(self, runner: Runner, number: int) -> None:
+        for _ in range(number):
+            await runner.tick()
+            await runner.work_through(0.9)
+            await self.time.sleep(1.0)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_the_broker_is_told_once_nothing_is_left_to_close_and_again_when_the_lock_is_lifted(site: Site) -> None:
+    """The close leaves first; the suspension follows it, and the reset by hand ends it."""
+    venue = BrokerVenue(site.time, book("1000"))
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        await site.ticks(runner, 1)
+        venue.answer = book("850")
+        await site.ticks(runner, 4)
+        assert venue.suspended
+        assert site.seen.reports[-1].suspended == ("main",)
+        site.says("reset", "looked at it")
+        await site.ticks(runner, 3)
+        await runner.finish()
+        await runner.let_go()
+
+    site.time.run(story())
+    assert len(venue.sent) == 1
+    assert venue.sent_while_suspended == 0
+    assert [suspended for _, suspended in venue.told] == [True, False]
+    assert not venue.suspended
+
+
+@pytest.mark.parametrize("why", ["not asked for", "not armed"])
+def test_who_does_not_ask_for_it_or_is_not_armed_is_not_suspended(site: Site, why: str) -> None:
+    """The lock file stands alone there."""
+    venue = BrokerVenue(site.time, book("1000"))
+    runner = site.runner(venue, armed=why != "not armed", suspends=why != "not asked for")
+
+    async def story() -> None:
+        await runner.start()
+        await site.ticks(runner, 1)
+        venue.answer = book("850")
+        await site.ticks(runner, 3)
+
+    site.time.run(story())
+    assert venue.told == []
+
+
+def test_a_broker_that_does_not_listen_is_told_of_and_tried_again(site: Site) -> None:
+    """After 1, 2 and 4 seconds; one page, until it has worked."""
+    venue = BrokerVenue(site.time, book("1000"))
+    runner = site.runner(venue)
+    venue.fails = VenueDownError("503")
+
+    async def story() -> None:
+        await runner.start()
+        await site.ticks(runner, 1)
+        venue.answer = book("850")
+        await site.ticks(runner, 12)
+        venue.fails = None
+        await site.ticks(runner, 8)
+
+    site.time.run(story())
+    assert venue.suspended
+    assert 4 <= len(venue.told) <= 6
+    pages = [notice.text for report in site.seen.reports for notice in report.notices if "broker" in notice.text]
+    assert pages == ["trading of account main could not be suspended at its broker: 503; tried again"]
+    assert site.seen.reports[-1].problems == ()
+
+
+def test_a_restart_takes_the_suspension_up_again(site: Site) -> None:
+    """The lock still stands: the broker is told anew, since it may have forgotten; what we suspended we also lift."""
+    venue = BrokerVenue(site.time, book("1000"))
+
+    async def story() -> None:
+        first = site.runner(venue)
+        await first.start()
+        await site.ticks(first, 1)
+        venue.answer = book("850")
+        await site.ticks(first, 4)
+        await first.finish()
+        venue.suspended = False
+        second = site.runner(venue)
+        await second.start()
+        await site.ticks(second, 2)
+        assert venue.suspended
+        site.says("reset", "looked at it")
+        await second.tick()
+        await second.finish()
+        third = site.runner(venue)
+        await third.start()
+        await site.ticks(third, 2)
+        await third.finish()
+
+    site.time.run(story())
+    assert not venue.suspended
+
+
+def test_a_suspension_that_is_not_ours_is_left_alone(site: Site) -> None:
+    """A person at the broker has suspended it: no tick of ours lifts that."""
+    venue = BrokerVenue(site.time, worlds.account("1000", (), name="main"))
+    venue.suspended = True
+
+    async def story() -> None:
+        runner = site.runner(venue)
+        await runner.start()
+        await site.ticks(runner, 3)
+        await runner.finish()
+
+    site.time.run(story())
+    assert venue.suspended
+    assert venue.told == []
+
+
+def test_what_the_broker_refuses_is_let_through_before_a_close_begins(site: Site) -> None:
+    """A position appears under the lock and is closed by hand: the suspension is lifted first, then comes back."""
+    venue = BrokerVenue(site.time, book("1000"))
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        await site.ticks(runner, 1)
+        venue.answer = book("850")
+        await site.ticks(runner, 4)
+        assert venue.suspended
+        venue.answer = book("850")
+        await site.ticks(runner, 1)
+        site.says("close", "it came back")
+        await site.ticks(runner, 8)
+
+    site.time.run(story())
+    assert len(venue.sent) == 2
+    assert venue.sent_while_suspended == 0
+    assert [suspended for _, suspended in venue.told] == [True, False, True]
+
+
+def test_an_account_that_asks_for_what_its_adapter_cannot_do_is_refused(tmp_path: Path) -> None:
+    """Whoever relies on the broker's lock learns at the start that there is none."""
+    file = tmp_path / "account.yaml"
+    file.write_text(
+        "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
+        "spec: {adapter: paper, endpoint: 'http://127.0.0.1:1', market: swap, currency: USDT,\n"
+        "  execution: live, options: {suspend_trade: true}}\n"
+    )
+    accounts = [each.model for each in load([file]).documents if isinstance(each.model, AccountDocument)]
+    with pytest.raises(
+        AdapterError, match="account main: suspend_trade is asked for, and adapter paper reaches no broker"
+    ):
+        open_accounts(accounts, live=True)
