@@ -309,3 +309,21 @@ def test_every_value_is_in_the_schema_and_in_the_readme(chart: Path) -> None:
     assert set(schema["properties"]) - {"global"} == set(known)
     readme = (chart / "README.md").read_text(encoding="utf-8")
     assert [key for key in known if f"`{key}" not in readme] == []
+
+
+def test_the_example_of_the_page_renders_and_compiles(helm: Helm, repository: Path, tmp_path: Path) -> None:
+    """What docs/kubernetes.md says to install can be installed, with a policy taken from a file as it says."""
+    page = (repository / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (written,) = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
+    (file,) = re.findall("`--set-file '([^']*)'`", page)
+    (tmp_path / "values.yaml").write_text(written, encoding="utf-8")
+    key, _, path = file.partition("=")
+    objects = helm.template("-f", str(tmp_path / "values.yaml"), "--set-file", f"{key}={repository / path}")
+    (config,) = [each for each in objects if each["kind"] == "ConfigMap"]
+    assert sorted(config["data"]) == ["account.yaml", "policy.yaml"]
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    for name, text in config["data"].items():
+        (policies / name).write_text(text, encoding="utf-8")
+    checked = CliRunner().invoke(validate, [str(policies)])
+    assert checked.exit_code == 0, checked.output
