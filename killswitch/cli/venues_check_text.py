@@ -70,11 +70,11 @@ def _numbers(account: AccountCheck) -> str:
 
 
 def _modes(account: AccountCheck) -> str:
-    latency = "unknown" if account.latency_ms is None else f"{account.latency_ms:,.0f} ms"
+    took = "unknown" if account.reading_ms is None else f"{account.reading_ms:,.0f} ms"
     skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
     status = "" if account.status is None else f", status {one_line(account.status)}"
     return (
-        f"a request takes {latency}, the venue's clock {skew}{status}; "
+        f"a reading takes {took}, the venue's clock {skew}{status}; "
         f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
     )
 

@@ -48,7 +48,7 @@ class AccountCheck(Struct, frozen=True):
     equity: Decimal | None
     positions: int | None
     orders: int | None
-    latency_ms: float | None
+    reading_ms: float | None
     clock_skew_ms: float | None
     position_mode: str | None
     margin_mode: str | None
@@ -117,7 +117,7 @@ def judged(
         equity=None if known is None else known.equity,
         positions=None if known is None or known.positions is None else len(known.positions),
         orders=None if known is None or known.orders is None else len(known.orders),
-        latency_ms=None if looked.trip is None else round(looked.trip * 1000, 1),
+        reading_ms=None if looked.trip is None else round(looked.trip * 1000, 1),
         clock_skew_ms=skew_of(looked),
         position_mode=mode_of(looked, known, "position_mode"),
         margin_mode=mode_of(looked, known, "margin_mode"),

@@ -1,0 +1,26 @@
+"""docs/venues-verbs.md: its commands do what it says, and its numbers are those of the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from killswitch.lab import fetching
+from killswitch.runner import account_findings as found
+from tests.unit.docs.test_followed import PORT, follow, free_port
+
+
+def test_the_page_goes_as_it_says(repository: Path, tmp_path: Path) -> None:
+    """A check that warns of the tick, one that is content, and a snapshot that a replay reads."""
+    page = (repository / "docs" / "venues-verbs.md").read_text(encoding="utf-8")
+    bars = page.index("## Bars")
+    follow(page[:bars].replace(PORT, free_port()), repository, tmp_path)
+
+
+def test_the_bounds_of_the_page_are_the_programs(repository: Path) -> None:
+    """Milliseconds, days and seconds."""
+    page = (repository / "docs" / "venues-verbs.md").read_text(encoding="utf-8")
+    assert f"more than {found.SKEW_FAILS / 1000:g} s apart | more than {found.SKEW_WARNS / 1000:g} s" in page
+    assert f"expires within {found.EXPIRES_SOON.days} days" in page
+    assert f"after {fetching.FIRST_WAIT:g}, 2, 4 … {fetching.LONGEST_WAIT:g} s" in page
+    assert fetching.TRIES == 8
+    assert "eight\n  failures" in page
