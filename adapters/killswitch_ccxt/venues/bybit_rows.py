@@ -94,7 +94,10 @@ def refined_order(row: Row) -> Row:
     cost = next(iter(fees.values()), None) if isinstance(fees, Mapping) else None
     paid = decimal(cost if cost is not None else info.get("cumExecFee"))
     reduces = flag(info.get("reduceOnly")) or flag(info.get("closeOnTrigger"))
-    return {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid}}
+    found = {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid}}
+    if row.get("status") == "rejected" and decimal(row.get("filled")):
+        found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
+    return found
 
 
 def flow_of(row: Row) -> Flow | None:
