@@ -11,10 +11,11 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
+from killswitch_ccxt.venues.binance_rows import told
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 FRESH: Final = 10.0
@@ -113,11 +114,11 @@ class BinanceUsdm(BinanceFutures):
             Balance(asset, amount, Decimal(1) if asset == currency else _over(prices.get(asset), own))
             for asset, amount in sorted(held.items())
         )
-        used, kept = decimal(body.get("totalInitialMargin")), decimal(body.get("totalMaintMargin"))
+        used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
         cash = needed(body.get("totalWalletBalance"), "the account's wallet balance")
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
-            free = decimal(body.get("availableBalance"))
+            free = told(body.get("availableBalance"))
             return Wealth(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
                 kept and from_dollars(kept, own, currency), balances, cash, "multi_assets",
@@ -129,7 +130,7 @@ class BinanceUsdm(BinanceFutures):
         equity += sum(
             (each.amount * each.price for each in balances if each.asset in others and each.price), Decimal(0)
         )
-        return Wealth(equity, decimal(row.get("availableBalance")), used, kept, balances, cash, "single_asset")
+        return Wealth(equity, told(row.get("availableBalance")), used, kept, balances, cash, "single_asset")
 
     async def _dollars(self) -> Mapping[str, Decimal]:
         """Asset → its price in USD, as the venue reckons margin with."""

@@ -27,7 +27,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, flag, instant, needed
 from killswitch_ccxt.venues import binance_codes, binance_rows
 
 Row = Mapping[str, Any]
@@ -119,7 +119,7 @@ class BinanceFutures(Dialect):
         return self.positions_of(await self.read_positions())
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        rank = decimal(info.get("adl"))
+        rank = binance_rows.told(info.get("adl"))
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
     async def orders(self) -> tuple[Order, ...]:
@@ -146,7 +146,7 @@ class BinanceFutures(Dialect):
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
-        profit = decimal(info.get("realizedPnl"))
+        profit = binance_rows.told(info.get("realizedPnl"))
         if side not in ("long", "short"):
             return structs.replace(fill, realized_pnl=profit)
         return structs.replace(fill, realized_pnl=profit, position_side=side)  # type: ignore[arg-type] # one of the two

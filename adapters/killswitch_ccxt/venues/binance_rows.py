@@ -36,6 +36,14 @@ FLOWS: Final[Mapping[str, FlowKind]] = {
 TOLD_BY_FILLS: Final = frozenset({"COMMISSION", "REALIZED_PNL", "DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"})
 
 
+def told(value: Any) -> Decimal | None:
+    """What is good to know and not needed: what is no number is unknown, and spoils nothing else."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
 def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """A row of positionRisk. UnreadableError where the size contradicts the side."""
     symbol = symbol_of(str(row.get("symbol")))
@@ -46,11 +54,11 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     if size and stated not in ("BOTH", side.upper()):
         raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
     return {
-        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": row.get("entryPrice"),
-        "markPrice": row.get("markPrice"), "liquidationPrice": row.get("liquidationPrice"),
-        "initialMargin": row.get("initialMargin"), "leverage": row.get("leverage"),
-        "unrealizedPnl": row.get("unRealizedProfit", row.get("unrealizedProfit")),
-        "notional": row.get("notional", row.get("notionalValue")), "info": row,
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": told(row.get("entryPrice")),
+        "markPrice": told(row.get("markPrice")), "liquidationPrice": told(row.get("liquidationPrice")),
+        "initialMargin": told(row.get("initialMargin")), "leverage": told(row.get("leverage")),
+        "unrealizedPnl": told(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
+        "notional": told(row.get("notional", row.get("notionalValue"))), "info": row,
     }  # fmt: skip
 
 
@@ -58,20 +66,20 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
     algo = row.get("algoId") is not None
     number = row.get("algoId") if algo else row.get("orderId")
-    told = str(row.get("algoStatus") if algo else row.get("status"))
-    if number is None or told not in STATES:
-        raise UnreadableError(f"order {number}: {told!r} is no state of an order")
+    state = str(row.get("algoStatus") if algo else row.get("status"))
+    if number is None or state not in STATES:
+        raise UnreadableError(f"order {number}: {state!r} is no state of an order")
     stated = str(row.get("positionSide") or "BOTH")
-    filled = row.get("executedQty", "0" if algo and STATES[told] != "closed" else None)
+    filled = row.get("executedQty", "0" if algo and STATES[state] != "closed" else None)
     if filled is None or needed(filled, "what was filled") < 0:
         raise UnreadableError(f"order {number}: {filled!r} was filled of it, it says")
     return {
         "id": f"{ALGO}{number}" if algo else str(number),
         "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),
-        "symbol": symbol_of(str(row.get("symbol"))), "status": STATES[told],
+        "symbol": symbol_of(str(row.get("symbol"))), "status": STATES[state],
         "side": str(row.get("side") or "").lower(), "type": str(row.get("orderType") or row.get("type")).lower(),
         "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
-        "average": row.get("avgPrice"), "price": row.get("price"),
+        "average": told(row.get("avgPrice")), "price": row.get("price"),
         "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
         "reduceOnly": flag(row.get("reduceOnly")) or flag(row.get("closePosition")),
         "positionSide": None if stated == "BOTH" else stated.lower(),

@@ -1,0 +1,257 @@
+"""Binance spot and cross margin (`binance` with market `spot` or `margin`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, Position
+from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch_ccxt import fills, orders
+from killswitch_ccxt.client import Answer
+from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.holdings import holdings
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.venues import binance_codes, binance_rows
+from killswitch_ccxt.venues.binance_futures import rights_of
+from killswitch_ccxt.wealth import Wealth
+
+Row = Mapping[str, Any]
+MOVES: Final[Mapping[str, Mapping[str, int]]] = {
+    "spot": {
+        "UMFUTURE_MAIN": 1, "MAIN_UMFUTURE": -1, "CMFUTURE_MAIN": 1, "MAIN_CMFUTURE": -1, "MARGIN_MAIN": 1,
+        "MAIN_MARGIN": -1, "FUNDING_MAIN": 1, "MAIN_FUNDING": -1,
+    },
+    "margin": {
+        "MAIN_MARGIN": 1, "MARGIN_MAIN": -1, "UMFUTURE_MARGIN": 1, "MARGIN_UMFUTURE": -1, "CMFUTURE_MARGIN": 1,
+        "MARGIN_CMFUTURE": -1, "FUNDING_MARGIN": 1, "MARGIN_FUNDING": -1,
+    },
+}  # fmt: skip
+"""The venue's names of transfers between wallets, and the sign that each has for this one."""
+
+
+class BinanceSpot(Dialect):
+    """Holdings are positions; on margin, what is owed is a short one, of what is held less what is owed."""
+
+    exchange = "binance"
+    markets = ("spot", "margin")
+    environments = ("production", "sandbox", "demo")
+    codes = binance_codes.SPOT
+    client_ids = ClientIdRule(longest=36)
+    streams = ("orders", "balance")
+    fills_need_symbol = True
+    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=None)
+    limits = (
+        RateLimit("weight", 6000, 60.0, by="address"),
+        RateLimit("wallet-weight", 12_000, 60.0, by="address"),
+        RateLimit("orders-10s", 100, 10.0),
+    )
+    costs: ClassVar[tuple[Cost, ...]] = (
+        # 20 + 8 every time, 80 for all open orders in 20 s.
+        Cost("snapshot", "weight", units=34), Cost("submit", "weight", units=1), Cost("submit", "orders-10s", each=1),
+        Cost("find_order", "weight", units=4), Cost("open_orders", "weight", units=80),
+        Cost("fills", "weight", units=24), Cost("cancel", "weight", units=1),
+    )  # fmt: skip
+    margin_costs: ClassVar[tuple[Cost, ...]] = (
+        Cost("snapshot", "weight", units=8), Cost("snapshot", "wallet-weight", units=12),
+        Cost("submit", "wallet-weight", units=6), Cost("submit", "orders-10s", each=1),
+        Cost("find_order", "wallet-weight", units=10), Cost("open_orders", "wallet-weight", units=10),
+        Cost("fills", "wallet-weight", units=20), Cost("cancel", "wallet-weight", units=10),
+    )  # fmt: skip
+    capabilities = (
+        Capability("equity", "yes", "every asset needs a market against the account's currency, or to be left out"),
+        Capability("positions", "yes", "holdings; on margin what is owed is short. Isolated margin is not seen"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "among the others"),
+        Capability(
+            "fills", "partly", "of symbols that were held or traded since the start: the venue wants them named"
+        ),
+        Capability("flows", "yes", "deposits, withdrawals and transfers between wallets; interest on margin"),
+        Capability("prices", "yes"),
+        Capability("market orders", "yes"),
+        Capability("limit orders", "yes"),
+        Capability("reduce only", "no", "the venue has no such guard: nothing but the amount keeps an order from more"),
+        Capability("put back stops", "yes", "triggered by the last price"),
+        Capability("batch orders", "no", "the venue has no such request"),
+        Capability("close book", "no", "the venue has no such request"),
+        Capability("position mode", "yes", "there is but one"),
+        Capability("find by client id", "yes"),
+        Capability("dead man", "no", "the venue has no such request"),
+        Capability("push", "yes"),
+        Capability("key rights", "yes", "not on the testnet and in demo trading"),
+        Capability("clock", "yes"),
+        Capability("bars", "yes"),
+        Capability("sandbox", "yes", "spot only"),
+        Capability("demo", "yes", "spot only"),
+    )
+    tried = "recorded answers only"
+
+    @classmethod
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        costs = cls.margin_costs if spec.market == "margin" else cls.costs
+        return VenueTraits(limits=cls.limits, costs=costs, client_ids=cls.client_ids)
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        return {
+            "defaultType": spec.market, "fetchMarkets": {"types": ["spot"]}, "fetchMargins": False,
+            "fetchOpenOrders": {"warnWithoutSymbol": False}, "warnOnFetchOpenOrdersWithoutSymbol": False,
+            "watchBalance": {"fetchBalanceSnapshot": False, "awaitBalanceSnapshot": False},
+        }  # fmt: skip
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Any:
+        return binance_codes.codes_of(answer)
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        return binance_codes.used_from(headers)
+
+    @property
+    def _margin(self) -> bool:
+        return self.spec.market == "margin"
+
+    def _call_of(self, what: str) -> str:
+        return f"sapi{what.replace('Get', 'GetMargin', 1)}" if self._margin else f"private{what}"
+
+    def symbol_of(self, market_id: str) -> str:
+        """ccxt's symbol. UnreadableError for one that the rules do not have."""
+        known = (self.client.ccxt.markets_by_id or {}).get(market_id)
+        if not known:
+            raise UnreadableError(f"the venue's rules have no {market_id}")
+        return str(known[0]["symbol"])
+
+    # Reading
+
+    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+        body = await self.client.call(self._call_of("GetAccount"))
+        return await holdings(balance_of(body, self.spec.currency), self.spec, self.rules, self.last_prices)
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Best prices and the last one of all symbols: two questions, whatever is held."""
+        best, last = await asyncio.gather(
+            self.client.call("publicGetTickerBookTicker"), self.client.call("publicGetTickerPrice")
+        )
+        bests, lasts = ({str(row.get("symbol")): row for row in rows} for rows in (best, last))
+        found = {}
+        for symbol in symbols:
+            name = str(self.rules[symbol]["id"])
+            row, price = bests.get(name, {}), lasts.get(name, {}).get("price")
+            found[symbol] = Quote(positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(price))
+        return found
+
+    async def orders(self) -> tuple[Any, ...]:
+        rows = await self.client.call(self._call_of("GetOpenOrders"))
+        return orders.resting(binance_rows.order(row, self.symbol_of) for row in rows)
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        asked = [{"symbol": self.rules[symbol]["id"], "startTime": since} for symbol in symbols]
+        answers = await asyncio.gather(*(self.client.call(self._call_of("GetMyTrades"), params) for params in asked))
+        return fills.fills(binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        asked = {"symbol": self.rules[symbol]["id"], "orderId": order_id}
+        rows = await self.client.call(self._call_of("GetMyTrades"), asked)
+        found = fills.fills(binance_rows.trade(row, self.symbol_of) for row in rows)
+        return tuple(fill for fill in found if fill.order == order_id)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        """Deposits and withdrawals (spot), interest (margin), and what was moved between wallets."""
+        signs = MOVES[self.spec.market]
+        moved = await asyncio.gather(
+            *(self.client.call("sapiGetAssetTransfer", {"type": it, "startTime": since, "size": 100}) for it in signs)
+        )
+        found = [_moved(row, sign) for sign, body in zip(signs.values(), moved, strict=True) for row in _rows(body)]
+        if self._margin:
+            interest = await self.client.call("sapiGetMarginInterestHistory", {"startTime": since, "size": 100})
+            return (*found, *(_interest(row) for row in _rows(interest)))
+        came, went = await asyncio.gather(
+            self.client.call("fetch_deposits", None, since), self.client.call("fetch_withdrawals", None, since)
+        )
+        return (*found, *fills.moved(came, "deposit", 1), *fills.moved(went, "withdrawal", -1))
+
+    async def position_mode(self) -> PositionMode | None:
+        return "one_way"
+
+    # Acting
+
+    def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+        """On margin what an order brings pays back what is owed of it. Numbers go as text: ccxt passes over others."""
+        params: dict[str, Any] = {"newClientOrderId": request.client_order_id}
+        if request.time_in_force == "ioc" and request.type == "limit":
+            params["timeInForce"] = "IOC"
+        if request.trigger_price is not None:
+            against = (request.trigger_when == "falls") is (request.side == "sell")
+            params["stopLossPrice" if against else "takeProfitPrice"] = format(request.trigger_price, "f")
+        if self._margin:
+            params |= {"marginMode": "cross", "sideEffectType": "AUTO_REPAY"}
+        return params
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        asked = {"symbol": self.rules[symbol]["id"], "origClientOrderId": client_order_id}
+        try:
+            row = await self.client.call(self._call_of("GetOrder"), asked)
+        except GoneError:
+            return None
+        return with_average(binance_rows.order(row, self.symbol_of), row)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        params = {"marginMode": "cross"} if self._margin else {}
+        await self.client.call("cancel_order", order_id, symbol, params, changes=True)
+
+    async def rights(self) -> KeyRights:
+        return rights_of(await self.client.call("sapiGetAccountApiRestrictions"), "enableSpotAndMarginTrading")
+
+    async def margin_mode(self) -> str | None:
+        return "cross" if self._margin else None
+
+
+def balance_of(body: Row, currency: str) -> dict[str, Any]:
+    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed."""
+    rows = body.get("balances", body.get("userAssets"))
+    if not isinstance(rows, list):
+        raise UnreadableError("the venue says nothing of the account's balances")
+    total: dict[str, Decimal] = {}
+    free: Decimal | None = None
+    for row in rows:
+        asset = str(row.get("asset"))
+        held = needed(row.get("free"), f"what is free of {asset}") + needed(row.get("locked"), f"the locked {asset}")
+        owed = (decimal(row.get("borrowed")) or Decimal(0)) + (decimal(row.get("interest")) or Decimal(0))
+        total[asset] = held - owed
+        if asset == currency:
+            free = decimal(row.get("free"))
+    return {"total": total, currency: {"free": free, "total": total.get(currency)}}
+
+
+def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
+    """Spot tells what was paid in all, not for each."""
+    paid, filled = decimal(row.get("cummulativeQuoteQty")), decimal(row.get("executedQty"))
+    return {**order, "average": paid / filled if paid and paid > 0 and filled else None}
+
+
+def _rows(body: Any) -> list[Row]:
+    return list(body.get("rows") or ()) if isinstance(body, Mapping) else []
+
+
+def _moved(row: Row, sign: int) -> Flow:
+    at = instant(row.get("timestamp"))
+    if at is None:
+        raise UnreadableError("a transfer without a time")
+    amount = sign * needed(row.get("amount"), "the amount of a transfer")
+    return Flow(f"transfer:{row.get('tranId')}", at, "transfer", amount, str(row.get("asset")))
+
+
+def _interest(row: Row) -> Flow:
+    at = instant(row.get("interestAccuredTime"))
+    if at is None:
+        raise UnreadableError("interest without a time")
+    amount = -needed(row.get("interest"), "the amount of an interest")
+    return Flow(f"interest:{row.get('txId')}:{row.get('asset')}", at, "interest", amount, str(row.get("asset")))
+
+
+DIALECTS = {"binance": BinanceSpot}
