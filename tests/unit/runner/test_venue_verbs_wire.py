@@ -1,0 +1,110 @@
+"""The venue verbs against venues that speak the wire, as a user calls them: the real clients, another process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from killswitch.lab.recording import read
+from tests.wire.__main__ import exchange_of, server_of
+from tests.wire.server import KEY, PASSPHRASE, SECRET, WireVenue
+
+KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
+EXCHANGES = {"binance": "binanceusdm", "bybit": "bybit", "okx": "okx"}
+SECRETS = {"WIRE_KEY": KEY, "WIRE_SECRET": SECRET, "WIRE_PASSPHRASE": PASSPHRASE}
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    stdout: str
+    stderr: str
+
+
+def account(venue: str, address: str) -> str:
+    spec = {
+        "adapter": "ccxt", "exchange": EXCHANGES[venue], "market": "swap", "currency": "USDT", "endpoint": address,
+        "execution": "live",
+        "credentials": {"key": "env:WIRE_KEY", "secret": "env:WIRE_SECRET"}
+        | ({"passphrase": "env:WIRE_PASSPHRASE"} if venue == "okx" else {}),
+    }  # fmt: skip
+    return f"---\napiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: main}}\nspec: {json.dumps(spec)}\n"
+
+
+async def ksctl(*arguments: str | Path) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        *KSCTL, *map(str, arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **SECRETS},
+    )  # fmt: skip
+    stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Done(process.returncode, stdout.decode(), stderr.decode())
+
+
+def tell(venue: str, folder: Path, repository: Path, *calls: tuple[str | Path, ...]) -> tuple[list[Done], WireVenue]:
+    """Serve a venue with two positions and four resting orders while the verbs are called, one after another."""
+
+    async def whole() -> tuple[list[Done], WireVenue]:
+        exchange = exchange_of(["BTC/USDT:USDT=2", "ETH/USDT:USDT=-3"], [], 4, "one_way")
+        wire = await server_of(venue)(exchange).start()
+        try:
+            (folder / "account.yaml").write_text(account(venue, wire.address), encoding="utf-8")
+            policy = repository / "policies" / "futures-drawdown" / "policy.yaml"
+            (folder / "policy.yaml").write_text(policy.read_text(encoding="utf-8"), encoding="utf-8")
+            return [await ksctl(*call, "--policies", folder) for call in calls], wire
+        finally:
+            await wire.stop()
+
+    return asyncio.run(whole())
+
+
+@pytest.mark.parametrize("venue", EXCHANGES)
+def test_a_check_reaches_the_venue_and_only_reads(venue: str, tmp_path: Path, repository: Path) -> None:
+    """Key, modes, capabilities and the worst case are told; every request that the venue saw was a GET, and the book is
+    as it was."""
+    call = ("venues", "check", "--strict", "--output", "json")
+    (done,), wire = tell(venue, tmp_path, repository, call)
+    assert done.status == 0, done.stdout + done.stderr
+    (told,) = json.loads(done.stdout)["accounts"]
+    assert (told["verdict"], told["positions"], told["orders"], told["told_by"]) == ("ok", 2, 4, "inspection")
+    assert (told["position_mode"], told["rights"]["withdraw"], told["rights"]["trade"]) == ("one_way", False, True)
+    assert abs(told["clock_skew_ms"]) < 5000
+    assert told["reading"], "the venue's limits are known"
+    everything = told["closing"]["everything"]
+    assert (everything["orders"], everything["cancels"]) == (2, 4)
+    assert told["closing"]["worst_stage"]["stage"] == "close-everything"
+    assert {seen.ask.method for seen in wire.seen} == {"GET"}
+    assert wire.refusals == []
+    assert {key: str(amount) for key, amount in wire.exchange.held.items()} == {
+        ("BTC/USDT:USDT", "long"): "2", ("ETH/USDT:USDT", "short"): "3"}  # fmt: skip
+    assert all(secret not in done.stdout + done.stderr for secret in SECRETS.values())
+
+
+@pytest.mark.parametrize("venue", EXCHANGES)
+def test_a_snapshot_of_the_wire_is_read_by_a_replay(venue: str, tmp_path: Path, repository: Path) -> None:
+    """One line, quality ok, both positions."""
+    (done,), _ = tell(venue, tmp_path, repository, ("snapshot", "main"))
+    assert done.status == 0, done.stderr
+    recording = tmp_path / "one.jsonl"
+    recording.write_text(done.stdout, encoding="utf-8")
+    (seen,) = read(recording)
+    held = {position.key: str(position.contracts) for position in seen.accounts[0].positions or ()}
+    assert held == {("BTC/USDT:USDT", "long"): "2", ("ETH/USDT:USDT", "short"): "3"}
+
+
+def test_a_wrong_secret_fails_with_the_venues_words(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 1, no traceback, and the secret is not repeated."""
+    monkeypatch.setitem(SECRETS, "WIRE_SECRET", "WRONG-SECRET-PLANTED")
+    (done,), _ = tell("binance", tmp_path, repository, ("venues", "check"))
+    assert done.status == 1
+    assert "failed   venue:" in done.stdout
+    assert "WRONG-SECRET-PLANTED" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
