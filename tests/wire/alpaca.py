@@ -51,7 +51,8 @@ class AlpacaWire(WireVenue):
     limits: ClassVar[tuple[RateLimit, ...]] = (RateLimit("requests", 200, 60.0),)
 
     def __init__(self, exchange: Exchange, *, fractionable: bool = True, **more: Any) -> None:
-        super().__init__(exchange, **more)
+        # The client works in threads, for which time that jumps stands still: a server that waits would wait for ever.
+        super().__init__(exchange, **(more | {"latency": 0.0}))
         self.fractionable = fractionable
         self.configuration: dict[str, Any] = {
             "dtbp_check": "entry", "fractional_trading": True, "max_margin_multiplier": "4", "no_shorting": False,

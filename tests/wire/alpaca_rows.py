@@ -91,6 +91,8 @@ def order(it: Placed, at: datetime, more: dict[str, Any]) -> dict[str, Any]:
         it.trigger_price is not None, it.price is not None
     ]
     status = STATUS.get(it.state, "partially_filled" if it.filled else "new")
+    closes = (it.side == "sell") is (it.key[1] == "long")
+    intent = None if is_crypto(it.symbol) else f"{it.side}_to_{'close' if closes else 'open'}"
     return {
         "id": uuid_of(it.id),
         "client_order_id": it.name or uuid_of(f"name of {it.id}"),
@@ -126,6 +128,7 @@ def order(it: Placed, at: datetime, more: dict[str, Any]) -> dict[str, Any]:
         "hwm": None,
         "subtag": None,
         "source": None,
+        "position_intent": intent,
     } | more
 
 
