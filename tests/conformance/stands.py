@@ -16,6 +16,7 @@ from killswitch_paper.server import PaperServer, serve
 from tests.faults.exchange import ZERO, Exchange, Market
 from tests.faults.mishaps import Rule, Script
 from tests.markets import START, Desk, instrument
+from tests.virtual_time import START as NOON
 from tests.virtual_time import VirtualTime
 from tests.wire.server import WireVenue
 
@@ -37,7 +38,7 @@ class Wired:
     market: str = "swap"
     flow: Callable[[Any, Decimal], None] | None = None
     """Writes money that came or went into the venue's own ledger."""
-    steps: Mapping[str, Decimal] | None = None
+    begins: datetime = NOON
 
 
 class WireStand:
@@ -47,7 +48,7 @@ class WireStand:
 
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
-        self._time = VirtualTime()
+        self._time = VirtualTime(wired.begins)
         self._script = Script()
         self._wire: WireVenue | None = None
         self.symbols = wired.symbols

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from killswitch.conformance import AdapterGuarantees, Stand
+from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
+from tests.conformance import ledgers
 from tests.conformance.stands import PaperStand, Wired, WireStand
+from tests.wire.alpaca import AlpacaWire
 from tests.wire.binance import BinanceWire
+from tests.wire.bitget import BitgetWire
 from tests.wire.bybit import BybitWire
 from tests.wire.krakenfutures import KrakenFuturesWire
 from tests.wire.mexc import MexcWire
@@ -41,7 +47,7 @@ class TestBinance(AdapterGuarantees):
     @pytest.fixture
     def stand(self) -> Stand:
         return WireStand(
-            Wired(BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING, flow=BinanceWire.flow)
+            Wired(BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.binance)
         )
 
 
@@ -50,7 +56,20 @@ class TestBybit(AdapterGuarantees):
 
     @pytest.fixture
     def stand(self) -> Stand:
-        return WireStand(Wired(BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, flow=BybitWire.flow))
+        return WireStand(Wired(BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.bybit))
+
+
+class TestBitget(AdapterGuarantees):
+    """ccxt's bitget against a server that speaks its wire format."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        return WireStand(
+            Wired(
+                BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", {**KEYS, "passphrase": PASSPHRASE}, EVERYTHING,
+                flow=ledgers.bitget,
+            )
+        )  # fmt: skip
 
 
 class TestOkx(AdapterGuarantees):
@@ -68,7 +87,7 @@ class TestOkx(AdapterGuarantees):
                 "USDT",
                 {**KEYS, "passphrase": PASSPHRASE},
                 EVERYTHING,
-                flow=OkxWire.flow,
+                flow=ledgers.okx,
             )
         )
 
@@ -78,7 +97,7 @@ class TestMexc(AdapterGuarantees):
 
     @pytest.fixture
     def stand(self) -> Stand:
-        return WireStand(Wired(MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING, flow=MexcWire.flow))
+        return WireStand(Wired(MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.mexc))
 
 
 class TestKrakenFutures(AdapterGuarantees):
@@ -95,6 +114,20 @@ class TestKrakenFutures(AdapterGuarantees):
         return WireStand(
             Wired(
                 KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", symbols, "USD", keys, offers,
-                flow=KrakenFuturesWire.flow,
+                flow=ledgers.krakenfutures,
+            )
+        )  # fmt: skip
+
+
+class TestAlpaca(AdapterGuarantees):
+    """alpaca-py against a server that speaks the wire format of the trading API. Positions have one side each."""
+
+    @pytest.fixture
+    def stand(self) -> Stand:
+        offers = EVERYTHING - {"hedge", "maximum"}
+        return WireStand(
+            Wired(
+                AlpacaWire, alpaca, "alpaca", None, ("AAPL", "MSFT"), "USD", KEYS, offers, market="equity",
+                flow=ledgers.alpaca, begins=datetime(2021, 5, 19, 15, tzinfo=UTC),
             )
         )  # fmt: skip

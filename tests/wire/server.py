@@ -115,7 +115,7 @@ class WireVenue(ABC):
 
     @abstractmethod
     def answer(self, ask: Ask) -> Reply:
-        """Do what is asked. OrderRejectedError and RefusedError are said as refusals; NotImplementedError: no such route."""
+        """Do what is asked. OrderRejectedError and RefusedError are refusals; NotImplementedError: no such route."""
 
     @abstractmethod
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
@@ -159,10 +159,6 @@ class WireVenue(ABC):
     def set_equity(self, equity: Decimal) -> None:
         """The account is worth so much from now on."""
         self.equity = equity
-
-    def flow(self, amount: Decimal) -> None:
-        """Money arrives (+) or is withdrawn (−): written into the venue's own ledger, in its own words."""
-        raise NotImplementedError
 
     # The life of a server
 
