@@ -190,8 +190,19 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
     lines = [f"{job.venue}, {job.timeframe}, in {job.out}"]
     if rows:
         lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
-    lines += [f"{each.symbol}: {words}" for each in done for words in _left_out(each)]
+    lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
     return "\n".join(lines)
+
+
+def _short(each: Fetched) -> Iterator[str]:
+    if each.before:
+        yield f"the venue has nothing of the first {_bars(each.before)} from --from on"
+    if each.after:
+        yield f"the venue has nothing of the last {_bars(each.after)} before --to; called again, it is asked again"
+
+
+def _bars(count: int) -> str:
+    return "bar" if count == 1 else f"{count:,} bars"
 
 
 def _left_out(each: Fetched) -> Iterator[str]:
@@ -214,6 +225,7 @@ def _json(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> str:
             {
                 "symbol": each.symbol, "file": f"{stem(each.symbol)}.csv", "bars": each.bars, "new": each.new,
                 "first": _at(each.first), "last": _at(each.last), "gaps": each.gaps, "missing": each.missing,
+                "before": each.before, "after": each.after,
                 "left_out": each.left_out_count, "requests": each.requests,
             }
             for each in done

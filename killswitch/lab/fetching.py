@@ -34,8 +34,12 @@ _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch of one symbol came to. `missing`: bars of the span, between the first and the last, that the venue
-    does not have, in `gaps` gaps. `left_out`: of those that it gave and that are none, the first ones in words."""
+    """What a fetch of one symbol came to. Times in UTC ms.
+
+    `missing`: bars between the first and the last that the venue does not have, in `gaps` gaps; `before` and `after`:
+    those of what was asked for that it does not have at either end. `left_out`: of those that it gave and that cannot
+    be, the first ones in words.
+    """
 
     symbol: str
     new: int
@@ -44,6 +48,8 @@ class Fetched:
     last: int | None
     gaps: int
     missing: int
+    before: int
+    after: int
     requests: int
     left_out: tuple[str, ...] = ()
     left_out_count: int = 0
@@ -99,7 +105,7 @@ class Fetch:
                 f"{_instant(begins)} to {_instant(ends)}"
             )
         self._told(ends)
-        return self._summary()
+        return self._summary(begins, self._finished(ends))
 
     def _finished(self, ends: int) -> int:
         """Before when a bar must open so that it is asked for and over."""
@@ -212,8 +218,9 @@ class Fetch:
             self._left_out[bar.ts] = f"{_instant(bar.ts)}: {why}"
         return why is not None
 
-    def _summary(self) -> Fetched:
+    def _summary(self, begins: int, ends: int) -> Fetched:
         opened = self._file.opened()
+        asked = [ts for ts in opened if begins <= ts < ends] or [ends]
         holes = [b - a for a, b in pairwise(opened) if b - a > self._step]
         return Fetched(
             symbol=self._whose.symbol,
@@ -223,6 +230,8 @@ class Fetch:
             last=opened[-1] if opened else None,
             gaps=len(holes),
             missing=sum(hole // self._step - 1 for hole in holes),
+            before=(asked[0] - begins) // self._step,
+            after=max(0, ends - asked[-1] - 1) // self._step,
             requests=self._requests,
             left_out=tuple(list(self._left_out.values())[:3]),
             left_out_count=len(self._left_out),

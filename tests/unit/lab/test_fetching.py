@@ -142,7 +142,8 @@ def test_gaps_stay_gaps_and_are_counted(tmp_path: Path) -> None:
 def test_a_symbol_listed_later_begins_where_it_begins(tmp_path: Path) -> None:
     """Asked for from 0, listed at 6; that nothing comes before is known then, and not asked again."""
     history = PublicHistory([bar(n) for n in range(6, 20)])
-    assert fetch(history, tmp_path).first == EARLIER + 6 * MINUTE
+    first = fetch(history, tmp_path)
+    assert (first.first, first.before, first.after) == (EARLIER + 6 * MINUTE, 6, 0)
     assert fetch(history, tmp_path).requests == 0
 
 
@@ -161,9 +162,10 @@ def test_a_venue_that_looks_no_further_than_a_page_is_asked_further_on(
 
 def test_an_end_that_the_venue_did_not_have_is_asked_for_again(tmp_path: Path) -> None:
     """It had 5 bars of 10; later it has all, and the second fetch gets the rest."""
-    assert fetch(PublicHistory([bar(n) for n in range(5)]), tmp_path).bars == 5
+    first = fetch(PublicHistory([bar(n) for n in range(5)]), tmp_path)
+    assert (first.bars, first.before, first.after) == (5, 0, 5)
     done = fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path)
-    assert (done.bars, done.new) == (10, 5)
+    assert (done.bars, done.new, done.after) == (10, 5, 0)
 
 
 def test_no_bar_at_all_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

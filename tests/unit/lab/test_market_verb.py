@@ -126,6 +126,7 @@ def test_the_summary_counts_what_is_there(history: Recorded, tmp_path: Path) -> 
     """A row a symbol; the second time nothing is new and nothing was asked."""
     first = fetch(tmp_path, "BTC/USDT:USDT")
     count = len((tmp_path / "BTC_USDT_USDT.csv").read_text().splitlines()) - 1
+    assert f"the venue has nothing of the last {24 * 60 - count} bars before --to" in first.stdout.splitlines()[-1]
     assert first.stdout.splitlines()[0] == f"swapex, 1m, in {tmp_path}"
     assert first.stdout.splitlines()[2].split()[:3] == ["BTC/USDT:USDT", f"{count:,}", f"{count:,}"]
     again = json.loads(fetch(tmp_path, "BTC/USDT:USDT", "--output", "json").stdout)
