@@ -274,6 +274,8 @@ class Timers:
             if timer.state == "off":
                 return
             timer.why, timer.pages = "the runner was stopped", False
+            wait = timer.meter.budget.wait(timer.meter.monotonic(), "dead_man", timer.symbols, "reading")
+            await asyncio.sleep(min(wait, timer.patience))
             self._send(timer, "disarm", timer.symbols)
         if timer.work is not None:
             await asyncio.wait((timer.work.task,))

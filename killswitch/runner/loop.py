@@ -24,7 +24,7 @@ from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.model.tracing import NO_TRACER, Span, Tracer
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
-from killswitch.runner.acting import REMEMBERED, is_acted_on
+from killswitch.runner.acting import REMEMBERED, is_acted_on, left_to_do
 from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
@@ -139,6 +139,7 @@ class Runner:
         """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
         try:
             await self.start()
+            self._listening.start()
             done = 0
             while not stop.is_set():
                 due = self._clock.monotonic() + self._pace.interval
@@ -155,14 +156,13 @@ class Runner:
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
         self._notifier.start()
-        self._listening.start()
         if self._locking is not None:
             self._problems = self._standing + self._locking.recover(self._clock.now())
         if self._timers is not None:
             self._timers.start()
         if self._suspending is not None:
             self._suspending.start()
-            await self._suspending.make_way(self._closings.busy)
+            await self._suspending.make_way(left_to_do(self._store).keys())
         await self._closings.recover(self._pace.read_timeout)
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]

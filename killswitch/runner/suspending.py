@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
@@ -118,7 +118,7 @@ class Suspending:
         """Accounts whose broker has said that it refuses every new order."""
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
-    async def make_way(self, accounts: Collection[str]) -> None:
+    async def make_way(self, accounts: Iterable[str]) -> None:
         """Let orders through again on those of `accounts` that are suspended, before a close of theirs begins."""
         brokers = [self._brokers[name] for name in sorted(self._ours & self._brokers.keys() & set(accounts))]
         await asyncio.gather(*(broker.settled() for broker in brokers))

@@ -13,8 +13,8 @@ def describe(span: Span, report: TickReport) -> None:
     """Say on the tick's span what came of it."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)
-    if report.streams:
-        span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
+    span.set("killswitch.streams.silent", sum(stream.state != "heard" for stream in report.streams))
+    span.set("killswitch.timers.armed", sum(timer.state == "armed" for timer in report.timers))
     span.set("killswitch.decisions", len(report.decisions))
     span.set("killswitch.acting_on", len(report.acting_on))
     span.set("killswitch.notices", len(report.notices))

@@ -27,6 +27,7 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.deadman_memory import LIVE_NAME, decode_memory
 from killswitch.runner.deadman_rules import TimerError, bared
 from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.opening import read_policies
 from killswitch.runner.status import LIVE_NAME as STATUS
 from killswitch.runner.status import decode_view
 from killswitch.store.errors import StoreError
@@ -564,3 +565,46 @@ def test_never_refreshed_after_a_tick_that_failed(good: int, timeout: int) -> No
         assert venue.said("disarm") == []
         assert max(venue.said("arm"), default=-math.inf) <= good - 1
         assert venue.runs_out is not None
+
+
+SET = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: example}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers: {fall: {signal: equity.drawdown, window: 15m, at_least: 4.5%, confirm: 2m, on_unknown: hold}}
+  stages:
+    - {name: trim, level: 1, any: [fall], cooldown: 30m, reset: manual, actions: [{close: {side: both, fraction: 50%}}]}
+---
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, venue: kraken, market: swap, currency: USDT, execution: live}
+---
+apiVersion: killswitch.dev/v1
+kind: DeadMansSwitch
+metadata: {name: timer}
+spec: {accounts: {venue: [kraken]}, at_venue: true, timeout: 30s, refresh: 10s}
+"""
+
+
+def test_a_switch_as_it_is_written_is_kept_by_the_run(site: Site) -> None:
+    """From the YAML to the venue: 30 s, every ten, for the account that it asks for by its venue."""
+    file = site.folder / "set.yaml"
+    file.write_text(SET)
+    written = read_policies([file])
+    assert written.warnings == ()
+    venue = TimerVenue(site.time, PLAIN, flat())
+    accounts = {"main": ArmedAccount("main", "kraken", "swap", "USDT", venue, armed=True)}
+    runner = assemble(
+        written.policies, accounts, site.store, site.time, Pace(1.0, 0.5, last_words=0.5), live=True, timers=True,
+        locks=LockPaths(site.folder / "locks", None),
+    )  # fmt: skip
+    site.run(runner, 25)
+    assert [(round(at), seconds) for at, call, seconds, _ in venue.calls if call == "arm"] == [
+        (0, 30.0), (10, 30.0), (20, 30.0),
+    ]  # fmt: skip
+    assert venue.said("disarm") == [24]

@@ -167,6 +167,7 @@ def test_a_restart_takes_the_suspension_up_again(site: Site) -> None:
         await second.start()
         await site.ticks(second, 2)
         assert venue.suspended
+        assert [suspended for _, suspended in venue.told] == [True, True]
         site.says("reset", "looked at it")
         await second.tick()
         await second.finish()
