@@ -56,6 +56,17 @@ def number(order_id: str) -> int:
     return int(order_id[1:])
 
 
+def ordinary_id(own: str) -> str:
+    """The exchange's `x12` as an order that is not conditional is numbered."""
+    return str(number(own))
+
+
+def own_id(order_id: str) -> str:
+    """The exchange's id of an order, as the adapter names it: conditional ones begin with `algo-`."""
+    bare = order_id.removeprefix("algo-")
+    return f"x{int(bare) - (ALGO_FIRST if bare != order_id else 0)}"
+
+
 def rules(market: Market, min_notional: Decimal) -> dict[str, Any]:
     """One symbol of exchangeInfo."""
     base = market.symbol.partition("/")[0]

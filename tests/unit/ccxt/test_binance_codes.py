@@ -1,0 +1,91 @@
+"""Binance's codes, and what each of them means for closing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from killswitch.model.venue import (
+    FateUnknownError,
+    OrderRejectedError,
+    RateLimitedError,
+    RejectReason,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_ccxt.client import Answer
+from killswitch_ccxt.errors import GoneError, as_venue_error
+from killswitch_ccxt.venues.binance_codes import FUTURES, SPOT, codes_of, used_from
+
+
+def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:
+    """What closing is told when an order is refused so."""
+    body = {"code": code, "msg": text}
+    table = SPOT if spot else FUTURES
+    meaning = next(table[it] for it in codes_of(Answer(status, {}, body, json.dumps(body), "")) if it in table)
+    return as_venue_error(meaning, text, changes=True, left=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "reason"),
+    [
+        (-2022, "ReduceOnly Order is rejected.", "already_flat"),
+        (-4118, "ReduceOnly Order Failed. Please check your existing position and open orders", "blocked_by_order"),
+        (-4131, "The counterparty's best price does not meet the PERCENT_PRICE filter limit.", "price_band"),
+        (-4164, "Order's notional must be no smaller than 5.0 (unless you choose reduce only)", "below_minimum"),
+        (-4005, "Quantity greater than max quantity.", "above_maximum"),
+        (-4400, "Futures Trading Quantitative Rules violated, only reduceOnly order is allowed", "market_closed"),
+        (-1106, "Parameter 'reduceonly' sent when not required.", "other"),
+        (-4116, "ClientOrderId is duplicated.", "duplicate_client_order_id"),
+        (-4015, "Client order id is duplicated.", "duplicate_client_order_id"),
+        (-4015, "Client order id length should be less than 36 chars", "other"),
+        (-2019, "Margin is insufficient.", "insufficient_margin"),
+        (-2015, "Invalid API-key, IP, or permissions for action.", "permission"),
+        (-1022, "Signature for this request is not valid.", "permission"),
+    ],
+)
+def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str, reason: RejectReason) -> None:
+    """The meanings are those of the venue's documents."""
+    error = meant(code, text)
+    assert isinstance(error, OrderRejectedError)
+    assert error.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "status", "kind"),
+    [
+        (-1008, "Server is currently overloaded with other requests.", 503, FateUnknownError),
+        (-1006, "An unexpected response was received from the message bus.", 400, FateUnknownError),
+        (-1007, "Timeout waiting for response from backend server.", 408, FateUnknownError),
+        (0, "Unknown error, please check your request or try again later.", 503, FateUnknownError),
+        (-1001, "Internal error; unable to process your request. Please try again.", 503, VenueDownError),
+        (-1021, "Timestamp for this request is outside of the recvWindow.", 400, VenueDownError),
+        (-1003, "Too many requests", 429, RateLimitedError),
+        (-1003, "Way too many requests; IP banned until 1625474304765.", 418, RateLimitedError),
+        (-1015, "Too many new orders.", 400, RateLimitedError),
+        (-2013, "Order does not exist.", 400, GoneError),
+        (-2011, "Unknown order sent.", 400, GoneError),
+    ],
+)
+def test_what_is_no_refusal_of_the_order_is_told_apart(
+    code: int, text: str, status: int, kind: type[VenueError]
+) -> None:
+    """Unknown fate is asked about; what was surely not done may be sent again."""
+    assert isinstance(meant(code, text, status), kind)
+
+
+def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_words() -> None:
+    """Spot's documents call the execution of every 5xx unknown; −2010 is told apart by its words."""
+    assert isinstance(meant(-1001, "Internal error", 500, spot=True), FateUnknownError)
+    short = meant(-2010, "Account has insufficient balance for requested action.", spot=True)
+    again = meant(-2010, "Duplicate order sent.", spot=True)
+    small = meant(-1013, "Filter failure: NOTIONAL", spot=True)
+    reasons = [it.reason for it in (short, again, small) if isinstance(it, OrderRejectedError)]
+    assert reasons == ["insufficient_margin", "duplicate_client_order_id", "below_minimum"]
+
+
+def test_what_the_headers_count_has_the_names_of_our_limits() -> None:
+    """Weight of the address in a minute, and orders of the account."""
+    headers = {"x-mbx-used-weight-1m": "76", "x-mbx-order-count-10s": "1", "x-mbx-order-count-1m": "x"}
+    assert used_from(headers) == {"weight": 76, "orders-10s": 1}
