@@ -1,0 +1,326 @@
+"""Hyperliquid's perpetuals. A key is a private key: that of the account itself, or of an agent that may only trade.
+
+Orders are written and signed here. ccxt would do more at the first one: name a referrer and approve a fee for a third
+party, both signed with the account's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, ClassVar, Final
+
+from msgspec import structs
+
+from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.snapshot import Fill, Flow, Market, Position
+from killswitch.model.venue import (
+    AccountSpec,
+    ClientIdRule,
+    Cost,
+    DeadManRule,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+)
+from killswitch_ccxt import fills, orders
+from killswitch_ccxt.client import Answer
+from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.venues.hyperliquid_rows import (
+    CODES,
+    allowed_price,
+    found_order,
+    funding_flow,
+    known,
+    ledger_flow,
+    sentences,
+    statuses,
+    taken,
+    written,
+)
+from killswitch_ccxt.wealth import Wealth
+
+BOUND: Final = Decimal("0.05")
+"""How far from the middle a market order may go: there are none, only limits that take at once."""
+LONGEST_PAGE: Final = 2000
+FILLS_BACK: Final = 86_400_000
+
+
+class Hyperliquid(Dialect):
+    """Perpetuals of the first exchange there, in USDC."""
+
+    exchange = "hyperliquid"
+    markets: ClassVar[tuple[Market, ...]] = ("swap",)
+    credentials: ClassVar[Mapping[str, str]] = {"wallet_address": "walletAddress", "private_key": "privateKey"}
+    codes = CODES
+    limits = (RateLimit("weight", 1200, 60.0, by="address"),)
+    costs = (
+        Cost("snapshot", "weight", units=9), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
+        Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
+        Cost("dead_man", "weight", units=1),
+    )  # fmt: skip
+    client_ids = ClientIdRule("hex", 34)
+    dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
+    streams = ("orders", "positions")
+    ages = Ages(orders=10.0, fills=20.0, flows=60.0, quotes=15.0, rules=3600.0)
+    conditional: ClassVar[Mapping[str, Any]] = {}
+    tried = "answers from its documents"
+    capabilities = (
+        Capability("equity", "partly", "of the first exchange's perpetuals; unknown for a unified account"),
+        Capability("positions", "partly", "without those of exchanges deployed by others (HIP-3)"),
+        Capability("orders", "yes"),
+        Capability("trigger orders", "yes", "in the same list"),
+        Capability("fills", "yes"),
+        Capability("flows", "yes"),
+        Capability("prices", "yes"),
+        Capability("market orders", "partly", "as limits that take at once, at most 5% from the middle"),
+        Capability("limit orders", "yes", "worth 10 USDC at least"),
+        Capability("reduce only", "yes"),
+        Capability("put back stops", "yes", "triggered by the mark"),
+        Capability("batch orders", "no", "one refused row would hide what became of the others"),
+        Capability("close book", "no"),
+        Capability("position mode", "yes", "one way always"),
+        Capability("find by client id", "yes"),
+        Capability("dead man", "partly", "ten times a day, and only for accounts that have traded enough"),
+        Capability("push", "yes"),
+        Capability("key rights", "yes", "an agent may trade and not withdraw"),
+        Capability("clock", "yes"),
+        Capability("bars", "yes", "the last 5000 of a timeframe"),
+        Capability("sandbox", "yes", "the testnet"),
+        Capability("demo", "no"),
+    )
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        return {
+            **super().client_options(spec), "builderFee": False, "approvedBuilderFee": False, "refSet": True,
+            "fetchMarkets": {"types": ["swap"]}, **({"vaultAddress": _vault(spec)} if _vault(spec) else {}),
+        }  # fmt: skip
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        return tuple(code for sentence in sentences(answer.body) for code in known(sentence))
+
+    @property
+    def user(self) -> str:
+        """Whose account it is: the vault or sub-account that `options: {vault: 0x…}` names, or the wallet itself."""
+        return _vault(self.spec) or str(self.client.ccxt.walletAddress)
+
+    # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """Both in one answer, after a look whether the account keeps its money there."""
+        await self._separate()
+        state = await self._info("clearinghouseState")
+        summary = state.get("marginSummary")
+        rows = state.get("assetPositions")
+        if not isinstance(summary, Mapping) or not isinstance(rows, list):
+            raise UnreadableError("the answer has no margin summary or no positions")
+        wealth = Wealth(
+            needed(summary.get("accountValue"), "the account value"), free=decimal(state.get("withdrawable")),
+            margin_used=decimal(summary.get("totalMarginUsed")),
+            maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
+            cash=decimal(summary.get("totalRawUsd")),
+        )  # fmt: skip
+        found = tuple(it for it in map(self._position, rows) if it is not None)
+        if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
+            raise UnreadableError("the venue shows a position twice")
+        return wealth, found
+
+    def refine_order(self, row: Row) -> Row:
+        """A stop for the whole position has no size of its own."""
+        info = row.get("info") or {}
+        if info.get("isTrigger"):
+            row = {**row, "triggerPrice": info.get("triggerPx")}
+        sized = decimal(row.get("amount"))
+        if not sized and info.get("isPositionTpsl"):
+            return {**row, "amount": self._sizes.get(str(row.get("symbol")), Decimal(0)), "filled": Decimal(0)}
+        return row
+
+    async def orders(self) -> tuple[Any, ...]:
+        rows = await self.client.call("fetch_open_orders", None, None, None, {"user": self.user})
+        return orders.resting(self.refine_order(row) for row in rows)
+
+    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+        rows = await self.client.call("fetch_my_trades", None, since, None, {"user": self.user})
+        if len(rows) >= LONGEST_PAGE:
+            raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
+        return fills.fills(rows, self.refine_fill)
+
+    def refine_fill(self, fill: Fill, info: Row) -> Fill:
+        liquidation = info.get("liquidation")
+        ours = isinstance(liquidation, Mapping) and str(liquidation.get("liquidatedUser")).lower() == self.user.lower()
+        adl = "Auto-Deleveraging" in str(info.get("dir"))
+        return structs.replace(
+            fill, cause="liquidation" if ours else "adl" if adl else "trade", fee=decimal(info.get("fee")),
+            fee_currency=info.get("feeToken"),
+        )  # fmt: skip
+
+    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
+        since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
+        return tuple(fill for fill in await self.fills((), since) if fill.order == order_id)
+
+    async def flows(self, since: int) -> tuple[Flow, ...] | None:
+        paid, moved = await asyncio.gather(
+            self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
+        )
+        if not isinstance(paid, list) or not isinstance(moved, list):
+            raise UnreadableError("the answer has no ledger")
+        told = [funding_flow(row) for row in paid] + [ledger_flow(row, self.user) for row in moved]
+        return tuple(flow for flow in told if flow is not None)
+
+    async def rights(self) -> KeyRights:
+        """Whose key it is, is told by its address."""
+        ccxt = self.client.ccxt
+        address = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey))
+        if address.lower() == str(ccxt.walletAddress).lower():
+            return KeyRights(
+                read=True, trade=True, withdraw=True, transfer=True,
+                note="the account's own private key, which may do everything; make an agent wallet for the switch",
+            )  # fmt: skip
+        agents = await self._info("extraAgents", user=str(ccxt.walletAddress))
+        for agent in agents if isinstance(agents, list) else ():
+            if str(agent.get("address")).lower() == address.lower():
+                return KeyRights(
+                    read=True, trade=True, withdraw=False, transfer=False, expires_at=instant(agent.get("validUntil")),
+                    note=f"the key of the agent wallet {agent.get('name') or address}",
+                )  # fmt: skip
+        role = await self._info("userRole", user=address)
+        master = (role.get("data") or {}).get("user") if isinstance(role, Mapping) else None
+        if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == self._wallet():
+            return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
+        return KeyRights(read=True, trade=False, note=f"the private key is that of {address}, no agent of the account")
+
+    # Acting
+
+    async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
+        action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
+        said = statuses(await self._act(action))
+        if len(said) != 1:
+            raise UnreadableError(f"{len(said)} statuses for one order")
+        row = taken(said[0], request.client_order_id, request.amount)
+        return orders.report(
+            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
+        )
+
+    async def find(self, symbol: str, client_order_id: str) -> Row | None:
+        try:
+            answer = await self._info("orderStatus", oid=client_order_id)
+        except GoneError:
+            return None
+        return found_order(answer, client_order_id)
+
+    async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
+        asset = int(self.client.ccxt.market(symbol)["baseId"])
+        await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        ahead = int(max(seconds, 5.0) * 1000)
+        await self._act({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        """Without a time, what was scheduled is taken back."""
+        await self._act({"type": "scheduleCancel"})
+
+    # Parts
+
+    _sizes: Mapping[str, Decimal] = {}
+    _checked: float = float("-inf")
+
+    async def _act(self, action: Mapping[str, Any]) -> Any:
+        """Sign and send. The order of the fields is part of what is signed."""
+        ccxt = self.client.ccxt
+        nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
+        request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault)}
+        return await self.client.call(
+            "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True
+        )
+
+    async def _order(self, request: OrderRequest) -> dict[str, Any]:
+        """As the venue's document has it; prices are text with five significant digits at most."""
+        self.create_arguments(structs.replace(request, price=None), "one_way")
+        market = self.client.ccxt.market(request.symbol)
+        price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
+        kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
+        if request.trigger_price is not None:
+            protects = (request.side == "sell") is (request.trigger_when == "falls")
+            kind = {
+                "trigger": {
+                    "isMarket": request.type == "market", "triggerPx": self._priced(request, request.trigger_price),
+                    "tpsl": "sl" if protects else "tp",
+                }
+            }  # fmt: skip
+        elif request.type == "market":
+            kind = {"limit": {"tif": "Ioc"}}
+        return {
+            "a": int(market["baseId"]), "b": request.side == "buy", "p": self._priced(request, price),
+            "s": written(request.amount), "r": request.reduce_only, "t": kind, "c": request.client_order_id,
+        }  # fmt: skip
+
+    def _priced(self, request: OrderRequest, price: Decimal) -> str:
+        """OrderRejectedError for a price that the venue would refuse: it has too many digits."""
+        decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
+        if price != allowed_price(price, decimals):
+            raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
+        return written(price)
+
+    async def _bound(self, request: OrderRequest) -> Decimal:
+        """The price that a market order is sent with: of the trigger, or of the middle, and five per cent beyond."""
+        middle = request.trigger_price
+        if middle is None:
+            name = (self.rules.get(request.symbol) or {}).get("info", {}).get("name")
+            middle = positive((await self._info("allMids")).get(name))
+        if middle is None:
+            raise OrderRejectedError("market_closed", f"the venue has no middle price of {request.symbol}")
+        decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
+        return allowed_price(middle * (1 - BOUND if request.side == "sell" else 1 + BOUND), decimals)
+
+    def _position(self, row: Row) -> Position | None:
+        told = row.get("position") or {}
+        coin, size = told.get("coin"), decimal(told.get("szi"))
+        if size == 0:
+            return None
+        symbol = self.client.ccxt.coin_to_market_id(coin)
+        if size is None or symbol not in self.rules:
+            raise UnreadableError(f"position {coin}: it has no size, or the venue's rules have no such coin")
+        value = positive(told.get("positionValue"))
+        leverage = told.get("leverage") or {}
+        self._sizes = {**self._sizes, symbol: abs(size)}
+        return Position(
+            symbol, "long" if size > 0 else "short", abs(size), entry_price=positive(told.get("entryPx")),
+            mark_price=None if value is None else value / abs(size), notional=value,
+            liquidation_price=positive(told.get("liquidationPx")), margin=decimal(told.get("marginUsed")),
+            leverage=positive(leverage.get("value")), unrealized_pnl=decimal(told.get("unrealizedPnl")),
+        )  # fmt: skip
+
+    async def _separate(self) -> None:
+        """UnreadableError for a unified account: what it is worth is nowhere told in one number."""
+        now = asyncio.get_running_loop().time()
+        if 0 <= now - self._checked < self.ages.mode:
+            return
+        kept = str(await self._info("userAbstraction")).strip('"')
+        if kept not in ("default", "disabled", "dexAbstraction", "None", ""):
+            raise UnreadableError(
+                f"the account is unified ({kept}): the venue does not tell its worth in one number; "
+                "set its abstraction to disabled, or watch it elsewhere"
+            )
+        self._checked = now
+
+    async def _info(self, kind: str, *, user: str | None = None, **more: object) -> Any:
+        asked = {"type": kind, **({} if kind == "allMids" else {"user": user or self.user}), **more}
+        return await self.client.call("publicPostInfo", asked)
+
+    def _wallet(self) -> str:
+        return str(self.client.ccxt.walletAddress).lower()
+
+
+def _vault(spec: AccountSpec) -> str | None:
+    vault = spec.options.get("vault")
+    return None if vault is None else str(vault)
+
+
+DIALECTS: Final[Mapping[str, type[Dialect]]] = {"hyperliquid": Hyperliquid}

@@ -1,0 +1,188 @@
+"""What Hyperliquid says, in our terms. Its refusals are sentences: they are known by how they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Flow, FlowKind
+from killswitch_ccxt.dialect import Row
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, Meaning, rejected
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "Reduce only order would increase position": rejected("already_flat"),
+    "Order must have minimum value of": rejected("below_minimum"),
+    "Order has zero size": rejected("below_minimum"),
+    "Insufficient margin to place order": rejected("insufficient_margin"),
+    "Insufficient spot balance": rejected("insufficient_margin"),
+    "Order exceeds maximum position size": rejected("above_maximum"),
+    "Order would increase open interest": rejected("above_maximum"),
+    "Order has invalid size": rejected("other"),
+    "Price must be divisible by tick size": rejected("other"),
+    "Order has invalid price": rejected("other"),
+    "Post only order would have immediately matched": rejected("price_band"),
+    "Order could not immediately match against any resting orders": rejected("price_band"),
+    "No liquidity available for market order": rejected("price_band"),
+    "Order price too far from oracle": rejected("price_band"),
+    "Order price cannot be more than": rejected("price_band"),
+    "Order rejected due to price more aggressive than oracle": rejected("price_band"),
+    "Invalid TP/SL price": rejected("price_band"),
+    "Trading is halted": rejected("market_closed"),
+    "Cannot set scheduled cancel time until enough volume traded": rejected("permission"),
+    "Order was never placed, already canceled, or filled": GONE,
+    "unknownOid": GONE,
+    "Too many cumulative requests sent": LIMITED,
+    "User or API Wallet": DENIED,
+    "Must deposit before performing actions": DENIED,
+    "Multi-sig required": DENIED,
+    "Vault not registered": DENIED,
+    "Invalid nonce": DOWN,
+}
+ORDER_STATES: Final = {
+    "open": "open", "triggered": "open", "filled": "closed", "canceled": "canceled", "scheduledCancel": "canceled",
+    "rejected": "rejected", "waitingForTrigger": "open", "waitingForFill": "open",
+}  # fmt: skip
+IGNORED: Final = frozenset(
+    {"liquidation", "spotTransfer", "spotGenesis", "cStakingTransfer", "cDeposit", "cWithdraw", "perpDexClassTransfer",
+     "deployGasAuction", "borrowLend", "activateDexAbstraction"}
+)  # fmt: skip
+"""Entries of the ledger that move nothing of the perpetuals' USDC, or that fills tell."""
+SIGNS: Final[Mapping[str, tuple[FlowKind, int, str]]] = {
+    "deposit": ("deposit", 1, "usdc"), "withdraw": ("withdrawal", -1, "usdc"),
+    "vaultDeposit": ("transfer", -1, "usdc"), "vaultCreate": ("transfer", -1, "usdc"),
+    "vaultDistribution": ("transfer", 1, "usdc"), "vaultWithdraw": ("transfer", 1, "netWithdrawnUsd"),
+    "vaultLeaderCommission": ("rebate", 1, "usdc"), "rewardsClaim": ("rebate", 1, "amount"),
+}  # fmt: skip
+
+
+SIGNIFICANT: Final = 5
+MOST_DECIMALS: Final = 6
+
+
+def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
+    """The nearest price that the venue takes: five significant digits and six decimals less those of a size.
+
+    Whole numbers are taken whatever their digits.
+    """
+    if price == price.to_integral_value():
+        return price
+    exponent = max(price.adjusted() - SIGNIFICANT + 1, size_decimals - MOST_DECIMALS)
+    return price.quantize(Decimal(1).scaleb(min(exponent, 0)))
+
+
+def written(number: Decimal) -> str:
+    """Without an exponent and without zeros at the end, as it is signed."""
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def known(sentence: object) -> Iterable[str]:
+    """The code that a sentence begins with, or has in it."""
+    text = str(sentence or "")
+    return (code for code in CODES if code in text)
+
+
+def sentences(body: object) -> Iterable[object]:
+    """Everything that an answer says against what was asked."""
+    if not isinstance(body, Mapping):
+        return
+    if body.get("status") == "err":
+        yield body.get("response")
+    elif body.get("status") == "unknownOid":
+        yield "unknownOid"
+    yield body.get("error")
+    for status in statuses(body):
+        if isinstance(status, Mapping):
+            yield status.get("error")
+
+
+def statuses(body: Any) -> list[Any]:
+    """One for each order of a request: a row, or a word."""
+    response = body.get("response") if isinstance(body, Mapping) else None
+    data = response.get("data") if isinstance(response, Mapping) else None
+    found = data.get("statuses") if isinstance(data, Mapping) else None
+    return found if isinstance(found, list) else []
+
+
+def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
+    """What is said of an order that was sent, as ccxt would tell it."""
+    if isinstance(status, str):
+        raise UnreadableError(f"order {name} was taken ({status}), and its number is not told")
+    row = status if isinstance(status, Mapping) else {}
+    filled, resting = row.get("filled"), row.get("resting")
+    if isinstance(filled, Mapping):
+        size = needed(filled.get("totalSz"), f"how far {name} was filled")
+        return {"id": filled.get("oid"), "status": "closed" if size >= amount else "expired", "filled": size,
+                "average": positive(filled.get("avgPx"))}  # fmt: skip
+    if isinstance(resting, Mapping):
+        return {"id": resting.get("oid"), "status": "open", "filled": Decimal(0)}
+    raise UnreadableError(f"order {name}: neither resting nor filled")
+
+
+def found_order(answer: Row, name: str) -> dict[str, Any]:
+    """An order that was asked for, as ccxt would tell it."""
+    told = answer.get("order") or {}
+    order, word = told.get("order") or {}, str(told.get("status"))
+    state = ORDER_STATES.get(word)
+    if state is None:
+        state = "canceled" if word.endswith("Canceled") else "rejected" if word.endswith("Rejected") else None
+    if state is None:
+        raise UnreadableError(f"order {name}: {word!r} is no state")
+    amount = needed(order.get("origSz"), f"the size of order {name}")
+    left = needed(order.get("sz"), f"what is left of order {name}")
+    filled = amount if state == "closed" else amount - left
+    return {
+        "id": order.get("oid"), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
+        "filled": filled,
+    }  # fmt: skip
+
+
+def ledger_flow(row: Row, user: str) -> Flow | None:
+    """An entry of the ledger without funding. UnreadableError for a kind that nobody heard of."""
+    delta, at = row.get("delta") or {}, instant(row.get("time"))
+    kind, number = str(delta.get("type")), f"{row.get('hash')}/{row.get('time')}/{delta.get('type')}"
+    if kind in IGNORED:
+        return None
+    if at is None:
+        raise UnreadableError(f"ledger entry {number}: it has no time")
+    fee = decimal(delta.get("fee")) or Decimal(0)
+    if kind in SIGNS:
+        flow, sign, field = SIGNS[kind]
+        amount = sign * needed(delta.get(field), f"the amount of ledger entry {number}")
+        return Flow(number, at, flow, amount - (fee if sign < 0 else 0), "USDC")
+    amount = _moved(kind, delta, user.lower())
+    if amount is None:
+        return None
+    return Flow(number, at, "transfer", amount - (fee if amount < 0 else 0), "USDC") if amount else None
+
+
+def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
+    """What moved between wallets, + into this account's perpetuals; None where it was not about them."""
+    sender, receiver = str(delta.get("user")).lower(), str(delta.get("destination")).lower()
+    match kind:
+        case "accountClassTransfer":
+            sign = 1 if flag(delta.get("toPerp")) else -1
+            return sign * needed(delta.get("usdc"), "the amount of a transfer")
+        case "internalTransfer" | "subAccountTransfer":
+            amount = needed(delta.get("usdc"), "the amount of a transfer")
+            return amount if receiver == user else -amount
+        case "send":
+            if delta.get("token") != "USDC":
+                return None
+            came = receiver == user and delta.get("destinationDex") == ""
+            went = sender == user and delta.get("sourceDex") == ""
+            amount = needed(delta.get("amount"), "the amount of a transfer")
+            return amount if came and not went else -amount if went and not came else None
+        case _:
+            raise UnreadableError(f"the ledger has an entry of a kind that is not known: {kind}")
+
+
+def funding_flow(row: Row) -> Flow:
+    """What was paid (−) or received (+) for one position."""
+    delta, at = row.get("delta") or {}, instant(row.get("time"))
+    number = f"{row.get('hash')}/{row.get('time')}/{delta.get('coin')}"
+    if at is None:
+        raise UnreadableError(f"funding {number}: it has no time")
+    return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")
