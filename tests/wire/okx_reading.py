@@ -88,8 +88,11 @@ class OkxReading(OkxOrders, ABC):
 
     def balance_row(self) -> Row:
         """What the account is worth, as `account/balance` and the stream say it."""
-        held = [(symbol, it) for (symbol, _), it in self.exchange.held.items() if symbol not in self.isolated]
-        value = sum((it * self.sizes.get(at, Decimal(1)) * self.exchange.markets[at].price for at, it in held), ZERO)
+        value = ZERO
+        for (symbol, _), amount in self.exchange.held.items():
+            price = self.exchange.markets[symbol].price
+            if symbol not in self.isolated and price.is_finite():
+                value += amount * self.sizes.get(symbol, Decimal(1)) * price
         margin = ZERO if self.exchange.mode == "spot" else value / 100
         return balance_row(self.exchange, self.equity, self.usd, str(self.now_ms()), margin)
 

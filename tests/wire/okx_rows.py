@@ -47,8 +47,8 @@ def ours_of(inst_order: str) -> str:
 
 
 def text(value: Decimal | None) -> str:
-    """Every number is text, and one that is not there is empty text."""
-    return "" if value is None else format(value, "f")
+    """Every number is text, and one that is not there, or is none, is empty text."""
+    return "" if value is None or not value.is_finite() else format(value, "f")
 
 
 def instrument_row(inst_id: str, market: Market, size: Decimal) -> Row:
