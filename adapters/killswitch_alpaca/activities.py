@@ -70,11 +70,15 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
         raise UnreadableError(f"activity {name}: {error}") from None
 
 
+KEPT = 20_000
+"""Ids that are remembered. What is older has long left the pages that are read."""
+
+
 class Known:
     """Which activities were told already. The first answer only says what had happened before we looked."""
 
     def __init__(self) -> None:
-        self._told: set[str] | None = None
+        self._told: dict[str, None] | None = None
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
         """Those of the answer that are to be told, in its order. They stay new until they are learnt."""
@@ -84,7 +88,14 @@ class Known:
 
     def learn(self, answer: Sequence[Row]) -> None:
         """They were told."""
-        self._told = (self._told or set()) | {word(each, "id") for each in answer}
+        told = {} if self._told is None else self._told
+        for each in answer:
+            name = word(each, "id")
+            told.pop(name, None)  # what was seen last is kept longest
+            told[name] = None
+        for name in list(told)[:-KEPT]:
+            del told[name]
+        self._told = told
 
     def meets(self, answer: Sequence[Row]) -> bool:
         """Whether one of them is known already, so that what is older is, too."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from killswitch.model.inspection import Bar
 from killswitch.model.venue import MalformedAnswerError, VenueDownError
-from killswitch_alpaca.client import RefusedError, asking_once
+from killswitch_alpaca.client import RefusedError, asking_once, imported
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
 from killswitch_alpaca.positions import is_crypto
@@ -78,17 +78,15 @@ class AlpacaBars:
     def _made(self, crypto: bool) -> Any:
         key, secret = (os.environ.get(name, "") for name in KEYS)
         if crypto:
-            from alpaca.data.historical.crypto import CryptoHistoricalDataClient
-
-            return asking_once(CryptoHistoricalDataClient(raw_data=True, url_override=self._endpoint), TIMEOUT)
+            made = imported("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
+            return asking_once(made(raw_data=True, url_override=self._endpoint), TIMEOUT)
         if not (key and secret):
             raise VenueDownError(
                 f"Alpaca gives bars of stocks only to who has keys: set {KEYS[0]} and {KEYS[1]}; coins, as in BTC/USD, "
                 "need none"
             )
-        from alpaca.data.historical.stock import StockHistoricalDataClient
-
-        return asking_once(StockHistoricalDataClient(key, secret, raw_data=True, url_override=self._endpoint), TIMEOUT)
+        made = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")
+        return asking_once(made(key, secret, raw_data=True, url_override=self._endpoint), TIMEOUT)
 
 
 def _bar(found: Row) -> Bar:

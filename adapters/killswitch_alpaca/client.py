@@ -8,6 +8,7 @@ never keeps one waiting.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import threading
 import time
@@ -169,14 +170,22 @@ def never_made(error: BaseException) -> bool:
     )
 
 
+_IMPORTING = threading.Lock()
+
+
+def imported(module: str, name: str) -> Any:
+    """A class of alpaca-py. ImportError where that is not installed.
+
+    It brings along streams of its own, which are not used here, over a library that calls itself outdated.
+    """
+    with _IMPORTING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return getattr(importlib.import_module(module), name)
+
+
 def trading_client(settings: Settings, heard: Callable[[Mapping[str, str]], None]) -> Any:
     """alpaca-py's TradingClient, made to ask once and to keep numbers exact."""
-    with warnings.catch_warnings():
-        # It brings along a stream of its own, which is not used here, over a library that calls itself outdated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from alpaca.trading.client import TradingClient
-
-    client = TradingClient(
+    client = imported("alpaca.trading.client", "TradingClient")(
         settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
     )
     return asking_once(client, settings.timeout, settings.proxy, heard)
@@ -184,9 +193,9 @@ def trading_client(settings: Settings, heard: Callable[[Mapping[str, str]], None
 
 def data_client(settings: Settings) -> Any:
     """The same of its client for market data."""
-    from alpaca.data.historical.stock import StockHistoricalDataClient
-
-    client = StockHistoricalDataClient(settings.key, settings.secret, raw_data=True, url_override=settings.data)
+    client = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")(
+        settings.key, settings.secret, raw_data=True, url_override=settings.data
+    )
     return asking_once(client, settings.timeout, settings.proxy)
 
 

@@ -31,6 +31,8 @@ async def inspect(client: Client, settings: Settings) -> Inspection:
     bars = barred(account)
     if bars is not None:
         notes.append(f"no order would be taken: {bars}")
+    elif account.get("status") not in (None, "ACTIVE"):
+        notes.append(f"the account's status is {account['status']}")
     if account.get("currency") not in (None, settings.currency):
         notes.append(f"the account is kept in {account['currency']}, the document says {settings.currency}")
     skew = await _noted(notes, "the clock", lambda: _skew(client, settings, notes))

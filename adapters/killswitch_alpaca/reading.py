@@ -310,6 +310,10 @@ class Reading:
         )
 
 
+CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
+"""Statuses of an account that cannot trade. Others than ACTIVE, such as ACCOUNT_UPDATED, are passing."""
+
+
 def barred(account: Row) -> str | None:
     """Why the account takes no orders, in words; None if it does."""
     found = [
@@ -322,6 +326,6 @@ def barred(account: Row) -> str | None:
         if account.get(name) is True
     ]
     status = account.get("status")
-    if status not in (None, "ACTIVE"):
+    if status in CLOSED:
         found.append(f"the account's status is {status}")
     return "; ".join(found) or None

@@ -541,6 +541,10 @@ def test_inspecting_says_what_the_account_may_do() -> None:
         assert (found.rights.read, found.rights.trade, found.rights.withdraw) == (True, None, None)
         assert any("open until 2021-05-19 20:00 UTC" in note for note in found.notes)
         assert any("no_shorting" in note for note in found.notes)
+        wire.account_flags = {"status": "ACCOUNT_UPDATED"}
+        passing = await venue.inspect()
+        assert passing.status == "ok"
+        assert any("ACCOUNT_UPDATED" in note for note in passing.notes)
         wire.account_flags = {"account_blocked": True, "status": "ACCOUNT_CLOSED"}
         blocked = await venue.inspect()
         assert (blocked.status, blocked.rights.trade) == ("account_closed", False)
