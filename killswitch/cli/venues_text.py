@@ -23,12 +23,12 @@ def in_short(listings: Sequence[VenueListing]) -> str:
     rows = [
         (
             each.adapter, each.exchange or "-", ", ".join(each.markets), str(each.traits.batch),
-            "yes" if each.traits.whole_book else "no", dead_man(each), limits(each.traits.limits),
+            "yes" if each.traits.whole_book else "no", dead_man(each), limits(each),
             named(each.capabilities, "partly"), named(each.capabilities, "no"),
         )
         for each in listings
     ]  # fmt: skip
-    head = ("adapter", "exchange", "markets", "batch", "whole book", "dead man", "limits", "partly", "not")
+    head = ("adapter", "exchange", "markets", "batch", "whole book", "dead man", "limits of orders", "partly", "not")
     yes = sorted({name for each in listings for name in _names(each.capabilities, "yes")})
     everywhere = [name for name in yes if all(name in _names(each.capabilities, "yes") for each in listings)]
     lines = [table(head, rows, indent="")]
@@ -87,9 +87,11 @@ def _names(capabilities: Sequence[Capability], can: str) -> list[str]:
     return [each.name for each in capabilities if each.can == can]
 
 
-def limits(found: Sequence[RateLimit]) -> str:
-    """All of them in one line; `none known` without any."""
-    return "; ".join(f"{each.name} {limit(each)}" for each in found) or "none known"
+def limits(listing: VenueListing) -> str:
+    """Those that an order counts against, in one line; `none known` without any."""
+    counted = {cost.limit for cost in listing.traits.costs if cost.call in ("submit", "submit_batch")}
+    told = [f"{each.name} {limit(each)}" for each in listing.traits.limits if each.name in counted]
+    return "; ".join(told) or "none known"
 
 
 def limit(each: RateLimit) -> str:
