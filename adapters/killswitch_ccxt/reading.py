@@ -117,7 +117,7 @@ class Reading:
         VenueDownError where it cannot be read.
         """
         if self._mode.value is None:
-            await self._read(self._mode, self._dialect.position_mode())
+            await self._read(self._mode, self._dialect.position_mode)
         if self._mode.value is None:
             why = self._mode.why or f"{self._dialect.exchange} does not tell it"
             raise VenueDownError(f"the position mode of the account is not known, so nothing was sent: {why}")
@@ -177,28 +177,29 @@ class Reading:
     async def _read_due(self, positions: tuple[Position, ...]) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
         readings: list[Awaitable[object]] = []
+        # Questions are asked when they are awaited: one that is called off before has left nothing behind.
         if self._orders.due <= now:
-            readings.append(self._read(self._orders, dialect.orders()))
+            readings.append(self._read(self._orders, dialect.orders))
         if self._flows.due <= now:
             readings.append(self._rows(self._flows, "flows", dialect.flows))
         if self._fills.due <= now:
             symbols = sorted(self._touched)
             readings.append(self._rows(self._fills, "fills", lambda since: dialect.fills(symbols, since)))
         if self._mode.due <= now:
-            readings.append(self._read(self._mode, dialect.position_mode()))
+            readings.append(self._read(self._mode, dialect.position_mode))
         if self._skew.due <= now:
-            readings.append(self._read(self._skew, clock_skew(self._client)))
+            readings.append(self._read(self._skew, lambda: clock_skew(self._client)))
         if self._states.due <= now:
-            readings.append(self._read(self._states, self._states_now()))
+            readings.append(self._read(self._states, self._states_now))
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
-            readings.append(self._read(self._quotes, self._quotes_of(positions)))
+            readings.append(self._read(self._quotes, lambda: self._quotes_of(positions)))
         await asyncio.gather(*readings)
 
-    async def _read(self, part: Part[T], question: Awaitable[T]) -> bool:
+    async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
         """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
         now = asyncio.get_running_loop().time()
         try:
-            part.value = await question
+            part.value = await ask()
         except (VenueError, UnreadableError, *ODD) as error:
             part.why, part.due = f"{type(error).__name__}: {error}", now + min(part.every, AGAIN)
             return False
@@ -210,7 +211,7 @@ class Reading:
         since = self._since[kind] or asked_at - LOOK_BACK[kind]
         kept = part.value or ()
         touched = frozenset(self._touched)
-        if await self._read(part, ask(since)):
+        if await self._read(part, lambda: ask(since)):
             self._since[kind] = asked_at - OVERLAP
             # Rows that no snapshot has told yet are kept beside the new ones.
             part.value = None if part.value is None else _once((*kept, *part.value))

@@ -181,7 +181,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             late.append((time.monotonic() - due) * 1000)
             report = await runner.tick()
-            qualities.update(account.quality for account in report.snapshot.accounts)
+            qualities.update(f"{it.venue} {it.quality} {it.reason or ''}".strip()[:80] for it in report.snapshot.accounts)
         await runner.finish()
     finally:
         await runner.let_go()

@@ -117,7 +117,7 @@ class PaperStand:
     """The paper venue, in this process or over HTTP on loopback. test_paper_client breaks its server."""
 
     symbols = ("A", "B")
-    secrets = ()
+    secrets: tuple[str, ...] = ()
     patience = 5.0
     offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum"})
 

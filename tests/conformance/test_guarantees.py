@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from killswitch.conformance import AdapterGuarantees, Stand
+from killswitch.conformance.stand import Offer
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
 from tests.conformance import ledgers
@@ -21,7 +22,7 @@ from tests.wire.okx import OkxWire
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 KEYS = {"key": KEY, "secret": SECRET}
-EVERYTHING = frozenset({"faults", "hedge", "stops", "flows", "minimum", "maximum"})
+EVERYTHING: frozenset[Offer] = frozenset({"faults", "hedge", "stops", "flows", "minimum", "maximum"})
 USDT = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 
 
