@@ -374,3 +374,22 @@ def test_the_limits_are_those_of_the_accounts_tier() -> None:
     assert limits(tier="pro")["counter"] == (200, 20.0)
     with pytest.raises(ValueError, match="one of starter, intermediate, pro, not gold"):
         limits(tier="gold")
+
+
+def test_the_recorded_answers_to_an_order_and_its_end_are_read(shared: Path) -> None:
+    """Taken under a number; a cancel that cancelled one."""
+    spoken = Spoken(AddOrder=recorded(shared, "add_order_spot"), CancelOrder=recorded(shared, "cancel_order_spot"))
+
+    async def deed(made: CcxtVenue) -> Any:
+        told = await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.01"), reduce_only=False))
+        await made.cancel("BTC/USD", told.id)
+        return told
+
+    told = spoken.run(deed)
+    assert (told.id, told.state, told.amount) == ("OUF4EM-FRGI2-MQMWZD", "open", D("0.01"))
+
+
+def test_the_recorded_status_of_the_venue_is_told(shared: Path) -> None:
+    """Online is in order."""
+    spoken = Spoken(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
+    assert spoken.run(lambda made: made.inspect()).status == "ok"

@@ -378,3 +378,11 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
         ("2", "funding", D("-1.5"), "USD"),
         ("3", "transfer", D(2), "BTC"),
     ]
+
+
+@pytest.mark.parametrize("recorded", ["http_futures_order_events", "http_futures_order_events_unknown"])
+def test_events_in_a_form_that_is_not_known_are_no_proof_that_there_is_no_order(shared: Path, recorded: str) -> None:
+    """The recorded events name their rows otherwise: the order is not said to be absent."""
+    answers: dict[str, Any] = {"status": {"orders": []}, "orders": recorded, "fills": {"fills": []}}
+    with pytest.raises(VenueError, match="the answer has no elements"):
+        replayed(shared, lambda made: made.find_order("BTC/USD:BTC", "order_123"), **answers)
