@@ -224,6 +224,8 @@ class Timers:
                 self._is_off(timer, timer.why or "it has nothing to cancel")
         elif work.doing == "arm" and timer.maintenance is None:
             self._is_on(timer, work)
+        elif work.doing == "arm" and timer.state == "off":
+            self._memory.running.pop(timer.account, None)  # the venue's word came first, and nothing was started
 
     def _is_on(self, timer: Timer, work: Work) -> None:
         if timer.state != "armed":
@@ -257,6 +259,8 @@ class Timers:
         """Whether its time is over without a word that reached the venue."""
         if timer.state == "off" or timer.until_at is None or self._clock.monotonic() < timer.until:
             return
+        if timer.work is not None and timer.work.doing == "arm":
+            return  # a refresh that left in time is under way: its answer says
         self._went_off(timer.account, timer.until_at, timer.failure or "no refresh reached the venue in time")
         timer.state, timer.until_at, timer.symbols = "off", None, ()
 

@@ -64,6 +64,7 @@ class TimerVenue(ScriptedVenue):
         self.traits = VenueTraits(dead_man=rule, **traits)
         self.calls: list[tuple[float, str, float, tuple[str, ...]]] = []
         self.fails: BaseException | None = None
+        self.trip = 0.0
         self.runs_out: float | None = None
 
     def goes_off(self) -> bool:
@@ -75,6 +76,7 @@ class TimerVenue(ScriptedVenue):
         if self.fails is not None:
             raise self.fails
         self.runs_out = self.time.monotonic() + seconds
+        await asyncio.sleep(self.trip)
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         self.calls.append((self.time.monotonic(), "disarm", 0.0, tuple(symbols)))
@@ -360,6 +362,24 @@ def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: S
     assert "has gone off at 2021-05-19T12:01:00Z" in pages[1]
 
 
+def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site: Site) -> None:
+    """The refresh leaves at 4 s, reaches the venue, and is answered after the old time was over: it never went off."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=Pace(1.0, 1.9, last_words=2.0))
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(10):
+            venue.fails = VenueDownError("no route to host") if second == 2 else None
+            venue.trip = 1.8 if second == 4 else 0.0
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert venue.said("arm") == [0, 2, 4, 6, 8]
+    assert not any("has gone off" in text for text in site.notices())
+
+
 def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> None:
     """Nobody knows whether it was started: it is tried again, and stopped at the end as if it ran."""
     venue = TimerVenue(site.time, PLAIN, flat())
@@ -463,6 +483,7 @@ def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Sit
     site.time.run(story())
     assert venue.said("arm")[0] == 601
     assert venue.asked == 3
+    assert not any("has gone off" in text for text in site.notices())
     assert any("does not run: the venue says maintenance" in text for text in site.notices("page"))
 
 
