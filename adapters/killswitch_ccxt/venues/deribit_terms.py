@@ -1,0 +1,73 @@
+"""Deribit's codes of refusal, its credits, and what it lets be done (https://docs.deribit.com)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from killswitch.model.inspection import Capability
+from killswitch.model.venue import Cost, RateLimit
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+
+
+def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:
+    return {str(code): meaning for code in codes}
+
+
+CODES: Final[Mapping[str, Meaning]] = {
+    **_each(rejected("insufficient_margin"), 10009),
+    **_each(rejected("below_minimum"), 10002, 10032),
+    **_each(rejected("above_maximum"), 10016, 10017, 10018),
+    **_each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036),
+    # Locked, closed or expired books, instruments that are not there (any more)
+    **_each(rejected("market_closed"), 10012, 10019, 10020, 11037, 11046, 13019, 13020, 13025),
+    # The order itself, and "rejects which are not considered as very often"
+    **_each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
+            -32602),
+    **_each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021),
+    **_each(LIMITED, 10028, 10047, 11035),
+    # Surely not taken: maintenance, settlement for some seconds each day, "should be retried"
+    **_each(DOWN, 11051, 10040, 10041),
+    # "Some unhandled error on server", "some general failure"
+    **_each(UNKNOWN, 10001, 11094),
+    **_each(GONE, 10004, 10010, 10029, 11008, 11044),
+}  # fmt: skip
+LIMITS: Final = (
+    RateLimit("requests", 20, 1.0),
+    RateLimit("matching", 5, 1.0),
+    RateLimit("transaction log", 1, 1.0),
+)
+"""The sustained rate of an account without a higher tier: 10,000 credits a second, 500 each; and 5 orders a second."""
+COSTS: Final = (
+    Cost("snapshot", "requests", 3),
+    Cost("submit", "matching", 1),
+    Cost("find_order", "requests", 1),
+    Cost("open_orders", "requests", 1),
+    Cost("fills", "requests", 2),
+    Cost("cancel", "matching", 1),
+)
+CAPABILITIES: Final = (
+    Capability("equity", "yes", "of the account's currency; of all of them where cross collateral is on"),
+    Capability("positions", "partly", "an amount is USD on inverse futures and coins elsewhere; options are told, see"
+               " their notional: it is the underlying's"),
+    Capability("orders", "yes"),
+    Capability("trigger orders", "yes", "told in the same list"),
+    Capability("fills", "yes"),
+    Capability("flows", "yes", "deposits, withdrawals and transfers; funding is in the settled profit"),
+    Capability("prices", "yes"),
+    Capability("market orders", "partly", "futures and perpetuals; options have thin books, prefer limit orders"),
+    Capability("limit orders", "yes"),
+    Capability("reduce only", "yes"),
+    Capability("put back stops", "yes"),
+    Capability("batch orders", "no"),
+    Capability("close book", "no", "Deribit closes one instrument at a time"),
+    Capability("position mode", "yes", "there is one: one way"),
+    Capability("find by client id", "yes", "by label; Deribit does not refuse a second order of the same label"),
+    Capability("dead man", "no", "cancel on disconnect is for one WebSocket connection's orders"),
+    Capability("push", "partly", "orders and balance; positions are seen when they are next read"),
+    Capability("key rights", "yes", "needs the scope account:read"),
+    Capability("clock", "yes"),
+    Capability("bars", "yes"),
+    Capability("sandbox", "yes", "test.deribit.com, with keys made there"),
+    Capability("demo", "no", "say sandbox"),
+)  # fmt: skip

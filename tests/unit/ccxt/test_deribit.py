@@ -1,0 +1,322 @@
+"""Deribit through the adapter, on answers typed from its documents (https://docs.deribit.com)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import pytest
+
+from killswitch.model.venue import (
+    AccountSpec,
+    Call,
+    FateUnknownError,
+    OrderRejectedError,
+    OrderRequest,
+    RateLimitedError,
+    RejectReason,
+    VenueDownError,
+    VenueError,
+)
+from killswitch_ccxt import adapter
+from tests.faults.exchange import Exchange
+from tests.virtual_time import START, VirtualTime
+from tests.wire.server import KEY, SECRET, Ask, Reply, WireVenue
+
+T = TypeVar("T")
+D = Decimal
+PERPETUAL, LINEAR, OPTION = "BTC/USD:BTC", "BTC/USDC:USDC", "BTC/USD:BTC-251226-100000-C"
+NOW = int(START.timestamp() * 1000)
+
+
+def _instrument(name: str, kind: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "instrument_name": name, "kind": kind, "base_currency": "BTC", "counter_currency": "USD",
+        "settlement_currency": "BTC", "settlement_period": "month", "is_active": True, "creation_timestamp": 1,
+        "expiration_timestamp": 1766736000000, "taker_commission": 0.0005, "maker_commission": 0.0, **more,
+    }  # fmt: skip
+
+
+INSTRUMENTS = [
+    _instrument("BTC-PERPETUAL", "future", {"settlement_period": "perpetual", "contract_size": 10.0,
+                                            "min_trade_amount": 10.0, "tick_size": 0.5}),
+    _instrument("BTC_USDC-PERPETUAL", "future", {"settlement_period": "perpetual", "contract_size": 0.0001,
+                                                 "min_trade_amount": 0.0001, "tick_size": 1.0,
+                                                 "counter_currency": "USDC", "settlement_currency": "USDC"}),
+    _instrument("BTC-26DEC25-100000-C", "option", {"contract_size": 1.0, "min_trade_amount": 0.1, "tick_size": 0.0001,
+                                                   "strike": 100000.0, "option_type": "call"}),
+]  # fmt: skip
+SUMMARY = {
+    "currency": "BTC", "equity": 2.5, "balance": 2.4, "available_funds": 1.9, "initial_margin": 0.6,
+    "maintenance_margin": 0.3, "margin_model": "segregated_sm", "cross_collateral_enabled": False,
+}  # fmt: skip
+LONG = {
+    "instrument_name": "BTC-PERPETUAL", "kind": "future", "direction": "buy", "size": 5000.0, "size_currency": 0.1,
+    "average_price": 48000.0, "mark_price": 50000.0, "index_price": 49990.0, "initial_margin": 0.002,
+    "maintenance_margin": 0.001, "floating_profit_loss": 0.004, "estimated_liquidation_price": 20000.0, "leverage": 50,
+}  # fmt: skip
+SHORT_CALL = {
+    "instrument_name": "BTC-26DEC25-100000-C", "kind": "option", "direction": "sell", "size": -3.0, "delta": -0.7,
+    "average_price": 0.02, "mark_price": 0.03, "index_price": 49990.0, "initial_margin": 0.3,
+    "maintenance_margin": 0.2, "floating_profit_loss": -0.03,
+}  # fmt: skip
+ORDER = {
+    "order_id": "BTC-1", "label": "kswa1", "instrument_name": "BTC-PERPETUAL", "direction": "sell", "amount": 5000.0,
+    "filled_amount": 5000.0, "average_price": 50000.0, "price": 49500.0, "order_type": "market", "reduce_only": True,
+    "order_state": "filled", "commission": 0.00005, "creation_timestamp": NOW, "last_update_timestamp": NOW,
+    "time_in_force": "good_til_cancelled",
+}  # fmt: skip
+STOP = ORDER | {
+    "order_id": "SLIB-1", "label": "", "order_type": "stop_market", "order_state": "untriggered",
+    "price": "market_price", "trigger_price": 45000.0, "trigger": "mark_price", "filled_amount": 0.0,
+    "average_price": 0.0,
+}  # fmt: skip
+
+
+class Answers(WireVenue):
+    """Gives what it was told to give for a path, and an empty result for any other."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        super().__init__(Exchange({}, lambda: (time.monotonic(), time.now())))
+        self.said: dict[str, Any] = {
+            "public/get_instruments": INSTRUMENTS,
+            "private/get_account_summaries": {"summaries": [SUMMARY]},
+            "private/get_user_trades_by_currency_and_time": {"trades": [], "has_more": False},
+            "private/get_transaction_log": {"logs": [], "continuation": None},
+            "public/get_time": NOW,
+        }
+
+    def answer(self, ask: Ask) -> Reply:
+        result = self.said.get(ask.path.removeprefix("/api/v2/"), [])
+        return result if isinstance(result, Reply) else Reply({"jsonrpc": "2.0", "result": result})
+
+    def asked(self, path: str) -> list[Mapping[str, Any]]:
+        return [it.ask.params for it in self.seen if it.ask.path == f"/api/v2/{path}"]
+
+    def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
+        return None
+
+    def check(self, ask: Ask) -> None: ...
+
+    def refused(self, error: OrderRejectedError) -> Reply:
+        raise error
+
+    def limited(self, wait: float) -> Reply:
+        return _error(10028)
+
+    def down(self) -> Reply:
+        return _error(11051)
+
+
+def _error(code: int, status: int = 400) -> Reply:
+    return Reply({"jsonrpc": "2.0", "error": {"code": code, "message": "said so"}}, status)
+
+
+def told(
+    talk: Callable[[Any], Awaitable[T]], said: Mapping[str, Any] | None = None, currency: str = "BTC"
+) -> tuple[T, Answers]:
+    """What the adapter makes of these answers, and what it asked."""
+    time = VirtualTime()
+    venue = Answers(time)
+    venue.said |= said or {}
+
+    async def main() -> T:
+        await venue.start()
+        options: dict[str, object] = {"clock": time, "timeout": 5}
+        keys = {"key": KEY, "secret": SECRET}
+        made: Any = adapter(
+            AccountSpec("main", "ccxt", "swap", currency, venue.address, options, keys, exchange="deribit")
+        )
+        try:
+            return await talk(made)
+        finally:
+            await made.close()
+            await venue.stop()
+
+    return time.run(main()), venue
+
+
+def order(**more: Any) -> OrderRequest:
+    return OrderRequest("kswa1", PERPETUAL, "sell", "long", D(5000), **({"reduce_only": True} | more))
+
+
+def test_an_inverse_perpetual_is_counted_in_dollars_and_worth_coins() -> None:
+    """5,000 USD at 50,000 are 0.1 BTC; a contract is one dollar of them, and a lot is ten."""
+    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
+    assert (seen.quality, seen.equity, seen.free, seen.maintenance_margin) == ("ok", D("2.5"), D("1.9"), D("0.3"))
+    (held,) = seen.positions
+    assert (held.symbol, held.side, held.contracts, held.notional) == (PERPETUAL, "long", 5000, D("0.1"))
+    assert (held.mark_price, held.liquidation_price, held.unrealized_pnl) == (50000, 20000, D("0.004"))
+    rule = next(it for it in seen.instruments if it.symbol == PERPETUAL)
+    assert (rule.contract_size, rule.inverse, rule.amount_step, rule.min_amount) == (1, True, 10, 10)
+    assert seen.position_mode == "one_way"
+
+
+def test_an_option_is_told_in_coins_of_what_it_is_on() -> None:
+    """Short 3 calls on a bitcoin each: 3 BTC, which is no inverse contract of 3 dollars."""
+    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [SHORT_CALL]})
+    (held,) = seen.positions
+    assert (held.symbol, held.side, held.contracts, held.notional) == (OPTION, "short", 3, 3)
+    rule = next(it for it in seen.instruments if it.symbol == OPTION)
+    assert (rule.contract_size, rule.inverse) == (1, False)
+
+
+def test_an_account_of_one_currency_has_the_positions_that_settle_in_it() -> None:
+    """Without cross collateral a position in USDC stands against another account's money."""
+    other = LONG | {"instrument_name": "BTC_USDC-PERPETUAL", "size": 0.2, "size_currency": 0.2}
+    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG, other]})
+    assert [it.symbol for it in seen.positions] == [PERPETUAL]
+
+
+def test_with_cross_collateral_the_whole_is_told_in_the_accounts_currency() -> None:
+    """125,000 USD in all at 50,000 USD a bitcoin: 2.5 BTC. A position in USDC has no worth that is told in BTC."""
+    crossed = {**SUMMARY, "cross_collateral_enabled": True, "total_equity_usd": 125000.0,
+               "total_maintenance_margin_usd": 5000.0, "total_initial_margin_usd": 10000.0}  # fmt: skip
+    other = LONG | {"instrument_name": "BTC_USDC-PERPETUAL", "size": 0.2, "size_currency": 0.2}
+    said = {
+        "private/get_account_summaries": {"summaries": [crossed, {**crossed, "currency": "USDC", "equity": 1.0}]},
+        "private/get_positions": [LONG, other],
+        "public/get_index_price": {"index_price": 50000.0},
+    }
+    seen, venue = told(lambda venue: venue.snapshot(), said)
+    assert (seen.equity, seen.maintenance_margin, seen.margin_used) == (D("2.5"), D("0.1"), D("0.2"))
+    assert [(it.symbol, it.notional, it.unrealized_pnl) for it in seen.positions] == [
+        (PERPETUAL, D("0.1"), D("0.004")),
+        (LINEAR, None, None),
+    ]
+    assert {it["currency"] for it in venue.asked("private/get_user_trades_by_currency_and_time")} == {"BTC", "USDC"}
+
+
+def test_a_currency_of_which_nothing_is_said_is_unknown_and_not_zero() -> None:
+    """An account in ETH, of which the summaries have nothing."""
+    seen, _ = told(lambda venue: venue.snapshot(), currency="ETH")
+    assert (seen.quality, seen.equity, "ETH" in seen.reason) == ("malformed", None, True)
+
+
+def test_stops_are_among_the_orders_with_label_trigger_and_reduce_only() -> None:
+    """A stop waits at the mark of 45,000 and has no price; a limit order of ours has its label."""
+    limit = ORDER | {"order_type": "limit", "order_state": "open", "filled_amount": 0.0, "price": 55000.0}
+    seen, _ = told(lambda venue: venue.open_orders(), {"private/get_open_orders": [limit, STOP]})
+    one, two = seen
+    assert (one.id, one.client_order_id, one.price, one.trigger_price, one.amount) == (
+        "BTC-1",
+        "kswa1",
+        55000,
+        None,
+        5000,
+    )
+    assert (two.id, two.trigger_price, two.price, two.type, two.reduce_only) == (
+        "SLIB-1",
+        45000,
+        None,
+        "stop_market",
+        True,
+    )
+
+
+def test_an_order_goes_out_in_dollars_with_its_label_and_comes_back_with_what_filled() -> None:
+    """Deribit takes orders by GET: the label is our name, and reduce-only guards."""
+    found, venue = told(lambda venue: venue.submit(order()), {"private/sell": {"order": ORDER, "trades": []}})
+    assert (found.state, found.filled, found.average_price, found.fee) == ("filled", 5000, 50000, D("0.00005"))
+    (asked,) = venue.asked("private/sell")
+    assert (asked["label"], asked["amount"], asked["type"], asked["reduce_only"]) == ("kswa1", "5000", "market", "true")
+
+
+def test_a_stop_that_is_put_back_waits_for_the_mark() -> None:
+    """A sale when the mark falls is a stop; its price is text, since ccxt reads no other."""
+    wanted = order(trigger_price=D(45000), trigger_when="falls")
+    found, venue = told(lambda venue: venue.submit(wanted), {"private/sell": {"order": STOP | {"label": "kswa1"}}})
+    (asked,) = venue.asked("private/sell")
+    assert (asked["type"], asked["trigger_price"], asked["trigger"]) == ("stop_market", "45000", "mark_price")
+    assert (found.id, found.state, found.filled) == ("SLIB-1", "open", 0)
+
+
+def test_an_order_is_found_by_its_label_and_absent_where_the_list_is_empty() -> None:
+    """A stop and what it sent have one label: the newest is what became of it."""
+    old = STOP | {"label": "kswa1", "creation_timestamp": NOW - 1}
+    found, venue = told(lambda v: v.find_order(PERPETUAL, "kswa1"), {"private/get_order_state_by_label": [ORDER, old]})
+    assert (found.id, found.state, found.filled) == ("BTC-1", "filled", 5000)
+    assert venue.asked("private/get_order_state_by_label") == [{"currency": "BTC", "label": "kswa1"}]
+    found, _ = told(lambda venue: venue.find_order(PERPETUAL, "kswa1"))
+    assert found is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (10009, "insufficient_margin"),
+        (11030, "other"),
+        (10012, "market_closed"),
+        (10002, "below_minimum"),
+        (10016, "above_maximum"),
+        (10007, "price_band"),
+        (13004, "permission"),
+        (13009, "permission"),
+        (13021, "permission"),
+    ],
+)
+def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> None:
+    """Nothing was done."""
+    assert _sent(code) == (OrderRejectedError, reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(10028, RateLimitedError), (11051, VenueDownError), (10041, VenueDownError), (11094, FateUnknownError)],
+)
+def test_what_is_not_about_the_order_is_told_apart_by_its_fate(code: int, kind: type[VenueError]) -> None:
+    """An internal error of the server after an order by GET is unknown, since that GET changes something."""
+    assert _sent(code)[0] is kind
+
+
+def _sent(code: int) -> tuple[type[VenueError], RejectReason | None]:
+    async def talk(venue: Any) -> VenueError:
+        with pytest.raises(VenueError) as said:
+            await venue.submit(order())
+        return said.value
+
+    error, _ = told(talk, {"private/sell": _error(code)})
+    return type(error), getattr(error, "reason", None)
+
+
+@pytest.mark.parametrize("code", [10004, 10010, 11044])
+def test_cancelling_what_is_gone_is_no_error(code: int) -> None:
+    """Not found, closed, or not open any more."""
+    told(lambda venue: venue.cancel(PERPETUAL, "BTC-1"), {"private/cancel": _error(code)})
+
+
+def test_fills_and_flows_are_told_with_their_causes() -> None:
+    """A liquidated taker is us where we took; a deposit of half a bitcoin came in, and a trade's entry is no flow."""
+    trade = {"trade_id": "T-1", "instrument_name": "BTC-PERPETUAL", "direction": "sell", "amount": 100.0,
+             "price": 50000.0, "fee": 0.000001, "fee_currency": "BTC", "order_id": "BTC-9", "timestamp": NOW,
+             "liquidity": "T", "profit_loss": -0.01}  # fmt: skip
+    rows = [trade | {"liquidation": "T"}, trade | {"trade_id": "T-2", "liquidation": "M"}]
+    logs = [
+        {"id": 1, "type": "deposit", "change": 0.5, "currency": "BTC", "timestamp": NOW},
+        {"id": 2, "type": "trade", "change": -0.1, "currency": "BTC", "timestamp": NOW},
+    ]
+    said = {
+        "private/get_user_trades_by_currency_and_time": {"trades": rows, "has_more": False},
+        "private/get_transaction_log": {"logs": logs, "continuation": None},
+    }
+    seen, _ = told(lambda venue: venue.snapshot(), said | {"private/get_positions": [LONG]})
+    assert [(it.id, it.cause, it.realized_pnl, it.fee) for it in seen.fills] == [
+        ("T-1", "liquidation", D("-0.01"), D("0.000001")),
+        ("T-2", "trade", D("-0.01"), D("0.000001")),
+    ]
+    (flow,) = seen.flows
+    assert (flow.kind, flow.amount, flow.currency, flow.at) == ("deposit", D("0.5"), "BTC", START + timedelta(0))
+
+
+def test_a_keys_rights_are_its_scopes() -> None:
+    """Of two keys ours is the one with our id: it reads, trades, and may withdraw."""
+    scopes = "account:read trade:read_write wallet:read_write block_trade:none"
+    keys = [
+        {"client_id": "another", "max_scope": "account:read"},
+        {"client_id": KEY, "max_scope": scopes, "ip_whitelist": ["192.0.2.1"]},
+    ]
+    seen, _ = told(lambda venue: venue.inspect(), {"private/list_api_keys": keys})
+    rights = seen.rights
+    assert (rights.read, rights.trade, rights.withdraw, rights.bound_to_addresses) == (True, True, True, True)
