@@ -86,6 +86,8 @@ class _Course:
     phase: str = ""
     open: int = 0
     next_departure: float = 0.0
+    wakes: float | None = 0.0
+    """When it is looked at again without an answer."""
     calls: Counter[Call] = field(default_factory=Counter)
     orders: int = 0
     ended: float | None = None
@@ -140,6 +142,10 @@ class _Simulation:
             if ticket is not None:
                 course.budget.answered(now, ticket)
                 course.open -= 1
+            elif now != course.wakes:
+                continue  # an earlier one has taken its place
+            else:
+                course.wakes = None
             self._go_on(now, course)
 
     def _at(self, when: float, course: _Course, ticket: Ticket | None) -> None:
@@ -155,8 +161,12 @@ class _Simulation:
                 return
             self._begin(now, course)
         wait = self._send(now, course)
-        if wait is not None and now + wait <= LONGEST:
-            self._at(now + max(wait, LEAST_WAIT), course, None)
+        if wait is None:
+            return
+        when = now + max(wait, LEAST_WAIT)
+        if course.wakes is None or when < course.wakes:
+            course.wakes = when
+            self._at(when, course, None)
 
     def _begin(self, now: float, course: _Course) -> None:
         course.phase, symbols = course.phases.popleft()

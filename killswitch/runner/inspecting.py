@@ -81,8 +81,8 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
     except (AdapterError, CredentialError) as error:
         return Looked(document, refused=str(error))
     adapter, traits = account.adapter, traits_of(account.adapter)
-    budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
     try:
+        budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
         inspection, uninspected = await _inspected(adapter, budget, patience, clock)
         await _room(budget, clock)
         began = clock.monotonic()
@@ -98,6 +98,8 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
             offers=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
             used=_used(adapter),
         )
+    except ValueError as error:  # each word is sound by itself, or there would be no adapter
+        return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
     finally:
         await _closed(adapter, patience)
 
@@ -129,7 +131,10 @@ async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:
 
 
 async def _room(budget: Budget, clock: Clock) -> None:
-    """Wait until a reading has its room, and take it; an inspection counts as one."""
+    """Wait until a reading has its room, and take it; an inspection counts as one.
+
+    Where there is none for long it is asked all the same, once: the venue says itself what is too much.
+    """
     deadline = clock.monotonic() + LONGEST_ROOM
     while (wait := budget.wait(clock.monotonic(), "snapshot", purpose="reading")) > 0.0:
         if clock.monotonic() + wait > deadline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.closing.worst_case import Reckoning, Task, reckon
 from killswitch.graph.nodes import Graph, PolicySet, Stage
@@ -116,8 +116,9 @@ class _Reckoner:
 
     def _task(self, name: str, work: StageWork) -> Task:
         looked = self._known[name]
+        traits = looked.traits if "submit_batch" in looked.offers else structs.replace(looked.traits, batch=1)
         return Task(
-            account=name, venue=looked.venue, traits=looked.traits, share=looked.document.spec.closing_share,
+            account=name, venue=looked.venue, traits=traits, share=looked.document.spec.closing_share,
             orders=work.orders, first=work.first, last=work.last,
             whole_book=work.whole and "close_book" in looked.offers, every=work.every, pause=work.pause,
         )  # fmt: skip
