@@ -173,6 +173,19 @@ class Client:
         finally:
             _COURSE.reset(token)
 
+    async def fresh_rules(self) -> Any:
+        """A client of ccxt's synchronous kind with rules just loaded, from a thread.
+
+        Making rules of what a venue says takes a second of work, and the loop has orders to send meanwhile. Whatever
+        goes wrong is raised as it is.
+        """
+        return await asyncio.to_thread(self._with_fresh_rules)
+
+    def _with_fresh_rules(self) -> Any:
+        made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
+        made.load_markets(True)
+        return made
+
     @contextmanager
     def tallied(self) -> Iterator[Tally]:
         """Count what is done inside."""
@@ -232,10 +245,14 @@ class Client:
         return f"{self._dialect.exchange} {method}: {legible(words)[:LONGEST_TEXT]}"
 
     def _made(self) -> Any:
+        base = _class_of(self._dialect.exchange)
+        made = self._configured(type(base.__name__, (_Heard, base), {"ks_dialect": self._dialect}))
+        made.ks_clock, made.ks_used = self._clock, self.used
+        return made
+
+    def _configured(self, kind: Any) -> Any:
         spec, dialect = self._spec, self._dialect
-        base = _class_of(dialect.exchange)
-        kind = type(base.__name__, (_Heard, base), {"ks_dialect": dialect})
-        made: Any = kind(
+        made = kind(
             {
                 **{name: str(value) for name, value in dialect.credentials_of(spec.credentials).items()},
                 "enableRateLimit": False,
@@ -246,7 +263,6 @@ class Client:
         made.logger = _SILENT
         if not dialect.needs_currencies:
             made.has = {**made.has, "fetchCurrencies": False}
-        made.ks_clock, made.ks_used = self._clock, self.used
         made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
         made.options = {**made.options, **_merged(made.options, _passed_through(spec))}
         self._environment(made)
@@ -270,15 +286,15 @@ class Client:
             ) from error
 
 
-def _class_of(exchange: str) -> Any:
+def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
     try:
         streaming = importlib.import_module("ccxt.pro")
-        plain = importlib.import_module("ccxt.async_support")
+        plain = importlib.import_module("ccxt" if synchronous else "ccxt.async_support")
     except ImportError as error:
         raise VenueDownError(
             f"ccxt is not installed ({error}); install it with: pip install 'killswitch[ccxt]'"
         ) from error
-    found = getattr(streaming, exchange, None) or getattr(plain, exchange, None)
+    found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:
         raise VenueDownError(f"ccxt knows no exchange called {exchange}")
     return found

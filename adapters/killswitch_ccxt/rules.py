@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -19,9 +20,12 @@ class Loaded:
     source: Any = None
     version: int = 0
     at: float = float("-inf")
+    renewal: asyncio.Task[None] | None = None
     locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
 
 
+AGAIN = 60.0
+"""Seconds after which rules whose renewal failed are asked for again; the old ones go on meanwhile."""
 _SHARED: Final[WeakValueDictionary[tuple[object, ...], Loaded]] = WeakValueDictionary()
 """Kept only as long as some account uses it: an account's own memory, which accounts happen to share."""
 
@@ -42,19 +46,37 @@ class Rules:
         return self._seen
 
     async def ready(self, *, again: bool = False) -> None:
-        """See that this account's client has rules that are young enough; `again` wants new ones.
+        """See that this account's client has rules; `again` wants new ones now, and raises any VenueError of loading.
 
-        Any VenueError of loading; old rules go on where there are some.
+        Rules that have grown old are renewed beside everything else: nobody waits for that.
         """
         loop = asyncio.get_running_loop()
         loaded = self._loaded
         wanted = loaded.version
         async with loaded.locks.setdefault(loop, asyncio.Lock()):
-            old = loaded.version == 0 or loop.time() - loaded.at >= self._every or loop.time() < loaded.at
-            if old or (again and loaded.version == wanted):
+            if loaded.version == 0 or (again and loaded.version == wanted):
                 await self._client.call("load_markets", True)
-                loaded.source, loaded.at = self._client.ccxt, loop.time()
-                loaded.version += 1
+                self._loaded_now(loaded, self._client.ccxt)
             elif self._seen != loaded.version:
                 self._client.ccxt.set_markets_from_exchange(loaded.source)
+            elif loop.time() - loaded.at >= self._every or loop.time() < loaded.at:
+                loaded.at = loop.time() + AGAIN - self._every
+                loaded.renewal = loop.create_task(self._renew(loaded))
         self._seen = loaded.version
+
+    async def let_go(self) -> None:
+        """Wait for a renewal of this account's own that is under way: its thread cannot be called off."""
+        renewal = self._loaded.renewal
+        if renewal is not None and renewal.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((renewal,))
+
+    async def _renew(self, loaded: Loaded) -> None:
+        # Whatever ccxt raises: the old rules go on, and it is tried again. An order that they no longer fit is refused
+        # by the venue, and told.
+        with suppress(Exception):
+            self._loaded_now(loaded, await self._client.fresh_rules())
+
+    @staticmethod
+    def _loaded_now(loaded: Loaded, source: Any) -> None:
+        loaded.source, loaded.at = source, asyncio.get_running_loop().time()
+        loaded.version += 1

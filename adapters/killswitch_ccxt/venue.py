@@ -108,6 +108,7 @@ class CcxtVenue:
         return await inspection(self._client, self._dialect)
 
     async def close(self) -> None:
+        await self._rules.let_go()
         await self._client.close()
 
     async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
