@@ -59,7 +59,7 @@ class Hyperliquid(Dialect):
     codes = CODES
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = (
-        Cost("snapshot", "weight", units=9), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
+        Cost("snapshot", "weight", units=8), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
         Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
         Cost("dead_man", "weight", units=1),
     )  # fmt: skip
