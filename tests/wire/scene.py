@@ -69,6 +69,7 @@ class Carrier:
         return found
 
 
+ALL_MODES: Final = ("one_way", "hedge", "spot")
 TWO_KEYS: Final = {"key": KEY, "secret": SECRET}
 CARRIERS: Final[Mapping[str, Carrier]] = {
     it.exchange: it
@@ -80,6 +81,7 @@ CARRIERS: Final[Mapping[str, Carrier]] = {
             ("tests.wire.okx", "OkxWire"),
             TWO_KEYS | {"passphrase": PASSPHRASE},
             ("order_id", "ours_of"),
+            ALL_MODES,
             words="rows",
         ),
     )

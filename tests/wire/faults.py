@@ -1,0 +1,52 @@
+"""The faults of closing over a wire, as a program.
+
+`python -m tests.wire.faults random VENUE FIRST COUNT`: so many random runs from a seed on; a failing one is printed
+with the fewest mishaps that make it fail. `python -m tests.wire.faults cases VENUE [NAME]`: every named case that can be
+told, or those whose name has NAME in it, the long ones included.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+
+import pytest
+
+from tests.faults.campaign import random_run, smallest
+from tests.wire.scene import CARRIERS, carried_by
+from tests.wire.test_faults_cases import MODULES, NOT_OVER_THE_WIRE
+from tests.wire.test_faults_random import seeds_for
+
+
+def random_runs(venue: str, first: int, count: int) -> int:
+    """How many of them failed."""
+    began, failed = time.perf_counter(), 0
+    seeds = seeds_for(CARRIERS[venue], first, count)
+    with carried_by(venue):
+        for seed in seeds:
+            if random_run(seed).crimes:
+                failed += 1
+                print(smallest(seed), flush=True)
+    print(
+        f"{venue}: {count} runs, seeds {seeds[0]} to {seeds[-1]}, {failed} failed, {time.perf_counter() - began:.0f} s"
+    )
+    return failed
+
+
+def cases(venue: str, name: str) -> int:
+    """Run the modules of the cases themselves, carried by the venue."""
+    left_out = " and ".join(f"not {each}" for each in sorted(NOT_OVER_THE_WIRE))
+    files = [str(importlib.import_module(f"tests.cases.test_{module}").__file__) for module in MODULES]
+    with carried_by(venue):
+        return int(pytest.main(["-q", "-p", "no:cacheprovider", "-k", f"{name or 'test'} and {left_out}", *files]))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["random", venue, first, count]:
+            sys.exit(bool(random_runs(venue, int(first), int(count))))
+        case ["cases", venue, *names]:
+            sys.exit(cases(venue, "".join(names)))
+        case _:
+            sys.exit(__doc__)
