@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 FETCHING = 300.0
 BUILDING = 1800.0
 """Seconds: bounds for a slow network and a slow machine. A build takes about 5 minutes, once, and is kept."""
-STARTING = 60.0
+STARTING = 180.0
 PATIENCE = 120.0
 
 
