@@ -18,7 +18,7 @@ from killswitch.model.venue import traits_of
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit
 from tests.faults.exchange import Key, Market
-from tests.faults.mishaps import Rule, Script
+from tests.faults.mishaps import Chance, Rule, Script
 from tests.virtual_time import VirtualTime
 from tests.wire.alpaca import AlpacaWire
 from tests.wire.alpaca_scene import AAPL, BTC, EVENING, HELD, REGULAR, SPY, alpaca
@@ -26,6 +26,7 @@ from tests.wire.alpaca_scene import AAPL, BTC, EVENING, HELD, REGULAR, SPY, alpa
 pytest.importorskip("alpaca")
 D = Decimal
 HOUR = 3600.0
+NONE = D(0)
 
 
 class Closed:
@@ -40,15 +41,23 @@ class Closed:
         prepare: Callable[[AlpacaWire], object] = lambda _: None,
         outside_hours: Literal["queue", "extended"] | None = None,
         most: float = 24 * HOUR,
+        target: Decimal = NONE,
         **more: Any,
     ) -> None:
-        """`most`: seconds of the timeline after which it is left as it is."""
+        """`most`: seconds of the timeline after which it is left as it is. `target`: what is to be left of each."""
         self.stuck: set[str | None] = set()
         self.seconds = 0.0
         timeline = VirtualTime(start)
         intents = tuple(
             Intent(
-                "main", symbol, side, "sell" if side == "long" else "buy", amount, D(0), reduce_only=False, rank=rank
+                "main",
+                symbol,
+                side,
+                "sell" if side == "long" else "buy",
+                amount - target,
+                target,
+                reduce_only=False,
+                rank=rank,
             )
             for rank, ((symbol, side), amount) in enumerate(held.items(), 1)
         )
@@ -210,3 +219,29 @@ def test_a_large_book_keeps_within_the_limit(tmp_path: Path) -> None:
     busiest = max(sum(at <= it.at < at + 60 for it in closed.wire.seen) for at in {it.at for it in closed.wire.seen})
     assert busiest <= 200
     assert closed.seconds < 3 * 60
+
+
+def test_half_is_sold_and_the_stop_stands_again_over_the_rest(tmp_path: Path) -> None:
+    """A stop over ten shares gives way, five are sold, and it rests again over five at its price, to close only."""
+
+    def prepare(wire: AlpacaWire) -> None:
+        wire.exchange.rest(
+            AAPL, "sell", D(10), trigger_price=D(80), trigger_when="falls", key=(AAPL, "long"), reduce_only=True
+        )
+
+    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare, target=D(5), most=HOUR)
+    assert (closed.status, closed.left) == ("flat", {(AAPL, "long"): D(5)})
+    (stop,) = closed.wire.exchange.resting()
+    assert (stop.amount, stop.trigger_price, stop.price) == (5, 80, None)
+    body = closed.wire.bodies[-1]
+    assert (body["type"], body["time_in_force"], body["position_intent"]) == ("stop", "gtc", "sell_to_close")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_storm_leaves_everything_flat_and_nothing_turned(tmp_path: Path, seed: int) -> None:
+    """A third of all calls goes wrong for a minute: every position is closed once, and none was turned."""
+    held: dict[Key, Decimal] = {(AAPL, "long"): D(10), (SPY, "short"): D(4), (BTC, "long"): D("0.5")}
+    closed = Closed(tmp_path, held=held, mishaps=Chance(seed, 0.33, 60.0), most=HOUR)
+    assert (closed.status, closed.left, closed.wire.exchange.turned) == ("flat", {}, [])
+    sold = {key: sum(deed.closed for deed in closed.wire.exchange.deeds if deed.key == key) for key in held}
+    assert sold == held
