@@ -146,8 +146,8 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance
     yield Hindrance(
         "resting exits",
         "note",
-        f"{count} {promised:f} of {position.contracts:f}: where the venue refuses a close for that, they are "
-        "cancelled, and put back if the close does not go through",
+        f"{count} {promised:f} of {position.contracts:f}: where the venue refuses a close for that, what rests is "
+        "cancelled for it, and put back for what is left",
     )
 
 
