@@ -28,7 +28,7 @@ def _listing(exchange: str) -> VenueListing:
     from killswitch.model.venue import AccountSpec
 
     dialect = dialect_of(exchange)
-    spec = AccountSpec("", "ccxt", dialect.markets[0], "", None, {}, {}, exchange=exchange)
+    spec = AccountSpec("", "ccxt", dialect.markets[0], "USDT", None, {}, {}, exchange=exchange)
     return VenueListing(
         "ccxt", exchange, dialect.markets, dialect.capabilities, dialect.traits_for(spec), dialect.tried
     )

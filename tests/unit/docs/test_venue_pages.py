@@ -1,0 +1,50 @@
+"""The pages of venues hold documents that validate, and there is one for every venue that is supported by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from killswitch.policy.loader import load
+from killswitch.runner.families import families
+
+PAGE_OF = {
+    "binanceusdm": "binance", "binancecoinm": "binance", "binance": "binance", None: "alpaca",
+}  # fmt: skip
+"""Exchanges whose page has another name than theirs."""
+
+
+def _pages(repository: Path) -> list[Path]:
+    return [repository / "docs" / "venues.md", *sorted((repository / "docs" / "venues").glob("*.md"))]
+
+
+def test_every_supported_venue_has_a_page_that_the_overview_links(repository: Path) -> None:
+    """Keys, permissions, modes, limits, and what cannot be done there."""
+    overview = (repository / "docs" / "venues.md").read_text(encoding="utf-8")
+    found = families()
+    assert found.absent == ()
+    for listing in found.listings:
+        page = PAGE_OF.get(listing.exchange, listing.exchange)
+        assert (repository / "docs" / "venues" / f"{page}.md").is_file(), listing.exchange
+        assert f"](venues/{page}.md)" in overview, listing.exchange
+
+
+def test_every_document_of_these_pages_validates(repository: Path, tmp_path: Path) -> None:
+    """What is shown can be copied: no unknown key, no misspelt value."""
+    shown = 0
+    for page in _pages(repository):
+        for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
+            margin = min((len(line) - len(line.lstrip()) for line in block.splitlines() if line.strip()), default=0)
+            text = "\n".join(line[margin:] for line in block.splitlines()) + "\n"
+            if "apiVersion:" not in text:
+                continue
+            path = tmp_path / f"{page.stem}-{number}.yaml"
+            path.write_text(text, encoding="utf-8")
+            loaded = load([path])
+            errors = [str(it) for it in loaded.diagnostics if it.severity == "error"]
+            assert errors == [], f"{page.name}: {errors}"
+            shown += 1
+    if shown == 0:
+        pytest.fail("no page shows a document")
