@@ -1,8 +1,8 @@
 """The faults of closing over a wire, as a program.
 
 `python -m tests.wire.faults random VENUE FIRST COUNT`: so many random runs from a seed on; a failing one is printed
-with the fewest mishaps that make it fail. `python -m tests.wire.faults cases VENUE [NAME]`: every named case that can be
-told, or those whose name has NAME in it, the long ones included.
+with the fewest mishaps that make it fail. `python -m tests.wire.faults cases VENUE [NAME]`: every named case that can
+be told, or those whose name has NAME in it, the long ones included.
 """
 
 from __future__ import annotations
