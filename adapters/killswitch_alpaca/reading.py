@@ -22,7 +22,7 @@ from killswitch.model.venue import MalformedAnswerError, RateLimitedError, Venue
 from killswitch_alpaca.activities import Known, read_fill, read_flow
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.hours import Hours
+from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.numbers import Row, UnreadableError, decimal, needed
 from killswitch_alpaca.parts import ACCOUNT, ASSETS, CALENDAR, CLOCK, MOVES, ORDERS, OWED, QUOTES, SAVED, TRADES, Part
@@ -77,6 +77,11 @@ class Reading:
         self.orders.touched = True
         if fills:
             self.account.touched = self.trades.touched = True
+
+    def session(self) -> Session | None:
+        """Which session is on; None while the clock is unknown, or was read too long ago."""
+        good = self.clock.is_good(asyncio.get_running_loop().time())
+        return self.hours.session(self._settings.now()) if good else None
 
     async def snapshot(self) -> AccountSnapshot:
         """The account now. RateLimitedError is raised; every other failure is told by quality."""
@@ -194,7 +199,7 @@ class Reading:
     async def _learn_quotes(self, now: float) -> None:
         """Bid and ask of the shares that are held, where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
-        if not (self._extended and names and self.hours.session(self._settings.now()) == "extended"):
+        if not (self._extended and names and self.session() == "extended"):
             return
 
         async def read() -> None:
@@ -275,7 +280,7 @@ class Reading:
 
     def _news(self) -> tuple[Instrument, ...]:
         """The rules that are new or have changed."""
-        session = self.hours.session(self._settings.now())
+        session = self.session()
         held = {position.symbol: position for position in self.positions}
         wanted = [*held, *(order.symbol for order in self.open_orders)]
         found = {

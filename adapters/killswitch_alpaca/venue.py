@@ -137,7 +137,7 @@ class AlpacaVenue:
                 _refuse(error)
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock makes no sense, and nothing was sent: {error}") from error
-        session = self._reading.hours.session(self._settings.now())
+        session = self._reading.session()
         if session is None:
             raise VenueDownError("Alpaca does not say whether the market is open, and nothing was sent")
         return session

@@ -497,6 +497,22 @@ def test_the_state_of_a_market_turns_with_the_opening() -> None:
     run(case, start=datetime(2021, 5, 19, 13, 29, 50, tzinfo=REGULAR.tzinfo))
 
 
+def test_an_old_clock_says_nothing() -> None:
+    """Two hours after the last time that it could be read the state of shares is unknown, that of coins is not."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await venue.snapshot()
+        wire._clock = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]
+        await asyncio.sleep(1800)
+        assert (await venue.snapshot()).instruments is None
+        await asyncio.sleep(5400)
+        seen = await venue.snapshot()
+        assert {it.symbol: it.state for it in seen.instruments or ()} == {AAPL: None, SPY: None}
+        assert "the clock" in (seen.reason or "")
+
+    run(case)
+
+
 def test_without_a_clock_no_share_is_sold() -> None:
     """Whether the market is open is not guessed: VenueDownError, and nothing was sent."""
 
