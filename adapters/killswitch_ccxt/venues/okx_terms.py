@@ -27,7 +27,7 @@ COSTS: Final = (
     Cost("snapshot", "positions", 1),
     Cost("snapshot", "balance", 1),
     Cost("snapshot", "pending", 1),
-    Cost("snapshot", "algo pending", 1),
+    Cost("snapshot", "algo pending", 2),
     Cost("snapshot", "fills", 1),
     Cost("snapshot", "bills", 1),
     Cost("submit", "orders", 1),
