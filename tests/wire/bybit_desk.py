@@ -51,8 +51,9 @@ class Desk:
         """Serve, and give everything back."""
         await self.wire.start()
         options: dict[str, object] = {"clock": self.time, "ccxt": {"numberOfTheDesk": next(_NUMBERS)}}
+        market = "spot" if self.exchange.mode == "spot" else "swap"
         spec = AccountSpec(
-            "main", "ccxt", "swap", "USDT", self.wire.address, options, KEYS[self._name], self._name,
+            "main", "ccxt", market, "USDT", self.wire.address, options, KEYS[self._name], self._name,
             self.wire.address_ws if self._streams else None,
         )  # fmt: skip
         self.venue = adapter(spec)
@@ -66,7 +67,9 @@ class Desk:
     async def close_all(self, patience: float = 300.0) -> str:
         """Level 3: every position to nothing. How it ended."""
         targets = {key: Decimal(0) for key, amount in self.exchange.held.items() if amount}
-        decision = committed(self.journal, decision_on(self.exchange, "d1", self.time.now(), targets))
+        reduce_only = self.exchange.mode != "spot"
+        plain = decision_on(self.exchange, "d1", self.time.now(), targets, reduce_only=reduce_only)
+        decision = committed(self.journal, plain)
         budget = Budgets().of("main", self._name, traits_of(self.venue))
         closer = Closer("main", self.venue, self.journal, self.time, budget=budget)
         closer.adopt(decision)

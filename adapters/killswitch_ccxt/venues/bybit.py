@@ -19,7 +19,6 @@ from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
     DeadManRule,
-    MalformedAnswerError,
     OrderReport,
     OrderRequest,
     VenueError,
@@ -27,18 +26,20 @@ from killswitch.model.venue import (
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import UnreadableError, decimal
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
+from killswitch_ccxt.venues.bybit_batch import sent_together
 from killswitch_ccxt.venues.bybit_dcp import LONGEST, SHORTEST, Protection
 from killswitch_ccxt.venues.bybit_rows import (
     flow_of,
     refined_fill,
     refined_order,
     rights_of,
-    row_report,
-    with_largest,
+    spot_balance,
     wealth_of,
+    with_largest,
 )
 from killswitch_ccxt.wealth import Wealth
 
@@ -133,6 +134,11 @@ class Bybit(Dialect):
         answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
         return wealth_of(answer, self.spec.currency)
 
+    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """By the equity of each coin, which is without what was borrowed of it."""
+        answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
+        return await holdings(spot_balance(answer), self.spec, self.rules, self.last_prices)
+
     async def positions(self) -> tuple[Position, ...]:
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
         rows = [row for answer in answers for row in answer]
@@ -178,8 +184,9 @@ class Bybit(Dialect):
         return fills.fills((self.client.ccxt.parse_trade(row, self._rule(row)) for row in told), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        settle = self.rules.get(fill.symbol, {}).get("settle")
-        return refined_fill(fill, info, spot=self._spot, settle=settle)
+        rule = self.rules.get(fill.symbol, {})
+        coin = rule.get("settle") or rule.get("base" if fill.side == "buy" else "quote")
+        return refined_fill(fill, info, spot=self._spot, paid_in=coin)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
         """The whole log in questions of a week: one without an end would stop after a day."""
@@ -238,39 +245,7 @@ class Bybit(Dialect):
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
-        """One request for each category; rows are told apart by their place, as Bybit answers them."""
-        found: dict[str, OrderReport | VenueError] = {}
-        ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
-        for request in requests:
-            try:
-                arguments = self.create_arguments(request, mode)
-            except VenueError as error:
-                found[request.client_order_id] = error
-                continue
-            written = dict(self.client.ccxt.create_order_request(*arguments))
-            ready.setdefault(str(written.pop("category")), []).append((request, written))
-        for category, rows in ready.items():
-            try:
-                found |= await self._batch(category, rows)
-            except VenueError as error:
-                if len(ready) == 1 and not found:
-                    raise
-                found |= {request.client_order_id: error for request, _ in rows}
-        return [found[request.client_order_id] for request in requests]
-
-    async def _batch(
-        self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
-    ) -> dict[str, OrderReport | VenueError]:
-        asked = {"category": category, "request": [written for _, written in rows]}
-        answer = await self.client.call("privatePostV5OrderCreateBatch", asked, changes=True)
-        told = (answer.get("result") or {}).get("list") or []
-        codes = (answer.get("retExtInfo") or {}).get("list") or []
-        if len(told) != len(rows) or len(codes) != len(rows):
-            raise MalformedAnswerError(f"a batch of {len(rows)} orders, and {len(told)} and {len(codes)} answers")
-        return {
-            request.client_order_id: row_report(request, row, code)
-            for (request, _), row, code in zip(rows, told, codes, strict=True)
-        }
+        return await sent_together(self, requests, mode)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among open and just ended orders, then in the history; only where neither has it, there is none."""

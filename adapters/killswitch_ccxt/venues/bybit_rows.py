@@ -58,6 +58,14 @@ def wealth_of(answer: Row, currency: str) -> Wealth:
     )
 
 
+def spot_balance(answer: Row) -> dict[str, Any]:
+    """ccxt's unified balance, with the equity of each coin for its total."""
+    rows = (answer.get("result") or {}).get("list") or []
+    if len(rows) != 1:
+        raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
+    return {"total": {str(it["coin"]): needed(it.get("equity"), "equity") for it in rows[0].get("coin") or []}}
+
+
 def _dollars(coin: Row) -> Decimal | None:
     amount, worth = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
     return worth / amount if amount and worth else None
@@ -69,13 +77,13 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
     return Balance(str(coin["coin"]), needed(coin.get("equity"), "equity"), each)
 
 
-def refined_fill(fill: Fill, info: Row, *, spot: bool, settle: str | None) -> Fill:
+def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None) -> Fill:
     """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode."""
     closed = decimal(info.get("closedSize"))
     side: Side | None = None
     if closed is not None and closed in (0, fill.amount) and not spot:
         side = "long" if (fill.side == "sell") is (closed != 0) else "short"
-    coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or settle
+    coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or paid_in
     return structs.replace(
         fill,
         fee=decimal(info.get("execFee")),

@@ -28,7 +28,7 @@ from killswitch_ccxt.errors import GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit import Bybit
-from killswitch_ccxt.venues.bybit_rows import flow_of, rights_of, row_report, wealth_of
+from killswitch_ccxt.venues.bybit_rows import flow_of, rights_of, row_report, spot_balance, wealth_of
 from tests.faults.exchange import Market
 from tests.wire import bybit_words
 
@@ -233,6 +233,11 @@ def test_worth_without_a_price_of_the_currency_is_unknown_and_an_empty_account_i
     with pytest.raises(UnreadableError, match="USDT"):
         wealth_of(_wallet("2000", ("BTC", "0.04", "2000")), "USDT")
     assert wealth_of(_wallet("0"), "USDT").equity == 0
+
+
+def test_at_spot_what_was_borrowed_of_a_coin_is_not_held(shared: Path) -> None:
+    """Of the recorded 1,200 USDT in the wallet 200 are borrowed: 1,000 are the account's."""
+    assert spot_balance(_payload(shared, "wallet_balance_with_spot_borrow"))["total"] == {"USDT": D(1000)}
 
 
 @pytest.mark.parametrize(

@@ -248,3 +248,36 @@ def test_the_largest_market_order_is_the_rule() -> None:
         assert await desk.close_all() == "flat"
 
     _try(desk, trial)
+
+
+def test_spot_holdings_are_positions_and_are_sold() -> None:
+    """Each coin but the currency is a position in it; fees of a sale are paid in what is received."""
+    desk = Desk("bybit", BybitWire, {("BTC/USDT", "long"): "0.5", ("ETH/USDT", "long"): "3"}, mode="spot")
+
+    async def trial(desk: Desk) -> None:
+        seen = await desk.venue.snapshot()
+        assert (seen.equity, len(seen.positions)) == (D(100_000) + D(50) + D(300), 2)
+        assert await desk.close_all() == "flat"
+        assert not any(desk.exchange.held.values())
+        (name, *_) = (it.name for it in desk.exchange.orders.values() if it.symbol == "BTC/USDT")
+        assert {it.fee_currency for it in await desk.venue.fills("BTC/USDT", name)} == {"USDT"}
+
+    _try(desk, trial)
+
+
+def test_a_stop_at_spot_is_found_shown_and_cancelled() -> None:
+    """There conditional orders are kept apart from the others."""
+    desk = Desk("bybit", BybitWire, {("BTC/USDT", "long"): "0.5"}, mode="spot")
+    stop = OrderRequest(
+        "stop", "BTC/USDT", "sell", "long", D("0.1"), reduce_only=False, trigger_price=D(90), trigger_when="falls"
+    )
+
+    async def trial(desk: Desk) -> None:
+        await desk.venue.submit(stop)
+        (order,) = await desk.venue.open_orders()
+        assert (order.trigger_price, order.client_order_id) == (D(90), "stop")
+        assert (await desk.venue.find_order("BTC/USDT", "stop")).state == "open"
+        await desk.venue.cancel("BTC/USDT", order.id)
+        assert await desk.venue.open_orders() == ()
+
+    _try(desk, trial)
