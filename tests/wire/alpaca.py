@@ -13,7 +13,7 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
@@ -33,6 +33,7 @@ from tests.wire.alpaca_rows import (
     text,
     uuid_of,
 )
+from tests.wire.alpaca_stream import speak
 from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
 OPEN, CLOSE, EARLY, LATE_CLOSE = time(9, 30), time(16, 0), time(4, 0), time(20, 0)
@@ -290,7 +291,7 @@ class AlpacaWire(WireVenue):
 
     # Orders
 
-    def _row(self, it: Placed) -> dict[str, Any]:
+    def row_of(self, it: Placed) -> dict[str, Any]:
         more = dict(self.rows.get(it.id, {}))
         if it.id in self.queued and it.state == "open":
             more["status"] = "accepted"
@@ -302,7 +303,7 @@ class AlpacaWire(WireVenue):
     def _orders(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         if params.get("status") != "open":
             raise NotImplementedError
-        found = [self._row(it) for it in self.exchange.orders.values() if it.state == "open"]
+        found = [self.row_of(it) for it in self.exchange.orders.values() if it.state == "open"]
         found.sort(key=lambda it: it["submitted_at"])
         after = params.get("after")
         if after:
@@ -313,7 +314,7 @@ class AlpacaWire(WireVenue):
         found = self.exchange.names.get(str(params.get("client_order_id")))
         if found is None:
             raise _refusal(404, 40410000, "order not found")
-        return self._row(self.exchange.orders[found])
+        return self.row_of(self.exchange.orders[found])
 
     def _cancel(self, name: str) -> Reply:
         it = self._by_uuid(name)
@@ -340,10 +341,10 @@ class AlpacaWire(WireVenue):
         request = _request(params, key)
         waits = not is_crypto(symbol) and request.trigger_price is None and self.session() != "regular"
         if waits and not (params.get("extended_hours") and self.session() == "extended"):
-            return self._row(self._queue(request, key))
+            return self.row_of(self._queue(request, key))
         report = self.exchange.place(request)
         self.placed_at[report.id] = self.now()[1]
-        return self._row(self.exchange.orders[report.id])
+        return self.row_of(self.exchange.orders[report.id])
 
     def _queue(self, request: OrderRequest, key: Key) -> Placed:
         it = Placed(
@@ -417,59 +418,8 @@ class AlpacaWire(WireVenue):
         found = [it for it in self.bars.get(symbol, []) if it["t"] >= start][: int(params["limit"])]
         return {"bars": {symbol: found} if found else {}, "next_page_token": None}
 
-    # The stream
-
     async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        if not await self._entered(socket):
-            return
-        seen = {it.id: (it.state, it.filled) for it in self.exchange.orders.values()}
-        pump = asyncio.create_task(self._pump(socket, told, seen))
-        try:
-            if self.mute:  # not even a pong
-                await asyncio.Event().wait()
-            async for _ in socket:
-                pass
-        finally:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-
-    async def _entered(self, socket: web.WebSocketResponse) -> bool:
-        async for message in socket:
-            if message.type is not WSMsgType.TEXT:
-                continue
-            said = json.loads(message.data)
-            if said["action"] == "authenticate":
-                keys = said["data"]
-                good = keys == {"key_id": KEY, "secret_key": SECRET} and not self.revoked
-                status = {"status": "authorized" if good else "unauthorized", "action": "authenticate"}
-                await _send(socket, {"stream": "authorization", "data": status})
-                if not good:
-                    return False
-            elif said["action"] == "listen":
-                await _send(socket, {"stream": "listening", "data": {"streams": said["data"]["streams"]}})
-                return True
-        return False
-
-    async def _pump(self, socket: web.WebSocketResponse, told: asyncio.Event, seen: dict[str, Any]) -> None:
-        while True:
-            await told.wait()
-            told.clear()
-            for it in list(self.exchange.orders.values()):
-                now = (it.state, it.filled)
-                if seen.get(it.id) == now or self.mute:
-                    continue
-                before = seen.get(it.id, ("", ZERO))
-                seen[it.id] = now
-                event = {"filled": "fill", "canceled": "canceled", "expired": "expired"}.get(it.state, "new")
-                if it.state == "open" and it.filled != before[1]:
-                    event = "partial_fill"
-                data = {"event": event, "timestamp": stamp(self.now()[1]), "order": self._row(it)}
-                await _send(socket, {"stream": "trade_updates", "data": data})
-
-
-async def _send(socket: web.WebSocketResponse, message: object) -> None:
-    """In a binary frame, as paper accounts are told."""
-    await socket.send_bytes(json.dumps(message).encode())
+        await speak(self, socket, told)
 
 
 def _refusal(status: int, code: int, words: str) -> RefusedError:

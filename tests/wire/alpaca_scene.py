@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from killswitch.model.venue import AccountSpec
+from killswitch.model.venue import AccountSpec, OrderRequest
 from killswitch_alpaca import adapter
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.faults.exchange import Exchange, Key, Market
@@ -72,3 +72,25 @@ async def alpaca(
         await venue.close()
         await wire.stop()
     assert wire.refusals == []
+
+
+Case = Callable[[AlpacaWire, AlpacaVenue], Awaitable[None]]
+
+
+def run(case: Case, start: datetime = REGULAR, **more: Any) -> None:
+    """The case on a timeline of its own, which begins at `start`."""
+    timeline = VirtualTime(start)
+
+    async def main() -> None:
+        async with alpaca(timeline, **more) as (wire, venue):
+            await case(wire, venue)
+
+    timeline.run(main())
+
+
+def sale(amount: str = "10", symbol: str = AAPL, **more: Any) -> OrderRequest:
+    request: dict[str, Any] = {
+        "client_order_id": "ks1", "symbol": symbol, "side": "sell", "position_side": "long", "amount": D(amount),
+        "reduce_only": False,
+    }  # fmt: skip
+    return OrderRequest(**(request | more))
