@@ -33,8 +33,18 @@ def instrument_id(symbol: str, mode: Mode) -> str:
 
 def kind_of(inst_id: str) -> str:
     """`instType` of an instrument."""
-    parts = inst_id.split("-")
-    return {2: "SPOT", 5: "OPTION"}.get(len(parts), "SWAP" if parts[-1] == "SWAP" else "FUTURES")
+    if inst_id.endswith("-SWAP"):
+        return "SWAP"
+    return {2: "SPOT", 5: "OPTION"}.get(len(inst_id.split("-")), "FUTURES")
+
+
+def pair_of(inst_id: str) -> tuple[str, str]:
+    """Base and quote of an instrument."""
+    if inst_id.endswith("-SWAP"):
+        base, _, quote = inst_id.removesuffix("-SWAP").rpartition("-")
+        return base, quote
+    base, quote, *_ = inst_id.split("-")
+    return base, quote
 
 
 def order_id(ours: str) -> str:
@@ -54,13 +64,16 @@ def text(value: Decimal | None) -> str:
 def instrument_row(inst_id: str, market: Market, size: Decimal) -> Row:
     """`public/instruments`."""
     kind = kind_of(inst_id)
-    base, quote, *more = inst_id.split("-")
+    base, quote = pair_of(inst_id)
+    more = inst_id.split("-")[2:]
+    # A name with a dash in it cannot be told by an underlying, which has one itself.
+    named = kind == "SPOT" or "-" in base
     inverse = quote == "USD" and kind != "SPOT"
     most = text(market.maximum) or "100000000"
     row: Row = {
-        "instType": kind, "instId": inst_id, "uly": "" if kind == "SPOT" else f"{base}-{quote}",
+        "instType": kind, "instId": inst_id, "uly": "" if named else f"{base}-{quote}",
         "instFamily": "" if kind == "SPOT" else f"{base}-{quote}", "state": STATES[market.state],
-        "baseCcy": base if kind == "SPOT" else "", "quoteCcy": quote if kind == "SPOT" else "",
+        "baseCcy": base if named else "", "quoteCcy": quote if named else "",
         "settleCcy": "" if kind == "SPOT" else (base if inverse else quote),
         "ctVal": "" if kind == "SPOT" else text(size), "ctMult": "" if kind == "SPOT" else "1",
         "ctValCcy": "" if kind == "SPOT" else ("USD" if inverse else base),
@@ -86,7 +99,7 @@ def position_row(
 ) -> Row:
     """`account/positions`: signed in net mode, and unsigned beside its side in long/short mode."""
     hedged = more["posMode"] == "long_short_mode"
-    base, quote, *_ = inst_id.split("-")
+    base, quote = pair_of(inst_id)
     notional = amount * size if quote == "USD" else amount * size * market.price
     return {
         "instType": kind_of(inst_id), "instId": inst_id, "mgnMode": more["mgnMode"], "posId": "7",
