@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
-from tests.faults.exchange import Exchange, Key, Market, Placed
+from tests.faults.exchange import FEE, Exchange, Key, Market, Placed
 
 STATES: Final = {"open": 2, "filled": 3, "canceled": 4, "expired": 4, "rejected": 5}
 MARKETS: Final = {"open": 0, "halted": 4, "delisted": 3}
@@ -89,7 +89,8 @@ def order_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
         "vol": float(order.amount), "leverage": LEVERAGE, "side": side_code(order), "category": 1,
         "orderType": 5 if order.type == "market" else 3 if order.ioc else 1,
         "dealAvgPrice": float(order.paid / order.filled) if order.filled else 0, "dealVol": float(order.filled),
-        "orderMargin": 0, "takerFee": 0, "makerFee": 0, "profit": 0, "feeCurrency": "USDT", "openType": 2,
+        "orderMargin": 0, "takerFee": float(order.paid * FEE), "makerFee": 0, "profit": 0,
+        "feeCurrency": "USDT", "openType": 2,
         "state": STATES[order.state], "externalOid": order.name or f"_m_{order.id}", "errorCode": 0,
         "usedMargin": 0, "createTime": now, "updateTime": now, "positionMode": 1 if hedge else 2,
         "reduceOnly": order.reduce_only and not hedge,

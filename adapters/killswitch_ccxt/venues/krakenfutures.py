@@ -254,8 +254,8 @@ class KrakenFutures(Dialect):
         paid = [(needed(it.get("amount"), "an amount"), needed(it.get("price"), "a price"))
                 for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
-        # A taker is at its end with the answer; without events the venue has not said how far it came.
-        ended = unfilled or (taker and events)
+        # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
+        ended = unfilled or (taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events))
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))
         said = {

@@ -133,13 +133,15 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
 
 
 def found_order(row: Row) -> dict[str, Any]:
-    """An order as ccxt would tell it."""
+    """An order as ccxt would tell it; its fees are in the settlement currency, which is the account's."""
     number, state = _id(row, "orderId"), STATES.get(_text(row.get("state")))
     if state is None:
         raise UnreadableError(f"order {number}: {row.get('state')!r} is no state")
+    fees = [decimal(row.get(name)) for name in ("takerFee", "makerFee")]
     return {
         "id": number, "clientOrderId": _name(row), "status": state, "amount": row.get("vol"),
         "filled": row.get("dealVol"), "average": row.get("dealAvgPrice"),
+        "fee": {"cost": None if None in fees else sum(fee for fee in fees if fee is not None)},
     }  # fmt: skip
 
 

@@ -236,6 +236,14 @@ def test_a_word_of_the_venue_has_one_meaning(code: str, kind: type[Exception], r
 # Answers of the venue itself
 
 
+def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None:
+    """Nothing was matched yet as far as the answer goes: it is open, and not at its end with nothing filled."""
+    status = {"status": "placed", "order_id": "x", "orderEvents": [{"type": "PLACE", "order": {"quantity": 1}}]}
+    sent: dict[str, Any] = {"sendorder": {"result": "success", "sendStatus": status}}
+    told = replayed(shared, lambda made: made.submit(order(amount="0.5", symbol=ETH)), **sent)
+    assert (told.state, told.filled) == ("open", 0)
+
+
 def replayed(shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", **answers: Any) -> Any:
     """Do it with an adapter that gets these answers, by the end of the path: a file's name or what is said."""
     said = {"instruments": "http_futures_instruments", "tickers": "http_futures_tickers", **answers}
