@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from killswitch.model.inspection import Bar
-from killswitch.model.venue import AccountSpec, MalformedAnswerError, VenueDownError
+from killswitch.model.venue import AccountSpec, MalformedAnswerError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.numbers import UnreadableError, needed
@@ -20,16 +20,14 @@ class CcxtBars:
         self._client = Client(spec, dialect)
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        """See `BarHistory`. VenueDownError for a symbol or a timeframe that the venue does not have."""
+        """See `BarHistory`. ValueError for a symbol or a timeframe that the venue does not have."""
         if not self._client.ccxt.markets:
             await self._client.call("load_markets")
         ccxt = self._client.ccxt
         if symbol not in ccxt.markets:
-            raise VenueDownError(f"{self._exchange} has no symbol {symbol}{_close(symbol, list(ccxt.markets))}")
+            raise ValueError(f"{self._exchange} has no symbol {symbol}{_close(symbol, list(ccxt.markets))}")
         if timeframe not in (ccxt.timeframes or {}):
-            raise VenueDownError(
-                f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}"
-            )
+            raise ValueError(f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}")
         rows = await self._client.call("fetch_ohlcv", symbol, timeframe, since, limit)
         try:
             found = {bar.ts: bar for bar in map(_bar, rows)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import json
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from msgspec import json as msgjson
 from msgspec import structs
@@ -25,17 +27,16 @@ from killswitch.model.venue import (
 
 T = TypeVar("T")
 HIDDEN = "[hidden credential]"
+SHORTEST = 6
+"""Characters of base64 that are hidden: fewer are in many words."""
 _Wording = Callable[..., Callable[..., object]]
 
 
 class Redactor:
-    """Knows the credentials of one account, as they are and as URLs and Python's `repr` write them."""
+    """Knows the credentials of one account, as they are and in every form in which a client may write them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        plain = {str(secret) for secret in secrets if secret}
-        # Bytes of the environment that are no UTF-8 come as surrogates, and go into a URL as the bytes they were.
-        in_urls = {quote(each, safe="", errors="surrogateescape") for each in plain}
-        written = plain | in_urls | {str.__repr__(each)[1:-1] for each in plain}
+        written = {form for secret in secrets if secret for form in _forms(str(secret))}
         # A longer one first: what holds another one must not be left in pieces.
         self._written = sorted(written, key=len, reverse=True)
 
@@ -44,6 +45,22 @@ class Redactor:
         for each in self._written:
             text = text.replace(each, HIDDEN)
         return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """As it is, in URLs and forms, as Python's `repr` and as JSON writes it, in hex, and in base64."""
+    # Bytes of the environment that are no UTF-8 come as surrogates, and go into a URL as the bytes they were.
+    raw = secret.encode(errors="surrogateescape")
+    yield from (secret, str.__repr__(secret)[1:-1], repr(raw)[2:-1])
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex())
+    for offset in range(3):
+        # What stands around it changes the characters at its edges: only those between are sure.
+        first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
+        for encode in (b64encode, urlsafe_b64encode):
+            inside = encode(b"\0" * offset + raw)[first:last].decode()
+            if len(inside) >= SHORTEST:
+                yield inside
 
 
 class DiscreetVenue:

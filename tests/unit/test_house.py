@@ -54,7 +54,8 @@ def test_no_committed_file_names_a_registry_or_a_machine(repository: Path) -> No
 def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repository: Path) -> None:
     """Each line of constraints.txt is `name==version`, with an environment marker where Pythons differ."""
     lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pin = re.compile(r"(?P<name>[a-z0-9-]+)==[0-9][0-9a-z.+]*( ; [a-z_]+ [<>=!]+ '[^']+')?")
+    one = r"[a-z_]+ (?:[<>=!]+|in) '[^']+'"
+    pin = re.compile(rf"(?P<name>[a-z0-9-]+)==[0-9][0-9a-z.+]*( ; {one}( and {one})*)?")
     pinned = set()
     for line in lines:
         match = pin.fullmatch(line)
@@ -134,11 +135,12 @@ def test_the_wheel_holds_the_page_of_a_backtest(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> None:
-    """`ksctl` and the paper adapter are entry points, and the licence travels with the package."""
+    """`ksctl` and the adapters are entry points, and the licence travels with the package."""
     (points,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
     text = wheel.read(points).decode()
     assert "ksctl = killswitch.cli:main" in text
-    assert "[killswitch.adapters]\npaper = killswitch_paper:adapter" in text
+    for name in ("paper", "ccxt", "alpaca"):
+        assert f"\n{name} = killswitch_{name}:adapter\n" in text
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
 
