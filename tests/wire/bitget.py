@@ -27,7 +27,6 @@ class BitgetWire(WireVenue):
 
     def __init__(self, exchange: Exchange, **more: Any) -> None:
         super().__init__(exchange, **more)
-        self.symbols = {words.id_of(it): it for it in exchange.markets}
         self.authorities = ["coow", "cpow", "stor", "wtor"]
         self.ips = "192.0.2.7"
         self.bills: list[dict[str, object]] = []
@@ -35,6 +34,11 @@ class BitgetWire(WireVenue):
         self.plans: dict[str, str] = {}
         """clientOid → planStatus of plan orders that are over."""
         self._older: list[object] | None = None
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """By Bitget's id; markets may come while the venue is open."""
+        return {words.id_of(it): it for it in self.exchange.markets}
 
     # Who asks, and what it counts for
 

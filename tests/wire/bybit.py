@@ -21,7 +21,7 @@ REJECTIONS: Mapping[str, tuple[int, str]] = {
     "already_flat": (110017, "current position is zero, cannot fix reduce-only order qty"),
     "below_minimum": (10001, "The number of contracts exceeds minimum limit allowed"),
     "above_maximum": (10001, "The number of contracts exceeds maximum limit allowed: too large"),
-    "blocked_by_order": (110017, "Reduce-only rule not satisfied"),
+    "blocked_by_order": (110017, "orderQty will be truncated to zero."),
     "price_band": (30208, "Failed. The order price is higher than the maximum buying price."),
     "market_closed": (110066, "Trading is currently not allowed."),
     "insufficient_margin": (110007, "ab not enough for new order"),
@@ -69,7 +69,6 @@ class BybitWire(WireVenue):
 
     def __init__(self, exchange: Exchange, **more: Any) -> None:
         super().__init__(exchange, **more)
-        self.listings = {it.id: it for it in map(words.listing, exchange.markets)}
         self.key_info = words.key_info(self.now_ms())
         self.margin_mode = "REGULAR_MARGIN"
         self.currency = "USDT"
@@ -84,6 +83,11 @@ class BybitWire(WireVenue):
         self.streams = BybitStreams(self)
         self.answers = BybitAnswers(self)
         self.older: list[object] | None = None
+
+    @property
+    def listings(self) -> dict[str, words.Listing]:
+        """By Bybit's id; markets may come while the venue is open."""
+        return {it.id: it for it in map(words.listing, self.exchange.markets)}
 
     # Who asks, and what it counts for
 

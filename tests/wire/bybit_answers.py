@@ -27,13 +27,14 @@ class BybitAnswers:
         return self._venue.yes({"timeSecond": str(now // 1000), "timeNano": str(now * 1_000_000)})
 
     def get_market_instruments_info(self, params: Mapping[str, Any]) -> Reply:
+        wanted = {"Trading": False, "Closed": True}.get(params.get("status", "Trading"))
         rows = [
             words.instrument(it, self._venue.exchange.markets[it.symbol])
             for it in self._venue.listings.values()
-            if it.category == params["category"] and self._venue.exchange.markets[it.symbol].state != "delisted"
+            if it.category == params["category"]
+            and params.get("symbol") in (None, it.id)
+            and (self._venue.exchange.markets[it.symbol].state == "delisted") is wanted
         ]
-        if params.get("status", "Trading") != "Trading":
-            rows = []
         return self._page(rows, params, 500)
 
     def get_market_tickers(self, params: Mapping[str, Any]) -> Reply:

@@ -55,7 +55,7 @@ def instrument(of: Listing, market: Market) -> dict[str, object]:
     step = str(market.step or Decimal("0.001"))
     row: dict[str, object] = {
         "symbol": of.id,
-        "status": "Trading",
+        "status": "Closed" if market.state == "delisted" else "Trading",
         "baseCoin": of.base,
         "quoteCoin": of.quote,
         "priceFilter": {"tickSize": "0.01", "minPrice": "0.01", "maxPrice": "1999999.98"},

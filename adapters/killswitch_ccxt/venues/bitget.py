@@ -19,7 +19,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 from killswitch_ccxt.wealth import Wealth
@@ -91,7 +91,11 @@ class Bitget(Dialect):
         rows = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
         if not isinstance(rows, list):
             raise UnreadableError("position/all-position: an answer without a list")
-        parsed = [self.client.ccxt.parse_position(it, self._rule(it)) for it in rows if decimal(it.get("total")) != 0]
+        rows = [it for it in rows if needed(it.get("total"), f"the size of {it.get('symbol')}")]
+        odd = [str(it.get("symbol")) for it in rows if needed(it.get("total"), "a size") < 0]
+        if odd:
+            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
+        parsed = [self.client.ccxt.parse_position(it, self._rule(it)) for it in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._held = {it.key: it for it in found}
         self._isolated = {str(it["symbol"]) for it in parsed if it["info"].get("marginMode") == "isolated"}

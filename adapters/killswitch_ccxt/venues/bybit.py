@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -27,7 +27,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import UnreadableError, decimal
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.venues.bybit_batch import sent_together
@@ -71,6 +71,8 @@ class Bybit(Dialect):
         super().__init__(client, spec)
         self._places: dict[tuple[str, Side], int] = {}
         """Position → its positionIdx, as the venue told it last."""
+        self._unheard: set[str] = set()
+        """Names of symbols of which nobody tells the rules."""
         self._known: Mapping[str, Row] | None = None
         self._rules: Mapping[str, Row] = {}
         self._protection = Protection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
@@ -141,14 +143,37 @@ class Bybit(Dialect):
 
     async def positions(self) -> tuple[Position, ...]:
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
-        rows = [row for answer in answers for row in answer]
-        parsed = [self.client.ccxt.parse_position(row, self._rule(row)) for row in rows if decimal(row.get("size"))]
+        rows = [row for answer in answers for row in answer if decimal(row.get("size"))]
+        for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
+            await self._learn(str(row.get("symbol")), book["category"])
+        odd = [str(row.get("symbol")) for row in rows if needed(row.get("size"), "a size") < 0]
+        if odd:
+            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
+        parsed = [self.client.ccxt.parse_position(row, self._rule(row)) for row in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._places = {
             (it.symbol, it.side): int(row["info"].get("positionIdx") or 0)
             for it, row in zip(found, (it for it in parsed if decimal(it.get("contracts"))), strict=True)
         }
         return found
+
+    async def _learn(self, name: str, category: str) -> None:
+        """Bybit lists what is traded; the rules of what is not any more it tells when it is asked for by name."""
+        ccxt = self.client.ccxt
+        if name in (ccxt.markets_by_id or {}) or name in self._unheard:
+            return
+        self._unheard.add(name)
+        for status in ("Closed", "Delivering"):
+            asked = {"category": category, "symbol": name, "status": status}
+            found = await self.client.call("fetch_future_markets", asked)
+            if found:
+                ccxt.set_markets([*ccxt.markets.values(), *found])
+                self._unheard.discard(name)
+                return
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
+        return {symbol: words.STATES[status] for symbol, status in told.items() if status in words.STATES}
 
     def refine_position(self, position: Position, info: Row) -> Position:
         rank = decimal(info.get("adlRankIndicator"))

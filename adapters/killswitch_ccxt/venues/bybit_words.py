@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import FillCause, FlowKind
+from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
 from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, SAME, UNKNOWN, Meaning, rejected
@@ -121,6 +121,8 @@ def _costs() -> Iterator[Cost]:
 
 COSTS: Final = tuple(_costs())
 
+STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Delivering": "halted", "PreLaunch": "halted"}
+"""An instrument's status; `Trading` is none of them."""
 CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
     "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",

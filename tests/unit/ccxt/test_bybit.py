@@ -186,6 +186,13 @@ def test_a_position_that_the_rules_do_not_know_makes_the_reading_malformed() -> 
     assert "NEWUSDT" in (seen.reason or "")
 
 
+def test_a_position_of_less_than_nothing_makes_the_reading_malformed() -> None:
+    """Bybit writes sizes without a sign: a minus is no size."""
+    row = {"symbol": "BTCUSDT", "size": "-1", "side": "Buy", "positionIdx": 0}
+    seen = Recorded({"/v5/position/list": _listed([row])}).snapshot()
+    assert (seen.quality, seen.positions) == ("malformed", None)
+
+
 def test_the_recorded_stops_come_with_trigger_and_position_side(shared: Path) -> None:
     """A take-profit at 55,000 and a stop-loss at 48,000, both of the long."""
     seen = Recorded({"/v5/order/realtime": _payload(shared, "orders_realtime_tp_sl")}).snapshot()

@@ -281,3 +281,16 @@ def test_a_stop_at_spot_is_found_shown_and_cancelled() -> None:
         assert await desk.venue.open_orders() == ()
 
     _try(desk, trial)
+
+
+def test_a_position_in_what_is_listed_no_more_is_seen_and_told_to_be_that() -> None:
+    """Its rules are asked for by name: one such row does not hide the others."""
+    markets = (Market(BTC, state="delisted"), Market(ETH))
+    desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5", (ETH, "long"): "1"}, markets=markets)
+
+    async def trial(desk: Desk) -> None:
+        seen = await desk.venue.snapshot()
+        assert {it.symbol for it in seen.positions} == {BTC, ETH}
+        assert {it.symbol: it.state for it in seen.instruments} == {BTC: "delisted", ETH: "open"}
+
+    _try(desk, trial)
