@@ -1,0 +1,129 @@
+"""The named cases of closing, over the wire: the same stories, told through a venue's own words by the real client.
+
+A case that cannot be told so is in `NOT_OVER_THE_WIRE` with its reason, one that takes too long for every change in
+`BY_HAND` or `AT_ONE_VENUE`; `python -m tests.wire.faults cases VENUE …` tells them all.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.wire.scene import CARRIERS, NotOverTheWireError, carried_by
+
+MODULES: Final = (
+    "deciding", "locks", "misleading", "others", "rules", "side_by_side", "spot", "unknown", "unwinding", "venues",
+)  # fmt: skip
+OWN_WIRE: Final = "the test has a wire of its own, whose trouble no server can make"
+MADE_UP: Final = "it is about limits of the test's making, which no venue counts by"
+PAPER: Final = "it closes at the paper venue, not in a scene"
+HOP: Final = "holdings are told against the account's currency, so that nothing is ever X/BTC"
+NOT_OVER_THE_WIRE: Final[dict[str, str]] = {
+    "test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial": OWN_WIRE,
+    "test_c2_a_report_that_contradicts_itself_is_asked_about": OWN_WIRE,
+    "test_c14_slow_orders_are_not_cut_off_because_looks_are_fast": OWN_WIRE,
+    "test_c22_protection_is_put_back_by_a_reading_from_after_the_fill": OWN_WIRE,
+    "test_c19_a_hop_that_sold_nothing_of_what_was_paid_is_not_flat": OWN_WIRE,
+    "test_c19_the_second_hop_sells_what_the_first_has_bought_and_nothing_that_was_there": HOP,
+    "test_c19_a_hop_whose_answer_is_lost_is_not_sold_twice": HOP,
+    "test_c19_killed_between_the_hops_the_second_is_done_once": HOP,
+    "test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one":
+        "none of the venues closes a whole book in one request",
+    "test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned": MADE_UP,
+    "test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same": MADE_UP,
+    "test_c14_a_ban_is_waited_out_and_other_venues_go_on": MADE_UP,
+    "test_c11_where_market_orders_are_disabled_a_limit_order_goes": "no venue tells of a state limit_only in its rules",
+    "test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that":
+        "a refusal that is garbled reads as a venue that is down, and that question has no end",
+    "test_l3_the_bot_that_buys_while_the_switch_sells_is_locked_out_from_before_the_first_order": PAPER,
+    "test_c20_after_the_flush_the_lock_stays_and_what_is_opened_again_is_not_this_closes": PAPER,
+    "test_c1_an_empty_book_with_margin_in_use_is_not_flat_though_our_orders_would_explain_it":
+        "the adapter itself does not believe such an answer, in words of its own",
+}  # fmt: skip
+"""Case → why it cannot be told over a wire."""
+BY_HAND: Final = frozenset({
+    "test_c24_an_outage_of_eleven_minutes_ends_no_question",
+    "test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
+})  # fmt: skip
+"""Minutes of outage are thousands of requests."""
+AT_ONE_VENUE: Final = frozenset({
+    "test_c3_killed_at_any_moment_the_close_goes_on_where_it_was",
+    "test_a_higher_level_does_not_wait_for_the_slices_of_another_position",
+})  # fmt: skip
+OLD: Final = "that an answer is old is an adapter's word; over a wire it looks like any other"
+NO_NUMBER: Final = "a price that is no number makes the whole answer unreadable"
+PARTLY: Final[dict[str, str]] = {
+    **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": OLD for it in CARRIERS},
+    "test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[bybit-sign]":
+        "a side that is turned round looks like any other over a wire",
+    "test_c16_a_missing_price_aborts_nothing[bybit-NaN]": NO_NUMBER,
+    "test_c16_a_missing_price_aborts_nothing[bybit-Infinity]": NO_NUMBER,
+}  # fmt: skip
+"""Parameters of cases that cannot be told, though the case can."""
+TAKEN_ONLY: Final = "an order is answered by its number only, and how far it was filled is known after another question"
+SAME_WORDS: Final = (
+    "a refusal because of resting exits has the words of one because nothing is held: it is not told apart"
+)
+NOT_AT: Final[dict[tuple[str, str], str]] = {
+    ("bybit", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
+    ("okx", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
+    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): TAKEN_ONLY,
+    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): TAKEN_ONLY,
+    ("bybit", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
+    ("okx", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
+    ("okx", "test_c25_legs_that_margin_holds_back_go_in_turn_and_in_parts"): TAKEN_ONLY,
+    ("bybit", "test_c6_what_blocks_a_close_is_cancelled_and_only_that"): SAME_WORDS,
+    ("bybit", "test_c17_a_close_waits_until_the_cancel_has_taken_effect"): SAME_WORDS,
+    ("bybit", "test_c22_"): SAME_WORDS,
+    ("bybit", "test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told"):
+        "a symbol that the rules have no more makes the whole answer unreadable",
+}  # fmt: skip
+"""Venue and beginning of a case's name → why it is not told there."""
+
+
+@pytest.fixture(autouse=True, params=CARRIERS)
+def carried(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every scene of the case is at this venue."""
+    name = request.node.originalname
+    if name in AT_ONE_VENUE and request.param != "binanceusdm":
+        pytest.skip(f"long: told at binanceusdm only, here by `python -m tests.wire.faults cases {request.param}`")
+    for (venue, beginning), why in NOT_AT.items():
+        if venue == request.param and name.startswith(beginning):
+            pytest.skip(why)
+    if request.node.name in PARTLY:
+        pytest.skip(PARTLY[request.node.name])
+    with carried_by(request.param):
+        yield
+
+
+def told_where_it_can_be(case: Callable[..., None]) -> Callable[..., None]:
+    """The case; it is skipped, with the reason, where the venue on loopback lacks the account mode that it wants."""
+
+    @functools.wraps(case)
+    def telling(**arguments: Any) -> None:
+        try:
+            case(**arguments)
+        except NotOverTheWireError as error:
+            pytest.skip(str(error))
+
+    return telling
+
+
+def _cases() -> dict[str, Callable[..., None]]:
+    found: dict[str, Callable[..., None]] = {}
+    for module in MODULES:
+        for name, case in vars(importlib.import_module(f"tests.cases.test_{module}")).items():
+            if name.startswith("test_"):
+                assert name not in found, f"two cases are called {name}"
+                found[name] = case
+    assert set(found) >= {*NOT_OVER_THE_WIRE, *BY_HAND, *AT_ONE_VENUE}, "a case that is left out is not there any more"
+    return found
+
+
+globals().update(
+    {name: told_where_it_can_be(case) for name, case in _cases().items() if name not in {*NOT_OVER_THE_WIRE, *BY_HAND}}
+)
