@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderReport, OrderRequest, VenueError
@@ -16,6 +16,9 @@ from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues import okx_rows
 from killswitch_ccxt.venues.okx_codes import CODES
 from killswitch_ccxt.venues.okx_rows import Row
+
+REMEMBERED: Final = 5000
+"""How many names of orders that were sent are remembered."""
 
 
 class OkxActing(Dialect):
@@ -28,6 +31,8 @@ class OkxActing(Dialect):
         self.held_contracts: dict[tuple[str, Side], Decimal] | None = None
         self.resting: dict[str, tuple[bool, str]] = {}
         """Id of each resting order that was seen → whether it is an algo order, and OKX's id of its instrument."""
+        self.sent: dict[str, bool] = {}
+        """Name of each order that was sent lately → whether it is an algo order: the other list need not be asked."""
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """In long/short mode the side of the position guards; in net mode reduce-only does."""
@@ -50,7 +55,9 @@ class OkxActing(Dialect):
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        row = await self.client.call("create_order", *self.create_arguments(request, mode), changes=True)
+        arguments = self.create_arguments(request, mode)
+        self._sends(request)
+        row = await self.client.call("create_order", *arguments, changes=True)
         return self._taken(request, row.get("info") or {})
 
     def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
@@ -75,6 +82,7 @@ class OkxActing(Dialect):
         rows = []
         for request in requests:
             symbol, kind, side, amount, price, params = self.create_arguments(request, mode)
+            self._sends(request)
             rows.append(self.client.ccxt.create_order_request(symbol, kind, side, amount, price, params))
         try:
             answer = await self.client.call("private_post_trade_batch_orders", rows, changes=True)
@@ -87,6 +95,11 @@ class OkxActing(Dialect):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
         return [self._row_outcome(request, info) for request, info in zip(requests, data, strict=True)]
 
+    def _sends(self, request: OrderRequest) -> None:
+        self.sent[request.client_order_id] = request.trigger_price is not None
+        while len(self.sent) > REMEMBERED:
+            self.sent.pop(next(iter(self.sent)))
+
     def _row_outcome(self, request: OrderRequest, info: Row) -> OrderReport | VenueError:
         try:
             return self._taken(request, info)
@@ -98,11 +111,14 @@ class OkxActing(Dialect):
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Among plain orders, then among algo orders; one that a stop has sent is told under the stop's name."""
         name = {"clientOrderId": client_order_id}
-        try:
-            row = await self.client.call("fetch_order", None, symbol, name)
-            return okx_rows.plain_order(row, row["info"])
-        except GoneError:
-            pass
+        conditional = self.sent.get(client_order_id)
+        if conditional is not True:
+            try:
+                row = await self.client.call("fetch_order", None, symbol, name)
+                return okx_rows.plain_order(row, row["info"])
+            except GoneError:
+                if conditional is False:
+                    return None
         try:
             row = await self.client.call("fetch_order", None, symbol, {**name, "trigger": True})
         except GoneError:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from killswitch.closing.budget import Budgets
 from killswitch.closing.closer import Closer
 from killswitch.model.snapshot import OrderSide, Snapshot
+from killswitch.model.venue import traits_of
 from tests.faults.exchange import Key, Market, Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on
@@ -31,6 +33,7 @@ class Closed:
         *rules: Rule,
         held: Mapping[Key, Decimal] = BOOK,
         mode: Mode = "one_way",
+        metered: bool = False,
         targets: Mapping[Key, Decimal] | None = None,
         stops: Mapping[Key, int] | None = None,
         **more: Any,
@@ -47,7 +50,8 @@ class Closed:
         committed(self.store, decided, Snapshot(decided.as_of, (statement(exchange),), "killswitch.snapshot/v1"))
 
         async def close(venue: Any) -> None:
-            closer = Closer("main", venue, self.store, self.desk.time)
+            budget = Budgets().of("main", "okx", traits_of(venue)) if metered else None
+            closer = Closer("main", venue, self.store, self.desk.time, budget=budget)
             closer.adopt(decided)
             async with asyncio.timeout(600):
                 while await closer.advance():
@@ -103,3 +107,12 @@ def test_more_than_a_market_order_may_have_goes_in_parts() -> None:
     closed = Closed(held={(BTC, "long"): D(2500)})
     assert (closed.status, closed.held) == (["flat"], {})
     assert [it.amount for it in closed.desk.exchange.fills] == [1000, 1000, 500]
+
+
+def test_two_hundred_positions_are_closed_within_okxs_limits_in_less_than_a_second() -> None:
+    """Ten batches of 20 and a question for each order, of which each instrument has 30 a second for itself."""
+    held: Mapping[Key, Decimal] = {(f"S{number}/USDT:USDT", "long"): D(5) for number in range(200)}
+    closed = Closed(held=held, metered=True, enforced=True, latency=0.05)
+    assert (closed.status, closed.held) == (["flat"], {})
+    assert closed.desk.time.elapsed < 1
+    assert [entry.data for entry in closed.store.journal("d1") if entry.kind == "rejected"] == []
