@@ -62,32 +62,37 @@ class Account:
         """Close everything as a decision of level 3 would; how it ended."""
 
         async def deed(made: CcxtVenue, venue: Any) -> None:
-            seen = await made.snapshot()
-            assert seen.positions is not None, seen.reason
-            intents = tuple(
-                Intent(
-                    "main", it.symbol, it.side, "sell" if it.side == "long" else "buy", it.contracts, Decimal(0),
-                    reduce_only=True, rank=rank, band=None if band is None else Decimal(band),
-                )
-                for rank, it in enumerate(seen.positions, 1)
-            )  # fmt: skip
-            decision = Decision(
-                id="d" * 20, as_of=self.time.now(), policy="p", policy_set="sha256:0", scope="account/main",
-                mode="enforce", stage="close", level=3, previous_level=0, intents=intents,
-                unwinding=Unwinding("u", LADDER),
-            )  # fmt: skip
-            store = open_store(str(folder / "store.sqlite"))
-            try:
-                commit(store, decision)
-                budget = Budgets().of("main", "ccxt", traits_of(made))
-                closer = Closer("main", made, store, self.time, budget=budget)
-                closer.adopt(decision)
-                while await closer.advance() and self.time.elapsed < seconds:
-                    await self.time.sleep(min(max(closer.wait, 0.02), 1.0))
-                self.journal = tuple(store.journal(decision.id))
-            finally:
-                store.close()
+            self.journal = await closed(made, self.time, folder, band=band, seconds=seconds)
 
         self.run(deed)
         ended = [entry.data.get("status") for entry in self.journal if entry.kind == "finished"]
         return ended[0] if ended else None
+
+
+async def closed(
+    made: CcxtVenue, time: VirtualTime, folder: Path, *, band: str | None = None, seconds: float = 120.0
+) -> tuple[JournalEntry, ...]:
+    """Close every position that a snapshot shows; the journal of it."""
+    seen = await made.snapshot()
+    assert seen.positions is not None, seen.reason
+    intents = tuple(
+        Intent(
+            "main", it.symbol, it.side, "sell" if it.side == "long" else "buy", it.contracts, Decimal(0),
+            reduce_only=seen.market != "spot", rank=rank, band=None if band is None else Decimal(band),
+        )
+        for rank, it in enumerate(seen.positions, 1)
+    )  # fmt: skip
+    decision = Decision(
+        id="d" * 20, as_of=time.now(), policy="p", policy_set="sha256:0", scope="account/main", mode="enforce",
+        stage="close", level=3, previous_level=0, intents=intents, unwinding=Unwinding("u", LADDER),
+    )  # fmt: skip
+    store = open_store(str(folder / "store.sqlite"))
+    try:
+        commit(store, decision)
+        closer = Closer("main", made, store, time, budget=Budgets().of("main", "ccxt", traits_of(made)))
+        closer.adopt(decision)
+        while await closer.advance() and time.elapsed < seconds:
+            await time.sleep(min(max(closer.wait, 0.02), 1.0))
+        return tuple(store.journal(decision.id))
+    finally:
+        store.close()

@@ -7,10 +7,12 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from ccxt.base.errors import RequestTimeout
 
 from killswitch.model.venue import (
     AccountSpec,
@@ -25,6 +27,7 @@ from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.hyperliquid_rows import allowed_price, ledger_flow
 from tests.virtual_time import VirtualTime
+from tests.wire.krakenfutures_desk import closed
 
 D = Decimal
 BTC, ETH = "BTC/USDC:USDC", "ETH/USDC:USDC"
@@ -91,17 +94,20 @@ class Spoken:
         more: dict[str, object] = {"ccxt": {"replay": str(uuid4())}, "clock": time, **(options or {})}
         self._spec = AccountSpec("main", "ccxt", "swap", "USDC", None, more, keys, exchange="hyperliquid")
 
-    def run(self, deed: Callable[[Any], Awaitable[Any]]) -> Any:
+    def run(self, deed: Callable[[Any], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
         made: Any = adapter(self._spec)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             asked = json.loads(body)
             if url.endswith("/exchange"):
                 self.sent.append(asked)
-                answer = self.exchange.pop(0)
+                answer = self.exchange.pop(0) if self.exchange else self.told["exchange"](asked)
+                if isinstance(answer, Exception):
+                    raise answer
             else:
                 self.asked.append(asked)
                 answer = self.told[asked["type"]]
+                answer = answer(asked) if callable(answer) else answer
             text = json.dumps(answer)
             course = client._COURSE.get()
             course.method, course.begun = method, course.begun + 1
@@ -116,7 +122,7 @@ class Spoken:
             finally:
                 await made.close()
 
-        return asyncio.run(course())
+        return asyncio.run(course()) if time is None else time.run(course())
 
 
 def said(*statuses: Any) -> dict[str, Any]:
@@ -379,3 +385,32 @@ def test_funding_is_a_flow() -> None:
     row = {"time": 1708622398623, "hash": "0x0", "delta": {"type": "funding", "coin": "BTC", "usdc": "-3.625"}}
     seen = Spoken(userFunding=[row]).run(lambda made: made.snapshot())
     assert [(it.kind, it.amount, it.currency) for it in seen.flows] == [("funding", D("-3.625"), "USDC")]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
+    """Also where the order was filled and its answer never came: it is asked about by its name."""
+    time = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC))
+    filled: dict[str, str] = {}
+
+    def exchange(asked: dict[str, Any]) -> Any:
+        (sent,) = asked["action"]["orders"]
+        assert not filled
+        filled[sent["c"]] = sent["s"]
+        return RequestTimeout("no answer") if lost else said({"filled": {"totalSz": "0.5", "avgPx": "1", "oid": 77}})
+
+    def state(asked: dict[str, Any]) -> Any:
+        left = [] if filled else [position("BTC", "0.5", "50000.0")]
+        summary = {"accountValue": "13109.48", "totalMarginUsed": "2500.0" if left else "0.0"}
+        return {"marginSummary": summary, "withdrawable": "1.0", "assetPositions": left}
+
+    def status(asked: dict[str, Any]) -> Any:
+        known = asked["oid"] in filled
+        return order_status("filled", "0.0", cloid=asked["oid"]) if known else {"status": "unknownOid"}
+
+    spoken = Spoken(
+        exchange=exchange, clearinghouseState=state, orderStatus=status, frontendOpenOrders=[], options={"clock": time}
+    )
+    journal = spoken.run(lambda made: closed(made, time, tmp_path), time)
+    assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
+    assert list(filled.values()) == ["0.5"]

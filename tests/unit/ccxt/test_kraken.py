@@ -26,6 +26,8 @@ from killswitch_ccxt import adapter
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.kraken_rows import triggered
+from tests.virtual_time import VirtualTime
+from tests.wire.krakenfutures_desk import closed
 
 D = Decimal
 NAME = "6d1b345e-2821-40e2-ad83-4ecb18a06876"
@@ -74,7 +76,7 @@ class Spoken:
             "main", "ccxt", market, currency, None, {"ccxt": {"replay": str(uuid4())}}, KEYS, exchange="kraken"
         )
 
-    def run(self, deed: Callable[[CcxtVenue], Awaitable[Any]]) -> Any:
+    def run(self, deed: Callable[[CcxtVenue], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
         made: Any = adapter(self._spec)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -101,7 +103,7 @@ class Spoken:
             finally:
                 await made.close()
 
-        return asyncio.run(course())
+        return asyncio.run(course()) if time is None else time.run(course())
 
 
 def recorded(shared: Path, name: str) -> Any:
@@ -393,3 +395,60 @@ def test_the_recorded_status_of_the_venue_is_told(shared: Path) -> None:
     """Online is in order."""
     spoken = Spoken(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
     assert spoken.run(lambda made: made.inspect()).status == "ok"
+
+
+class Filled:
+    """A spot account where every order is filled at 100,000 at once; `after` says what becomes of the answer."""
+
+    def __init__(self, after: str) -> None:
+        self.held = {"XXBT": D("0.5"), "ZUSD": D(0)}
+        self.orders: dict[str, dict[str, str]] = {}
+        self.after = after
+
+    def answers(self) -> dict[str, Any]:
+        return {
+            "BalanceEx": lambda asked: {name: {"balance": str(it)} for name, it in self.held.items()},
+            "AddOrder": self.add, "ClosedOrders": self.closed, "QueryOrders": self.query, "QueryTrades": self.trades,
+        }  # fmt: skip
+
+    def add(self, asked: dict[str, str]) -> object:
+        volume = D(asked["volume"])
+        if volume > self.held["XXBT"]:
+            return {"error": ["EOrder:Insufficient funds"]}
+        self.held["XXBT"] -= volume
+        self.held["ZUSD"] += volume * 100_000
+        number = f"O{len(self.orders) + 1}"
+        self.orders[number] = {
+            "cl_ord_id": asked["cl_ord_id"], "status": "closed", "vol": asked["volume"], "vol_exec": asked["volume"],
+            "price": "100000", "fee": "1",
+        }  # fmt: skip
+        if self.after == "unavailable":
+            self.after = "good"
+            return {"error": ["EService:Unavailable"]}
+        return {"txid": [number], "descr": {"order": "…"}}
+
+    def closed(self, asked: dict[str, str]) -> object:
+        found = {it: row for it, row in self.orders.items() if row["cl_ord_id"] == asked.get("cl_ord_id")}
+        return {"closed": found, "count": len(found)}
+
+    def query(self, asked: dict[str, str]) -> object:
+        return {it: row | {"trades": [f"T{it}"]} for it, row in self.orders.items() if it == asked["txid"]}
+
+    def trades(self, asked: dict[str, str]) -> object:
+        numbers = asked["txid"].split(",")
+        return {
+            f"T{it}": {"ordertxid": it, "pair": "XXBTZUSD", "time": 1688585840.8, "type": "sell", "price": "100000",
+                       "vol": row["vol"], "fee": "1"}
+            for it, row in self.orders.items() if f"T{it}" in numbers
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("after", ["good", "unavailable"])
+def test_a_holding_is_sold_once(tmp_path: Path, after: str) -> None:
+    """Also where the venue took the order and said that it was not available."""
+    venue, time = Filled(after), VirtualTime()
+    journal = Spoken(**venue.answers()).run(lambda made: closed(made, time, tmp_path), time)
+    assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
+    assert (venue.held, len(venue.orders)) == ({"XXBT": D(0), "ZUSD": D(50_000)}, 1)
+    (name,) = (row["cl_ord_id"] for row in venue.orders.values())
+    assert [len(part) for part in name.split("-")] == [8, 4, 4, 4, 12]
