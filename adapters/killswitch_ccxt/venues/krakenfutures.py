@@ -27,7 +27,8 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.krakenfutures_rows import (
     CAUSES,
     CODES,
@@ -160,6 +161,20 @@ class KrakenFutures(Dialect):
         if len(rows) >= LOG_ROWS:
             raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last reading")
         return tuple(flow for flow in map(self._flow, rows) if flow is not None)
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Of the few that are held: the venue tells all, and reading them all would cost more than the question."""
+        wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
+        rows = part(await self.client.call("publicGetTickers"), "tickers", list) if wanted else []
+        told = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
+        return {
+            symbol: Quote(
+                positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
+                positive(row.get("indexPrice")), positive(row.get("markPrice")),
+            )
+            for symbol, row in told.items()
+            if symbol is not None
+        }  # fmt: skip
 
     async def states(self) -> Mapping[str, InstrumentState]:
         rows = part(await self.client.call("publicGetTickers"), "tickers", list)
