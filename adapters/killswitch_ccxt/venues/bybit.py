@@ -1,20 +1,13 @@
-"""Bybit, API v5, unified accounts: swaps, futures and spot.
-
-Bybit's own routes are asked where ccxt's unified call would leave something out: further pages, other settlement
-coins, executions that are no trades, or the place of a row in a batch.
-"""
+"""Bybit, API v5, unified accounts: swaps, futures and spot."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -22,40 +15,22 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     VenueError,
+    VenueTraits,
 )
-from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
-from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
-from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.venues.bybit_batch import sent_together
 from killswitch_ccxt.venues.bybit_dcp import LONGEST, SHORTEST, Protection
-from killswitch_ccxt.venues.bybit_rows import (
-    flow_of,
-    refined_fill,
-    refined_order,
-    rights_of,
-    spot_balance,
-    wealth_of,
-    with_largest,
-)
-from killswitch_ccxt.wealth import Wealth
-
-MOST_PAGES: Final = 40
-"""Pages of one question; a book that needs more is not read in part, but called unreadable."""
-WEEK: Final = 7 * 86_400_000
-"""Milliseconds that one question to the transaction log may span."""
+from killswitch_ccxt.venues.bybit_reading import BybitReading
+from killswitch_ccxt.venues.bybit_rows import rights_of
 
 
-class Bybit(Dialect):
+class Bybit(BybitReading):
     """Bybit. The position mode is one of each symbol: how a position is to be named is told by its own row."""
 
-    exchange: ClassVar[str] = "bybit"
     markets = ("swap", "future", "spot")
     environments = ("production", "sandbox", "demo")
-    codes = words.CODES
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=36)
@@ -63,189 +38,19 @@ class Bybit(Dialect):
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
     streams = ("orders", "positions", "balance")
     capabilities = words.CAPABILITIES
-    has_hedge_mode = True
     conditional: ClassVar[Mapping[str, Any]] = {}
     tried = "a local server that speaks v5 (USDT contracts, one-way and hedge), and recorded answers"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._places: dict[tuple[str, Side], int] = {}
-        """Position → its positionIdx, as the venue told it last."""
-        self._unheard: set[str] = set()
-        """Names of symbols of which nobody tells the rules."""
-        self._known: Mapping[str, Row] | None = None
-        self._rules: Mapping[str, Row] = {}
         self._protection = Protection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
 
     @classmethod
-    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
-        """As generic, with what ccxt would otherwise ask the venue before the first order."""
-        return {
-            **super().client_options(spec),
-            "fetchMarkets": {"types": ["spot"] if spec.market == "spot" else ["linear", "inverse"]},
-            "enableUnifiedMargin": False,
-            "enableUnifiedAccount": True,
-            "unifiedMarginStatus": 6,
-            "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
-        }
-
-    @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        return words.said_by(answer)
-
-    @classmethod
-    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
-        """Each answer tells what is left of its own route's limit."""
-        name = words.PATHS.get(path)
-        try:
-            used = int(headers["x-bapi-limit"]) - int(headers["x-bapi-limit-status"])
-        except (KeyError, ValueError):
-            return {}
-        return {} if name is None else {name: max(0, used)}
-
-    @property
-    def _spot(self) -> bool:
-        return self.spec.market == "spot"
-
-    @property
-    def _books(self) -> tuple[dict[str, str], ...]:
-        """What one question can be about."""
-        if self._spot:
-            return ({"category": "spot"},)
-        linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
-        return (*linear, {"category": "inverse"})
-
-    @property
-    def rules(self) -> Mapping[str, Row]:
-        """As generic, with the least of what Bybit takes in one order: of market orders it takes less."""
-        known = self.client.ccxt.markets or {}
-        if known is not self._known:
-            self._known, self._rules = known, {symbol: with_largest(rule) for symbol, rule in known.items()}
-        return self._rules
-
-    # Reading
-
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """As generic. Margin that is kept for debts alone is none that positions need."""
-        wealth, found = await super().account()
-        if not found and wealth.margin_used == 0:
-            wealth = replace(wealth, maintenance_margin=None)
-        return wealth, found
-
-    async def wealth(self) -> Wealth:
-        answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
-        return wealth_of(answer, self.spec.currency)
-
-    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """By the equity of each coin, which is without what was borrowed of it."""
-        answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
-        return await holdings(spot_balance(answer), self.spec, self.rules, self.last_prices)
-
-    async def positions(self) -> tuple[Position, ...]:
-        answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
-        rows = [row for answer in answers for row in answer if decimal(row.get("size"))]
-        for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
-            await self._learn(str(row.get("symbol")), book["category"])
-        odd = [str(row.get("symbol")) for row in rows if needed(row.get("size"), "a size") < 0]
-        if odd:
-            raise UnreadableError(f"positions of less than nothing: {', '.join(odd)}")
-        parsed = [self.client.ccxt.parse_position(row, self._rule(row)) for row in rows]
-        found = positions.positions(parsed, self.rules, self.refine_position)
-        self._places = {
-            (it.symbol, it.side): int(row["info"].get("positionIdx") or 0)
-            for it, row in zip(found, (it for it in parsed if decimal(it.get("contracts"))), strict=True)
-        }
-        return found
-
-    async def _learn(self, name: str, category: str) -> None:
-        """Bybit lists what is traded; the rules of what is not any more it tells when it is asked for by name."""
-        ccxt = self.client.ccxt
-        if name in (ccxt.markets_by_id or {}) or name in self._unheard:
-            return
-        self._unheard.add(name)
-        for status in ("Closed", "Delivering"):
-            asked = {"category": category, "symbol": name, "status": status}
-            found = await self.client.call("fetch_future_markets", asked)
-            if found:
-                ccxt.set_markets([*ccxt.markets.values(), *found])
-                self._unheard.discard(name)
-                return
-
-    async def states(self) -> Mapping[str, InstrumentState]:
-        told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
-        return {symbol: words.STATES[status] for symbol, status in told.items() if status in words.STATES}
-
-    def refine_position(self, position: Position, info: Row) -> Position:
-        rank = decimal(info.get("adlRankIndicator"))
-        return structs.replace(
-            position,
-            unrealized_pnl=decimal(info.get("unrealisedPnl")),
-            margin=decimal(info.get("positionIM")),
-            adl_rank=int(rank) if rank else None,
-        )
-
-    async def orders(self) -> tuple[Order, ...]:
-        asked = [dict(it) for it in self._books]
-        if self._spot:
-            asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
-        answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
-        return orders.resting(self._order(row) for rows in answers for row in rows)
-
-    def refine_order(self, row: Row) -> Row:
-        return refined_order(row)
-
-    async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        kinds = ("spot",) if self._spot else ("linear", "inverse")
-        asked = ({"category": kind, "startTime": since} for kind in kinds)
-        answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in asked))
-        return self._fills(row for rows in answers for row in rows)
-
-    async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
-        return tuple(fill for fill in self._fills(rows) if fill.order == order_id)
-
-    def _fills(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
-        told = (row for row in rows if words.CAUSES.get(str(row.get("execType")), "trade") is not None)
-        return fills.fills((self.client.ccxt.parse_trade(row, self._rule(row)) for row in told), self.refine_fill)
-
-    def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        rule = self.rules.get(fill.symbol, {})
-        coin = rule.get("settle") or rule.get("base" if fill.side == "buy" else "quote")
-        return refined_fill(fill, info, spot=self._spot, paid_in=coin)
-
-    async def flows(self, since: int) -> tuple[Flow, ...]:
-        """The whole log in questions of a week: one without an end would stop after a day."""
-        now = int(self.client.now().timestamp() * 1000)
-        spans = [(begin, min(begin + WEEK, now + 60_000)) for begin in range(since, now + 1, WEEK)]
-        found: dict[str, Flow] = {}
-        for begin, end in spans:
-            asked = {"accountType": "UNIFIED", "startTime": begin, "endTime": end}
-            for row in await self._pages("privateGetV5AccountTransactionLog", asked, 50):
-                flow = flow_of(row)
-                if flow is not None:
-                    found[flow.id] = flow
-        return tuple(found.values())
-
-    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """One question for each category: ccxt would ask for one of them only."""
-        by_category: dict[str, list[str]] = {}
-        for symbol in symbols:
-            by_category.setdefault(self._category(symbol), []).append(symbol)
-        answers = await asyncio.gather(*(self.client.call("fetch_tickers", it) for it in by_category.values()))
-        return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
-
-    async def position_mode(self) -> PositionMode | None:
-        """That of the positions; of a symbol that could be held, where there are none."""
-        if self._spot:
-            return "one_way"
-        indices = set(self._places.values())
-        if not indices:
-            symbol = next((it for it, rule in self.rules.items() if rule.get("linear") and rule.get("active")), None)
-            if symbol is None:
-                return "one_way"
-            rows = await self._pages("privateGetV5PositionList", self._named(symbol), 200)
-            indices = {int(row.get("positionIdx") or 0) for row in rows}
-        return "hedge" if indices & {1, 2} else "one_way"
+    def traits_for(cls, spec: AccountSpec) -> VenueTraits:
+        """Without a dead-man timer in demo trading, and where its stream would leave for another system."""
+        found = super().traits_for(spec)
+        lost = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
+        return structs.replace(found, dead_man=None) if lost else found
 
     # Acting
 
@@ -304,42 +109,6 @@ class Bybit(Dialect):
         answer = await self.client.call("privateGetV5AccountInfo")
         told = str((answer.get("result") or {}).get("marginMode"))
         return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(told)
-
-    # Rows
-
-    async def _pages(self, method: str, params: Mapping[str, Any], size: int) -> list[Row]:
-        """Every page of a question. UnreadableError where it never ends."""
-        rows: list[Row] = []
-        cursor: str | None = None
-        for _ in range(MOST_PAGES):
-            asked = {**params, "limit": size, **({"cursor": cursor} if cursor else {})}
-            answer = await self.client.call(method, asked)
-            result = answer.get("result")
-            if not isinstance(result, Mapping) or not isinstance(result.get("list"), list):
-                raise UnreadableError(f"{method}: an answer without a list")
-            rows += result["list"]
-            cursor = result.get("nextPageCursor")
-            if not cursor or len(result["list"]) < size:
-                return rows
-        raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {size}")
-
-    def _rule(self, row: Row) -> Any:
-        """ccxt's market of a row; UnreadableError where the rules have none."""
-        found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
-        rule = next((it for it in found if bool(it.get("spot")) is self._spot), None)
-        if rule is None:
-            raise UnreadableError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
-        return rule
-
-    def _order(self, row: Row) -> Row:
-        return self.refine_order(self.client.ccxt.parse_order(dict(row), self._rule(row)))
-
-    def _category(self, symbol: str) -> str:
-        rule = self.rules[symbol]
-        return "spot" if rule.get("spot") else "inverse" if rule.get("inverse") else "linear"
-
-    def _named(self, symbol: str) -> dict[str, str]:
-        return {"category": self._category(symbol), "symbol": str(self.rules[symbol]["id"])}
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bybit": Bybit}

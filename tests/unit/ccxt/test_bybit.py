@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.model.venue import (
@@ -95,6 +96,16 @@ def test_headers_tell_what_was_used_of_the_routes_own_limit() -> None:
     heads = {"x-bapi-limit": "10", "x-bapi-limit-status": "7"}
     assert Bybit.used_from(heads, "/v5/order/create") == {"create": 3}
     assert Bybit.used_from(heads, "/v5/market/time") == {}
+
+
+def test_a_timer_is_offered_only_where_its_stream_leads_to_the_same_system() -> None:
+    """Not in demo trading, which has none, and not where requests go elsewhere and streams would not."""
+    plain = AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, "bybit")
+    timer = Bybit.traits_for(plain).dead_man
+    assert timer is not None
+    assert (timer.reach, timer.shortest, timer.longest) == ("account", 6.0, 300.0)
+    assert Bybit.traits_for(structs.replace(plain, environment="demo")).dead_man is None
+    assert Bybit.traits_for(structs.replace(plain, endpoint="http://127.0.0.1:1")).dead_man is None
 
 
 # Recorded answers
