@@ -14,7 +14,8 @@ import time
 import pytest
 
 from tests.faults.campaign import random_run, smallest
-from tests.wire.scene import CARRIERS, carried_by
+from tests.wire.carriers import CARRIERS
+from tests.wire.scene import carried_by
 from tests.wire.test_faults_cases import MODULES, NOT_OVER_THE_WIRE
 from tests.wire.test_faults_random import seeds_for
 

@@ -8,14 +8,12 @@ of the exchange (`BTC`) are ccxt's (`BTC/USDT:USDT`) on the way and theirs again
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
-from typing import Any, Final, Literal
+from typing import Any, Final
 from unittest.mock import patch
 
 from aiohttp import web
@@ -37,55 +35,10 @@ from tests.faults.mishaps import Mishap, Mishaps, Occasion, Script
 from tests.faults.statement import LIES
 from tests.faults.wire import BatchingWire, Travelled, Wire
 from tests.virtual_time import VirtualTime
-from tests.wire.server import KEY, PASSPHRASE, SECRET, Ask, WireVenue
+from tests.wire.carriers import CARRIERS, Carrier
+from tests.wire.server import Ask, WireVenue
 
 _NUMBERS: Final = count()
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """A venue that closing can be tried over. `modes`: the account modes that it has on loopback."""
-
-    exchange: str
-    venue: tuple[str, str]
-    credentials: Mapping[str, str]
-    numbers: tuple[str, str]
-    """Where the names of two functions are: the exchange's `x12` → the venue's id of it, and back."""
-    modes: tuple[str, ...] = ("one_way", "hedge")
-
-    def number(self, which: Literal[0, 1], order_id: str) -> str:
-        """The venue's id of an order of the exchange's (0), or the exchange's of the venue's (1)."""
-        module, _ = self.venue
-        found: str = getattr(importlib.import_module(f"{module}_{self.words}"), self.numbers[which])(order_id)
-        return found
-
-    words: str = "words"
-
-    @property
-    def server(self) -> type[WireVenue]:
-        """The venue's server."""
-        module, name = self.venue
-        found: type[WireVenue] = getattr(importlib.import_module(module), name)
-        return found
-
-
-ALL_MODES: Final = ("one_way", "hedge", "spot")
-TWO_KEYS: Final = {"key": KEY, "secret": SECRET}
-CARRIERS: Final[Mapping[str, Carrier]] = {
-    it.exchange: it
-    for it in (
-        Carrier("binanceusdm", ("tests.wire.binance", "BinanceWire"), TWO_KEYS, ("ordinary_id", "own_id")),
-        Carrier("bybit", ("tests.wire.bybit", "BybitWire"), TWO_KEYS, ("order_id", "own_id")),
-        Carrier(
-            "okx",
-            ("tests.wire.okx", "OkxWire"),
-            TWO_KEYS | {"passphrase": PASSPHRASE},
-            ("order_id", "ours_of"),
-            ALL_MODES,
-            words="rows",
-        ),
-    )
-}
 
 
 class _Watched:

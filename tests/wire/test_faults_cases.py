@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.wire.scene import CARRIERS, NotOverTheWireError, carried_by
+from tests.wire.carriers import CARRIERS
+from tests.wire.scene import NotOverTheWireError, carried_by
 
 MODULES: Final = (
     "deciding", "locks", "misleading", "others", "rules", "side_by_side", "spot", "unknown", "unwinding", "venues",

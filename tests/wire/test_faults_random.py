@@ -12,7 +12,8 @@ import pytest
 
 from tests.faults.campaign import random_run
 from tests.faults.plans import Plan, disturbed_plan
-from tests.wire.scene import CARRIERS, Carrier, carried_by
+from tests.wire.carriers import CARRIERS, Carrier
+from tests.wire.scene import carried_by
 
 RUNS: Final = 30
 

@@ -1,0 +1,56 @@
+"""The venues that closing is tried over, as far as a scene has to know them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tests.wire.server import KEY, PASSPHRASE, SECRET, WireVenue
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A venue that closing can be tried over. `modes`: the account modes that it has on loopback."""
+
+    exchange: str
+    venue: tuple[str, str]
+    credentials: Mapping[str, str]
+    numbers: tuple[str, str]
+    """Where the names of two functions are: the exchange's `x12` → the venue's id of it, and back."""
+    modes: tuple[str, ...] = ("one_way", "hedge")
+
+    def number(self, which: Literal[0, 1], order_id: str) -> str:
+        """The venue's id of an order of the exchange's (0), or the exchange's of the venue's (1)."""
+        module, _ = self.venue
+        found: str = getattr(importlib.import_module(f"{module}_{self.words}"), self.numbers[which])(order_id)
+        return found
+
+    words: str = "words"
+
+    @property
+    def server(self) -> type[WireVenue]:
+        """The venue's server."""
+        module, name = self.venue
+        found: type[WireVenue] = getattr(importlib.import_module(module), name)
+        return found
+
+
+ALL_MODES: Final = ("one_way", "hedge", "spot")
+TWO_KEYS: Final = {"key": KEY, "secret": SECRET}
+CARRIERS: Final[Mapping[str, Carrier]] = {
+    it.exchange: it
+    for it in (
+        Carrier("binanceusdm", ("tests.wire.binance", "BinanceWire"), TWO_KEYS, ("ordinary_id", "own_id")),
+        Carrier("bybit", ("tests.wire.bybit", "BybitWire"), TWO_KEYS, ("order_id", "own_id")),
+        Carrier(
+            "okx",
+            ("tests.wire.okx", "OkxWire"),
+            TWO_KEYS | {"passphrase": PASSPHRASE},
+            ("order_id", "ours_of"),
+            ALL_MODES,
+            words="rows",
+        ),
+    )
+}
