@@ -1,0 +1,44 @@
+"""Watching an account at a tick of one second stays inside what the venue's documents allow, and what we say of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from killswitch.model.venue import AccountSpec, traits_of
+from tests.conformance.costs import watched
+from tests.conformance.stands import Wired
+from tests.conformance.wires import WIRES
+
+READING = 0.5
+"""The share of a limit that is left to readings where orders are counted on it too; the rest is kept for closing."""
+ALIKE = {"position/open_positions": "positions"}
+"""What MEXC counts by its paths, and the adapter by a name."""
+ACTING = frozenset({"submit", "submit_batch", "cancel", "find_order", "fills", "open_orders", "close_book"})
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_a_snapshot_a_second_leaves_closing_its_half_of_every_limit(name: str) -> None:
+    """Three minutes of calm: no reading is refused or unwell, and what closing counts on is left to it."""
+    cost = watched(WIRES[name])
+    shared = {it.limit for it in traits_of(_made(WIRES[name])).costs if it.call in ACTING}
+    allowed = {limit: READING if limit in shared else 1.0 for limit in cost.shares}
+    assert (cost.refused, cost.unwell) == (0, 0)
+    assert {limit: share for limit, share in cost.shares.items() if share > allowed[limit]} == {}
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_a_snapshot_costs_no_more_than_its_adapter_says(name: str) -> None:
+    """Of each limit that both know, the venue counts on average at most what the traits say of a snapshot."""
+    said = {it.limit: it.units for it in traits_of(_made(WIRES[name])).costs if it.call == "snapshot"}
+    means = {ALIKE.get(limit, limit): mean for limit, mean in watched(WIRES[name]).means.items()}
+    assert {limit: mean for limit, mean in means.items() if limit in said and mean > said[limit]} == {}
+    assert means.keys() & said.keys(), "the two know no limit in common"
+
+
+def _made(wired: Wired) -> object:
+    return wired.factory(
+        AccountSpec(
+            "main", wired.adapter, wired.market, wired.currency, None, {}, dict(wired.credentials),
+            exchange=wired.exchange,
+        )
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""The wire-level venues, each with the adapter that reaches it and what can be tried there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from killswitch.conformance.stand import Offer
+from killswitch_alpaca import adapter as alpaca
+from killswitch_ccxt import adapter as ccxt
+from tests.conformance import ledgers
+from tests.conformance.stands import Wired
+from tests.wire.alpaca import AlpacaWire
+from tests.wire.binance import BinanceWire
+from tests.wire.bitget import BitgetWire
+from tests.wire.bybit import BybitWire
+from tests.wire.krakenfutures import KrakenFuturesWire
+from tests.wire.mexc import MexcWire
+from tests.wire.okx import OkxWire
+from tests.wire.server import KEY, PASSPHRASE, SECRET
+
+KEYS: Final = {"key": KEY, "secret": SECRET}
+WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
+IN_BASE64: Final = {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}
+EVERYTHING: Final[frozenset[Offer]] = frozenset({"faults", "hedge", "stops", "flows", "minimum", "maximum"})
+NO_HEDGE: Final[frozenset[Offer]] = EVERYTHING - {"hedge"}
+USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+USD: Final = ("BTC/USD:USD", "ETH/USD:USD")
+SHARES: Final = ("AAPL", "MSFT")
+OPEN_MARKET: Final = datetime(2021, 5, 19, 15, tzinfo=UTC)
+
+WIRES: Final[Mapping[str, Wired]] = {
+    "binance": Wired(BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.binance),
+    "bybit": Wired(BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.bybit),
+    "bitget": Wired(BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", WITH_PHRASE, EVERYTHING, flow=ledgers.bitget),
+    "okx": Wired(OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, flow=ledgers.okx),
+    # No hedge mode; its rules tell no minimum, and one word stands for every wrong size.
+    "krakenfutures": Wired(
+        KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", USD, "USD", IN_BASE64, NO_HEDGE - {"minimum"},
+        flow=ledgers.krakenfutures,
+    ),
+    "mexc": Wired(MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.mexc),
+    "alpaca": Wired(
+        AlpacaWire, alpaca, "alpaca", None, SHARES, "USD", KEYS, NO_HEDGE - {"maximum"}, market="equity",
+        flow=ledgers.alpaca, begins=OPEN_MARKET,
+    ),
+}  # fmt: skip
