@@ -62,6 +62,11 @@ def order_id(own: str) -> str:
     return str(1_100_000_000_000_000_000 + int(own[1:]))
 
 
+def own_id(order: str) -> str:
+    """The exchange's id of an order."""
+    return f"x{int(order) - 1_100_000_000_000_000_000}"
+
+
 def contract(symbol: str, market: Market) -> dict[str, object]:
     """A row of `market/contracts`."""
     step = market.step or Decimal("0.001")
