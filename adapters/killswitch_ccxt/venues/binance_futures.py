@@ -139,10 +139,7 @@ class BinanceFutures(Dialect):
             return found
         forced = await self.ask("GetForceOrders", {"symbol": asked["symbol"], "startTime": since})
         causes = {str(row["orderId"]): binance_rows.cause(str(row.get("clientOrderId"))) for row in forced}
-        return tuple(
-            structs.replace(fill, cause=causes[fill.order]) if fill.order and causes.get(fill.order) else fill  # type: ignore[arg-type] # it is there
-            for fill in found
-        )
+        return tuple(structs.replace(fill, cause=causes.get(fill.order or "") or fill.cause) for fill in found)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
