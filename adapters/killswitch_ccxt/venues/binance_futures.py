@@ -146,7 +146,7 @@ class BinanceFutures(Dialect):
         profit = binance_rows.told(info.get("realizedPnl"))
         if side not in ("long", "short"):
             return structs.replace(fill, realized_pnl=profit)
-        return structs.replace(fill, realized_pnl=profit, position_side=side)  # type: ignore[arg-type] # one of the two
+        return structs.replace(fill, realized_pnl=profit, position_side=side)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Page after page: the venue gives the oldest first."""
