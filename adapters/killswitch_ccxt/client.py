@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -259,7 +258,8 @@ class Client:
                 "timeout": int(float(str(spec.options.get("timeout", 10))) * 1000),
             }
         )
-        made.number = Decimal
+        # Exact, as the venue wrote it. ccxt reads some of its numbers a second time, and takes a Decimal for nothing.
+        made.number = str
         made.logger = _SILENT
         if not dialect.needs_currencies:
             made.has = {**made.has, "fetchCurrencies": False}

@@ -237,7 +237,8 @@ class Dialect:
         if request.time_in_force == "ioc":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            params["triggerPrice"] = request.trigger_price
+            # As text: ccxt takes a Decimal here for nothing, and the stop would leave as an order at the market.
+            params["triggerPrice"] = format(request.trigger_price, "f")
         if mode == "hedge":
             params |= {"hedged": True, "positionSide": request.position_side.upper()}
         return params

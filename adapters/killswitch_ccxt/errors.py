@@ -33,11 +33,18 @@ class Meaning:
 
     kind: Kind
     reason: RejectReason = "other"
+    seconds: float | None = None
+    """Of `limited`: for how long, where the venue says it in its documents only."""
 
 
 def rejected(reason: RejectReason) -> Meaning:
     """Nothing was done, for this reason."""
     return Meaning("rejected", reason)
+
+
+def limited(seconds: float) -> Meaning:
+    """Not listened to, for so long."""
+    return Meaning("limited", seconds=seconds)
 
 
 LIMITED: Final = Meaning("limited")
@@ -107,7 +114,8 @@ def as_venue_error(
     """
     why = f"the credentials may not, or are not accepted: {text}" if meaning.kind == "denied" else text
     if meaning.kind == "limited":
-        return RateLimitedError(text, None if answer is None else answer.retry_after)
+        told = None if answer is None else answer.retry_after
+        return RateLimitedError(text, meaning.seconds if told is None else told)
     if meaning.kind in _ALWAYS:
         return _ALWAYS[meaning.kind](why)
     if not changes:

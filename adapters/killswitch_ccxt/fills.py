@@ -27,11 +27,13 @@ LEDGER: Final[Mapping[str, FlowKind]] = {
 def fills(
     rows: Iterable[Mapping[str, Any]], refine: Callable[[Fill, Mapping[str, Any]], Fill] | None = None
 ) -> tuple[Fill, ...]:
-    """Every trade, once. `refine` adds what only the venue's own row tells: realised profit, cause, position side."""
+    """Every trade, once. `refine` adds what only the venue's own row tells: realised profit, cause, position
+    side; also an id of its own where the venue counts the trades of each symbol by themselves."""
     found: dict[str, Fill] = {}
     for row in rows:
         fill = _fill(row)
-        found[fill.id] = fill if refine is None else refine(fill, row.get("info") or {})
+        fill = fill if refine is None else refine(fill, row.get("info") or {})
+        found[fill.id] = fill
     return tuple(found.values())
 
 

@@ -65,9 +65,10 @@ def _resting(row: Mapping[str, Any]) -> Order:
         raise UnreadableError(f"order {number}: it has no symbol")
     side = _side(row, number)
     reduce_only = flag(row.get("reduceOnly"))
-    trigger = (
-        positive(row.get("triggerPrice")) or positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
-    )
+    trigger = positive(row.get("triggerPrice"))
+    if trigger is None and reduce_only:
+        # On an order that opens, these are what is attached to it for later: it is no conditional order itself.
+        trigger = positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
     position_side = _SIDES.get(str(row.get("positionSide")).lower())
     if position_side is None and reduce_only:
         position_side = "long" if side == "sell" else "short"

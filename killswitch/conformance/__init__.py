@@ -11,6 +11,10 @@ Needs pytest; nothing else in the package imports this.
 
 from __future__ import annotations
 
-from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees
-from killswitch.conformance.stand import Mishap as Mishap
-from killswitch.conformance.stand import Stand as Stand
+import pytest
+
+pytest.register_assert_rewrite("killswitch.conformance.guarantees")
+
+from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees  # noqa: E402 - rewritten first
+from killswitch.conformance.stand import Mishap as Mishap  # noqa: E402
+from killswitch.conformance.stand import Stand as Stand  # noqa: E402

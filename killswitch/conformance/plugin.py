@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("killswitch.conformance.guarantees")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--guarantees` prints the table at the end."""

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, Literal
 
+from msgspec import structs
+
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Market
+from killswitch.model.snapshot import Fill, Market
 from killswitch.model.venue import ClientIdRule, Cost, RateLimit
 from killswitch_ccxt.dialect import Ages, Dialect
 
@@ -68,7 +70,15 @@ def generic(exchange: str) -> type[Dialect]:
         "open_order_questions": ({},),
         "tried": "not tried: the generic way, with what ccxt says that it has",
     }
-    return type(f"Generic_{exchange}", (Dialect,), members)
+    return type(f"Generic_{exchange}", (Generic,), members)
+
+
+class Generic(Dialect):
+    """What cannot be taken for granted of an exchange that nobody has looked at."""
+
+    def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
+        """Many exchanges count trades of each symbol by themselves."""
+        return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
 _NAMES: Final = {

@@ -152,10 +152,8 @@ def ledger_flow(row: Row, user: str) -> Flow | None:
         flow, sign, field = SIGNS[kind]
         amount = sign * needed(delta.get(field), f"the amount of ledger entry {number}")
         return Flow(number, at, flow, amount - (fee if sign < 0 else 0), "USDC")
-    amount = _moved(kind, delta, user.lower())
-    if amount is None:
-        return None
-    return Flow(number, at, "transfer", amount - (fee if amount < 0 else 0), "USDC") if amount else None
+    moved = _moved(kind, delta, user.lower())
+    return Flow(number, at, "transfer", moved - (fee if moved < 0 else 0), "USDC") if moved else None
 
 
 def _moved(kind: str, delta: Row, user: str) -> Decimal | None:

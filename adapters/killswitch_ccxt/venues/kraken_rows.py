@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, limited, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -36,7 +36,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "EOrder:Rate limit exceeded": LIMITED,
     "EOrder:Domain rate limit exceeded": LIMITED,
     "EAPI:Rate limit exceeded": LIMITED,
-    "EGeneral:Temporary lockout": LIMITED,
+    "EGeneral:Temporary lockout": limited(900.0),  # after bad signatures or nonces, for fifteen minutes
     "EGeneral:Too many requests": LIMITED,
     "EService:Market in cancel_only mode": rejected("market_closed"),
     "EService:Market in post_only mode": rejected("market_closed"),

@@ -109,6 +109,12 @@ def test_a_stop_says_where_it_wakes_and_what_it_is_for() -> None:
         assert (found.trigger_price, found.reduce_only, found.position_side) == (Decimal(90), True, "long")
 
 
+def test_an_entry_with_a_stop_attached_for_later_is_no_conditional_order() -> None:
+    """Its stop rests when the entry has filled; until then it is an order like any other."""
+    (found,) = resting([_order(reduceOnly=False, stopLossPrice=Decimal(90))])
+    assert found.trigger_price is None
+
+
 @pytest.mark.parametrize("odd", [{"side": None}, {"id": None}, {"symbol": None}, {"amount": None}])
 def test_an_order_that_cannot_be_read_spoils_the_list(odd: dict[str, Any]) -> None:
     """A list that leaves out an order looks like one without it."""
