@@ -7,7 +7,7 @@ be on its way, and only from all three.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -68,14 +68,25 @@ class Asking:
     """Asks one account's venue about orders, all at the same time, each of them at growing intervals."""
 
     def __init__(
-        self, account: str, venue: VenueAdapter, clock: Clock, pace: Pace, requests: Requests, record: RecordAll
+        self,
+        account: str,
+        venue: VenueAdapter,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        record: RecordAll,
+        unhurried: Callable[[Line], bool] = lambda _: False,
     ) -> None:
+        """`unhurried`: whether a line's order rests where nothing can fill: it is asked about seldom, and last."""
         self._account = account
         self._venue = venue
         self._clock = clock
         self._pace = pace
         self._requests = requests
         self._record = record
+        self._unhurried = unhurried
+        self._seldom: frozenset[str] = frozenset()
+        """Orders that were unhurried when `ask` was called last."""
         self._asked: dict[str, tuple[int, float]] = {}
         self._heard: dict[str, tuple[int, float]] = {}
         """How often a question about an order was heard, and when for the first time."""
@@ -94,6 +105,7 @@ class Asking:
     async def ask(self, about: Sequence[Question]) -> None:
         """Ask about those whose time has come, and journal what the venue says."""
         now = self._clock.monotonic()
+        self._seldom = frozenset(q.name for q in about if q.state is State.WORKING and self._unhurried(q.line))
         self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
         self._heard = {name: heard for name, heard in self._heard.items() if name in self._asked}
         self._denied = {name: at for name, at in self._denied.items() if name in self._asked}
@@ -102,6 +114,8 @@ class Asking:
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._requests.may_act():
             return
+        if self._seldom:
+            due.sort(key=lambda question: question.name in self._seldom)
         due = due[: self._requests.room("find_order", [question.line.symbol for question in due])]
         for question in due:
             count, _ = self._asked.get(question.name, (0, 0.0))
@@ -122,6 +136,12 @@ class Asking:
             self._asked.pop(entry.client_order_id or "", None)
         if answers:
             self._record(answers)
+
+    def hurry(self, names: Iterable[str]) -> None:
+        """Something has happened to these orders: the next `ask` asks about them, however short ago the last was."""
+        for name in names:
+            if name in self._asked:
+                self._asked[name] = (self._asked[name][0], float("-inf"))
 
     def has_asked(self, question: Question) -> bool:
         """Whether the venue was asked about the order, and did not say."""
@@ -149,6 +169,8 @@ class Asking:
         if name not in self._asked:
             return float("-inf")
         count, at = self._asked[name]
+        if name in self._seldom:
+            return at + self._pace.ask_halted
         return at + min(self._pace.poll, self._pace.ask_again * 2.0 ** min(count - 1, 10))
 
     async def _by_name(self, question: Question) -> OrderReport | VenueError | None:

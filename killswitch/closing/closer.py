@@ -20,6 +20,7 @@ from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.following import Following
 from killswitch.closing.guarding import Guarding
+from killswitch.closing.halts import Halts
 from killswitch.closing.judging import Judging, Verdicts, held, told
 from killswitch.closing.life import State
 from killswitch.closing.line import Line, PositionKey
@@ -72,20 +73,25 @@ class Closer:
         record = self._memory.record
         self._executor = Executor(account, venue, clock, pace, self._requests, record)
         dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
-        self._asking = Asking(account, venue, clock, pace, self._requests, record)
+        self._looking = Looking(self._executor, clock, pace)
+        self._halts = Halts(self._looking.instruments)
+        self._asking = Asking(account, venue, clock, pace, self._requests, record, self._halts.rests)
         self._guarding = Guarding(
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
-        self._following = Following(self._memory, self._asking, self._executor, clock, pace, self._requests)
+        self._following = Following(
+            self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts
+        )  # fmt: skip
         self._cancelling = Cancelling(self._executor, clock, pace)
-        self._looking = Looking(self._executor, clock, pace)
         self._judging = Judging(self._memory, self._looking, clock, pace)
         self._sending = Sending(
             venue, self._traits, clock, pace, self._requests, self._memory, self._looking, self._judging,
-            self._executor, dispatch, self._guarding,
+            self._executor, dispatch, self._guarding, self._halts,
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
         self._due = 0.0
+        self._news = False
+        """Whether a tick has read something since the last pass began for which the next one need not wait."""
         self.passes = 0
         """How many passes have been made; waiting is none."""
 
@@ -109,6 +115,8 @@ class Closer:
         `at`: monotonic seconds at which it was asked for; of one that nobody can date, only the rules are taken.
         """
         self._looking.learn(account)
+        if self._memory.works and self._heed(account):
+            self._due, self._news = 0.0, True
         if at is not None and not self._memory.works and at - self._memory.moved_at > self._pace.lags_for:
             self._looking.give(account, at)
 
@@ -125,7 +133,9 @@ class Closer:
     @property
     def stuck(self) -> str | None:
         """What is still being tried and achieves nothing, for a person to look at; None if there is nothing such."""
-        found = (line.stuck(self._clock.now(), self._pace) for line in self._memory.lines())
+        lines, now = self._memory.lines(), self._clock.now()
+        found = [line.stuck(now, self._pace) for line in lines if not self._halts.tells(line)]
+        found += self._halts.remarks(lines, now, self._pace)
         return "; ".join(text for text in found if text is not None) or None
 
     @property
@@ -145,7 +155,7 @@ class Closer:
         if (wait := self.wait) > 0:
             await self._clock.sleep(min(wait, self._pace.breath))
             return True
-        written = self._memory.written
+        written, self._news = self._memory.written, False
         try:
             await self._pass()
             if self._looking.has_begun:
@@ -155,7 +165,8 @@ class Closer:
             await self._looking.abandon()
         self.passes += 1
         now = self._clock.monotonic()
-        self._due = now if self._memory.written != written else max(self._next_due(now), now + LEAST_WAIT)
+        moved = self._memory.written != written or self._news
+        self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
         return bool(self._memory.works)
 
     async def _pass(self, *, sending: bool = True) -> None:
@@ -226,15 +237,17 @@ class Closer:
         asking = max(self._asking.next_at, now + self._requests.wait("find_order", ("",)))
         guarding = now + max(self._guarding.due_in(), self._requests.wait("submit", ("",)))
         dues = [asking, guarding, self._sending.room_at]
-        waiting = self._sending.held_back
+        waiting, busy = self._sending.held_back, False
         for work, line in self._all():
             if line.state is State.READY and not line.aside:
                 if (departs := self._sending.departs(work, line)) > now:
                     dues.append(departs)
+            elif self._halts.rests(line):
+                waiting = True
             elif line.state is not State.AT_TARGET:
-                waiting = False
+                busy = True
         # What only waits for room or for its time is looked at when that has come: looks cost room too.
-        patient = waiting and not self._due_cancels()
+        patient = waiting and not busy and not self._due_cancels()
         return min(*dues, now + (self._pace.look_again if patient else self._pace.poll))
 
     # Looking
@@ -257,7 +270,17 @@ class Closer:
         purpose = self._looking.purpose(self._memory.moved)
         if self._requests.quiet_for > 0 or self._requests.wait("snapshot", purpose=purpose) > 0:
             return None
-        return await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
+        found = await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
+        if self._looking.newest is not None:
+            self._heed(self._looking.newest)
+        return found
+
+    def _heed(self, account: AccountSnapshot) -> bool:
+        """Take from a reading what it says of all that waits for a market to open; whether that is news."""
+        opened, lines = self._looking.take_opened(), self._memory.lines()
+        names = self._halts.news(lines, account, opened)
+        self._asking.hurry(names)
+        return bool(names) or any(line.symbol in opened for line in lines)
 
     def _expected(self) -> dict[PositionKey, Decimal]:
         """What our own orders leave of each position at work, at least."""

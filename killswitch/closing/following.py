@@ -6,6 +6,7 @@ import math
 
 from killswitch.closing.asking import Asking, questions
 from killswitch.closing.executor import Executor
+from killswitch.closing.halts import Halts
 from killswitch.closing.life import State
 from killswitch.closing.memory import Memory
 from killswitch.closing.pace import Pace
@@ -17,7 +18,14 @@ class Following:
     """One account's orders under way."""
 
     def __init__(
-        self, memory: Memory, asking: Asking, executor: Executor, clock: Clock, pace: Pace, requests: Requests
+        self,
+        memory: Memory,
+        asking: Asking,
+        executor: Executor,
+        clock: Clock,
+        pace: Pace,
+        requests: Requests,
+        halts: Halts,
     ) -> None:
         self._memory = memory
         self._asking = asking
@@ -25,6 +33,7 @@ class Following:
         self._clock = clock
         self._pace = pace
         self._requests = requests
+        self._halts = halts
         self._called_back: dict[str, float] = {}
 
     async def follow(self) -> None:
@@ -52,14 +61,16 @@ class Following:
             resting = (wall - line.sent_at).total_seconds()
             if resting < self._pace.rest_at_most:
                 continue
-            await self._call(line.symbol, name, line.order_id)
+            await self._call(line.symbol, name, line.order_id, halted=self._halts.rests(line))
         for line in self._memory.lines():
             for name in line.aside.keys() & self._asking.resting.keys():
                 await self._call(line.symbol, name, self._asking.resting[name])
 
-    async def _call(self, symbol: str, name: str, order: str) -> None:
+    async def _call(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
         """Cancel one order of ours, not more often than the venue is asked about it."""
         now = self._clock.monotonic()
-        if self._called_back.get(name, -math.inf) <= now - self._pace.poll and self._requests.may_act():
+        pause = self._pace.ask_halted if halted else self._pace.poll
+        if self._called_back.get(name, -math.inf) <= now - pause and self._requests.may_act():
             self._called_back[name] = now
             await self._executor.cancel(symbol, order)
+            self._asking.hurry([name] if halted else ())

@@ -37,16 +37,28 @@ class Looking:
         self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
         self._told: dict[str, Instrument] = {}
+        self._opened: set[str] = set()
+        self.newest: AccountSnapshot | None = None
+        """What was read last, by whomever and however good."""
         self.instruments: dict[str, Instrument] = {}
         self.distrust: str | None = None
         """Why the last look could not rely on what the venue said; None if it could."""
 
     def learn(self, account: AccountSnapshot) -> None:
         """Take the instruments' rules from a snapshot that someone else has read."""
+        self.newest = account
         for instrument in account.instruments or ():
-            if self._told.get(instrument.symbol) != instrument:
+            before = self._told.get(instrument.symbol)
+            if before != instrument:
+                if before is not None and before.state == "halted" and instrument.state != "halted":
+                    self._opened.add(instrument.symbol)
                 self._told[instrument.symbol] = instrument
                 self.instruments[instrument.symbol] = sound_rules(instrument)
+
+    def take_opened(self) -> frozenset[str]:
+        """The symbols that were halted and are so no longer, each told once."""
+        opened, self._opened = frozenset(self._opened), set()
+        return opened
 
     def give(self, account: AccountSnapshot, at: float) -> None:
         """What the tick asked for at `at` and has read, while nothing of ours was under way.

@@ -26,6 +26,14 @@ class Pace:
     """Between two looks at the account while orders wait for nothing but room or their time."""
     ask_again: float = 0.1
     """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
+    ask_halted: float = 20.0
+    """Between two questions about an order that rests while its market is halted, and between two calls to cancel it.
+
+    Nothing can fill before the opening, of which readings tell. Sixty times a minute for twenty orders is the
+    whole of a broker's 200 requests; three times a minute each leaves readings their room."""
+    longest_closed: float = 300.0
+    """The longest wait after `market_closed` where no reading tells whether the market is open: two entries each time,
+    so twelve times an hour at the most."""
     breath: float = 0.1
     """The longest that one pass waits for the next to be due."""
     request_timeout: float = 10.0
@@ -49,11 +57,15 @@ class Pace:
     fresh_for: float = 10.0
     """How old a decision may be whose own reading stands in for one that fails now."""
 
-    def wait_after(self, fruitless: int) -> float:
-        """How long to wait after the `fruitless`th attempt in a row that filled nothing."""
+    def wait_after(self, fruitless: int, *, closed: bool = False) -> float:
+        """How long to wait after the `fruitless`th attempt in a row that filled nothing.
+
+        `closed`: the market was said to be closed, and nothing tells when it opens.
+        """
         if fruitless <= 0:
             return 0.0
-        return min(self.longest_wait, self.first_wait * 2.0 ** min(fruitless - 1, 30))
+        longest = max(self.longest_wait, self.longest_closed) if closed else self.longest_wait
+        return min(longest, self.first_wait * 2.0 ** min(fruitless - 1, 30))
 
 
 PACE = Pace()

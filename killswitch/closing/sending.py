@@ -10,6 +10,7 @@ from killswitch.closing.departures import Departure
 from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.guarding import Guarding
+from killswitch.closing.halts import Halts
 from killswitch.closing.judging import Judging, Verdicts
 from killswitch.closing.ladder import before_the_last
 from killswitch.closing.life import ZERO
@@ -46,6 +47,7 @@ class Sending:
         executor: Executor,
         dispatch: Dispatch,
         guarding: Guarding,
+        halts: Halts,
     ) -> None:
         self._venue = venue
         self._traits = traits
@@ -58,7 +60,9 @@ class Sending:
         self._executor = executor
         self._dispatch = dispatch
         self._guarding = guarding
+        self._halts = halts
         self._not_before: dict[LineName, float] = {}
+        self._left: dict[LineName, float] = {}
         self.held_back = False
         """Whether the last pass had an order that could not leave yet."""
         self._more_slices = False
@@ -103,6 +107,7 @@ class Sending:
         for each in sent.departures:
             self._judging.forget(each.line)
             self._not_before[each.line.name] = now + self._pause_after(each.line)
+            self._left[each.line.name] = now
         if sent.room_in is None:
             return sent.departures
         self.held_back = True
@@ -167,8 +172,17 @@ class Sending:
         return self._clock.monotonic() >= self.departs(self._memory.works[line.decision], line)
 
     def departs(self, work: Work, line: Line) -> float:
-        """Monotonic seconds from which on the next order of the line may leave."""
-        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line))
+        """Monotonic seconds from which on the next order of the line may leave; infinite before its market opens."""
+        if self._halts.waits(line):
+            return math.inf
+        return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line), self._reopens(work, line))
+
+    def _reopens(self, work: Work, line: Line) -> float:
+        """When a line is tried again whose market is said to be closed, and of which no reading tells whether it is."""
+        if not self._halts.refused(line) or self._halts.state(line.symbol) is not None:
+            return -math.inf
+        beyond = line.fruitless - before_the_last(work.ladder)
+        return self._left.get(line.name, -math.inf) + self._pace.wait_after(max(1, beyond), closed=True)
 
     # Protection
 
@@ -196,6 +210,7 @@ class Sending:
     def forget(self, line: Line) -> None:
         """The line is over: its waits are beside the point."""
         self._not_before.pop(line.name, None)
+        self._left.pop(line.name, None)
 
     def _look_ahead(self) -> None:
         """Every order of a wave is answered: ask for the account while the answers are written down."""

@@ -86,7 +86,7 @@ class Reticent(Exchange):
 
 
 def test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens() -> None:
-    """The others are flat within a second; the halted one is told, tried on, and closed after two minutes."""
+    """The others are flat within a second; the halted one is told, waits, and is closed after two minutes."""
     scene = Scene({BTC: 10, ETH: 4, SOL: 2}, markets=[Market("BTC", state="halted")])
     seen: list[list[Decimal]] = []
     scene.at(1.0, lambda: seen.append(scene.held(ETH, SOL)))
