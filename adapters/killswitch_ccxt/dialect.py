@@ -86,6 +86,8 @@ class Dialect:
     """ccxt's params of each question that together bring every resting order, conditional ones included."""
     conditional: ClassVar[Mapping[str, Any]] = {"trigger": True}
     """ccxt's params that say that an order asked about, or to be cancelled, is a conditional one."""
+    kinds_apart: ClassVar[bool] = True
+    """Whether an order must be cancelled as the kind that it is, conditional or not."""
     fills_need_symbol: ClassVar[bool] = False
     needs_currencies: ClassVar[bool] = False
     """Whether ccxt must ask for the venue's currencies before it can read the rules."""

@@ -46,10 +46,15 @@ def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_siz
         amount_step=_step(precision.get("amount"), tick_size),
         price_step=_step(precision.get("price"), tick_size),
         min_amount=positive(amounts.get("min")),
-        max_amount=positive(amounts.get("max")),
+        max_amount=_smaller(positive(amounts.get("max")), positive((limits.get("market") or {}).get("max"))),
         min_notional=positive(costs.get("min")),
         state=state or _state(rule),
     )
+
+
+def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """The most of a market order may be less than that of a limit order; what is known of the two."""
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _step(value: Any, tick_size: bool) -> Decimal | None:

@@ -17,6 +17,10 @@ class UnreadableError(Exception):
     """A row makes no sense; the message names it. The part of the snapshot that it is in is malformed."""
 
 
+class NoSuchSymbolError(UnreadableError):
+    """A row is about a symbol that the venue's rules do not have: perhaps not yet."""
+
+
 def decimal(value: Any) -> Decimal | None:
     """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
     if value is None:

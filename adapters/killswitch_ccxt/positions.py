@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.snapshot import Position, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
 
 Rules = Mapping[str, Mapping[str, Any]]
 """ccxt's markets by symbol."""
@@ -43,7 +43,7 @@ def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
     if size is None:
         raise UnreadableError(f"position {symbol}: its size is missing")
     if not isinstance(symbol, str) or symbol not in rules:
-        raise UnreadableError(f"position {symbol!r}: the venue's rules have no such symbol")
+        raise NoSuchSymbolError(f"position {symbol!r}: the venue's rules have no such symbol")
     mark = positive(row.get("markPrice"))
     position = Position(
         symbol=symbol,

@@ -32,7 +32,7 @@ from killswitch_ccxt.client import Client, Tally
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
-from killswitch_ccxt.numbers import ODD, UnreadableError
+from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError
 from killswitch_ccxt.positions import worth
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
@@ -43,10 +43,14 @@ LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
 """Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
 OVERLAP = 60_000
 """Milliseconds by which questions for rows overlap: venues write them down late."""
+RULES_AGAIN = 60.0
+"""Seconds between two times that rules are asked for because a symbol is not in them."""
 TOLD_ROWS = 20_000
 """How many ids of rows are remembered, so that a row is told once."""
 KEPT = 4
 """A part is kept for so many of its ages; after that it is unknown."""
+BREATH = 2.0
+"""Seconds between two readings of all orders, however much moves: one takes a thirtieth of Binance's minute."""
 AGAIN = 5.0
 """Seconds after which a part whose reading failed is due again, if its age is no less."""
 
@@ -88,18 +92,24 @@ class Reading:
         self._last: tuple[Decimal | None, dict[tuple[str, Side], Decimal]] | None = None
         self._since = {"fills": 0, "flows": 0}
         self._touched: set[str] = set()
+        self._rules_again_at = float("-inf")
         self._skew: Part[float | None] = Part(ages.clock)
 
-    @property
-    def conditional(self) -> frozenset[str]:
-        """Ids of resting orders that were conditional when they were read last."""
-        return frozenset(order.id for order in self._orders.value or () if order.trigger_price is not None)
+    def kinds_of(self, order_id: str) -> tuple[bool, ...]:
+        """Whether a resting order is conditional; both answers, to be tried in turn, of one that was never read.
+
+        Many venues keep the two kinds apart, and say of one that is asked for as the other that it is gone.
+        """
+        if not self._dialect.kinds_apart:
+            return (False,)
+        known = {order.id: order.trigger_price is not None for order in self._orders.value or ()}
+        return (known[order_id],) if order_id in known else (False, True)
 
     def stir(self, *symbols: str) -> None:
         """Something was done, or the venue said that something happened: orders and fills are worth a look."""
         self._touched.update(symbols)
-        for part in (self._orders, self._fills):
-            part.due = float("-inf")
+        self._fills.due = float("-inf")
+        self._orders.due = min(self._orders.due, self._orders.at + BREATH)
 
     def expire(self) -> None:
         """Every part is due at the next snapshot, whatever its age."""
@@ -133,7 +143,7 @@ class Reading:
         with self._client.tallied() as tally:
             try:
                 await self._rules.ready()
-                wealth, positions = await self._dialect.account()
+                wealth, positions = await self._account()
                 self._plausible(wealth, positions)
             except RateLimitedError:
                 raise
@@ -171,6 +181,18 @@ class Reading:
             instruments=self._new_instruments(positions),
             health=self._health(tally, began),
         )
+
+    async def _account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """Worth and positions; once more with new rules where these have no such symbol: it may be listed since."""
+        try:
+            return await self._dialect.account()
+        except NoSuchSymbolError:
+            now = asyncio.get_running_loop().time()
+            if now < self._rules_again_at:
+                raise
+            self._rules_again_at = now + RULES_AGAIN
+            await self._rules.ready(again=True)
+            return await self._dialect.account()
 
     # Parts
 

@@ -97,9 +97,11 @@ class CcxtVenue:
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()
         self._reading.stir()
-        try:
-            await self._dialect.cancel(symbol, order_id, conditional=order_id in self._reading.conditional)
-        except (GoneError, AlreadySoError):
+        for conditional in self._reading.kinds_of(order_id):
+            try:
+                await self._dialect.cancel(symbol, order_id, conditional=conditional)
+            except (GoneError, AlreadySoError):
+                continue
             return
 
     async def inspect(self) -> Inspection:

@@ -27,7 +27,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
-from killswitch_ccxt.numbers import UnreadableError, flag, instant, needed
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
 from killswitch_ccxt.venues import binance_codes, binance_rows
 
 Row = Mapping[str, Any]
@@ -88,13 +88,13 @@ class BinanceFutures(Dialect):
         """ccxt's symbol. UnreadableError for one that the rules do not have."""
         known = (self.client.ccxt.markets_by_id or {}).get(market_id)
         if not known:
-            raise UnreadableError(f"the venue's rules have no {market_id}")
+            raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
         return str(known[0]["symbol"])
 
     def id_of(self, symbol: str) -> str:
         """The venue's name of it."""
         if symbol not in self.rules:
-            raise UnreadableError(f"the venue's rules have no {symbol}")
+            raise NoSuchSymbolError(f"the venue's rules have no {symbol}")
         return str(self.rules[symbol]["id"])
 
     async def ask(self, what: str, params: Row | None = None, *, changes: bool = False) -> Any:

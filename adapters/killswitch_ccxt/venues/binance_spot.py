@@ -15,7 +15,7 @@ from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
@@ -123,7 +123,7 @@ class BinanceSpot(Dialect):
         """ccxt's symbol. UnreadableError for one that the rules do not have."""
         known = (self.client.ccxt.markets_by_id or {}).get(market_id)
         if not known:
-            raise UnreadableError(f"the venue's rules have no {market_id}")
+            raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
         return str(known[0]["symbol"])
 
     # Reading

@@ -19,7 +19,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 from killswitch_ccxt.wealth import Wealth
@@ -278,7 +278,7 @@ class Bitget(Dialect):
         found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
         rule = next((it for it in found if self.concerns(it)), None)
         if rule is None:
-            raise UnreadableError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
+            raise NoSuchSymbolError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
         return rule
 
     def _order(self, row: Row) -> Row:

@@ -18,7 +18,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.venues.bybit_rows import (
@@ -246,7 +246,7 @@ class BybitReading(Dialect):
         found = (self.client.ccxt.markets_by_id or {}).get(str(row.get("symbol")), ())
         rule = next((it for it in found if bool(it.get("spot")) is self._spot), None)
         if rule is None:
-            raise UnreadableError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
+            raise NoSuchSymbolError(f"a row of {row.get('symbol')!r}: the venue's rules have no such symbol")
         return rule
 
     def _order(self, row: Row) -> Row:

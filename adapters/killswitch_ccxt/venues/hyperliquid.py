@@ -67,7 +67,7 @@ class Hyperliquid(Dialect):
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
     ages = Ages(orders=10.0, fills=20.0, flows=60.0, quotes=15.0, rules=3600.0)
-    conditional: ClassVar[Mapping[str, Any]] = {}
+    kinds_apart = False
     tried = "answers from its documents"
     capabilities = (
         Capability("equity", "partly", "of the first exchange's perpetuals; unknown for a unified account"),

@@ -30,7 +30,7 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.venues.kraken_rows import (
     CODES,
     LEDGER,
@@ -75,7 +75,7 @@ class Kraken(Dialect):
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
     ages = Ages(orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0)
-    conditional: ClassVar[Mapping[str, Any]] = {}
+    kinds_apart = False
     tried = "answers from its documents"
     capabilities = (
         Capability("equity", "yes", "balances at last prices; of a margin account the venue's own equity"),
@@ -250,7 +250,7 @@ class Kraken(Dialect):
     def _position(self, pair: str, kind: str, row: Mapping[str, Decimal | None]) -> Position:
         symbol = self._symbol(pair)
         if symbol not in self.rules:
-            raise UnreadableError(f"position {pair}: the venue's rules have no such pair")
+            raise NoSuchSymbolError(f"position {pair}: the venue's rules have no such pair")
         side: Side = "long" if kind == "buy" else "short"
         volume, cost = needed(row["volume"], "the volume"), row["cost"]
         self._leverage[symbol, side] = row["leverage"]

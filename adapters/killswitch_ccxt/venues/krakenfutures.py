@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market
@@ -69,7 +69,7 @@ class KrakenFutures(Dialect):
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "positions", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0)
-    conditional: ClassVar[Mapping[str, Any]] = {}
+    kinds_apart = False
     tried = "wire level"
     capabilities = (
         Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),

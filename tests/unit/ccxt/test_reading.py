@@ -119,7 +119,7 @@ def test_worth_and_positions_are_read_each_time_and_the_rest_at_its_age() -> Non
     assert counts == {"account": 30, "orders": 6, "fills": 2, "flows": 2, "quotes": 3}
 
 
-def test_a_position_that_moved_brings_orders_and_fills_in_the_same_snapshot() -> None:
+def test_a_position_that_moved_brings_fills_in_the_same_snapshot_and_orders_soon() -> None:
     """What explains a change is asked for with it, not when its time comes."""
     venue = Venue()
     fill = Fill("f1", START, SYMBOL, "sell", Decimal(1), Decimal(10))
@@ -129,9 +129,26 @@ def test_a_position_that_moved_brings_orders_and_fills_in_the_same_snapshot() ->
         await time.sleep(1.0)
         venue.size, venue.fills = Decimal(1), (fill,)
         seen = await reading.snapshot()
-        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 2, 2, 1)
+        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 1, 2, 1)
+        await time.sleep(1.0)
+        await reading.snapshot()
+        assert (venue.count("orders"), venue.count("fills")) == (2, 2)
 
     _read(venue, course)
+
+
+def test_a_storm_of_movement_reads_all_orders_no_more_than_every_other_second() -> None:
+    """They are what costs most of the venue's limits; closing asks for them itself."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        for _ in range(40):
+            reading.stir(SYMBOL)
+            await reading.snapshot()
+            await time.sleep(0.25)
+
+    _read(venue, course)
+    assert venue.count("orders") == 5
 
 
 def test_money_that_moved_brings_the_ledger_in_the_same_snapshot() -> None:
@@ -255,7 +272,8 @@ def test_rules_are_given_once_and_stops_are_remembered_as_conditional() -> None:
         await time.sleep(1.0)
         second = await reading.snapshot()
         assert ([each.symbol for each in first.instruments or ()], second.instruments) == ([SYMBOL], None)
-        assert reading.conditional == {"o1"}
+        assert reading.kinds_of("o1") == (True,)
+        assert reading.kinds_of("an order of before a restart") == (False, True)
 
     _read(venue, course)
 
