@@ -38,7 +38,8 @@ class Measuring:
         standing = Standing(
             snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications()
         )
-        metrics.ticked(report.seconds, standing, [_labels(decision, report) for decision in report.decisions])
+        decided = [_labels(decision, report) for decision in report.decisions]
+        metrics.ticked(report.seconds, standing, decided, scheduled=snapshot.scheduled)
 
 
 def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:

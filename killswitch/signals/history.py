@@ -80,6 +80,7 @@ class History:
         self.gaps: deque[tuple[int, int]] = deque()
         self.explainable = True
         self.failures = 0
+        """Scheduled observations in a row that told nothing; a known one ends the row, whatever called for it."""
         self.members: frozenset[str] = frozenset()
         self._rebase_due: bool | None = None
         self._corrections: list[Correction] = []
@@ -93,7 +94,8 @@ class History:
         self.ledger.gather(view, before)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
-            self.failures += 1
+            # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
+            self.failures += view.scheduled
             return []
         self.failures = 0
         at = view.as_of

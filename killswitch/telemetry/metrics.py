@@ -57,11 +57,11 @@ class Metrics:
         self._standing = Standing()
         self._signals = {graph.policy: graph.signals for graph in policies.graphs}
         self._tick = meter.create_histogram(
-            "killswitch.tick.duration", "s", "Time from the beginning of a tick until it has acted",
+            "killswitch.tick.duration", "s", "Time from the beginning of a scheduled tick until it has acted",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )  # fmt: skip
         self._readings = meter.create_counter(
-            "killswitch.account.readings", "{reading}", "Readings of an account, by quality"
+            "killswitch.account.readings", "{reading}", "Readings of an account at scheduled ticks, by quality"
         )
         self._decisions = meter.create_counter(
             "killswitch.decisions", "{decision}", "Decisions, acted on or only recorded"
@@ -97,14 +97,19 @@ class Metrics:
         ):
             meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
 
-    def ticked(self, seconds: float, standing: Standing, decided: Iterable[Labels]) -> None:
-        """Take in a tick; `decided` has the labels of each of its decisions."""
+    def ticked(self, seconds: float, standing: Standing, decided: Iterable[Labels], *, scheduled: bool = True) -> None:
+        """Take in a tick; `decided` has the labels of each of its decisions.
+
+        A pass that a push has woken is not `scheduled`: it shows and decides, but is neither a tick nor a reading of
+        the accounts that it gives again.
+        """
         self._standing = standing
-        self._tick.record(seconds)
-        for account in standing.accounts:
-            self._readings.add(
-                1, {"killswitch.account": account.account, "killswitch.account.quality": account.quality}
-            )
+        if scheduled:
+            self._tick.record(seconds)
+            for account in standing.accounts:
+                self._readings.add(
+                    1, {"killswitch.account": account.account, "killswitch.account.quality": account.quality}
+                )
         for labels in decided:
             self._decisions.add(1, labels)
 

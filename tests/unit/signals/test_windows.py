@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.falls import drawdown, why_partly
 from killswitch.signals.history import EquityTerms, History
 from killswitch.signals.units import Track
@@ -39,6 +40,23 @@ def test_d1_the_window_is_armed_at_any_interval() -> None:
         assert why_partly(past, QUARTER) is None
         assert why_partly(past, HOUR) is None
         assert drawdown(past, HOUR) == (0.0, 0.0)
+
+
+def test_only_scheduled_readings_that_fail_are_counted() -> None:
+    """A storm of pushes gives an account that is down again and again: that is one failure, not a hundred."""
+    past = history()
+    down = account(None, None, quality="down", reason="no answer")
+
+    def take(seconds: float, seen: AccountSnapshot, *, scheduled: bool) -> int:
+        past.observe(ScopeView(to_micros(after(seconds=seconds)), scheduled, (seen,), {}, None))
+        return past.failures
+
+    assert take(0, down, scheduled=True) == 1
+    assert [take(0.3 * number, down, scheduled=False) for number in range(1, 4)] == [1, 1, 1]
+    assert take(1, down, scheduled=True) == 2
+    assert take(1.3, account("100000"), scheduled=False) == 0
+    assert take(1.6, down, scheduled=False) == 0
+    assert take(2, down, scheduled=True) == 1
 
 
 def test_a_value_at_the_far_edge_of_the_window_is_in_it() -> None:
