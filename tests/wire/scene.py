@@ -16,7 +16,6 @@ from itertools import count
 from typing import Any, Final
 from unittest.mock import patch
 
-from aiohttp import web
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
@@ -63,26 +62,13 @@ class _Watched:
         return mishap
 
 
-class _Steady:
-    """Mixed into a venue's server: what has arrived is done, whoever has given up waiting for the answer.
+class _Asked:
+    """Mixed into a venue's server: only what the adapter was asked for is an occasion for mishaps.
 
-    Only what the adapter was asked for is an occasion for mishaps: of the requests that make up a snapshot, that for
-    the positions.
+    Of the requests that make up a snapshot, that for the positions.
     """
 
     asked: Counter[Call]
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        journey = asyncio.ensure_future(super()._handle(request))  # type: ignore[misc] # of the server
-        self._tasks.add(journey)  # type: ignore[attr-defined] # of the server
-        journey.add_done_callback(self._arrived)
-        answer: web.StreamResponse = await asyncio.shield(journey)
-        return answer
-
-    def _arrived(self, journey: asyncio.Future[Any]) -> None:
-        self._tasks.discard(journey)  # type: ignore[attr-defined] # of the server
-        if not journey.cancelled():
-            journey.exception()
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
         found: tuple[Call, tuple[str, ...]] | None = super().occasion(ask)  # type: ignore[misc] # of the server
@@ -240,7 +226,7 @@ class OverTheWire:
         if self._home is not asyncio.get_running_loop():
             self._home, self._adapter = asyncio.get_running_loop(), None
             self._started = asyncio.Event()
-            kind: type[Any] = type("Steady", (_Steady, self.carrier.server), {"asked": self._asked})
+            kind: type[Any] = type("Asked", (_Asked, self.carrier.server), {"asked": self._asked})
             server: WireVenue = kind(self.exchange, mishaps=self._watched, latency=self._latency)
             self.server = server
             for order in self.exchange.orders.values():

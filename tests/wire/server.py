@@ -101,14 +101,15 @@ class WireVenue(ABC):
         self.equity = equity
         self.seen: list[Seen] = []
         self.refusals: list[str] = []
-        """Routes that were asked for and are not spoken here: a test that leaves some has a hole."""
+        """What was asked for and is not spoken here, or broke the venue itself: a test that leaves some has a hole."""
         self.maintenance = False
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
         self._used: dict[str, deque[tuple[float, int]]] = {}
         self._runner: web.AppRunner | None = None
         self._port = 0
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._journeys: set[asyncio.Task[web.StreamResponse]] = set()
+        self._delayed: list[asyncio.TimerHandle] = []
         exchange.watchers.append(self._wake_streams)
 
     # What a venue says in its own words
@@ -173,9 +174,13 @@ class WireVenue(ABC):
         return self
 
     async def stop(self) -> None:
-        """Close everything, requests that never get an answer included."""
-        for task in list(self._tasks):
-            task.cancel()
+        """Close everything, requests that never get an answer included; nothing of it is left behind."""
+        for delayed in self._delayed:
+            delayed.cancel()
+        journeys = list(self._journeys)
+        for journey in journeys:
+            journey.cancel()
+        await asyncio.gather(*journeys, return_exceptions=True)
         for socket in list(self.sockets):
             await socket.close()
         if self._runner is not None:
@@ -213,6 +218,18 @@ class WireVenue(ABC):
         ask = await _ask(request)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._streaming(request, ask)
+        # What has arrived is done, whoever has given up waiting for the answer or was killed.
+        journey = asyncio.ensure_future(self._journey(request, ask))
+        self._journeys.add(journey)
+        journey.add_done_callback(self._arrived)
+        return await asyncio.shield(journey)
+
+    def _arrived(self, journey: asyncio.Task[web.StreamResponse]) -> None:
+        self._journeys.discard(journey)
+        if not journey.cancelled() and (error := journey.exception()) is not None:
+            self.refusals.append(f"{type(error).__name__}: {error}")
+
+    async def _journey(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         occasion = self.occasion(ask)
         mishap: Mishap = "none"
         if occasion is not None:
@@ -238,7 +255,7 @@ class WireVenue(ABC):
                 await asyncio.Event().wait()
             case "lost" | "late":
                 if mishap == "late":
-                    asyncio.get_running_loop().call_later(LATE, self._do, ask, units)
+                    self._delayed.append(asyncio.get_running_loop().call_later(LATE, self._do, ask, units))
                 _hang_up(request)
         reply = self._do(ask, units)
         match mishap:

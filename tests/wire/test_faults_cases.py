@@ -59,16 +59,11 @@ OLD: Final = "that an answer is old is an adapter's word; over a wire it looks l
 NO_NUMBER: Final = "a price that is no number makes the whole answer unreadable"
 PARTLY: Final[dict[str, str]] = {
     **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": OLD for it in CARRIERS},
-    "test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[bybit-sign]":
-        "a side that is turned round looks like any other over a wire",
     "test_c16_a_missing_price_aborts_nothing[bybit-NaN]": NO_NUMBER,
     "test_c16_a_missing_price_aborts_nothing[bybit-Infinity]": NO_NUMBER,
 }  # fmt: skip
 """Parameters of cases that cannot be told, though the case can."""
 TAKEN_ONLY: Final = "an order is answered by its number only, and how far it was filled is known after another question"
-SAME_WORDS: Final = (
-    "a refusal because of resting exits has the words of one because nothing is held: it is not told apart"
-)
 NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bybit", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
     ("okx", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
@@ -77,11 +72,6 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bybit", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
     ("okx", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
     ("okx", "test_c25_legs_that_margin_holds_back_go_in_turn_and_in_parts"): TAKEN_ONLY,
-    ("bybit", "test_c6_what_blocks_a_close_is_cancelled_and_only_that"): SAME_WORDS,
-    ("bybit", "test_c17_a_close_waits_until_the_cancel_has_taken_effect"): SAME_WORDS,
-    ("bybit", "test_c22_"): SAME_WORDS,
-    ("bybit", "test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told"):
-        "a symbol that the rules have no more makes the whole answer unreadable",
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
 
