@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
+from killswitch.cli.status_venues import streams_text, suspended_text, timers_text
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
@@ -34,6 +35,9 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
         yield from (_triggers(machine) for machine in view.machines)
         yield _locks(standing.locks, view)
+        yield streams_text(view.streams, standing.now)
+        yield timers_text(view.timers, standing.now)
+        yield suspended_text(view.suspended)
         yield _list("Problems", view.problems)
     yield _closings(standing.closings)
     yield _notifications(standing)

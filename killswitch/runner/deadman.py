@@ -97,10 +97,7 @@ class Timers:
 
     @property
     def views(self) -> tuple[TimerView, ...]:
-        return tuple(
-            TimerView(each.account, each.rule.name, each.state, each.until_at, each.failure or each.why)
-            for each in self._timers.values()
-        )
+        return tuple(each.view for each in self._timers.values())
 
     def notices(self, as_of: Instant) -> tuple[Notice, ...]:
         """What has happened to timers and no tick has told yet, for the tick at `as_of`."""

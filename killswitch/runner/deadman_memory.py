@@ -18,13 +18,17 @@ A_DAY = timedelta(days=1)
 
 
 class TimerView(Struct, frozen=True):
-    """What `status` shows of one account's timer. `until`: when it goes off unless it is refreshed."""
+    """What `status` shows of one account's timer. `until`: when it goes off unless it is refreshed.
+
+    `refreshed_at`: when the last word that the venue has confirmed had left; None for one that is not surely armed.
+    """
 
     account: str
     switch: str
     state: Literal["armed", "off", "unknown"]
     until: datetime | None = None
     why: str | None = None
+    refreshed_at: datetime | None = None
 
 
 class Running(Struct):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from killswitch.graph.timer import TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
+from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.deadman_rules import CLOSED_TO_ORDERS, bared, cancellable
 from killswitch.runner.metering import Meter
 
@@ -63,6 +65,16 @@ class Timer:
     maintenance: str | None = None
     states: dict[str, InstrumentState] = field(default_factory=dict)
     work: Work | None = None
+
+    @property
+    def view(self) -> TimerView:
+        """What `status` shows of it."""
+        refreshed = None
+        if self.state == "armed" and self.until_at is not None:
+            refreshed = self.until_at - timedelta(seconds=self.timeout)
+        return TimerView(
+            self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed
+        )  # fmt: skip
 
     @property
     def timeout(self) -> float:

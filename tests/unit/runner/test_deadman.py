@@ -150,6 +150,8 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
     assert view.until is not None
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
+    assert view.refreshed_at is not None
+    assert (view.refreshed_at - site.time.start).total_seconds() == pytest.approx(40.0)
     memory = decode_memory(site.store.live(LIVE_NAME))
     assert memory.running == {}
     assert memory.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"

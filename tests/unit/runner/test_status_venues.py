@@ -1,0 +1,103 @@
+"""What `ksctl status` says in words of streams, dead-man timers and suspensions."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from msgspec import structs
+
+from killswitch.cli.status_text import status_text
+from killswitch.cli.status_venues import streams_text, suspended_text, timers_text
+from killswitch.runner.deadman_memory import TimerView
+from killswitch.runner.listening import StreamView
+from killswitch.runner.standing import standing_of
+from tests.runner_world import ScriptedVenue, World
+from tests.unit.runner.test_loop import crash
+from tests.worlds import after
+
+NOW = after(minutes=10)
+
+STREAMS = (
+    StreamView("main", "heard", after(minutes=9, seconds=57)),
+    StreamView("new", "opening"),
+    StreamView("quiet", "stale", after(minutes=8)),
+    StreamView(
+        "flaky", "lost", after(minutes=9), "the venue closed the connection with code 1006 and did not say why that was"
+    ),
+    StreamView("old", "ended", None, "no listen key is given to this key"),
+)
+STREAMS_TEXT = """\
+Streams
+  main   last heard 2024-01-01T00:09:57Z, 3s ago
+  new    opening, nothing heard yet
+  quiet  STALE, last heard 2024-01-01T00:08:00Z, 2m ago; polled as before
+  flaky  LOST: the venue closed the connection with code 1006 and did not say
+         why that was; last heard 2024-01-01T00:09:00Z, 1m ago; polled as before
+  old    GIVEN UP: no listen key is given to this key; nothing heard yet; polled
+         as before"""
+
+TIMERS = (
+    TimerView("main", "net", "armed", after(minutes=10, seconds=50), None, after(minutes=9, seconds=50)),
+    TimerView(
+        "b", "net", "armed", after(minutes=10, seconds=5), "it could not be refreshed: no answer", after(minutes=9)
+    ),
+    TimerView("gone", "net", "armed", after(minutes=8), None, after(minutes=7)),
+    TimerView("off", "net", "off", None, "it would cancel the protective orders of BTC/USDT:USDT"),
+    TimerView("lost", "net", "unknown", after(minutes=11), "it could not be started: no answer within 10 s"),
+)
+TIMERS_TEXT = """\
+Dead-man timers
+  main  armed until 2024-01-01T00:10:50Z, in 50s, refreshed
+        2024-01-01T00:09:50Z, 10s ago (by net)
+  b     armed until 2024-01-01T00:10:05Z, in 5s, refreshed 2024-01-01T00:09:00Z,
+        1m ago; it could not be refreshed: no answer (by net)
+  gone  armed until 2024-01-01T00:08:00Z, 2m ago, WHICH IS OVER, refreshed
+        2024-01-01T00:07:00Z, 3m ago (by net)
+  off   OFF: it would cancel the protective orders of BTC/USDT:USDT (by net)
+  lost  UNKNOWN whether it runs, until 2024-01-01T00:11:00Z, in 1m at the
+        latest; it could not be started: no answer within 10 s (by net)"""
+
+SUSPENDED_TEXT = """\
+Suspended at the broker
+  stocks  every new order is refused there"""
+
+
+def test_streams_are_told_with_when_they_were_heard_and_why_they_are_not() -> None:
+    """One of each state; sentences of venues go on below themselves."""
+    assert streams_text(STREAMS, NOW) == STREAMS_TEXT
+
+
+def test_timers_are_told_with_their_times_and_what_was_refused() -> None:
+    """One that runs, one whose refresh fails, one that a dead runner has left, one that is off, one nobody knows of."""
+    assert timers_text(TIMERS, NOW) == TIMERS_TEXT
+
+
+def test_everything_fits_into_eighty_columns() -> None:
+    """So does what a venue says at length."""
+    words = "the venue says " + "that it is being maintained " * 20
+    told = streams_text((*STREAMS, StreamView("main", "lost", None, words)), NOW)
+    assert max(map(len, f"{told}\n{timers_text(TIMERS, NOW)}".splitlines())) <= 80
+
+
+def test_a_name_or_a_reason_of_several_lines_forges_no_line() -> None:
+    """What a venue says stays in its row."""
+    told = streams_text((StreamView("main", "lost", None, "gone\nProblems\n  none"),), NOW)
+    assert all(line.startswith("         ") or line.startswith("  main") for line in told.splitlines()[1:])
+
+
+def test_status_shows_the_blocks_where_there_are_any_and_else_not(tmp_path: Path) -> None:
+    """A run without streams, timers and broker has no such block; one with them has all three, after the locks."""
+    world = World(tmp_path)
+    store = world.open()
+    asyncio.run(crash(world, store, ScriptedVenue(None)))
+    plain = standing_of(store, NOW, 10)
+    world.close()
+    said = status_text(plain, "x")
+    assert plain.view is not None
+    assert not any(title in said for title in ("Streams", "Dead-man", "Suspended"))
+    view = structs.replace(plain.view, streams=STREAMS, timers=TIMERS, suspended=("stocks",))
+    shown = status_text(structs.replace(plain, view=view), "x")
+    assert f"\n\n{STREAMS_TEXT}\n\n{TIMERS_TEXT}\n\n{SUSPENDED_TEXT}" in shown
+    assert suspended_text(("stocks",)) == SUSPENDED_TEXT
+    assert shown.index("Locks") < shown.index("Streams")
