@@ -152,8 +152,10 @@ def cluster(shared: Path, helm: Helm, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def made_by(tool: Path, patience: float) -> Path:
-    """The folder that `tool` makes or has made, one process at a time. Where it cannot, the test is skipped and says why:
-    what a machine lacks to build a control plane is no defect of the chart."""
+    """The folder that `tool` makes or has made, one process at a time.
+
+    Where it cannot, the test is skipped and says why: what a machine lacks to build with is no defect of the chart.
+    """
     if not tool.exists():
         pytest.skip(f"needs the tool {tool.name}, which the shared material does not hold")
     try:
