@@ -34,6 +34,8 @@ from killswitch_ccxt.venue import CcxtVenue
 from tests.bench.measure import Measure
 from tests.bench.memory import fast_folder, resident
 from tests.bench.replay import POLICIES, compiled
+from tests.conformance.costs import watched
+from tests.conformance.wires import WIRES
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 POSITIONS, ORDERS = 200, 500
@@ -71,6 +73,11 @@ def measures() -> Iterator[Measure]:
     ours, bare, requests = asyncio.run(_snapshot_beside_ccxt())
     name = f"snapshot of {POSITIONS} positions and {ORDERS} orders ({requests} requests)"
     yield Measure(name, ours * 1000, bare * 1000, "the same facts by ccxt alone", OWN)
+    for venue, wired in WIRES.items():
+        cost = watched(wired)
+        limit, share = max(cost.shares.items(), key=lambda each: each[1])
+        name = f"{venue}: {cost.requests:.1f} requests a snapshot at a tick of 1 s, {limit} used"
+        yield Measure(name, share, 1.0, "documented", 1.0, "of it")
     said = subprocess.run(
         [sys.executable, "-m", "tests.bench.reading", "fifty"], check=True, capture_output=True, text=True
     ).stdout
@@ -181,7 +188,9 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             late.append((time.monotonic() - due) * 1000)
             report = await runner.tick()
-            qualities.update(f"{it.venue} {it.quality} {it.reason or ''}".strip()[:80] for it in report.snapshot.accounts)
+            qualities.update(
+                f"{it.venue} {it.quality} {it.reason or ''}".strip()[:80] for it in report.snapshot.accounts
+            )
         await runner.finish()
     finally:
         await runner.let_go()
