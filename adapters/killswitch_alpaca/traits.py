@@ -12,6 +12,7 @@ from typing import Final
 from killswitch.model.inspection import Capability
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 
+COUNTED: Final = "fifths of requests"
 FIFTHS: Final = 5
 """Units of one request."""
 SNAPSHOT: Final = 7
@@ -25,7 +26,7 @@ def traits_for(requests_per_minute: int) -> VenueTraits:
     could be asked what became of ours; it fails for shares that a resting order holds, or cancels every order of the
     account, which is more than was decided; and outside hours it queues what the policy may want refused.
     """
-    limit = RateLimit("requests", FIFTHS * requests_per_minute * 19 // 20, 60.0)
+    limit = RateLimit(COUNTED, FIFTHS * requests_per_minute * 19 // 20, 60.0)
     return VenueTraits(
         limits=(limit,),
         costs=(

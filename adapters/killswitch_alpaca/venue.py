@@ -28,7 +28,7 @@ from killswitch_alpaca.placing import bound, manner, order_body
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.reading import Reading
 from killswitch_alpaca.settings import Settings
-from killswitch_alpaca.traits import FIFTHS, traits_for
+from killswitch_alpaca.traits import COUNTED, FIFTHS, traits_for
 
 FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
@@ -47,7 +47,7 @@ class AlpacaVenue:
     def used(self) -> Mapping[str, int]:
         """Alpaca's own count, in the units of the traits, as the last answer said it."""
         used = self._client.used
-        return {} if used is None else {"requests": FIFTHS * used}
+        return {} if used is None else {COUNTED: FIFTHS * used}
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._reading.snapshot()

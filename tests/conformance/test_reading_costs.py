@@ -11,8 +11,8 @@ from tests.conformance.wires import WIRES
 
 READING = 0.5
 """The share of a limit that is left to readings where orders are counted on it too; the rest is kept for closing."""
-ALIKE = {"position/open_positions": "positions"}
-"""What MEXC counts by its paths, and the adapter by a name."""
+ALIKE = {"position/open_positions": ("positions", 1), "requests": ("fifths of requests", 5)}
+"""What MEXC counts by its paths and the adapter by a name; what Alpaca counts, and the adapter in fifths."""
 ACTING = frozenset({"submit", "submit_batch", "cancel", "find_order", "fills", "open_orders", "close_book"})
 
 
@@ -30,7 +30,8 @@ def test_a_snapshot_a_second_leaves_closing_its_half_of_every_limit(name: str) -
 def test_a_snapshot_costs_no_more_than_its_adapter_says(name: str) -> None:
     """Of each limit that both know, the venue counts on average at most what the traits say of a snapshot."""
     said = {it.limit: it.units for it in traits_of(_made(WIRES[name])).costs if it.call == "snapshot"}
-    means = {ALIKE.get(limit, limit): mean for limit, mean in watched(WIRES[name]).means.items()}
+    counted = ((ALIKE.get(limit, (limit, 1)), mean) for limit, mean in watched(WIRES[name]).means.items())
+    means = {limit: mean * units for (limit, units), mean in counted}
     assert {limit: mean for limit, mean in means.items() if limit in said and mean > said[limit]} == {}
     assert means.keys() & said.keys(), "the two know no limit in common"
 
