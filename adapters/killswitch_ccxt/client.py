@@ -76,12 +76,24 @@ _COURSE: ContextVar[_Course] = ContextVar("killswitch_ccxt_course")
 _TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
 
 
+class ConnectionLostError(VenueDownError):
+    """The connection broke before a question was answered."""
+
+
 class _Heard:
     """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
 
     ks_dialect: ClassVar[type[Dialect]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
+
+    def open(self, *arguments: Any) -> None:
+        """Called before every request."""
+        super().open(*arguments)  # type: ignore[misc] # of ccxt's class
+        session = getattr(self, "session", None)
+        if session is not None:
+            # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
+            session._retry_connection = False
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """As ccxt does it, counted and timed."""
@@ -158,6 +170,13 @@ class Client:
 
         `changes`: whether the call is to change something at the venue. Every failure is a VenueError, see `errors`.
         """
+        try:
+            return await self._called(method, arguments, named, changes=changes)
+        except ConnectionLostError:
+            # A connection that stood idle may have been given up by the venue. A question can be asked again.
+            return await self._called(method, arguments, named, changes=changes)
+
+    async def _called(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool) -> Any:
         tally = _TALLY.get(None) or Tally()
         course = _Course(tally)
         token = _COURSE.set(course)
@@ -168,7 +187,10 @@ class Client:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            raise self._said(error, method, course, changes=changes) from error
+            said = self._said(error, method, course, changes=changes)
+            if not changes and course.answer is None and _broke(error):
+                raise ConnectionLostError(str(said)) from error
+            raise said from error
         finally:
             _COURSE.reset(token)
 
@@ -284,6 +306,14 @@ class Client:
                 f"{self._dialect.exchange} has no {environment} that ccxt can reach ({type(error).__name__}); "
                 "leave it out, or name an endpoint"
             ) from error
+
+
+def _broke(error: Exception) -> bool:
+    """Whether the connection was there, and was closed without an answer."""
+    import aiohttp
+
+    closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+    return isinstance(error.__cause__, closed) and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
 
 
 def _class_of(exchange: str, *, synchronous: bool = False) -> Any:

@@ -35,6 +35,8 @@ class Meaning:
     reason: RejectReason = "other"
     seconds: float | None = None
     """Of `limited`: for how long, where the venue says it in its documents only."""
+    mode: bool = False
+    """Of `rejected`: whether it says that the account counts positions in another way than we took for granted."""
 
 
 def rejected(reason: RejectReason) -> Meaning:
@@ -54,6 +56,17 @@ GONE: Final = Meaning("gone")
 SAME: Final = Meaning("same")
 DENIED: Final = Meaning("denied", "permission")
 MALFORMED: Final = Meaning("malformed")
+
+
+MODE_CHANGED: Final = Meaning("rejected", mode=True)
+
+
+class ModeChangedError(OrderRejectedError):
+    """Refused, since the account's position mode is another one than it was."""
+
+
+class RefusedForGoodError(VenueDownError):
+    """The credentials may not, or are not accepted: asking again brings the same."""
 
 
 class GoneError(VenueError):
@@ -119,10 +132,17 @@ def as_venue_error(
     if meaning.kind in _ALWAYS:
         return _ALWAYS[meaning.kind](why)
     if not changes:
-        return VenueDownError(why if meaning.kind != "rejected" else f"the venue refused: {text}")
+        return _unread(meaning, why)
     if meaning.kind == "unknown":
         return FateUnknownError(text) if left else VenueDownError(text)
-    return OrderRejectedError(meaning.reason, why)
+    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, why)
+
+
+def _unread(meaning: Meaning, text: str) -> VenueError:
+    """What failed to be read."""
+    if meaning.kind == "denied":
+        return RefusedForGoodError(text)
+    return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused: {text}")
 
 
 _ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {

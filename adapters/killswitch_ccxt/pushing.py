@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from killswitch.model.legible import legible
-from killswitch.model.venue import OrderRejectedError, Push, VenueDownError, VenueError
+from killswitch.model.venue import Push, VenueDownError, VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import RefusedForGoodError
 
 Kind = Literal["orders", "positions", "balance"]
 LISTEN_FOR_LIFE: Final = 5.0
@@ -29,18 +30,22 @@ class Pushing:
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         """Until cancelled. VenueDownError where the venue refuses the credentials: it would refuse them again."""
-        async with asyncio.TaskGroup() as group:
-            for kind in self._dialect.streams:
-                group.create_task(self._hear(kind, hear))
-            group.create_task(self._alive(hear))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in self._dialect.streams:
+                    group.create_task(self._hear(kind, hear))
+                group.create_task(self._alive(hear))
+        except* VenueError as several:
+            found = next(error for error in _leaves(several) if isinstance(error, VenueError))
+            raise VenueDownError(str(found)) from found
 
     async def _hear(self, kind: Kind, hear: Callable[[Push], None]) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
                 await self._client.call(_WATCHED[kind])
-            except OrderRejectedError as error:
-                raise VenueDownError(str(error)) from error
+            except RefusedForGoodError:
+                raise
             except VenueError as error:
                 hear(Push("lost", f"{kind}: {legible(str(error))}"))
                 await asyncio.sleep(pause)
@@ -60,3 +65,11 @@ class Pushing:
                 if pong > seen.get(url, 0.0):
                     seen[url] = pong
                     hear(Push("alive"))
+
+
+def _leaves(group: BaseExceptionGroup[VenueError]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each

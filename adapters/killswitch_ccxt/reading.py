@@ -133,6 +133,10 @@ class Reading:
             raise VenueDownError(f"the position mode of the account is not known, so nothing was sent: {why}")
         return self._mode.value
 
+    def forget_mode(self) -> None:
+        """The position mode is not what it was."""
+        self._mode = Part(self._mode.every)
+
     async def snapshot(self) -> AccountSnapshot:
         """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
 

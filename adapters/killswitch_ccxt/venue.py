@@ -19,7 +19,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.errors import AlreadySoError, GoneError
+from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.inspecting import inspection
 from killswitch_ccxt.numbers import ODD, UnreadableError
 from killswitch_ccxt.pushing import Pushing
@@ -69,6 +69,7 @@ class CcxtVenue:
         try:
             return await _sensible(self._dialect.submit(request, mode))
         except VenueError as error:
+            self._learn_from(error)
             raise told_apart(error, request, self._dialect.rules.get(request.symbol)) from error.__cause__
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
@@ -99,7 +100,7 @@ class CcxtVenue:
         self._reading.stir()
         for conditional in self._reading.kinds_of(order_id):
             try:
-                await self._dialect.cancel(symbol, order_id, conditional=conditional)
+                await _answered(self._dialect.cancel(symbol, order_id, conditional=conditional))
             except (GoneError, AlreadySoError):
                 continue
             return
@@ -121,10 +122,17 @@ class CcxtVenue:
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         rules = self._dialect.rules
+        for answer in answers:
+            self._learn_from(answer)
         return [
             told_apart(answer, request, rules.get(request.symbol)) if isinstance(answer, VenueError) else answer
             for request, answer in zip(requests, answers, strict=True)
         ]
+
+    def _learn_from(self, answer: object) -> None:
+        """A refusal that names the position mode says that what is known of it is wrong."""
+        if isinstance(answer, ModeChangedError):
+            self._reading.forget_mode()
 
     async def _close_book(self) -> None:
         await self._rules.ready()
@@ -133,12 +141,12 @@ class CcxtVenue:
 
     async def _arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         await self._rules.ready()
-        await self._dialect.arm_dead_man(seconds, symbols)
+        await _sensible(self._dialect.arm_dead_man(seconds, symbols))
 
     async def _disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self._rules.ready()
         try:
-            await self._dialect.disarm_dead_man(symbols)
+            await _answered(self._dialect.disarm_dead_man(symbols))
         except (GoneError, AlreadySoError):
             return
 
@@ -156,16 +164,24 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
     dialect.credentials_of(spec.credentials)
 
 
-async def _sensible(question: Awaitable[T]) -> T:
-    """The answer; an answer that makes no sense is a MalformedAnswerError."""
+async def _answered(question: Awaitable[T]) -> T:
+    """The answer; what is raised is a VenueError, whatever the answer looked like."""
     try:
         return await question
+    except VenueError:
+        raise
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error
-    except ODD as error:
+    except Exception as error:
+        # Of a dialect that met a shape that nobody knows, or of ccxt where it was used beside `Client.call`.
         raise MalformedAnswerError(f"the answer has no known shape: {type(error).__name__}: {error}") from error
+
+
+async def _sensible(question: Awaitable[T]) -> T:
+    """The answer, to a question to which "gone" and "so already" are no answers: then they are nonsense."""
+    try:
+        return await _answered(question)
     except (GoneError, AlreadySoError) as error:
-        # Words that only some questions can be answered with: to any other they are nonsense.
         raise MalformedAnswerError(str(error)) from error
 
 
