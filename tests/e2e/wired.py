@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from killswitch.model.decision import Notice
+from killswitch.runner.standing import Standing, standing_of
+from killswitch.runner.status import RunnerView
+from killswitch.store.errors import StoreError
+from killswitch.store.sqlite import open_store
 from tests.e2e.processes import KSCTL, PATIENCE
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
@@ -80,7 +87,7 @@ class World:
     control: str
 
     def move(self, what: str, **query: str) -> None:
-        """Change the world: `price`, `equity`, `trade`."""
+        """Change the world: `price`, `equity`, `trade`, `order`, `hang_up`."""
         asked = "&".join(f"{name}={quote(value)}" for name, value in query.items())
         request = urllib.request.Request(f"{self.control}/{what}?{asked}", method="POST")
         with urllib.request.urlopen(request, timeout=10):
@@ -120,3 +127,104 @@ def venue(reached: Reached, *options: str) -> Iterator[World]:
         server.wait(10)
         assert server.stdout is not None
         server.stdout.close()
+
+
+class Run:
+    """A runner as a process."""
+
+    def __init__(self, process: subprocess.Popen[str], words: Path) -> None:
+        self.process = process
+        self._words = words
+
+    @property
+    def said(self) -> str:
+        """What it has written to stderr up to now."""
+        return self._words.read_text(encoding="utf-8")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended by itself."""
+        return self.process.poll() is not None
+
+    def terminate(self) -> int:
+        """SIGTERM; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """SIGKILL: it cannot say a word, to nobody."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+class Site:
+    """A store and policies of one account at a venue."""
+
+    def __init__(self, folder: Path, world: World, *documents: str, **account: str) -> None:
+        """`account`: more keys of the Account document."""
+        self._folder = folder
+        self._world = world
+        self.store = folder / "store.sqlite"
+        self.recording = folder / "seen.jsonl"
+        self._policies = folder / "policies"
+        self._policies.mkdir(parents=True)
+        self._runs = 0
+        written = [*documents, world.reached.account(world.address, world.address_ws, **account)]
+        for number, document in enumerate(written):
+            self.write(f"{number}.yaml", document)
+
+    def write(self, name: str, document: str) -> None:
+        """A document, in the place of the one that had this name."""
+        (self._policies / name).write_text(document, encoding="utf-8")
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The options that name the policies, the store and the locks."""
+        locks = str(self._folder / "locks")
+        return ("--policies", str(self._policies), "--store", str(self.store), "--lock-dir", locks)
+
+    @contextmanager
+    def running(self, *options: str) -> Iterator[Run]:
+        """`ksctl run --live`; killed at the end if it still runs."""
+        self._runs += 1
+        words = self._folder / f"err-{self._runs}.txt"
+        with words.open("w", encoding="utf-8") as err:
+            runner = subprocess.Popen(
+                [*KSCTL, "run", *self.place, "--live", "--record", str(self.recording), *options],
+                stdout=subprocess.DEVNULL, stderr=err, text=True, env=self._world.reached.environment(),
+            )  # fmt: skip
+        try:
+            yield Run(runner, words)
+        finally:
+            if runner.poll() is None:
+                runner.kill()
+                runner.wait()
+
+    def seen(self) -> list[dict[str, Any]]:
+        """The snapshots that were recorded, whole lines only."""
+        if not self.recording.exists():
+            return []
+        lines = self.recording.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def view(self) -> RunnerView | None:
+        """What `ksctl status` shows of the runner; None before its first tick."""
+        standing = self._standing()
+        return None if standing is None else standing.view
+
+    def notices(self) -> tuple[Notice, ...]:
+        """The newest ones."""
+        standing = self._standing()
+        return () if standing is None else standing.notices
+
+    def _standing(self) -> Standing | None:
+        try:
+            store = open_store(str(self.store), read_only=True)
+        except StoreError:
+            return None  # not there yet
+        try:
+            return standing_of(store, datetime.now(UTC), 100)
+        except StoreError:
+            return None  # being made at this moment
+        finally:
+            store.close()

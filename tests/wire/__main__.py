@@ -2,7 +2,8 @@
 
 Prints one line of JSON with the addresses of its requests, its streams and its control, and lives until it is ended.
 The control moves the world: `POST /price?symbol=…&price=…`, `POST /equity?value=…`, `POST /trade?symbol=…&side=…&by=…`,
-`GET /state`.
+`POST /order?symbol=…&side=…&amount=…` (another hand's order at the market, or with `&falls_to=…` a stop that rests),
+`POST /hang_up` (the streams, from the venue's side), `GET /state`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,8 +23,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from killswitch.model.snapshot import Side
+from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.venue import OrderRequest
 from tests.faults.exchange import Exchange, Key, Market, Mode
+from tests.wire.alpaca import AlpacaWire
 from tests.wire.server import WireVenue
 
 VENUES: Final = {
@@ -67,6 +71,8 @@ async def _serve(given: argparse.Namespace) -> None:
     exchange = exchange_of(given.position, given.symbol, given.orders, given.mode)
     server = server_of(given.venue)
     wire = await server(exchange, latency=given.latency, enforced=given.enforce, equity=given.equity).start()
+    if isinstance(wire, AlpacaWire):
+        wire.round_the_clock = True  # whatever the hour is at which the tests run
     control = await _control(wire)
     print(json.dumps({"address": wire.address, "address_ws": wire.address_ws, "control": control[1]}), flush=True)
     stop = asyncio.Event()
@@ -110,16 +116,44 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
         exchange.trade((request.query["symbol"], side), Decimal(request.query["by"]))
         return web.json_response({})
 
+    async def order(request: web.Request) -> web.Response:
+        asked = request.query
+        symbol, amount = asked["symbol"], Decimal(asked["amount"])
+        side: OrderSide = "buy" if asked["side"] == "buy" else "sell"
+        if "falls_to" in asked:
+            stop: dict[str, Any] = {
+                "reduce_only": True,
+                "trigger_price": Decimal(asked["falls_to"]),
+                "trigger_when": "falls",
+            }
+            exchange.rest(symbol, side, amount, **stop)
+        else:
+            name = f"hand-{len(exchange.orders)}"
+            held_by: Side = "long" if side == "sell" else "short"
+            exchange.place(OrderRequest(name, symbol, side, held_by, amount, reduce_only=True), by="hand")
+        return web.json_response({})
+
+    async def hang_up(_: web.Request) -> web.Response:
+        await asyncio.gather(*(socket.close() for socket in list(wire.sockets)))
+        return web.json_response({})
+
     async def state(_: web.Request) -> web.Response:
         held: dict[str, Any] = {f"{symbol} {side}": str(amount) for (symbol, side), amount in exchange.held.items()}
         return web.json_response(
             {"held": held, "orders": len(exchange.orders), "resting": len(exchange.resting()),
-             "requests": len(wire.seen), "unspoken": sorted(set(wire.refusals)), "turned": exchange.turned}
+             "requests": len(wire.seen), "unspoken": sorted(set(wire.refusals)), "turned": exchange.turned,
+             "calls": Counter(it.call for it in wire.seen if it.call is not None), "sockets": len(wire.sockets),
+             # What only some venues have: timers that run, streams that are heard, what a broker was told.
+             "timed": getattr(wire, "timed", ()), "subscribed": sorted(getattr(wire, "subscribed", ())),
+             "suspensions": getattr(wire, "suspensions", ()), "at": now()[0]}
         )  # fmt: skip
 
     app = web.Application()
     app.add_routes(
-        [web.post("/price", price), web.post("/equity", equity), web.post("/trade", trade), web.get("/state", state)]
+        [
+            *(web.post(f"/{deed.__name__}", deed) for deed in (price, equity, trade, order, hang_up)),
+            web.get("/state", state),
+        ]
     )
     runner = web.AppRunner(app)
     await runner.setup()

@@ -76,12 +76,20 @@ class AlpacaWire(WireVenue):
         """The stream stays open, and nothing is said on it any more, not even a pong."""
         self.revoked = False
         """Keys are refused."""
+        self.round_the_clock = False
+        """The regular session never ends."""
+        self.suspensions: list[tuple[bool, int]] = []
+        """Each time `suspend_trade` was told: what, and how many positions were held then."""
+        self.subscribed: list[str] = []
+        """Streams that somebody listens to."""
         self._worth_at_first = sum((signed(exchange, key) * self._price(key[0]) for key in exchange.held), ZERO)
 
     # Hours
 
     def session(self, at: datetime | None = None) -> str:
         local = (at or self.now()[1]).astimezone(EASTERN)
+        if self.round_the_clock:
+            return "regular"
         if local.weekday() >= 5:
             return "closed"
         if OPEN <= local.time() < CLOSE:
@@ -172,7 +180,11 @@ class AlpacaWire(WireVenue):
         if path.startswith("/v2/orders/") and ask.method == "DELETE":
             return self._cancel(path.rpartition("/")[2])
         if path == "/v2/account/configurations" and ask.method == "PATCH":
-            self.configuration |= json.loads(ask.body)
+            told = json.loads(ask.body)
+            self.configuration |= told
+            if "suspend_trade" in told:
+                held = sum(amount > ZERO for amount in self.exchange.held.values())
+                self.suspensions.append((told["suspend_trade"], held))
             return Reply(self.configuration)
         if ask.method != "GET":
             raise NotImplementedError

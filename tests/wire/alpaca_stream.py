@@ -22,12 +22,14 @@ async def speak(wire: AlpacaWire, socket: web.WebSocketResponse, told: asyncio.E
         return
     seen = {it.id: (it.state, it.filled) for it in wire.exchange.orders.values()}
     pump = asyncio.create_task(_pump(wire, socket, told, seen))
+    wire.subscribed.append("trade_updates")
     try:
         if wire.mute:  # not even a pong
             await asyncio.Event().wait()
         async for _ in socket:
             pass
     finally:
+        wire.subscribed.remove("trade_updates")
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
 

@@ -97,6 +97,17 @@ class BinanceWire(WireVenue):
         """The next answer on a route is this; with `done` it is done all the same."""
         self.sayings.append((route, code, status, text, done))
 
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """Symbols whose countdown runs."""
+        now = asyncio.get_running_loop().time()
+        return tuple(name for name, timer in self.timers.items() if not timer.cancelled() and timer.when() > now)
+
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """A listen key hears everything from the connection on."""
+        return ("user data",) * bool(self.sockets)
+
     async def stop(self) -> None:
         for timer in self.timers.values():
             timer.cancel()

@@ -212,6 +212,16 @@ class BybitWire(WireVenue):
         """The unified account."""
         return words.wallet(self.exchange, self.currency, self.equity, self.usd_price)
 
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """What disconnection protection watches, or is about to cancel."""
+        return ("DERIVATIVES",) * self.streams.guards
+
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """Topics that a connection which stands has asked for."""
+        return tuple(sorted(self.streams.topics)) if self.sockets else ()
+
     async def stream(self, socket: Any, ask: Ask, told: asyncio.Event) -> None:
         await self.streams.speak(socket, ask, told)
 

@@ -32,6 +32,12 @@ class BybitStreams:
         """How many connections keep the disconnection protection from going off."""
         return len(self._protected)
 
+    @property
+    def guards(self) -> bool:
+        """Whether a connection is watched, or one was lost and the window has not ended."""
+        waits = self._timer is not None and not self._timer.cancelled()
+        return bool(self._protected) or (waits and self._timer.when() > asyncio.get_running_loop().time())
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

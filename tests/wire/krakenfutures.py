@@ -6,11 +6,13 @@ inverse ones (`PI_…`) are there for whoever names a market `BTC/USD:BTC`.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, unquote_plus
@@ -56,6 +58,7 @@ class KrakenFuturesWire(WireVenue):
     limits: ClassVar = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 100, 600.0))
     armed: int | None = None
     """What the dead-man timer was set to, in seconds; None where it does not run."""
+    timer: asyncio.TimerHandle | None = None
     logs: list[dict[str, Any]]
     """Rows of the account log that a test plants."""
     forgetful = True
@@ -281,7 +284,28 @@ class KrakenFuturesWire(WireVenue):
     def _dead_man(self, ask: Ask) -> dict[str, Any]:
         seconds = int(ask.params["timeout"])
         self.armed = seconds or None
-        return {"status": {"currentTime": iso(self.now()[1]), "triggerTime": iso(self.now()[1]) if seconds else "0"}}
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._go_off) if seconds else None
+        at = self.now()[1]
+        end = iso(at + timedelta(seconds=seconds)) if seconds else "0"
+        return {"status": {"currentTime": iso(at), "triggerTime": end}}
+
+    def _go_off(self) -> None:
+        """All orders of all markets go, stops included."""
+        self.armed = self.timer = None
+        for order in self.exchange.resting():
+            self.exchange.cancel(order.id)
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """Whether the switch runs."""
+        return ("all",) * (self.timer is not None)
+
+    async def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        await super().stop()
 
 
 _LOG_COSTS: Final = ((25, 1), (50, 2), (1000, 3), (5000, 6), (100_000, 10))

@@ -26,6 +26,13 @@ class OkxReading(OkxOrders, ABC):
         self.bills_told: list[Row] = []
         """Rows of `account/bills`, newest first, as the test gives them."""
         self.timer: asyncio.TimerHandle | None = None
+        self.subscribed: list[str] = []
+        """Channels that somebody listens to."""
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """Whether the timer of the account runs."""
+        return ("all",) * (self.timer is not None)
 
     async def stop(self) -> None:
         if self.timer is not None:
@@ -158,6 +165,7 @@ class OkxReading(OkxOrders, ABC):
         return good([{"triggerTime": at, "tag": "", "ts": str(self.now_ms())}])
 
     def _cancel_all(self) -> None:
+        self.timer = None
         for order in self.exchange.resting():
             if order.trigger_price is None:
                 self.exchange.cancel(order.id)

@@ -52,6 +52,7 @@ async def speak(venue: OkxWire, socket: web.WebSocketResponse, path: str, told: 
                 await say({"event": "error", "msg": f"Wrong URL or channel:{arg['channel']}", "code": "60018"})
             else:
                 subscribed.append(arg)
+                venue.subscribed.append(arg["channel"])
                 await say({"event": "subscribe", "arg": arg, "connId": "a4d3ae55"})
                 await tell([arg], first=True)
 
@@ -65,6 +66,8 @@ async def speak(venue: OkxWire, socket: web.WebSocketResponse, path: str, told: 
     try:
         await messages(socket, hear)
     finally:
+        for arg in subscribed:
+            venue.subscribed.remove(arg["channel"])
         watching.cancel()
 
 
