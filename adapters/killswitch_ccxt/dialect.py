@@ -50,6 +50,9 @@ class Ages:
     mode: float = 60.0
     states: float = 60.0
     clock: float = 300.0
+    orders_least: float = 2.0
+    rows_least: float = 5.0
+    """The least time between two readings of all orders, and of fills or flows, however much moves meanwhile."""
     rules: float = 3600.0
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -33,42 +32,23 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError
+from killswitch_ccxt.parts import (
+    AGAIN,
+    LATE_ROWS,
+    LOOK_BACK,
+    MOST_SYMBOLS,
+    OVERLAP,
+    RULES_AGAIN,
+    TOLD_ROWS,
+    Part,
+    once,
+)
 from killswitch_ccxt.positions import worth
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
 
 T = TypeVar("T")
-LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
-"""Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
-OVERLAP = 60_000
-"""Milliseconds by which questions for rows overlap: venues write them down late."""
-RULES_AGAIN = 60.0
-"""Seconds between two times that rules are asked for because a symbol is not in them."""
-TOLD_ROWS = 20_000
-"""How many ids of rows are remembered, so that a row is told once."""
-KEPT = 4
-"""A part is kept for so many of its ages; after that it is unknown."""
-BREATH = 2.0
-"""Seconds between two readings of all orders, however much moves: one takes a thirtieth of Binance's minute."""
-AGAIN = 5.0
-"""Seconds after which a part whose reading failed is due again, if its age is no less."""
-
-
-@dataclass(slots=True)
-class Part(Generic[T]):
-    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock)."""
-
-    every: float
-    value: T | None = None
-    at: float = float("-inf")
-    due: float = float("-inf")
-    why: str | None = None
-    """Why the last reading failed; None if it did not."""
-
-    def known(self, now: float) -> T | None:
-        """The value, if it is young enough."""
-        return self.value if now - self.at <= KEPT * self.every + AGAIN else None
 
 
 class Reading:
@@ -91,7 +71,8 @@ class Reading:
         self._given_for: tuple[int, object] = (0, None)
         self._last: tuple[Decimal | None, dict[tuple[str, Side], Decimal]] | None = None
         self._since = {"fills": 0, "flows": 0}
-        self._touched: set[str] = set()
+        self._touched: dict[str, float] = {}
+        self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: Part[float | None] = Part(ages.clock)
 
@@ -107,9 +88,10 @@ class Reading:
 
     def stir(self, *symbols: str) -> None:
         """Something was done, or the venue said that something happened: orders and fills are worth a look."""
-        self._touched.update(symbols)
-        self._fills.due = float("-inf")
-        self._orders.due = min(self._orders.due, self._orders.at + BREATH)
+        ages, now = self._dialect.ages, asyncio.get_running_loop().time()
+        self._touched |= dict.fromkeys(symbols, now)
+        self._fills.due = min(self._fills.due, self._fills.at + ages.rows_least)
+        self._orders.due = min(self._orders.due, self._orders.at + ages.orders_least)
 
     def expire(self) -> None:
         """Every part is due at the next snapshot, whatever its age."""
@@ -162,6 +144,9 @@ class Reading:
                 return self._failed("malformed", why, tally, began)
             self._look_for_movement(wealth, positions)
             await self._read_due(positions)
+        if self._refused is not None:
+            refused, self._refused = self._refused, None
+            raise refused
         now = asyncio.get_running_loop().time()
         return AccountSnapshot(
             account=self._spec.account,
@@ -209,8 +194,7 @@ class Reading:
         if self._flows.due <= now:
             readings.append(self._rows(self._flows, "flows", dialect.flows))
         if self._fills.due <= now:
-            symbols = sorted(self._touched)
-            readings.append(self._rows(self._fills, "fills", lambda since: dialect.fills(symbols, since)))
+            readings.append(self._read_fills(now))
         if self._mode.due <= now:
             readings.append(self._read(self._mode, dialect.position_mode))
         if self._skew.due <= now:
@@ -221,28 +205,45 @@ class Reading:
             readings.append(self._read(self._quotes, lambda: self._quotes_of(positions)))
         await asyncio.gather(*readings)
 
+    async def _read_fills(self, now: float) -> None:
+        """Where symbols must be named, those that moved first are asked first, and for a while."""
+        symbols = sorted(self._touched, key=self._touched.__getitem__)[:MOST_SYMBOLS]
+        if not await self._rows(self._fills, "fills", lambda since: self._dialect.fills(symbols, since)):
+            return
+        for symbol in symbols:
+            if self._touched[symbol] + LATE_ROWS <= now:
+                del self._touched[symbol]
+            elif len(self._touched) > MOST_SYMBOLS:
+                self._touched[symbol] = self._touched.pop(symbol)  # behind those that have not been asked for
+        if len(self._touched) > MOST_SYMBOLS:
+            self._fills.due = now + self._dialect.ages.rows_least
+
     async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
         """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
         now = asyncio.get_running_loop().time()
         try:
             part.value = await ask()
+        except RateLimitedError as error:
+            part.why, part.due = f"{type(error).__name__}: {error}", now + max(error.retry_after or 0.0, AGAIN)
+            if error.retry_after is not None:
+                self._refused = error
+            return False
         except (VenueError, UnreadableError, *ODD) as error:
             part.why, part.due = f"{type(error).__name__}: {error}", now + min(part.every, AGAIN)
             return False
         part.at, part.due, part.why = now, now + part.every, None
         return True
 
-    async def _rows(self, part: Part[Any], kind: str, ask: Callable[[int], Awaitable[Any]]) -> None:
+    async def _rows(self, part: Part[Any], kind: str, ask: Callable[[int], Awaitable[Any]]) -> bool:
         asked_at = int(self._client.now().timestamp() * 1000)
         since = self._since[kind] or asked_at - LOOK_BACK[kind]
         kept = part.value or ()
-        touched = frozenset(self._touched)
-        if await self._read(part, lambda: ask(since)):
-            self._since[kind] = asked_at - OVERLAP
-            # Rows that no snapshot has told yet are kept beside the new ones.
-            part.value = None if part.value is None else _once((*kept, *part.value))
-            if kind == "fills":
-                self._touched -= touched
+        if not await self._read(part, lambda: ask(since)):
+            return False
+        self._since[kind] = asked_at - OVERLAP
+        # Rows that no snapshot has told yet are kept beside the new ones.
+        part.value = None if part.value is None else once((*kept, *part.value))
+        return True
 
     async def _states_now(self) -> dict[str, InstrumentState]:
         return dict(await self._dialect.states())
@@ -257,7 +258,12 @@ class Reading:
         parts: dict[str, Part[Any]] = {
             "orders": self._orders, "fills": self._fills, "flows": self._flows, "position mode": self._mode,
         }  # fmt: skip
-        told = [f"{name}: {part.why}" for name, part in parts.items() if part.why and part.known(now) is None]
+        rows = (self._fills, self._flows)
+        told = [
+            f"{name}: {part.why}"
+            for name, part in parts.items()
+            if part.why and (part in rows or part.known(now) is None)
+        ]
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
@@ -269,13 +275,17 @@ class Reading:
 
     def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
         sizes = {position.key: position.contracts for position in positions}
-        if self._last is not None:
+        if self._last is None:
+            # What happened while nobody looked.
+            self.stir(*(symbol for symbol, _ in sizes))
+        else:
             cash, before = self._last
             changed = {key for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
-            if changed:
+            if changed or cash != wealth.cash:
                 self.stir(*(symbol for symbol, _ in changed))
-            if cash != wealth.cash:
-                self._flows.due = self._fills.due = float("-inf")
+            if not changed and cash != wealth.cash:
+                # Where a position has moved too, its fills are what moved the money.
+                self._flows.due = min(self._flows.due, self._flows.at + self._dialect.ages.rows_least)
         self._last = (wealth.cash, sizes)
 
     def _priced(self, position: Position, now: float) -> Position:
@@ -298,7 +308,8 @@ class Reading:
     def _news(self, part: Part[Any], now: float) -> Any:
         """The rows that were not told before; None where nothing is known."""
         known = part.known(now)
-        if known is None:
+        if known is None or part.why is not None:
+            # Rows that could not be asked for may be there: none is not what is known.
             return None
         fresh = tuple(row for row in known if row.id not in self._told)
         for row in fresh:
@@ -345,7 +356,3 @@ class Reading:
             rate_limited=tally.rate_limited,
             clock_skew_ms=self._skew.value,
         )
-
-
-def _once(rows: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple({row.id: row for row in rows}.values())

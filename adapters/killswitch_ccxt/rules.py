@@ -57,12 +57,20 @@ class Rules:
             if loaded.version == 0 or (again and loaded.version == wanted):
                 await self._client.call("load_markets", True)
                 self._loaded_now(loaded, self._client.ccxt)
-            elif self._seen != loaded.version:
-                self._client.ccxt.set_markets_from_exchange(loaded.source)
+            elif self._seen != loaded.version and not self._adopt(loaded):
+                await self._client.call("load_markets", True)
             elif loop.time() - loaded.at >= self._every or loop.time() < loaded.at:
                 loaded.at = loop.time() + AGAIN - self._every
                 loaded.renewal = loop.create_task(self._renew(loaded))
         self._seen = loaded.version
+
+    def _adopt(self, loaded: Loaded) -> bool:
+        """Take over what another client has loaded; whether that worked."""
+        try:
+            self._client.ccxt.set_markets_from_exchange(loaded.source)
+        except Exception:  # noqa: BLE001 - ccxt's own, where an exchange keeps rules in places of its own
+            return False
+        return True
 
     async def let_go(self) -> None:
         """Wait for a renewal of this account's own that is under way: its thread cannot be called off."""

@@ -52,7 +52,7 @@ class BinanceFutures(Dialect):
     streams = ("orders", "positions")
     has_hedge_mode = True
     fills_need_symbol = True
-    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0)
+    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=10.0, rows_least=10.0)
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)

@@ -45,7 +45,7 @@ class BinanceSpot(Dialect):
     client_ids = ClientIdRule(longest=36)
     streams = ("orders", "balance")
     fills_need_symbol = True
-    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=None)
+    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=None, orders_least=10.0, rows_least=10.0)
     limits = (
         RateLimit("weight", 6000, 60.0, by="address"),
         RateLimit("wallet-weight", 12_000, 60.0, by="address"),

@@ -128,6 +128,36 @@ def test_an_order_that_fails_at_a_question_before_it_was_never_sent() -> None:
     time.run(course())
 
 
+class TakesOrdersByGet(Plain):
+    """A venue where a question may be an order."""
+
+    changes_by_get = True
+
+
+@pytest.mark.parametrize(("changes", "asked"), [(True, 1), (False, 2)])
+def test_what_changes_something_is_never_asked_again_by_itself(changes: bool, asked: int) -> None:
+    """A connection that breaks at a GET: a question is asked once more, an order is of unknown fate."""
+    time = VirtualTime()
+
+    async def course() -> None:
+        exchange = Exchange({(SYMBOL, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()))
+        wire = await BinanceWire(exchange, mishaps=Script(Rule("snapshot", "done"))).start()
+        client = Client(_spec(time, wire.address), TakesOrdersByGet)
+        try:
+            await client.call("fetch_time")  # a connection that is kept
+            if changes:
+                with pytest.raises(FateUnknownError):
+                    await client.call("fapiPrivateV3GetPositionRisk", changes=True)
+            else:
+                assert await client.call("fapiPrivateV3GetPositionRisk")
+        finally:
+            await client.close()
+            await wire.stop()
+        assert wire.calls("snapshot") == asked
+
+    time.run(course())
+
+
 def test_no_error_shows_an_address_with_what_was_asked_in_it() -> None:
     """A query holds the signature, and a proxy's log is read by many."""
     said = _said("fetch_positions", mishap="silent")

@@ -15,8 +15,9 @@ from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect
+from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.reading import AGAIN, KEPT, Reading
+from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
 from tests.virtual_time import START, VirtualTime
@@ -126,13 +127,15 @@ def test_a_position_that_moved_brings_fills_in_the_same_snapshot_and_orders_soon
 
     async def course(reading: Reading, time: VirtualTime) -> None:
         await reading.snapshot()
+        await time.sleep(6.0)
+        await reading.snapshot()
         await time.sleep(1.0)
         venue.size, venue.fills = Decimal(1), (fill,)
         seen = await reading.snapshot()
-        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 1, 2, 1)
+        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 2, 2, 1)
         await time.sleep(1.0)
         await reading.snapshot()
-        assert (venue.count("orders"), venue.count("fills")) == (2, 2)
+        assert (venue.count("orders"), venue.count("fills")) == (3, 2)
 
     _read(venue, course)
 
@@ -158,7 +161,7 @@ def test_money_that_moved_brings_the_ledger_in_the_same_snapshot() -> None:
 
     async def course(reading: Reading, time: VirtualTime) -> None:
         await reading.snapshot()
-        await time.sleep(1.0)
+        await time.sleep(6.0)
         venue.cash, venue.flows = Decimal(600), (flow,)
         seen = await reading.snapshot()
         assert (seen.equity, seen.flows) == (Decimal(600), (flow,))
@@ -193,6 +196,80 @@ def test_a_row_that_was_read_in_a_snapshot_that_failed_is_told_in_the_next() -> 
         assert (await reading.snapshot()).quality == "down"
         venue.broken.clear()
         assert (await reading.snapshot()).flows == (flow,)
+
+    _read(venue, course)
+
+
+def test_rows_are_asked_for_no_more_than_every_five_seconds_however_much_moves() -> None:
+    """A crash must not spend on lists what closing needs."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        for second in range(30):
+            venue.size, venue.cash = Decimal(second + 1), Decimal(1000 - second)
+            await reading.snapshot()
+            await time.sleep(1.0)
+
+    _read(venue, course)
+    assert (venue.count("fills"), venue.count("flows")) == (6, 2)
+
+
+def test_a_fill_that_the_venue_writes_down_late_is_still_found() -> None:
+    """Its symbol is asked for until three quarters of a minute after it moved, not once."""
+    asked: list[tuple[float, tuple[str, ...]]] = []
+
+    class Named(Venue):
+        """Says which symbols were asked for."""
+
+    venue = Named()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        fills = reading._dialect.fills
+
+        async def noted(symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
+            asked.append((time.elapsed, tuple(symbols)))
+            return await fills(symbols, since)
+
+        reading._dialect.fills = noted  # type: ignore[method-assign] # to hear what is asked
+        for second in range(150):
+            venue.size = Decimal(2 if second < 60 else 1)
+            await reading.snapshot()
+            await time.sleep(1.0)
+
+    _read(venue, course)
+    named = [at for at, symbols in asked if symbols]
+    assert 60.0 in named
+    assert max(named) >= 60.0 + LATE_ROWS
+    assert [at for at in named if at > 60.0 + LATE_ROWS + AGES.fills] == []
+
+
+def test_rows_that_cannot_be_asked_for_are_unknown_at_once() -> None:
+    """An empty list would say that nobody has taken money out."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        assert (await reading.snapshot()).flows == ()
+        venue.broken["flows"] = VenueDownError("the ledger is away")
+        await time.sleep(AGES.flows)
+        seen = await reading.snapshot()
+        assert (seen.quality, seen.flows) == ("ok", None)
+        assert seen.reason is not None
+        assert "the ledger is away" in seen.reason
+
+    _read(venue, course)
+
+
+def test_a_part_that_is_refused_with_a_time_to_wait_is_told_to_who_counts() -> None:
+    """A venue that says when to come back bans those who do not listen."""
+    venue = Venue(broken={"flows": RateLimitedError("banned", 45.0)})
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        with pytest.raises(RateLimitedError):
+            await reading.snapshot()
+        for _ in range(44):
+            await time.sleep(1.0)
+            assert (await reading.snapshot()).quality == "ok"
+        assert venue.count("flows") == 1
 
     _read(venue, course)
 

@@ -65,6 +65,23 @@ def test_two_accounts_of_one_system_load_its_rules_once() -> None:
     _try(course)
 
 
+def test_rules_that_cannot_be_taken_over_are_loaded_anew() -> None:
+    """Some exchanges of ccxt keep a part of their rules where another client does not find it."""
+
+    async def course(time: VirtualTime, wire: BinanceWire, account: Callable[[str], CcxtVenue]) -> None:
+        await account("first").snapshot()
+        second = account("second")
+
+        def lost(source: object) -> None:
+            raise KeyError("hip3TokensByName")
+
+        second._client.ccxt.set_markets_from_exchange = lost
+        assert (await second.snapshot()).quality == "ok"
+        assert _loads(wire) == 2
+
+    _try(course)
+
+
 def test_rules_that_grew_old_are_renewed_without_being_waited_for() -> None:
     """The snapshot that finds them old has the old ones; a later one has the new, and says what changed."""
 

@@ -1,0 +1,46 @@
+"""A part of a snapshot: what was read last of one thing, when, and when it is due again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
+"""Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
+OVERLAP = 60_000
+"""Milliseconds by which questions for rows overlap: venues write them down late."""
+RULES_AGAIN = 60.0
+"""Seconds between two times that rules are asked for because a symbol is not in them."""
+TOLD_ROWS = 20_000
+"""How many ids of rows are remembered, so that a row is told once."""
+KEPT = 4
+"""A part is kept for so many of its ages; after that it is unknown."""
+LATE_ROWS = 45.0
+"""For so many seconds after a movement its symbol's fills are asked for: venues write some of them down late."""
+MOST_SYMBOLS = 20
+"""Symbols whose fills are asked for in one reading, where the venue wants each named; the others follow."""
+AGAIN = 5.0
+"""Seconds after which a part whose reading failed is due again, if its age is no less."""
+
+
+@dataclass(slots=True)
+class Part(Generic[T]):
+    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock)."""
+
+    every: float
+    value: T | None = None
+    at: float = float("-inf")
+    due: float = float("-inf")
+    why: str | None = None
+    """Why the last reading failed; None if it did not."""
+
+    def known(self, now: float) -> T | None:
+        """The value, if it is young enough."""
+        return self.value if now - self.at <= KEPT * self.every + AGAIN else None
+
+
+def once(rows: Iterable[Any]) -> tuple[Any, ...]:
+    """Rows by their ids, each once."""
+    return tuple({row.id: row for row in rows}.values())
