@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from killswitch_ccxt.client import Answer
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
 
 CODES: Final[Mapping[str, Meaning]] = {
     "duplicated": rejected("duplicate_client_order_id"),
@@ -52,7 +52,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-4028": rejected("other"),
     "-4046": SAME,
     "-4059": SAME,
-    "-4061": rejected("other"),
+    "-4061": MODE_CHANGED,
     "-4108": rejected("market_closed"),
     "-4109": rejected("market_closed"),
     "-4116": rejected("duplicate_client_order_id"),
