@@ -115,6 +115,11 @@ def position(of: Listing, exchange: Exchange, key: Key, amount: Decimal, at: int
     }  # fmt: skip
 
 
+def told(money: Decimal) -> str:
+    """A sum as it is written; one that nobody can reckon is left empty."""
+    return str(money) if money.is_finite() else ""
+
+
 def _status(order: Placed) -> str:
     if order.waits:
         return "Untriggered"
@@ -130,10 +135,10 @@ def order_row(of: Listing, exchange: Exchange, order: Placed, at: int) -> dict[s
         "orderId": order_id(order.id), "orderLinkId": order.name or "", "blockTradeId": "", "symbol": of.id,
         "price": str(order.price or 0), "qty": str(order.amount), "side": order.side.capitalize(), "isLeverage": "",
         "positionIdx": index, "orderStatus": _status(order), "cancelType": "UNKNOWN", "rejectReason": "EC_NoError",
-        "avgPrice": str(order.paid / order.filled) if order.filled else "", "cumExecQty": str(order.filled),
+        "avgPrice": told(order.paid / order.filled) if order.filled else "", "cumExecQty": str(order.filled),
         "leavesQty": str(order.amount - order.filled if order.state == "open" else ZERO), "leavesValue": "0",
-        "cumExecValue": str(order.paid), "cumExecFee": str(order.paid * Decimal("0.0005")),
-        "cumFeeDetail": {of.settle or of.quote: str(order.paid * Decimal("0.0005"))} if order.filled else {},
+        "cumExecValue": told(order.paid), "cumExecFee": told(order.paid * Decimal("0.0005")),
+        "cumFeeDetail": {of.settle or of.quote: told(order.paid * Decimal("0.0005"))} if order.filled else {},
         "timeInForce": "IOC" if order.ioc or order.type == "market" else "GTC", "orderType": order.type.capitalize(),
         "stopOrderType": "Stop" if order.trigger_price else "", "orderIv": "",
         "triggerPrice": str(order.trigger_price or ""), "takeProfit": "", "stopLoss": "",
@@ -182,7 +187,9 @@ def wallet(exchange: Exchange, currency: str, equity: Decimal, dollars: Decimal)
         for (symbol, _), amount in exchange.held.items():
             coins.append(_coin(listing(symbol).base, amount, amount * exchange.markets[symbol].price * dollars))
         total += sum((Decimal(str(it["usdValue"])) for it in coins[1:]), ZERO)
-    value = sum((n * exchange.markets[key[0]].price for key, n in exchange.held.items()), ZERO)
+    # The venue reckons with prices of its own: one that it tells as no number leaves its totals what they are.
+    prices = {symbol: market.price for symbol, market in exchange.markets.items() if market.price.is_finite()}
+    value = sum((n * prices[key[0]] for key, n in exchange.held.items() if key[0] in prices), ZERO)
     margin = ZERO if exchange.mode == "spot" else value * dollars / LEVERAGE
     return {
         "totalEquity": str(total), "accountIMRate": "0", "totalMarginBalance": str(total), "accountMMRate": "0",

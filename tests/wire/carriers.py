@@ -52,5 +52,8 @@ CARRIERS: Final[Mapping[str, Carrier]] = {
             ALL_MODES,
             words="rows",
         ),
+        Carrier(
+            "bitget", ("tests.wire.bitget", "BitgetWire"), TWO_KEYS | {"passphrase": PASSPHRASE}, ("order_id", "own_id")
+        ),
     )
 }

@@ -56,24 +56,67 @@ AT_ONE_VENUE: Final = frozenset({
     "test_a_higher_level_does_not_wait_for_the_slices_of_another_position",
 })  # fmt: skip
 OLD: Final = "that an answer is old is an adapter's word; over a wire it looks like any other"
-NO_NUMBER: Final = "a price that is no number makes the whole answer unreadable"
+NO_NUMBER: Final = "the wire-level venue itself cannot reckon the account with a price that is no number"
 PARTLY: Final[dict[str, str]] = {
     **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": OLD for it in CARRIERS},
-    "test_c16_a_missing_price_aborts_nothing[bybit-NaN]": NO_NUMBER,
-    "test_c16_a_missing_price_aborts_nothing[bybit-Infinity]": NO_NUMBER,
+    "test_c16_a_missing_price_aborts_nothing[bitget-NaN]": NO_NUMBER,
+    "test_c16_a_missing_price_aborts_nothing[bitget-Infinity]": NO_NUMBER,
 }  # fmt: skip
 """Parameters of cases that cannot be told, though the case can."""
-TAKEN_ONLY: Final = "an order is answered by its number only, and how far it was filled is known after another question"
+ASKED_TOO: Final = (
+    "an order is answered by its number only, so both are asked about; one that is heard ends the wait for the silent "
+    "one after a second, and all is over before anyone trades"
+)
+BESIDE: Final = (
+    "an order is answered by its number only: how far it was filled is asked beside the reading that says flat, which "
+    "is made after the order, and before that is known"
+)
+SLICE_BY_SLICE: Final = (
+    "an order is answered by its number only: the fill of each slice is asked for, and the account is read beside"
+)
+A_TICK: Final = "told by its number only, the order is asked about first, and flat falls into the next tick of 0.5 s"
 NOT_AT: Final[dict[tuple[str, str], str]] = {
-    ("bybit", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
-    ("okx", "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now"): TAKEN_ONLY,
-    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): TAKEN_ONLY,
-    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): TAKEN_ONLY,
-    ("bybit", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
-    ("okx", "test_slices_that_fill_follow_one_another_with_few_looks_in_between"): TAKEN_ONLY,
-    ("okx", "test_c25_legs_that_margin_holds_back_go_in_turn_and_in_parts"): TAKEN_ONLY,
+    **{
+        (venue, case): why
+        for venue in ("bybit", "okx", "bitget")
+        for case, why in {
+            "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now": ASKED_TOO,
+            "test_slices_that_fill_follow_one_another_with_few_looks_in_between": SLICE_BY_SLICE,
+        }.items()
+    },
+    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): BESIDE,
+    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): BESIDE,
+    ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
+OPENS_UNSEEN: Final = (
+    "closing waits until a reading shows the market open, and the venue's rules, which say so, are read once an hour"
+)
+DEFECTS: Final[dict[str, str]] = {
+    "test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens[binanceusdm]": OPENS_UNSEEN,
+    "test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens[bitget]": OPENS_UNSEEN,
+    "test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests[bitget]": OPENS_UNSEEN,
+    "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[bitget-post_only]": OPENS_UNSEEN,
+    "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[bitget-cancel_only]": OPENS_UNSEEN,
+    "test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests[bitget]": OPENS_UNSEEN,
+    "test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told[binanceusdm]":
+        "a symbol that Binance calls closed for good is told as halted, and waited for without an end",
+}  # fmt: skip
+"""Parameters of cases that fail → the defect. One that passes again fails here, until it is taken out."""
+
+
+def left_out(venue: str, name: str, whole: str) -> str | None:
+    """Why a case is not told at a venue; None if it is. `whole`: its name with the venue and its parameters."""
+    for (where, beginning), why in NOT_AT.items():
+        if where == venue and name.startswith(beginning):
+            return why
+    return PARTLY.get(whole)
+
+
+def mark_defect(item: Any, whole: str) -> None:
+    """A case that fails is expected to."""
+    if whole in DEFECTS:
+        item.add_marker(pytest.mark.xfail(reason=DEFECTS[whole], strict=True))
 
 
 @pytest.fixture(autouse=True, params=CARRIERS)
@@ -82,11 +125,9 @@ def carried(request: pytest.FixtureRequest) -> Iterator[None]:
     name = request.node.originalname
     if name in AT_ONE_VENUE and request.param != "binanceusdm":
         pytest.skip(f"long: told at binanceusdm only, here by `python -m tests.wire.faults cases {request.param}`")
-    for (venue, beginning), why in NOT_AT.items():
-        if venue == request.param and name.startswith(beginning):
-            pytest.skip(why)
-    if request.node.name in PARTLY:
-        pytest.skip(PARTLY[request.node.name])
+    if (why := left_out(request.param, name, request.node.name)) is not None:
+        pytest.skip(why)
+    mark_defect(request.node, request.node.name)
     with carried_by(request.param):
         yield
 
