@@ -99,6 +99,8 @@ class Hyperliquid(Dialect):
         return {
             **super().client_options(spec), "builderFee": False, "approvedBuilderFee": False, "refSet": True,
             "fetchMarkets": {"types": ["swap"]}, **({"vaultAddress": _vault(spec)} if _vault(spec) else {}),
+            # ccxt hands these on with rules that are shared, and makes them only where it asks for more than `swap`.
+            "hip3TokensByName": {}, "cachedCurrenciesById": {},
         }  # fmt: skip
 
     @classmethod

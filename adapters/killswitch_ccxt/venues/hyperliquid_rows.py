@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -39,6 +39,13 @@ CODES: Final[Mapping[str, Meaning]] = {
     "Multi-sig required": DENIED,
     "Vault not registered": DENIED,
     "Invalid nonce": DOWN,
+    "Too many requests": LIMITED,
+    # Said of the venue's own workings: what became of the order is not in it.
+    "Internal error": UNKNOWN,
+    "Internal server error": UNKNOWN,
+    "internal error": UNKNOWN,
+    "timed out": UNKNOWN,
+    "timeout": UNKNOWN,
 }
 ORDER_STATES: Final = {
     "open": "open", "triggered": "open", "filled": "closed", "canceled": "canceled", "scheduledCancel": "canceled",
@@ -140,7 +147,7 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
 
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
-    """An entry of the ledger without funding. UnreadableError for a kind that nobody heard of."""
+    """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
     delta, at = row.get("delta") or {}, instant(row.get("time"))
     kind, number = str(delta.get("type")), f"{row.get('hash')}/{row.get('time')}/{delta.get('type')}"
     if kind in IGNORED:
@@ -174,7 +181,22 @@ def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
             amount = needed(delta.get("amount"), "the amount of a transfer")
             return amount if came and not went else -amount if went and not came else None
         case _:
-            raise UnreadableError(f"the ledger has an entry of a kind that is not known: {kind}")
+            return _unheard(delta, sender, receiver, user)
+
+
+def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | None:
+    """What an entry of a kind that is not known says of USDC: out where we sent it, else with the sign it is told with.
+
+    One such entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
+    """
+    told = delta.get("usdc")
+    if told is None and delta.get("token") == "USDC":
+        told = delta.get("amount")
+    try:
+        amount = decimal(told)
+    except UnreadableError:
+        return None
+    return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 
 def funding_flow(row: Row) -> Flow:

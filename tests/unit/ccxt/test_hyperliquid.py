@@ -16,6 +16,7 @@ from ccxt.base.errors import RequestTimeout
 
 from killswitch.model.venue import (
     AccountSpec,
+    FateUnknownError,
     OrderRejectedError,
     OrderRequest,
     RateLimitedError,
@@ -23,7 +24,6 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import adapter, client
-from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.hyperliquid_rows import allowed_price, ledger_flow
 from tests.virtual_time import VirtualTime
@@ -95,6 +95,10 @@ class Spoken:
         self._spec = AccountSpec("main", "ccxt", "swap", "USDC", None, more, keys, exchange="hyperliquid")
 
     def run(self, deed: Callable[[Any], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
+        return asyncio.run(self.beside(deed)) if time is None else time.run(self.beside(deed))
+
+    async def beside(self, deed: Callable[[Any], Awaitable[Any]]) -> Any:
+        """In a loop that runs already."""
         made: Any = adapter(self._spec)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -115,14 +119,11 @@ class Spoken:
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)
             return json.loads(text)
 
-        async def course() -> Any:
-            made._client.ccxt.fetch = fetch
-            try:
-                return await deed(made)
-            finally:
-                await made.close()
-
-        return asyncio.run(course()) if time is None else time.run(course())
+        made._client.ccxt.fetch = fetch
+        try:
+            return await deed(made)
+        finally:
+            await made.close()
 
 
 def said(*statuses: Any) -> dict[str, Any]:
@@ -229,10 +230,11 @@ def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
         ("Price must be divisible by tick size. asset=0", OrderRejectedError, "other"),
         ("Trading is halted. asset=0", OrderRejectedError, "market_closed"),
         ("Order exceeds maximum position size at current leverage. asset=0", OrderRejectedError, "above_maximum"),
+        ("Internal error. asset=0", FateUnknownError, None),
         ("Something nobody heard of", OrderRejectedError, "other"),
     ],
 )
-def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Exception], reason: str) -> None:
+def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Exception], reason: str | None) -> None:
     """Sentences come with the asset behind them."""
     with pytest.raises(kind) as caught:
         Spoken(said({"error": sentence})).run(lambda made: made.submit(order()))
@@ -247,6 +249,7 @@ def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Except
         ("Must deposit before performing actions. User: 0x19e7", OrderRejectedError, "permission"),
         ("Too many cumulative requests sent (10001 > 10000) for cumulative volume traded $0.", RateLimitedError, None),
         ("Invalid nonce: duplicate nonce 1", VenueDownError, None),
+        ("Request timed out", FateUnknownError, None),
     ],
 )
 def test_a_refusal_of_the_whole_request_has_one_meaning(
@@ -357,7 +360,7 @@ def test_fills_tell_what_caused_them() -> None:
 
 
 def test_the_ledger_is_read_with_its_signs() -> None:
-    """What the perpetuals' wallet got is positive; a kind that nobody heard of makes the flows unknown."""
+    """What the perpetuals' wallet got is positive."""
 
     def moved(**delta: Any) -> Any:
         return ledger_flow({"time": 1708622398623, "hash": "0xabc", "delta": delta}, MASTER)
@@ -376,8 +379,63 @@ def test_the_ledger_is_read_with_its_signs() -> None:
         ("transfer", 9),
     ]  # fmt: skip
     assert moved(type="spotTransfer", token="HYPE", amount="1") is None
-    with pytest.raises(UnreadableError, match="not known: brandNew"):
-        moved(type="brandNew", usdc="1")
+
+
+@pytest.mark.parametrize(
+    ("delta", "amount"),
+    [
+        ({"usdc": "1.5"}, "1.5"), ({"usdc": "-1.5"}, "-1.5"),
+        ({"usdc": "2", "user": MASTER, "destination": "0xother", "fee": "0.5"}, "-2.5"),
+        ({"token": "USDC", "amount": "3", "user": "0xother", "destination": MASTER}, "3"),
+        ({"token": "HYPE", "amount": "3"}, None), ({"usdc": "many"}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_an_entry_of_a_kind_that_nobody_heard_of_does_not_hide_the_others(
+    delta: dict[str, str], amount: str | None
+) -> None:
+    """It is told with the sign that it says, its kind in its id; without USDC in it, it is left out."""
+    rows = [
+        {"time": 1708622398623, "hash": "0xabc", "delta": {"type": "brandNew", **delta}},
+        {"time": 1708622398624, "hash": "0xdef", "delta": {"type": "deposit", "usdc": "100.0"}},
+    ]
+    seen = Spoken(userNonFundingLedgerUpdates=rows).run(lambda made: made.snapshot())
+    new = [] if amount is None else [("0xabc/1708622398623/brandNew", "transfer", D(amount))]
+    deposit = ("0xdef/1708622398624/deposit", "deposit", D(100))
+    assert [(it.id, it.kind, it.amount) for it in seen.flows] == [*new, deposit]
+
+
+def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second account, and the first one after its rules were renewed, read and close as the first did."""
+    time = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC))
+    shared: dict[str, object] = {"clock": time, "ccxt": {"replay": str(uuid4())}}
+    one, other = Spoken(options=shared), Spoken(said({"resting": {"oid": 79}}), options=shared)
+
+    def fresh(self: Any) -> Any:
+        made = self._configured(client._class_of("hyperliquid", synchronous=True))
+        made.fetch = lambda url, method="GET", headers=None, body=None: one.told[json.loads(body)["type"]]
+        made.load_markets(True)
+        renewed.append(made)
+        return made
+
+    renewed: list[Any] = []
+    monkeypatch.setattr(client.Client, "_with_fresh_rules", fresh)
+
+    async def both(made: CcxtVenue) -> Any:
+        first = await made.snapshot()
+        return first, await other.beside(then)
+
+    async def then(made: CcxtVenue) -> Any:
+        seen = [await made.snapshot()]
+        for _ in range(3):
+            await asyncio.sleep(3601)
+            seen.append(await made.snapshot())
+            await asyncio.to_thread(lambda: None)
+        return seen, await made.submit(order(type="limit", price=D(120_000)))
+
+    first, (seen, told) = one.run(both, time)
+    assert [(it.quality, it.reason) for it in (first, *seen)] == [("ok", None)] * 5
+    assert renewed
+    assert told.id == "79"
 
 
 def test_funding_is_a_flow() -> None:
