@@ -59,14 +59,15 @@ class Hyperliquid(Dialect):
     codes = CODES
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = (
-        Cost("snapshot", "weight", units=8), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
+        Cost("snapshot", "weight", units=13), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
         Cost("open_orders", "weight", units=20), Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1),
         Cost("dead_man", "weight", units=1),
     )  # fmt: skip
+    """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
     client_ids = ClientIdRule("hex", 34)
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
-    ages = Ages(orders=10.0, fills=20.0, flows=60.0, quotes=15.0, rules=3600.0)
+    ages = Ages(orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0)
     kinds_apart = False
     tried = "answers from its documents"
     capabilities = (

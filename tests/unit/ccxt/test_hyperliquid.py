@@ -148,6 +148,29 @@ def test_a_snapshot_is_one_answer_of_the_clearing_house() -> None:
     assert (stop.trigger_price, stop.amount, stop.reduce_only) == (90_000, D("0.5"), True)
 
 
+def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
+    """1200 a minute for the address: 2 for a state, 20 for a list. What is declared is what it takes, at most."""
+    time, ticks = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC)), iter(range(10_000))
+
+    def state(asked: dict[str, Any]) -> Any:
+        odd = next(ticks) % 2
+        summary = {**STATE["marginSummary"], "totalRawUsd": str(-36890 - odd)}  # type: ignore[dict-item] # a mapping
+        return {**STATE, "marginSummary": summary, "assetPositions": [position("BTC", f"0.{5 + odd}", "50000.0")]}
+
+    spoken = Spoken(clearinghouseState=state, options={"clock": time})
+
+    async def minute(made: Any) -> Any:
+        for _ in range(60):
+            assert (await made.snapshot()).reason is None
+            await asyncio.sleep(1)
+        return next(it.units for it in made.traits.costs if it.call == "snapshot")
+
+    declared = spoken.run(minute, time)
+    cheap = {"clearinghouseState", "exchangeStatus"}
+    weight = sum(2 if it["type"] in cheap else 20 for it in spoken.asked)
+    assert weight <= declared * 60 <= 1200
+
+
 def test_a_unified_account_has_no_worth_that_the_venue_tells() -> None:
     """Its money is in the spot wallet too: unknown, and why."""
     seen = Spoken(userAbstraction="unifiedAccount").run(lambda made: made.snapshot())
