@@ -23,7 +23,7 @@ from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.venues.bybit_batch import sent_together
 from killswitch_ccxt.venues.bybit_dcp import LONGEST, SHORTEST, Protection
 from killswitch_ccxt.venues.bybit_reading import BybitReading
-from killswitch_ccxt.venues.bybit_rows import rights_of
+from killswitch_ccxt.venues.bybit_rows import executed, rights_of
 
 
 class Bybit(BybitReading):
@@ -78,16 +78,26 @@ class Bybit(BybitReading):
         return await sent_together(self, requests, mode)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        """Among open and just ended orders, then in the history; only where neither has it, there is none."""
+        """Among open orders, the last 500 that ended, the history, and executions; only what none has, there is not.
+
+        Bybit says that a name finds ended orders among the open ones too, but forgets them when it restarts, and that
+        the history comes late: an order that has just been filled may be told by its executions alone.
+        """
         asked = {**self._named(symbol), "orderLinkId": client_order_id}
-        questions = [("privateGetV5OrderRealtime", asked), ("privateGetV5OrderHistory", asked)]
+        questions: list[tuple[str, dict[str, Any]]] = [
+            ("privateGetV5OrderRealtime", asked),
+            ("privateGetV5OrderRealtime", {**asked, "openOnly": 1}),
+            ("privateGetV5OrderHistory", asked),
+        ]
         if self._spot:
             questions.insert(1, ("privateGetV5OrderRealtime", {**asked, "orderFilter": "StopOrder"}))
         for method, params in questions:
             rows = await self._pages(method, params, 50)
             if rows:
                 return self._order(rows[0])
-        return None
+        rows = await self._pages("privateGetV5ExecutionList", asked, 100)
+        rows = [row for row in rows if row.get("orderLinkId") == client_order_id]
+        return self._order(executed(rows)) if rows else None
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         params = {"trigger": True} if conditional and self._spot else {}

@@ -46,7 +46,8 @@ class Protection:
         if self._window != window:
             await self._set(window)
         loop = asyncio.get_running_loop()
-        if self._stream is None or self._stream.done():
+        # One that was let go may still be saying goodbye: it protects nothing any more.
+        if self._stream is None or self._stream.done() or self._stream.cancelling():
             self._up = asyncio.Event()
             self._stream = loop.create_task(self._hold())
         try:

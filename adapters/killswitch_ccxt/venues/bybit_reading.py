@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
@@ -21,8 +22,11 @@ from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
+from killswitch_ccxt.venues.bybit_log import flow_of
 from killswitch_ccxt.venues.bybit_rows import (
-    flow_of,
+    dollar_prices,
+    in_currency,
+    rate,
     refined_fill,
     refined_order,
     spot_balance,
@@ -50,6 +54,8 @@ class BybitReading(Dialect):
         """Position → its positionIdx, as the venue told it last."""
         self._unheard: set[str] = set()
         """Names of symbols of which nobody tells the rules."""
+        self._prices: dict[str, Decimal] = {}
+        """Dollars for one of each coin that the account has, as the venue told it last."""
         self._known: Mapping[str, Row] | None = None
         self._rules: Mapping[str, Row] = {}
 
@@ -102,15 +108,24 @@ class BybitReading(Dialect):
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """As generic. Margin that is kept for debts alone is none that positions need."""
+        """As generic. Margin that is kept for debts alone is none that positions need.
+
+        Of a position that settles in another coin than the account's currency, Bybit tells all money in that coin.
+        """
         wealth, found = await super().account()
+        if not self._spot:
+            found = tuple(in_currency(it, self._rate(self.rules[it.symbol].get("settle"))) for it in found)
         if not found and wealth.margin_used == 0:
             wealth = replace(wealth, maintenance_margin=None)
         return wealth, found
 
     async def wealth(self) -> Wealth:
         answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
+        self._prices = dollar_prices(answer)
         return wealth_of(answer, self.spec.currency)
+
+    def _rate(self, coin: object) -> Decimal | None:
+        return rate(self._prices, coin, self.spec.currency)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """By the equity of each coin, which is without what was borrowed of it."""
@@ -187,7 +202,8 @@ class BybitReading(Dialect):
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         rule = self.rules.get(fill.symbol, {})
         coin = rule.get("settle") or rule.get("base" if fill.side == "buy" else "quote")
-        return refined_fill(fill, info, spot=self._spot, paid_in=coin)
+        each = self._rate(rule.get("settle") or rule.get("quote"))
+        return refined_fill(fill, info, spot=self._spot, paid_in=coin, each=each)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
         """The whole log in questions of a week: one without an end would stop after a day."""

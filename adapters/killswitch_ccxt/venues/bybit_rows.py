@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Flow, Side
+from killswitch.model.snapshot import Balance, Fill, Position, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
@@ -66,6 +66,57 @@ def spot_balance(answer: Row) -> dict[str, Any]:
     return {"total": {str(it["coin"]): needed(it.get("equity"), "equity") for it in rows[0].get("coin") or []}}
 
 
+def dollar_prices(answer: Row) -> dict[str, Decimal]:
+    """Coin → dollars for one of it, as Bybit reckons in `account/wallet-balance`, of coins that the account has."""
+    rows = (answer.get("result") or {}).get("list") or []
+    told = {str(it.get("coin")): _dollars(it) for row in rows for it in row.get("coin") or []}
+    return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
+
+
+def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal | None:
+    """What one `coin` is worth in `currency`; None where Bybit has no price of one of the two."""
+    if coin == currency:
+        return Decimal(1)
+    each, own = prices.get(str(coin)), prices.get(currency)
+    return each / own if each is not None and own is not None else None
+
+
+def in_currency(position: Position, each: Decimal | None) -> Position:
+    """A position whose money is told in a coin that is worth `each` of the account's currency; None: unknown."""
+    if each == 1:
+        return position
+
+    def money(amount: Decimal | None) -> Decimal | None:
+        return None if amount is None or each is None else amount * each
+
+    return structs.replace(
+        position,
+        notional=money(position.notional),
+        margin=money(position.margin),
+        unrealized_pnl=money(position.unrealized_pnl),
+    )
+
+
+def executed(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the executions of one order say of the order, as a row of `order/history` would.
+
+    Where some of it is left, nobody knows whether it still rests: then it is told as one that does, and is asked again.
+    """
+    latest = min(rows, key=lambda it: needed(it.get("leavesQty"), "leavesQty"))
+    left = needed(latest.get("leavesQty"), "leavesQty")
+    filled = sum((needed(it.get("execQty"), "execQty") for it in rows), Decimal(0))
+    value = sum(
+        (needed(it.get("execQty"), "execQty") * needed(it.get("execPrice"), "execPrice") for it in rows), Decimal(0)
+    )
+    return {
+        **{name: latest.get(name) for name in ("symbol", "orderId", "orderLinkId", "side", "orderType")},
+        "qty": str(latest.get("orderQty") or filled + left), "cumExecQty": str(filled), "leavesQty": str(left),
+        "avgPrice": str(value / filled) if filled else "", "price": str(latest.get("orderPrice") or ""),
+        "orderStatus": "PartiallyFilled" if left else "Filled", "createdTime": latest.get("execTime"),
+        "updatedTime": latest.get("execTime"),
+    }  # fmt: skip
+
+
 def _dollars(coin: Row) -> Decimal | None:
     amount, worth = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
     return worth / amount if amount and worth else None
@@ -77,8 +128,12 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
     return Balance(str(coin["coin"]), needed(coin.get("equity"), "equity"), each)
 
 
-def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None) -> Fill:
-    """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode."""
+def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:
+    """With fee, profit and cause as Bybit tells them. What it closed says which position it was of, in either mode.
+
+    `each`: what one of the coin that the profit is told in is worth in the account's currency; None: unknown.
+    """
+    profit = decimal(info.get("execPnl"))
     closed = decimal(info.get("closedSize"))
     side: Side | None = None
     if closed is not None and closed in (0, fill.amount) and not spot:
@@ -88,7 +143,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None) -> F
         fill,
         fee=decimal(info.get("execFee")),
         fee_currency=None if coin is None else str(coin),
-        realized_pnl=decimal(info.get("execPnl")),
+        realized_pnl=None if profit is None or each is None else profit * each,
         cause=words.CAUSES.get(str(info.get("execType"))) or "trade",
         position_side=side,
     )
@@ -106,26 +161,6 @@ def refined_order(row: Row) -> Row:
     if row.get("status") == "rejected" and decimal(row.get("filled")):
         found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
     return found
-
-
-def flow_of(row: Row) -> Flow | None:
-    """A row of the transaction log; None for what fills tell. UnreadableError for a type that nobody knows.
-
-    `funding` is + for what was received; `change` is what came into the wallet, all told.
-    """
-    kind_told = str(row.get("type"))
-    if kind_told not in words.FLOWS:
-        if not decimal(row.get("change")):
-            return None
-        raise UnreadableError(f"the transaction log has a type {kind_told!r}, of which it is not known what it means")
-    kind = words.FLOWS[kind_told]
-    at = instant(row.get("transactionTime"))
-    amount = decimal(row.get("funding")) if kind == "funding" else decimal(row.get("change"))
-    if kind is None or not amount:
-        return None
-    if at is None or not row.get("id"):
-        raise UnreadableError(f"a row {kind_told} of the transaction log has no id or no time")
-    return Flow(str(row["id"]), at, kind, amount, str(row.get("currency")))
 
 
 def rights_of(info: Row, *, spot: bool) -> KeyRights:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState
+from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
 from killswitch_ccxt.client import Answer
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "already_flat": ("110017", "110034", "30041", "30009"),
@@ -26,7 +26,7 @@ _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     ),
     "duplicate_client_order_id": ("110072", "110030", "170141", "12141", "30001"),
     "permission": ("10024", "10027", "10029", "110068", "110069", "170201", "170209", "170224", "170241"),
-    "other": ("position mode", "110011", "110016", "110020", "110021", "110040"),
+    "other": ("110011", "110016", "110020", "110021", "110040"),
 }  # fmt: skip
 _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
     (GONE, ("110001", "110008", "110010", "20001", "30032", "30034", "30037", "170139", "170142", "170143", "170213")),
@@ -34,13 +34,36 @@ _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
     (LIMITED, ("10006", "10018", "10429", "170222", "170005", "403")),
     (DENIED, ("10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
     (DOWN, ("10002", "10019")),
-    (UNKNOWN, ("10000", "10014", "10016", "5004", "170007", "170146", "170147", "170234")),
+    (MODE_CHANGED, ("position mode",)),
+    (
+        UNKNOWN,
+        (
+            "10000",
+            "10014",
+            "10016",
+            "5004",
+            "170001",
+            "170007",
+            "170032",
+            "170035",
+            "170146",
+            "170147",
+            "170234",
+            "340099",
+            "unsure",
+        ),
+    ),
 )
 CODES: Final[Mapping[str, Meaning]] = {
     **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
     **{code: meaning for meaning, codes in _ALIKE for code in codes},
 }
-"""Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`."""
+"""Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
+
+170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there.
+"""
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
 _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "10001": (
         ("minimum limit", "too small"),
@@ -56,7 +79,8 @@ _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 def said(code: object, text: object) -> tuple[str, ...]:
     """A code and what its text adds, the more telling first."""
     number, words = str(code), str(text).lower()
-    return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number)
+    unsure = ("unsure",) if number not in CODES and any(part in words for part in _UNSURE) else ()
+    return (*(word for part, word in _BY_TEXT.get(number, ()) if part in words), number, *unsure)
 
 
 def said_by(answer: Answer) -> Iterable[str]:
@@ -105,15 +129,16 @@ def _costs() -> Iterator[Cost]:
     yield Cost("snapshot", "address", 8)
     yield Cost("submit", "create", 1)
     yield Cost("submit_batch", "create-batch", each=1)
-    yield Cost("find_order", "realtime", 2)
+    yield Cost("find_order", "realtime", 3)
     yield Cost("find_order", "history", 1)
+    yield Cost("find_order", "execution", 1)
     yield Cost("open_orders", "realtime", 4)
-    yield Cost("fills", "realtime", 2)
+    yield Cost("fills", "realtime", 3)
     yield Cost("fills", "history", 1)
-    yield Cost("fills", "execution", 1)
+    yield Cost("fills", "execution", 2)
     yield Cost("cancel", "cancel", 1)
     yield Cost("dead_man", "dcp", 1)
-    for call, units in (("submit", 1), ("submit_batch", 2), ("find_order", 3), ("open_orders", 4), ("fills", 4)):
+    for call, units in (("submit", 1), ("submit_batch", 2), ("find_order", 5), ("open_orders", 4), ("fills", 6)):
         yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
     yield Cost("cancel", "address", 1)
     yield Cost("dead_man", "address", 2)
@@ -129,28 +154,6 @@ CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Funding": None, "SessionSettlePnL": None,
 }  # fmt: skip
 """execType → cause of a fill; None for what is none: funding is a flow, a session's settlement moves no contracts."""
-FLOWS: Final[Mapping[str, FlowKind | None]] = {
-    **dict.fromkeys(("TRADE", "DELIVERY", "LIQUIDATION", "ADL", "CURRENCY_BUY", "CURRENCY_SELL")),
-    **dict.fromkeys(("SPOT_REPAYMENT_SELL", "SPOT_REPAYMENT_BUY", "AUTO_BUY_LIABILITY", "AUTO_SOLD_COLLATERAL")),
-    "SETTLEMENT": "funding",
-    "INTEREST": "interest",
-    "FEE_REFUND": "rebate",
-    "BONUS": "rebate",
-    "AIRDROP": "rebate",
-    "BONUS_RECOLLECT": "rebate",
-    "AUTO_DEDUCTION": "fee",
-    "CUSTODY_NETWORK_FEE": "fee",
-    "CUSTODY_SETTLE_FEE": "fee",
-    **dict.fromkeys(("TRANSFER_IN", "TRANSFER_OUT", "BONUS_TRANSFER_IN", "BONUS_TRANSFER_OUT"), "transfer"),
-    **dict.fromkeys(("TRANSFER_IN_INS_LOAN", "TRANSFER_OUT_INS_LOAN", "BORROWED_AMOUNT_INS_LOAN"), "transfer"),
-    **dict.fromkeys(("LOANS_BORROW_FUNDS", "LOANS_PLEDGE_ASSET", "PEF_TRANSFER_IN", "PEF_TRANSFER_OUT"), "transfer"),
-    **dict.fromkeys(("FLEXIBLE_STAKING_SUBSCRIPTION", "FLEXIBLE_STAKING_REDEMPTION"), "transfer"),
-    **dict.fromkeys(("FIXED_STAKING_SUBSCRIPTION", "TOKENS_SUBSCRIPTION", "TOKENS_REDEMPTION"), "transfer"),
-    "DEPOSIT": "deposit",
-    "WITHDRAW": "withdrawal",
-}
-"""type of the transaction log → kind of flow; None for what fills tell."""
-
 _BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
 CAPABILITIES: Final = tuple(
     Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly
@@ -160,7 +163,7 @@ CAPABILITIES: Final = tuple(
         ("orders", "yes", ""),
         ("trigger orders", "yes", "stop, take-profit and stop-loss orders come with the plain ones"),
         ("fills", "yes", "liquidations, ADL and deliveries included"),
-        ("flows", "yes", "transaction log of the unified account"),
+        ("flows", "yes", "transaction log; a type that nobody knows counts as profit or loss"),
         ("prices", "yes", ""),
         ("market orders", "yes", ""),
         ("limit orders", "yes", ""),
@@ -169,7 +172,7 @@ CAPABILITIES: Final = tuple(
         ("batch orders", "yes", f"{BATCH} at once: each order counts against 10 in a second"),
         ("close book", "no", "Bybit closes no whole book in one request"),
         ("position mode", "yes", "one for each symbol; read from the positions themselves"),
-        ("find by client id", "yes", "open orders, then the history"),
+        ("find by client id", "yes", "open and closed orders, then the history, then executions"),
         ("dead man", "partly", _BOUND),
         ("push", "yes", "orders, positions, wallet"),
         ("key rights", "yes", "not in demo trading"),

@@ -29,7 +29,8 @@ from killswitch_ccxt.errors import GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit import Bybit
-from killswitch_ccxt.venues.bybit_rows import flow_of, rights_of, row_report, spot_balance, wealth_of
+from killswitch_ccxt.venues.bybit_log import flow_of
+from killswitch_ccxt.venues.bybit_rows import rights_of, row_report, spot_balance, wealth_of
 from tests.faults.exchange import Market
 from tests.wire import bybit_words
 
@@ -275,12 +276,10 @@ def test_a_row_of_the_log_is_a_flow_of_its_kind(row: dict[str, str], kind: str, 
     assert (flow.kind, flow.amount, flow.at) == (kind, D(amount), datetime(2022, 12, 27, 8, tzinfo=UTC))
 
 
-def test_what_fills_tell_is_no_flow_and_an_unknown_type_is_unreadable() -> None:
-    """TRADE, LIQUIDATION and ADL are fills; a type that nobody knows may be anything."""
+def test_what_fills_tell_is_no_flow() -> None:
+    """TRADE, LIQUIDATION and ADL are fills."""
     for told in ("TRADE", "LIQUIDATION", "ADL", "DELIVERY"):
         assert flow_of({"type": told, "change": "5", "id": "1", "transactionTime": "1"}) is None
-    with pytest.raises(UnreadableError, match="LUCKY_DRAW"):
-        flow_of({"type": "LUCKY_DRAW", "change": "5", "id": "1", "transactionTime": "1"})
 
 
 def test_a_row_of_a_batch_is_told_by_its_own_code_and_belongs_to_its_own_order() -> None:

@@ -1,0 +1,85 @@
+"""Bybit's transaction log: which of its rows are flows, and of what kind.
+
+A row is a `transfer` where money left or entered what Bybit counts as the account's equity and nobody lost or won it,
+profit or loss where it did, and nothing where the equity stays the same or fills tell of it. What is borrowed by hand
+or by itself inside the account is such a nothing: `equity` is without `spotBorrow`, so the loan moves the wallet only.
+Other loans are not taken off the equity: their money comes and goes as a transfer, and what they cost is interest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from killswitch.model.snapshot import Flow, FlowKind
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant
+
+Row = Mapping[str, Any]
+_NONE: Final = (
+    # Told by fills
+    "TRADE", "DELIVERY", "LIQUIDATION", "PART_LIQUIDATION", "ADL", "CLOSEPNL", "POSITION_TAKE_OVER",
+    # One coin of the account for another
+    "CURRENCY_BUY", "CURRENCY_SELL", "CURRENCY_BUY_MANUEL", "CURRENCY_SELL_MANUEL", "OTC_TRADE",
+    "SPOT_REPAYMENT_SELL", "SPOT_REPAYMENT_BUY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN",
+    "INSTITUTION_EXCHANGE_SELL", "INSTITUTION_EXCHANGE_BUY",
+    "PREMARKET_DELIVERY_SELL_NEW_COIN", "PREMARKET_DELIVERY_BUY_NEW_COIN",
+    # Wallet and debt move together
+    "MANUAL_LOANS_BORROW", "MANUAL_LOANS_REPAY", "AUTO_LOANS_BORROW", "AUTO_LOANS_REPAY",
+)  # fmt: skip
+_TRANSFERS: Final = (
+    "TRANSFER_IN", "TRANSFER_OUT", "BONUS_TRANSFER_IN", "BONUS_TRANSFER_OUT", "PEF_TRANSFER_IN", "PEF_TRANSFER_OUT",
+    # Loans that the equity knows nothing of
+    "TRANSFER_IN_INS_LOAN", "TRANSFER_OUT_INS_LOAN", "BORROWED_AMOUNT_INS_LOAN", "PRINCIPLE_REPAYMENT_INS_LOAN",
+    "AUTO_PRINCIPLE_REPAYMENT_INS_LOAN", "INSTITUTION_LOAN_IN", "INSTITUTION_PAYBACK_PRINCIPAL_OUT",
+    "INSTITUTION_LIQ_PRINCIPAL_OUT", "INSTITUTION_LOAN_TRANSFER_IN", "INSTITUTION_LOAN_TRANSFER_OUT",
+    "INSTITUTION_LOAN_WITHOUT_WITHDRAW", "INSTITUTION_LOAN_RESERVE_IN", "INSTITUTION_LOAN_RESERVE_OUT",
+    "LOANS_BORROW_FUNDS", "LOANS_PLEDGE_ASSET", "PLATFORM_TOKEN_MNT_LIQRECALLEDMMNT",
+    "PLATFORM_TOKEN_MNT_LIQRETURNEDMNT",
+    # Products that money is put into, and comes back from
+    "FLEXIBLE_STAKING_SUBSCRIPTION", "FLEXIBLE_STAKING_REDEMPTION", "FLEXIBLE_STAKING_REFUND",
+    "FIXED_STAKING_SUBSCRIPTION", "FIXED_STAKING_REFUND", "TOKENS_SUBSCRIPTION", "TOKENS_REDEMPTION",
+    "ONCHAINEARN_SUBSCRIPTION", "ONCHAINEARN_REDEMPTION", "ONCHAINEARN_REFUND", "STRUCTURE_PRODUCT_SUBSCRIPTION",
+    "STRUCTURE_PRODUCT_REFUND", "CLASSIC_WEALTH_MANAGEMENT_SUBSCRIPTION", "PREMIMUM_WEALTH_MANAGEMENT_SUBSCRIPTION",
+    "PREMIMUM_WEALTH_MANAGEMENT_REFUND", "LIQUIDITY_MINING_SUBSCRIPTION", "LIQUIDITY_MINING_REFUND",
+    "PWM_SUBSCRIPTION", "PWM_REFUND", "DEFI_INVESTMENT_SUBSCRIPTION", "DEFI_INVESTMENT_REFUND",
+    "DEFI_INVESTMENT_REDEMPTION",
+    # Pledges and custody: out of the account, and back
+    "PREMARKET_TRANSFER_OUT", "PREMARKET_DELIVERY_PLEDGE_BACK", "PREMARKET_ROLLBACK_PLEDGE_BACK",
+    "CUSTODY_LOCK", "CUSTODY_UNLOCK", "CUSTODY_UNLOCK_REFUND",
+)  # fmt: skip
+_INTEREST: Final = (
+    "INTEREST", "FIXED_INTEREST", "FIXED_INTEREST_REFUND", "INTEREST_REPAYMENT_INS_LOAN",
+    "AUTO_INTEREST_REPAYMENT_INS_LOAN", "INSTITUTION_PAYBACK_INTEREST_OUT", "INSTITUTION_LIQ_INTEREST_OUT",
+)  # fmt: skip
+FLOWS: Final[Mapping[str, FlowKind | None]] = {
+    **dict.fromkeys(_NONE),
+    **dict.fromkeys(_TRANSFERS, "transfer"),
+    **dict.fromkeys(_INTEREST, "interest"),
+    **dict.fromkeys(("FEE_REFUND", "BONUS", "AIRDROP", "BONUS_RECOLLECT"), "rebate"),
+    **dict.fromkeys(("AUTO_DEDUCTION", "CUSTODY_NETWORK_FEE", "CUSTODY_SETTLE_FEE", "SPREAD_FEE_OUT"), "fee"),
+    "SETTLEMENT": "funding",
+    "INSURANCE_FUND": "insurance",
+    "DEPOSIT": "deposit",
+    "WITHDRAW": "withdrawal",
+}
+"""type of the transaction log → kind of flow; None for what is none."""
+
+
+def flow_of(row: Row) -> Flow | None:
+    """A row of the transaction log; None for what is no flow.
+
+    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
+    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
+    has the type in its id. `funding` is + for what was received; `change` is what came into the wallet, all told.
+    """
+    told = str(row.get("type"))
+    known = told in FLOWS
+    kind = FLOWS.get(told)
+    amount = decimal(row.get("funding")) if kind == "funding" else decimal(row.get("change"))
+    if (known and kind is None) or not amount:
+        return None
+    at = instant(row.get("transactionTime"))
+    if at is None or not row.get("id"):
+        raise UnreadableError(f"a row {told} of the transaction log has no id or no time")
+    name = str(row["id"]) if known else f"{told}:{row['id']}"
+    return Flow(name, at, kind or ("rebate" if amount > 0 else "fee"), amount, str(row.get("currency")))
