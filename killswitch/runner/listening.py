@@ -55,6 +55,7 @@ class Stream:
     def heard(self) -> None:
         """A sign of life."""
         now = self._clock.monotonic()
+        self._note()
         if self.state != "heard":
             self._steady_since = now
         self._heard, self._heard_at, self._lost = now, self._clock.now(), None
@@ -62,6 +63,7 @@ class Stream:
     def lost(self, why: str) -> None:
         """The adapter says that the stream is down."""
         self._lost = legible(why)
+        self._note()
 
     def ended(self, why: str) -> None:
         """The adapter listens no more."""
@@ -87,13 +89,16 @@ class Stream:
         if self._ended is not None:
             self._told = f"the stream of account {self.account} is given up: {self._ended}; it is polled as before"
         elif self.state in ("lost", "stale"):
-            why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
-            self._told = self._told or (
-                f"the stream of account {self.account} is not to be counted on: {why}; it is polled as before"
-            )
+            self._note()
         elif self._told is not None and self._is_steady():
             self._told = None
         return self._told
+
+    def _note(self) -> None:
+        """Keep what is wrong now: it is to be told also where it is over when the next tick looks."""
+        if self._told is None and self.state in ("lost", "stale"):
+            why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
+            self._told = f"the stream of account {self.account} is not to be counted on: {why}; it is polled as before"
 
     def _is_steady(self) -> bool:
         since = self._steady_since

@@ -1,8 +1,9 @@
 """When a push wakes a tick, and what that tick reads: the accounts that pushed, and of the others what was read last.
 
 Bursts become one reading: between two readings of an account, and between a tick and the next woken one, there is
-at least `LEAST_DISTANCE`. What is heard so shortly before a scheduled tick is left to that one, and so is what the
-venue's limits leave no room for. A woken reading that has not ended by then is taken up by the scheduled tick.
+at least `LEAST_DISTANCE`. What is heard so shortly before a scheduled tick is left to that one. What the venue's
+limits leave no room for waits until they do, at the longest for that tick. A woken reading that has not ended by then
+is taken up by the scheduled tick.
 """
 
 from __future__ import annotations
@@ -64,9 +65,13 @@ class Waking:
                 return
             if name in self._asked or now < self._not_before.get(name, -math.inf):
                 continue
+            if self._readers.is_reading(name):
+                del self._listening.called[name]  # the next poll answers it
+                continue
+            if not self._meters[name].free or not self._spares[name].admits(now):
+                self._not_before[name] = now + LEAST_DISTANCE  # most limits have room again long before the next poll
+                continue
             del self._listening.called[name]
-            if self._readers.is_reading(name) or not self._meters[name].free or not self._spares[name].admits(now):
-                continue  # the next poll answers it
             self._spares[name].take(now)
             self._not_before[name] = now + LEAST_DISTANCE
             self._asked[name] = self._readers.begin(name)

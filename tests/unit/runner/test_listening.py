@@ -266,6 +266,15 @@ def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
     assert [scheduled for scheduled, _ in site.passes()].count(False) == 4
 
 
+def test_a_push_for_which_there_is_no_room_yet_is_read_as_soon_as_there_is(site: Site) -> None:
+    """The limit leaves one woken reading a second and polls come every 30 s: the second push waits for 0.8 s."""
+    limit = RateLimit("account", 6, 1.0)
+    traits = VenueTraits((limit,), (Cost("snapshot", "account", units=1),))
+    venue = PushingTestVenue(site.time, "one", ((2.0, said("orders")), (2.2, said("orders"))), traits)
+    site.run(site.runner(venue, interval=30.0), 2)
+    assert venue.read_at == pytest.approx([0.0, 2.0, 3.0, 30.0], abs=0.3)
+
+
 def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
     """Of 20 units in ten seconds half is kept; two accounts polled every 10 s at one unit leave 10 − 2·2 to both."""
     traits = VenueTraits((RateLimit("weight", 20, 10.0, by="address"),), (Cost("snapshot", "weight", units=1),))
