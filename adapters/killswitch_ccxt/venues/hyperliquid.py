@@ -54,6 +54,7 @@ class Hyperliquid(Dialect):
     """Perpetuals of the first exchange there, in USDC."""
 
     exchange = "hyperliquid"
+    more_options = ("vault",)
     markets: ClassVar[tuple[Market, ...]] = ("swap",)
     credentials: ClassVar[Mapping[str, str]] = {"wallet_address": "walletAddress", "private_key": "privateKey"}
     codes = CODES

@@ -1,7 +1,7 @@
 """Kraken: a spot account by its balances, or a margin account by its open positions.
 
-Its private questions are so few in a second that balances are asked every few seconds only, and each time while
-something of ours is under way; prices are public and asked each time.
+Its private questions are so few in a second that balances are asked every few seconds only, and oftener while something
+of ours is under way; prices are public and asked each time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -24,6 +24,7 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDownError,
     VenueTraits,
 )
 from killswitch_ccxt import orders
@@ -31,6 +32,7 @@ from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
+from killswitch_ccxt.venues.kraken_counter import ROWS, SPARE, Counter, Tier, tier_of
 from killswitch_ccxt.venues.kraken_rows import (
     CODES,
     LEDGER,
@@ -44,16 +46,11 @@ from killswitch_ccxt.venues.kraken_rows import (
 )
 from killswitch_ccxt.wealth import Wealth
 
-TIERS: Final[Mapping[str, tuple[int, float, int, float, float]]] = {
-    "starter": (15, 45.0, 60, 60.0, 10.0),
-    "intermediate": (20, 40.0, 125, 53.0, 5.0),
-    "pro": (20, 20.0, 180, 48.0, 2.0),
-}
-"""Verification of the account → questions and in how many seconds they are given back, points of the matching engine
-for a pair likewise, and the seconds between two readings of the balances."""
 BUSY: Final = 15.0
-"""Seconds after something of ours in which balances are asked each time."""
+"""Seconds after something of ours in which balances are asked as often as the counter has room to spare."""
 PAGES: Final = 4
+LIST: Final = 2
+"""Questions that trades and ledgers count as."""
 TENTH: Final = 10
 """Units of the counter are tenths of a question."""
 
@@ -62,11 +59,12 @@ class Kraken(Dialect):
     """`options: {tier: starter | intermediate | pro}`, starter where it is not said."""
 
     exchange = "kraken"
+    more_options = ("tier",)
     markets: ClassVar[tuple[Market, ...]] = ("spot", "margin")
     environments = ("production",)
     codes = CODES
     costs = (
-        Cost("snapshot", "counter", units=3), Cost("find_order", "counter", units=2 * TENTH),
+        Cost("find_order", "counter", units=2 * TENTH),
         Cost("open_orders", "counter", units=TENTH), Cost("fills", "counter", units=4 * TENTH),
         Cost("dead_man", "counter", units=TENTH), Cost("submit", "matching", units=1),
         Cost("cancel", "matching", units=8),
@@ -74,7 +72,7 @@ class Kraken(Dialect):
     client_ids = ClientIdRule("uuid", 36)
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
-    ages = Ages(orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0)
+    ages = Ages(orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0)
     kinds_apart = False
     tried = "answers from its documents"
     capabilities = (
@@ -104,18 +102,21 @@ class Kraken(Dialect):
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._balances: tuple[float, object] = (float("-inf"), None)
-        self._busy_until = float("-inf")
+        self._tier: Tier = tier_of(spec)
+        self._counter = Counter(self._tier)
+        self._kept_answers: tuple[Any, ...] = ()
+        self._kept_at = self._done_at = self._busy_until = float("-inf")
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        asked, within, points, back, _ = _tier(spec)
+        tier = tier_of(spec)
         limits = (
-            RateLimit("counter", asked * TENTH, within),
-            RateLimit("matching", points, back, by="symbol"),
+            RateLimit("counter", tier.asked * TENTH, tier.within),
+            RateLimit("matching", tier.points, tier.back, by="symbol"),
         )
-        return structs.replace(super().traits_for(spec), limits=limits)
+        costs = (Cost("snapshot", "counter", units=tier.snapshot), *cls.costs)
+        return structs.replace(super().traits_for(spec), limits=limits, costs=costs)
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
@@ -127,7 +128,8 @@ class Kraken(Dialect):
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         if self.spec.market == "margin":
             return await self._margin()
-        amounts = held_amounts(await self._kept("privatePostBalanceEx"))
+        (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
+        amounts = held_amounts(told)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
         for asset, (amount, blocked) in amounts.items():
@@ -156,16 +158,20 @@ class Kraken(Dialect):
         name = info.get("cl_ord_id")
         return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": reduces(info)}
 
+    async def orders(self) -> tuple[Order, ...]:
+        await self._counter.taken(1)
+        return await super().orders()
+
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         rows = await self._listed("privatePostTradesHistory", "trades", {"start": since // 1000})
         return tuple(self._fill(number, row) for number, row in rows.items())
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        answer = await self.client.call("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
+        answer = await self._ask("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
         numbers = (_result(answer).get(order_id) or {}).get("trades") or ()
         if not numbers:
             return ()
-        answer = await self.client.call("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
+        answer = await self._ask("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
         return tuple(self._fill(number, row) for number, row in _result(answer).items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
@@ -181,7 +187,11 @@ class Kraken(Dialect):
         """Send one order. The answer says that it was taken, and nothing of what became of it."""
         order = self._order(request, mode)
         self._under_way()
-        result = _result(await self.client.call("privatePostAddOrder", order, changes=True))
+        try:
+            result = _result(await self.client.call("privatePostAddOrder", order, changes=True))
+        finally:
+            # What is held was read before this: it is worth nothing any more, also where no answer came.
+            self._done_at = asyncio.get_running_loop().time()
         numbers = result.get("txid") or ()
         said = {"id": numbers[0] if numbers else None, "clientOrderId": request.client_order_id}
         return orders.report({**said, "amount": request.amount}, request.symbol)
@@ -190,7 +200,7 @@ class Kraken(Dialect):
         """First among open orders, then among closed ones: an order that ends in between is in the second."""
         self._under_way()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
-            answer = await self.client.call(method, {"cl_ord_id": client_order_id})
+            answer = await self._ask(method, {"cl_ord_id": client_order_id})
             rows = _result(answer).get(part)
             if not isinstance(rows, Mapping):
                 raise UnreadableError(f"the answer has no {part} orders")
@@ -226,10 +236,13 @@ class Kraken(Dialect):
     # Parts
 
     async def _margin(self) -> tuple[Wealth, tuple[Position, ...]]:
-        result, rows = await asyncio.gather(
-            self._asked("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
-            self._asked("privatePostOpenPositions", {"docalcs": "true"}),
+        result, rows = await self._kept(
+            self._tier.margin,
+            ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
+            ("privatePostOpenPositions", {"docalcs": "true"}),
         )
+        if not isinstance(result, Mapping):
+            raise UnreadableError("the answer has no equity")
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
         wealth = Wealth(
             needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
@@ -259,14 +272,20 @@ class Kraken(Dialect):
             leverage=row["leverage"], unrealized_pnl=row["net"],
         )  # fmt: skip
 
-    async def _kept(self, method: str) -> object:
-        """The answer, or the last one while nothing of ours is under way."""
+    async def _kept(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
+        """The answers, or the last ones where these are younger than `every` and than whatever we did.
+
+        While something of ours is under way they are asked anew as far as the counter has room to spare.
+        """
         now = asyncio.get_running_loop().time()
-        at, kept = self._balances
-        if now < self._busy_until or now - at >= _tier(self.spec)[4] or now < at:
-            kept = _result(await self.client.call(method))
-            self._balances = (now, kept)
-        return kept
+        old = now - self._kept_at >= every or self._kept_at <= self._done_at
+        watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
+        if not self._kept_answers or old or watched or now < self._kept_at:
+            await self._counter.taken(len(questions))
+            now = asyncio.get_running_loop().time()
+            told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
+            self._kept_answers, self._kept_at = tuple(told), now
+        return self._kept_answers
 
     async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:
         answer = await self.client.call(method, asked)
@@ -275,11 +294,19 @@ class Kraken(Dialect):
             raise UnreadableError(f"{method}: the answer has no result")
         return result
 
+    async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
+        """One answer, asked for as soon as the counter has room."""
+        await self._counter.taken(questions)
+        return await self.client.call(method, asked)
+
     async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
         """Rows by id, in pages of fifty. UnreadableError where they do not come to an end."""
         found: dict[str, Row] = {}
         for _ in range(PAGES):
-            result = _result(await self.client.call(method, {**asked, "ofs": len(found)}))
+            if not self._counter.fits(LIST, ROWS):
+                # Not RateLimitedError: the venue refused nothing, and what is held is worth asking for meanwhile.
+                raise VenueDownError(f"{part} are put off: closing needs what is left of the counter of questions")
+            result = _result(await self._ask(method, {**asked, "ofs": len(found)}, LIST))
             rows = result.get(part)
             if not isinstance(rows, Mapping):
                 raise UnreadableError(f"the answer has no {part}")
@@ -317,14 +344,6 @@ class Kraken(Dialect):
 
     def _under_way(self) -> None:
         self._busy_until = asyncio.get_running_loop().time() + BUSY
-
-
-def _tier(spec: AccountSpec) -> tuple[int, float, int, float, float]:
-    """ValueError for a tier that Kraken does not have."""
-    tier = str(spec.options.get("tier", "starter"))
-    if tier not in TIERS:
-        raise ValueError(f"options: tier of a Kraken account is one of {', '.join(TIERS)}, not {tier}")
-    return TIERS[tier]
 
 
 def _result(answer: Any) -> Mapping[str, Any]:

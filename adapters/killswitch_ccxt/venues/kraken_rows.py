@@ -52,8 +52,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "ETrade:User Locked": DENIED,
     "ESession:Invalid session": DENIED,
     "EAPI:Invalid nonce": DOWN,
-    "EService:Deadline elapsed": DOWN,
-    # The engine does not say whether it had taken an order before it went away.
+    # The engine does not say whether it had taken an order before it went away, or before its time was up.
+    "EService:Deadline elapsed": UNKNOWN,
     "EService:Unavailable": UNKNOWN,
     "EService:Busy": UNKNOWN,
     "EService:Timeout": UNKNOWN,

@@ -53,6 +53,7 @@ class KrakenFutures(Dialect):
     """A multi-collateral (`flex`) wallet in USD, or the single-collateral one that `options: {wallet: …}` names."""
 
     exchange = "krakenfutures"
+    more_options = ("wallet",)
     markets: ClassVar[tuple[Market, ...]] = ("swap", "future")
     codes = CODES
     limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 60, 600.0))

@@ -56,6 +56,7 @@ class Mexc(Dialect):
     """A futures wallet of one settlement currency. Contracts that settle in another are another account."""
 
     exchange = "mexc"
+    more_options = ("close_all",)
     markets: ClassVar[tuple[Market, ...]] = ("swap",)
     environments = ("production",)
     codes = CODES

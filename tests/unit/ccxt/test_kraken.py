@@ -64,7 +64,9 @@ TICKERS = {"XXBTZUSD": ticker("100000"), "ETHUSD": ticker("4000")}
 class Spoken:
     """An adapter that gets these answers by the end of the path, and what it asked for."""
 
-    def __init__(self, market: str = "spot", currency: str = "USD", **answers: Any) -> None:
+    def __init__(
+        self, market: str = "spot", currency: str = "USD", *, options: dict[str, object] | None = None, **answers: Any
+    ) -> None:
         self.answers: dict[str, Any] = {
             "Assets": ASSETS, "AssetPairs": PAIRS, "Ticker": TICKERS, "OpenOrders": {"open": {}},
             "ClosedOrders": {"closed": {}, "count": 0}, "TradesHistory": {"trades": {}, "count": 0},
@@ -72,9 +74,8 @@ class Spoken:
             **answers,
         }  # fmt: skip
         self.asked: list[tuple[str, dict[str, str]]] = []
-        self._spec = AccountSpec(
-            "main", "ccxt", market, currency, None, {"ccxt": {"replay": str(uuid4())}}, KEYS, exchange="kraken"
-        )
+        more = {"ccxt": {"replay": str(uuid4())}, **(options or {})}
+        self._spec = AccountSpec("main", "ccxt", market, currency, None, more, KEYS, exchange="kraken")
 
     def run(self, deed: Callable[[CcxtVenue], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
         made: Any = adapter(self._spec)
@@ -309,6 +310,9 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
         ("EOrder:Rate limit exceeded", RateLimitedError, None),
         ("EService:Unavailable", FateUnknownError, None),
         ("EService:Busy", FateUnknownError, None),
+        ("EService:Timeout", FateUnknownError, None),
+        ("EService:Deadline elapsed", FateUnknownError, None),
+        ("EGeneral:Internal error", FateUnknownError, None),
         ("EAPI:Invalid nonce", VenueDownError, None),
         ("EService:Market in cancel_only mode", OrderRejectedError, "market_closed"),
         ("EService:Market in post_only mode", OrderRejectedError, "market_closed"),
@@ -376,6 +380,82 @@ def test_the_limits_are_those_of_the_accounts_tier() -> None:
     assert limits(tier="pro")["counter"] == (200, 20.0)
     with pytest.raises(ValueError, match="one of starter, intermediate, pro, not gold"):
         limits(tier="gold")
+
+
+COUNTED = {
+    "BalanceEx": 1, "TradeBalance": 1, "OpenPositions": 1, "OpenOrders": 1, "ClosedOrders": 1, "QueryOrders": 1,
+    "Ledgers": 2, "TradesHistory": 2,
+}  # fmt: skip
+"""Units of the venue's counter, as its documents have them."""
+
+
+@pytest.mark.parametrize(
+    ("tier", "most", "a_second"), [("starter", 15, 0.33), ("intermediate", 20, 0.5), ("pro", 20, 1.0)]
+)
+@pytest.mark.parametrize("market", ["spot", "margin"])
+@pytest.mark.parametrize("closing", [False, True])
+def test_the_counter_of_questions_never_overflows(
+    tier: str, most: int, a_second: float, market: str, closing: bool
+) -> None:
+    """Calm at a tick of one second for two minutes, and with an order sent and asked about at every third one."""
+    time = VirtualTime()
+    spoken = Spoken(
+        market, options={"tier": tier, "clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
+        TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"txid": ["O1"], "descr": {}},
+    )  # fmt: skip
+    level, at, highest = 0.0, time.elapsed, 0.0
+
+    def counted(units: int, answer: Any) -> Any:
+        def heard(asked: dict[str, str]) -> Any:
+            nonlocal level, at, highest
+            level = max(0.0, level - (time.elapsed - at) * a_second) + units
+            at, highest = time.elapsed, max(highest, level)
+            return answer(asked) if callable(answer) else answer
+
+        return heard
+
+    for name, units in COUNTED.items():
+        spoken.answers[name] = counted(units, spoken.answers.get(name))
+
+    async def deed(made: Any) -> Any:
+        for tick in range(120):
+            if closing and tick % 3 == 0:
+                await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True))
+                await made.find_order("BTC/USD", NAME)
+            assert (await made.snapshot()).quality == "ok"
+            await asyncio.sleep(1)
+        return next(it.units for it in made.traits.costs if (it.call, it.limit) == ("snapshot", "counter"))
+
+    declared = spoken.run(deed, time)
+    assert highest <= most
+    if not closing:
+        assert 10 * sum(COUNTED.get(name, 0) for name, _ in spoken.asked) <= declared * 120 + 10 * 8  # the first ones
+
+
+@pytest.mark.parametrize(("market", "question"), [("spot", "BalanceEx"), ("margin", "OpenPositions")])
+def test_what_was_held_before_an_order_is_not_told_after_it(market: str, question: str) -> None:
+    """The last answer is kept while nothing happens, and is worth nothing once an order was sent."""
+    time = VirtualTime()
+    spoken = Spoken(
+        market, options={"clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
+        TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"error": ["EService:Timeout"]},
+    )  # fmt: skip
+
+    def asked() -> int:
+        return sum(name == question for name, _ in spoken.asked)
+
+    async def deed(made: CcxtVenue) -> tuple[int, ...]:
+        counts = []
+        for _ in range(3):
+            await made.snapshot()
+            counts.append(asked())
+            await asyncio.sleep(1)
+        with pytest.raises(FateUnknownError):
+            await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True))
+        await made.snapshot()
+        return (*counts, asked())
+
+    assert spoken.run(deed, time) == (1, 1, 1, 2)
 
 
 def test_the_recorded_answers_to_an_order_and_its_end_are_read(shared: Path) -> None:
