@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
+PINGS = 20_000
+"""Milliseconds between two pings on a stream, so that a quiet account does not look like a dead one."""
 LONGEST_TEXT = 400
 """Characters of a venue's words that are repeated."""
 
@@ -269,6 +271,8 @@ class Client:
         base = _class_of(self._dialect.exchange)
         made = self._configured(type(base.__name__, (_Heard, base), {"ks_dialect": self._dialect}))
         made.ks_clock, made.ks_used = self._clock, self.used
+        if getattr(made, "streaming", None) is not None:
+            made.streaming = {**made.streaming, "keepAlive": PINGS}
         return made
 
     def _configured(self, kind: Any) -> Any:

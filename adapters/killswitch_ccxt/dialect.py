@@ -69,6 +69,8 @@ class Dialect:
     credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret"}
     """Name in an Account document → name in ccxt. All are needed, those of `more_credentials` are not."""
     more_credentials: ClassVar[Mapping[str, str]] = {}
+    more_options: ClassVar[tuple[str, ...]] = ()
+    """What an Account's `options` may say at this exchange beside what they may say everywhere."""
     codes: ClassVar[Mapping[str, Meaning]] = {}
     """The venue's own code, as text → what it means."""
     limits: ClassVar[tuple[RateLimit, ...]] = ()

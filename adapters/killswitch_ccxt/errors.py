@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from killswitch.model.venue import (
+    CredentialsRefusedError,
     FateUnknownError,
     MalformedAnswerError,
     OrderRejectedError,
@@ -65,10 +66,6 @@ class ModeChangedError(OrderRejectedError):
     """Refused, since the account's position mode is another one than it was."""
 
 
-class RefusedForGoodError(VenueDownError):
-    """The credentials may not, or are not accepted: asking again brings the same."""
-
-
 class GoneError(VenueError):
     """The venue has no such order, or has it no more."""
 
@@ -125,7 +122,11 @@ def as_venue_error(
 
     A change whose request never left is surely not done; a reading that got no answer has changed nothing.
     """
-    why = f"the credentials may not, or are not accepted: {text}" if meaning.kind == "denied" else text
+    why = (
+        f"the venue does not accept the credentials, or they may not do this: {text}"
+        if meaning.kind == "denied"
+        else text
+    )
     if meaning.kind == "limited":
         told = None if answer is None else answer.retry_after
         return RateLimitedError(text, meaning.seconds if told is None else told)
@@ -141,7 +142,7 @@ def as_venue_error(
 def _unread(meaning: Meaning, text: str) -> VenueError:
     """What failed to be read."""
     if meaning.kind == "denied":
-        return RefusedForGoodError(text)
+        return CredentialsRefusedError(text)
     return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused: {text}")
 
 

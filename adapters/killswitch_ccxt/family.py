@@ -16,6 +16,13 @@ class CcxtFamily:
         """Every exchange with a dialect of its own. Any other one that ccxt knows goes the generic way."""
         return [_listing(exchange) for exchange in MODULES]
 
+    def listing(self, exchange: str) -> VenueListing | None:
+        """What any exchange that ccxt knows offers, by its own dialect or the generic one; None for no such name."""
+        try:
+            return _listing(exchange)
+        except ValueError:
+            return None
+
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
         """Bars of any exchange that ccxt knows."""
         try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Literal
 
 from killswitch.model.legible import legible
-from killswitch.model.venue import Push, VenueDownError, VenueError
+from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.errors import RefusedForGoodError
 
 Kind = Literal["orders", "positions", "balance"]
 LISTEN_FOR_LIFE: Final = 5.0
@@ -22,9 +21,12 @@ _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "ba
 class Pushing:
     """Listens to every stream that the dialect names, each by itself."""
 
-    def __init__(self, client: Client, dialect: Dialect, stir: Callable[[], None]) -> None:
-        """`stir`: told of everything heard, before anyone is woken."""
+    def __init__(
+        self, client: Client, dialect: Dialect, ready: Callable[[], Awaitable[None]], stir: Callable[[], None]
+    ) -> None:
+        """`ready`: sees that the venue's rules are there. `stir`: told of everything heard, before anyone is woken."""
         self._client = client
+        self._ready = ready
         self._dialect = dialect
         self._stir = stir
 
@@ -43,8 +45,9 @@ class Pushing:
         pause = FIRST_PAUSE
         while True:
             try:
+                await self._ready()
                 await self._client.call(_WATCHED[kind])
-            except RefusedForGoodError:
+            except CredentialsRefusedError:
                 raise
             except VenueError as error:
                 hear(Push("lost", f"{kind}: {legible(str(error))}"))

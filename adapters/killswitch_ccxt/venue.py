@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TypeVar
 
 from killswitch.model.inspection import Inspection
@@ -28,6 +29,10 @@ from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
+OPTIONS = ("timeout", "ccxt", "ignore_assets")
+"""What an Account's `options` may say at every exchange."""
+CLOCK = "clock"
+"""The time that a program goes by which makes the adapter itself."""
 
 
 class CcxtVenue:
@@ -151,8 +156,7 @@ class CcxtVenue:
             return
 
     async def _listen(self, hear: Callable[[Push], None]) -> None:
-        await self._rules.ready()
-        await Pushing(self._client, self._dialect, self._reading.stir).listen(hear)
+        await Pushing(self._client, self._dialect, self._rules.ready, self._reading.stir).listen(hear)
 
 
 def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
@@ -162,6 +166,12 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
         known = ", ".join(each for each in dialect.environments if each != "production") or "neither sandbox nor demo"
         raise ValueError(f"{dialect.exchange} has no {spec.environment}; it has {known}")
     dialect.credentials_of(spec.credentials)
+    options = (*OPTIONS, *dialect.more_options)
+    for name in spec.options:
+        if name not in options and name != CLOCK:
+            close = get_close_matches(name, options, 1)
+            meant = f", did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
 
 
 async def _answered(question: Awaitable[T]) -> T:

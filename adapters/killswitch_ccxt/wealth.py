@@ -43,7 +43,7 @@ def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
     row = balance.get(currency)
     total = decimal(row.get("total")) if isinstance(row, Mapping) else None
     if total is None:
-        raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
+        raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
     used, free = decimal(row.get("used")), decimal(row.get("free"))  # type: ignore[union-attr] # it is one
     return Wealth(equity=total, free=free, margin_used=used)
 

@@ -74,6 +74,10 @@ class VenueDownError(VenueError):
     """The venue could not be reached, or is in maintenance, and surely did nothing."""
 
 
+class CredentialsRefusedError(VenueDownError):
+    """The venue does not accept the credentials, or they may not do this: asking again brings the same."""
+
+
 class FateUnknownError(VenueError):
     """The request may or may not have taken effect: ask, never send again."""
 

@@ -18,7 +18,7 @@ from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.numbers import UnreadableError, decimal, positive
 from killswitch_ccxt.quotes import Quote, quotes
-from killswitch_ccxt.venues import okx_rows
+from killswitch_ccxt.venues import okx_bills, okx_rows
 from killswitch_ccxt.venues.okx_acting import OkxActing
 from killswitch_ccxt.venues.okx_codes import CODES, codes_in
 from killswitch_ccxt.venues.okx_rows import Row
@@ -42,6 +42,7 @@ class Okx(OkxActing):
     """One trading account. Its ways are told in docs/venues/okx.md."""
 
     exchange = "okx"
+    more_options = ("margin_mode",)
     markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
     environments = ("production", "sandbox")
     credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret", "passphrase": "password"}
@@ -158,15 +159,22 @@ class Okx(OkxActing):
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
         """Every row of a list that comes in pages, newest first."""
+        found, whole = await self._page(method, params, by, PAGES)
+        if not whole:
+            raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
+        return found
+
+    async def _page(self, method: str, params: Mapping[str, Any], by: str, pages: int) -> tuple[list[Row], bool]:
+        """The rows of so many pages, and whether that is all of them."""
         found: list[Row] = []
         more: dict[str, Any] = {}
-        for _ in range(PAGES):
+        for _ in range(pages):
             rows = okx_rows.rows_of(await self.client.call(method, {**params, **more}), method)
             found.extend(rows)
             if len(rows) < PAGE:
-                return found
+                return found, True
             more = {"after": rows[-1][by]}
-        raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
+        return found, False
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         return self._as_fills(await self._paged("private_get_trade_fills", {"begin": since}, "billId"))
@@ -196,11 +204,13 @@ class Okx(OkxActing):
         return tuple(fill for fill in found if fill.order == order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        kinds = okx_rows.FLOW_TYPES
-        answers = await asyncio.gather(
-            *(self._paged("private_get_account_bills", {"type": it, "begin": since}, "billId") for it in kinds)
-        )
-        return okx_rows.flows({row.get("billId"): row for rows in answers for row in rows}.values())
+        """All bills, in one question; of an account that trades so much that they are many, those of each kind."""
+        bills, whole = await self._page("private_get_account_bills", {"begin": since}, "billId", okx_bills.BUSY)
+        if not whole:
+            for kind in okx_bills.FLOW_TYPES:
+                await asyncio.sleep(okx_bills.PACE)
+                bills += await self._paged("private_get_account_bills", {"type": kind, "begin": since}, "billId")
+        return okx_bills.flows({row.get("billId"): row for row in bills}.values())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """ccxt asks for the kind of the first symbol only."""

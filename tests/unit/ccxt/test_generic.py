@@ -49,6 +49,15 @@ def test_credentials_are_held_against_what_the_exchange_wants() -> None:
         adapter(bad)
 
 
+def test_an_option_that_nobody_reads_is_refused() -> None:
+    """A timeout that is misspelt is a timeout that does not hold."""
+    with pytest.raises(ValueError, match="no option tiemout, did you mean timeout"):
+        adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {"tiemout": 3}, {}, exchange="bybit"))
+    adapter(
+        AccountSpec("main", "ccxt", "swap", "USDT", None, {"close_all": True, "ccxt": {"x": 1}}, {}, exchange="mexc")
+    )
+
+
 @pytest.mark.parametrize("exchange", MODULES)
 def test_every_dialect_answers_for_every_capability_in_the_same_order(exchange: str) -> None:
     """The table of one venue can be laid beside that of another; what is only partly there has a note."""
@@ -81,3 +90,7 @@ def test_the_family_lists_every_dialect_and_knows_bars_of_any_exchange() -> None
     assert [each.exchange for each in family.listings()] == list(MODULES)
     assert family.history("htx") is not None
     assert family.history("no-such-exchange") is None
+    bitfinex = family.listing("bitfinex")
+    assert bitfinex is not None
+    assert bitfinex.tried.startswith("not tried")
+    assert family.listing("no-such-exchange") is None
