@@ -14,7 +14,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues import okx_rows
-from killswitch_ccxt.venues.okx_codes import CODES
+from killswitch_ccxt.venues.okx_codes import CODES, said
 from killswitch_ccxt.venues.okx_rows import Row
 
 REMEMBERED: Final = 5000
@@ -64,7 +64,7 @@ class OkxActing(Dialect):
         """The report of an order that was taken; the error that its row means where it was not."""
         code = str(info.get("sCode", ""))
         if code not in ("0", ""):
-            raise row_error(CODES, (code,), f"okx {code}: {info.get('sMsg', '')}")
+            raise row_error(CODES, said(code, info.get("sMsg")), f"okx {code}: {info.get('sMsg', '')}")
         conditional = request.trigger_price is not None
         number = info.get("algoId" if conditional else "ordId")
         name = info.get("algoClOrdId" if conditional else "clOrdId")
@@ -150,7 +150,7 @@ class OkxActing(Dialect):
         row = okx_rows.only_row(answer, "cancelled order")
         code = str(row.get("sCode", "0"))
         if code != "0":
-            raise row_error(CODES, (code,), f"okx {code}: {row.get('sMsg', '')}")
+            raise row_error(CODES, said(code, row.get("sMsg")), f"okx {code}: {row.get('sMsg', '')}")
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Whole seconds, from 10 to 120; any other number stops nothing, so it is brought into that range."""

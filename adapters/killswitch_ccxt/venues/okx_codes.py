@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from killswitch_ccxt.client import Answer
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, first_said, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, UNKNOWN, Meaning, rejected
 
 
 def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:
@@ -38,12 +38,32 @@ CODES: Final[Mapping[str, Meaning]] = {
     **_each(LIMITED, 50011, 50061, 51113, 58102, 60014),
     # Surely not taken: maintenance, API switched off, a request that came too late to be looked at
     **_each(DOWN, 50001, 50005, 50102, 50112, 60006, 60015, 64008),
-    # "does not indicate success or failure", busy, system error
-    **_each(UNKNOWN, 50004, 50013, 50026, 63999),
+    # "does not indicate success or failure", busy, system error, a request or an order that timed out
+    **_each(UNKNOWN, 50004, 50013, 50026, 51054, 51149, 63999),
+    # Words for codes that need their text
+    "posSide": MODE_CHANGED,
+    "unsure": UNKNOWN,
     **_each(GONE, 51400, 51401, 51402, 51405, 51410, 51503, 51509, 51510, 51603),
 }  # fmt: skip
 FRAMES: Final = frozenset({"0", "1", "2"})
 """Outer codes that say no more than that the rows do."""
+
+
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
+
+
+def said(code: object, text: object) -> tuple[str, ...]:
+    """A code and what its text adds, the more telling first. 51000 is any parameter: of the position side it says that
+    the account counts positions in the other way."""
+    number, words = str(code or ""), str(text or "").lower()
+    if number in FRAMES or not number:
+        return ()
+    if number == "51000" and "posside" in words:
+        return ("posSide", number)
+    if number not in CODES and any(part in words for part in _UNSURE):
+        return (number, "unsure")
+    return (number,)
 
 
 def codes_in(answer: Answer) -> Iterable[str]:
@@ -52,5 +72,6 @@ def codes_in(answer: Answer) -> Iterable[str]:
     if not isinstance(body, Mapping):
         return ()
     data = body.get("data")
-    rows = [it.get("sCode") for it in data if isinstance(it, Mapping)] if isinstance(data, list) else []
-    return tuple(code for code in first_said(*rows, body.get("code")) if code not in FRAMES)
+    rows = [it for it in data if isinstance(it, Mapping)] if isinstance(data, list) else []
+    told = [said(it.get("sCode"), it.get("sMsg")) for it in rows]
+    return tuple(code for each in (*told, said(body.get("code"), body.get("msg"))) for code in each)

@@ -1,19 +1,17 @@
-"""What only OKX's own rows tell: worth in several currencies, algo orders, bills."""
+"""What only OKX's own rows tell: worth in several currencies, algo orders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch.model.snapshot import Balance, FillCause, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
-FLOW_TYPES: Final[Mapping[str, FlowKind]] = {"1": "transfer", "7": "interest", "8": "funding", "10": "insurance"}
-"""`type` of a bill → kind of a flow. Deposits come to the funding account, and from there as transfers."""
 _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
     **dict.fromkeys(("125", "126", "127", "128"), "adl"),
@@ -167,19 +165,3 @@ def cause_of(info: Row) -> FillCause:
 def side_of(info: Row) -> Side | None:
     """The position side that a fill was on; None in net mode, where OKX does not tell."""
     return _SIDES.get(str(info.get("posSide")))
-
-
-def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
-    """The bills that are flows. What moved in an isolated position's own margin is told beside the account's change."""
-    found = []
-    for bill in bills:
-        kind = FLOW_TYPES.get(str(bill.get("type")))
-        if kind is None:
-            continue
-        number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
-        amount = decimal(bill.get("balChg")) or decimal(bill.get("posBalChg"))
-        if not number or at is None:
-            raise UnreadableError("a bill without an id or a time")
-        if amount:
-            found.append(Flow(number, at, kind, amount, str(bill.get("ccy"))))
-    return tuple(found)

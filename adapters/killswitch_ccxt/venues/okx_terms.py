@@ -21,12 +21,16 @@ LIMITS: Final = (
     RateLimit("bills", 5, 1.0),
     RateLimit("dead man", 1, 1.0),
 )
-"""By user id, and where it says so by instrument. A batch counts by its orders."""
+"""By user id, and where it says so by instrument. A batch counts by its orders.
+
+A reading of all orders is one question for plain orders and five for algo orders: every 5 s, and while things move
+every 2 s, which is 2.5 a second of the 10 that there are.
+"""
 COSTS: Final = (
     Cost("snapshot", "positions", 1),
     Cost("snapshot", "balance", 1),
     Cost("snapshot", "pending", 1),
-    Cost("snapshot", "algo pending", 2),
+    Cost("snapshot", "algo pending", 3),
     Cost("snapshot", "fills", 1),
     Cost("snapshot", "bills", 1),
     Cost("submit", "orders", 1),
@@ -50,7 +54,10 @@ CAPABILITIES: Final = (
     Capability("trigger orders", "partly", "all kinds but chase and smart iceberg orders, and those of trading bots"),
     Capability("fills", "yes", "of the last three days"),
     Capability(
-        "flows", "yes", "transfers, funding, interest; a deposit is seen when it comes from the funding account"
+        "flows",
+        "yes",
+        "all bills; a type that nobody knows counts as profit or loss; a deposit is seen when it comes"
+        " from the funding account",
     ),
     Capability("prices", "yes"),
     Capability("market orders", "yes", "up to maxMktSz"),

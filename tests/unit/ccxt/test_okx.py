@@ -114,6 +114,7 @@ def test_fills_say_what_brought_them_about() -> None:
         await venue.snapshot()
         here.exchange.take_away((BTC, "long"), D(1), "liquidation")
         here.exchange.take_away((ETH, "short"), D(2), "adl")
+        await asyncio.sleep(5)
         return await venue.snapshot()
 
     told = {(it.symbol, it.side, it.amount, it.cause, it.position_side) for it in here.run(talk).fills}

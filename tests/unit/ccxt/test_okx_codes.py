@@ -16,6 +16,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch_ccxt.errors import ModeChangedError
 from tests.faults.exchange import Key
 from tests.wire.okx_desk import BTC, OkxDesk, order
 from tests.wire.server import Reply
@@ -23,9 +24,9 @@ from tests.wire.server import Reply
 HELD: Mapping[Key, Decimal] = {(BTC, "long"): Decimal(5)}
 
 
-def _row(code: str) -> Reply:
+def _row(code: str, text: str = "said so") -> Reply:
     """The refusal of an order: the outer code says nothing, the row does."""
-    row = {"ordId": "", "clOrdId": "kswa1", "tag": "", "sCode": code, "sMsg": "said so"}
+    row = {"ordId": "", "clOrdId": "kswa1", "tag": "", "sCode": code, "sMsg": text}
     return Reply({"code": "1", "msg": "All operations failed", "data": [row]})
 
 
@@ -88,6 +89,13 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (_whole("50013", 429), FateUnknownError),
         (_whole("50026", 500), FateUnknownError),
         (Reply("<html>Bad gateway</html>", 502), FateUnknownError),
+        (_row("51149", "Order timed out. Please try again later."), FateUnknownError),
+        (_row("51054", "Request timed out. Please try again."), FateUnknownError),
+        (_row("59998", "System is upgrading"), FateUnknownError),  # a code that nobody knows
+        (_row("59998", "Too small"), OrderRejectedError),
+        (_row("51008", "Insufficient margin, try again later"), OrderRejectedError),  # one that is known
+        (_row("51000", "Parameter posSide error"), ModeChangedError),
+        (_row("51000", "Parameter sz error"), OrderRejectedError),
     ],
 )
 def test_what_is_not_about_the_order_is_told_apart_by_its_fate(reply: Reply, kind: type[VenueError]) -> None:
