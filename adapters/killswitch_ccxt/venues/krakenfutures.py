@@ -11,8 +11,9 @@ from decimal import Decimal
 from typing import ClassVar, Final
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
 from killswitch.model.venue import (
+    AccountSpec,
     ClientIdRule,
     Cost,
     DeadManRule,
@@ -23,8 +24,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt import orders
-from killswitch_ccxt.client import Answer
+from killswitch_ccxt import orders, positions
+from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
@@ -40,13 +41,19 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     part,
     price_of,
     single,
+    wallet_of,
 )
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 LOG_ROWS: Final = 500
-HISTORY: Final = 3_600_000
-"""Milliseconds of order events that are looked through for an order: ours live for minutes."""
+HISTORY: Final = 7 * 86_400_000
+"""Milliseconds of order events that are looked through for an order that this process has not sent."""
+BEFORE_SENT: Final = 600_000
+"""Milliseconds before an order was sent, by our clock, from which on its events are looked for."""
 HISTORY_ROWS: Final = 1000
+HISTORY_PAGES: Final = 10
+SENT: Final = 10_000
+"""How many orders' times of sending are remembered."""
 
 
 class KrakenFutures(Dialect):
@@ -87,7 +94,7 @@ class KrakenFutures(Dialect):
         Capability("batch orders", "yes"),
         Capability("close book", "no"),
         Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes", "the status for five seconds after an order's end, then its history"),
+        Capability("find by client id", "yes", "by the status; five seconds after its end by the history, a week back"),
         Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
         Capability("push", "yes"),
         Capability("key rights", "no", "the venue does not tell"),
@@ -96,6 +103,12 @@ class KrakenFutures(Dialect):
         Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
         Capability("demo", "no"),
     )
+
+    def __init__(self, client: Client, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._wallet = str(spec.options.get("wallet", "flex"))
+        self._sent: dict[str, int] = {}
+        """Client id → when the order was sent first (UTC ms)."""
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
@@ -112,11 +125,14 @@ class KrakenFutures(Dialect):
             *(it.get("status") for it in statuses if isinstance(it, Mapping)),
         )
 
+    def concerns(self, rule: Row) -> bool:
+        return super().concerns(rule) and self._ours(rule.get("id"))
+
     # Reading
 
     async def wealth(self) -> Wealth:
         accounts = part(await self.client.call("privateGetAccounts"), "accounts", Mapping)
-        wallet, currency = str(self.spec.options.get("wallet", "flex")), self.spec.currency
+        wallet, currency = self._wallet, self.spec.currency
         row = accounts.get(wallet)
         if not isinstance(row, Mapping):
             raise UnreadableError(f"the account has no wallet {wallet}; it has {', '.join(sorted(accounts))}")
@@ -144,6 +160,17 @@ class KrakenFutures(Dialect):
             maintenance_margin=told("maintenanceMargin"),
             cash=sum((needed(it.get("quantity"), "the quantity of a currency") for it in held.values()), Decimal(0)),
         )  # fmt: skip
+
+    async def positions(self) -> tuple[Position, ...]:
+        """Those of the account's wallet: the venue tells all wallets' in one list."""
+        rows = await self.client.call("fetch_positions")
+        mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
+        return positions.positions(mine, self.rules, self.refine_position)
+
+    async def orders(self) -> tuple[Order, ...]:
+        rows = await self.client.call("fetch_open_orders")
+        mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
+        return orders.resting(map(self.refine_order, mine))
 
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
@@ -194,7 +221,9 @@ class KrakenFutures(Dialect):
     # Acting
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        answer = await self.client.call("privatePostSendorder", self._order(request, mode), changes=True)
+        order = self._order(request, mode)
+        self._remember(request)
+        answer = await self.client.call("privatePostSendorder", order, changes=True)
         return self._told(part(answer, "sendStatus", Mapping), request)
 
     async def submit_batch(
@@ -204,6 +233,7 @@ class KrakenFutures(Dialect):
             {"order": "send", "order_tag": str(tag), **self._order(request, mode)}
             for tag, request in enumerate(requests)
         ]
+        self._remember(*requests)
         answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, changes=True)
         told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
         return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
@@ -215,23 +245,54 @@ class KrakenFutures(Dialect):
             order = row.get("order") or {}
             if order.get("cliOrdId") == client_order_id:
                 return found_order(order["orderId"], client_order_id, STATES.get(str(row.get("status"))), order)
-        since = int(self.client.now().timestamp() * 1000) - HISTORY
-        answer = await self.client.call("historyGetOrders", {"since": since, "count": HISTORY_ROWS})
-        rows = part(answer, "elements", list)
-        ends = [
-            found for found in map(event_of, rows) if found is not None and found["clientOrderId"] == client_order_id
-        ]
-        ended = next((it for it in ends if it["status"] != "open"), None)
-        if ended is not None:
-            return ended
-        if ends:
-            raise VenueDownError(f"order {client_order_id} is not open, and the history does not tell its end yet")
-        if len(rows) >= HISTORY_ROWS:
-            raise VenueDownError(f"more than {HISTORY_ROWS} order events in an hour: {client_order_id} may be one")
+        found = await self._in_history(client_order_id)
+        if found is not None:
+            return found
         answer = await self.client.call("privateGetFills")
         if any(name_of(it) == client_order_id for it in part(answer, "fills", list)):
             raise VenueDownError(f"order {client_order_id} has fills, and the history has no such order yet")
         return None
+
+    async def _in_history(self, name: str) -> Row | None:
+        """How an order ended, by the history of its events; None where that has no such order from before it can have
+        been sent: that is from when this process sent it, and else a week back.
+
+        VenueDownError where the history does not tell it, or not so far back.
+        """
+        now = int(self.client.now().timestamp() * 1000)
+        since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
+        asked: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
+        begun = False
+        for _ in range(HISTORY_PAGES):
+            # The newest come first. A page begins with the last moment of the one before it: it may be cut there.
+            rows = part(await self.client.call("historyGetOrders", asked), "elements", list)
+            told = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
+            ended = next((it for it in told if it["status"] != "open"), None)
+            if ended is not None:
+                return ended
+            begun = begun or bool(told)
+            oldest = min((needed(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0))
+            if len(rows) < HISTORY_ROWS or oldest < since:
+                if begun:
+                    raise VenueDownError(f"order {name} is not open, and the history does not tell its end yet")
+                return None
+            if int(oldest) + 1 >= asked.get("before", now + BEFORE_SENT):
+                break
+            asked["before"] = int(oldest) + 1
+        days = (now - since) / 86_400_000
+        raise VenueDownError(
+            f"the history of orders is too long to be read back {days:.1f} days, so {name} may be in it: "
+            "look for it at the venue"
+        )
+
+    def _remember(self, *requests: OrderRequest) -> None:
+        for request in requests:
+            self._sent.setdefault(request.client_order_id, int(self.client.now().timestamp() * 1000))
+        while len(self._sent) > SENT:
+            self._sent.pop(next(iter(self._sent)))
+
+    def _ours(self, contract: object) -> bool:
+        return wallet_of(contract) == self._wallet
 
     def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
         ccxt = self.client.ccxt
@@ -284,7 +345,7 @@ class KrakenFutures(Dialect):
 
     async def _last_fills(self) -> tuple[Fill, ...]:
         rows = part(await self.client.call("privateGetFills"), "fills", list)
-        return tuple(map(self._fill, rows))
+        return tuple(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
         number, side = row.get("fill_id"), row.get("side")

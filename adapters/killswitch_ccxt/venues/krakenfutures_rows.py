@@ -51,6 +51,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "Unavailable": DOWN,
     "unavailable": DOWN,
     "Server Error": UNKNOWN,
+    "Internal Server Error": UNKNOWN,
     "unknownError": UNKNOWN,
 }
 STATES: Final = {
@@ -79,6 +80,18 @@ def part(answer: Any, name: str, kind: type[Any]) -> Any:
     if not isinstance(found, kind):
         raise UnreadableError(f"the answer has no {name}")
     return found
+
+
+def wallet_of(contract: object) -> str:
+    """The wallet that a contract is held in: `PF_XBTUSD` in `flex`, `PI_XBTUSD` and `FI_XBTUSD_260327` in `fi_xbtusd`.
+
+    UnreadableError for a contract that is named in no known way: it may be of any wallet.
+    """
+    kind, _, rest = str(contract).lower().partition("_")
+    pair = rest.partition("_")[0]
+    if len(kind) != 2 or kind[0] not in "pf" or not pair:
+        raise UnreadableError(f"contract {contract!r} does not say by its name in which wallet it is held")
+    return "flex" if kind[1] == "f" else f"f{kind[1]}_{pair}"
 
 
 def price_of(row: Row | None) -> Decimal | None:

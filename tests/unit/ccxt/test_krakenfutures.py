@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import pytest
@@ -26,7 +27,7 @@ from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import AlreadySoError, GoneError, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.krakenfutures_rows import CODES
+from killswitch_ccxt.venues.krakenfutures_rows import CODES, wallet_of
 from tests.faults.exchange import Market
 from tests.faults.mishaps import Rule
 from tests.virtual_time import VirtualTime
@@ -38,12 +39,12 @@ BTC, ETH = "BTC/USD:USD", "ETH/USD:USD"
 D = Decimal
 
 
-def spec(address: str | None, time: VirtualTime | None = None, **more: Any) -> AccountSpec:
+def spec(address: str | None, time: VirtualTime | None = None, currency: str = "USD", **more: Any) -> AccountSpec:
     options: dict[str, object] = {"timeout": 5, **more}
     if time is not None:
         options["clock"] = time
     keys = {"key": KEY, "secret": SECRET}
-    return AccountSpec("main", "ccxt", "swap", "USD", address, options, keys, exchange="krakenfutures")
+    return AccountSpec("main", "ccxt", "swap", currency, address, options, keys, exchange="krakenfutures")
 
 
 def account(*rules: Rule, **more: Any) -> Account:
@@ -244,15 +245,20 @@ def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None
     assert (told.state, told.filled) == ("open", 0)
 
 
-def replayed(shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", **answers: Any) -> Any:
+def replayed(
+    shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
+    time: VirtualTime | None = None, **answers: Any,
+) -> Any:  # fmt: skip
     """Do it with an adapter that gets these answers, by the end of the path: a file's name or what is said."""
     said = {"instruments": "http_futures_instruments", "tickers": "http_futures_tickers", **answers}
     # The rules of a venue are shared by all accounts that reach it alike: no two tests do.
-    made: Any = adapter(spec(None, wallet=wallet, ccxt={"replay": str(uuid4())}))
+    made: Any = adapter(spec(None, time, currency, wallet=wallet, ccxt={"replay": str(uuid4())}))
 
     async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         name = url.partition("?")[0].rsplit("/", 1)[-1]
         answer = said[name]
+        if callable(answer):
+            answer = answer(dict(parse_qsl(url.partition("?")[2])))
         if isinstance(answer, str):
             answer = json.loads((shared / "data/payloads/kraken" / f"{answer}.json").read_text())
         return json.loads(json.dumps(answer), parse_float=str)
@@ -264,7 +270,14 @@ def replayed(shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, walle
         finally:
             await made.close()
 
-    return asyncio.run(course())
+    return asyncio.run(course()) if time is None else time.run(course())
+
+
+def single(currency: str) -> dict[str, Any]:
+    return {
+        "type": "marginAccount", "currency": currency, "balances": {currency: 2.5},
+        "auxiliary": {"af": 1.5, "pv": 2.25}, "marginRequirements": {"im": 0.5, "mm": 0.25},
+    }  # fmt: skip
 
 
 FLEX = {"flex": {
@@ -278,20 +291,23 @@ def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_s
     """Size and entry are told; notional comes from the mark where there is one, and is unknown where there is none."""
     answers: dict[str, Any] = {
         "openpositions": "http_futures_open_positions", "openorders": "http_futures_open_orders",
-        "fills": "http_futures_fills", "accounts": {"accounts": FLEX}, "account-log": {"logs": []},
+        "fills": "http_futures_fills", "account-log": {"logs": []},
     }  # fmt: skip
     rules = json.loads((shared / "data/payloads/kraken/http_futures_instruments.json").read_text())
     ether = {**rules["instruments"][0], "symbol": "PI_ETHUSD", "tickSize": 0.05}
     answers["instruments"] = {"instruments": [*rules["instruments"], ether]}
-    seen = replayed(shared, lambda made: made.snapshot(), **answers)
-    assert (seen.quality, seen.equity, seen.free) == ("ok", D("50500.25"), D(40000))
-    btc, eth = seen.positions
+    answers["accounts"] = {"accounts": {"fi_xbtusd": single("xbt"), "fi_ethusd": single("eth")}}
+    one = replayed(shared, lambda made: made.snapshot(), wallet="fi_xbtusd", currency="BTC", **answers)
+    other = replayed(shared, lambda made: made.snapshot(), wallet="fi_ethusd", currency="ETH", **answers)
+    assert (one.quality, one.equity, one.free) == ("ok", D("2.25"), D("1.5"))
+    (btc,), (eth,) = one.positions, other.positions
     assert (btc.symbol, btc.side, btc.contracts) == ("BTC/USD:BTC", "short", 8000)
     assert btc.entry_price == D("27523.749993345933")
     assert btc.notional == D(8000) / D("91506.6009839176")
     assert (eth.symbol, eth.contracts, eth.mark_price, eth.notional) == ("ETH/USD:ETH", 12000, None, None)
     assert (btc.liquidation_price, btc.leverage, eth.leverage) == (None, None, None)
-    by_id = {it.id[:8]: it for it in seen.orders}
+    assert [len(it.orders) for it in (one, other)] == [1, 2]
+    by_id = {it.id[:8]: it for it in (*one.orders, *other.orders)}
     assert (by_id["2ce038ae"].price, by_id["2ce038ae"].amount) == (1200, 100)
     assert (by_id["c8135f52"].trigger_price, by_id["c8135f52"].price) == (D("1880.4"), 1860)
     assert (by_id["7a9f8b3e"].amount, by_id["7a9f8b3e"].filled) == (7000, 2000)
@@ -299,26 +315,28 @@ def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_s
 
 
 def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(shared: Path) -> None:
-    """Three fills, their sizes in contracts, fees in coin."""
+    """Three fills, their sizes in contracts, fees in coin; each wallet is told its own."""
 
     async def deed(made: CcxtVenue) -> Any:
         made._dialect.client.ccxt.markets = None
         await made._rules.ready()
         return await made._dialect.fills((), 0)
 
-    fills = replayed(shared, deed, fills="http_futures_fills")
+    fills = replayed(shared, deed, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
+    fills += replayed(shared, deed, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
     assert [(it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
         (5000, D("27937.5"), D("0.00008957"), "BTC"),
-        (5000, D("1764.65"), D("0.00685589"), "ETH"),
         (2500, D("28050"), D("0.00004456"), "BTC"),
+        (5000, D("1764.65"), D("0.00685589"), "ETH"),
     ]
 
 
 def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) -> None:
     """The payload's instruments have no PI_ETHUSD: then nothing is told of the positions."""
     seen = replayed(
-        shared, lambda made: made.snapshot(), openpositions="http_futures_open_positions", accounts={"accounts": FLEX}
-    )
+        shared, lambda made: made.snapshot(), wallet="fi_ethusd", currency="ETH",
+        openpositions="http_futures_open_positions", accounts={"accounts": {"fi_ethusd": single("eth")}},
+    )  # fmt: skip
     assert (seen.quality, seen.positions, seen.equity) == ("malformed", None, None)
     assert "PI_ETHUSD" in seen.reason
 
@@ -331,7 +349,7 @@ def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> 
         await made.cancel(BTC, "c8a35168-8d52-4609-944f-3f32bb0d5c77")
         return told
 
-    sent = {"sendorder": "http_send_order_futures", "cancelorder": "http_cancel_order_futures"}
+    sent: dict[str, Any] = {"sendorder": "http_send_order_futures", "cancelorder": "http_cancel_order_futures"}
     told = replayed(shared, deed, **sent)
     assert (told.id, told.state, told.filled) == ("c8a35168-8d52-4609-944f-3f32bb0d5c77", "open", 0)
     with pytest.raises(VenueError, match="without an id"):
@@ -340,13 +358,9 @@ def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> 
 
 def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
     """A single-collateral wallet with something in it makes the worth of the flex account unknown."""
-    single = {
-        "type": "marginAccount", "currency": "xbt", "balances": {"xbt": 2.5}, "auxiliary": {"af": 1.5, "pv": 2.25},
-        "marginRequirements": {"im": 0.5, "mm": 0.25},
-    }  # fmt: skip
     answers: dict[str, Any] = {
         "openpositions": {"openPositions": []},
-        "accounts": {"accounts": {**FLEX, "fi_xbtusd": single}},
+        "accounts": {"accounts": {**FLEX, "fi_xbtusd": single("xbt")}},
     }
 
     async def wealth(made: CcxtVenue) -> Any:
@@ -394,3 +408,115 @@ def test_events_in_a_form_that_is_not_known_are_no_proof_that_there_is_no_order(
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": recorded, "fills": {"fills": []}}
     with pytest.raises(VenueError, match="the answer has no elements"):
         replayed(shared, lambda made: made.find_order("BTC/USD:BTC", "order_123"), **answers)
+
+
+def test_a_wallet_has_its_own_positions_orders_and_fills() -> None:
+    """Contracts name their wallet: `PF_` the multi-collateral one, `PI_` and `FI_` the one of their pair."""
+    told = {it: wallet_of(it) for it in ("PF_XBTUSD", "FF_XBTUSD_260327", "PI_XBTUSD", "fi_ethusd_260327", "PV_XRPXBT")}
+    assert list(told.values()) == ["flex", "flex", "fi_xbtusd", "fi_ethusd", "fv_xrpxbt"]
+    for odd in ("rr_xbtusd2", "", None, "GOLD"):
+        with pytest.raises(UnreadableError, match="in which wallet"):
+            wallet_of(odd)
+
+
+def test_another_wallets_position_is_none_of_the_account(shared: Path) -> None:
+    """A short of the inverse wallet is not told of the flex one, and not of another pair's."""
+    rules = json.loads((shared / "data/payloads/kraken/http_futures_instruments.json").read_text())
+    inverse = next(it for it in rules["instruments"] if it["symbol"] == "PI_XBTUSD")
+    flexible = {**inverse, "symbol": "PF_XBTUSD", "type": "flexible_futures"}
+    held = [
+        {"symbol": symbol, "side": side, "price": 50000, "size": size, "fillTime": "2026-05-18T00:00:00.000Z"}
+        for symbol, side, size in (("PF_XBTUSD", "long", 2), ("PI_XBTUSD", "short", 10000))
+    ]
+    answers: dict[str, Any] = {
+        "instruments": {"instruments": [inverse, flexible]}, "openpositions": {"openPositions": held},
+        "openorders": {"openOrders": []}, "fills": {"fills": []}, "account-log": {"logs": []},
+    }  # fmt: skip
+    flex = replayed(shared, lambda made: made.snapshot(), accounts={"accounts": FLEX}, **answers)
+    own = {"accounts": {"fi_xbtusd": single("xbt")}}
+    inverse_one = replayed(
+        shared, lambda made: made.snapshot(), wallet="fi_xbtusd", currency="BTC", accounts=own, **answers
+    )
+    assert [(it.symbol, it.side, it.contracts) for it in flex.positions] == [("BTC/USD:USD", "long", 2)]
+    assert [(it.symbol, it.side, it.contracts) for it in inverse_one.positions] == [("BTC/USD:BTC", "short", 10000)]
+
+
+DAY = 86_400_000
+
+
+class History:
+    """The venue's order events, newest first, a thousand at most of those in `since` to `before` (excluded)."""
+
+    def __init__(self, time: VirtualTime, *ages: tuple[int, str]) -> None:
+        """Orders by how long ago they were filled (ms), with their names."""
+        now = int(time.now().timestamp() * 1000)
+        self.rows = [self._filled(now - age, name) for age, name in sorted(ages)]
+        self.asked: list[dict[str, str]] = []
+
+    @staticmethod
+    def _filled(at: int, name: str) -> dict[str, Any]:
+        order = {"uid": f"o-{name}", "clientId": name, "quantity": "2", "filled": "2", "timestamp": at}
+        return {"uid": f"e-{name}", "timestamp": at, "event": {"OrderUpdated": {"newOrder": order,
+                                                                                 "reason": "full_fill"}}}  # fmt: skip
+
+    def __call__(self, asked: dict[str, str]) -> dict[str, Any]:
+        self.asked.append(asked)
+        before = int(asked.get("before", 10**15))
+        return {"elements": [it for it in self.rows if int(asked["since"]) <= it["timestamp"] < before][:1000]}
+
+
+def looked_for(shared: Path, time: VirtualTime, history: History, deed: Callable[[CcxtVenue], Awaitable[Any]]) -> Any:
+    answers: dict[str, Any] = {"status": {"orders": []}, "orders": history, "fills": {"fills": []}}
+    status = {"status": "placed", "order_id": "x", "orderEvents": []}
+    return replayed(shared, deed, time=time, sendorder={"result": "success", "sendStatus": status}, **answers)
+
+
+@pytest.mark.parametrize("hours", [1.5, 30, 167])
+def test_an_order_of_another_process_is_found_a_week_back(shared: Path, hours: float) -> None:
+    """Also behind pages of events that are younger; and one that a week of events does not have is none."""
+    time = VirtualTime()
+    now = int(time.now().timestamp() * 1000)
+    others = [(minute * 60_000, f"other{minute}") for minute in range(1, 2500)]
+    history = History(time, *others, (int(hours * 3_600_000), "ksold"))
+
+    async def deed(made: CcxtVenue) -> Any:
+        return await made.find_order(ETH, "ksold"), await made.find_order(ETH, "never")
+
+    found, never = looked_for(shared, time, history, deed)
+    assert (found.id, found.state, found.filled) == ("o-ksold", "filled", 2)
+    assert never is None
+    assert int(history.asked[0]["since"]) == now - 7 * DAY
+
+
+def test_a_history_that_cannot_be_read_back_proves_nothing(shared: Path) -> None:
+    """Twenty thousand events in a week: the order may be among those that were not read."""
+    time = VirtualTime()
+    history = History(time, *((second * 10_000, f"other{second}") for second in range(1, 20_000)))
+    with pytest.raises(VenueDownError, match=r"too long to be read back 7.0 days, so ksold may be in it"):
+        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+    assert len(history.asked) == 10
+
+
+def test_events_of_one_moment_that_fill_a_page_do_not_go_round_for_ever(shared: Path) -> None:
+    """A page that does not get further back is no proof either."""
+    time = VirtualTime()
+    history = History(time, *((1000, f"other{number}") for number in range(1500)))
+    with pytest.raises(VenueDownError, match="too long to be read back"):
+        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+    assert len(history.asked) == 2
+
+
+def test_an_order_of_this_process_is_looked_for_from_when_it_was_sent(shared: Path) -> None:
+    """Two hours after it was sent the history is asked from ten minutes before that on, and no further back."""
+    time = VirtualTime()
+    history = History(time)
+
+    async def deed(made: CcxtVenue) -> Any:
+        sent_at = int(time.now().timestamp() * 1000)
+        await made.submit(order(amount="0.5", symbol=ETH))
+        await asyncio.sleep(7200)
+        return sent_at, await made.find_order(ETH, "kswa1")
+
+    sent_at, found = looked_for(shared, time, history, deed)
+    assert found is None
+    assert sent_at - 600_000 <= int(history.asked[0]["since"]) <= sent_at
