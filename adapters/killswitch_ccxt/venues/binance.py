@@ -93,7 +93,12 @@ class BinanceUsdm(BinanceFutures):
         body, rows = await asyncio.gather(self.client.call(self.account_method), self.read_positions())
         found = self.positions_of(rows)
         self._agreeing(body, found)
-        return await self.worth_of(body), found
+        return await self.worth_of(body), await self.in_own_currency(found)
+
+    async def prices_of_coins(self) -> Mapping[str, Decimal]:
+        dollars = {"USD": Decimal(1), **await self._dollars()}
+        own = dollars.get(self.spec.currency)
+        return {} if own is None else {asset: price / own for asset, price in dollars.items()}
 
     def _agreeing(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
@@ -115,7 +120,8 @@ class BinanceUsdm(BinanceFutures):
             for asset, amount in sorted(held.items())
         )
         used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
-        cash = needed(body.get("totalWalletBalance"), "the account's wallet balance")
+        # The venue's own total follows prices once there are several assets in it.
+        cash = binance_rows.wallets(body.get("assets") or ())
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
             free = told(body.get("availableBalance"))

@@ -1,11 +1,13 @@
 """Binance's codes: what each means, for futures, spot and margin alike, and what its headers count.
 
-Of two codes with several meanings the message decides, so messages are looked up before codes. Where the documents of
-futures and of spot differ, those of the market are used: on futures −1001 is surely not done, on spot it may be.
+Of codes with several meanings the message decides, so messages are looked up before codes; and words that leave the
+fate open go before the code that they come with. Where the documents of futures and of spot differ, those of the market
+are used: on futures an internal error in the words of the documents is surely not done, on spot it may be.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -14,16 +16,20 @@ from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SA
 
 CODES: Final[Mapping[str, Meaning]] = {
     "duplicated": rejected("duplicate_client_order_id"),
+    "open fate": UNKNOWN,
+    "5xx": UNKNOWN,  # with a code that nobody knows
     # The request itself
     "-1000": UNKNOWN,
+    "-1001": UNKNOWN,
     "-1002": DENIED,
     "-1003": LIMITED,
     "-1006": UNKNOWN,
     "-1007": UNKNOWN,
     "-1008": UNKNOWN,  # overloaded: the documents of the day say "failed", orders have been seen to succeed
-    "-1013": rejected("other"),
+    "-1010": UNKNOWN,  # "an error message was received": where the words say which, they are below
+    "-1013": rejected("other"),  # it did not come to the matching engine
     "-1015": LIMITED,
-    "-1016": DOWN,
+    "-1016": UNKNOWN,  # the service shuts down: what it did before, it does not say
     "-1021": DOWN,
     "-1022": DENIED,
     "-1106": rejected("other"),
@@ -42,7 +48,9 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-2022": rejected("already_flat"),
     "-2023": rejected("other"),
     "-2024": rejected("already_flat"),
+    "-3000": UNKNOWN,
     "-3041": rejected("insufficient_margin"),
+    "-3044": UNKNOWN,
     "-4003": rejected("below_minimum"),
     "-4004": rejected("below_minimum"),
     "-4005": rejected("above_maximum"),
@@ -53,6 +61,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-4046": SAME,
     "-4059": SAME,
     "-4061": MODE_CHANGED,
+    "-4083": UNKNOWN,  # the batch failed: how much of it, it does not say
     "-4108": rejected("market_closed"),
     "-4109": rejected("market_closed"),
     "-4116": rejected("duplicate_client_order_id"),
@@ -70,14 +79,35 @@ CODES: Final[Mapping[str, Meaning]] = {
     "Unknown error, please check your request or try again later.": UNKNOWN,
     "Account has insufficient balance for requested action.": rejected("insufficient_margin"),
     "Market is closed.": rejected("market_closed"),
+    # In the place of an answer about the order: it is not gone, it must not be touched.
+    "This action is disabled on this account.": DENIED,
+    "This account may not place or cancel orders.": DENIED,
+    "This symbol is not permitted for this account.": DENIED,
+    "This symbol is restricted for this account.": DENIED,
+    "Rest API trading is not enabled.": DENIED,
+    "Unknown order sent.": GONE,
     "Filter failure: NOTIONAL": rejected("below_minimum"),
     "Filter failure: MIN_NOTIONAL": rejected("below_minimum"),
     "Filter failure: MARKET_LOT_SIZE": rejected("above_maximum"),
     "Filter failure: PERCENT_PRICE": rejected("price_band"),
     "Filter failure: PERCENT_PRICE_BY_SIDE": rejected("price_band"),
 }
-FUTURES: Final[Mapping[str, Meaning]] = {**CODES, "-1001": DOWN, "Service Unavailable.": DOWN}
-SPOT: Final[Mapping[str, Meaning]] = {**CODES, "-1001": UNKNOWN}
+_FAILED: Final = "Internal error; unable to process your request. Please try again."
+FUTURES: Final[Mapping[str, Meaning]] = {**CODES, _FAILED: DOWN, "Service Unavailable.": DOWN}
+SPOT: Final[Mapping[str, Meaning]] = {
+    **CODES,
+    "-1004": UNKNOWN,  # on futures it is about addresses
+    "-2026": GONE,  # archived without a fill
+    "-5041": UNKNOWN,  # it waited too long in the queue
+}
+_OPEN: Final = re.compile(
+    r"status unknown|unknown error|timeout waiting|timed? out|unexpected response|internal (server )?error"
+    r"|(system|server) (is )?busy|overloaded|system abnormality",
+    re.IGNORECASE,
+)
+"""Words of a refusal that do not say that nothing was done, whatever code they come with."""
+_TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-5028"})
+"""Codes that are sure whatever their words: not listened to, or too late."""
 
 _COUNTERS: Final[Mapping[str, str]] = {
     "x-mbx-used-weight-1m": "weight",
@@ -93,15 +123,17 @@ def codes_in(body: Any) -> Iterable[str]:
     if not isinstance(body, Mapping):
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
-    said = ["duplicated"] if "duplicat" in text.lower() else []
-    return (*said, text, *([] if code is None else [str(code)]))
+    said = [text, *([] if code is None else [str(code)])]
+    if _OPEN.search(text) and str(code) not in _TELLING:
+        said.insert(1, "open fate")
+    return ("duplicated", *said) if "duplicat" in text.lower() else tuple(said)
 
 
 def codes_of(answer: Answer) -> Iterable[str]:
     """As `codes_in`, of a whole answer; a gateway's own refusal has no body that could be read."""
     if answer.status in (418, 429):
         return ("-1003",)
-    return codes_in(answer.body)
+    return (*codes_in(answer.body), *(["5xx"] if answer.status >= 500 else []))
 
 
 def used_from(headers: Mapping[str, str]) -> Mapping[str, int]:

@@ -53,7 +53,12 @@ class BinanceCoinm(BinanceFutures):
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
         body, rows = await asyncio.gather(self.client.call(self.account_method), self.read_positions())
-        return await self.worth_of(body), self.positions_of(rows)
+        return await self.worth_of(body), await self.in_own_currency(self.positions_of(rows))
+
+    async def prices_of_coins(self) -> Mapping[str, Decimal]:
+        dollars = {"USD": Decimal(1), **await self._dollars()}
+        own = dollars.get(self.spec.currency)
+        return {} if own is None else {coin: price / own for coin, price in dollars.items()}
 
     async def worth_of(self, body: Mapping[str, Any]) -> Wealth:
         """The coins at the venue's index. UnreadableError where a coin is held that has none."""
@@ -64,19 +69,16 @@ class BinanceCoinm(BinanceFutures):
         rows = {str(row.get("asset")): row for row in assets}
         prices = {currency: Decimal(1)}
         if set(held) - {currency}:
-            dollars = {"USD": Decimal(1), **await self._dollars()}
-            own = dollars.get(currency)
-            prices |= {asset: price / own for asset, price in dollars.items() if own and asset != currency}
+            prices = {**await self.prices_of_coins(), **prices}
         unpriced = sorted(set(held) - set(prices))
         if unpriced or (currency not in rows and currency not in prices):
             raise UnreadableError(f"the venue has no price of {', '.join(unpriced) or currency} in {currency}")
         equity = sum((amount * prices[asset] for asset, amount in held.items()), Decimal(0))
-        used, kept, free, cash = (
-            _summed(rows, prices, name)
-            for name in ("initialMargin", "maintMargin", "availableBalance", "walletBalance")
+        used, kept, free = (
+            _summed(rows, prices, name) for name in ("initialMargin", "maintMargin", "availableBalance")
         )
         balances = tuple(Balance(asset, amount, prices[asset]) for asset, amount in sorted(held.items()))
-        return Wealth(equity, free, used, kept, balances, cash)
+        return Wealth(equity, free, used, kept, balances, binance_rows.wallets(assets))
 
     async def _dollars(self) -> Mapping[str, Decimal]:
         """Coin → the index price of its perpetual contract, in USD."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -28,12 +29,17 @@ from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
-from killswitch_ccxt.venues import binance_codes, binance_rows
+from killswitch_ccxt.venues import binance_codes, binance_pages, binance_rows
 
 Row = Mapping[str, Any]
-PAGE = 1000
-"""The most rows that the venue gives of an income history at once."""
-DAY = 86_400_000
+FORCED = 100
+"""The most rows that the venue gives of forced orders at once."""
+BEFORE = 60_000
+"""Milliseconds before its first fill from which on a forced order is looked for."""
+ONE_BY_ONE = 2
+"""Up to so many symbols forced orders are asked for one by one (20 each): all at once weigh 50."""
+JUDGED = 50_000
+"""Orders of which is remembered who sent them."""
 
 
 class BinanceFutures(Dialect):
@@ -52,12 +58,15 @@ class BinanceFutures(Dialect):
     streams = ("orders", "positions")
     has_hedge_mode = True
     fills_need_symbol = True
-    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=10.0, rows_least=10.0)
+    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=15.0, rows_least=10.0)
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._ours: dict[str, None] = {}
+        self._causes: dict[tuple[str, str | None], FillCause] = {}
+        """Of orders that are ours, or were looked up: what their fills come from."""
         self._limited: object = None
+        self._prices: Mapping[str, Decimal] = {}
+        """Coin → its price in the account's currency, where positions are settled in another one."""
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -122,42 +131,85 @@ class BinanceFutures(Dialect):
         rank = binance_rows.told(info.get("adl"))
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
+    async def prices_of_coins(self) -> Mapping[str, Decimal]:
+        """Coin → the venue's index price of it, in the account's currency."""
+        raise NotImplementedError
+
+    async def in_own_currency(self, found: tuple[Position, ...]) -> tuple[Position, ...]:
+        """Money of positions that are settled in another coin, at the venue's index of that coin.
+
+        UnreadableError where an inverse one has no such price: its numbers would pass for the account's currency.
+        """
+        if any(self._settled(position.symbol) != self.spec.currency for position in found):
+            self._prices = await self.prices_of_coins()
+        return tuple(map(self._converted, found))
+
+    def _settled(self, symbol: str) -> str:
+        return str(self.rules[symbol].get("settle") or self.spec.currency)
+
+    def _converted(self, position: Position) -> Position:
+        coin = self._settled(position.symbol)
+        if coin == self.spec.currency:
+            return position
+        price = self._prices.get(coin)
+        if price is None and self.rules[position.symbol].get("inverse"):
+            raise UnreadableError(
+                f"position {position.symbol}: the venue has no price of {coin} in {self.spec.currency}"
+            )
+        return structs.replace(
+            position, notional=_times(position.notional, price), margin=_times(position.margin, price),
+            unrealized_pnl=_times(position.unrealized_pnl, price),
+        )  # fmt: skip
+
     async def orders(self) -> tuple[Order, ...]:
         ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
         return orders.resting(binance_rows.order(row, self.symbol_of) for row in (*ordinary, *conditional))
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        found = await asyncio.gather(*(self._fills_of(symbol, since) for symbol in symbols))
-        return tuple(fill for each in found for fill in each)
+        ask = partial(self.ask, "GetUserTrades")
+        asked = [{"symbol": self.id_of(symbol)} for symbol in symbols]
+        answers = await asyncio.gather(*(binance_pages.trades(ask, it, {"startTime": since}) for it in asked))
+        rows = (binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
+        found = fills.fills(rows, self.refine_fill)
+        await self._judge([fill for fill in found if (fill.symbol, fill.order) not in self._causes])
+        return tuple(structs.replace(fill, cause=self._causes[fill.symbol, fill.order]) for fill in found)
 
-    async def _fills_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
-        """The venue's own orders look like any other's here; only its list of forced ones tells them."""
-        asked = {"symbol": self.id_of(symbol), "startTime": since, "limit": PAGE}
-        rows = await self.ask("GetUserTrades", asked)
-        found = fills.fills((binance_rows.trade(row, self.symbol_of) for row in rows), self.refine_fill)
-        if all(fill.order in self._ours for fill in found):
-            return found
-        forced = await self.ask("GetForceOrders", {"symbol": asked["symbol"], "startTime": since})
-        causes = {str(row["orderId"]): binance_rows.cause(str(row.get("clientOrderId"))) for row in forced}
-        return tuple(structs.replace(fill, cause=causes.get(fill.order or "") or fill.cause) for fill in found)
+    async def _judge(self, found: Sequence[Fill]) -> None:
+        """The venue's own orders look like any other's among trades; only its list of forced ones tells them."""
+        if not found:
+            return
+        begin = int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE
+        asked, symbols = {"startTime": begin, "limit": FORCED}, sorted({fill.symbol for fill in found})
+        rows = await self.ask("GetForceOrders", asked) if len(symbols) > ONE_BY_ONE else []
+        if len(symbols) <= ONE_BY_ONE or len(rows) >= FORCED:
+            each = [asked | {"symbol": self.id_of(symbol)} for symbol in symbols]
+            answers = await asyncio.gather(*(self.ask("GetForceOrders", it) for it in each))
+            rows = [row for answer in answers for row in answer]
+        causes = {
+            (str(row.get("symbol")), str(row["orderId"])): binance_rows.cause(str(row.get("clientOrderId")))
+            for row in rows
+        }
+        for fill in found:
+            self._remember(fill.symbol, fill.order, causes.get((self.id_of(fill.symbol), str(fill.order))) or "trade")
+
+    def _remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
+        self._causes[symbol, order_id] = cause
+        if len(self._causes) > JUDGED:
+            self._causes.pop(next(iter(self._causes)))
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
         profit = binance_rows.told(info.get("realizedPnl"))
+        if (coin := self._settled(fill.symbol)) != self.spec.currency:
+            profit = _times(profit, self._prices.get(coin))
         if side not in ("long", "short"):
             return structs.replace(fill, realized_pnl=profit)
         return structs.replace(fill, realized_pnl=profit, position_side=side)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Page after page: the venue gives the oldest first."""
-        found: dict[str, Flow] = {}
-        while True:
-            rows = await self.ask("GetIncome", {"startTime": since, "limit": PAGE})
-            found |= {flow.id: flow for flow in binance_rows.income(rows)}
-            newest = int(rows[-1]["time"]) if rows else since
-            if len(rows) < PAGE or newest <= since:
-                return tuple(found.values())
-            since = newest
+        rows = await binance_pages.in_time(partial(self.ask, "GetIncome"), {}, since)
+        return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
 
     # Acting
 
@@ -197,9 +249,7 @@ class BinanceFutures(Dialect):
         if read["clientOrderId"] not in (request.client_order_id, None) or read["symbol"] != request.symbol:
             raise UnreadableError(f"sent {request.client_order_id}, told of {read['clientOrderId']} {read['symbol']}")
         found = orders.report({**read, "clientOrderId": request.client_order_id}, request.symbol)
-        self._ours[found.id] = None
-        while len(self._ours) > PAGE:
-            self._ours.pop(next(iter(self._ours)))
+        self._remember(found.symbol, found.id, "trade")
         return found
 
     async def submit_batch(
@@ -256,9 +306,19 @@ class BinanceFutures(Dialect):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         if order_id.startswith(binance_rows.ALGO):
             return ()  # it waits: what it becomes has a number of its own
-        rows = await self.ask("GetUserTrades", {"symbol": self.id_of(symbol), "orderId": order_id})
+        asked = {"symbol": self.id_of(symbol), "orderId": order_id}
+        rows = await binance_pages.trades(partial(self.ask, "GetUserTrades"), asked, {})
         found = fills.fills((binance_rows.trade(row, self.symbol_of) for row in rows), self.refine_fill)
-        return tuple(fill for fill in found if fill.order == order_id)
+        found = tuple(fill for fill in found if fill.order == order_id)
+        if len(rows) >= binance_pages.PAGE:
+            await self._all_of(order_id, asked, found)
+        return found
+
+    async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
+        """More than one page, and the documents do not say where the first one begins: the order itself knows."""
+        filled = needed((await self.ask("GetOrder", asked)).get("executedQty"), f"what was filled of {order_id}")
+        if sum((fill.amount for fill in found), Decimal(0)) < filled:
+            raise UnreadableError(f"order {order_id}: {filled} was filled of it, and its trades are fewer")
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         asked = {"symbol": self.id_of(symbol)}
@@ -291,6 +351,10 @@ def rights_of(row: Row, trades_by: str) -> KeyRights:
         withdraw=flag(row.get("enableWithdrawals")), transfer=None if None in moves else any(moves),
         bound_to_addresses=flag(row.get("ipRestrict")), expires_at=instant(row.get("tradingAuthorityExpirationTime")),
     )  # fmt: skip
+
+
+def _times(amount: Decimal | None, price: Decimal | None) -> Decimal | None:
+    return None if amount is None or price is None else amount * price
 
 
 def _type(request: OrderRequest) -> str:

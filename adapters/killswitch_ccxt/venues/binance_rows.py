@@ -6,6 +6,7 @@ notional, needs a request of its own for margin brackets, and puts the refused r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -123,6 +124,12 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
         name = ":".join(str(row.get(key) or "") for key in ("incomeType", "tranId", "asset", "symbol"))
         found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, str(row["asset"])))
     return tuple(found)
+
+
+def wallets(rows: Iterable[Row]) -> Decimal:
+    """A number that is another one as soon as any coin's wallet has moved, and the same whatever prices do."""
+    held = sorted(f"{row.get('asset')} {decimal(row.get('walletBalance'))}" for row in rows)
+    return Decimal(int.from_bytes(hashlib.blake2b("; ".join(held).encode(), digest_size=8).digest()))
 
 
 def balances(rows: Iterable[Row]) -> dict[str, Decimal]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import Capability, KeyRights
@@ -17,7 +18,7 @@ from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues import binance_codes, binance_rows
+from killswitch_ccxt.venues import binance_codes, binance_moves, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
 from killswitch_ccxt.wealth import Wealth
 
@@ -35,6 +36,12 @@ MOVES: Final[Mapping[str, Mapping[str, int]]] = {
 """The venue's names of transfers between wallets, and the sign that each has for this one."""
 
 
+HOUR: Final = 3_600_000
+"""Milliseconds by which questions for transfers go back: one may be pending for a while."""
+SIZE: Final = 100
+"""The most rows of transfers, or of interest, in one answer."""
+
+
 class BinanceSpot(Dialect):
     """Holdings are positions; on margin, what is owed is a short one, of what is held less what is owed."""
 
@@ -45,7 +52,8 @@ class BinanceSpot(Dialect):
     client_ids = ClientIdRule(longest=36)
     streams = ("orders", "balance")
     fills_need_symbol = True
-    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=None, orders_least=10.0, rows_least=10.0)
+    # Flows often: they weigh next to nothing, and where a book trades nothing else tells a withdrawal from a loss.
+    ages = Ages(orders=20.0, fills=30.0, flows=15.0, quotes=None, orders_least=10.0, rows_least=10.0)
     limits = (
         RateLimit("weight", 6000, 60.0, by="address"),
         RateLimit("wallet-weight", 12_000, 60.0, by="address"),
@@ -90,6 +98,10 @@ class BinanceSpot(Dialect):
         Capability("demo", "yes", "spot only"),
     )
     tried = "recorded answers only"
+
+    def __init__(self, client: Any, spec: AccountSpec) -> None:
+        super().__init__(client, spec)
+        self._moves = binance_moves.Moves()
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -150,30 +162,49 @@ class BinanceSpot(Dialect):
         return orders.resting(binance_rows.order(row, self.symbol_of) for row in rows)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        asked = [{"symbol": self.rules[symbol]["id"], "startTime": since} for symbol in symbols]
-        answers = await asyncio.gather(*(self.client.call(self._call_of("GetMyTrades"), params) for params in asked))
+        ask = partial(self.client.call, self._call_of("GetMyTrades"))
+        asked = [{"symbol": self.rules[symbol]["id"]} for symbol in symbols]
+        answers = await asyncio.gather(*(binance_pages.trades(ask, it, {"startTime": since}) for it in asked))
         return fills.fills(binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         asked = {"symbol": self.rules[symbol]["id"], "orderId": order_id}
-        rows = await self.client.call(self._call_of("GetMyTrades"), asked)
+        ask = partial(self.client.call, self._call_of("GetMyTrades"))
+        rows = await binance_pages.trades(ask, asked, {"fromId": 0})
         found = fills.fills(binance_rows.trade(row, self.symbol_of) for row in rows)
         return tuple(fill for fill in found if fill.order == order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits and withdrawals (spot), interest (margin), and what was moved between wallets."""
-        signs = MOVES[self.spec.market]
+        signs, moves, back = MOVES[self.spec.market], self._moves, since - binance_moves.BACK
+        moves.begin(since)
         moved = await asyncio.gather(
-            *(self.client.call("sapiGetAssetTransfer", {"type": it, "startTime": since, "size": 100}) for it in signs)
+            *(self._sized("sapiGetAssetTransfer", {"type": it, "startTime": since - HOUR}) for it in signs)
         )
-        found = [_moved(row, sign) for sign, body in zip(signs.values(), moved, strict=True) for row in _rows(body)]
+        now = self.client.now()
+        pairs = zip(signs.values(), moved, strict=True)
+        found = [flow for sign, rows in pairs for flow in moves.transfers(rows, sign, now)]
         if self._margin:
-            interest = await self.client.call("sapiGetMarginInterestHistory", {"startTime": since, "size": 100})
-            return (*found, *(_interest(row) for row in _rows(interest)))
+            interest = await self._sized("sapiGetMarginInterestHistory", {"startTime": since})
+            return (*found, *map(_interest, interest))
         came, went = await asyncio.gather(
-            self.client.call("fetch_deposits", None, since), self.client.call("fetch_withdrawals", None, since)
+            *(
+                binance_pages.numbered(partial(self.client.call, method), {"startTime": back})
+                for method in ("sapiGetCapitalDepositHisrec", "sapiGetCapitalWithdrawHistory")
+            )
         )
-        return (*found, *fills.moved(came, "deposit", 1), *fills.moved(went, "withdrawal", -1))
+        return (*found, *moves.deposits(came, now), *moves.withdrawals(went, now))
+
+    async def _sized(self, method: str, asked: Row) -> list[Row]:
+        """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
+        found: list[Row] = []
+        for page in range(1, binance_pages.PAGES + 1):
+            body = await self.client.call(method, {**asked, "current": page, "size": SIZE})
+            rows = list(body.get("rows") or ()) if isinstance(body, Mapping) else []
+            found.extend(rows)
+            if len(rows) < SIZE:
+                return found
+        raise UnreadableError(f"{method}: the list does not end after {len(found)} rows")
 
     async def position_mode(self) -> PositionMode | None:
         return "one_way"
@@ -232,18 +263,6 @@ def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
     """Spot tells what was paid in all, not for each."""
     paid, filled = decimal(row.get("cummulativeQuoteQty")), decimal(row.get("executedQty"))
     return {**order, "average": paid / filled if paid and paid > 0 and filled else None}
-
-
-def _rows(body: Any) -> list[Row]:
-    return list(body.get("rows") or ()) if isinstance(body, Mapping) else []
-
-
-def _moved(row: Row, sign: int) -> Flow:
-    at = instant(row.get("timestamp"))
-    if at is None:
-        raise UnreadableError("a transfer without a time")
-    amount = sign * needed(row.get("amount"), "the amount of a transfer")
-    return Flow(f"transfer:{row.get('tranId')}", at, "transfer", amount, str(row.get("asset")))
 
 
 def _interest(row: Row) -> Flow:

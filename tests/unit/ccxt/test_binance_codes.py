@@ -15,8 +15,8 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt.client import Answer
-from killswitch_ccxt.errors import GoneError, as_venue_error
-from killswitch_ccxt.venues.binance_codes import FUTURES, SPOT, codes_of, used_from
+from killswitch_ccxt.errors import GoneError, as_venue_error, row_error
+from killswitch_ccxt.venues.binance_codes import FUTURES, SPOT, codes_in, codes_of, used_from
 
 
 def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:
@@ -60,6 +60,15 @@ def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str
         (-1007, "Timeout waiting for response from backend server.", 408, FateUnknownError),
         (0, "Unknown error, please check your request or try again later.", 503, FateUnknownError),
         (-1001, "Internal error; unable to process your request. Please try again.", 503, VenueDownError),
+        (-1001, "Disconnected", 500, FateUnknownError),
+        (-1000, "An unknown error occurred while processing the request.", 400, FateUnknownError),
+        (-1010, "ERROR_MSG_RECEIVED.", 400, FateUnknownError),
+        (-1016, "This service is no longer available.", 503, FateUnknownError),
+        (-4083, "Fail to place batch orders.", 400, FateUnknownError),
+        (-9999, "Timeout waiting for response from backend server. Send status unknown.", 400, FateUnknownError),
+        (-9999, "A code that nobody knows", 502, FateUnknownError),
+        (-5028, "Timestamp for this request is outside of the ME recvWindow.", 400, VenueDownError),
+        (0, "Service Unavailable.", 503, VenueDownError),
         (-1021, "Timestamp for this request is outside of the recvWindow.", 400, VenueDownError),
         (-1003, "Too many requests", 429, RateLimitedError),
         (-1003, "Way too many requests; IP banned until 1625474304765.", 418, RateLimitedError),
@@ -83,6 +92,36 @@ def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_wo
     small = meant(-1013, "Filter failure: NOTIONAL", spot=True)
     reasons = [it.reason for it in (short, again, small) if isinstance(it, OrderRejectedError)]
     assert reasons == ["insufficient_margin", "duplicate_client_order_id", "below_minimum"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (-1004, "Server is busy, please wait and try again"), (-3000, "Internal server error."),
+        (-3044, "System busy."), (-1007, "Timeout waiting for response from backend server."),
+        (-1001, "Internal error; unable to process your request. Please try again."),
+        (-1013, "Timeout waiting for response from backend server. Send status unknown; execution status unknown."),
+        (-2010, "An unexpected response was received from the message bus. Execution status unknown."),
+        (-5041, "Time out for too many requests from this account queueing at the same time."),
+    ],
+)  # fmt: skip
+def test_on_spot_and_margin_words_that_leave_the_fate_open_are_no_refusal(code: int, text: str) -> None:
+    """Whatever code they come with."""
+    assert isinstance(meant(code, text, spot=True), FateUnknownError)
+
+
+def test_one_refused_row_of_a_batch_may_have_an_open_fate_too() -> None:
+    """A code that nobody knows is a refusal there, but not with such words."""
+    row = {"code": -9999, "msg": "Timeout waiting for response from backend server."}
+    assert isinstance(row_error(FUTURES, codes_in(row), "row"), FateUnknownError)
+    assert isinstance(row_error(FUTURES, codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
+
+
+def test_an_order_that_may_not_be_touched_is_not_gone() -> None:
+    """The code of an order that is not there says this too."""
+    error = meant(-2011, "This action is disabled on this account.", spot=True)
+    assert isinstance(error, OrderRejectedError)
+    assert error.reason == "permission"
 
 
 def test_what_the_headers_count_has_the_names_of_our_limits() -> None:

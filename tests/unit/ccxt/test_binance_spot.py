@@ -35,7 +35,9 @@ def sent(market: str, request: OrderRequest, answers: Mapping[str, Any]) -> tupl
 
     async def whole() -> OrderReport:
         credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
-        spec = AccountSpec("main", "ccxt", market, "USDT", None, {}, credentials, exchange="binance")
+        spec = AccountSpec(
+            "main", "ccxt", market, "USDT", None, {"ccxt": {"rules": "of this file"}}, credentials, exchange="binance"
+        )
         venue = CcxtVenue(spec, BinanceSpot)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:

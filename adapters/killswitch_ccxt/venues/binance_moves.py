@@ -1,0 +1,121 @@
+"""Binance's deposits, withdrawals and transfers → flows, told when the balance moves and not when they are complete.
+
+A withdrawal leaves the balance when it is applied for, is complete minutes or hours later, and comes back if it fails.
+The venue finds all of them by the time at which they began. So questions go days back, and a row has the same id each
+time: whoever hears it twice counts it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Flow
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed
+
+Row = Mapping[str, Any]
+BACK: Final = 3 * 86_400_000
+"""Milliseconds before the time asked for from which on rows are looked at: some are pending for days."""
+CREDITED: Final = frozenset({"1", "6"})
+"""`status` of a deposit that is in the balance; 6 may not be withdrawn yet."""
+TAKEN: Final = frozenset({"0", "2", "4", "6"})
+"""`status` of a withdrawal that has left the balance: mail sent, awaiting approval, processing, completed."""
+GIVEN_BACK: Final = frozenset({"1", "3", "5"})
+"""Cancelled, rejected, failed."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+class Moves:
+    """What has moved, of one account; nothing that was over before the first question is told."""
+
+    def __init__(self) -> None:
+        self._from = _NEVER
+        self._waiting: set[str] = set()
+
+    def begin(self, since: int) -> None:
+        """A question for what happened from `since` (UTC ms) on; the first one says what is old."""
+        if self._from is _NEVER:
+            self._from = datetime.fromtimestamp(since / 1000, UTC)
+
+    def deposits(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
+        """Those that are in the balance. What was there already when we began to look is no news."""
+        found = []
+        for row in rows:
+            if _of_funding(row):
+                continue
+            name, at, status = f"deposit:{_id(row)}", _at(row.get("insertTime")), str(row.get("status"))
+            if status not in CREDITED:
+                self._waiting.add(name)
+            elif at >= self._from or name in self._waiting:
+                amount = abs(needed(row.get("amount"), "the amount of a deposit"))
+                # It counts from when it came; the venue says that of some.
+                came = now if name in self._waiting else at
+                found.append(Flow(name, _told(row) or came, "deposit", amount, str(row.get("coin"))))
+        return found
+
+    def withdrawals(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
+        """Each with its fee when it is applied for, and the same again with the other sign once it has failed."""
+        found = []
+        for row in rows:
+            if _of_funding(row):
+                continue
+            name, at, status = f"withdrawal:{_id(row)}", _at(row.get("applyTime")), str(row.get("status"))
+            if status not in TAKEN | GIVEN_BACK:
+                raise UnreadableError(f"withdrawal {_id(row)}: {status!r} is no state of one")
+            amount = abs(needed(row.get("amount"), "the amount of a withdrawal"))
+            amount += decimal(row.get("transactionFee")) or Decimal(0)
+            new, coin = at >= self._from, str(row.get("coin"))
+            if new:
+                found.append(Flow(name, at, "withdrawal", -amount, coin))
+            if status in TAKEN:
+                self._waiting.add(name)
+            elif new or name in self._waiting:
+                found.append(Flow(f"{name}:back", _told(row) or now, "withdrawal", amount, coin))
+        return found
+
+    def transfers(self, rows: Iterable[Row], sign: int, now: datetime) -> list[Flow]:
+        """Between wallets of the same owner; one that is not confirmed is told when it is."""
+        found = []
+        for row in rows:
+            name, at = f"transfer:{row.get('tranId')}", instant(row.get("timestamp"))
+            if at is None:
+                raise UnreadableError("a transfer without a time")
+            confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
+            if not confirmed:
+                self._waiting.add(name)
+            elif at >= self._from or name in self._waiting:
+                amount = sign * needed(row.get("amount"), "the amount of a transfer")
+                came = now if name in self._waiting else at
+                found.append(Flow(name, came, "transfer", amount, str(row.get("asset"))))
+        return found
+
+
+def _of_funding(row: Row) -> bool:
+    """Whether it is about the funding wallet, which is no part of the account."""
+    return str(row.get("walletType", "0")) == "1"
+
+
+def _id(row: Row) -> str:
+    number = row.get("id") or row.get("txId")
+    if not number:
+        raise UnreadableError("a deposit or withdrawal without a number")
+    return str(number)
+
+
+def _told(row: Row) -> datetime | None:
+    """When the venue says that it was over."""
+    told = row.get("completeTime")
+    return None if not told else _at(told)
+
+
+def _at(value: Any) -> datetime:
+    """Milliseconds, or `2026-01-31 12:00:00` in UTC. UnreadableError for anything else."""
+    text = str(value or "")
+    if text.isdecimal():
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(text))
+    try:
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        raise UnreadableError(f"{value!r} is no time of a deposit or withdrawal") from None
