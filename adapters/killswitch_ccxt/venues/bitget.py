@@ -7,7 +7,7 @@ of trigger orders, fills of all symbols, and failures that an answer reports as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
@@ -16,7 +16,7 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderRejectedError, OrderRequest, VenueTraits
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Client
+from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
@@ -70,6 +70,11 @@ class Bitget(Dialect):
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
         """As generic. That the account is a classic one is said, or a failed question would decide it."""
         return {**super().client_options(spec), "uta": False, "fetchMarkets": {"types": ["swap"]}}
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        body = answer.body
+        return words.said(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
@@ -240,7 +245,8 @@ class Bitget(Dialect):
         told = await self._data("privateMixPostV2MixOrderCancelPlanOrder", asked, changes=True)
         for failure in (told or {}).get("failureList") or ():
             code = str(failure.get("errorCode"))
-            raise row_error(self.codes, (code,), f"bitget {code}: {failure.get('errorMsg')}")
+            said = words.said(code, failure.get("errorMsg"))
+            raise row_error(self.codes, said, f"bitget {code}: {failure.get('errorMsg')}")
 
     # Being asked about
 

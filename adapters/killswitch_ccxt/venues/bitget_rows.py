@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, OrderSide, Side
+from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, OrderSide, Side
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.wealth import Wealth
@@ -111,20 +111,27 @@ def _cause(trade_side: str) -> FillCause:
 
 
 def flow_of(row: Row) -> Flow | None:
-    """A bill; None for what fills tell. UnreadableError for a type that nobody knows."""
+    """A bill; None for what is no flow.
+
+    A type that nobody knows here is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
+    that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
+    has the type in its id.
+    """
     business, amount = str(row.get("businessType")), decimal(row.get("amount"))
+    name = str(row.get("billId") or "")
+    if not amount:
+        return None
+    kind: FlowKind | None
     try:
         kind = words.kind_of(business)
     except KeyError:
-        if not amount:
-            return None
-        raise UnreadableError(f"there is a bill {business!r}, of which it is not known what it means") from None
+        kind, name = "rebate" if amount > 0 else "fee", name and f"{business}:{name}"
     at = instant(row.get("cTime"))
-    if kind is None or not amount:
+    if kind is None:
         return None
-    if at is None or not row.get("billId"):
+    if at is None or not name:
         raise UnreadableError(f"a bill {business} has no id or no time")
-    return Flow(str(row["billId"]), at, kind, amount, str(row.get("coin")))
+    return Flow(name, at, kind, amount, str(row.get("coin")))
 
 
 def rights_of(info: Row) -> KeyRights:

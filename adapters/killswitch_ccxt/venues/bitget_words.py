@@ -8,7 +8,7 @@ from typing import Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, UNKNOWN, Meaning, first_said, rejected
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "already_flat": ("22002", "25227"),
@@ -16,14 +16,15 @@ _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "above_maximum": ("45112", "45113", "43005"),
     "blocked_by_order": ("40757", "45006"),
     "price_band": ("22006", "22007", "22008", "22009", "43008", "43009"),
-    "market_closed": ("22004", "40309"),
+    "market_closed": ("22004", "40309", "41114"),
     "insufficient_margin": ("40762", "40754", "43012", "25202", "25203"),
     "duplicate_client_order_id": ("40786", "43118"),
-    "other": ("40774", "40808", "40017", "400172", "40034", "22005"),
+    "other": ("40808", "40017", "400172", "40034", "22005"),
 }
 _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
     (GONE, ("22001", "40109", "40768", "43001", "43020", "43025", "25204")),
-    (LIMITED, ("429",)),
+    (LIMITED, ("429", "50009")),
+    (MODE_CHANGED, ("40774",)),
     (
         DENIED,
         (
@@ -32,13 +33,26 @@ _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
         ),
     ),
     (DOWN, ("40004", "40005", "40008", "40200")),
-    (UNKNOWN, ("40010", "40015", "40725", "45001", "500")),
+    (UNKNOWN, ("1", "30009", "30030", "32047", "40010", "40015", "40725", "45001", "500", "unsure")),
 )  # fmt: skip
 CODES: Final[Mapping[str, Meaning]] = {
     **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
     **{code: meaning for meaning, codes in _ALIKE for code in codes},
 }
-"""40774 is an order of the other position mode. 40010 is a request that timed out inside: it may have been done."""
+"""40774 is an order of the other position mode. 40010 is a request that timed out inside: it may have been done.
+
+`unsure` is said of the text.
+"""
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
+
+
+def said(code: object, text: object) -> tuple[str, ...]:
+    """A code and what its text adds."""
+    words = str(text or "").lower()
+    unsure = ("unsure",) if str(code) not in CODES and any(part in words for part in _UNSURE) else ()
+    return (*first_said(code), *unsure)
+
 
 LIMITS: Final = (
     *(RateLimit(name, 10, 1.0) for name in ("place", "plan", "cancel", "cancel-plan", "detail", "fills", "pending")),
@@ -79,25 +93,33 @@ STATES: Final[Mapping[str, InstrumentState]] = {
 _TRADES: Final = (
     "open_long", "open_short", "close_long", "close_short", "force_close_long", "force_close_short", "buy", "sell",
     "force_buy", "force_sell", "burst_buy", "burst_sell", "burst_long_loss_query", "burst_short_loss_query",
-    "delivery_long", "delivery_short",
+    "delivery_long", "delivery_short", "adl_close_long", "adl_close_short", "adl_buy_in_single_side_mode",
+    "adl_sell_in_single_side_mode",
 )  # fmt: skip
 _MARGIN: Final = ("append_margin", "adjust_down_lever_append_margin", "reduce_margin", "auto_append_margin")
 FLOWS: Final[Mapping[str, FlowKind | None]] = {
-    **dict.fromkeys((*_TRADES, *_MARGIN)),
+    **dict.fromkeys((*_TRADES, *_MARGIN, "user_exchange_buy", "user_exchange_sell")),
     "contract_settle_fee": "funding",
     "contract_main_settle_fee": "funding",
+    "settle_interest": "interest",
+    "deposit": "deposit",
+    "withdraw": "withdrawal",
+    "transfer_in": "transfer",
+    "transfer_out": "transfer",
     **dict.fromkeys(
         ("cash_gift_issue", "cash_gift_recycle", "bonus_issue", "bonus_recycle", "bonus_expired"), "rebate"
     ),
     **dict.fromkeys(("tracking_follow_pay", "tracking_follow_back", "tracking_trader_income"), "fee"),
     "risk_captital_user_transfer": "insurance",
 }
-"""businessType of a bill → kind of flow; None for what fills tell, and for margin that only moves inside."""
+"""businessType of a bill → kind of flow; None for what fills tell, for margin that only moves inside, and where one
+coin of the account becomes another."""
+_MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
 
 
 def kind_of(business: str) -> FlowKind | None:
     """KeyError for a type that is not known."""
-    return "transfer" if business.startswith(("trans_from_", "trans_to_")) else FLOWS[business]
+    return "transfer" if business.startswith(_MOVES) else FLOWS[business]
 
 
 CAPABILITIES: Final = tuple(
@@ -108,7 +130,7 @@ CAPABILITIES: Final = tuple(
         ("orders", "yes", ""),
         ("trigger orders", "yes", "trigger, trailing, take-profit and stop-loss orders"),
         ("fills", "yes", "liquidations, ADL and deliveries included"),
-        ("flows", "yes", "bills of the futures account"),
+        ("flows", "yes", "bills of the futures account; a type that nobody knows counts as profit or loss"),
         ("prices", "yes", ""),
         ("market orders", "yes", ""),
         ("limit orders", "yes", ""),

@@ -23,7 +23,7 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import adapter
 from killswitch_ccxt.client import Answer
-from killswitch_ccxt.errors import GoneError, as_venue_error
+from killswitch_ccxt.errors import GoneError, ModeChangedError, as_venue_error, rejected
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bitget import Bitget
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
@@ -36,17 +36,18 @@ D = Decimal
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 
 
-def _error(code: str) -> Exception:
-    body = {"code": code, "msg": "said so", "data": None}
+def _error(code: str, text: str = "said so") -> Exception:
+    body = {"code": code, "msg": text, "data": None}
     said = Bitget.codes_of(Answer(400, {}, body, json.dumps(body), "/api/v2/mix/order/place-order"))
-    meaning = next(Bitget.codes[it] for it in said if it in Bitget.codes)
+    meaning = next((Bitget.codes[it] for it in said if it in Bitget.codes), rejected("other"))
     return as_venue_error(meaning, "said so", changes=True, left=True)
 
 
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("22002", "already_flat"), ("40774", "other"), ("45110", "below_minimum"), ("45113", "above_maximum"),
+        ("22002", "already_flat"), ("40774", "other"), ("41114", "market_closed"),
+        ("45110", "below_minimum"), ("45113", "above_maximum"),
         ("40762", "insufficient_margin"), ("43012", "insufficient_margin"), ("40786", "duplicate_client_order_id"),
         ("43118", "duplicate_client_order_id"), ("40808", "other"), ("22009", "price_band"),
         ("40757", "blocked_by_order"),
@@ -73,6 +74,23 @@ def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) ->
 def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: str, kind: type[Exception]) -> None:
     """Gone, too often, unknown fate, or surely nothing done."""
     assert type(_error(code)) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        ("32047", "system error", FateUnknownError), ("30009", "system error", FateUnknownError),
+        ("30030", "endpoint request failed. Please try again", FateUnknownError),
+        ("99999", "Request timed out", FateUnknownError),
+        ("99999", "no", OrderRejectedError),
+        ("40762", "not enough, try again later", OrderRejectedError),
+        ("50009", "The operation is too frequent, please try again later", RateLimitedError),
+        ("40774", "The order type for unilateral position must be the unilateral position type", ModeChangedError),
+    ],
+)  # fmt: skip
+def test_a_refusal_that_does_not_say_that_nothing_was_done_is_none(code: str, text: str, kind: type[Exception]) -> None:
+    """An unknown code is judged by its text, a known one never; the other position mode is read again."""
+    assert type(_error(code, text)) is kind
 
 
 # What rows say
@@ -131,7 +149,8 @@ def test_a_fill_tells_fee_profit_and_cause(trade_side: str, cause: str) -> None:
     ("business", "kind"),
     [
         ("trans_from_exchange", "transfer"), ("trans_to_exchange", "transfer"), ("contract_settle_fee", "funding"),
-        ("bonus_issue", "rebate"), ("tracking_trader_income", "fee"),
+        ("bonus_issue", "rebate"), ("tracking_trader_income", "fee"), ("settle_interest", "interest"),
+        ("trans_to_strategy", "transfer"), ("transfer_from_future_copytrade", "transfer"),
     ],
 )  # fmt: skip
 def test_a_bill_is_a_flow_of_its_kind(business: str, kind: str) -> None:
@@ -143,12 +162,16 @@ def test_a_bill_is_a_flow_of_its_kind(business: str, kind: str) -> None:
     assert (flow.kind, flow.amount, flow.currency) == (kind, D("-0.5"), "USDT")
 
 
-def test_what_fills_tell_is_no_flow_and_an_unknown_bill_is_unreadable() -> None:
-    """Trades and margin that moves inside are none; a type that nobody knows may be anything."""
-    for told in ("close_long", "sell", "burst_sell", "append_margin"):
+def test_what_fills_tell_is_no_flow_and_an_unknown_bill_is_profit_or_loss() -> None:
+    """Trades, conversions and margin that moves inside are none; a type that nobody knows is one, and named."""
+    for told in ("close_long", "sell", "burst_sell", "append_margin", "adl_close_long", "user_exchange_buy"):
         assert flow_of({"billId": "1", "businessType": told, "amount": "5", "cTime": "1"}) is None
+    for amount, kind in (("5", "rebate"), ("-5", "fee")):
+        flow = flow_of({"billId": "1", "businessType": "lucky_draw", "amount": amount, "coin": "USDT", "cTime": "1"})
+        assert flow is not None
+        assert (flow.id, flow.kind, flow.amount) == ("lucky_draw:1", kind, D(amount))
     with pytest.raises(UnreadableError, match="lucky_draw"):
-        flow_of({"billId": "1", "businessType": "lucky_draw", "amount": "5", "cTime": "1"})
+        flow_of({"businessType": "lucky_draw", "amount": "5", "cTime": "1"})
 
 
 def test_worth_is_that_of_the_margin_coin_and_of_all_of_them_where_all_are_margin() -> None:

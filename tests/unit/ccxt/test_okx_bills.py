@@ -60,7 +60,7 @@ def test_all_bills_are_asked_for_in_one_question() -> None:
 
 
 def test_among_very_many_trades_each_kind_of_flow_is_asked_for_by_itself() -> None:
-    """Of 350 bills all but the oldest are trades: the transfer is found where a sixth question in a second is refused."""
+    """Of 350 bills all but the oldest are trades: the transfer is found, and no sixth question in a second is asked."""
     desk = OkxDesk({}, enforced=True)
     bills = [_bill("2", str(number), "-1", 1_621_425_120_000 + number) for number in range(350, 1, -1)]
     bills.append(_bill("1", "1"))
