@@ -19,10 +19,10 @@ from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest,
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Answer, Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
-from killswitch_ccxt.errors import Meaning, first_said
+from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS
+from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
@@ -57,7 +57,7 @@ class Deribit(Dialect):
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
         error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
-        return first_said(error.get("code")) if isinstance(error, Mapping) else ()
+        return said(error) if isinstance(error, Mapping) else ()
 
     @property
     def rules(self) -> Mapping[str, Row]:

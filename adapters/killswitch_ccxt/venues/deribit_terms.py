@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from killswitch.model.inspection import Capability
 from killswitch.model.venue import Cost, RateLimit
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, first_said, rejected
 
 
 def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:
@@ -28,10 +28,24 @@ CODES: Final[Mapping[str, Meaning]] = {
     **_each(LIMITED, 10028, 10047, 11035),
     # Surely not taken: maintenance, settlement for some seconds each day, "should be retried"
     **_each(DOWN, 11051, 10040, 10041),
-    # "Some unhandled error on server", "some general failure"
-    **_each(UNKNOWN, 10001, 11094),
+    # "Some unhandled error on server", "some general failure", "invalid input or internal failure"
+    **_each(UNKNOWN, 10001, 11094, 13008),
+    "unsure": UNKNOWN,  # said of the text
     **_each(GONE, 10004, 10010, 10029, 11008, 11044),
 }  # fmt: skip
+_UNSURE: Final = ("timed out", "timeout", "try again later", "system")
+"""Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
+
+
+def said(error: Mapping[str, Any]) -> tuple[str, ...]:
+    """The code of a refusal and what its text adds; Deribit writes its words with underscores."""
+    data = error.get("data")
+    reason = data.get("reason") if isinstance(data, Mapping) else data
+    words = f"{error.get('message')} {reason}".lower().replace("_", " ")
+    code = first_said(error.get("code"))
+    return (*code, "unsure") if not CODES.keys() & set(code) and any(part in words for part in _UNSURE) else code
+
+
 LIMITS: Final = (
     RateLimit("requests", 20, 1.0),
     RateLimit("matching", 5, 1.0),

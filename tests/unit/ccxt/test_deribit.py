@@ -110,8 +110,8 @@ class Answers(WireVenue):
         return _error(11051)
 
 
-def _error(code: int, status: int = 400) -> Reply:
-    return Reply({"jsonrpc": "2.0", "error": {"code": code, "message": "said so"}}, status)
+def _error(code: int, status: int = 400, text: str = "said so") -> Reply:
+    return Reply({"jsonrpc": "2.0", "error": {"code": code, "message": text}}, status)
 
 
 def told(
@@ -264,20 +264,40 @@ def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> No
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(10028, RateLimitedError), (11051, VenueDownError), (10041, VenueDownError), (11094, FateUnknownError)],
+    [
+        (10028, RateLimitedError),
+        (11051, VenueDownError),
+        (10041, VenueDownError),
+        (11094, FateUnknownError),
+        (13008, FateUnknownError),  # "invalid input or internal failure"
+    ],
 )
 def test_what_is_not_about_the_order_is_told_apart_by_its_fate(code: int, kind: type[VenueError]) -> None:
     """An internal error of the server after an order by GET is unknown, since that GET changes something."""
     assert _sent(code)[0] is kind
 
 
-def _sent(code: int) -> tuple[type[VenueError], RejectReason | None]:
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (99999, "timed_out", FateUnknownError),
+        (99999, "system_maintenance", FateUnknownError),
+        (99999, "no", OrderRejectedError),
+        (10009, "not_enough_funds, try again later", OrderRejectedError),
+    ],
+)
+def test_a_code_that_nobody_knows_is_judged_by_its_words(code: int, text: str, kind: type[VenueError]) -> None:
+    """Time ran out: the order may be there. A known code keeps its meaning whatever its text says."""
+    assert _sent(code, text)[0] is kind
+
+
+def _sent(code: int, text: str = "said so") -> tuple[type[VenueError], RejectReason | None]:
     async def talk(venue: Any) -> VenueError:
         with pytest.raises(VenueError) as said:
             await venue.submit(order())
         return said.value
 
-    error, _ = told(talk, {"private/sell": _error(code)})
+    error, _ = told(talk, {"private/sell": _error(code, text=text)})
     return type(error), getattr(error, "reason", None)
 
 
