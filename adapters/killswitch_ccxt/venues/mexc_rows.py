@@ -66,6 +66,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "503": UNKNOWN,
     "504": UNKNOWN,
     "9999": UNKNOWN,
+    "20002": UNKNOWN,  # an internal error
+    "730000": UNKNOWN,  # the request failed, without a word why
 }
 SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
     "1": ("buy", "long", False), "2": ("buy", "short", True),
@@ -73,6 +75,8 @@ SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
 }  # fmt: skip
 """Code → side of the order, side of the position, whether it closes."""
 STATES: Final = {"1": "open", "2": "open", "3": "closed", "4": "canceled", "5": "rejected"}
+PLAN_STATES: Final = {"1": "open", "2": "canceled", "3": "executed", "4": "expired", "5": "rejected"}
+"""Of a conditional order: one that was executed has become an order of the book."""
 CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
 """Of a deal's `category`."""
 TYPES: Final = {"1": "limit", "2": "limit", "3": "limit", "4": "limit", "5": "market", "6": "market"}
@@ -115,6 +119,22 @@ def plan_order(row: Row, symbol: str) -> Order:
         trigger_price=needed(row.get("triggerPrice"), f"the trigger of plan order {number}"),
         reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
     )  # fmt: skip
+
+
+def plan_state(row: Row) -> str:
+    """What became of a conditional order."""
+    state = PLAN_STATES.get(_text(row.get("state")))
+    if state is None:
+        raise UnreadableError(f"plan order {_id(row, 'id')}: {row.get('state')!r} is no state")
+    return state
+
+
+def executed_as(row: Row) -> str:
+    """The order that a conditional one has become. UnreadableError where the venue does not say."""
+    number = _text(row.get("orderId"))
+    if number in ("", "0"):
+        raise UnreadableError(f"plan order {_id(row, 'id')} was executed, and the venue does not say as which order")
+    return number
 
 
 def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
@@ -160,10 +180,11 @@ def deal(row: Row, symbol: str) -> Fill:
 
 
 def transfer(row: Row) -> Flow | None:
-    """Money moved into the futures wallet or out of it; None while it is under way."""
+    """Money moved into the futures wallet or out of it, at the moment when it was done; None while it is under way."""
     if _text(row.get("state")) != "SUCCESS":
         return None
-    number, at = _text(row.get("txid")) or _id(row, "id"), instant(row.get("createTime"))
+    number = _text(row.get("txid")) or _id(row, "id")
+    at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
     sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
     if sign is None or at is None:
         raise UnreadableError(f"transfer {number}: it has no direction or time")

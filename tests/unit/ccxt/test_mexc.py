@@ -12,6 +12,7 @@ import pytest
 from killswitch.model.venue import (
     AccountSpec,
     FateUnknownError,
+    MalformedAnswerError,
     OrderRejectedError,
     OrderRequest,
     RateLimitedError,
@@ -163,6 +164,145 @@ def test_a_stop_is_put_back_as_a_plan_order_and_known_by_what_it_says() -> None:
     assert desk.exchange.held[BTC, "long"] == 30
 
 
+STOP = order("kswstop", trigger_price=D(90), trigger_when="falls")
+
+
+def plan(number: str, state: int, venue: Any, **more: Any) -> dict[str, Any]:
+    """A row of the list of conditional orders, as the venue's document has it."""
+    return {
+        "id": number, "symbol": "BTC_USDT", "leverage": 20, "side": 4, "triggerPrice": 90, "price": 0, "vol": 30,
+        "openType": 2, "triggerType": 2, "state": state, "executeCycle": 2, "trend": 2, "errorCode": 0, "orderType": 5,
+        "createTime": venue.now_ms(), "updateTime": venue.now_ms(), "positionMode": 1, "reduceOnly": False, **more,
+    }  # fmt: skip
+
+
+def listed(made: Any, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """Let the venue list these conditional orders, by their states; gives what is asked for."""
+    asked: list[dict[str, Any]] = []
+
+    async def orders(params: Any) -> Any:
+        asked.append(params)
+        wanted = str(params["states"]).split(",")
+        return {"success": True, "code": 0, "data": [it for it in rows if str(it["state"]) in wanted]}
+
+    made._client.ccxt.contractPrivateGetPlanorderListOrders = orders
+    return asked
+
+
+def test_a_stop_that_has_triggered_is_the_order_that_it_became() -> None:
+    """The conditional order names it: its state, what was filled, and its fills are that order's."""
+    desk = account()
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        sent = await made.submit(STOP)
+        venue.exchange.resting_exits_block = False
+        sold = await made.submit(order("kswsold"))
+        asked = listed(made, plan(sent.id, 3, venue, orderId=sold.id))
+        return sold, await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop"), asked
+
+    sold, found, fills, asked = desk.run(deed)
+    assert (found.id, found.client_order_id, found.state, found.filled) == (sold.id, "kswstop", "filled", 30)
+    assert [(it.order, it.amount) for it in fills] == [(sold.id, 30)]
+    assert sorted(asked[0]["states"].split(",")) == ["1", "2", "3", "4", "5"]
+    assert asked[0]["symbol"] == "BTC_USDT"
+
+
+@pytest.mark.parametrize(("code", "state"), [(1, "open"), (2, "canceled"), (4, "expired"), (5, "rejected")])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: bool) -> None:
+    """Nothing of it is filled, whatever its end was; also where the answer to sending it was lost."""
+    desk = account(*(() if known else (Rule("submit", "done"),)))
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        if known:
+            await made.submit(STOP)
+        else:
+            with pytest.raises(FateUnknownError):
+                await made.submit(STOP)
+        listed(made, plan("x1", code, venue), plan("x2", 1, venue, vol=7), plan("x3", 3, venue, createTime=1))
+        return await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop")
+
+    found, fills = desk.run(deed)
+    assert (found.id, found.state, found.amount, found.filled, fills) == ("x1", state, 30, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "0 plan orders are listed"),
+        ([(3, {"orderId": "0"})], "does not say as which order"),
+        ([(3, {"orderId": "gone"})], "which is not there"),
+        ([(9, {})], "'9' is no state|9 is no state"),
+    ],
+)
+def test_where_nothing_is_proven_of_a_stop_it_is_not_said_to_be_absent(rows: Any, why: str) -> None:
+    """The venue took it: it is not listed any more, or does not say what it has become."""
+    desk = account()
+
+    async def deed(made: CcxtVenue, venue: Any) -> None:
+        sent = await made.submit(STOP)
+
+        async def orders(params: Any) -> Any:
+            return {"data": [plan(sent.id, state, venue, **more) for state, more in rows]}
+
+        made._client.ccxt.contractPrivateGetPlanorderListOrders = orders
+        with pytest.raises(MalformedAnswerError, match=why):
+            await made.find_order(BTC, "kswstop")
+
+    desk.run(deed)
+
+
+def test_two_stops_that_say_the_same_are_not_taken_for_each_other() -> None:
+    """One whose number is not known may be either of them; one whose number is known is that one."""
+    desk = account(Rule("submit", "done"))
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        with pytest.raises(FateUnknownError):
+            await made.submit(STOP)
+        listed(made, plan("x1", 1, venue), plan("x2", 1, venue))
+        with pytest.raises(MalformedAnswerError, match="2 plan orders are listed"):
+            await made.find_order(BTC, "kswstop")
+        again = await made.submit(order("kswother", trigger_price=D(90), trigger_when="falls"))
+        listed(made, plan("x1", 1, venue), plan(again.id, 1, venue))
+        return again, await made.find_order(BTC, "kswother"), await made.find_order(BTC, "kswstop")
+
+    again, other, first = desk.run(deed)
+    assert (other.id, first.id) == (again.id, "x1")
+
+
+def test_after_a_restart_a_name_may_be_that_of_a_stop() -> None:
+    """The venue keeps no name of one: while it lists one of the last seven days, no other process's order is absent."""
+    desk = account()
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        listed(made, plan("p1", 3, venue, orderId="77"))
+        with pytest.raises(MalformedAnswerError, match="it may be a plan order, which MEXC keeps no name of: p1"):
+            await made.find_order(BTC, "kswearlier")
+        with pytest.raises(MalformedAnswerError, match="it may be a plan order"):
+            await made.fills(BTC, "kswearlier")
+        of_another = await made.find_order(ETH, "kswearlier")
+        asked = listed(made)
+        none = await made.find_order(BTC, "kswearlier")
+        return of_another, none, asked, venue.now_ms()
+
+    of_another, none, asked, now = desk.run(deed)
+    assert (of_another, none) == (None, None)
+    assert asked[0]["start_time"] == now - 7 * 86_400_000
+
+
+def test_an_order_of_this_process_that_never_arrived_is_none_whatever_stops_there_are() -> None:
+    """It was sent at the market: none of the conditional orders is it."""
+    desk = account(Rule("submit", "lost"))
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        with pytest.raises(FateUnknownError):
+            await made.submit(order())
+        listed(made, plan("p1", 1, venue))
+        return await made.find_order(BTC, "kswa1")
+
+    assert desk.run(deed) is None
+
+
 def test_each_kind_of_order_is_cancelled_by_its_own_route() -> None:
     """And what is gone already is no error."""
     desk = account()
@@ -251,6 +391,8 @@ def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any) -> No
         ("510", RateLimitedError, None),
         ("500", FateUnknownError, None),
         ("501", FateUnknownError, None),
+        ("20002", FateUnknownError, None),
+        ("730000", FateUnknownError, None),
         ("801", VenueDownError, None),
         ("513", VenueDownError, None),
         ("2040", GoneError, None),
@@ -277,3 +419,51 @@ def test_transfers_and_deals_are_told_with_their_signs() -> None:
         ("t1", "transfer", 200, "USDT"),
         ("t2", "transfer", -200, "USDT"),
     ]
+
+
+def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> None:
+    """It is told when the money has moved, with that time, and not again."""
+    desk = account()
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        row = {"id": 1, "txid": "t1", "currency": "USDT", "amount": 200, "type": "OUT", "state": "WAIT",
+               "createTime": venue.now_ms(), "updateTime": venue.now_ms()}  # fmt: skip
+        venue.transfers = [row]
+        told = [(await made.snapshot()).flows]
+        await asyncio.sleep(4 * 3600)
+        row.update(state="SUCCESS", updateTime=venue.now_ms())
+        done = venue.now_ms()
+        for _ in range(3):
+            told.append((await made.snapshot()).flows)
+            await asyncio.sleep(60)
+        return told, done
+
+    (before, then, *after), done = desk.run(deed)
+    assert before == ()
+    assert [(it.id, it.amount, int(it.at.timestamp() * 1000)) for it in then] == [("t1", -200, done)]
+    assert after == [(), ()]
+
+
+@pytest.mark.parametrize(("count", "told"), [(250, 250), (2000, None)])
+def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
+    """A hundred rows make a page; where they do not end, the flows are unknown and not cut off."""
+    desk = account()
+
+    async def deed(made: CcxtVenue, venue: Any) -> Any:
+        rows = [
+            {"id": number, "txid": f"t{number}", "currency": "USDT", "amount": 1, "type": "IN", "state": "SUCCESS",
+             "createTime": venue.now_ms() - number}
+            for number in range(count)
+        ]  # fmt: skip
+
+        async def transfers(params: Any) -> Any:
+            first = (params["page_num"] - 1) * params["page_size"]
+            return {"data": {"resultList": rows[first : first + params["page_size"]]}}
+
+        await made._rules.ready()
+        made._client.ccxt.contractPrivateGetAccountTransferRecord = transfers
+        return await made.snapshot()
+
+    seen = desk.run(deed)
+    assert (None if seen.flows is None else len(seen.flows)) == told
+    assert told is not None or "more than 2000 rows" in seen.reason
