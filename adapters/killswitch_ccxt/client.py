@@ -197,12 +197,20 @@ class Client:
             _COURSE.reset(token)
 
     async def fresh_rules(self) -> Any:
-        """A client of ccxt's synchronous kind with rules just loaded, from a thread.
+        """A client of ccxt with rules just loaded, from a thread where time is the machine's.
 
-        Making rules of what a venue says takes a second of work, and the loop has orders to send meanwhile. Whatever
-        goes wrong is raised as it is.
+        Making rules of what a venue says takes a second of work, and the loop has orders to send meanwhile. A thread
+        knows no other time than the machine's: by a clock of its own a program waits itself. Whatever goes wrong is
+        raised as it is.
         """
-        return await asyncio.to_thread(self._with_fresh_rules)
+        if self._clock is None:
+            return await asyncio.to_thread(self._with_fresh_rules)
+        made = self._made()
+        try:
+            await made.load_markets(True)
+        finally:
+            await made.close()
+        return made
 
     def _with_fresh_rules(self) -> Any:
         made = self._configured(_class_of(self._dialect.exchange, synchronous=True))

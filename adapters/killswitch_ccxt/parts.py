@@ -11,6 +11,9 @@ LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
 """Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
 OVERLAP = 60_000
 """Milliseconds by which questions for rows overlap: venues write them down late."""
+SHUT_RULES = 30.0
+"""Seconds between two times that rules are asked for while a market is shut in which something is held: closing waits
+for its opening."""
 RULES_AGAIN = 60.0
 """Seconds between two times that rules are asked for because a symbol is not in them."""
 TOLD_ROWS = 20_000

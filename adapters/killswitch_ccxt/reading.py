@@ -39,6 +39,7 @@ from killswitch_ccxt.parts import (
     MOST_SYMBOLS,
     OVERLAP,
     RULES_AGAIN,
+    SHUT_RULES,
     TOLD_ROWS,
     Part,
     once,
@@ -69,6 +70,7 @@ class Reading:
         self._told: dict[str, None] = {}
         self._given: tuple[Instrument, ...] = ()
         self._given_for: tuple[int, object] = (0, None)
+        self._shut = False
         self._last: tuple[Decimal | None, dict[tuple[str, Side], Decimal]] | None = None
         self._since = {"fills": 0, "flows": 0}
         self._touched: dict[str, float] = {}
@@ -128,7 +130,7 @@ class Reading:
         began = asyncio.get_running_loop().time()
         with self._client.tallied() as tally:
             try:
-                await self._rules.ready()
+                await self._rules.ready(every=SHUT_RULES if self._shut else None)
                 wealth, positions = await self._account()
                 self._plausible(wealth, positions)
             except RateLimitedError:
@@ -321,10 +323,11 @@ class Reading:
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
         """All of them the first time, and those that have changed after the rules or the states were read anew."""
+        held = {position.symbol for position in positions}
+        self._shut = any(each.symbol in held and each.state not in ("open", None) for each in self._given)
         read_for = (self._rules.version, self._states.at)
         if read_for == self._given_for:
             return None
-        held = {position.symbol for position in positions}
         dialect = self._dialect
         chosen = (rule for symbol, rule in dialect.rules.items() if symbol in held or dialect.concerns(rule))
         tick_size = self._client.ccxt.precisionMode != 2  # ccxt's DECIMAL_PLACES

@@ -20,6 +20,7 @@ class Loaded:
     source: Any = None
     version: int = 0
     at: float = float("-inf")
+    asked_at: float = float("-inf")
     renewal: asyncio.Task[None] | None = None
     locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
 
@@ -45,11 +46,13 @@ class Rules:
         """Changes when they were loaded anew."""
         return self._seen
 
-    async def ready(self, *, again: bool = False) -> None:
+    async def ready(self, *, again: bool = False, every: float | None = None) -> None:
         """See that this account's client has rules; `again` wants new ones now, and raises any VenueError of loading.
 
-        Rules that have grown old are renewed beside everything else: nobody waits for that.
+        Rules that are older than `every` seconds, or than the dialect's age of rules, are renewed beside everything
+        else: nobody waits for that.
         """
+        oldest = self._every if every is None else min(every, self._every)
         loop = asyncio.get_running_loop()
         loaded = self._loaded
         wanted = loaded.version
@@ -59,8 +62,8 @@ class Rules:
                 self._loaded_now(loaded, self._client.ccxt)
             elif self._seen != loaded.version and not self._adopt(loaded):
                 await self._client.call("load_markets", True)
-            elif loop.time() - loaded.at >= self._every or loop.time() < loaded.at:
-                loaded.at = loop.time() + AGAIN - self._every
+            elif _since(loaded.at) >= oldest and _since(loaded.asked_at) >= min(AGAIN, oldest):
+                loaded.asked_at = loop.time()
                 loaded.renewal = loop.create_task(self._renew(loaded))
         self._seen = loaded.version
 
@@ -88,3 +91,9 @@ class Rules:
     def _loaded_now(loaded: Loaded, source: Any) -> None:
         loaded.source, loaded.at = source, asyncio.get_running_loop().time()
         loaded.version += 1
+
+
+def _since(at: float) -> float:
+    """Seconds since then; infinite where the loop's clock has begun anew."""
+    now = asyncio.get_running_loop().time()
+    return now - at if now >= at else float("inf")

@@ -89,18 +89,12 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
-OPENS_UNSEEN: Final = (
-    "closing waits until a reading shows the market open, and the venue's rules, which say so, are read once an hour"
-)
 ONE_WORD: Final = (
     "the wire-level venue has the word of a halt for `post_only` too: what rests there and fills is taken for waiting"
 )
 DEFECTS: Final[dict[str, str]] = {
-    "test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens[binanceusdm]": OPENS_UNSEEN,
-    "test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens[bitget]": OPENS_UNSEEN,
     "test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests[bitget]": ONE_WORD,
     "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[bitget-post_only]": ONE_WORD,
-    "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[bitget-cancel_only]": OPENS_UNSEEN,
     "test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests[bitget]": ONE_WORD,
     "test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told[binanceusdm]":
         "a symbol that Binance calls closed for good is told as halted, and waited for without an end",

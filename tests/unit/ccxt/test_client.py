@@ -22,8 +22,9 @@ from killswitch.model.venue import (
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from tests import virtual_time
-from tests.faults.exchange import Exchange
+from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Mishap, Rule, Script
+from tests.virtual_time import START as NOON
 from tests.virtual_time import VirtualTime
 from tests.wire.binance import BinanceWire
 from tests.wire.server import KEY, SECRET
@@ -203,3 +204,23 @@ def test_a_system_that_the_venue_does_not_have_is_said_plainly() -> None:
     client = Client(_spec(VirtualTime(), "http://127.0.0.1:9", environment="sandbox"), Kraken)
     with pytest.raises(VenueDownError, match="kraken has no sandbox"):
         _ = client.ccxt
+
+
+def test_rules_come_from_a_thread_while_the_loop_goes_on() -> None:
+    """The venue is asked by a client of its own, which this one can take over."""
+
+    async def course() -> None:
+        started = asyncio.get_running_loop().time()
+        exchange = Exchange({}, lambda: (asyncio.get_running_loop().time() - started, NOON), markets=[Market(SYMBOL)])
+        wire = await BinanceWire(exchange).start()
+        credentials = {"key": KEY, "secret": SECRET}
+        client = Client(AccountSpec("main", "ccxt", "swap", "USDT", wire.address, {}, credentials), Plain)
+        try:
+            fresh = await client.fresh_rules()
+            client.ccxt.set_markets_from_exchange(fresh)
+            assert list(client.ccxt.markets) == [SYMBOL]
+        finally:
+            await client.close()
+            await wire.stop()
+
+    asyncio.run(course())

@@ -93,7 +93,7 @@ def _read(venue: Venue, course: Callable[[Reading, VirtualTime], Awaitable[None]
         dialect = kind(client, spec)
         rules = Rules(client, dialect, spec)
 
-        async def ready(*, again: bool = False) -> None:
+        async def ready(*, again: bool = False, every: float | None = None) -> None:
             """The rules are there."""
 
         rules.ready = ready  # type: ignore[method-assign] # they are not what is tried here

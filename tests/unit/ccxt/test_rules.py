@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.dialect import Ages, Dialect
@@ -22,7 +23,10 @@ class Plain(Dialect):
     ages = Ages(rules=60.0)
 
 
-def _try(course: Callable[[VirtualTime, BinanceWire, Callable[[str], CcxtVenue]], Awaitable[None]]) -> None:
+def _try(
+    course: Callable[[VirtualTime, BinanceWire, Callable[[str], CcxtVenue]], Awaitable[None]],
+    kind: type[Dialect] = Plain,
+) -> None:
     time = VirtualTime()
 
     async def play() -> None:
@@ -34,7 +38,7 @@ def _try(course: Callable[[VirtualTime, BinanceWire, Callable[[str], CcxtVenue]]
         def account(name: str) -> CcxtVenue:
             credentials = {"key": KEY, "secret": SECRET}
             spec = AccountSpec(name, "ccxt", "swap", "USDT", wire.address, {"clock": time}, credentials)
-            made.append(CcxtVenue(spec, Plain))
+            made.append(CcxtVenue(spec, kind))
             return made[-1]
 
         try:
@@ -97,6 +101,31 @@ def test_rules_that_grew_old_are_renewed_without_being_waited_for() -> None:
         assert _loads(wire) == 2
 
     _try(course)
+
+
+def test_a_market_that_is_shut_while_something_is_held_there_is_looked_at_twice_a_minute() -> None:
+    """Closing waits for its opening, and an hour is too long for that."""
+
+    class Slow(Plain):
+        ages = Ages(rules=3600.0)
+
+    async def course(time: VirtualTime, wire: BinanceWire, account: Callable[[str], CcxtVenue]) -> None:
+        wire.exchange.markets[SYMBOL].state = "halted"
+        wire.exchange.trade((SYMBOL, "long"), Decimal(2))
+        venue = account("main")
+        first = await venue.snapshot()
+        assert [it.state for it in first.instruments or ()] == ["halted"]
+        wire.exchange.markets[SYMBOL].state = "open"
+        told = []
+        for _ in range(62):
+            await time.sleep(1.0)
+            seen = await venue.snapshot()
+            await venue._rules.let_go()
+            told += [(round(time.elapsed), it.state) for it in seen.instruments or ()]
+        assert [state for _, state in told] == ["open"]
+        assert told[0][0] <= 33
+
+    _try(course, Slow)
 
 
 def test_old_rules_go_on_where_the_new_ones_do_not_come() -> None:
