@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -30,16 +30,9 @@ from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
 from killswitch_ccxt.venues import binance_codes, binance_pages, binance_rows
+from killswitch_ccxt.venues.binance_causes import Causes
 
 Row = Mapping[str, Any]
-FORCED = 100
-"""The most rows that the venue gives of forced orders at once."""
-BEFORE = 60_000
-"""Milliseconds before its first fill from which on a forced order is looked for."""
-ONE_BY_ONE = 2
-"""Up to so many symbols forced orders are asked for one by one (20 each): all at once weigh 50."""
-JUDGED = 50_000
-"""Orders of which is remembered who sent them."""
 
 
 class BinanceFutures(Dialect):
@@ -62,8 +55,7 @@ class BinanceFutures(Dialect):
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._causes: dict[tuple[str, str | None], FillCause] = {}
-        """Of orders that are ours, or were looked up: what their fills come from."""
+        self._causes = Causes(partial(self.ask, "GetForceOrders"), self.id_of)
         self._limited: object = None
         self._prices: Mapping[str, Decimal] = {}
         """Coin → its price in the account's currency, where positions are settled in another one."""
@@ -171,31 +163,7 @@ class BinanceFutures(Dialect):
         answers = await asyncio.gather(*(binance_pages.trades(ask, it, {"startTime": since}) for it in asked))
         rows = (binance_rows.trade(row, self.symbol_of) for rows in answers for row in rows)
         found = fills.fills(rows, self.refine_fill)
-        await self._judge([fill for fill in found if (fill.symbol, fill.order) not in self._causes])
-        return tuple(structs.replace(fill, cause=self._causes[fill.symbol, fill.order]) for fill in found)
-
-    async def _judge(self, found: Sequence[Fill]) -> None:
-        """The venue's own orders look like any other's among trades; only its list of forced ones tells them."""
-        if not found:
-            return
-        begin = int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE
-        asked, symbols = {"startTime": begin, "limit": FORCED}, sorted({fill.symbol for fill in found})
-        rows = await self.ask("GetForceOrders", asked) if len(symbols) > ONE_BY_ONE else []
-        if len(symbols) <= ONE_BY_ONE or len(rows) >= FORCED:
-            each = [asked | {"symbol": self.id_of(symbol)} for symbol in symbols]
-            answers = await asyncio.gather(*(self.ask("GetForceOrders", it) for it in each))
-            rows = [row for answer in answers for row in answer]
-        causes = {
-            (str(row.get("symbol")), str(row["orderId"])): binance_rows.cause(str(row.get("clientOrderId")))
-            for row in rows
-        }
-        for fill in found:
-            self._remember(fill.symbol, fill.order, causes.get((self.id_of(fill.symbol), str(fill.order))) or "trade")
-
-    def _remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
-        self._causes[symbol, order_id] = cause
-        if len(self._causes) > JUDGED:
-            self._causes.pop(next(iter(self._causes)))
+        return await self._causes.told(found)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
@@ -249,7 +217,7 @@ class BinanceFutures(Dialect):
         if read["clientOrderId"] not in (request.client_order_id, None) or read["symbol"] != request.symbol:
             raise UnreadableError(f"sent {request.client_order_id}, told of {read['clientOrderId']} {read['symbol']}")
         found = orders.report({**read, "clientOrderId": request.client_order_id}, request.symbol)
-        self._remember(found.symbol, found.id, "trade")
+        self._causes.sent(found.symbol, found.id)
         return found
 
     async def submit_batch(
