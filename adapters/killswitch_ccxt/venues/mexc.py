@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
@@ -28,17 +27,16 @@ from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
 from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.venues.mexc_lists import back_to, every_row
+from killswitch_ccxt.venues.mexc_plans import Plans
 from killswitch_ccxt.venues.mexc_rows import (
     CODES,
     deal,
-    executed_as,
     found_order,
     funding,
     limit_order,
     number_of,
-    page_of,
     plan_order,
-    plan_state,
     rows_of,
     side_code,
     stop_orders,
@@ -46,29 +44,12 @@ from killswitch_ccxt.venues.mexc_rows import (
 )
 from killswitch_ccxt.wealth import Wealth
 
-PAGE: Final = 100
-PAGES: Final = 20
 WEEK: Final = 2
 """`executeCycle` of a conditional order: the longest that the venue keeps one is seven days."""
 FAIR: Final = 2
 """`trend` of a conditional order: triggered by the fair price, which is the mark."""
-SAME_SECONDS: Final = 10_000
-KEPT: Final = 7 * 86_400_000
-"""Milliseconds for which the venue keeps a conditional order."""
-ALL_STATES: Final = "1,2,3,4,5"
 MOVES_BACK: Final = 12 * 3_600_000
 """Milliseconds further back for which transfers and funding are read: they are told once, and may be written late."""
-SENT: Final = 10_000
-"""How many names of orders are remembered."""
-
-
-@dataclass(slots=True)
-class Plan:
-    """A conditional order that this process sent: what it said, when (UTC ms), and its number where that is known."""
-
-    request: OrderRequest
-    sent_at: int
-    number: str | None = None
 
 
 class Mexc(Dialect):
@@ -113,7 +94,9 @@ class Mexc(Dialect):
         Capability("batch orders", "yes", "fifty, once in two seconds"),
         Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
         Capability("position mode", "yes"),
-        Capability("find by client id", "partly", "plan orders have no client id; they are known by what they say"),
+        Capability(
+            "find by client id", "partly", "plan orders have no client id; they are known while the process lives"
+        ),
         Capability("dead man", "no"),
         Capability("push", "yes"),
         Capability("key rights", "no", "the venue does not tell"),
@@ -129,12 +112,7 @@ class Mexc(Dialect):
         """Position → how its margin is kept (1 isolated, 2 cross) and its leverage, as read last."""
         self._lists: dict[str, str] = {}
         """Order → the list that it was in when it was read last."""
-        self._plans: dict[str, Plan] = {}
-        """Client id → the conditional order sent with it: the venue keeps no name of one."""
-        self._plain: dict[str, None] = {}
-        """Client ids of orders that this process sent and that were not conditional."""
-        self._unfilled: set[str] = set()
-        """Conditional orders that have not become orders of the book."""
+        self._plans = Plans(client)
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -171,9 +149,9 @@ class Mexc(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         book, plans, stops = await asyncio.gather(
-            self._pages("contractPrivateGetOrderListOpenOrders", {}),
-            self._pages("contractPrivateGetPlanorderListOrders", {"states": 1}),
-            self._pages("contractPrivateGetStoporderListOrders", {"is_finished": 0}),
+            every_row(self.client, "contractPrivateGetOrderListOpenOrders", {}),
+            every_row(self.client, "contractPrivateGetPlanorderListOrders", {"states": 1}),
+            every_row(self.client, "contractPrivateGetStoporderListOrders", {"is_finished": 0}),
         )
         lists = {
             "book": [limit_order(row, symbol) for row, symbol in self._ours(book)],
@@ -188,7 +166,7 @@ class Mexc(Dialect):
         return tuple({fill.id: fill for found in answers for fill in found}.values())
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        if order_id in self._unfilled:
+        if order_id in self._plans.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
         return tuple(deal(row, symbol) for row in rows)
@@ -196,8 +174,8 @@ class Mexc(Dialect):
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         since -= MOVES_BACK
         moved, paid = await asyncio.gather(
-            self._back_to("contractPrivateGetAccountTransferRecord", since, "createTime"),
-            self._back_to("contractPrivateGetPositionFundingRecords", since, "settleTime"),
+            back_to(self.client, "contractPrivateGetAccountTransferRecord", since, "createTime"),
+            back_to(self.client, "contractPrivateGetPositionFundingRecords", since, "settleTime"),
         )
         currency = self.spec.currency
         found = [*map(transfer, moved), *(funding(row, currency) for row, _ in self._ours(paid))]
@@ -232,15 +210,11 @@ class Mexc(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
-        if request.trigger_price is None:
-            self._remember(request)
-            data = (await self.client.call("contractPrivatePostOrderCreate", order, changes=True)).get("data")
-        else:
-            plan = self._plans.setdefault(request.client_order_id, Plan(request, self._now()))
-            data = (await self.client.call("contractPrivatePostPlanorderPlace", order, changes=True)).get("data")
-        number = data.get("orderId") if isinstance(data, Mapping) else data
-        taken = _taken(number, request)
-        if request.trigger_price is not None:
+        plan = self._plans.sending(request)
+        method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
+        data = (await self.client.call(method, order, changes=True)).get("data")
+        taken = _taken(data.get("orderId") if isinstance(data, Mapping) else data, request)
+        if plan is not None:
             plan.number = taken.id
         return taken
 
@@ -248,7 +222,8 @@ class Mexc(Dialect):
         self, requests: Sequence[OrderRequest], mode: PositionMode
     ) -> Sequence[OrderReport | VenueError]:
         plain = [self._order(it, mode) for it in requests if it.trigger_price is None]
-        self._remember(*(it for it in requests if it.trigger_price is None))
+        for it in requests:
+            self._plans.sending(it)
         answer = (
             await self.client.call("contractPrivatePostOrderSubmitBatch", plain, changes=True)
             if plain
@@ -267,13 +242,12 @@ class Mexc(Dialect):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         if client_order_id in self._plans:
-            return await self._plan(symbol, client_order_id)
+            return await self._plans.find(symbol, client_order_id)
         asked = {"symbol": self.client.ccxt.market(symbol)["id"], "external_oid": client_order_id}
         try:
             answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
         except GoneError:
-            if client_order_id not in self._plain:
-                await self._no_plan_of(symbol, client_order_id)
+            await self._plans.none_unnamed(symbol, client_order_id)
             return None
         data = answer.get("data")
         if not isinstance(data, Mapping):
@@ -332,101 +306,10 @@ class Mexc(Dialect):
         except UnreadableError as error:
             return FateUnknownError(str(error))
 
-    async def _plan(self, symbol: str, client_order_id: str) -> Row | None:
-        """A conditional order of ours by its number, or by what it says, and what has become of it.
-
-        None only where the venue lists none like it in any state. UnreadableError where one was taken and is not
-        listed, or where it may be one of several.
-        """
-        plan = self._plans[client_order_id]
-        rows = await self._plans_since(symbol, plan.sent_at - SAME_SECONDS)
-        numbers = {it.number for name, it in self._plans.items() if name != client_order_id}
-        if plan.number is not None:
-            like = [row for row in rows if str(row.get("id")) == plan.number]
-        else:
-            like = [row for row in rows if str(row.get("id")) not in numbers and _same(row, symbol, plan.request)]
-        if len(like) > 1 or (not like and plan.number is not None):
-            raise UnreadableError(
-                f"{len(like)} plan orders are listed that may be {client_order_id}, "
-                f"of number {plan.number or 'unknown'}: nothing is known of it"
-            )
-        if not like:
-            return None
-        state, number = plan_state(like[0]), str(like[0].get("id"))
-        plan.number = number
-        if state == "executed":
-            self._unfilled.discard(number)
-            return await self._executed(executed_as(like[0]), client_order_id)
-        self._unfilled.add(number)
-        return {"id": number, "clientOrderId": client_order_id, "status": state, "amount": plan.request.amount,
-                "filled": 0}  # fmt: skip
-
-    async def _executed(self, number: str, client_order_id: str) -> Row:
-        """The order of the book that a conditional one has become."""
-        try:
-            answer = await self.client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
-        except GoneError as error:
-            raise UnreadableError(f"{client_order_id} was executed as order {number}, which is not there") from error
-        data = answer.get("data")
-        if not isinstance(data, Mapping):
-            raise UnreadableError(f"the venue says nothing of order {number}, as which {client_order_id} was executed")
-        return {**found_order(data), "clientOrderId": client_order_id}
-
-    async def _no_plan_of(self, symbol: str, client_order_id: str) -> None:
-        """UnreadableError where an order that this process did not send may be one of the conditional ones."""
-        numbers = {it.number for it in self._plans.values()}
-        rows = await self._plans_since(symbol, self._now() - KEPT)
-        unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
-        if unnamed:
-            raise UnreadableError(
-                f"no order is named {client_order_id}, and it may be a plan order, which MEXC keeps no name of: "
-                f"{', '.join(unnamed[:5])}; look at them on its page"
-            )
-
-    async def _plans_since(self, symbol: str, since: int) -> list[Row]:
-        """Conditional orders of a symbol made since (UTC ms), whatever became of them."""
-        asked = {
-            "symbol": self.client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
-            "end_time": self._now() + SAME_SECONDS,
-        }  # fmt: skip
-        rows = await self._pages("contractPrivateGetPlanorderListOrders", asked)
-        return [
-            row for row in rows if row.get("symbol") == asked["symbol"] and int(row.get("createTime") or since) >= since
-        ]
-
-    def _remember(self, *requests: OrderRequest) -> None:
-        self._plain |= dict.fromkeys(request.client_order_id for request in requests)
-        while len(self._plain) > SENT:
-            self._plain.pop(next(iter(self._plain)))
-
-    def _now(self) -> int:
-        return int(self.client.now().timestamp() * 1000)
-
-    async def _back_to(self, method: str, since: int, at: str) -> list[Row]:
-        """Rows of a list that begins with the newest, back to `since` (UTC ms)."""
-        found: list[Row] = []
-        for page in range(1, PAGES + 1):
-            rows = page_of(await self.client.call(method, {"page_num": page, "page_size": PAGE}))
-            found += rows
-            if len(rows) < PAGE or int(rows[-1].get(at) or since) < since:
-                return found
-        raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows since the last reading")
-
     async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
-        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "start_time": since, "page_size": PAGE}
-        rows = await self._pages("contractPrivateGetOrderListOrderDeals", asked)
+        asked = {"symbol": self.client.ccxt.market(symbol)["id"], "start_time": since}
+        rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
         return tuple(deal(row, symbol) for row in rows)
-
-    async def _pages(self, method: str, asked: Mapping[str, Any]) -> list[Row]:
-        """Every row of a list. UnreadableError where it does not come to an end."""
-        found: list[Row] = []
-        for page in range(1, PAGES + 1):
-            paged = {**asked, "page_num": page, "page_size": PAGE}
-            rows = rows_of(await self.client.call(method, paged))
-            found += rows
-            if len(rows) < PAGE:
-                return found
-        raise UnreadableError(f"{method}: more than {PAGES * PAGE} rows")
 
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         """Rows with the symbol that they are about, without those of another settlement currency."""
@@ -436,13 +319,6 @@ class Mexc(Dialect):
             for row, symbol in named
             if symbol not in self.rules or self.concerns(self.rules[symbol])
         ]  # fmt: skip
-
-
-def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
-    """Whether a conditional order says what was sent."""
-    order = plan_order(row, symbol)
-    said = (order.side, order.position_side, order.amount, order.trigger_price)
-    return said == (request.side, request.position_side, request.amount, request.trigger_price)
 
 
 def _taken(number: Any, request: OrderRequest) -> OrderReport:
