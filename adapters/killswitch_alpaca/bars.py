@@ -1,16 +1,19 @@
-"""Alpaca's bars: coins for anybody, stocks for who has keys."""
+"""Alpaca's bars: coins for anybody, stocks for who has keys, as they were traded: not adjusted for splits."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from killswitch.model.inspection import Bar
 from killswitch.model.venue import MalformedAnswerError, VenueDownError
-from killswitch_alpaca.client import RefusedError, asking_once, imported
+from killswitch_alpaca.addresses import failure, hushed, shown
+from killswitch_alpaca.client import GarbledError, RefusedError, asking_once, imported
+from killswitch_alpaca.deadlines import DaemonThreads, Deadlines
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
 from killswitch_alpaca.positions import is_crypto
@@ -35,6 +38,8 @@ class AlpacaBars:
         """`endpoint` stands for the address of the data API."""
         self._endpoint = (endpoint or DATA).rstrip("/")
         self._clients: dict[bool, Any] = {}
+        self._deadlines = Deadlines(TIMEOUT)
+        self._thread = DaemonThreads(1, "alpaca-bars")
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         """One page. VenueDownError where stocks are asked for without keys; ValueError for a timeframe there is not."""
@@ -52,20 +57,32 @@ class AlpacaBars:
             end = datetime.now(UTC) - DELAY
             if end <= datetime.fromtimestamp(since / 1000, UTC):
                 return ()
-            query |= {"end": end.isoformat().replace("+00:00", "Z"), "adjustment": "split"}
+            # Adjusted prices are those of the day of the fetch: a file that is fetched on after a split would mix two.
+            query |= {"end": end.isoformat().replace("+00:00", "Z"), "adjustment": "raw"}
         path = "/crypto/us/bars" if crypto else "/stocks/bars"
         try:
-            answer = row(await asyncio.to_thread(lambda: self._client(crypto).get(path, query)), "bars")
+            asked = asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: self._client(crypto).get(path, query)
+            )
+            answer = row(await asked, "bars")
             found = row(answer.get("bars") or {}, "bars").get(symbol) or []
             return [_bar(each) for each in found]
         except RefusedError as error:
-            raise as_venue_error(error.refused, changes=False) from error
-        except UnreadableError as error:
-            raise MalformedAnswerError(f"bars of {symbol}: {error}") from error
-        except (OSError, ImportError) as error:
-            raise VenueDownError(f"{self._endpoint}: no bars: {type(error).__name__}: {error}") from error
+            refused = replace(error.refused, text=self._hushed(error.refused.text))
+            raise as_venue_error(refused, changes=False) from None
+        except (UnreadableError, GarbledError) as error:
+            raise MalformedAnswerError(f"bars of {symbol}: {self._hushed(str(error))}") from None
+        except (OSError, ImportError, ValueError) as error:
+            # Without its cause, which repeats the whole address.
+            why = self._hushed(failure(error))
+            raise VenueDownError(f"{shown(self._endpoint)}: no bars: {why}") from None
+
+    def _hushed(self, text: str) -> str:
+        return hushed(text, self._endpoint)
 
     async def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self._deadlines.end_all()
         for client in self._clients.values():
             client._session.close()
         self._clients = {}
@@ -79,14 +96,14 @@ class AlpacaBars:
         key, secret = (os.environ.get(name, "") for name in KEYS)
         if crypto:
             made = imported("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
-            return asking_once(made(raw_data=True, url_override=self._endpoint), TIMEOUT)
+            return asking_once(made(raw_data=True, url_override=self._endpoint), self._deadlines)
         if not (key and secret):
             raise VenueDownError(
                 f"Alpaca gives bars of stocks only to who has keys: set {KEYS[0]} and {KEYS[1]}; coins, as in BTC/USD, "
                 "need none"
             )
         made = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")
-        return asking_once(made(key, secret, raw_data=True, url_override=self._endpoint), TIMEOUT)
+        return asking_once(made(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
 
 
 def _bar(found: Row) -> Bar:

@@ -1,8 +1,8 @@
 """The one way to Alpaca: alpaca-py's own clients, run in threads, asked once, with every failure told in our words.
 
-alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats. Here
-a request leaves once, has a timeout, and its numbers stay exact. Orders have threads of their own: a reading that hangs
-never keeps one waiting.
+alpaca-py sends again by itself after a 429 or a 504, waits without end for an answer, and reads numbers as floats.
+Here a request leaves once, has a deadline, and its numbers stay exact. Orders have threads of their own: a reading that
+hangs never keeps one waiting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -25,6 +24,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch_alpaca.addresses import failure, hushed, shown
+from killswitch_alpaca.deadlines import DaemonThreads, Deadlines, never_made
 from killswitch_alpaca.errors import Refused, as_venue_error, read_refusal
 from killswitch_alpaca.settings import Settings
 
@@ -54,7 +55,7 @@ class RefusedError(Exception):
         self.refused = refused
 
 
-class _GarbledError(Exception):
+class GarbledError(Exception):
     """A success whose body is no JSON."""
 
 
@@ -66,8 +67,9 @@ class Client:
         self._trading: Any = None
         self._data: Any = None
         self._making = threading.Lock()
-        self._readers = ThreadPoolExecutor(READERS, "alpaca-read")
-        self._changers = ThreadPoolExecutor(CHANGERS, "alpaca-change")
+        self._deadlines = Deadlines(settings.timeout)
+        self._readers = DaemonThreads(READERS, "alpaca-read")
+        self._changers = DaemonThreads(CHANGERS, "alpaca-change")
         self.tally = Tally()
         self.used: int | None = None
         """Requests that Alpaca has counted in its current minute, as it said last."""
@@ -88,7 +90,7 @@ class Client:
             if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
                 raise as_venue_error(error.refused, changes=changes) from error
             raise
-        except _GarbledError as error:
+        except GarbledError as error:
             self.tally.malformed += 1
             raise MalformedAnswerError(f"Alpaca's answer makes no sense: {error}") from error
         except Exception as error:
@@ -102,9 +104,10 @@ class Client:
         return taken
 
     async def close(self) -> None:
-        """Give back threads and connections; what is still under way ends by its timeout."""
+        """Give back threads and connections. What is still under way ends with that; of a change nobody knows more."""
         for pool in (self._readers, self._changers):
             pool.shutdown(wait=False, cancel_futures=True)
+        self._deadlines.end_all()
         for client in (self._trading, self._data):
             if client is not None:
                 client._session.close()
@@ -115,13 +118,13 @@ class Client:
     def _trading_client(self) -> Any:
         with self._making:
             if self._trading is None:
-                self._trading = trading_client(self._settings, self._heard)
+                self._trading = trading_client(self._settings, self._deadlines, self._heard)
             return self._trading
 
     def _data_client(self) -> Any:
         with self._making:
             if self._data is None:
-                self._data = data_client(self._settings)
+                self._data = data_client(self._settings, self._deadlines)
             return self._data
 
     def _heard(self, headers: Mapping[str, str]) -> None:
@@ -141,7 +144,8 @@ class Client:
         """A request that got no answer: it was never made, or nobody knows."""
         from requests import exceptions
 
-        where = self._settings.trading
+        where = shown(self._settings.trading)
+        why = hushed(failure(error), self._settings.trading, self._settings.data, self._settings.proxy)
         if isinstance(error, ImportError):
             return VenueDownError(f"alpaca-py is not installed: pip install 'killswitch[alpaca]' ({error})")
         if isinstance(error, exceptions.Timeout):
@@ -149,25 +153,12 @@ class Client:
         else:
             self.tally.errors += 1
         if never_made(error):
-            return VenueDownError(f"{where} cannot be reached: {type(error).__name__}: {error}")
+            return VenueDownError(f"{where} cannot be reached: {why}")
         if not isinstance(error, exceptions.RequestException | OSError):
-            text = f"alpaca-py failed: {type(error).__name__}: {error}"
+            text = f"alpaca-py failed: {why}"
             return FateUnknownError(text) if changes else MalformedAnswerError(text)
-        text = f"no answer from {where}: {type(error).__name__}: {error}"
+        text = f"no answer from {where}: {why}"
         return FateUnknownError(text) if changes else VenueDownError(text)
-
-
-def never_made(error: BaseException) -> bool:
-    """Whether the connection was never made, so that nothing can have been asked for."""
-    from requests import exceptions
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-
-    if isinstance(error, exceptions.ConnectTimeout):
-        return True
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(error, exceptions.ConnectionError) and isinstance(
-        reason, NewConnectionError | ConnectTimeoutError
-    )
 
 
 _IMPORTING = threading.Lock()
@@ -183,43 +174,41 @@ def imported(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
-def trading_client(settings: Settings, heard: Callable[[Mapping[str, str]], None]) -> Any:
+def trading_client(settings: Settings, deadlines: Deadlines, heard: Callable[[Mapping[str, str]], None]) -> Any:
     """alpaca-py's TradingClient, made to ask once and to keep numbers exact."""
     client = imported("alpaca.trading.client", "TradingClient")(
         settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
     )
-    return asking_once(client, settings.timeout, settings.proxy, heard)
+    return asking_once(client, deadlines, settings.proxy, heard)
 
 
-def data_client(settings: Settings) -> Any:
+def data_client(settings: Settings, deadlines: Deadlines) -> Any:
     """The same of its client for market data."""
     client = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")(
         settings.key, settings.secret, raw_data=True, url_override=settings.data
     )
-    return asking_once(client, settings.timeout, settings.proxy)
+    return asking_once(client, deadlines, settings.proxy)
 
 
 def asking_once(
     client: Any,
-    timeout: float,
+    deadlines: Deadlines,
     proxy: str | None = None,
     heard: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Any:
-    """`client`, one of alpaca-py's, with retries switched off, a timeout on every request, and answers read by us.
+    """`client`, one of alpaca-py's, with retries switched off, a deadline for every request, and answers read by us.
 
     Its calls raise RefusedError for an answer that is no success, and what `requests` raises.
     """
-    from requests.adapters import HTTPAdapter
-
     session = client._session
     session.trust_env = False  # keys of ~/.netrc and proxies of the surroundings have no say in where orders go
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=READERS + CHANGERS, max_retries=0))
+    deadlines.watch(session, READERS + CHANGERS)
     client._retry = 0
 
     def one_request(method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-        answer = session.request(method, url, **opts, timeout=timeout)
+        with deadlines.one():
+            answer = session.request(method, url, **opts, timeout=deadlines.seconds)
         heard(answer.headers)
         if not 200 <= answer.status_code < 300:
             raise RefusedError(read_refusal(answer.status_code, answer.text, _retry_after(answer.headers)))
@@ -228,7 +217,7 @@ def asking_once(
         try:
             return json.loads(answer.text, parse_float=Decimal)
         except ValueError as error:
-            raise _GarbledError(str(error)) from error
+            raise GarbledError(str(error)) from error
 
     client._one_request = one_request
     return client

@@ -21,9 +21,21 @@ class Part:
     longest: float
     """Seconds after which what was read counts no longer."""
     read_at: float | None = None
-    touched: bool = False
+    touches: int = 0
+    """How often something has touched it, ever."""
+    known: int = 0
+    """How many of these touches what was read knows of."""
     trouble: str | None = None
     """Why the last reading of it failed."""
+
+    @property
+    def touched(self) -> bool:
+        """Whether something has touched it that what was read may not show."""
+        return self.touches != self.known
+
+    def touch(self) -> None:
+        """Something has moved it."""
+        self.touches += 1
 
     def is_due(self, now: float, *, credit: float = 0.0) -> bool:
         """Whether its time has come; or, where `credit` pays for it, whether it was touched."""
@@ -35,5 +47,6 @@ class Part:
         """Whether what was read still counts."""
         return self.read_at is not None and now - self.read_at <= self.longest
 
-    def was_read(self, now: float) -> None:
-        self.read_at, self.touched, self.trouble = now, False, None
+    def was_read(self, now: float, asked: int) -> None:
+        """An answer came. `asked`: `touches` before the question left; what came after it may not be in the answer."""
+        self.read_at, self.known, self.trouble = now, asked, None

@@ -21,6 +21,8 @@ from killswitch_alpaca.settings import Settings
 
 PAGE, PAGES = 500, 10
 """Orders of one answer, and answers of one reading."""
+EDGE = timedelta(seconds=1)
+"""So much of the page before is asked for again. No account may send a whole page of orders in that time."""
 TRADES_PAGE = 100
 SINGLES = 4
 """So many unknown assets are asked for one by one; more of them by the whole list."""
@@ -50,12 +52,16 @@ class Questions:
         for _ in range(PAGES):
             page = rows(await self._get("/orders", query), "orders")
             new = {word(each, "id"): each for each in page}
-            more = len(page) >= PAGE and not new.keys() <= found.keys()
+            stuck = new.keys() <= found.keys()
             found |= new
-            if not more:
+            if len(page) < PAGE:
                 return read_open(list(found.values()), prices)
-            query["after"] = word(page[-1], "submitted_at")
-        raise UnreadableError(f"there are more than {PAGE * PAGES} open orders")
+            last = instant(page[-1].get("submitted_at"))
+            if stuck or last is None:
+                raise UnreadableError(f"the list of open orders goes on after {len(found)}, and cannot be followed")
+            # `after` leaves out what has the very stamp that is asked from, and the edge may lie between two such.
+            query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
+        raise UnreadableError(f"there are more than {len(found)} open orders")
 
     async def activities(self, known: Known, path: str, **query: Any) -> list[Row]:
         """Activities that are not `known` yet, oldest first: page by page, until one is known."""

@@ -68,15 +68,17 @@ class Reading:
         self._trades_known, self._moves_known = Known(), Known()
         self._quotes: dict[str, Book] = {}
         self._told: dict[str, Instrument] = {}
+        self._clock_read: asyncio.Task[None] | None = None
         self._credit = SAVED
         self._first = True
         """Whether nothing was read yet: what every part costs once is not saved up for."""
 
     def touch(self, *, fills: bool) -> None:
         """Something was ordered, cancelled or filled: what it moves is read with the next snapshot."""
-        self.orders.touched = True
+        self.orders.touch()
         if fills:
-            self.account.touched = self.trades.touched = True
+            self.account.touch()
+            self.trades.touch()
 
     def session(self) -> Session | None:
         """Which session is on; None while the clock is unknown, or was read too long ago."""
@@ -106,6 +108,7 @@ class Reading:
             asyncio.create_task(each) for each in (self.ask.positions(), *(self._part(p, r, now) for p, r in parts))
         ]
         account_due = self._base is None or self.account.is_due(now, credit=self._credit)
+        asked = self.account.touches
         try:
             account = await self._account() if account_due else None
             positions = await tasks[0]
@@ -120,17 +123,19 @@ class Reading:
         changed = self._base is not None and held != self._base.held
         if changed:
             # The trades that did it are told with it: what they gained is reckoned on the positions of the last tick.
-            self.orders.touched = self.trades.touched = True
+            self.orders.touch()
+            self.trades.touch()
         trades = changed and self.trades.is_due(now, credit=self._credit)
         again = [self._part(self.trades, self._read_trades, now)] if trades else []
         if account is None and (changed or worth(positions) is None):
+            asked = self.account.touches
             account, *_ = await asyncio.gather(self._account(), *again)
         else:
             await asyncio.gather(*again)
         self.positions = positions
         if account is not None:
             self._base = Base(account, needed(account, "equity"), worth(positions), held)
-            self.account.was_read(now)
+            self.account.was_read(now, asked)
         await self._learn_assets(now)
         await self._learn_quotes(now)
         if self._first:
@@ -155,6 +160,7 @@ class Reading:
 
     async def _part(self, part: Part, read: Callable[[], Awaitable[None]], now: float) -> None:
         """Read a part; a failure is remembered, and the part grows older."""
+        asked = part.touches
         try:
             await read()
         except RateLimitedError:
@@ -164,7 +170,7 @@ class Reading:
         except (VenueError, UnreadableError) as error:
             part.trouble = str(error)
         else:
-            part.was_read(now)
+            part.was_read(now, asked)
 
     async def _account(self) -> Row:
         self._pay()
@@ -189,12 +195,28 @@ class Reading:
         self._moves_known.learn(answer)
 
     async def read_clock(self) -> None:
-        """Read the clock, and the calendar where the extended session matters."""
+        """Read the clock, and the calendar where the extended session matters.
+
+        Whoever asks while that is under way waits for the same answer: a close of many orders asks once.
+        """
+        if self._clock_read is None or self._clock_read.done():
+            self._clock_read = asyncio.create_task(self._read_clock())
+            # Of a failure that nobody waits for any more nothing is to be said.
+            self._clock_read.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._clock_read)
+
+    async def _read_clock(self) -> None:
         self.hours.clock = await self.ask.clock()
         now = asyncio.get_running_loop().time()
         if self._extended and self.calendar.is_due(now):
             self.hours.days = await self.ask.calendar(self.hours.clock)
-            self.calendar.was_read(now)
+            self.calendar.was_read(now, self.calendar.touches)
+
+    async def close(self) -> None:
+        """End what is under way for several."""
+        if self._clock_read is not None:
+            self._clock_read.cancel()
+            await asyncio.gather(self._clock_read, return_exceptions=True)
 
     async def _learn_quotes(self, now: float) -> None:
         """Bid and ask of the shares that are held, where orders need a price: in the extended session."""

@@ -2,7 +2,8 @@
 
 Spoken with aiohttp: alpaca-py's own stream cannot be told from outside that it is down, and goes on for ever with keys
 that are refused. The stream says nothing while nothing happens to orders, so that its silence means nothing by itself:
-every few seconds it is asked for a sign of life (a ping of the WebSocket), and a stream that gives none is lost.
+after a few seconds of it a sign of life is asked for (a ping of the WebSocket), and a stream that gives none is lost.
+Whatever comes is one, the server's own pings too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import aiohttp
 
 from killswitch.model.legible import legible
 from killswitch.model.venue import Push, VenueDownError
+from killswitch_alpaca.addresses import hushed
 from killswitch_alpaca.settings import Settings
 
 BEAT = 10.0
@@ -50,7 +52,8 @@ async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch)
             await _hear_once(settings, hear_and_note, touch)
         except (_LostError, aiohttp.ClientError, OSError, TimeoutError) as error:
             wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
-            hear(Push("lost", legible(f"the stream of Alpaca is down: {error or type(error).__name__}")))
+            why = hushed(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
+            hear(Push("lost", f"the stream of Alpaca is down: {why}"))
         await asyncio.sleep(wait)
 
 
@@ -74,12 +77,15 @@ async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) ->
         keys = {"key_id": settings.key, "secret_key": settings.secret}
         await socket.send_json({"action": "authenticate", "data": keys})
         answer = await _next(socket)
-        status = answer.get("data", {}).get("status") if answer.get("stream") == "authorization" else None
+        status = _data(answer, "authorization").get("status")
+        if status == "unauthorized":
+            raise VenueDownError("the stream of Alpaca refuses the keys: unauthorized")
         if status != "authorized":
-            raise VenueDownError(f"the stream of Alpaca refuses the keys: {legible(str(status or answer))[:100]}")
+            raise _LostError(f"it does not say whether it takes the keys: {legible(str(answer))[:100]}")
         await socket.send_json({"action": "listen", "data": {"streams": ["trade_updates"]}})
         answer = await _next(socket)
-        if "trade_updates" not in (answer.get("data", {}).get("streams") or ()):
+        streams = _data(answer, "listening").get("streams")
+        if not isinstance(streams, list) or "trade_updates" not in streams:
             raise _LostError(f"it does not offer trade_updates: {legible(str(answer))[:100]}")
 
 
@@ -98,10 +104,9 @@ async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push
         asked = False
         if message.type is aiohttp.WSMsgType.PING:
             await socket.pong(message.data)
-        elif message.type is aiohttp.WSMsgType.PONG:
-            hear(Push("alive"))
-        else:
-            _tell(_read(message), hear, touch)
+        elif message.type is not aiohttp.WSMsgType.PONG and _tell(_read(message), hear, touch):
+            continue
+        hear(Push("alive"))
 
 
 async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
@@ -125,10 +130,18 @@ def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tell(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> None:
+def _data(answer: dict[str, Any], stream: str) -> dict[str, Any]:
+    """What the answer says of `stream`; nothing where it speaks of another, or in another form."""
+    data = answer.get("data") if answer.get("stream") == stream else None
+    return data if isinstance(data, dict) else {}
+
+
+def _tell(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> bool:
+    """Whether there was something to tell."""
     if found.get("stream") != "trade_updates":
-        return
-    data = found.get("data")
-    event = data.get("event") if isinstance(data, dict) else None
-    touch(fills=event in FILLED)
-    hear(Push("positions" if event in FILLED else "orders"))
+        return False
+    event = _data(found, "trade_updates").get("event")
+    filled = isinstance(event, str) and event in FILLED
+    touch(fills=filled)
+    hear(Push("positions" if filled else "orders"))
+    return True

@@ -110,7 +110,7 @@ class AlpacaVenue:
         except RefusedError as error:
             raise as_venue_error(error.refused, changes=True) from error
         finally:
-            self._reading.account.touched = True
+            self._reading.account.touch()
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         from killswitch_alpaca.stream import listen
@@ -123,6 +123,7 @@ class AlpacaVenue:
         return await inspect(self._client, self._settings)
 
     async def close(self) -> None:
+        await self._reading.close()
         await self._client.close()
 
     async def _session(self) -> Session:
@@ -132,7 +133,7 @@ class AlpacaVenue:
         if part.is_due(now) and not (part.is_good(now) and part.trouble):
             try:
                 await self._reading.read_clock()
-                part.was_read(now)
+                part.was_read(now, part.touches)
             except RefusedError as error:
                 _refuse(error)
             except UnreadableError as error:

@@ -72,6 +72,8 @@ class AlpacaWire(WireVenue):
         self.bodies: list[dict[str, Any]] = []
         """Every order as it was sent."""
         self.bars: dict[str, list[dict[str, Any]]] = {}
+        self.adjustments: list[str | None] = []
+        """How the bars were to be adjusted, each time they were asked for."""
         self.mute = False
         """The stream stays open, and nothing is said on it any more, not even a pong."""
         self.revoked = False
@@ -319,7 +321,8 @@ class AlpacaWire(WireVenue):
         found.sort(key=lambda it: it["submitted_at"])
         after = params.get("after")
         if after:
-            found = [it for it in found if it["submitted_at"] > after]
+            since = datetime.fromisoformat(after)
+            found = [it for it in found if datetime.fromisoformat(it["submitted_at"]) > since]
         return found[: int(params.get("limit", 50))]
 
     def _find(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -427,6 +430,7 @@ class AlpacaWire(WireVenue):
 
     def _bars(self, params: Mapping[str, Any]) -> dict[str, Any]:
         start, symbol = str(params["start"]), str(params["symbols"])
+        self.adjustments.append(params.get("adjustment"))
         found = [it for it in self.bars.get(symbol, []) if it["t"] >= start][: int(params["limit"])]
         return {"bars": {symbol: found} if found else {}, "next_page_token": None}
 

@@ -1,0 +1,157 @@
+"""A server that answers byte after byte and never comes to an end: nothing waits for it longer than it was told to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
+from killswitch_alpaca import adapter
+from killswitch_alpaca.deadlines import DaemonThreads, Deadlines
+from killswitch_alpaca.venue import AlpacaVenue
+from tests.unit.alpaca.documents import spec
+from tests.wire.alpaca_scene import D
+
+pytest.importorskip("alpaca")
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+TIMEOUT = 0.3
+"""Seconds of a whole request. Single bytes come far more often than that."""
+
+
+@contextmanager
+def dripping(begins: bytes = HEAD) -> Iterator[str]:
+    """The address of a server that begins an answer so, and goes on with a byte every few milliseconds for good."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve(taken: socket.socket) -> None:
+        with taken:
+            try:
+                taken.recv(4096)
+                taken.sendall(begins)
+                while not over.wait(0.02):
+                    taken.sendall(b"x")
+            except OSError:
+                return
+
+    def take() -> None:
+        while True:
+            try:
+                taken, _ = listening.accept()
+            except OSError:
+                return
+            serving.append(threading.Thread(target=serve, args=(taken,)))
+            serving[-1].start()
+
+    serving: list[threading.Thread] = []
+    taking = threading.Thread(target=take)
+    taking.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        for each in (taking, *serving):
+            each.join()
+
+
+def venue_at(address: str, timeout: float = TIMEOUT) -> AlpacaVenue:
+    made = adapter(spec(endpoint=address, options={"timeout": timeout}))
+    assert isinstance(made, AlpacaVenue)
+    return made
+
+
+SALE = OrderRequest("ks1", "BTC/USD", "sell", "long", D(1), reduce_only=False)
+
+
+@pytest.mark.parametrize("begins", [HEAD, b"HTTP/1.1 200 OK\r\nX-Slow: "], ids=["body", "head"])
+def test_an_answer_that_never_ends_is_waited_for_as_long_as_the_timeout_says(begins: bytes) -> None:
+    """Every reading is down, time after time; the fate of an order is unknown; whatever drips, head or body."""
+
+    async def main(address: str) -> None:
+        venue = venue_at(address)
+        for _ in range(2):
+            seen = await venue.snapshot()
+            assert seen.quality == "down"
+            assert "no whole answer within 0.3 s" in (seen.reason or "")
+        assert seen.health is not None
+        assert (seen.health.timeouts or 0) >= 1
+        with pytest.raises(FateUnknownError, match="no whole answer"):
+            await venue.submit(SALE)
+        await venue.close()
+
+    with dripping(begins) as address:
+        asyncio.run(main(address))
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    """An hour's patience is cut short: of the order nobody knows more, of the question that it got no answer."""
+
+    async def main(address: str) -> None:
+        venue = venue_at(address, 3600)
+        asking = [asyncio.create_task(venue.submit(SALE)), asyncio.create_task(venue.find_order("AAPL", "ks1"))]
+        while len(venue._client._deadlines._under_way) < 2:  # noqa: ASYNC110 - threads set no event of ours
+            await asyncio.sleep(0.01)
+        await venue.close()
+        order, question = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(question, VenueDownError)
+        assert isinstance(order, FateUnknownError | VenueDownError)
+
+    with dripping() as address:
+        asyncio.run(main(address))
+
+
+def test_a_process_ends_while_a_server_drips() -> None:
+    """Nobody closed the account, and its request has an hour left."""
+    program = (
+        "import asyncio, sys; from killswitch_alpaca import adapter; from tests.unit.alpaca.documents import spec\n"
+        "async def main():\n"
+        "    venue = adapter(spec(endpoint=sys.argv[1], options={'timeout': 3600}))\n"
+        "    asking = asyncio.create_task(venue.snapshot())\n"
+        "    while not venue._client._deadlines._under_way: await asyncio.sleep(0.01)\n"
+        "    asking.cancel()\n"
+        "asyncio.run(main())\n"
+    )
+    with dripping() as address:
+        done = subprocess.run([sys.executable, "-c", program, address], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_nothing_leaves_after_its_time() -> None:
+    """A request that got a connection too late is not sent: it was never made."""
+    import requests
+
+    with dripping() as address, requests.Session() as session:
+        deadlines = Deadlines(0.05)
+        deadlines.watch(session, 1)
+        with pytest.raises(requests.exceptions.ConnectTimeout), deadlines.one():
+            time.sleep(0.2)  # what a resolver of names may take
+            session.post(address, timeout=9)
+
+
+def test_threads_do_what_they_are_given_and_tell_how_it_went() -> None:
+    """Two at once and no more; results, failures, and RuntimeError once they were given back."""
+    threads = DaemonThreads(2, "test")
+    both, begun, third = threading.Barrier(2), threading.Barrier(3), threading.Event()
+    first, second = (threads.submit(both.wait) for _ in range(2))
+    assert sorted((first.result(), second.result())) == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result()
+    held = [threads.submit(lambda: begun.wait() >= 0 and third.wait()) for _ in range(2)]
+    begun.wait()
+    waiting = threads.submit(lambda: None)
+    threads.shutdown(cancel_futures=True)
+    assert waiting.cancelled()
+    third.set()
+    assert [each.result() for each in held] == [True, True]
+    with pytest.raises(RuntimeError, match="given back"):
+        threads.submit(lambda: None)
