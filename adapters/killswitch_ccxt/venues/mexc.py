@@ -95,7 +95,7 @@ class Mexc(Dialect):
         Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
         Capability("position mode", "yes"),
         Capability(
-            "find by client id", "partly", "plan orders have no client id; they are known while the process lives"
+            "find by client id", "partly", "plan orders have none; they are known while the process lives"
         ),
         Capability("dead man", "no"),
         Capability("push", "yes"),
