@@ -48,7 +48,7 @@ def list_(venue: str | None, output: str) -> int:
     if output == "json":
         click.echo(as_json(listings, found.absent))
     else:
-        _print(in_short(listings) if venue is None else "\n\n".join(map(in_full, listings)))
+        _print(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
         _tell_absent(found)
     return 0 if listings else EXIT_FAILED
 

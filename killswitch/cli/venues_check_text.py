@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.cli.venues_text import capability_table
-from killswitch.cli.wording import money, table
+from killswitch.cli.wording import fitted, hanging, money, width
 from killswitch.closing.worst_case import Reckoning
 from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import one_line
@@ -42,13 +42,14 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
     kind = f"{account.adapter}, {where}, {account.market}{system}"
     yield f"{account.account} at {account.venue} ({kind}): {account.verdict.upper()}"
     yield f"  {acts}; {_numbers(account)}"
-    if account.quality is not None:
-        yield f"  {_modes(account)}"
+    if account.quality == "ok":
+        yield hanging(f"  {_modes(account)}", "  ", width())
     if account.rights is not None:
-        yield f"  key: {_rights(account.rights)}"
+        yield hanging(f"  key: {_rights(account.rights)}", "  ", width())
     for finding in account.findings:
         way_out = f"; {finding.way_out}" if finding.way_out else ""
-        yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
+        text = f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
+        yield hanging(text, " " * 11, width())
     if account.capabilities:
         yield ""
         told = "as the venue and the adapter say" if account.told_by == "inspection" else "as far as the adapter shows"
@@ -64,9 +65,13 @@ def _numbers(account: AccountCheck) -> str:
         return "not read"
     if account.quality != "ok":
         return account.quality
-    positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
-    orders = "orders unknown" if account.orders is None else f"{account.orders} resting orders"
+    positions = "positions unknown" if account.positions is None else _counted(account.positions, "position")
+    orders = "orders unknown" if account.orders is None else _counted(account.orders, "resting order")
     return f"equity {money(account.equity, account.currency)}, {positions}, {orders}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _modes(account: AccountCheck) -> str:
@@ -110,7 +115,7 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
         return
     yield f"  Positions with something to say, of {len(account.outlooks)}"
     rows = [row for each in told[:SHOWN] for row in _rows(each)]
-    yield table(("position", "contracts", "orders", "", ""), rows)
+    yield fitted(("position", "contracts", "orders", "", ""), rows, width())
     if len(told) > SHOWN:
         yield f"  … and {len(told) - SHOWN} more: --output json"
 
@@ -138,7 +143,7 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
         )
         for cost in account.reading
     ]
-    yield table(("limit", "takes", "", "", "", ""), rows)
+    yield fitted(("limit", "takes", "", "", "", ""), rows, width())
 
 
 def _used(account: AccountCheck, name: str) -> str:
@@ -157,7 +162,7 @@ def _closing(account: AccountCheck) -> Iterator[str]:
         paced = " at its own pace" if worst.paced else ""
         which = f"{worst.policy}/{worst.stage} on {worst.scope}"
         rows.append((f"worst stage{paced}", which, *_reckoned(worst.reckoning)))
-    yield table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows)
+    yield fitted(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows, width())
 
 
 def _reckoned(found: Reckoning) -> tuple[str, str, str, str, str]:

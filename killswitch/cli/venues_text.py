@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
-from killswitch.cli.wording import lasting, table
+from killswitch.cli.wording import fitted, hanging, lasting, width
 from killswitch.model.inspection import Capability, VenueListing
 from killswitch.model.venue import RateLimit
 from killswitch.runner.families import Absent
@@ -16,26 +16,48 @@ _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
 _BY = {"account": "", "symbol": " a symbol", "address": " an address"}
 
 
-def in_short(listings: Sequence[VenueListing]) -> str:
-    """A table with a row for each venue, and how to read it."""
+WIDE = 140
+"""Columns from which on the limits have one of their own."""
+
+
+def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> str:
+    """A table with a row for each venue, and how to read it. `others`: families that reach more than they list."""
     if not listings:
         return ""
-    rows = [
-        (
-            each.adapter, each.exchange or "-", ", ".join(each.markets), str(each.traits.batch),
-            "yes" if each.traits.whole_book else "no", dead_man(each), limits(each),
-            named(each.capabilities, "partly"), named(each.capabilities, "no"),
-        )
-        for each in listings
-    ]  # fmt: skip
-    head = ("adapter", "exchange", "markets", "batch", "whole book", "dead man", "limits of orders", "partly", "not")
+    head: tuple[str, ...] = (
+        "adapter",
+        "exchange",
+        "markets",
+        "batch",
+        "whole book",
+        "dead man",
+        "limits of orders",
+        "partly",
+        "not",
+    )
+    rows: list[tuple[str, ...]] = [(each.adapter, each.exchange or "-", *_cells(each)) for each in listings]
+    rows += [(family, f"any other exchange of {family}", "as it has", *[""] * (len(head) - 3)) for family in others]
+    if width() < WIDE:
+        head, rows = _without_limits(head), [_without_limits(row) for row in rows]
     yes = sorted({name for each in listings for name in _names(each.capabilities, "yes")})
     everywhere = [name for name in yes if all(name in _names(each.capabilities, "yes") for each in listings)]
-    lines = [table(head, rows, indent="")]
+    lines = [fitted(head, rows, width(), indent="")]
     if everywhere and len(listings) > 1:
-        lines.append(f"\nEverywhere: {', '.join(everywhere)}.")
-    lines.append("\n`ksctl venues list EXCHANGE` shows one of them in full; what is in no column it does wholly.")
+        lines.append("\n" + hanging(f"Everywhere: {', '.join(everywhere)}.", "", width()))
+    lines.append("\n`ksctl venues list EXCHANGE` shows one of them in full, with its limits;")
+    lines.append("what is in no column it does wholly.")
     return "\n".join(lines)
+
+
+def _cells(each: VenueListing) -> tuple[str, ...]:
+    return (
+        ", ".join(each.markets), str(each.traits.batch), "yes" if each.traits.whole_book else "no", dead_man(each),
+        limits(each), named(each.capabilities, "partly"), named(each.capabilities, "no"),
+    )  # fmt: skip
+
+
+def _without_limits(row: tuple[str, ...]) -> tuple[str, ...]:
+    return row[:6] + row[7:]
 
 
 def in_full(listing: VenueListing) -> str:
@@ -47,13 +69,15 @@ def _full(listing: VenueListing) -> Iterator[str]:
     exchange = "" if listing.exchange is None else f", exchange {listing.exchange}"
     yield f"Adapter {listing.adapter}{exchange}: {', '.join(listing.markets)}"
     if listing.tried:
-        yield f"Tried against {listing.tried}"
+        against = "It is " if listing.tried.startswith("not tried") else "Tried against "
+        yield hanging(f"{against}{listing.tried}", "  ", width())
     yield ""
-    yield capability_table(listing.capabilities)
-    yield ""
+    if listing.capabilities:
+        yield capability_table(listing.capabilities)
+        yield ""
     yield f"Batches of {listing.traits.batch}" if listing.traits.batch > 1 else "No batches"
     yield "Closes a whole book in one request" if listing.traits.whole_book else "No request that closes a whole book"
-    yield f"Dead-man timer: {dead_man(listing, in_words=True)}"
+    yield hanging(f"Dead-man timer: {dead_man(listing, in_words=True)}", "  ", width())
     ids = listing.traits.client_ids
     longest = f", up to {ids.longest}" if ids.form == "plain" else ""
     yield f"Client order ids: {ids.form}{longest}"
@@ -62,7 +86,7 @@ def _full(listing: VenueListing) -> Iterator[str]:
         return
     yield ""
     rows = [(each.name, limit(each), ", ".join(_costs(listing, each.name)) or "-") for each in listing.traits.limits]
-    yield table(("limit", "allows", "a request takes"), rows)
+    yield fitted(("limit", "allows", "a request takes"), rows, width())
 
 
 def _costs(listing: VenueListing, name: str) -> Iterator[str]:
@@ -75,7 +99,7 @@ def _costs(listing: VenueListing, name: str) -> Iterator[str]:
 
 def capability_table(capabilities: Sequence[Capability]) -> str:
     """What the switch can do there, and what must be known about it."""
-    return table(("capability", "can", ""), [(each.name, each.can, each.note) for each in capabilities])
+    return fitted(("capability", "can", ""), [(each.name, each.can, each.note) for each in capabilities], width())
 
 
 def named(capabilities: Sequence[Capability], can: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from killswitch.incident.causes import by_hand, intended
@@ -28,6 +30,48 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in (head, *rows)
     )
+
+
+NARROWEST = 12
+"""Columns that a cell keeps however narrow the terminal is."""
+
+
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    return get_terminal_size((80, 24)).columns
+
+
+def hanging(text: str, indent: str, within: int) -> str:
+    """`text`, which begins at the left margin, in lines of at most `within`; those after the first begin with `indent`.
+
+    Words are never broken: an address stays one that can be copied.
+    """
+    room = max(within, len(indent) + 2 * NARROWEST)
+    lines = wrap(text, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def fitted(head: Sequence[str], rows: Sequence[Sequence[str]], within: int, indent: str = "  ") -> str:
+    """As `table`, its widest columns narrowed until the rows fit `within`; their cells go on below themselves."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    least = [max((len(word) for row in (head, *rows) for word in row[i].split()), default=0) for i in range(len(head))]
+    over = len(indent) + sum(widths) + 2 * (len(widths) - 1) - within
+    while over > 0:
+        spare, widest = max((widths[i] - max(least[i], min(NARROWEST, widths[i])), i) for i in range(len(widths)))
+        if spare <= 0:
+            break
+        widths[widest] -= 1
+        over -= 1
+    lines: list[str] = []
+    for row in (head, *rows):
+        cells = [wrap(cell, max(1, room), break_long_words=False, break_on_hyphens=False) or [""]
+                 for cell, room in zip(row, widths, strict=True)]  # fmt: skip
+        for below in range(max(map(len, cells))):
+            parts = [cell[below] if below < len(cell) else "" for cell in cells]
+            filled = "  ".join(part.ljust(room) for part, room in zip(parts, widths, strict=True))
+            lines.append((indent + filled).rstrip())
+    return "\n".join(lines)
 
 
 def ago(at: datetime, now: datetime) -> str:

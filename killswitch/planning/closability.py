@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
@@ -21,6 +22,8 @@ Obstacle = Literal[
     "dust", "above maximum", "wrong step", "state", "rules unknown", "no mark price", "resting exits", "below notional",
 ]  # fmt: skip
 
+OutsideHours = Literal["queue", "extended"] | None
+
 NO_MARKET_ORDERS = ("limit_only", "post_only")
 """States in which a close falls back on limit orders."""
 
@@ -31,6 +34,7 @@ class Hindrance(Struct, frozen=True):
     kind: Obstacle
     severity: Literal["warning", "note"]
     text: str
+    way_out: str = ""
 
 
 class Outlook(Struct, frozen=True):
@@ -49,24 +53,40 @@ class Outlook(Struct, frozen=True):
 
 
 def outlooks(
-    account: AccountSnapshot, *, reduce_only: bool, instruments: Mapping[str, Instrument] | None = None
+    account: AccountSnapshot,
+    *,
+    reduce_only: bool,
+    instruments: Mapping[str, Instrument] | None = None,
+    outside_hours: OutsideHours = None,
 ) -> tuple[Outlook, ...] | None:
     """The outlook of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
-    `instruments`: rules known beside those in the snapshot, by symbol.
+    `instruments`: rules known beside those in the snapshot, by symbol. `outside_hours`: what the account's
+    document says of a close outside the hours of its market, where it has some.
     """
     if account.positions is None:
         return None
     rules = {**(instruments or {}), **{each.symbol: each for each in account.instruments or ()}}
     exits = _exits(account)
+    shut = _Shut(account.market == "equity", outside_hours)
     return tuple(
-        _outlook(position, rules.get(position.symbol), exits.get(position.key, ()), reduce_only=reduce_only)
+        _outlook(position, rules.get(position.symbol), exits.get(position.key, ()), shut, reduce_only=reduce_only)
         for position in account.positions
     )
 
 
-def _outlook(position: Position, rules: Instrument | None, exits: Sequence[Order], *, reduce_only: bool) -> Outlook:
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    """What a market that takes no orders may mean: whether it has `hours`, and what becomes of a close outside them."""
+
+    hours: bool
+    outside: OutsideHours
+
+
+def _outlook(
+    position: Position, rules: Instrument | None, exits: Sequence[Order], shut: _Shut, *, reduce_only: bool
+) -> Outlook:
     found = reduction(position, ZERO, rules, reduce_only=reduce_only)
     return Outlook(
         symbol=position.symbol,
@@ -77,7 +97,7 @@ def _outlook(position: Position, rules: Instrument | None, exits: Sequence[Order
         shut=rules is not None and rules.state in SHUT,
         hindrances=(
             *_of_rules(position, rules, found, reduce_only=reduce_only),
-            *_of_state(position, rules),
+            *_of_state(rules, shut),
             *_of_price(position, rules, reduce_only=reduce_only),
             *_of_orders(position, exits),
         ),
@@ -90,35 +110,64 @@ def _of_rules(
     held, symbol = position.contracts, position.symbol
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
-        yield Hindrance("rules unknown", "warning", f"{what}: {held:f} is sent as it is, and may be refused")
+        text = f"{what}: {held:f} is sent as it is, and may be refused"
+        yield Hindrance(
+            "rules unknown", "warning", text, "where rules are unknown, look whether the venue still lists it"
+        )
         return
     if not found.parts:
-        yield Hindrance("dust", "warning", found.blocked or f"dust: no order can close {held:f}")
+        way_out = "close dust by hand where the venue has a way, or add to it"
+        yield Hindrance("dust", "warning", found.blocked or f"dust: no order can close {held:f}", way_out)
     elif found.target > ZERO:
         whole = whole_steps(held, rules.amount_step)
         if whole != held and found.target == held - whole:
             text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
         else:
             text = f"{found.target:f} of {held:f} fits into no order, and stays"
-        yield Hindrance("wrong step", "warning", text)
+        yield Hindrance("wrong step", "warning", text, "the rest is closed, and a remainder finer than the step stays")
     if len(found.parts) > 1:
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
         yield Hindrance("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
     elif rules.max_amount is not None and rules.max_amount < held and found.parts:
         text = f"the venue's maximum of {rules.max_amount:f} is none that an order can follow"
-        yield Hindrance("above maximum", "warning", text)
+        yield Hindrance("above maximum", "warning", text, "see at the venue what it takes at most in one order")
 
 
-def _of_state(position: Position, rules: Instrument | None) -> Iterable[Hindrance]:
+def _of_state(rules: Instrument | None, shut: _Shut) -> Iterable[Hindrance]:
     state = None if rules is None else rules.state
-    if state in SHUT:
+    if state == "halted" and shut.hours:
+        yield _outside_hours(shut.outside)
+    elif state in SHUT:
         text = f"the market is {state}: the venue takes no order that closes it"
-        yield Hindrance("state", "warning", text)
-    elif state in NO_MARKET_ORDERS:
+        yield Hindrance("state", "warning", text, _SHUT_WAYS[state])
+    elif state in NO_MARKET_ORDERS and not (shut.hours and shut.outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
-        yield Hindrance("state", "warning", text)
+        yield Hindrance("state", "warning", text, "give the policies' stages a ladder for what takes limit orders only")
     elif state == "reduce_only":
         yield Hindrance("state", "note", "the market is reduce_only: it can be closed, and not opened again")
+
+
+_SHUT_WAYS = {
+    "halted": "a close is tried again until a halted market opens",
+    "delisted": "see how the venue settles or withdraws what it has delisted",
+    "cancel_only": "see at the venue why it takes cancels only; a close is tried again until it takes orders",
+}
+
+
+def _outside_hours(outside: OutsideHours) -> Hindrance:
+    """A market with hours that takes no order now: a snapshot does not tell a closed one from a halted one."""
+    closed = "the market is closed, or halted"
+    if outside == "queue":
+        return Hindrance("state", "note", f"{closed}: a close is held until it opens (outside_hours: queue)")
+    if outside == "extended":
+        text = f"{closed}, and so is its extended session: a close is refused (outside_hours: extended)"
+        way_out = "a close is tried again until the extended session begins; outside_hours: queue holds it instead"
+    else:
+        text = f"{closed}: a close is refused"
+        way_out = (
+            "say in the Account document what becomes of a close outside the hours: outside_hours: queue, or extended"
+        )
+    return Hindrance("state", "warning", text, way_out)
 
 
 def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool) -> Iterable[Hindrance]:
@@ -127,7 +176,7 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
         text = "no mark price: slippage cannot be bounded"
         if least and not reduce_only:
             text += f", and whether it is worth the least of {least:f} cannot be told"
-        yield Hindrance("no mark price", "warning", text)
+        yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
     if rules is None or least is None or rules.contract_size is None or not reduce_only:
         return  # where the least binds, it is in the minimum already

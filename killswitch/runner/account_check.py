@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -17,12 +17,15 @@ from killswitch.model.inspection import Capability, KeyRights
 from killswitch.planning.closability import Outlook, outlooks
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.planning.scopes import scopes_of
-from killswitch.policy.account_document import AccountDocument, venue_of
-from killswitch.runner.account_findings import Finding, found, mode_of, skew_of
+from killswitch.policy.account_document import AccountDocument, AccountSpec, venue_of
+from killswitch.runner.account_findings import Around, Finding, found, mode_of, skew_of
+from killswitch.runner.deadman_rules import TimerError, require_timers
 from killswitch.runner.inspecting import Looked
 from killswitch.runner.offered import offered
 from killswitch.runner.worst_cases import Reckoned, identities, worst_cases
 
+RUNNERS_PATIENCE = 5.0
+"""Seconds that `run` gives a reading unless it is told otherwise."""
 CHECK_FORMAT = "killswitch.account_check/v1"
 Verdict = Literal["ok", "warnings", "failed"]
 
@@ -90,16 +93,18 @@ class Asked:
 
 
 def judged(
-    looked: Looked, reading: Sequence[ReadingCost], closing: Reckoned | None, asked: Asked, *, watched: bool
+    looked: Looked, reading: Sequence[ReadingCost], closing: Reckoned | None, asked: Asked, around: Around
 ) -> AccountCheck:
-    """The account's findings and verdict. `watched`: whether any policy's scope has it."""
+    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell."""
     spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
     known = seen if seen is not None and seen.quality == "ok" else None
     views = outlooks_of(looked)
     told = inspection.capabilities if inspection is not None else offered(looked)
+    if looked.denied is not None:
+        told, reading, closing = (), (), None
     findings = found(
         looked, known, views, reading, closing,
-        interval=asked.interval, within=asked.within, now=asked.now, watched=watched,
+        interval=asked.interval, within=asked.within, now=asked.now, around=around,
     )  # fmt: skip
     return AccountCheck(
         account=looked.name,
@@ -121,7 +126,7 @@ def judged(
         clock_skew_ms=skew_of(looked),
         position_mode=mode_of(looked, known, "position_mode"),
         margin_mode=mode_of(looked, known, "margin_mode"),
-        rights=None if inspection is None else inspection.rights,
+        rights=None if inspection is None or looked.denied is not None else inspection.rights,
         told_by=None if not told else "inspection" if inspection is not None else "offers",
         capabilities=tuple(told),
         outlooks=views,
@@ -149,7 +154,7 @@ def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
     seen = looked.snapshot
     if seen is None or seen.quality != "ok":
         return None
-    return outlooks(seen, reduce_only=reduces_only(looked))
+    return outlooks(seen, reduce_only=reduces_only(looked), outside_hours=looked.document.spec.outside_hours)
 
 
 def reduces_only(looked: Looked) -> bool:
@@ -172,11 +177,46 @@ def check_all(
     accounts = identities(looked)
     scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
     watched = {name for each in scopes for names in each.values() for name in names}
-    checked = [
-        judged(each, costs.get(each.name, ()), closing.get(each.name), asked, watched=each.name in watched)
+    around = {
+        each.name: Around(
+            watched=each.name in watched,
+            twins=twins(each.document, documents),
+            timers=tuple(_timers(each, policies, asked.interval)),
+        )
         for each in looked
+    }
+    checked = [
+        judged(each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name]) for each in looked
     ]
     return whole(checked, asked)
+
+
+def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
+    """Names of the other documents that lead to the same book, as far as documents tell.
+
+    Without credentials nothing tells: an account of a paper venue goes by its name.
+    """
+    if not document.spec.credentials:
+        return ()
+    here, name = _book(document.spec), document.metadata.name
+    return tuple(each.metadata.name for each in others if each.metadata.name != name and _book(each.spec) == here)
+
+
+def _book(spec: AccountSpec) -> tuple[object, ...]:
+    keys = frozenset(spec.credentials.items())
+    return (
+        spec.adapter, spec.exchange, spec.market, spec.currency, spec.endpoint, spec.sandbox, spec.demo, keys,
+    )  # fmt: skip
+
+
+def _timers(looked: Looked, policies: PolicySet, interval: float) -> Iterator[str]:
+    """Why `run --live` would refuse the account's dead man's switch, at its own patience."""
+    if looked.account is None or looked.document.spec.execution != "live":
+        return
+    try:
+        require_timers(policies, {looked.name: replace(looked.account, armed=True)}, interval, RUNNERS_PATIENCE)
+    except TimerError as error:
+        yield str(error)
 
 
 def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> list[Reader]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
@@ -35,6 +36,18 @@ class Finding(Struct, frozen=True):
     way_out: str = ""
 
 
+class Around(Struct, frozen=True):
+    """What the documents say around the account.
+
+    `watched`: whether any policy's scope has it. `twins`: other accounts whose documents lead to the same book.
+    `timers`: why `run --live` would refuse a dead man's switch of it, each with its place.
+    """
+
+    watched: bool
+    twins: tuple[str, ...] = ()
+    timers: tuple[str, ...] = ()
+
+
 def found(
     looked: Looked,
     known: AccountSnapshot | None,
@@ -45,16 +58,21 @@ def found(
     interval: float,
     within: float,
     now: datetime,
-    watched: bool,
+    around: Around,
 ) -> tuple[Finding, ...]:
-    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound."""
+    """Everything, in the order in which a person looks at it. `known`: the snapshot, where it is sound.
+
+    Where the venue refuses the key nothing is said of what only a key can tell.
+    """
+    if looked.denied is not None:
+        return (*_denied(looked), *_clock(skew_of(looked)), *_around(looked, around))
     notes = looked.inspection.notes if looked.inspection is not None else ()
     return (
         *_reached(looked),
         *_clock(skew_of(looked)),
         *_rights(looked, now),
         *_modes(looked, known),
-        *_watching(watched=watched),
+        *_around(looked, around),
         *_positions(known, views),
         *_reading(looked, costs, interval),
         *_closing(known, closing, within),
@@ -82,6 +100,24 @@ _UNREAD: Final = {
 }
 
 
+def _denied(looked: Looked) -> Iterator[Finding]:
+    yield Finding(
+        "failed", "key",
+        f"the venue refuses it (wrong secret, revoked, wrong address or system): {looked.denied}",
+        "make a new key for this very system of the venue, and put it where the document's credentials point to",
+    )  # fmt: skip
+
+
+def _misread(looked: Looked, reason: str) -> str:
+    """What can be done about an answer that makes no sense."""
+    spec = looked.document.spec
+    if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
+        return "" if "write a currency" in reason else "write a currency that the account holds"
+    if spec.endpoint is not None:
+        return f"it does not look like {spec.exchange or looked.venue}: is the endpoint right?"
+    return _UNREAD["malformed"]
+
+
 def _reached(looked: Looked) -> Iterator[Finding]:
     if looked.refused is not None:
         yield Finding("failed", "account", looked.refused)
@@ -90,8 +126,11 @@ def _reached(looked: Looked) -> Iterator[Finding]:
         yield Finding("failed", "venue", f"it cannot be inspected: {looked.uninspected}", _UNREAD["down"])
     seen = looked.snapshot
     if seen is not None and seen.quality != "ok":
-        reason = f"it is {seen.quality}: {seen.reason or 'no reason given'}"
-        yield Finding("failed", "venue", reason, _UNREAD[seen.quality])
+        why = seen.reason or "no reason given"
+        way_out = _misread(looked, why) if seen.quality == "malformed" else _UNREAD[seen.quality]
+        if looked.uninspected is not None and why in looked.uninspected:
+            why, way_out = "for the same reason", ""
+        yield Finding("failed", "venue", f"it is {seen.quality}: {why}", way_out)
     status = None if looked.inspection is None else looked.inspection.status
     if status not in (None, "ok"):
         yield Finding("warning", "venue", f"it says of itself: {status}", "look at the venue's status page")
@@ -160,8 +199,17 @@ def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _watching(*, watched: bool) -> Iterator[Finding]:
-    if not watched:
+def _around(looked: Looked, around: Around) -> Iterator[Finding]:
+    if around.twins:
+        yield Finding(
+            "warning", "account",
+            f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
+            "currency, address and credentials: one book is read, counted and closed more than once",
+            "keep one of the documents, or give each account a key of its own",
+        )  # fmt: skip
+    for why in around.timers:
+        yield Finding("failed", "dead man", f"`run --live` would not start: {why}")
+    if not around.watched:
         yield Finding(
             "warning", "policies", "no policy watches this account", "widen the scope.match of one, or add one"
         )
@@ -179,12 +227,19 @@ def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -
         yield Finding(
             "warning", "positions",
             f"{len(stuck)} of {len(known.positions)} could not be closed as they are, or not surely: {names}",
-            "the positions below say why; close dust by hand, or add to it",
+            "; ".join(_ways_out(stuck)),
         )  # fmt: skip
     if known.equity is None:
         yield Finding("warning", "equity", "it is unknown: no policy can measure a fall", "see what the key may read")
     if known.orders is None:
         yield Finding("warning", "orders", "resting orders are unknown: what blocks a close cannot be told", "")
+
+
+def _ways_out(stuck: Sequence[Outlook]) -> Iterator[str]:
+    """Each once, in the order of the positions."""
+    told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
+    yield "the positions below say why"
+    yield from dict.fromkeys(told)
 
 
 def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> Iterator[Finding]:

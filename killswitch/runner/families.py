@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -51,12 +52,35 @@ class Families:
         return tuple(sorted(found, key=lambda each: (each.adapter, each.exchange or "")))
 
     def named(self, venue: str) -> tuple[VenueListing, ...]:
-        """The venues of this name: of an exchange, or of an adapter that has but one. NoSuchVenueError if none is."""
+        """The venues of this name: of an exchange, or of an adapter that has but one. NoSuchVenueError if none is.
+
+        A family may reach more than it lists, and is asked where none is listed under the name.
+        """
         found = tuple(each for each in self.listings if venue in (each.exchange, each.adapter))
         exact = tuple(each for each in found if each.exchange == venue)
         if not found:
+            found = tuple(each for each in self._unlisted(venue))
+        if not found:
             raise self._unknown(venue)
         return exact or found
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The families that reach more venues than they list, by name."""
+        return tuple(each.entry.name for each in self.there if hasattr(each.family, "listing"))
+
+    def _unlisted(self, venue: str) -> Iterator[VenueListing]:
+        """What families say of a venue that they do not list; nothing of one that cannot be asked."""
+        for each in self.there:
+            listing = getattr(each.family, "listing", None)
+            if listing is None:
+                continue
+            try:
+                found: VenueListing | None = listing(venue)
+            except ImportError as error:  # what a venue needs is imported at first use
+                raise NoSuchVenueError(str(_absent(each.entry, error))) from error
+            if found is not None:
+                yield found
 
     def history(self, venue: str, endpoint: str | None) -> BarHistory:
         """The venue's public bars, of the first family that has some. NoSuchVenueError if none has.

@@ -9,14 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from killswitch.closing.budget import Budget, Budgets
 from killswitch.model.clock import Clock
 from killswitch.model.inspection import InspectedVenue, Inspection
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import PLAIN_VENUE, MeteredVenue, VenueAdapter, VenueError, VenueTraits, traits_of
+from killswitch.model.venue import (
+    PLAIN_VENUE,
+    CredentialsRefusedError,
+    MeteredVenue,
+    VenueAdapter,
+    VenueError,
+    VenueTraits,
+    traits_of,
+)
 from killswitch.policy.account_document import AccountDocument, venue_of
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.adapters import AdapterError
@@ -34,7 +43,8 @@ class Looked:
 
     `refused`: why there is no adapter for it, and then nothing else is known. `inspection`: None where the adapter
     cannot be asked (`uninspected` is None then), or where asking failed, which `uninspected` says. `trip`: seconds
-    that a request took. `offers`: the optional protocols that the adapter has, by name of their call.
+    that a request took. `offers`: the optional protocols that the adapter has, by name of their call. `denied`: the
+    venue's words where it refuses the credentials. `account`: as it was opened; its connections are given back.
     """
 
     document: AccountDocument
@@ -46,6 +56,8 @@ class Looked:
     trip: float | None = None
     offers: frozenset[str] = frozenset()
     used: Mapping[str, int] | None = None
+    denied: str | None = None
+    account: ArmedAccount | None = None
 
     @property
     def name(self) -> str:
@@ -83,10 +95,11 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
     adapter, traits = account.adapter, traits_of(account.adapter)
     try:
         budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
-        inspection, uninspected = await _inspected(adapter, budget, patience, clock)
+        heard = _Overheard(adapter)
+        inspection, uninspected = await _inspected(adapter, heard, budget, patience, clock)
         await _room(budget, clock)
         began = clock.monotonic()
-        snapshot = await _snapshot(account, patience)
+        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), patience)
         took = clock.monotonic() - began
         return Looked(
             document,
@@ -97,6 +110,8 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
             trip=_trip(snapshot, took),
             offers=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
             used=_used(adapter),
+            denied=heard.denied,
+            account=account,
         )
     except ValueError as error:  # each word is sound by itself, or there would be no adapter
         return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
@@ -105,7 +120,7 @@ async def _look(document: AccountDocument, budgets: Budgets, patience: float, cl
 
 
 async def _inspected(
-    adapter: VenueAdapter, budget: Budget, patience: float, clock: Clock
+    adapter: VenueAdapter, heard: _Overheard, budget: Budget, patience: float, clock: Clock
 ) -> tuple[Inspection | None, str | None]:
     """The inspection, or why there is none; neither where the adapter cannot be asked."""
     if not isinstance(adapter, InspectedVenue):
@@ -117,9 +132,30 @@ async def _inspected(
     except TimeoutError:
         return None, f"no answer within {patience:g} s"
     except VenueError as error:
+        heard.note(error)
         return None, legible(str(error) or type(error).__name__)
     except Exception as error:  # noqa: BLE001 - an adapter's defect is one account that cannot be trusted
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
+
+
+class _Overheard:
+    """The adapter for one reading. A snapshot's reason does not tell a refusal of the credentials from an outage."""
+
+    def __init__(self, adapter: VenueAdapter) -> None:
+        self._adapter = adapter
+        self.denied: str | None = None
+
+    async def snapshot(self) -> AccountSnapshot:
+        try:
+            return await self._adapter.snapshot()
+        except VenueError as error:
+            self.note(error)
+            raise
+
+    def note(self, error: VenueError) -> None:
+        """Keep the words of the first refusal."""
+        if isinstance(error, CredentialsRefusedError) and self.denied is None:
+            self.denied = legible(str(error) or type(error).__name__)
 
 
 async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:

@@ -92,6 +92,9 @@ async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tu
 
 def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     name, spec = document.metadata.name, document.spec
+    if spec.endpoint_ws is not None and not spec.endpoint_ws.startswith(("ws://", "wss://")):
+        scheme = spec.endpoint_ws.partition("://")[0]
+        raise AdapterError(f"account {name}: endpoint_ws begins with ws:// or wss://, not {scheme}://")
     adapter = make_adapter(
         AccountSpec(
             account=name,
