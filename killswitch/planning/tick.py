@@ -127,10 +127,13 @@ class Interpreter:
         for watch, places in self._watching(snapshot):
             stale_after = watch.prepared.graph.equity.stale_after
             view = view_of(snapshot, now, places, self._instruments, stale_after)
-            told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
-            for event in events:
-                if event.kind == "reset" and applies(event, watch.scope):
-                    decisions += self._reset(watch, now, event, told)
+            unread = view.repeats(watch.history.view)
+            if not unread:
+                told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
+            for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
+                decisions += self._reset(watch, now, event, told)
+            if unread:
+                continue  # a pass that another account woke completes nothing here on a reading of before
             moved = watch.step(view)
             if moved.unknown:
                 told += tell.unknown(watch, now, moved.unknown)

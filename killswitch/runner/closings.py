@@ -53,6 +53,11 @@ class Closings:
             for name in sorted(self.concerned((decision,))):
                 self._workers[name].adopt(decision)
 
+    def hold(self, ways: Mapping[str, asyncio.Task[None]]) -> None:
+        """Let the next pass of each named account begin its work only when its task is over."""
+        for name in ways.keys() & self._workers.keys():
+            self._workers[name].hold(ways[name])
+
     def concerned(self, decisions: Iterable[Decision]) -> frozenset[str]:
         """The armed accounts that the decisions trade on."""
         traded: set[str] = set()

@@ -1,7 +1,8 @@
 """Hears the venues' private streams. What is heard wakes a reading; it never stands for one, and silence is not calm.
 
 Polling goes on whatever a stream says. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is told
-once; one whose adapter gives up listening stays so for the rest of the run.
+once. Where an adapter stops listening it is made to begin again, after pauses that grow; only one whose credentials
+the venue refuses stays silent for the rest of the run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import Struct
 from killswitch.closing.executor import called_off
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
-from killswitch.model.venue import Push, PushingVenue
+from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
 from killswitch.runner.accounts import ArmedAccount
 
 STALE_AFTER = 60.0
@@ -24,6 +25,10 @@ STALE_AFTER = 60.0
 seldom, but adapters ask them every twenty to thirty seconds."""
 STEADY_AFTER = 60.0
 """Seconds for which a stream must be heard again before its next failure is news: one that flaps is told once."""
+FIRST_PAUSE = 1.0
+"""Seconds of real time before an adapter that stopped listening begins again, doubled by each further end in a row."""
+LONGEST_PAUSE = 300.0
+"""The most that this doubling comes to."""
 
 StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
 _WAKING = frozenset({"positions", "orders", "balance"})
@@ -66,7 +71,7 @@ class Stream:
         self._note()
 
     def ended(self, why: str) -> None:
-        """The adapter listens no more."""
+        """The adapter listens no more, and is not asked to."""
         self._ended = legible(why)
 
     @property
@@ -144,16 +149,32 @@ class Listening:
             await asyncio.wait(tasks, timeout=patience)
 
     async def _listen(self, stream: Stream, venue: PushingVenue) -> None:
-        try:
-            await venue.listen(lambda push: self._hear(stream, push))
-        except asyncio.CancelledError:
-            if called_off():
-                raise
-            stream.ended("the adapter called its own listening off")
-        except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
-            stream.ended(str(error) or type(error).__name__)
-        else:
-            stream.ended("the adapter stopped listening")
+        pause = FIRST_PAUSE
+        while True:
+            heard = False
+
+            def hear(push: Push) -> None:
+                nonlocal heard
+                heard = heard or push.kind != "lost"
+                self._hear(stream, push)
+
+            try:
+                await venue.listen(hear)
+            except asyncio.CancelledError:
+                if called_off():
+                    raise
+                why = "the adapter called its own listening off"
+            except CredentialsRefusedError as error:
+                stream.ended(str(error) or type(error).__name__)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
+                why = str(error) or type(error).__name__
+            else:
+                why = "the adapter stopped listening"
+            stream.lost(f"{why}; it is listened to again after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
+            pause = FIRST_PAUSE if heard else pause
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _hear(self, stream: Stream, push: Push) -> None:
         if push.kind == "lost":

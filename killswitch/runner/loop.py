@@ -162,7 +162,7 @@ class Runner:
             self._timers.start()
         if self._suspending is not None:
             self._suspending.start()
-            await self._suspending.make_way(left_to_do(self._store).keys())
+            self._closings.hold(self._suspending.make_way(left_to_do(self._store).keys()))
         await self._closings.recover(self._pace.read_timeout)
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
@@ -187,7 +187,8 @@ class Runner:
             began = self._clock.monotonic()
             self._lease.keep()
             read = self._waking.take()
-            accounts = self._readers.complete(read, self._pace.interval)
+            # A poll may take its whole timeout, so no reading of the last one is too old before the next one is over.
+            accounts = self._readers.complete(read, self._pace.interval + self._pace.read_timeout)
             return await self._pass(accounts, read.keys(), began, span, scheduled=False)
 
     async def _pass(
@@ -348,7 +349,7 @@ class Runner:
         """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
         problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
         if self._suspending is not None:
-            await self._suspending.make_way(self._closings.concerned(decisions))
+            self._closings.hold(self._suspending.make_way(self._closings.concerned(decisions)))
         self._closings.adopt(decisions)
         if self._suspending is not None:
             locked = frozenset() if self._locking is None else self._locking.locked_whole(self._clock.now())

@@ -64,7 +64,8 @@ class AccountReader:
     def again(self, within: float) -> AccountSnapshot:
         """What was taken last, for a tick that does not read this account; `stale` if it is older than `within`.
 
-        What was new in it is not new again: rows, rules and the health of reading are of the tick that took them.
+        What was new in it is not new again: rows and rules are of the tick that took them. How reading went stays as
+        it was, since it is what is known of the venue until it is asked again.
         """
         if self._last is None:
             return self._account.unreadable("down", "it has not been read")
@@ -75,14 +76,14 @@ class AccountReader:
             flows=None if self._last.flows is None else (),
             fills=None if self._last.fills is None else (),
             instruments=None,
-            health=None,
         )
 
     def _taken(self, waited: float) -> AccountSnapshot:
         read = self._read
-        self.dated = self._meter.monotonic()
         if read is None:
-            return self._account.unreadable("down", "it has not been read")
+            # A second reading of another pass has taken the answer: what it came to stands.
+            return self._last or self._account.unreadable("down", "it has not been read")
+        self.dated = self._meter.monotonic()
         if read.done():
             self._read = None
             if not read.cancelled():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
@@ -46,9 +46,16 @@ class Broker:
 
     async def settled(self) -> None:
         """Until the request under way has ended; it is bounded by its own patience."""
-        if self.task is not None:
-            await asyncio.wait((self.task,))
-            self.task = None
+        if (task := self.task) is not None:
+            await asyncio.wait((task,))
+            if self.task is task:
+                self.task = None
+
+    async def make_way(self, now: Callable[[], float]) -> None:
+        """Let orders through, whatever the broker is being told now; over when it has answered, or failed to."""
+        await self.settled()
+        self.begin(suspended=False, now=now(), at_once=True)
+        await self.settled()
 
     def collect(self) -> None:
         """Forget a request that has ended."""
@@ -94,6 +101,7 @@ class Suspending:
         self._store = store
         self._clock = clock
         self._ours: set[str] = set()
+        self._ways: set[asyncio.Task[None]] = set()
         self._left: tuple[str, ...] = ()
 
     def start(self) -> None:
@@ -118,13 +126,19 @@ class Suspending:
         """Accounts whose broker has said that it refuses every new order."""
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
-    async def make_way(self, accounts: Iterable[str]) -> None:
-        """Let orders through again on those of `accounts` that are suspended, before a close of theirs begins."""
-        brokers = [self._brokers[name] for name in sorted(self._ours & self._brokers.keys() & set(accounts))]
-        await asyncio.gather(*(broker.settled() for broker in brokers))
-        for broker in brokers:
-            broker.begin(suspended=False, now=self._clock.monotonic(), at_once=True)
-        await asyncio.gather(*(broker.settled() for broker in brokers))
+    def make_way(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
+        """Begin to let orders through again on those of `accounts` that are suspended; what their closes wait for.
+
+        Each broker answers for its own account only: no other waits for it.
+        """
+        ways = {
+            name: asyncio.create_task(self._brokers[name].make_way(self._clock.monotonic))
+            for name in sorted(self._ours & self._brokers.keys() & set(accounts))
+        }
+        for way in ways.values():
+            self._ways.add(way)
+            way.add_done_callback(self._ways.discard)
+        return ways
 
     def settle(self, locked: Collection[str], busy: Collection[str]) -> None:
         """Bring the brokers to what the locks say. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
@@ -143,7 +157,7 @@ class Suspending:
 
     async def abandon(self) -> None:
         """Call off what is under way; the store knows what to take up."""
-        tasks = [broker.task for broker in self._brokers.values() if broker.task is not None]
+        tasks = [*self._ways, *(broker.task for broker in self._brokers.values() if broker.task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

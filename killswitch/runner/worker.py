@@ -89,6 +89,7 @@ class ClosingWorker:
         self._distrusted = 0
         self._seen_passes = 0
         self._stands_still: str | None = None
+        self._way: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why the last pass failed, or why passes have been achieving nothing for a while; None if neither."""
 
@@ -104,6 +105,10 @@ class ClosingWorker:
 
     def adopt(self, decision: Decision) -> None:
         self._waiting.append(decision)
+
+    def hold(self, way: asyncio.Task[None]) -> None:
+        """Let the next pass begin its work only when `way` is over; it is bounded by itself."""
+        self._way = way
 
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
         """Tell the closer what a tick has read of its account, and when it was asked for."""
@@ -164,6 +169,9 @@ class ClosingWorker:
         return (self._closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:
+        if (way := self._way) is not None:
+            await asyncio.wait((way,))
+            self._way = None if self._way is way else self._way
         try:
             if self._recovered:
                 await self._advance()

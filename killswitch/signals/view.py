@@ -56,6 +56,13 @@ def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None
     return None
 
 
+def _is_again(account: AccountSnapshot, before: AccountSnapshot) -> bool:
+    """Whether it says nothing that `before` did not: rows and rules are given only when they are new."""
+    if account.flows or account.fills or account.instruments:
+        return False
+    return account == replace(before, flows=account.flows, fills=account.fills, instruments=account.instruments)
+
+
 class ScopeView:
     """One scope in one snapshot. `unknown` says why its numbers may not be used, or is None."""
 
@@ -89,6 +96,12 @@ class ScopeView:
         self._sound: tuple[AccountSnapshot, ...] | None = None
         self._stale_after = stale_after
         self._add_up(stale_after)
+
+    def repeats(self, before: ScopeView | None) -> bool:
+        """Whether a pass between two ticks gives every account as `before` had it: none of them was read for it."""
+        if self.scheduled or before is None or len(self.accounts) != len(before.accounts):
+            return False
+        return all(_is_again(one, other) for one, other in zip(self.accounts, before.accounts, strict=True))
 
     @property
     def sound(self) -> tuple[AccountSnapshot, ...]:

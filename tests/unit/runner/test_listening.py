@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Health
-from killswitch.model.venue import Cost, Push, RateLimit, VenueDownError, VenueTraits
+from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.listening import STALE_AFTER, STEADY_AFTER, Stream
@@ -44,6 +44,7 @@ class PushingTestVenue(ScriptedVenue):
         self.read_at: list[float] = []
         self.trip = TRIP
         self.listeners = 0
+        self.began: list[float] = []
         self.on_push: Callable[[Push], None] | None = None
 
     async def snapshot(self) -> AccountSnapshot:
@@ -55,6 +56,7 @@ class PushingTestVenue(ScriptedVenue):
     async def listen(self, hear: Callable[[Push], None]) -> None:
         self.listeners += 1
         began = self.time.monotonic()
+        self.began.append(began)
         try:
             for at, said in self.script:
                 await asyncio.sleep(began + at - self.time.monotonic())
@@ -232,7 +234,7 @@ def test_rows_and_rules_of_an_account_that_is_not_read_are_not_given_again(site:
     site.run(site.runner(one, two), 2)
     first, woken, _ = (report.snapshot.accounts[1] for report in site.seen.reports)
     assert (first.fills, first.flows, first.health) == ((row,), None, Health(requests=3))
-    assert (woken.fills, woken.flows, woken.instruments, woken.health) == ((), None, None, None)
+    assert (woken.fills, woken.flows, woken.instruments, woken.health) == ((), None, None, Health(requests=3))
     assert (woken.equity, woken.positions, woken.observed_at) == (first.equity, first.positions, first.observed_at)
 
 
@@ -343,13 +345,53 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
 
 
 @pytest.mark.parametrize("error", [VenueDownError("no private stream for this key"), ValueError("a defect")])
-def test_what_listening_raises_ends_push_and_not_the_run(site: Site, error: Exception) -> None:
-    """One page says which account is only polled from now on."""
+def test_what_listening_raises_is_told_once_and_it_is_begun_again_after_growing_pauses(
+    site: Site, error: Exception
+) -> None:
+    """It fails 0.5 s after each begin: at 0, then pauses of 1, 2, 4, 8 … s; one page says that it is tried again."""
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
-    site.run(site.runner(venue), 4)
+    site.run(site.runner(venue), 20)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == [f"the stream of account one is given up: {error}; it is polled as before"]
-    assert venue.reads == 4
+    assert told == [
+        f"the stream of account one is not to be counted on: {error}; it is listened to again after pauses of up to "
+        "5 minutes; it is polled as before"
+    ]
+    assert venue.began == pytest.approx([0.0, 1.5, 4.0, 8.5, 17.0])
+    assert venue.reads == 20
+
+
+def test_pauses_between_beginnings_grow_to_five_minutes(site: Site) -> None:
+    """An hour of failing at once: 1 + 2 + … + 256 s, and from then on every 300 s."""
+    venue = PushingTestVenue(site.time, "one", ((0.0, VenueDownError("no route to host")),))
+    site.run(site.runner(venue, interval=60.0), 60)
+    gaps = [late - early for early, late in zip(venue.began, venue.began[1:], strict=False)]
+    assert gaps[:9] == pytest.approx([2.0**number for number in range(9)])
+    assert gaps[9:] == pytest.approx([300.0] * len(gaps[9:]))
+    assert len(gaps) > 12
+
+
+def test_a_stream_that_was_down_at_the_start_wakes_readings_once_it_is_heard(site: Site) -> None:
+    """The first listening fails, the second hears: what it hears wakes a reading as any other."""
+    venue = PushingTestVenue(site.time, "one", ((0.1, VenueDownError("no route to host")),))
+    hears = PushingTestVenue(site.time, "one", ((0.3, said("orders")),))
+    first = venue.listen
+
+    async def listen(hear: Callable[[Push], None]) -> None:
+        await (hears.listen if venue.began else first)(hear)
+
+    venue.listen = listen  # type: ignore[method-assign] # another script the second time
+    site.run(site.runner(venue), 3)
+    assert venue.read_at == pytest.approx([0.0, 1.0, 1.4, 2.0])
+
+
+def test_a_stream_whose_credentials_are_refused_is_given_up(site: Site) -> None:
+    """Asking again with a wrong key gets an address banned; one page says that the account is only polled."""
+    error = CredentialsRefusedError("invalid key")
+    venue = PushingTestVenue(site.time, "one", ((0.5, error),))
+    site.run(site.runner(venue), 8)
+    told = [notice.text for report in site.seen.reports for notice in report.notices]
+    assert told == ["the stream of account one is given up: invalid key; it is polled as before"]
+    assert venue.began == [0.0]
 
 
 def test_a_stop_ends_the_listening(site: Site) -> None:

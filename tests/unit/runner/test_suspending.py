@@ -20,6 +20,7 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.hands import HandKind, hand
 from killswitch.runner.loop import Pace, Runner
 from killswitch.runner.opening import open_accounts
+from killswitch.runner.suspending import LIVE_NAME
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, Seen, book, crash_policy
@@ -231,3 +232,62 @@ def test_an_account_that_asks_for_what_its_adapter_cannot_do_is_refused(tmp_path
         AdapterError, match="account main: suspend_trade is asked for, and adapter paper reaches no broker"
     ):
         open_accounts(accounts, live=True)
+
+
+class HangingBroker(BrokerVenue):
+    """A broker that takes the request to allow trading, and never answers it."""
+
+    async def suspend_trading(self, suspended: bool) -> None:
+        self.told.append((round(self.time.monotonic()), suspended))
+        if not suspended:
+            await asyncio.Event().wait()
+        self.suspended = suspended
+
+
+class TimedVenue(ScriptedVenue):
+    """A venue that notes when orders leave for it."""
+
+    def __init__(self, time: VirtualTime, answer: AccountSnapshot, account: str) -> None:
+        super().__init__(answer, account)
+        self.time = time
+        self.sent_at: list[float] = []
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent_at.append(self.time.monotonic())
+        return await super().submit(request)
+
+
+def test_a_broker_that_does_not_answer_holds_up_no_other_account(site: Site) -> None:
+    """Both accounts fall: the one at its venue is closed at once, the one at the broker when the request is over."""
+    slow = HangingBroker(site.time, book("1000"))
+    fast = TimedVenue(site.time, book("1000", "other"), "other")
+    graph = crash_policy()
+    (stage,) = graph.stages
+    graph = replace(graph, stages=(replace(stage, actions=(LockTrading("all", None), *stage.actions[1:])),))
+    accounts = {
+        "main": ArmedAccount("main", "broker", "swap", "USDT", slow, armed=True, suspends=True),
+        "other": ArmedAccount("other", "fast", "swap", "USDT", fast, armed=True),
+    }
+
+    site.store.put_live(LIVE_NAME, b'["main"]')  # an earlier run has suspended it, as a lock that is lifted told it
+    run = assemble(
+        graphs.policy_set(graph), accounts, site.store, site.time, Pace(1.0, 5.0), live=True,
+        locks=LockPaths(site.folder / "locks", None), witnesses=(site.seen,),
+    )  # fmt: skip
+
+    async def story() -> float:
+        await run.start()
+        await run.tick()
+        slow.answer, fast.answer = book("850"), book("850", "other")
+        fell = site.time.monotonic()
+        await run.tick()
+        await run.work_through(3.0)
+        assert slow.sent == []
+        await run.work_through(20.0)
+        await run.finish()
+        await run.let_go()
+        return fell
+
+    fell = site.time.run(story())
+    assert fast.sent_at == [pytest.approx(fell, abs=0.2)]
+    assert len(slow.sent) == 1
