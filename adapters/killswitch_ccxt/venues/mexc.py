@@ -94,9 +94,7 @@ class Mexc(Dialect):
         Capability("batch orders", "yes", "fifty, once in two seconds"),
         Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
         Capability("position mode", "yes"),
-        Capability(
-            "find by client id", "partly", "plan orders have none; they are known while the process lives"
-        ),
+        Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
         Capability("dead man", "no"),
         Capability("push", "yes"),
         Capability("key rights", "no", "the venue does not tell"),

@@ -433,7 +433,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
     shared: dict[str, object] = {"clock": time, "ccxt": {"replay": str(uuid4())}}
     one, other = Spoken(options=shared), Spoken(said({"resting": {"oid": 79}}), options=shared)
 
-    def fresh(self: Any) -> Any:
+    async def fresh(self: Any) -> Any:
         made = self._configured(client._class_of("hyperliquid", synchronous=True))
         made.fetch = lambda url, method="GET", headers=None, body=None: one.told[json.loads(body)["type"]]
         made.load_markets(True)
@@ -441,23 +441,25 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
         return made
 
     renewed: list[Any] = []
-    monkeypatch.setattr(client.Client, "_with_fresh_rules", fresh)
+    monkeypatch.setattr(client.Client, "fresh_rules", fresh)
 
     async def both(made: CcxtVenue) -> Any:
         first = await made.snapshot()
         return first, await other.beside(then)
 
-    async def then(made: CcxtVenue) -> Any:
+    async def then(made: Any) -> Any:
         seen = [await made.snapshot()]
         for _ in range(3):
             await asyncio.sleep(3601)
             seen.append(await made.snapshot())
-            await asyncio.to_thread(lambda: None)
-        return seen, await made.submit(order(type="limit", price=D(120_000)))
+            await made._rules.let_go()
+        told = await made.submit(order(type="limit", price=D(120_000)))
+        return seen, told, made._client.ccxt.markets
 
-    first, (seen, told) = one.run(both, time)
+    first, (seen, told, used) = one.run(both, time)
     assert [(it.quality, it.reason) for it in (first, *seen)] == [("ok", None)] * 5
-    assert renewed
+    assert len(renewed) == 3
+    assert used is renewed[-1].markets  # handed on, and not asked for again
     assert told.id == "79"
 
 
