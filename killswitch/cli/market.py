@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,6 +40,8 @@ class Instant(click.ParamType):  # type: ignore[type-arg]  # generic in newer cl
 
 
 INSTANT = Instant()
+LINE_EVERY = 30.0
+"""Seconds between two lines on how far a fetch is."""
 
 
 @click.group()
@@ -88,13 +91,14 @@ def fetch(
     except NoSuchVenueError as error:
         raise click.ClickException(str(error)) from error
     except Exception as error:  # third-party code: whatever it raises is about this venue or this endpoint
-        raise click.ClickException(f"{venue} cannot be reached so: {type(error).__name__}: {error}") from error
+        raise click.ClickException(f"{venue} cannot be reached so: {error}") from error
     job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
         done, failed = asyncio.run(_fetch(history, job))
     except (FetchError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(_json(job, done, failed) if output == "json" else _text(job, done))
+    if output == "json" or done:
+        click.echo(_json(job, done, failed) if output == "json" else _text(job, done))
     for each in failed:
         click.echo(f"Error: {each}", err=True)
     return EXIT_FAILED if failed else 0
@@ -153,9 +157,9 @@ def _plain(endpoint: str | None) -> str | None:
 
 @contextmanager
 def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
-    """(how far a symbol is, a warning): a bar on a terminal, else only warnings; all on stderr."""
+    """(how far a symbol is, a warning): a bar on a terminal, else a line now and then; all on stderr."""
     if not sys.stderr.isatty():
-        yield lambda _symbol, _at: None, lambda text: click.echo(text, err=True)
+        yield _Lines(job, monotonic).tell, lambda text: click.echo(text, err=True)
         return
     with _bar() as bar:
         tasks = {symbol: bar.add_task(symbol, total=job.ends - job.begins, start=False) for symbol in job.symbols}
@@ -165,6 +169,23 @@ def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[
             bar.update(tasks[symbol], completed=max(0, min(at, job.ends) - job.begins))
 
         yield tell, lambda text: bar.console.print(text, markup=False)
+
+
+class _Lines:
+    """How far a fetch is, a line now and then, where nobody looks at a terminal."""
+
+    def __init__(self, job: _Job, clock: Callable[[], float]) -> None:
+        self._job = job
+        self._clock = clock
+        self._next = clock() + LINE_EVERY
+
+    def tell(self, symbol: str, at: int) -> None:
+        if (now := self._clock()) < self._next:
+            return
+        self._next = now + LINE_EVERY
+        job = self._job
+        done = (min(max(at, job.begins), job.ends) - job.begins) / (job.ends - job.begins)
+        click.echo(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done:.0%}", err=True)
 
 
 def _bar() -> Bar:
@@ -178,7 +199,7 @@ def _bar() -> Bar:
 
 
 def _text(job: _Job, done: Sequence[Fetched]) -> str:
-    from killswitch.cli.wording import table
+    from killswitch.cli.wording import fitted, width
 
     rows = [
         (
@@ -187,9 +208,10 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
         )
         for each in done
     ]  # fmt: skip
-    lines = [f"{job.venue}, {job.timeframe}, in {job.out}"]
+    lines = []
     if rows:
-        lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
+        lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
+        lines.append(fitted(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows, width()))
     lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
     return "\n".join(lines)
 

@@ -200,6 +200,14 @@ class Part:
                 else:
                     page.append((int(line.partition(",")[0]), line))
 
+    def is_bare(self) -> bool:
+        """Whether it is there and holds nothing that a further fetch could go on from."""
+        if not self.path.exists():
+            return False
+        with self.path.open("rb") as source:
+            source.readline()
+            return not any(line.startswith(_MARK.encode()) and line.endswith(b"\n") for line in source)
+
     def close(self) -> None:
         """Let others have it."""
         if self._file is not None:

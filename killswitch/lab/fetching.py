@@ -14,7 +14,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import one_line
-from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import CredentialsRefusedError, RateLimitedError, VenueDownError, VenueError
 
 TRIES = 8
 """Requests in a row that fail, after which the fetch ends; it goes on where it stopped when it is called again."""
@@ -28,6 +28,11 @@ PROBE = 64
 """Bars. Every venue gives at least so many at once."""
 SETTLING = 5_000
 """Milliseconds after its end in which a bar may still change, and for which the clocks may differ."""
+
+SHIFT = 3_600_000
+"""Milliseconds by which bars longer than that may be nearer to each other: days of a market that keeps summer time."""
+ENOUGH = 10
+"""Bars of a page from which on the same distance between all of them is that of another timeframe, and no gap."""
 
 _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -116,7 +121,14 @@ class Fetch:
         """Fetch from `start` to before `stop` into a part, and put it with the rest. None if there was nothing."""
         part = self._file.part(start)
         try:
-            reached = min(await self._pages(part, part.open(start), stop), stop)
+            return await self._into(part, start, stop, covered)
+        finally:
+            part.close()
+
+    async def _into(self, part: Part, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
+        until = part.open(start)
+        try:
+            reached = min(await self._pages(part, until, stop), stop)
             if covered is not None and stop == covered.begins and reached < stop:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} says that none follows {_instant(reached)}, and has "
@@ -127,7 +139,8 @@ class Fetch:
                 return None
             return self._file.take(part, start, reached, covered)
         finally:
-            part.close()
+            if part.is_bare():
+                part.path.unlink()
 
     async def _pages(self, part: Part, until: int, stop: int) -> int:
         """Page after page, until the venue has none or is past `stop`; before when everything is there."""
@@ -182,6 +195,11 @@ class Fetch:
             try:
                 return await self._history.bars(self._whose.symbol, self._whose.timeframe, since)
             except (VenueDownError, RateLimitedError) as error:
+                if _is_final(error):
+                    raise FetchError(
+                        f"{self._whose.symbol}: {self._whose.venue} says: {one_line(str(error))}; "
+                        "asking again would bring the same"
+                    ) from error
                 asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
                 if tries == TRIES or asked > LONGEST_ASKED:
                     raise FetchError(self._given_up(since, error, tries)) from error
@@ -203,14 +221,30 @@ class Fetch:
         )
 
     def _sorted(self, page: Sequence[Bar]) -> list[Bar]:
-        """Rising, each once. FetchError for two different bars at one time."""
+        """Rising, each once. FetchError for two different bars at one time, and for bars of another timeframe."""
         found: dict[int, Bar] = {}
         for bar in page:
             if found.setdefault(bar.ts, bar) != bar:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} gives two different bars for {_instant(bar.ts)}"
                 )
+        self._spaced(sorted(found))
         return [found[ts] for ts in sorted(found)]
+
+    def _spaced(self, opened: Sequence[int]) -> None:
+        """FetchError where bars open at distances that are not those of the timeframe; gaps are."""
+        apart = [b - a for a, b in pairwise(opened)]
+        if not apart:
+            return
+        least = self._step - SHIFT if self._step > SHIFT else self._step
+        alike = min(apart) == max(apart) and len(opened) >= ENOUGH and apart[0] > self._step
+        if min(apart) < least or alike:
+            timeframe = self._whose.timeframe
+            raise FetchError(
+                f"{self._whose.symbol}: {self._whose.venue} gives bars that are {min(apart) / 1000:g} s apart for "
+                f"{timeframe}, which is {self._step / 1000:g} s: they are of another timeframe; choose one that the "
+                "venue has, or look at --endpoint"
+            )
 
     def _is_unsound(self, bar: Bar) -> bool:
         why = unsound(bar)
@@ -236,6 +270,18 @@ class Fetch:
             left_out=tuple(list(self._left_out.values())[:3]),
             left_out_count=len(self._left_out),
         )
+
+
+def _is_final(error: VenueError) -> bool:
+    """Whether asking again brings the same: keys that are missing or refused, and what HTTP calls the asker's fault."""
+    if isinstance(error, CredentialsRefusedError):
+        return True
+    status = None if isinstance(error, RateLimitedError) else _STATUS.search(str(error))
+    return status is not None and status[1] not in ("408", "429")
+
+
+_STATUS = re.compile(r": (4\d\d)\b")
+"""Where adapters put the status of a refusal: `venue request: 404 its words`."""
 
 
 def _missing(covered: Coverage | None, begins: int, ends: int) -> list[tuple[int, int]]:

@@ -18,7 +18,14 @@ from killswitch.lab.bars import read_market
 from killswitch.lab.fetched import FetchError, Whose, stem
 from killswitch.lab.fetching import TRIES, Fetch, Fetched, milliseconds
 from killswitch.model.inspection import Bar
-from killswitch.model.venue import MalformedAnswerError, OrderRejectedError, RateLimitedError, VenueDownError
+from killswitch.model.venue import (
+    CredentialsRefusedError,
+    MalformedAnswerError,
+    OrderRejectedError,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+)
 from tests import virtual_time
 
 MINUTE = 60_000
@@ -236,6 +243,54 @@ def test_what_asking_again_does_not_mend_is_told_at_once(tmp_path: Path, error: 
     with pytest.raises(FetchError, match="somewhere says: no"):
         fetch(history, tmp_path)
     assert len(history.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CredentialsRefusedError("it gives bars only to who has keys"),
+        VenueDownError("the venue refused: somewhere fetch_ohlcv: 404 not found"),
+        VenueDownError("Alpaca: 403: forbidden"),
+    ],
+)
+def test_a_refusal_is_not_asked_for_again(tmp_path: Path, error: VenueError) -> None:
+    """Missing keys and 4xx come back the same: one request, and nothing is left in the folder."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    history.mishaps = {1: error}
+    with pytest.raises(FetchError, match="asking again would bring the same"):
+        fetch(history, tmp_path)
+    assert (len(history.asked), list(tmp_path.iterdir())) == (1, [])
+
+
+@pytest.mark.parametrize("status", ["408 timeout", "429 too many", "503 maintenance"])
+def test_a_status_that_passes_is_asked_for_again(tmp_path: Path, status: str) -> None:
+    """408, 429 and 5xx say nothing about the request itself."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    history.mishaps = {1: VenueDownError(f"somewhere fetch_ohlcv: {status}")}
+    assert fetch(history, tmp_path).bars == 10
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "minutes", "apart"), [("5m", 1, "60 s apart for 5m, which is 300 s"), ("1m", 5, "300 s apart for 1m")]
+)
+def test_bars_of_another_timeframe_are_refused(tmp_path: Path, timeframe: str, minutes: int, apart: str) -> None:
+    """Too near to each other, or all of them equally far apart; nothing of it is kept."""
+    history = PublicHistory([bar(n * minutes) for n in range(20)])
+    whose = Whose("somewhere", "BTC/USDT:USDT", timeframe)
+    with pytest.raises(FetchError, match=apart):
+        fetch(history, tmp_path, 0, 100, whose=whose)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_day_of_summer_time_is_a_day(tmp_path: Path) -> None:
+    """Days of New York open at 05:00 UTC until 13 March 2021, and at 04:00 from the 15th on: 23 hours, once."""
+    price = Decimal(5)
+    days = [datetime(2021, 3, day, 5 if day < 14 else 4, tzinfo=UTC) for day in (10, 11, 12, 13, 14, 15, 16)]
+    bars = [Bar(int(day.timestamp() * 1000), price, price, price, price, Decimal(1)) for day in days]
+    whose = Whose("somewhere", "AAPL", "1d")
+    timeline = virtual_time.VirtualTime()
+    work = Fetch(PublicHistory(bars), whose, tmp_path, timeline)
+    assert timeline.run(work.run(bars[0].ts, bars[-1].ts + 1)).bars == 7
 
 
 def test_two_bars_for_one_time_are_no_truth(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from killswitch.cli import market as market_module
 from killswitch.cli.backtest import backtest
 from killswitch.cli.market import market
 from killswitch.lab import fetching
@@ -166,7 +167,7 @@ def test_a_defect_of_an_adapter_is_told_by_its_symbol(history: Recorded, tmp_pat
         (("swapex", "X", "--from", "2021-01-01", "--timeframe", "1M"), "is no timeframe: write 1m, 5m"),
         (("swapex", "A/B", "A:B", "--from", "2021-01-01"), "would share one file"),
         (("otherex", "X", "--from", "2021-01-01"), "no venue is called otherex"),
-        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: ValueError: this endpoint"),
+        (("broken", "X", "--from", "2021-01-01"), "broken cannot be reached so: this endpoint"),
     ],
     ids=["backwards", "no-date", "month", "same-file", "unknown", "endpoint"],
 )  # fmt: skip
@@ -189,3 +190,23 @@ def test_the_endpoint_reaches_the_family_and_what_it_asks_with_no_file(history: 
         assert "PLANTED" not in path.read_text()
     other = fetch(tmp_path, "BTC/USDT:USDT")
     assert "from http://127.0.0.1:1/gate" in other.stderr
+
+
+def test_where_nobody_looks_a_line_is_said_now_and_then(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
+    seconds = iter(range(0, 85, 12))
+    job = market_module._Job("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
+    lines = market_module._Lines(job, lambda: float(next(seconds)))
+    for at in range(10_000, 80_000, 10_000):
+        lines.tell("X", at)
+    assert capsys.readouterr().err.splitlines() == [
+        "X: fetched to 1970-01-01T00:00:30Z, 30%",
+        "X: fetched to 1970-01-01T00:01:00Z, 60%",
+    ]
+
+
+def test_where_nothing_came_nothing_is_summed_up(history: Recorded, tmp_path: Path) -> None:
+    """Only the error; the folder holds nothing."""
+    done = fetch(tmp_path, "NO/USDT:USDT")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
