@@ -242,10 +242,16 @@ REFUSED = [
     ("telemetry.env.OTEL_EXPORTER_OTLP_HEADERS=a=hunter2",
      "telemetry.env: OTEL_EXPORTER_OTLP_HEADERS holds keys. Take it from a Secret: credentials.env"),
     (r"policies.files.account\.yaml=spec: {credentials: {secret: hunter2}}",
-     "policies.files: account.yaml, credential secret: this is not a reference but may be a secret. Write "
+     "policies.files: account.yaml, secret: this is not a reference but may be a secret. Write "
      "file:/run/secrets/SECRET/KEY or env:NAME"),
     (r"policies.files.account\.yaml=spec: {endpoint: 'https://user:hunter2@venue/'}",
-     "policies.files: account.yaml: an address in it holds a password"),
+     "policies.files: account.yaml: an address in it holds a user or a password"),
+    ("telemetry.env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://user:hunter2@collector:4318",
+     "telemetry.env: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: a user, a password or a query in it may be a secret"),
+    ("telemetry.env.OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318?key=hunter2",
+     "telemetry.env: OTEL_EXPORTER_OTLP_ENDPOINT: a user, a password or a query in it may be a secret"),
+    (r"pod.labels.app\.kubernetes\.io/name=other", "pod.labels: app.kubernetes.io/name is what the StatefulSet finds"),
+    (r"pod.labels.app\.kubernetes\.io/instance=other", "pod.labels: app.kubernetes.io/instance is what"),
     (r"policies.files.notes\.txt=x", "at '/policies/files': additional properties 'notes.txt' not allowed"),
     ("policies.configMap=another", "they come from one place, and these are 2: policies.files, policies.configMap"),
     ("live=true,store.kind=emptyDir", "an armed runner forgets latches and unfinished closes"),
@@ -268,6 +274,14 @@ def test_what_is_wrong_is_refused_by_its_name(helm: Helm, said: str, words: str)
     refused = helm.refusal("-f", str(helm.chart / "ci" / "files-values.yaml"), "--set", said)
     assert words in refused
     assert "hunter2" not in refused
+
+
+def test_labels_of_the_users_own_are_on_the_pod(helm: Helm) -> None:
+    """Beside those that the StatefulSet finds it by."""
+    runner = example(helm, "files", "--set", "pod.labels.team=risk")["StatefulSet"]
+    labels = runner["spec"]["template"]["metadata"]["labels"]
+    assert labels["team"] == "risk"
+    assert runner["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_a_release_without_policies_is_refused(helm: Helm) -> None:

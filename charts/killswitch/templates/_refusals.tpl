@@ -3,6 +3,7 @@
 {{- include "killswitch.onePolicySource" . -}}
 {{- include "killswitch.noInlineCredential" . -}}
 {{- include "killswitch.noSecondWay" . -}}
+{{- include "killswitch.ownLabels" . -}}
 {{- if and .Values.live (eq .Values.store.kind "emptyDir") (not .Values.store.mayBeLost) -}}
 {{- fail "live: an armed runner forgets latches and unfinished closes when its emptyDir is lost with the pod. Use store.kind: claim, or say store.mayBeLost: true" -}}
 {{- end -}}
@@ -30,23 +31,72 @@
 {{- end -}}
 {{- end -}}
 
-{{/* `ksctl` refuses a secret in a document too, but by then it would lie in a ConfigMap and in the release. */}}
+{{/*
+`ksctl` refuses a secret in a document too, but by then it would lie in a ConfigMap and in the release. So every document
+of every file is read, also one that begins on its separator's line or after `...`, and one that cannot be read is
+refused: nobody could say what is in it.
+*/}}
 {{- define "killswitch.noInlineCredential" -}}
 {{- range $file, $text := .Values.policies.files -}}
-{{- if regexMatch "://[^/\\s'\"@]*:[^/\\s'\"@]*@" $text -}}
-{{- fail (printf "policies.files: %s: an address in it holds a password. Refer to it with env:NAME or file:PATH, and change the password" $file) -}}
+{{- if regexMatch "://[^/\\s'\"@]*@" $text -}}
+{{- include "killswitch.failForAddress" $file -}}
 {{- end -}}
-{{- range $document := regexSplit "(?m)^---.*$" $text -1 -}}
+{{- $lines := regexReplaceAll "\r\n?|\\x{85}|\\x{2028}|\\x{2029}" $text "\n" | trimPrefix "\ufeff" -}}
+{{- /* Of a key that is written twice only one is read below, so the text is looked through as well. */ -}}
+{{- range regexFindAll "(?i)(?:api_?key|private_?key|secret|password|passphrase|token)[\"']?[ \t]*:[ \t]+[\"']?[^\\s\"',}\\]]*" (regexReplaceAll "(?m)(?:^|[ \t])#.*$" $lines "") -1 -}}
+{{- if not (regexMatch ":[ \t]+[\"']?(?:(?:env|file):.*|[*{\\[].*|null|~|true|false)?$" .) -}}
+{{- fail (printf "policies.files: %s, %s: this is not a reference but may be a secret. Write file:/run/secrets/SECRET/KEY or env:NAME, and change the secret if it was ever real" $file (regexFind "^\\w+" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $document := regexSplit "(?m)^(?:---|\\.\\.\\.)(?:\\s|$)" (regexReplaceAll "(?m)^%(?:YAML|TAG)\\s.*$" $lines "") -1 -}}
 {{- $read := fromYaml $document -}}
-{{- if kindIs "map" $read.spec -}}
-{{- if kindIs "map" $read.spec.credentials -}}
-{{- range $name, $value := $read.spec.credentials -}}
-{{- if not (regexMatch "^(env|file):" (toString $value)) -}}
-{{- fail (printf "policies.files: %s, credential %s: this is not a reference but may be a secret. Write file:/run/secrets/SECRET/KEY or env:NAME, and change the secret if it was ever real" $file $name) -}}
+{{- if hasKey $read "Error" -}}
+{{- fail (printf "policies.files: %s: a document in it is no YAML, or no mapping of keys to values, so that nobody can say whether it holds a secret. Write it anew, and see what `ksctl validate` says" $file) -}}
+{{- end -}}
+{{- include "killswitch.noSecretIn" (dict "file" $file "path" "" "value" $read "secret" false "option" false) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/*
+Refuses what may be a secret: whatever is not a reference below `credentials` or below a name that keys go by. Takes the
+file, the path of the value in it, the value, whether a name above says that it is a secret, and whether it is an option
+of an adapter, where `key` is such a name too.
+*/}}
+{{- define "killswitch.noSecretIn" -}}
+{{- $all := . -}}
+{{- if kindIs "map" .value -}}
+{{- range $name, $value := .value -}}
+{{- $called := regexReplaceAll "[^a-z0-9]" (lower $name) "" -}}
+{{- $names := regexMatch "(credentials?|apikey|accesskey|secretkey|privatekey|signingkey|secrets?|password|passwd|passphrase|tokens?|authorization|cookie)$" $called -}}
+{{- $secret := or $all.secret $names (and $all.option (eq $called "key")) -}}
+{{- if and $all.secret (kindIs "invalid" $value) -}}
+{{- fail (printf "policies.files: %s, %s: a name in it has no value, and may be a secret itself. Write NAME: file:/run/secrets/SECRET/KEY or NAME: env:NAME" $all.file $all.path) -}}
 {{- end -}}
+{{- include "killswitch.noSecretIn" (dict "file" $all.file "path" (printf "%s.%s" $all.path $name | trimPrefix ".") "value" $value "secret" $secret "option" (or $all.option (eq $name "options"))) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $value := .value -}}
+{{- include "killswitch.noSecretIn" (merge (dict "value" $value) (omit $all "value")) -}}
+{{- end -}}
+{{- else if and .secret (not (or (kindIs "invalid" .value) (kindIs "bool" .value))) -}}
+{{- if not (regexMatch "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$" (toString .value)) -}}
+{{- fail (printf "policies.files: %s, %s: this is not a reference but may be a secret. Write file:/run/secrets/SECRET/KEY or env:NAME, and change the secret if it was ever real" .file .path) -}}
+{{- end -}}
+{{- else if and (kindIs "string" .value) (regexMatch "://[^/\\s'\"@]*@" .value) -}}
+{{- include "killswitch.failForAddress" .file -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "killswitch.failForAddress" -}}
+{{- fail (printf "policies.files: %s: an address in it holds a user or a password. Refer to it with env:NAME or file:PATH, and change the password" .) -}}
+{{- end -}}
+
+{{/* The StatefulSet finds its pod by these, and what watches the release does: a pod under other names is lost to both. */}}
+{{- define "killswitch.ownLabels" -}}
+{{- range $name, $value := .Values.pod.labels -}}
+{{- if hasKey (include "killswitch.selector" $ | fromYaml) $name -}}
+{{- fail (printf "pod.labels: %s is what the StatefulSet finds its pod by. Use nameOverride, or a label of another name" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -62,6 +112,9 @@
 {{- fail "telemetry.endpoint: a user, a password or a query in it may be a secret. Take OTEL_EXPORTER_OTLP_ENDPOINT from a Secret: credentials.env" -}}
 {{- end -}}
 {{- range $name, $value := .Values.telemetry.env -}}
+{{- if and (hasSuffix "ENDPOINT" $name) (regexMatch "[@?]" $value) -}}
+{{- fail (printf "telemetry.env: %s: a user, a password or a query in it may be a secret. Take it from a Secret: credentials.env" $name) -}}
+{{- end -}}
 {{- if hasSuffix "HEADERS" $name -}}
 {{- fail (printf "telemetry.env: %s holds keys. Take it from a Secret: credentials.env" $name) -}}
 {{- end -}}
