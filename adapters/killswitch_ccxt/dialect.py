@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from msgspec import structs
+
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
 from killswitch.model.venue import (
@@ -168,7 +170,15 @@ class Dialect:
 
     async def positions(self) -> tuple[Position, ...]:
         """Every open position of a derivatives account."""
-        return positions.positions(await self.client.call("fetch_positions"), self.rules, self.refine_position)
+        rows = await self.client.call("fetch_positions")
+        found = positions.positions(rows, self.rules, self.refine_position)
+        return tuple(map(self._in_money, found))
+
+    def _in_money(self, position: Position) -> Position:
+        """Without what ccxt tells in a coin that the account is not counted in: that is unknown."""
+        if positions.in_currency(self.rules[position.symbol], self.spec.currency):
+            return position
+        return structs.replace(position, notional=None, margin=None, unrealized_pnl=None)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Balances of a spot account, as positions with prices."""

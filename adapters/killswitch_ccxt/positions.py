@@ -72,6 +72,11 @@ def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
     return base / mark if rule.get("inverse") else base * mark
 
 
+def in_currency(rule: Mapping[str, Any], currency: str) -> bool:
+    """Whether what ccxt tells of a position is money of the account: an inverse contract is counted in its coin."""
+    return not rule.get("inverse") or rule.get("settle") == currency
+
+
 def _side(row: Mapping[str, Any], symbol: str) -> Side:
     side = row.get("side")
     if side == "long":

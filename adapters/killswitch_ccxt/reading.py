@@ -44,7 +44,7 @@ from killswitch_ccxt.parts import (
     Part,
     once,
 )
-from killswitch_ccxt.positions import worth
+from killswitch_ccxt.positions import in_currency, worth
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
@@ -278,8 +278,9 @@ class Reading:
     def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
         sizes = {position.key: position.contracts for position in positions}
         if self._last is None:
-            # What happened while nobody looked.
-            self.stir(*(symbol for symbol, _ in sizes))
+            # What happened while nobody looked: it has been written down by now.
+            then = asyncio.get_running_loop().time() - LATE_ROWS
+            self._touched = {symbol: then for symbol, _ in sizes}
         else:
             cash, before = self._last
             changed = {key for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
@@ -303,9 +304,10 @@ class Reading:
             bid=position.bid or quote.bid,
             ask=position.ask or quote.ask,
         )
-        if fuller.notional is None:
-            return structs.replace(fuller, notional=worth(fuller, self._dialect.rules[fuller.symbol]))
-        return fuller
+        rule = self._dialect.rules[fuller.symbol]
+        if fuller.notional is not None or not in_currency(rule, self._spec.currency):
+            return fuller
+        return structs.replace(fuller, notional=worth(fuller, rule))
 
     def _news(self, part: Part[Any], now: float) -> Any:
         """The rows that were not told before; None where nothing is known."""

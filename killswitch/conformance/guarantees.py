@@ -8,10 +8,18 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from killswitch.conformance.stand import Key, Mishap, Offer, Stand
 from killswitch.model.inspection import InspectedVenue
-from killswitch.model.snapshot import AccountSnapshot, OrderSide, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.model.snapshot import (
+    UNIT_FLOWS,
+    AccountSnapshot,
+    OrderSide,
+    Snapshot,
+    decode_snapshot,
+    encode_snapshot,
+)
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
@@ -50,55 +58,66 @@ class AdapterGuarantees:
 
     @guarantee("G01")
     def test_an_empty_account_is_flat_and_says_so(self, stand: Stand) -> None:
-        """No positions is an empty list of an answer that is `ok`, with a worth."""
+        """No positions is an empty list of an answer that is `ok`, with what the account is worth."""
 
         async def trial(venue: VenueAdapter) -> None:
             seen = await venue.snapshot()
             assert (seen.quality, seen.positions) == ("ok", ())
-            assert seen.equity is not None
+            assert seen.equity == stand.equity()
 
         _try(stand, {}, trial)
 
     @guarantee("G02")
     def test_every_position_is_shown_with_its_side_and_size(self, stand: Stand) -> None:
-        """Long and short, in contracts, never negative, each once."""
+        """Long and short, in contracts, never negative, each once; at the market's price, where that is told."""
         first, second = stand.symbols
         book: dict[Key, Decimal] = {(first, "long"): Decimal("1.5"), (second, "short"): Decimal(3)}
 
         async def trial(venue: VenueAdapter) -> None:
-            assert _sizes(await venue.snapshot()) == book
+            seen = await venue.snapshot()
+            assert _sizes(seen) == book
+            assert seen.equity == stand.equity()
+            for position in seen.positions or ():
+                assert position.mark_price in (None, Decimal(100))
+                assert position.notional in (None, position.contracts * stand.contract_size * 100)
 
         _try(stand, book, trial)
 
     @guarantee("G03")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    def test_a_failed_reading_is_never_an_empty_account(self, stand: Stand, mishap: Mishap) -> None:
+    def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(self, stand: Stand, mishap: Mishap) -> None:
         """It is an error, or a quality that is not `ok`, with a reason; the next reading is whole again."""
         _needs(stand, "faults")
         book = _one(stand)
 
+        (key,) = book
+
         async def trial(venue: VenueAdapter) -> None:
             await venue.snapshot()
+            await stand.trade(key, Decimal(-1))
+            now = {key: book[key] - 1}
             stand.breaks("snapshot", mishap)
             try:
                 seen = await venue.snapshot()
             except VenueError as error:
                 assert str(error)
             else:
-                # A venue client may ask again by itself: then the answer is good, and must be whole.
-                assert seen.reason if seen.quality != "ok" else _sizes(seen) == book
-            assert _sizes(await venue.snapshot()) == book
+                # A venue client may ask again by itself: then the answer is good, and must be whole, and of now.
+                assert seen.reason if seen.quality != "ok" else _sizes(seen) == now
+            assert _sizes(await venue.snapshot()) == now
 
         _try(stand, book, trial)
 
     @guarantee("G04")
     def test_a_snapshot_fits_the_public_format(self, stand: Stand) -> None:
-        """Names of the account, exact decimals, aware times; written and read again it is the same."""
+        """Names of the account, exact decimals, the time of the reading; written and read again it is the same."""
 
         async def trial(venue: VenueAdapter) -> None:
+            before = stand.now()
             seen = await venue.snapshot()
             assert seen.account == venue.account
             assert seen.observed_at is not None
+            assert before <= seen.observed_at <= stand.now()
             whole = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
             assert decode_snapshot(encode_snapshot(whole)) == whole
 
@@ -106,14 +125,16 @@ class AdapterGuarantees:
 
     @guarantee("G05")
     def test_the_rules_of_a_position_are_told_with_it(self, stand: Stand) -> None:
-        """Contract size and amount step are there, or an exact order could not be made."""
+        """Contract size and amount step are there and true, or no exact order could be made."""
 
         async def trial(venue: VenueAdapter) -> None:
             seen = await venue.snapshot()
             rules = {each.symbol: each for each in seen.instruments or ()}
             for position in seen.positions or ():
-                assert rules[position.symbol].contract_size is not None
-                assert rules[position.symbol].amount_step is not None
+                rule = rules[position.symbol]
+                assert (rule.contract_size, rule.amount_step, rule.inverse) == (
+                    stand.contract_size, stand.amount_step, False,
+                )  # fmt: skip
 
         _try(stand, _one(stand), trial)
 
@@ -156,7 +177,9 @@ class AdapterGuarantees:
             told: dict[str, Decimal] = {}
 
             def shown(seen: AccountSnapshot) -> bool:
-                told.update((flow.id, flow.amount) for flow in seen.flows or ())
+                for flow in seen.flows or ():
+                    assert (flow.kind in UNIT_FLOWS, flow.currency) == (True, seen.currency)
+                    told[flow.id] = flow.amount
                 return bool(told)
 
             shown(await venue.snapshot())
@@ -180,10 +203,11 @@ class AdapterGuarantees:
             found = await venue.find_order(key[0], "ks0001")
             assert found is not None
             assert (found.state, found.filled) == ("filled", Decimal("0.123"))
+            assert found.average_price in (None, Decimal(100))
             assert (stand.taken("ks0001"), stand.held(key)) == (1, book[key] - Decimal("0.123"))
             filled = await venue.fills(key[0], "ks0001")
             assert sum((fill.amount for fill in filled), ZERO) == Decimal("0.123")
-            assert {fill.side for fill in filled} == {request.side}
+            assert {(fill.side, fill.price, fill.symbol) for fill in filled} == {(request.side, Decimal(100), key[0])}
 
         _try(stand, book, trial)
 
@@ -352,6 +376,48 @@ class AdapterGuarantees:
             assert stand.held(_other(key)) == book[_other(key)]
 
         _try(stand, book, trial, hedge=True)
+
+    @guarantee("G26")
+    def test_a_book_of_more_than_one_page_is_shown_whole(self, stand: Stand) -> None:
+        """Positions and resting orders, however many the venue gives at once."""
+        symbols = (*stand.symbols, *stand.more)
+        book: dict[Key, Decimal] = {(symbol, "long"): Decimal(2) for symbol in symbols}
+
+        async def trial(venue: VenueAdapter) -> None:
+            for symbol in symbols:
+                await stand.rest(symbol, "buy", Decimal(1))
+            seen = await venue.snapshot()
+            assert _sizes(seen) == book
+            assert sorted(order.symbol for order in seen.orders or ()) == sorted(symbols)
+            assert sorted(order.symbol for order in await venue.open_orders()) == sorted(symbols)
+
+        _try(stand, book, trial)
+
+    @guarantee("G27")
+    def test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent(self, stand: Stand) -> None:
+        """With their prices and sizes, the limit under its own id, the stop under that or none; neither has traded."""
+        _needs(stand, "stops")
+        (key,) = book = _one(stand)
+
+        async def trial(venue: VenueAdapter) -> None:
+            await venue.snapshot()
+            buy = OrderRequest("ks0001", key[0], "buy", "long", Decimal("0.5"), False, "limit", Decimal(60))
+            stop = _closing(key, Decimal("0.25"), "ks0002")
+            await venue.submit(buy)
+            await venue.submit(structs.replace(stop, trigger_price=Decimal(50), trigger_when="falls"))
+            limit, trigger = sorted(await venue.open_orders(), key=lambda order: order.trigger_price is not None)
+            assert (limit.side, limit.amount, limit.price, limit.trigger_price) == (
+                "buy",
+                Decimal("0.5"),
+                Decimal(60),
+                None,
+            )
+            assert (trigger.side, trigger.amount, trigger.trigger_price) == ("sell", Decimal("0.25"), Decimal(50))
+            assert limit.client_order_id == "ks0001"
+            assert trigger.client_order_id in ("ks0002", None)
+            assert stand.held(key) == book[key]
+
+        _try(stand, book, trial)
 
     # The adapter itself
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -30,7 +31,13 @@ class Stand(Protocol):
     offers: frozenset[Offer]
     """What can be tried here. Guarantees about anything else are shown as not tried, by name."""
     symbols: tuple[str, str]
-    """Two symbols that trade at 100, in steps of 0.001 (the first) and whose rules the venue tells."""
+    """Two symbols that trade at 100 and whose rules the venue tells; amounts of three decimals are exact in both."""
+    contract_size: Decimal
+    amount_step: Decimal
+    """The truth about these symbols."""
+    more: tuple[str, ...]
+    """Further symbols like them: so many that positions in all of them fill more than one page of the venue's answers,
+    where it has pages. May be empty."""
     secrets: tuple[str, ...]
     """The credentials in use: none of them may ever be said."""
     patience: float
@@ -46,6 +53,14 @@ class Stand(Protocol):
 
     async def close(self) -> None:
         """Stop the venue. The adapter has been closed before."""
+        ...
+
+    def now(self) -> datetime:
+        """The venue's time, which is the adapter's too."""
+        ...
+
+    def equity(self) -> Decimal:
+        """The truth: what the account is worth, in its currency."""
         ...
 
     def held(self, key: Key) -> Decimal:

@@ -36,6 +36,9 @@ class Wired:
     credentials: Mapping[str, str]
     offers: frozenset[Offer]
     market: str = "swap"
+    contract_size: Decimal = Decimal(1)
+    amount_step: Decimal = Decimal("0.001")
+    more: tuple[str, ...] = ()
     flow: Callable[[Any, Decimal], None] | None = None
     """Writes money that came or went into the venue's own ledger."""
     begins: datetime = NOON
@@ -52,6 +55,8 @@ class WireStand:
         self._script = Script()
         self._wire: WireVenue | None = None
         self.symbols = wired.symbols
+        self.more = wired.more
+        self.contract_size, self.amount_step = wired.contract_size, wired.amount_step
         self.offers = wired.offers
         self.secrets = tuple(wired.credentials.values())
 
@@ -66,7 +71,7 @@ class WireStand:
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         markets = [
             Market(symbol, minimum=Decimal("0.002"), maximum=Decimal(200), price=Decimal(100))
-            for symbol in self.symbols
+            for symbol in (*self.symbols, *self.more)
         ]
         exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
         self._wire = await self._wired.server(exchange, mishaps=self._script, latency=0.02).start()
@@ -81,6 +86,12 @@ class WireStand:
 
     async def close(self) -> None:
         await self.wire.stop()
+
+    def now(self) -> datetime:
+        return self._time.now()
+
+    def equity(self) -> Decimal:
+        return self.wire.equity
 
     def held(self, key: Key) -> Decimal:
         return self.wire.exchange.held.get(key, ZERO)
@@ -117,6 +128,8 @@ class PaperStand:
     """The paper venue, in this process or over HTTP on loopback. test_paper_client breaks its server."""
 
     symbols = ("A", "B")
+    more = tuple(f"C{number}" for number in range(30))
+    contract_size, amount_step = Decimal(1), Decimal("0.001")
     secrets: tuple[str, ...] = ()
     patience = 5.0
     offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum"})
@@ -135,7 +148,7 @@ class PaperStand:
         return VirtualTime().run(main)
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
-        rules = [instrument(symbol, min_amount="0.002", max_amount="200") for symbol in self.symbols]
+        rules = [instrument(symbol, min_amount="0.002", max_amount="200") for symbol in (*self.symbols, *self.more)]
         self._desk = Desk(*rules, wallet="10000000", volume="100000")
         for key, amount in book.items():
             for _ in range(10):  # the venue takes no order of more than 200
@@ -149,6 +162,12 @@ class PaperStand:
         if self._server is not None:
             await self._server.close()
             self._server = None
+
+    def now(self) -> datetime:
+        return self.desk.market.now or START
+
+    def equity(self) -> Decimal:
+        return self.desk.seen.equity or ZERO
 
     def held(self, key: Key) -> Decimal:
         found = {position.key: position.contracts for position in self.desk.seen.positions or ()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from killswitch.conformance.stand import Offer
@@ -28,21 +29,37 @@ NO_HEDGE: Final[frozenset[Offer]] = EVERYTHING - {"hedge"}
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 USD: Final = ("BTC/USD:USD", "ETH/USD:USD")
 SHARES: Final = ("AAPL", "MSFT")
+MANY_USDT: Final = tuple(f"C{number:03}/USDT:USDT" for number in range(130))
+MANY_USD: Final = tuple(f"C{number:03}/USD:USD" for number in range(130))
+MANY_SHARES: Final = tuple(f"S{chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(130))
 OPEN_MARKET: Final = datetime(2021, 5, 19, 15, tzinfo=UTC)
 
 WIRES: Final[Mapping[str, Wired]] = {
-    "binance": Wired(BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.binance),
-    "bybit": Wired(BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.bybit),
-    "bitget": Wired(BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", WITH_PHRASE, EVERYTHING, flow=ledgers.bitget),
-    "okx": Wired(OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, flow=ledgers.okx),
+    "binance": Wired(
+        BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING,
+        more=MANY_USDT, flow=ledgers.binance,
+    ),
+    "bybit": Wired(
+        BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, more=MANY_USDT, flow=ledgers.bybit
+    ),
+    "bitget": Wired(
+        BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", WITH_PHRASE, EVERYTHING,
+        more=MANY_USDT, flow=ledgers.bitget,
+    ),
+    "okx": Wired(
+        OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, more=MANY_USDT, flow=ledgers.okx
+    ),
     # No hedge mode; its rules tell no minimum, and one word stands for every wrong size.
     "krakenfutures": Wired(
         KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", USD, "USD", IN_BASE64, NO_HEDGE - {"minimum"},
-        flow=ledgers.krakenfutures,
+        more=MANY_USD, flow=ledgers.krakenfutures,
     ),
-    "mexc": Wired(MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING, flow=ledgers.mexc),
+    "mexc": Wired(
+        MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING,
+        contract_size=Decimal("0.0001"), more=MANY_USDT, flow=ledgers.mexc,
+    ),
     "alpaca": Wired(
         AlpacaWire, alpaca, "alpaca", None, SHARES, "USD", KEYS, NO_HEDGE - {"maximum"}, market="equity",
-        flow=ledgers.alpaca, begins=OPEN_MARKET,
+        amount_step=Decimal("1E-9"), more=MANY_SHARES, flow=ledgers.alpaca, begins=OPEN_MARKET,
     ),
 }  # fmt: skip

@@ -190,6 +190,7 @@ def test_what_the_venue_took_is_told_as_that() -> None:
         await venue.snapshot()
         wire.exchange.take_away(BTC, D(2), "adl")
         wire.exchange.take_away(BTC, D(3), "liquidation")
+        await asyncio.sleep(10.0)  # lists are read no more often, however much moves
         found = await venue.snapshot()
         assert [(fill.amount, fill.cause) for fill in found.fills or ()] == [(D(2), "adl"), (D(3), "liquidation")]
 
