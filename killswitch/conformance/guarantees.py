@@ -405,7 +405,9 @@ class AdapterGuarantees:
             stop = _closing(key, Decimal("0.25"), "ks0002")
             await venue.submit(buy)
             await venue.submit(structs.replace(stop, trigger_price=Decimal(50), trigger_when="falls"))
-            limit, trigger = sorted(await venue.open_orders(), key=lambda order: order.trigger_price is not None)
+            resting = sorted(await venue.open_orders(), key=lambda order: order.trigger_price is not None)
+            assert len(resting) == 2, "they do not both rest"
+            limit, trigger = resting
             assert (limit.side, limit.amount, limit.price, limit.trigger_price) == (
                 "buy",
                 Decimal("0.5"),

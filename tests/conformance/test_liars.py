@@ -1,0 +1,165 @@
+"""Adapters that lie do not keep the guarantees: each lie is held against the one that is about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from killswitch.conformance import AdapterGuarantees, Stand
+from killswitch.conformance.stand import Key
+from killswitch.model.snapshot import AccountSnapshot, Fill
+from killswitch.model.venue import OrderReport, OrderRequest, VenueAdapter, VenueError
+from tests.conformance.stands import WireStand
+from tests.conformance.wires import WIRES
+
+GUARANTEES = AdapterGuarantees()
+
+
+class Liar:
+    """Another adapter, and what it tells of it."""
+
+    def __init__(self, honest: VenueAdapter) -> None:
+        self.honest: Any = honest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    async def snapshot(self) -> AccountSnapshot:
+        return self.told(await self.honest.snapshot())
+
+    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+        return seen
+
+
+class TellsTheLastGoodOne(Liar):
+    """A reading that failed is told as the last one that did not."""
+
+    last: AccountSnapshot
+
+    async def snapshot(self) -> AccountSnapshot:
+        try:
+            seen: AccountSnapshot = await self.honest.snapshot()
+        except VenueError:
+            return self.last
+        if seen.quality == "ok":
+            self.last = seen
+        return self.last
+
+
+class Changed(Liar):
+    """What is `ok` is told with other numbers."""
+
+    def __init__(self, honest: VenueAdapter, change: Callable[[AccountSnapshot], dict[str, Any]]) -> None:
+        super().__init__(honest)
+        self.change = change
+
+    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+        return structs.replace(seen, **self.change(seen)) if seen.quality == "ok" else seen
+
+
+class DropsPrices(Liar):
+    """Limits and stops leave as orders at the market."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        sent: OrderReport = await self.honest.submit(
+            structs.replace(request, type="market", price=None, trigger_price=None, trigger_when=None)
+        )
+        return sent
+
+
+class TellsOtherPrices(Liar):
+    """Fills at a price that never was."""
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        found = await self.honest.fills(symbol, client_order_id)
+        return tuple(structs.replace(fill, price=Decimal(1)) for fill in found)
+
+
+class SendsTwice(Liar):
+    """An order without an answer is sent again, under a name of its own."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        try:
+            report: OrderReport = await self.honest.submit(request)
+        except VenueError:
+            report = await self.honest.submit(request)
+        return report
+
+
+@dataclass(frozen=True)
+class Lie:
+    """How it is told, and which guarantee is broken by it."""
+
+    liar: Callable[[VenueAdapter], Any]
+    breaks: Callable[[Stand], None]
+
+
+def _positions(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
+    return lambda seen: {"positions": tuple(structs.replace(it, **more) for it in seen.positions or ())}
+
+
+def _rules(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
+    return lambda seen: {"instruments": tuple(structs.replace(it, **more) for it in seen.instruments or ())}
+
+
+LIES: Mapping[str, Lie] = {
+    "the last good reading": Lie(
+        TellsTheLastGoodOne,
+        lambda stand: GUARANTEES.test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(stand, "garbled"),
+    ),
+    "another worth": Lie(
+        lambda it: Changed(it, lambda seen: {"equity": Decimal(1)}),
+        GUARANTEES.test_an_empty_account_is_flat_and_says_so,
+    ),
+    "another mark": Lie(
+        lambda it: Changed(it, _positions(mark_price=Decimal(1))),
+        GUARANTEES.test_every_position_is_shown_with_its_side_and_size,
+    ),
+    "the other side": Lie(
+        lambda it: Changed(it, _positions(side="long")), GUARANTEES.test_every_position_is_shown_with_its_side_and_size
+    ),
+    "an old time": Lie(
+        lambda it: Changed(it, lambda seen: {"observed_at": (seen.observed_at or seen) - timedelta(days=365)}),  # type: ignore[operator] # an ok one is dated
+        GUARANTEES.test_a_snapshot_fits_the_public_format,
+    ),
+    "a first page": Lie(
+        lambda it: Changed(it, lambda seen: {"positions": (seen.positions or ())[:100]}),
+        GUARANTEES.test_a_book_of_more_than_one_page_is_shown_whole,
+    ),
+    "other rules": Lie(
+        lambda it: Changed(it, _rules(contract_size=Decimal(77))),
+        GUARANTEES.test_the_rules_of_a_position_are_told_with_it,
+    ),
+    "orders at the market": Lie(DropsPrices, GUARANTEES.test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent),
+    "other prices of fills": Lie(TellsOtherPrices, GUARANTEES.test_an_order_is_taken_once_and_found_by_its_own_id),
+    "a second sending": Lie(
+        SendsTwice, lambda stand: GUARANTEES.test_what_is_said_of_a_broken_order_is_true(stand, "lost")
+    ),
+}  # fmt: skip
+
+
+class LyingStand(WireStand):
+    """Kraken Futures, told by a liar."""
+
+    def __init__(self, liar: Callable[[VenueAdapter], Any]) -> None:
+        super().__init__(WIRES["krakenfutures"])
+        self._liar = liar
+
+    async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
+        told: VenueAdapter = self._liar(await super().open(book, hedge=hedge))
+        return told
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_noticed(name: str) -> None:
+    """The same guarantee is kept by the adapter that tells the truth."""
+    lie = LIES[name]
+    lie.breaks(WireStand(WIRES["krakenfutures"]))
+    with pytest.raises(AssertionError):
+        lie.breaks(LyingStand(lie.liar))
