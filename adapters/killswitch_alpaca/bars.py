@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from killswitch.model.inspection import Bar
-from killswitch.model.venue import MalformedAnswerError, VenueDownError
+from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch_alpaca.addresses import failure, hushed, shown
 from killswitch_alpaca.client import GarbledError, RefusedError, asking_once, imported
 from killswitch_alpaca.deadlines import DaemonThreads, Deadlines
@@ -42,7 +42,7 @@ class AlpacaBars:
         self._thread = DaemonThreads(1, "alpaca-bars")
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
-        """One page. VenueDownError where stocks are asked for without keys; ValueError for a timeframe there is not."""
+        """One page. CredentialsRefusedError for stocks without keys, ValueError for a timeframe there is not."""
         if timeframe not in TIMEFRAMES:
             raise ValueError(f"Alpaca has no bars of {timeframe}; it has {', '.join(TIMEFRAMES)}")
         crypto = is_crypto(symbol)
@@ -98,7 +98,7 @@ class AlpacaBars:
             made = imported("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
             return asking_once(made(raw_data=True, url_override=self._endpoint), self._deadlines)
         if not (key and secret):
-            raise VenueDownError(
+            raise CredentialsRefusedError(
                 f"Alpaca gives bars of stocks only to who has keys: set {KEYS[0]} and {KEYS[1]}; coins, as in BTC/USD, "
                 "need none"
             )

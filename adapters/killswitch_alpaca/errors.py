@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
 from killswitch.model.venue import (
+    CredentialsRefusedError,
     FateUnknownError,
     OrderRejectedError,
     RateLimitedError,
@@ -136,7 +137,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     what = meaning(refused)
     if what == "denied":
         hint = f"{text}; are these keys for this address? Paper and live accounts have keys of their own"
-        return OrderRejectedError("permission", hint) if changes else VenueDownError(hint)
+        return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
     if not changes:
         return VenueDownError(text)
     return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from killswitch.model.venue import AccountSpec
 
 LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
 MARKETS: tuple[Market, ...] = ("equity", "spot")
+OPTIONS = ("clock", "data_feed", "extended_band", "proxy", "requests_per_minute", "suspend_trade", "timeout")
+"""What `options` of an Account may hold here."""
 REQUESTS_PER_MINUTE = 200
 """What an account may ask for, unless Alpaca has granted it more."""
 
@@ -53,6 +56,7 @@ def read_settings(spec: AccountSpec) -> Settings:
     market = next((each for each in MARKETS if each == spec.market), None)
     if market is None:
         raise ValueError(f"{where}: at Alpaca market is equity (stocks, ETFs and crypto) or spot, not {spec.market}")
+    _require_known(where, spec)
     missing = [name for name in ("key", "secret") if not spec.credentials.get(name)]
     if missing:
         raise ValueError(f"{where}: credentials need {' and '.join(missing)}, as references (env:NAME or file:PATH)")
@@ -81,6 +85,16 @@ def read_settings(spec: AccountSpec) -> Settings:
         proxy=_text(spec, "proxy"),
         now=_now(spec.options.get("clock")),
     )
+
+
+def _require_known(where: str, spec: AccountSpec) -> None:
+    """A misspelt option would be one that nobody heeds."""
+    for name in spec.options:
+        if name not in OPTIONS:
+            close = get_close_matches(name, OPTIONS, 1)
+            meant = f", did you mean {close[0]}?" if close else ""
+            told = ", ".join(each for each in OPTIONS if each != "clock")
+            raise ValueError(f"{where}: Alpaca has no option {name}{meant}; it has {told}")
 
 
 def _now(clock: Any) -> Callable[[], datetime]:

@@ -133,10 +133,16 @@ class _Seen:
 
 
 def _trusted(accounts: tuple[AccountSnapshot, ...], now: int) -> _Seen:
+    """Those that can be read. Where one cannot, and its venue keeps orders from opening anything, there is --force."""
     doubts = {account.account: distrust(account, now, None) for account in accounts}
+    by_force = {account.account for account in accounts if account.market in DERIVATIVES and account.quality != "ok"}
     return _Seen(
         tuple(account for account in accounts if doubts[account.account] is None),
-        tuple(doubt for doubt in doubts.values() if doubt is not None),
+        tuple(
+            f"{doubt}; --force closes what was held there when it was read last" if name in by_force else doubt
+            for name, doubt in doubts.items()
+            if doubt is not None
+        ),
     )
 
 
