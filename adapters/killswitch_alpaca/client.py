@@ -32,6 +32,7 @@ from killswitch_alpaca.settings import Settings
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
 """Requests of each kind that may be under way at once."""
+TOO_LATE = "the account was closed before Alpaca was asked"
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Client:
         self._deadlines = Deadlines(settings.timeout)
         self._readers = DaemonThreads(READERS, "alpaca-read")
         self._changers = DaemonThreads(CHANGERS, "alpaca-change")
+        self._closed = False
         self.tally = Tally()
         self.used: int | None = None
         """Requests that Alpaca has counted in its current minute, as it said last."""
@@ -79,12 +81,18 @@ class Client:
 
         RefusedError for what is for the caller to read; every other failure is a VenueError.
         """
+        if self._closed:
+            raise VenueDownError(TOO_LATE)
         loop = asyncio.get_running_loop()
         self.tally.requests += 1
         began = time.perf_counter()
         try:
             pool = self._changers if changes else self._readers
             return await loop.run_in_executor(pool, self._asked, ask, data)
+        except asyncio.CancelledError:
+            if called_off():
+                raise
+            raise VenueDownError(TOO_LATE) from None
         except RefusedError as error:
             self._count(error.refused)
             if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
@@ -105,6 +113,7 @@ class Client:
 
     async def close(self) -> None:
         """Give back threads and connections. What is still under way ends with that; of a change nobody knows more."""
+        self._closed = True
         for pool in (self._readers, self._changers):
             pool.shutdown(wait=False, cancel_futures=True)
         self._deadlines.end_all()
@@ -159,6 +168,12 @@ class Client:
             return FateUnknownError(text) if changes else MalformedAnswerError(text)
         text = f"no answer from {where}: {why}"
         return FateUnknownError(text) if changes else VenueDownError(text)
+
+
+def called_off() -> bool:
+    """Whether somebody calls off the task that asks, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 _IMPORTING = threading.Lock()

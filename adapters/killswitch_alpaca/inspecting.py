@@ -89,4 +89,4 @@ def _outside(settings: Settings) -> str:
                 f"sent into the extended session with a limit within {settings.extended_band:%} of the quote, and "
                 "refused while that is over, too (outside_hours: extended)"
             )
-    return "refused, and tried again until the market opens (outside_hours is not set)"
+    return "refused until the market opens, and sent then (outside_hours is not set)"

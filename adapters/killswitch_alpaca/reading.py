@@ -18,9 +18,9 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Health, Instrument, Order, Position, Quality
-from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
+from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueDownError, VenueError
 from killswitch_alpaca.activities import Known, read_fill, read_flow
-from killswitch_alpaca.client import Client, RefusedError
+from killswitch_alpaca.client import TOO_LATE, Client, RefusedError, called_off
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
@@ -203,7 +203,12 @@ class Reading:
             self._clock_read = asyncio.create_task(self._read_clock())
             # Of a failure that nobody waits for any more nothing is to be said.
             self._clock_read.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._clock_read)
+        try:
+            await asyncio.shield(self._clock_read)
+        except asyncio.CancelledError:
+            if called_off():
+                raise
+            raise VenueDownError(TOO_LATE) from None
 
     async def _read_clock(self) -> None:
         self.hours.clock = await self.ask.clock()

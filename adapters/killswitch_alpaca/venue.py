@@ -123,8 +123,8 @@ class AlpacaVenue:
         return await inspect(self._client, self._settings)
 
     async def close(self) -> None:
-        await self._reading.close()
         await self._client.close()
+        await self._reading.close()
 
     async def _session(self) -> Session:
         """Which session is on. Where the clock is unknown or old it is asked; VenueDownError where it does not say."""

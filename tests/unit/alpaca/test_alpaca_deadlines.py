@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from msgspec import structs
 
 from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
 from killswitch_alpaca import adapter
@@ -94,17 +95,24 @@ def test_an_answer_that_never_ends_is_waited_for_as_long_as_the_timeout_says(beg
 
 
 def test_closing_ends_what_is_under_way() -> None:
-    """An hour's patience is cut short: of the order nobody knows more, of the question that it got no answer."""
+    """An hour's patience is cut short: of orders that may have left nobody knows more; all else was not done."""
 
     async def main(address: str) -> None:
         venue = venue_at(address, 3600)
-        asking = [asyncio.create_task(venue.submit(SALE)), asyncio.create_task(venue.find_order("AAPL", "ks1"))]
-        while len(venue._client._deadlines._under_way) < 2:  # noqa: ASYNC110 - threads set no event of ours
+        coins = [asyncio.create_task(venue.submit(SALE)) for _ in range(12)]
+        shares = [asyncio.create_task(venue.submit(structs.replace(SALE, symbol="AAPL"))) for _ in range(2)]
+        question = asyncio.create_task(venue.find_order("AAPL", "ks1"))
+        while len(venue._client._deadlines._under_way) < 10:  # noqa: ASYNC110 - threads set no event of ours
             await asyncio.sleep(0.01)
         await venue.close()
-        order, question = await asyncio.gather(*asking, return_exceptions=True)
-        assert isinstance(question, VenueDownError)
-        assert isinstance(order, FateUnknownError | VenueDownError)
+        done = await asyncio.gather(*coins, return_exceptions=True)
+        assert all(isinstance(each, FateUnknownError | VenueDownError) for each in done)
+        # Eight go side by side; the others never began, and say so.
+        assert sum(isinstance(each, VenueDownError) for each in done) >= 4
+        others = await asyncio.gather(*shares, question, return_exceptions=True)
+        assert all(isinstance(each, VenueDownError) for each in others)
+        with pytest.raises(VenueDownError, match="closed before Alpaca was asked"):
+            await venue.submit(SALE)
 
     with dripping() as address:
         asyncio.run(main(address))
