@@ -35,7 +35,7 @@ from killswitch.runner.locking import Locking
 from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
-from killswitch.runner.reading import Readers
+from killswitch.runner.reading import FIRST_PATIENCE, Readers
 from killswitch.runner.sparing import spares
 from killswitch.runner.suspending import Suspending
 from killswitch.runner.tick_words import describe, shortfall, unsaid
@@ -116,9 +116,15 @@ class Runner:
         self._pace = pace
         self._timeline = Timeline(clock, after)
         meters = meters or metered(accounts, clock, pace.interval)
-        self._readers = Readers(accounts, pace.read_timeout, meters)
+        self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
         self._listening = Listening(accounts, clock)
-        self._waking = Waking(self._listening, self._readers, meters, spares(accounts, pace.interval), clock)
+        self._waking = Waking(
+            self._listening,
+            self._readers,
+            meters,
+            spares(accounts, pace.interval, None if timers is None else timers.refreshing),
+            clock,
+        )
         self._closings = closings
         self._pacing = Pacing(closings, clock)
         self._confirming = confirming

@@ -23,6 +23,9 @@ from killswitch.model.venue import MalformedAnswerError, RateLimitedError, Venue
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.metering import Meter, NoRoomError
 
+FIRST_PATIENCE = 30.0
+"""Seconds after which a venue's first answer is not waited for any more: it holds the rules of all its markets."""
+
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
 
@@ -30,10 +33,14 @@ _DECODER = msgjson.Decoder(AccountSnapshot)
 class AccountReader:
     """At most one read of one account in flight; its outcome is always an AccountSnapshot."""
 
-    def __init__(self, account: ArmedAccount, timeout: float, meter: Meter) -> None:
-        """`timeout` in seconds of real time: it bounds input and output, not decisions."""
+    def __init__(self, account: ArmedAccount, timeout: float, meter: Meter, first: float = 0.0) -> None:
+        """`timeout` in seconds of real time: it bounds input and output, not decisions.
+
+        `first`: seconds after which a read is called off as long as the venue has never answered.
+        """
         self._account = account
         self._timeout = timeout
+        self._called_off_after = max(timeout, first)
         self._meter = meter
         self._read: asyncio.Task[AccountSnapshot] | None = None
         self._began = 0.0
@@ -89,10 +96,12 @@ class AccountReader:
             if not read.cancelled():
                 self.late = False
                 answer = read.result()
+                if answer.quality != "down":
+                    self._called_off_after = self._timeout
                 if answer.quality == "ok" and self._asked_at is not None:
                     self.dated = self._asked_at
                 return answer
-        elif asyncio.get_running_loop().time() - self._began >= self._timeout:
+        elif asyncio.get_running_loop().time() - self._began >= self._called_off_after:
             read.cancel()
         self.late = True
         return self._account.unreadable("down", f"no answer within {waited:g} s")
@@ -158,11 +167,21 @@ class Readers:
     """All accounts of a runner."""
 
     def __init__(
-        self, accounts: Mapping[str, ArmedAccount], timeout: float, meters: Mapping[str, Meter] | None = None
+        self,
+        accounts: Mapping[str, ArmedAccount],
+        timeout: float,
+        meters: Mapping[str, Meter] | None = None,
+        first: float = 0.0,
     ) -> None:
-        """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own."""
+        """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own.
+
+        `first`: seconds after which an account's read is called off as long as its venue has never answered. Nobody
+        waits longer than the timeout for it.
+        """
         meters = meters or {name: Meter() for name in accounts}
-        self._readers = {name: AccountReader(account, timeout, meters[name]) for name, account in accounts.items()}
+        self._readers = {
+            name: AccountReader(account, timeout, meters[name], first) for name, account in accounts.items()
+        }
         self._timeout = timeout
 
     def dated(self, name: str) -> float:

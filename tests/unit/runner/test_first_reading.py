@@ -1,0 +1,75 @@
+"""A venue's first answer holds the rules of all its markets, and may take longer than a tick waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.reading import FIRST_PATIENCE, Readers
+from tests import virtual_time
+from tests.runner_world import ScriptedVenue
+from tests.worlds import account
+
+TIMEOUT = 5.0
+
+
+class Slow(ScriptedVenue):
+    """Answers each read after its own number of seconds."""
+
+    def __init__(self, *seconds: float) -> None:
+        super().__init__(account("1"))
+        self.seconds = list(seconds)
+        self.asked = 0
+        self.called_off = 0
+
+    async def snapshot(self) -> AccountSnapshot:
+        self.asked += 1
+        try:
+            await asyncio.sleep(self.seconds.pop(0))
+        except asyncio.CancelledError:
+            self.called_off += 1
+            raise
+        return account("1")
+
+
+def read(venue: Slow, ticks: int) -> list[str]:
+    """The account's quality at each tick, which comes 5 s after the one before, or as soon as that is done."""
+    timeline = virtual_time.VirtualTime()
+
+    async def story() -> list[str]:
+        watch = Readers(
+            {venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)},
+            TIMEOUT, first=FIRST_PATIENCE,
+        )  # fmt: skip
+        found: list[str] = []
+        for _ in range(ticks):
+            due = asyncio.get_running_loop().time() + TIMEOUT
+            (seen,) = await watch.gather()
+            found.append(seen.quality)
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        await watch.abandon()
+        return found
+
+    return timeline.run(story())
+
+
+def test_a_first_answer_that_takes_twelve_seconds_comes() -> None:
+    """Ticks wait 5 s for it and go on without; it is not called off, and asked for once until it is there."""
+    venue = Slow(12.0, 0.0, 0.0, 0.0)
+    assert read(venue, 4) == ["down", "down", "down", "ok"]
+    assert (venue.asked, venue.called_off) == (1, 0)
+
+
+def test_once_it_has_answered_a_venue_has_the_timeout_and_no_more() -> None:
+    """The second read is called off after 5 s."""
+    venue = Slow(0.0, 100.0, 0.0)
+    assert read(venue, 3)[:2] == ["ok", "down"]
+    assert venue.called_off == 1
+
+
+def test_a_venue_that_never_answers_is_asked_anew_after_thirty_seconds() -> None:
+    """Called off at the tick that finds it 30 s old."""
+    venue = Slow(100.0, 100.0)
+    assert set(read(venue, 10)) == {"down"}
+    assert (venue.asked, venue.called_off) == (2, 2)
