@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
@@ -29,6 +30,8 @@ class AlpacaStand:
 
     offers: ClassVar[frozenset[Any]] = frozenset({"faults", "stops", "flows", "minimum", "maximum"})
     symbols = (FIRST, SECOND)
+    more = tuple(f"S{chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(130))
+    contract_size, amount_step = Decimal(1), Decimal("1E-9")
     secrets = (KEY, SECRET)
     patience = 40.0
 
@@ -48,13 +51,21 @@ class AlpacaStand:
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         step, least, most = Decimal("0.001"), Decimal("0.002"), Decimal(200)
-        markets = tuple(Market(it, Decimal(100), step=step, minimum=least, maximum=most) for it in self.symbols)
+        markets = tuple(
+            Market(it, Decimal(100), step=step, minimum=least, maximum=most) for it in (*self.symbols, *self.more)
+        )
         opened = alpaca(self._timeline, book, markets=markets, mishaps=self._script)
         self._wire, venue = await self._stack.enter_async_context(opened)
         return venue
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+    def now(self) -> datetime:
+        return self._timeline.now()
+
+    def equity(self) -> Decimal:
+        return self.wire.equity
 
     def held(self, key: Key) -> Decimal:
         return self.wire.exchange.held.get(key, Decimal(0))
