@@ -181,7 +181,7 @@ def check_all(
         each.name: Around(
             watched=each.name in watched,
             twins=twins(each.document, documents),
-            timers=tuple(_timers(each, policies, asked.interval)),
+            timers=tuple(_timers(each, looked, policies, asked.interval)),
         )
         for each in looked
     }
@@ -209,12 +209,18 @@ def _book(spec: AccountSpec) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _timers(looked: Looked, policies: PolicySet, interval: float) -> Iterator[str]:
-    """Why `run --live` would refuse the account's dead man's switch, at its own patience."""
-    if looked.account is None or looked.document.spec.execution != "live":
+def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
+    """Why `run --live` would refuse the account's dead man's switch, at its own patience.
+
+    The others that were asked are there as those with which it shares limits.
+    """
+    if one.account is None or one.document.spec.execution != "live":
         return
+    there = {
+        each.name: replace(each.account, armed=each.name == one.name) for each in looked if each.account is not None
+    }
     try:
-        require_timers(policies, {looked.name: replace(looked.account, armed=True)}, interval, RUNNERS_PATIENCE)
+        require_timers(policies, there, interval, RUNNERS_PATIENCE)
     except TimerError as error:
         yield str(error)
 
