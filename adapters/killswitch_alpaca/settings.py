@@ -25,7 +25,8 @@ REQUESTS_PER_MINUTE = 200
 class Settings:
     """One account: addresses without a slash at their end, keys, and how patient and how bold to be.
 
-    `timeout` in seconds, for connecting and for each answer; `extended_band` is a fraction of the price.
+    `timeout` in seconds, for a whole request from connecting to the end of its answer; `extended_band` is a fraction of
+    the price.
     """
 
     account: str
