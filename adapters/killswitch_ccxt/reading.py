@@ -26,7 +26,14 @@ from killswitch.model.snapshot import (
     Quality,
     Side,
 )
-from killswitch.model.venue import AccountSpec, MalformedAnswerError, RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import (
+    AccountSpec,
+    CredentialsRefusedError,
+    MalformedAnswerError,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+)
 from killswitch_ccxt.client import Client, Tally
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.inspecting import clock_skew
@@ -124,7 +131,7 @@ class Reading:
     async def snapshot(self) -> AccountSnapshot:
         """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
 
-        RateLimitedError is raised: who counts requests must know.
+        RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: no outage passes for it.
         """
         observed_at = self._client.now()
         began = asyncio.get_running_loop().time()
@@ -133,7 +140,7 @@ class Reading:
                 await self._rules.ready(every=SHUT_RULES if self._shut else None)
                 wealth, positions = await self._account()
                 self._plausible(wealth, positions)
-            except RateLimitedError:
+            except (RateLimitedError, CredentialsRefusedError):
                 raise
             except (MalformedAnswerError, UnreadableError) as error:
                 tally.malformed += isinstance(error, UnreadableError)
