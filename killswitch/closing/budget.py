@@ -141,13 +141,13 @@ class Budget:
             self.withdraw()
         return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
 
-    def claim(self, now: float, call: Call, *, overdue: float, until: float) -> None:
+    def claim(self, now: float, call: Call, symbols: Sequence[str] = (), *, overdue: float, until: float) -> None:
         """A reading waits for its room: the readings of other accounts that share a limit come after it.
 
         From `overdue` on orders leave it its units, as far as the share for closing allows. To be said again before
         `until`, when it lapses; it keeps its place and the first `overdue` then. Its `take` ends it.
         """
-        costs = [(bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, ())]
+        costs = [(bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, symbols)]
         waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
         for bucket, units, reserve in costs:
             # While another limit keeps it waiting for longer than this one takes to come back, it claims nothing here.

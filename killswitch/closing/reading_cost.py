@@ -1,4 +1,7 @@
-"""What readings take of the venues' limits at an interval, and the least interval that closing allows. Pure."""
+"""What readings take of the venues' limits at an interval, and the least interval that closing allows. Pure.
+
+A dead-man timer at the venue is refreshed out of the same share, so that what it takes leaves readings less.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,26 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.closing.limits import added_up
-from killswitch.model.venue import VenueTraits
+from killswitch.model.venue import RateLimit, VenueTraits
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """A dead-man timer that is started anew every so many seconds; `symbols`: for how many, where it is for one."""
+
+    every: float
+    symbols: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One account that is read. `share`: the part of every limit that reading leaves alone."""
+    """One account that is read. `share`: the part of every limit that reading leaves alone. `refresh`: of its timer."""
 
     account: str
     venue: str
     traits: VenueTraits
     share: Decimal
+    refresh: Refresh | None = None
 
 
 class ReadingCost(Struct, frozen=True):
@@ -29,6 +41,7 @@ class ReadingCost(Struct, frozen=True):
 
     `takes`: at the interval; `allowed`: by the venue; `for_reading`: of that, what closing does not keep. `least`: the
     shortest interval in seconds at which every reading has its room. `accounts`: how many accounts share the limit.
+    `refreshes`: what of `takes` refreshing dead-man timers comes to.
     """
 
     limit: str
@@ -40,17 +53,19 @@ class ReadingCost(Struct, frozen=True):
     takes: float
     least: float
     accounts: int
+    refreshes: float = 0.0
 
     @property
     def too_fast(self) -> bool:
-        """Whether readings at the interval do not all find room."""
-        return self.takes > self.for_reading * (1 + 1e-9) and self.takes > self.a_reading
+        """Whether readings at the interval, and refreshes, do not all find room."""
+        alone = 0 if self.refreshes else self.a_reading
+        return self.takes > self.for_reading * (1 + 1e-9) and self.takes > alone
 
 
 def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple[ReadingCost, ...]]:
-    """By account, what reading takes of each limit that a snapshot counts against; `interval` in seconds, above 0.
+    """By account, what reading takes of each limit that it, or its timer, counts against.
 
-    ValueError if traits contradict themselves.
+    `interval` in seconds, above 0. ValueError if traits contradict themselves.
     """
     address: Mapping[tuple[str, str], list[int]] = defaultdict(list)
     """(venue, limit) → what each account's reading takes."""
@@ -67,10 +82,12 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
         rows = []
         for limit in reader.traits.limits:
             own = units[reader.account, limit.name]
-            if not own:
+            if not own and not _refreshes(reader, limit):
                 continue
-            shared = address[reader.venue, limit.name] if limit.by == "address" else [own]
+            shared = address[reader.venue, limit.name] if limit.by == "address" else [own] if own else []
             for_reading = limit.allowed - int(limit.allowed * reader.share)
+            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
+            refreshes = sum((_refreshes(each, limit) for each in sharers), 0.0)
             rows.append(
                 ReadingCost(
                     limit=limit.name,
@@ -79,17 +96,34 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
                     allowed=limit.allowed,
                     for_reading=for_reading,
                     a_reading=own,
-                    takes=sum(shared) * limit.per / interval,
-                    least=_least(shared, for_reading, limit.per),
+                    takes=sum(shared) * limit.per / interval + refreshes,
+                    least=_least(shared, int(for_reading - refreshes), limit.per),
                     accounts=len(shared),
+                    refreshes=refreshes,
                 )
             )
         found[reader.account] = tuple(rows)
     return found
 
 
+def refresh_units(traits: VenueTraits, limit: str, symbols: int) -> int:
+    """Units of the limit that starting the dead-man timer anew takes: once, or once for each of so many symbols."""
+    units, each = added_up(traits).get(("dead_man", limit), (0, 0))
+    by_symbol = traits.dead_man is not None and traits.dead_man.reach == "symbol"
+    return (units + each) * symbols if by_symbol else units
+
+
+def _refreshes(reader: Reader, limit: RateLimit) -> float:
+    """Units in `per` seconds. What is counted for each symbol apart, readings do not draw on."""
+    if reader.refresh is None or limit.by == "symbol":
+        return 0.0
+    return refresh_units(reader.traits, limit.name, reader.refresh.symbols) * limit.per / reader.refresh.every
+
+
 def _least(shared: Sequence[int], for_reading: int, per: float) -> float:
     """Seconds. One account's readings fit a whole number of times into `per`; one that never fits goes alone."""
+    if not shared:
+        return 0.0
     if len(shared) == 1:
         return per / max(1, for_reading // shared[0])
     return max(sum(shared) * per / max(for_reading, 1), *(per / max(1, for_reading // each) for each in shared))

@@ -31,6 +31,7 @@ from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, W
 from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
+from killswitch.runner.refreshing import Refreshing
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
 from killswitch.runner.suspending import Suspending
@@ -96,6 +97,7 @@ def assemble(
         union=str(locks.union.resolve()) if has_locks and locks.union is not None else None,
     )  # fmt: skip
     patience = min(pace.read_timeout, pace.last_words)
+    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout)
     return Runner(
         interpreter, policies, accounts, store, lease, clock, pace,
         after=_last_tick(store),
@@ -108,7 +110,7 @@ def assemble(
         notifier=Notifier(policies, store, clock),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
         tracer=tracer,
-        timers=Timers(policies, accounts, meters, store, clock, patience) if timers else None,
+        timers=Timers(policies, accounts, meters, store, clock, patience, refreshing) if timers else None,
         suspending=Suspending(accounts, meters, store, clock, patience),
     )  # fmt: skip
 

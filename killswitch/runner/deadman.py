@@ -13,7 +13,6 @@ from datetime import timedelta
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
-from killswitch.model.inspection import InspectedVenue
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, Snapshot
@@ -21,6 +20,7 @@ from killswitch.model.store import Store
 from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError, traits_of
 from killswitch.model.words import Severity
 from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.deadman_asking import ask
 from killswitch.runner.deadman_memory import (
     LIVE_NAME,
     Happening,
@@ -30,11 +30,10 @@ from killswitch.runner.deadman_memory import (
     decode_memory,
     encode_memory,
 )
-from killswitch.runner.deadman_timer import LOOK_EVERY, Doing, Timer, Work
-from killswitch.runner.metering import Meter
+from killswitch.runner.deadman_timer import CHUNK, WHOLE, Doing, Refusal, Timer, Work
+from killswitch.runner.metering import Meter, NoRoomError
+from killswitch.runner.refreshing import Refreshing
 
-FIRST_RETRY = 1.0
-"""Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
 LAST_TRIES = 2
 """How often a clean stop tries to stop a timer."""
 
@@ -50,13 +49,18 @@ class Timers:
         store: Store,
         clock: Clock,
         patience: float,
+        refreshing: Refreshing,
     ) -> None:
-        """`patience`: real seconds that one request may take. The rules are held to the venues already."""
+        """`patience`: real seconds that one request may take. The rules are held to the venues already.
+
+        `refreshing`: what they take of the venues' limits; every timer that is kept is added to it.
+        """
         self._store = store
         self._clock = clock
         self._memory = Memory()
         self._saved = b""
         self._timers: dict[str, Timer] = {}
+        self.refreshing = refreshing
         for rule in policies.timers:
             for name in rule.accounts:
                 account = accounts.get(name)
@@ -64,7 +68,10 @@ class Timers:
                 if account is None or not account.armed or venue is None:
                     continue
                 if isinstance(account.adapter, DeadManVenue):
-                    self._timers[name] = Timer(name, rule, venue, account.adapter, meters[name], patience)
+                    self.refreshing.add(name, rule)
+                    self._timers[name] = Timer(
+                        name, rule, venue, account.adapter, meters[name], patience, self.refreshing
+                    )
 
     def start(self) -> None:
         """Take up what an earlier run left: a timer that may still run, or one that has gone off meanwhile."""
@@ -73,12 +80,13 @@ class Timers:
         for name, running in tuple(self._memory.running.items()):
             timer, left = self._timers.get(name), (running.until - now).total_seconds()
             if left <= 0:
+                self._memory.running.pop(name)
                 self._went_off(name, running.until, "no runner refreshed it")
             elif timer is None:
                 self._happened(name, f"may go off at {rfc3339(running.until)}: this run does not refresh it", "page")
             else:
                 timer.state, timer.until, timer.until_at = "unknown", mono + left, running.until
-                timer.symbols = tuple(running.symbols)
+                timer.runs = dict.fromkeys(running.symbols or (WHOLE,), mono + left - timer.timeout)
         self._save()
 
     @property
@@ -93,6 +101,10 @@ class Timers:
                 found.append(f"the dead-man timer of account {timer.account}: {timer.failure}; {end}")
             elif timer.pages:
                 found.append(f"the dead-man timer of account {timer.account} does not run: {timer.why}")
+            found += [
+                f"the dead-man timer of account {timer.account} {refusal.what}; it is tried again"
+                for refusal in timer.refused.values()
+            ]
         return tuple(found)
 
     @property
@@ -108,8 +120,9 @@ class Timers:
         accounts = {account.account: account for account in snapshot.accounts}
         for name, timer in self._timers.items():
             timer.look(accounts[name])
-            self._collect(timer)
-            self._run_out(timer)
+            wanted = timer.wanted(accounts[name])
+            self._collect(timer, wanted)
+            self._run_out(timer, wanted)
             if timer.work is None:
                 self._consider(timer, accounts[name])
         self._save()
@@ -119,7 +132,7 @@ class Timers:
         await asyncio.gather(*(self._stop(timer) for timer in self._timers.values()))
         self._save()
         return tuple(
-            f"the dead-man timer of account {each.account} could not be stopped ({each.failure}): it goes off at "
+            f"the dead-man timer of account {each.account} could not be stopped ({each.reason}): it goes off at "
             f"{'a time not known' if each.until_at is None else rfc3339(each.until_at)} and cancels what rests there"
             for each in self._timers.values()
             if each.state != "off"
@@ -127,7 +140,8 @@ class Timers:
 
     async def abandon(self) -> None:
         """The run has ended, somehow: call off what is under way, and leave every timer as it is."""
-        tasks = [timer.work.task for timer in self._timers.values() if timer.work is not None]
+        works = [timer.work for timer in self._timers.values() if timer.work is not None]
+        tasks = [work.task for work in works if work.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -141,150 +155,167 @@ class Timers:
         if now < timer.not_before:
             return
         if obstacle is not None:
-            if timer.state != "off":
-                self._send(timer, "disarm", timer.symbols)
+            stopping = timer.free(now, timer.runs)
+            if timer.state != "off" and stopping:
+                self._send(timer, "disarm", stopping)
             elif timer.wants_look(now):
                 self._send(timer, "look", ())
             return
         wanted = timer.wanted(account)
-        dropped = tuple(sorted(set(timer.symbols) - set(wanted)))
-        if timer.state != "off" and dropped:
+        # What must not go off comes first: a symbol that the venue refuses to stop holds up no other.
+        if due := timer.due(now, wanted):
+            self._send(timer, "arm", due)
+        elif dropped := timer.free(now, sorted(timer.runs.keys() - set(wanted))):
             self._send(timer, "disarm", dropped)
-        elif timer.state != "armed" or now - timer.refreshed >= timer.refresh or set(wanted) - set(timer.symbols):
-            self._send(timer, "arm", wanted)
 
-    def _send(self, timer: Timer, doing: Doing, symbols: tuple[str, ...]) -> None:
-        """Begin a request. What may run from now on is remembered before it leaves."""
+    def _send(self, timer: Timer, doing: Doing, symbols: tuple[str, ...], *, last: bool = False) -> None:
+        """Begin a round. What may run from now on is remembered before its first request leaves."""
         now = self._clock.monotonic()
         if doing == "arm":
-            until = self._clock.now() + timedelta(seconds=timer.timeout)
-            self._memory.running[timer.account] = Running(until, sorted({*timer.symbols, *symbols}))
+            # The last request of a long round leaves later, but no later than a round may take.
+            late = timer.refresh + timer.patience if len(symbols) > CHUNK else 0.0
+            until = self._clock.now() + timedelta(seconds=timer.timeout + late)
+            self._memory.running[timer.account] = Running(until, sorted({*timer.symbols, *symbols} - {WHOLE}))
             self._save()
-        timer.work = Work(doing, symbols, now, asyncio.create_task(self._ask(timer, doing, symbols)))
+        work = timer.work = Work(doing, symbols, now, last=last)
+        work.task = asyncio.create_task(ask(timer, work, self._clock))
 
-    async def _ask(self, timer: Timer, doing: Doing, symbols: tuple[str, ...]) -> str | None:
-        """One request, counted as reading is, so that it never takes what is kept for closing."""
-        budget, told = timer.meter.budget, timer.maintenance
-        if doing != "disarm" and timer.venue.quiet_for_maintenance:
-            told = await self._announced(timer)
-            if told is not None or doing == "look":
-                return told
-        now = timer.meter.monotonic()
-        if budget.wait(now, "dead_man", symbols, "reading") > 0.0:
-            raise VenueDownError("the request budget beside closing is spent")
-        ticket = budget.take(now, "dead_man", symbols, "reading")
-        try:
-            async with asyncio.timeout(timer.patience):
-                if doing == "arm":
-                    await timer.adapter.arm_dead_man(timer.timeout, symbols)
-                else:
-                    await timer.adapter.disarm_dead_man(symbols)
-        except RateLimitedError as error:
-            timer.meter.refused(error.retry_after)
-            raise
-        finally:
-            budget.answered(timer.meter.monotonic(), ticket)
-        return told
-
-    async def _announced(self, timer: Timer) -> str | None:
-        """The venue's word on its state where it is not well; asked now and then, if there is room for it."""
-        now = timer.meter.monotonic()
-        due = timer.looked_at is None or now - timer.looked_at >= LOOK_EVERY
-        if not due or not isinstance(timer.adapter, InspectedVenue) or not timer.meter.free:
-            return timer.maintenance
-        timer.looked_at = now
-        ticket = timer.meter.budget.take(now, "snapshot", purpose="reading")
-        try:
-            async with asyncio.timeout(timer.patience):
-                status = (await timer.adapter.inspect()).status
-        except Exception:  # noqa: BLE001 - who cannot be asked has announced nothing: the book and its states decide
-            return timer.maintenance
-        finally:
-            timer.meter.budget.answered(timer.meter.monotonic(), ticket)
-        return None if status in (None, "ok") else legible(str(status))
-
-    def _collect(self, timer: Timer) -> None:
-        """Take in a request that has ended."""
+    def _collect(self, timer: Timer, wanted: tuple[str, ...]) -> None:
+        """Take in what a round has come to so far, and its end. `wanted`: the symbols for which it is to run."""
         work = timer.work
-        if work is None or not work.task.done():
+        if work is None or work.task is None:
+            return
+        ended = work.task.done()
+        self._take_in(timer, work)
+        if not ended:
             return
         timer.work = None
+        for symbol, left, failure in work.failed:
+            self._refused(timer, work, symbol, left, failure)
         error = asyncio.CancelledError("it was called off") if work.task.cancelled() else work.task.exception()
         if error is not None:
             self._failed(timer, work, error)
-            return
-        timer.failures, timer.failure, timer.not_before = 0, None, 0.0
-        timer.maintenance = work.task.result()
-        if work.doing == "disarm":
-            timer.symbols = tuple(symbol for symbol in timer.symbols if symbol not in work.symbols)
-            if not timer.symbols:
-                self._is_off(timer, timer.why or "it has nothing to cancel")
-        elif work.doing == "arm" and timer.maintenance is None:
-            self._is_on(timer, work)
-        elif work.doing == "arm" and timer.state == "off":
-            self._memory.running.pop(timer.account, None)  # the venue's word came first, and nothing was started
+        else:
+            timer.failures, timer.failure, timer.not_before = 0, None, 0.0
+            timer.maintenance = work.task.result()
+        if timer.runs:
+            left = max(timer.runs.values()) + timer.timeout - self._clock.monotonic()
+            until = self._clock.now() + timedelta(seconds=left)
+            self._memory.running[timer.account] = Running(until, list(timer.symbols))
+        elif timer.state == "off":
+            self._memory.running.pop(timer.account, None)  # nothing was started
+        timer.refused = {each: why for each, why in timer.refused.items() if each in timer.runs or each in wanted}
 
-    def _is_on(self, timer: Timer, work: Work) -> None:
-        if timer.state != "armed":
-            every = f"{timer.timeout:g} s, refreshed every {timer.refresh:g} s, by the switch {timer.rule.name}"
-            self._happened(timer.account, f"runs from now on ({every})", "info")
-        timer.state, timer.refreshed, timer.symbols = "armed", work.sent, work.symbols
-        self._set_until(timer, work.sent + timer.timeout)
+    def _take_in(self, timer: Timer, work: Work) -> None:
+        """Take in what the venue has confirmed."""
+        done, work.done = work.done, []
+        for symbol, left in done:
+            timer.refused.pop(symbol, None)
+            if work.doing == "arm":
+                timer.runs[symbol] = left
+            else:
+                timer.runs.pop(symbol, None)
+        if not done:
+            return
+        if work.doing == "arm":
+            if timer.state != "armed":
+                every = f"{timer.timeout:g} s, refreshed every {timer.refresh:g} s, by the switch {timer.rule.name}"
+                self._happened(timer.account, f"runs from now on ({every})", "info")
+            timer.state = "armed"
+            self._set_until(timer)
+        elif not timer.runs:
+            self._is_off(timer, timer.why or "it has nothing to cancel")
+        else:
+            self._set_until(timer)
 
     def _is_off(self, timer: Timer, why: str) -> None:
         self._memory.running.pop(timer.account, None)
         if timer.state != "off":
             self._happened(timer.account, f"was stopped: {why}", "page" if timer.pages else "info")
-        timer.state, timer.until_at, timer.symbols = "off", None, ()
+        timer.state, timer.until_at = "off", None
+        timer.runs.clear()
+        timer.refused.clear()
+
+    def _refused(self, timer: Timer, work: Work, symbol: str, left: float, error: Exception) -> None:
+        """The venue has said something about one symbol alone: the others go on without it."""
+        before = timer.refused.get(symbol)
+        times = 1 if before is None else before.times + 1
+        what = (
+            before.what
+            if before is not None and _what(timer, work) in before.what
+            else (f"{_what(timer, work)} for {symbol}: {_words(error)}")
+        )
+        timer.refused[symbol] = Refusal(times, self._clock.monotonic() + timer.pause(times), what)
+        if work.doing == "arm" and symbol not in timer.runs:
+            self._may_run(timer, (symbol,), left)
 
     def _failed(self, timer: Timer, work: Work, error: BaseException) -> None:
         timer.failures += 1
-        pause = min(timer.refresh, FIRST_RETRY * 2.0 ** min(timer.failures - 1, 30))
-        timer.not_before = self._clock.monotonic() + pause
-        what = "refreshed" if work.doing == "arm" and timer.state == "armed" else "started"
-        what = "stopped" if work.doing == "disarm" else what
-        if timer.failure is None or f"be {what}:" not in timer.failure:  # the first reason stays while it lasts
-            timer.failure = f"it could not be {what}: {legible(str(error) or type(error).__name__)}"
-        nothing_done = isinstance(error, VenueDownError | RateLimitedError)
-        if work.doing == "arm" and timer.state == "off" and not nothing_done:
-            timer.state, timer.symbols = "unknown", work.symbols
-            self._set_until(timer, work.sent + timer.timeout)
-        elif timer.state == "off":
-            self._memory.running.pop(timer.account, None)
+        now = self._clock.monotonic()
+        # Who waits for room has a turn, and asks again at the next tick so as to keep it.
+        timer.not_before = now if isinstance(error, NoRoomError) else now + timer.pause(timer.failures)
+        if timer.failure is None or _what(timer, work) + ":" not in timer.failure:  # the first reason stays
+            timer.failure = f"it {_what(timer, work)}: {_words(error)}"
+        nothing_done = isinstance(error, VenueDownError | RateLimitedError | NoRoomError)
+        if work.doing == "arm" and not timer.runs and not nothing_done:
+            self._may_run(timer, work.symbols, work.sent)
 
-    def _run_out(self, timer: Timer) -> None:
-        """Whether its time is over without a word that reached the venue."""
-        if timer.state == "off" or timer.until_at is None or self._clock.monotonic() < timer.until:
+    def _may_run(self, timer: Timer, symbols: tuple[str, ...], left: float) -> None:
+        timer.runs.update(dict.fromkeys(symbols, left))
+        if timer.state == "off":
+            timer.state = "unknown"
+        self._set_until(timer)
+
+    def _run_out(self, timer: Timer, wanted: tuple[str, ...]) -> None:
+        """Whether its time is over without a word that reached the venue. Where nothing rests, that cancels nothing."""
+        now, work = self._clock.monotonic(), timer.work
+        over = {each: at + timer.timeout for each, at in timer.runs.items() if now >= at + timer.timeout}
+        if work is not None and work.doing == "arm":
+            over = {each: at for each, at in over.items() if each not in work.symbols}  # its answer says
+        if not over:
             return
-        if timer.work is not None and timer.work.doing == "arm":
-            return  # a refresh that left in time is under way: its answer says
-        self._went_off(timer.account, timer.until_at, timer.failure or "no refresh reached the venue in time")
-        timer.state, timer.until_at, timer.symbols = "off", None, ()
+        lost = sorted(over.keys() & set(wanted))
+        if lost:
+            at = self._clock.now() + timedelta(seconds=min(over[each] for each in lost) - now)
+            at = timer.until_at if lost == sorted(timer.runs) and timer.until_at is not None else at
+            why = timer.failure or next((timer.refused[each].what for each in lost if each in timer.refused), None)
+            self._went_off(timer.account, at, why or "no refresh reached the venue in time", tuple(lost))
+        for each in over:
+            del timer.runs[each]
+            timer.refused.pop(each, None)
+        if timer.runs:
+            self._set_until(timer)
+            return
+        if not lost:
+            self._is_off(timer, "nothing rested any more where it ran")
+        self._memory.running.pop(timer.account, None)
+        timer.state, timer.until_at = "off", None
 
-    def _went_off(self, account: str, at: Instant, why: str) -> None:
-        self._memory.running.pop(account, None)
+    def _went_off(self, account: str, at: Instant, why: str, symbols: tuple[str, ...] = ()) -> None:
         self._memory.gone_off(account, at)
-        self._happened(account, f"has gone off at {rfc3339(at)}, and the venue cancels what rests there: {why}", "page")
+        where = "".join(f" for {', '.join(symbols)}" for _ in (1,) if symbols not in ((), (WHOLE,)))
+        text = f"has gone off{where} at {rfc3339(at)}, and the venue cancels what rests there: {why}"
+        self._happened(account, text, "page")
 
     async def _stop(self, timer: Timer) -> None:
-        """Let a request under way end, then stop the timer."""
+        """Let a round under way end, then stop the timer. The last word may take what is kept for closing."""
         for _ in range(LAST_TRIES + 1):
-            if timer.work is not None:
+            if timer.work is not None and timer.work.task is not None:
                 await asyncio.wait((timer.work.task,))  # bounded by its own patience
-                self._collect(timer)
+                self._collect(timer, ())
             if timer.state == "off":
                 return
             timer.why, timer.pages = "the runner was stopped", False
-            wait = timer.meter.budget.wait(timer.meter.monotonic(), "dead_man", timer.symbols, "reading")
-            await asyncio.sleep(min(wait, timer.patience))
-            self._send(timer, "disarm", timer.symbols)
-        if timer.work is not None:
+            self._send(timer, "disarm", tuple(timer.runs), last=True)
+        if timer.work is not None and timer.work.task is not None:
             await asyncio.wait((timer.work.task,))
-            self._collect(timer)
+            self._collect(timer, ())
 
-    def _set_until(self, timer: Timer, until: float) -> None:
-        left = until - self._clock.monotonic()
-        timer.until, timer.until_at = until, self._clock.now() + timedelta(seconds=left)
+    def _set_until(self, timer: Timer) -> None:
+        until = min(timer.runs.values()) + timer.timeout
+        if until != timer.until or timer.until_at is None:
+            timer.until = until
+            timer.until_at = self._clock.now() + timedelta(seconds=until - self._clock.monotonic())
 
     def _happened(self, account: str, what: str, severity: Severity) -> None:
         text = f"the dead-man timer of account {account} {what}"
@@ -295,3 +326,14 @@ class Timers:
         if blob != self._saved:
             self._store.put_live(LIVE_NAME, blob)
             self._saved = blob
+
+
+def _what(timer: Timer, work: Work) -> str:
+    """What could not be done."""
+    if work.doing == "disarm":
+        return "could not be stopped"
+    return "could not be refreshed" if timer.state == "armed" else "could not be started"
+
+
+def _words(error: BaseException) -> str:
+    return legible(str(error) or type(error).__name__)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from killswitch.closing.naming import is_ours
+from killswitch.closing.reading_cost import Reader, Refresh, reading_costs
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.timer import TimerRule
 from killswitch.model.instant import SECOND
@@ -33,7 +35,10 @@ def require_timers(
         for rule in policies.timers
         for name in rule.accounts
         if name in accounts and accounts[name].armed
-        for why in _refusals(rule, accounts[name], interval + read_timeout)
+        for why in (
+            *_refusals(rule, accounts[name], interval + read_timeout),
+            *_too_much(policies, accounts, name, interval),
+        )
     ]
     if told:
         raise TimerError("; ".join(told))
@@ -59,6 +64,28 @@ def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterato
             f"a tick may come {slowest:g} s late (--interval and --read-timeout), so that a refresh every {refresh:g} "
             f"s may miss a timeout of {timeout:g} s; lengthen `timeout`, or shorten one of the others"
         )
+
+
+def _too_much(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str, interval: float) -> Iterator[str]:
+    """Limits whose share for reading has no room for the polls and the refreshes together."""
+    rules = {each: rule for rule in policies.timers for each in rule.accounts}
+    readers = []
+    for each, account in accounts.items():
+        rule, traits = rules.get(each), traits_of(account.adapter)
+        kept = rule is not None and account.armed and traits.dead_man is not None
+        refresh = Refresh(rule.refresh / SECOND) if rule is not None and kept else None
+        readers.append(Reader(each, account.venue, traits, account.closing_share, refresh))
+    for cost in reading_costs(readers, interval)[name]:
+        if cost.refreshes and cost.too_fast:
+            left = cost.for_reading - cost.refreshes
+            longer = (
+                f"run with --interval {math.ceil(10 * cost.least) / 10:g}s, or " if left >= cost.a_reading > 0 else ""
+            )
+            yield (
+                f"polls every {interval:g} s and refreshes together take {cost.takes:,.0f} of {cost.limit} in "
+                f"{cost.per:g} s, and {cost.for_reading:,} of {cost.allowed:,} are for reading, so that the timer may "
+                f"go off; {longer}lengthen `refresh`, or lower closing_share"
+            )
 
 
 def is_known(account: AccountSnapshot) -> bool:

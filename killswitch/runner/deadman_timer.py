@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, NamedTuple
@@ -15,11 +15,20 @@ from killswitch.model.venue import DeadManRule, DeadManVenue
 from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.deadman_rules import CLOSED_TO_ORDERS, bared, cancellable
 from killswitch.runner.metering import Meter
+from killswitch.runner.refreshing import Refreshing
 
 LOOK_EVERY = 300.0
 """Seconds between two questions whether the venue has announced maintenance."""
 
 Doing = Literal["arm", "disarm", "look"]
+
+
+CHUNK = 5
+"""So many symbols are refreshed before readings have their turn, where a timer is for a symbol."""
+WHOLE = ""
+"""Stands for the symbol of a timer that is for the whole account."""
+FIRST_RETRY = 1.0
+"""Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
 
 
 class Obstacle(NamedTuple):
@@ -31,13 +40,38 @@ class Obstacle(NamedTuple):
 
 @dataclass(slots=True)
 class Work:
-    """A request that is under way: what it asks for, of which symbols, and by when the venue knows of it."""
+    """A round of requests that is under way: what it asks for, of which symbols, and what has come of it.
+
+    `done`: symbols with the seconds at which their request left; `failed`: those of which it is not known, with both.
+    """
 
     doing: Doing
     symbols: tuple[str, ...]
     sent: float
-    task: asyncio.Task[str | None]
+    task: asyncio.Task[str | None] | None = None
     """The venue's word on its maintenance, where it was asked and has any."""
+    done: list[tuple[str, float]] = field(default_factory=list)
+    failed: list[tuple[str, float, Exception]] = field(default_factory=list)
+    last: bool = False
+    """Whether it belongs to a clean stop."""
+
+    @property
+    def chunks(self) -> Iterator[tuple[str, ...]]:
+        """What is asked for at once."""
+        if self.symbols == (WHOLE,):
+            yield ()
+            return
+        for start in range(0, len(self.symbols), CHUNK):
+            yield self.symbols[start : start + CHUNK]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the venue said about one symbol alone. `retry`: seconds of the clock before which it is not asked again."""
+
+    times: int
+    retry: float
+    what: str
 
 
 @dataclass(slots=True)
@@ -50,11 +84,13 @@ class Timer:
     adapter: DeadManVenue
     meter: Meter
     patience: float
+    room: Refreshing
     state: Literal["armed", "off", "unknown"] = "off"
     until: float = 0.0
     until_at: Instant | None = None
-    refreshed: float = 0.0
-    symbols: tuple[str, ...] = ()
+    runs: dict[str, float] = field(default_factory=dict)
+    """Symbol → when the word left by which its timer runs, or may; `WHOLE` where it is for the whole account."""
+    refused: dict[str, Refusal] = field(default_factory=dict)
     why: str | None = "no tick has ended yet"
     pages: bool = False
     """Whether what keeps it off is news to a person."""
@@ -84,8 +120,34 @@ class Timer:
     def refresh(self) -> float:
         return self.rule.refresh / SECOND
 
+    @property
+    def reason(self) -> str:
+        """Why the last round did not do what it should."""
+        return self.failure or "; ".join(f"it {refusal.what}" for refusal in self.refused.values()) or "not known"
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Those for which it runs, or may."""
+        return tuple(sorted(self.runs.keys() - {WHOLE}))
+
+    def due(self, now: float, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Of `wanted` those whose refresh is due, the next to go off first, then those for which it does not run."""
+        every = self.room.every(self.account)
+        runs = sorted((self.runs[each], each) for each in wanted if each in self.runs)
+        due = [each for at, each in runs if now - at >= every or self.state != "armed"]
+        return self.free(now, (*due, *(each for each in wanted if each not in self.runs)))
+
+    def free(self, now: float, symbols: Iterable[str]) -> tuple[str, ...]:
+        """Those of which the venue has not said no a moment ago."""
+        return tuple(each for each in symbols if each not in self.refused or now >= self.refused[each].retry)
+
+    def pause(self, failures: int) -> float:
+        """Seconds after so many failures in a row."""
+        return min(self.refresh, FIRST_RETRY * 2.0 ** min(failures - 1, 30))
+
     def look(self, account: AccountSnapshot) -> None:
-        """Take in the symbols' states; they hold until they are given again."""
+        """Take in the book, and the symbols' states, which hold until they are given again."""
+        self.room.symbols[self.account] = max(len(self.wanted(account)), 1)
         for each in account.instruments or ():
             if each.state is not None:
                 self.states[each.symbol] = each.state
@@ -111,16 +173,20 @@ class Timer:
             if bare is None and self.state != "armed":
                 # One that runs is refreshed all the same: it is letting go of it that would cancel.
                 yield Obstacle("it is not known which protective orders rest there")
-        if self.venue.reach == "symbol" and not self.wanted(account):
+        if self.venue.reach == "symbol" and self.wanted(account) == ():
             yield Obstacle("nothing rests there that it could cancel")
+        if not self.room.fits(self.account):
+            number = len(self.wanted(account))
+            why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} do not both find room in time"
+            yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
 
     def wants_look(self, now: float) -> bool:
         """Whether it is time to ask if announced maintenance is over."""
         return self.maintenance is not None and (self.looked_at is None or now - self.looked_at >= LOOK_EVERY)
 
     def wanted(self, account: AccountSnapshot) -> tuple[str, ...]:
-        """The symbols to start it for; none where it is for the whole account."""
+        """The symbols to start it for; `WHOLE` where it is for the whole account."""
         if self.venue.reach != "symbol":
-            return ()
+            return (WHOLE,)
         known = cancellable(account)
         return self.symbols if known is None else known

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budget, Budgets, Ticket
 from killswitch.model.clock import Clock
-from killswitch.model.venue import traits_of
+from killswitch.model.venue import Call, traits_of
 from killswitch.runner.accounts import ArmedAccount
 
 TURNS_KEPT = 3
@@ -29,28 +29,47 @@ class Meter:
     """One account's part of its venue's limits, and the breaker of that venue.
 
     `monotonic`: the seconds of the clock that the account's closer counts on, too. `interval`: seconds between two
-    readings.
+    readings. `line`: the same limits, for what waits its turn beside the readings.
     """
 
     budget: Budget = field(default_factory=Budget.unlimited)
     breaker: Breaker = field(default_factory=Breaker)
     monotonic: Callable[[], float] = time.monotonic
     interval: float = 1.0
+    line: Budget = field(default_factory=Budget.unlimited)
 
     async def admit(self, patience: float) -> Ticket:
         """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
 
         Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
         """
+        return await self._in_turn(self.budget, "snapshot", (), patience)
+
+    async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
+        """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
+
+        `last`: none follows it, so that it may take what is kept for closing.
+        """
+        if not last:
+            return await self._in_turn(self.line, "dead_man", symbols, patience)
+        now = self.monotonic()
+        if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
+            await asyncio.sleep(min(wait, patience))
+            now = self.monotonic()
+            if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
+                raise NoRoomError(self._why(now, wait))
+        return self.budget.take(now, "dead_man", symbols)
+
+    async def _in_turn(self, budget: Budget, call: Call, symbols: Sequence[str], patience: float) -> Ticket:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
             now = self.monotonic()
-            wait = self.budget.wait(now, "snapshot", purpose="reading", in_turn=True)
+            wait = budget.wait(now, call, symbols, "reading", in_turn=True)
             if wait <= 0.0:
-                return self.budget.take(now, "snapshot", purpose="reading", in_turn=True)
+                return budget.take(now, call, symbols, "reading", in_turn=True)
             lasts = TURNS_KEPT * (self.interval + patience)
-            self.budget.claim(now, "snapshot", overdue=now + self.interval, until=now + lasts)
+            budget.claim(now, call, symbols, overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
                 raise NoRoomError(self._why(now, wait))
             await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
@@ -79,7 +98,7 @@ class Meter:
 
     def _why(self, now: float, wait: float) -> str:
         if wait == math.inf:
-            return "one reading is more than the venue's request limit allows"
+            return "one request is more than the venue's request limit allows"
         if self.budget.quiet_until > now:
             return "the venue asked not to be spoken to"
         return "the request budget is spent"
@@ -91,12 +110,14 @@ def metered(accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float 
     `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
     """
     budgets, breakers = Budgets(), dict[str, Breaker]()
+
+    def budget(name: str) -> Budget:
+        account = accounts[name]
+        return budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share)
+
     return {
         name: Meter(
-            budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share),
-            breakers.setdefault(account.venue, Breaker()),
-            clock.monotonic,
-            interval,
+            budget(name), breakers.setdefault(account.venue, Breaker()), clock.monotonic, interval, line=budget(name)
         )
         for name, account in accounts.items()
     }

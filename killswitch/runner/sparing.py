@@ -1,18 +1,21 @@
 """How many readings the venues' limits leave beside the polls: a reading that a push calls for never costs a poll.
 
-The share that is kept for closing is left out of account, as by every reading.
+Nor does it cost a dead-man timer its refresh. The share that is kept for closing is left out of account, as by every
+reading.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from killswitch.closing.limits import added_up
 from killswitch.model.venue import RateLimit, VenueTraits, traits_of
 from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.refreshing import Refreshing
 
 
 @dataclass(slots=True)
@@ -22,12 +25,14 @@ class Lane:
     room: int
     per: float
     taken: deque[tuple[float, int]] = field(default_factory=deque)
+    kept: Callable[[], int] = int
+    """What of the room the venue's timers need now."""
 
     def left(self, now: float) -> int:
         """Units for woken readings that begin now."""
         while self.taken and self.taken[0][0] <= now - self.per:
             self.taken.popleft()
-        return self.room - sum(units for _, units in self.taken)
+        return self.room - self.kept() - sum(units for _, units in self.taken)
 
 
 class Spare:
@@ -47,8 +52,13 @@ class Spare:
             lane.taken.append((now, units))
 
 
-def spares(accounts: Mapping[str, ArmedAccount], interval: float) -> dict[str, Spare]:
-    """For each account; what a venue counts for an address, its accounts share. `interval`: seconds between polls."""
+def spares(
+    accounts: Mapping[str, ArmedAccount], interval: float, refreshing: Refreshing | None = None
+) -> dict[str, Spare]:
+    """For each account; what a venue counts for an address, its accounts share. `interval`: seconds between polls.
+
+    `refreshing`: the timers at the venues that the run keeps, None for none.
+    """
     costs = {name: _costs(traits_of(account.adapter)) for name, account in accounts.items()}
     shared: dict[tuple[str, str], Lane] = {}
     found = {}
@@ -63,6 +73,8 @@ def spares(accounts: Mapping[str, ArmedAccount], interval: float) -> dict[str, S
             polled = polls * sum(cost for each in fellows for one, cost in costs[each] if one.name == limit.name)
             kept = max(int(limit.allowed * accounts[each].closing_share) for each in fellows)
             lane = shared.setdefault(key, Lane(limit.allowed - kept - polled, limit.per))
+            if refreshing is not None:
+                lane.kept = partial(refreshing.kept, tuple(fellows), limit)
             lane.room = min(lane.room, limit.allowed - kept - polled)
             lanes.append((lane, units))
         found[name] = Spare(tuple(lanes))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,16 @@ from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.instant import SECOND
 from killswitch.model.place import Place
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order
-from killswitch.model.venue import Cost, DeadManRule, FateUnknownError, RateLimit, VenueDownError, VenueTraits
+from killswitch.model.venue import (
+    Cost,
+    DeadManRule,
+    FateUnknownError,
+    MalformedAnswerError,
+    Push,
+    RateLimit,
+    VenueDownError,
+    VenueTraits,
+)
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.deadman_memory import LIVE_NAME, decode_memory
@@ -443,7 +453,7 @@ def test_a_timer_for_symbols_is_started_where_orders_rest_and_stopped_where_none
     site.time.run(story())
     assert [(round(at), call, symbols) for at, call, _, symbols in venue.calls] == [
         (3, "arm", ("BTC",)),
-        (6, "arm", ("BTC", "ETH")),
+        (6, "arm", ("ETH",)),
         (9, "disarm", ("BTC",)),
         (14, "disarm", ("ETH",)),
     ]
@@ -513,13 +523,192 @@ def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(s
 
 
 def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> None:
-    """Ten units a minute, nine tenths kept: one refresh fits, further ones wait, and closing still has its nine."""
-    limits = (RateLimit("weight", 10, 60.0),)
+    """Half of forty units is spent by others when the run begins: the timer waits, and closing still has its half."""
+    limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
-    site.run(runner, 45)
-    assert venue.said("arm") == [0]
-    assert any("the request budget beside closing is spent" in text for text in site.notices("page"))
+    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    for _ in range(5):
+        budget.answered(0.0, budget.take(0.0, "dead_man", purpose="reading"))
+    site.run(runner, 55)
+    assert venue.said("arm") == []
+    assert any("the request budget is spent" in text for text in site.notices("page"))
+    assert budget.room(55.0, "dead_man", [""] * 9) == 5
+
+
+@pytest.mark.parametrize(
+    ("limits", "costs", "said"),
+    [
+        # 60 polls of 4 and 3 refreshes of 10 in a minute are 270, and half of 500 is for reading.
+        ((500,), (Cost("snapshot", "weight", units=4), Cost("dead_man", "weight", units=10)),
+         "polls every 1 s and refreshes together take 270 of weight in 60 s, and 250 of 500 are for reading, so that "
+         "the timer may go off; run with --interval 1.1s, or lengthen `refresh`, or lower closing_share"),
+        # The refreshes alone: 3 of 100.
+        ((500,), (Cost("dead_man", "weight", units=100),),
+         "refreshes together take 300 of weight in 60 s, and 250 of 500 are for reading, so that the timer may go off; "
+         "lengthen `refresh`, or lower closing_share"),
+    ],
+)  # fmt: skip
+def test_polls_and_refreshes_that_do_not_both_fit_are_refused_before_the_first_tick(
+    site: Site, limits: tuple[int], costs: tuple[Cost, ...], said: str
+) -> None:
+    """A timer that a healthy runner cannot keep from going off is not started."""
+    venue = TimerVenue(site.time, PLAIN, flat(), limits=(RateLimit("weight", limits[0], 60.0),), costs=costs)
+    with pytest.raises(TimerError) as refused:
+        site.runner(venue)
+    assert said in str(refused.value)
+    assert venue.calls == []
+
+
+class Storming(TimerVenue):
+    """A venue whose stream says something ten times a second."""
+
+    async def listen(self, hear: Callable[[Push], None]) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            hear(Push("orders"))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "reading", "refresh", "timeout", "every"),
+    [(400, 1, 10, 60.0, 20.0), (400, 1, 40, 60.0, 20.0), (400, 1, 10, 30.0, 10.0), (2000, 5, 25, 60.0, 20.0)],
+)
+def test_a_storm_of_pushes_takes_no_room_from_a_refresh(
+    site: Site, allowed: int, reading: int, refresh: int, timeout: float, every: float
+) -> None:
+    """Woken readings have what polls and refreshes leave: every refresh comes in time, and no poll is lost."""
+    venue = Storming(
+        site.time, PLAIN, flat(), limits=(RateLimit("weight", allowed, 60.0),),
+        costs=(Cost("snapshot", "weight", units=reading), Cost("dead_man", "weight", units=refresh)),
+    )  # fmt: skip
+    runner = site.runner(venue, timeout=timeout, refresh=every)
+    site.run(runner, 200)
+    assert not any("gone off" in text for text in site.notices())
+    at = venue.said("arm")
+    assert max(late - early for early, late in pairwise(at)) < every + 5
+    polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
+    assert set(polls) == {"ok"}
+    assert len(site.seen.reports) > 200 or refresh == 40  # there nothing is left for woken readings
+    assert runner.left_behind == ()
+
+
+@pytest.mark.parametrize("seconds", [85, 100, 120])
+def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: Site, seconds: int) -> None:
+    """Whatever readings have spent by then: after a stop no runner is there to close, and the timer must not run on."""
+    venue = TimerVenue(
+        site.time, PLAIN, flat(), limits=(RateLimit("weight", 400, 60.0),),
+        costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
+    )  # fmt: skip
+    runner = site.runner(venue)
+    budget = runner._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+
+    async def story() -> None:
+        await runner.start()
+        for _ in range(seconds):
+            await runner.tick()
+            await site.time.sleep(1.0)
+        while budget.wait(site.time.monotonic(), "snapshot", purpose="reading") <= 0.0:
+            budget.answered(site.time.monotonic(), budget.take(site.time.monotonic(), "snapshot", purpose="reading"))
+        await runner.finish()
+        await runner.let_go()
+
+    site.time.run(story())
+    assert runner.left_behind == ()
+    assert venue.runs_out is None
+
+
+def resting(*symbols: str) -> AccountSnapshot:
+    """An account with an entry order in each symbol."""
+    return flat(orders=tuple(Order(f"o{each}", each, "buy", Decimal(1), price=Decimal(1)) for each in symbols))
+
+
+class BySymbol(TimerVenue):
+    """A venue with a timer for each symbol, that takes no word about some."""
+
+    def __init__(self, time: VirtualTime, answer: AccountSnapshot, **traits: Any) -> None:
+        super().__init__(time, BY_SYMBOL, answer, **traits)
+        self.knows_not: set[str] = set()
+        self.ends: dict[str, float] = {}
+
+    def _hear(self, symbols: Collection[str]) -> None:
+        for symbol in sorted(self.knows_not & set(symbols)):
+            raise MalformedAnswerError(f"no such symbol {symbol}")
+
+    async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
+        await super().arm_dead_man(seconds, symbols)
+        self._hear(symbols)
+        for symbol in symbols:
+            assert self.ends.get(symbol, math.inf) > self.time.monotonic(), f"{symbol} went off"
+            self.ends[symbol] = self.time.monotonic() + seconds
+
+    async def disarm_dead_man(self, symbols: Collection[str]) -> None:
+        await super().disarm_dead_man(symbols)
+        self._hear(symbols)
+        for symbol in symbols:
+            self.ends.pop(symbol, None)
+
+
+@pytest.mark.parametrize("doing", ["arm", "disarm"])
+def test_a_symbol_that_the_venue_refuses_holds_up_no_other(site: Site, doing: str) -> None:
+    """OLD is delisted at 5 s: BTC and ETH are refreshed every 20 s, and the trouble with OLD is told."""
+    venue = BySymbol(site.time, resting("BTC", "ETH", "OLD"))
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(200):
+            if second == 5:
+                venue.knows_not = {"OLD"}
+                if doing == "disarm":
+                    venue.answer = resting("BTC", "ETH")
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    for symbol in ("BTC", "ETH"):
+        assert venue.ends[symbol] > 230.0
+    told = site.notices("page")
+    assert any("for OLD: no such symbol OLD; it is tried again" in text for text in told)
+    # Of what has an order, it matters that it went off; where nothing rests, nothing was cancelled.
+    assert [text for text in told if "gone off" in text and "OLD" not in text] == []
+    assert any("gone off for OLD" in text for text in told) == (doing == "arm")
+
+
+def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site) -> None:
+    """Forty symbols of ten in a minute are 800 with 60 polls of 5 under the 1200 for reading: each keeps its time."""
+    venue = BySymbol(
+        site.time, resting(*(f"S{number:02}" for number in range(40))), limits=(RateLimit("weight", 2400, 60.0),),
+        costs=(Cost("snapshot", "weight", units=5), Cost("dead_man", "weight", each=10)),
+    )  # fmt: skip
+    site.run(site.runner(venue), 200)
+    assert len(venue.ends) == 0
+    assert {len(symbols) for _, call, _, symbols in venue.calls if call == "arm"} == {5}
+    assert not any("gone off" in text for text in site.notices())
+    polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
+    assert polls.count("ok") > 180
+
+
+def test_a_timer_for_more_symbols_than_the_limits_allow_is_stopped_and_a_person_told(site: Site) -> None:
+    """A hundred symbols of ten take fifty seconds of all that is for reading: polls go on, and the timer does not."""
+    venue = BySymbol(
+        site.time, resting("BTC"), limits=(RateLimit("weight", 2400, 60.0),),
+        costs=(Cost("snapshot", "weight", units=5), Cost("dead_man", "weight", each=10)),
+    )  # fmt: skip
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(30):
+            if second == 10:
+                venue.answer = resting(*(f"S{number:02}" for number in range(100)))
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    assert [(round(at), call) for at, call, *_ in venue.calls] == [(0, "arm"), (10, "disarm")]
+    assert any("polls and its refreshes for 100 symbols do not both find room in time" in text
+               for text in site.notices("page"))  # fmt: skip
+    assert {report.snapshot.accounts[0].quality for report in site.seen.reports} == {"ok"}
 
 
 BOOKS = {
