@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from killswitch.model.inspection import Inspection, KeyRights
-from killswitch.model.venue import VenueError
+from killswitch.model.venue import CredentialsRefusedError, VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.numbers import ODD, UnreadableError
@@ -16,13 +16,19 @@ T = TypeVar("T")
 
 
 async def inspection(client: Client, dialect: Dialect) -> Inspection:
-    """Ask everything at once; what cannot be told is None, with a note that says why."""
+    """Ask everything at once; what cannot be told is None, with a note that says why.
+
+    CredentialsRefusedError where the key may not even read the account: a refusal of one question says less.
+    """
     notes: list[str] = []
+    refused: list[CredentialsRefusedError] = []
 
     async def asked(what: str, question: Awaitable[T]) -> T | None:
         try:
             return await question
         except (VenueError, UnreadableError, *ODD) as error:
+            if isinstance(error, CredentialsRefusedError):
+                refused.append(error)
             notes.append(f"{what}: {error}")
             return None
 
@@ -33,6 +39,8 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
         asked("position mode", dialect.position_mode()),
         asked("margin mode", dialect.margin_mode()),
     )
+    if refused and not await _reads(dialect):
+        raise refused[0]
     return Inspection(
         status=status,
         clock_skew_ms=skew,
@@ -42,6 +50,17 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
         capabilities=dialect.capabilities,
         notes=tuple(notes),
     )
+
+
+async def _reads(dialect: Dialect) -> bool:
+    """Whether the credentials are good for reading the account; an answer of another kind says nothing against them."""
+    try:
+        await dialect.account()
+    except CredentialsRefusedError:
+        return False
+    except (VenueError, UnreadableError, *ODD):
+        return True
+    return True
 
 
 async def clock_skew(client: Client) -> float | None:

@@ -28,7 +28,6 @@ from killswitch.model.snapshot import (
 )
 from killswitch.model.venue import (
     AccountSpec,
-    CredentialsRefusedError,
     MalformedAnswerError,
     RateLimitedError,
     VenueDownError,
@@ -131,7 +130,7 @@ class Reading:
     async def snapshot(self) -> AccountSnapshot:
         """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
 
-        RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: no outage passes for it.
+        RateLimitedError is raised: who counts requests must know.
         """
         observed_at = self._client.now()
         began = asyncio.get_running_loop().time()
@@ -140,7 +139,7 @@ class Reading:
                 await self._rules.ready(every=SHUT_RULES if self._shut else None)
                 wealth, positions = await self._account()
                 self._plausible(wealth, positions)
-            except (RateLimitedError, CredentialsRefusedError):
+            except RateLimitedError:
                 raise
             except (MalformedAnswerError, UnreadableError) as error:
                 tally.malformed += isinstance(error, UnreadableError)

@@ -107,11 +107,15 @@ def test_a_snapshot_of_the_wire_is_read_by_a_replay(venue: str, tmp_path: Path, 
 def test_a_wrong_secret_fails_with_the_venues_words(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit 1, no traceback, and the secret is not repeated."""
+    """Exit 1, no traceback, no further section, and the secret is not repeated."""
     monkeypatch.setitem(SECRETS, "WIRE_SECRET", "WRONG-SECRET-PLANTED")
     (done,), _ = tell("binance", tmp_path, repository, ("venues", "check"))
     assert done.status == 1
-    assert "failed   venue:" in done.stdout
+    assert "failed key: the venue refuses it (wrong secret, revoked, wrong address or system)" in " ".join(
+        done.stdout.split()
+    )
+    assert "withdraw" not in done.stdout
+    assert "What the switch can do" not in done.stdout
     assert "WRONG-SECRET-PLANTED" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
