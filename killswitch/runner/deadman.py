@@ -14,7 +14,6 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
-from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, Snapshot
 from killswitch.model.store import Store
 from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError, traits_of
@@ -30,7 +29,7 @@ from killswitch.runner.deadman_memory import (
     decode_memory,
     encode_memory,
 )
-from killswitch.runner.deadman_timer import CHUNK, WHOLE, Doing, Refusal, Timer, Work
+from killswitch.runner.deadman_timer import CHUNK, WHOLE, Doing, Refusal, Timer, Work, words
 from killswitch.runner.metering import Meter, NoRoomError
 from killswitch.runner.refreshing import Refreshing
 
@@ -92,20 +91,7 @@ class Timers:
     @property
     def problems(self) -> tuple[str, ...]:
         """What keeps a timer from running or from being refreshed, in words that stay the same while it does."""
-        found = []
-        for timer in self._timers.values():
-            if timer.failure is not None:
-                end = "it does not run"
-                if timer.state != "off" and timer.until_at is not None:
-                    end = f"it goes off at {rfc3339(timer.until_at)} unless that ends"
-                found.append(f"the dead-man timer of account {timer.account}: {timer.failure}; {end}")
-            elif timer.pages:
-                found.append(f"the dead-man timer of account {timer.account} does not run: {timer.why}")
-            found += [
-                f"the dead-man timer of account {timer.account} {refusal.what}; it is tried again"
-                for refusal in timer.refused.values()
-            ]
-        return tuple(found)
+        return tuple(problem for timer in self._timers.values() for problem in timer.problems)
 
     @property
     def views(self) -> tuple[TimerView, ...]:
@@ -131,12 +117,7 @@ class Timers:
         """A clean stop: every timer is stopped, and tried again if that fails; what is left running, in words."""
         await asyncio.gather(*(self._stop(timer) for timer in self._timers.values()))
         self._save()
-        return tuple(
-            f"the dead-man timer of account {each.account} could not be stopped ({each.reason}): it goes off at "
-            f"{'a time not known' if each.until_at is None else rfc3339(each.until_at)} and cancels what rests there"
-            for each in self._timers.values()
-            if each.state != "off"
-        )
+        return tuple(each.left_behind for each in self._timers.values() if each.state != "off")
 
     async def abandon(self) -> None:
         """The run has ended, somehow: call off what is under way, and leave every timer as it is."""
@@ -242,8 +223,8 @@ class Timers:
         times = 1 if before is None else before.times + 1
         what = (
             before.what
-            if before is not None and _what(timer, work) in before.what
-            else (f"{_what(timer, work)} for {symbol}: {_words(error)}")
+            if before is not None and timer.could_not(work.doing) in before.what
+            else (f"{timer.could_not(work.doing)} for {symbol}: {words(error)}")
         )
         timer.refused[symbol] = Refusal(times, self._clock.monotonic() + timer.pause(times), what)
         if work.doing == "arm" and symbol not in timer.runs:
@@ -254,8 +235,8 @@ class Timers:
         now = self._clock.monotonic()
         # Who waits for room has a turn, and asks again at the next tick so as to keep it.
         timer.not_before = now if isinstance(error, NoRoomError) else now + timer.pause(timer.failures)
-        if timer.failure is None or _what(timer, work) + ":" not in timer.failure:  # the first reason stays
-            timer.failure = f"it {_what(timer, work)}: {_words(error)}"
+        if timer.failure is None or timer.could_not(work.doing) + ":" not in timer.failure:  # the first reason stays
+            timer.failure = f"it {timer.could_not(work.doing)}: {words(error)}"
         nothing_done = isinstance(error, VenueDownError | RateLimitedError | NoRoomError)
         if work.doing == "arm" and not timer.runs and not nothing_done:
             self._may_run(timer, work.symbols, work.sent)
@@ -326,14 +307,3 @@ class Timers:
         if blob != self._saved:
             self._store.put_live(LIVE_NAME, blob)
             self._saved = blob
-
-
-def _what(timer: Timer, work: Work) -> str:
-    """What could not be done."""
-    if work.doing == "disarm":
-        return "could not be stopped"
-    return "could not be refreshed" if timer.state == "armed" else "could not be started"
-
-
-def _words(error: BaseException) -> str:
-    return legible(str(error) or type(error).__name__)

@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from killswitch.graph.timer import TimerRule
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import SECOND, rfc3339
+from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
 from killswitch.runner.deadman_memory import TimerView
@@ -113,6 +114,34 @@ class Timer:
         )  # fmt: skip
 
     @property
+    def problems(self) -> Iterator[str]:
+        """What keeps it from running or from being refreshed, in words that stay the same while it does."""
+        if self.failure is not None:
+            end = "it does not run"
+            if self.state != "off" and self.until_at is not None:
+                end = f"it goes off at {rfc3339(self.until_at)} unless that ends"
+            yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
+        elif self.pages:
+            yield f"the dead-man timer of account {self.account} does not run: {self.why}"
+        for refusal in self.refused.values():
+            yield f"the dead-man timer of account {self.account} {refusal.what}; it is tried again"
+
+    @property
+    def left_behind(self) -> str:
+        """What a clean stop that could not stop it leaves to say."""
+        at = "a time not known" if self.until_at is None else rfc3339(self.until_at)
+        return (
+            f"the dead-man timer of account {self.account} could not be stopped ({self.reason}): it goes off at {at} "
+            "and cancels what rests there"
+        )
+
+    def could_not(self, doing: Doing) -> str:
+        """What a request that failed has not done."""
+        if doing == "disarm":
+            return "could not be stopped"
+        return "could not be refreshed" if self.state == "armed" else "could not be started"
+
+    @property
     def timeout(self) -> float:
         return self.rule.timeout / SECOND
 
@@ -190,3 +219,8 @@ class Timer:
             return (WHOLE,)
         known = cancellable(account)
         return self.symbols if known is None else known
+
+
+def words(error: BaseException) -> str:
+    """What an error says, or its name where it says nothing."""
+    return legible(str(error) or type(error).__name__)
