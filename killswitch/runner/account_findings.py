@@ -66,7 +66,9 @@ def found(
     """
     if looked.denied is not None:
         return (*_denied(looked), *_clock(skew_of(looked)), *_around(looked, around))
-    notes = looked.inspection.notes if looked.inspection is not None else ()
+    down = looked.snapshot is not None and looked.snapshot.quality == "down"
+    # Of a venue that is down the notes are the same cause once more, for each question.
+    notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
         *_reached(looked),
         *_clock(skew_of(looked)),

@@ -72,6 +72,13 @@ def test_an_outage_is_told_once(desk: Desk) -> None:
     assert desk.check().stdout.count("nobody answers at 127.0.0.1:1") == 1
 
 
+def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
+    """What an inspection could not ask is of the same cause."""
+    asked = inspection(notes=("clock: nobody answers", "status: nobody answers"))
+    desk.add(Inspected(VenueDownError("nobody answers"), asked))
+    assert desk.check().stdout.count("nobody answers") == 1
+
+
 def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
     """Both are warned of, each with the other's name; another currency, or key, is another book."""
     desk.add(Inspected(SOUND))
