@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_full_close_outlasts_a_closed_market(
     store: Store, reason: RejectReason, target: Decimal, left: Decimal
 ) -> None:
-    """Refused for ten minutes, it is told after eight times, tried at growing intervals, and closes; a trim gives up."""
+    """Refused for ten minutes: told after eight times, tried at growing intervals, and closed; a trim gives up."""
     clock = VirtualClock()
 
     class Closed(HonestVenue):
