@@ -93,14 +93,18 @@ class _Course:
     ended: float | None = None
 
 
-def reckon(tasks: Sequence[Task], *, trip: float, interval: float) -> dict[str, Reckoning]:
+def reckon(
+    tasks: Sequence[Task], *, trip: float, interval: float, readers: Sequence[Reader] = ()
+) -> dict[str, Reckoning]:
     """What each account's task comes to where all begin at once. `trip`: seconds from a request to its answer.
 
-    `interval`: seconds between two readings of each account, which go on; infinite for none. Accounts have distinct
-    names. ValueError if traits contradict themselves.
+    `interval`: seconds between two readings of each account, which go on; infinite for none. `readers`: the accounts
+    that are read, of which some may have no task: those with one count whether they are named here or not. Accounts
+    have distinct names. ValueError if traits contradict themselves.
     """
-    readers = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks]
-    costs = {} if interval == math.inf else reading_costs(readers, interval)
+    named = {each.account for each in readers}
+    others = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named]
+    costs = {} if interval == math.inf else reading_costs([*readers, *others], interval)
     budgets = Budgets()
     courses = []
     for task in tasks:

@@ -171,9 +171,10 @@ def check_all(
 
     An account that was not asked counts as reading what an asked one of its venue and adapter takes.
     """
-    costs = reading_costs(_readers(looked, documents), asked.interval)
+    readers = _readers(looked, documents)
+    costs = reading_costs(readers, asked.interval)
     guarded = {each.name: reduces_only(each) for each in looked}
-    closing = worst_cases(looked, policies, asked.interval, guarded)
+    closing = worst_cases(looked, policies, asked.interval, guarded, readers)
     accounts = identities(looked)
     scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
     watched = {name for each in scopes for names in each.values() for name in names}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, structs
 
+from killswitch.closing.reading_cost import Reader
 from killswitch.closing.worst_case import Reckoning, Task, reckon
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.model.snapshot import AccountSnapshot
@@ -45,18 +46,23 @@ def identities(looked: Iterable[Looked]) -> list[Identity]:
 
 
 def worst_cases(
-    looked: Sequence[Looked], policies: PolicySet, interval: float, guarded: dict[str, bool]
+    looked: Sequence[Looked],
+    policies: PolicySet,
+    interval: float,
+    guarded: dict[str, bool],
+    readers: Sequence[Reader],
 ) -> dict[str, Reckoned]:
     """By account, for those whose positions are known. `guarded`: by account, whether closes are reduce-only.
 
-    `interval`: seconds between two readings, which go on during a close.
+    `interval`: seconds between two readings, which go on during a close; `readers`: every account that is read, for
+    one in which nothing is to be done draws on the limits of its address all the same.
     """
     known = {
         each.name: each
         for each in looked
         if each.snapshot is not None and each.snapshot.quality == "ok" and each.snapshot.positions is not None
     }
-    reckoner = _Reckoner(known, interval)
+    reckoner = _Reckoner(known, interval, readers)
     all_of_it = reckoner.reckon(
         {name: everything(_seen(each), reduce_only=guarded[name]) for name, each in known.items()}
     )
@@ -94,9 +100,12 @@ def _longer(one: Reckoning, other: Reckoning) -> bool:
 class _Reckoner:
     """Reckons the same work of the same accounts once."""
 
-    def __init__(self, known: dict[str, Looked], interval: float) -> None:
+    def __init__(self, known: dict[str, Looked], interval: float, readers: Sequence[Reader]) -> None:
         self._known = known
         self._interval = interval
+        self._readers: dict[str, list[Reader]] = defaultdict(list)
+        for each in readers:
+            self._readers[each.venue].append(each)
         self._done: dict[tuple[tuple[str, StageWork], ...], dict[str, Reckoning]] = {}
 
     def reckon(self, works: dict[str, StageWork]) -> dict[str, Reckoning]:
@@ -105,12 +114,14 @@ class _Reckoner:
         for name, work in works.items():
             venues[self._known[name].venue].append((name, work))
         found: dict[str, Reckoning] = {}
-        for together in venues.values():
+        for venue, together in venues.items():
             key = tuple(together)
             if key not in self._done:
                 trip = max(self._known[name].trip or 0.0 for name, _ in together)
                 tasks = [self._task(name, work) for name, work in together]
-                self._done[key] = reckon(tasks, trip=max(trip, LEAST_TRIP), interval=self._interval)
+                self._done[key] = reckon(
+                    tasks, trip=max(trip, LEAST_TRIP), interval=self._interval, readers=self._readers[venue]
+                )
             found |= self._done[key]
         return found
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from killswitch.closing.reading_cost import Reader
 from killswitch.closing.worst_case import Reckoning, Task, reckon
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
 from tests.bench.limits import BINANCE, BYBIT, OKX, spread
@@ -103,6 +104,25 @@ def test_readings_have_taken_their_share_before() -> None:
     )
     assert alone(task(traits, 8)).seconds == pytest.approx(0.3, abs=0.01)
     assert alone(task(traits, 8), interval=1.0).seconds == pytest.approx(60.4, abs=0.05)
+
+
+@pytest.mark.parametrize(("by", "seconds"), [("address", 60.4), ("account", 0.3)])
+def test_readings_of_an_account_without_a_task_have_taken_theirs_too(by: str, seconds: float) -> None:
+    """Ten units a minute and a reading every 20 s: three are gone for the account's own, and seven do for six orders
+    and a look. A flat account at the address would take three more, of which the five for reading leave two: of the six
+    orders five leave at once, and one when their units are back, at 60.1 s; its way, the question and the look are
+    0.3 s. What is counted for each account alone, the flat one does not touch.
+    """
+    traits = VenueTraits(
+        limits=(RateLimit("weight", 10, 60.0, by=by),),  # type: ignore[arg-type] # literal by the caller
+        costs=(Cost("submit", "weight", units=1), Cost("snapshot", "weight", units=1)),
+    )
+    busy, flat = task(traits, 6), Reader("flat", "venue", traits, HALF)
+    assert alone(busy, interval=20.0).seconds == pytest.approx(0.3, abs=0.01)
+    for readers in ([flat], [flat, Reader("main", "venue", traits, HALF)]):
+        found = reckon([busy], trip=TRIP, interval=20.0, readers=readers)
+        assert list(found) == ["main"]
+        assert found["main"].seconds == pytest.approx(seconds, abs=0.05)
 
 
 def test_a_declared_pace_spaces_the_orders() -> None:

@@ -351,6 +351,29 @@ def test_a_worst_case_that_takes_too_long_is_a_warning(desk: Desk) -> None:
     assert desk.checked("--within", "10m")["verdict"] == "ok"
 
 
+@pytest.mark.parametrize("asked", [(), ("main",)], ids=["flat", "not asked"])
+def test_a_worst_case_leaves_room_for_readings_of_accounts_where_nothing_is_to_be_done(
+    desk: Desk, asked: tuple[str, ...]
+) -> None:
+    """Six orders at ten units a minute for the address, half of them for reading, and a reading of each account every
+    20 s: on its own the account is through at once; with a flat one beside it, the sixth order waits a minute.
+    """
+    held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(6)]
+    rules = [worlds.rules(f"S{n}") for n in range(6)]
+    narrow = VenueTraits(
+        limits=(RateLimit("weight", 10, 60.0, by="address"),),
+        costs=(Cost("snapshot", "weight", units=1), Cost("submit", "weight", units=1)),
+    )
+    desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way"), traits=narrow))
+    closing = desk.checked("--interval", "20s")["closing"]
+    assert closing["everything"]["seconds"] < 60 and closing["worst_stage"]["reckoning"]["seconds"] < 60
+    desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=narrow, account="second"))
+    told = json.loads(desk.check(*asked, "--interval", "20s", "--output", "json").stdout)["accounts"]
+    (closing,) = [each["closing"] for each in told if each["account"] == "main"]
+    assert closing["everything"]["seconds"] >= 60
+    assert closing["worst_stage"]["reckoning"]["seconds"] >= 60
+
+
 def test_an_account_that_no_policy_watches_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is reached and read, and nothing would ever be done."""
     desk = Desk(tmp_path, monkeypatch, "")
