@@ -6,6 +6,7 @@ In the folder of a market, for a symbol `BTC/USDT:USDT`:
 - `BTC_USDT_USDT.fetched.json`: whose bars these are and which times they cover.
 - `BTC_USDT_USDT.FROM.part`: what is being fetched from there on. Rows, and after each page the mark `until,MS`, which
   says that everything before it is there. What follows the last mark is torn, and counts for nothing.
+- `BTC_USDT_USDT.lock`: there while a fetch is at it; one that a killed process left behind holds nobody up.
 
 Each step may be the last of the process: what is done again after it comes to the same bytes.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -76,6 +78,19 @@ class BarFile:
     @property
     def _coverage_at(self) -> Path:
         return self.folder / f"{stem(self.whose.symbol)}.fetched.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else fetches this symbol into this folder meanwhile. FetchError where somebody does.
+
+        For all of a fetch: what it puts in place is made of what was there when it began.
+        """
+        path = self.folder / f"{stem(self.whose.symbol)}.lock"
+        with _locked(path):
+            try:
+                yield
+            finally:
+                path.unlink()
 
     def covered(self) -> Coverage | None:
         """What is there; None for nothing. FetchError for a file of another origin, or one that was changed."""
@@ -144,7 +159,7 @@ class BarFile:
 
 
 class Part:
-    """Bars of one symbol from one time on, as they come. A process has it for itself while it is open."""
+    """Bars of one symbol from one time on, as they come."""
 
     def __init__(self, path: Path, whose: Whose) -> None:
         self.path = path
@@ -154,15 +169,9 @@ class Part:
     def open(self, begins: int) -> int:
         """Cut off what is torn; the time before which everything is there, UTC ms.
 
-        FetchError for a part of another origin, and where another process fetches into it.
+        FetchError for a part of another origin.
         """
-        file = self.path.open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise FetchError(f"{self.path}: another process is fetching into it; wait for its end") from error
-        self._file = file
+        self._file = file = self.path.open("a+b")
         file.seek(0)
         head = _head(self._whose)
         first = file.readline()
@@ -209,7 +218,7 @@ class Part:
             return not any(line.startswith(_MARK.encode()) and line.endswith(b"\n") for line in source)
 
     def close(self) -> None:
-        """Let others have it."""
+        """What was added is there already."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -234,6 +243,24 @@ def unsound(bar: Bar) -> str | None:
     except (InvalidOperation, AttributeError, TypeError):
         return "a value is missing"
     return None
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The lock file, locked until it is closed. FetchError where another has it."""
+    while True:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            file.close()
+            raise FetchError(
+                f"{path.with_suffix('.csv')}: another process is fetching into it; wait for its end"
+            ) from error
+        file.close()  # whoever had it has removed it in between: the next one is another file
 
 
 def _row(bar: Bar) -> str:

@@ -98,9 +98,14 @@ class Fetch:
     async def run(self, begins: int, ends: int) -> Fetched:
         """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are not there yet.
 
-        FetchError where the venue has none, cannot be reached, or makes no sense: what was fetched is kept.
+        FetchError where the venue has none, cannot be reached, or makes no sense (what was fetched is kept), and where
+        another fetch is at the same file.
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
+        with self._file.held():
+            return await self._run(begins, ends)
+
+    async def _run(self, begins: int, ends: int) -> Fetched:
         covered = self._file.covered()
         for start, stop in _missing(covered, begins, self._finished(ends)):
             covered = await self._span(start, stop, covered) or covered
@@ -114,8 +119,11 @@ class Fetch:
 
     def _finished(self, ends: int) -> int:
         """Before when a bar must open so that it is asked for and over."""
-        now = int(self._clock.now().timestamp() * 1000)
-        return min(ends, now - SETTLING - self._step + 1)
+        return min(ends, self._over())
+
+    def _over(self) -> int:
+        """Before when a bar must open so that it is over."""
+        return int(self._clock.now().timestamp() * 1000) - SETTLING - self._step + 1
 
     async def _span(self, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
         """Fetch from `start` to before `stop` into a part, and put it with the rest. None if there was nothing."""
@@ -143,7 +151,11 @@ class Fetch:
                 part.path.unlink()
 
     async def _pages(self, part: Part, until: int, stop: int) -> int:
-        """Page after page, until the venue has none or is past `stop`; before when everything is there."""
+        """Page after page, until the venue has none or is past `stop`; before when everything is there.
+
+        Only a page that begins past `stop` shows that nothing is left before: some venues put the newest bar behind
+        every page, however far it is from the others.
+        """
         while until < stop:
             page = self._sorted(await self._page(until))
             rows = [bar for bar in page if until <= bar.ts < stop]
@@ -154,7 +166,7 @@ class Fetch:
                 until = found
                 part.add((), until)
                 continue
-            until = stop if page[-1].ts >= stop else rows[-1].ts + self._step
+            until = rows[-1].ts + self._step if rows else stop
             sound = [bar for bar in rows if not self._is_unsound(bar)]
             part.add(sound, until)
             self._new += len(sound)
@@ -186,14 +198,16 @@ class Fetch:
         return far
 
     async def _page(self, since: int) -> Sequence[Bar]:
-        """One page, asked for again as long as the venue is down or wants less."""
+        """One page of what is over, asked for again as long as the venue is down or wants less."""
         wait = FIRST_WAIT
         for tries in range(1, TRIES + 1):
             if self._requests:
                 await self._clock.sleep(BREATH)
             self._requests += 1
             try:
-                return await self._history.bars(self._whose.symbol, self._whose.timeframe, since)
+                page = await self._history.bars(self._whose.symbol, self._whose.timeframe, since)
+                over = self._over()
+                return [bar for bar in page if bar.ts < over]
             except (VenueDownError, RateLimitedError) as error:
                 if _is_final(error):
                     raise FetchError(

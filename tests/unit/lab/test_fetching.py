@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
@@ -175,6 +176,43 @@ def test_an_end_that_the_venue_did_not_have_is_asked_for_again(tmp_path: Path) -
     assert (done.bars, done.new, done.after) == (10, 5, 0)
 
 
+class NewestBehind(PublicHistory):
+    """A venue that puts its newest bar behind every page."""
+
+    newest = bar(1000)
+
+    async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
+        return [*await super().bars(symbol, timeframe, since, limit), self.newest]
+
+
+@pytest.mark.parametrize("newest", [20, 998, 999, 1000], ids=["past the end", "over", "just over", "forming"])
+def test_a_newest_bar_behind_a_page_says_nothing_of_what_lies_between(tmp_path: Path, newest: int) -> None:
+    """Ten bars, three a page, and behind each the bar that forms at noon, or another one past the end: all ten come."""
+    history = NewestBehind([bar(n) for n in range(10)], page=3)
+    history.newest = bar(newest)
+    done = fetch(history, tmp_path)
+    assert (done.bars, done.missing, done.after) == (10, 0, 0)
+    assert fetch(history, tmp_path).requests == 0
+
+
+@pytest.mark.parametrize("there", [5, 0], ids=["five", "none"])
+def test_an_end_before_a_forming_bar_is_asked_for_again(tmp_path: Path, there: int) -> None:
+    """Of ten bars it had five, or none, and the one that forms: what is missing is fetched once it is there."""
+    if there:
+        assert fetch(NewestBehind([bar(n) for n in range(there)]), tmp_path).after == 10 - there
+    else:
+        with pytest.raises(FetchError, match="has no finished 1m bar"):
+            fetch(NewestBehind([]), tmp_path)
+    assert fetch(NewestBehind([bar(n) for n in range(10)]), tmp_path).bars == 10
+
+
+def test_a_gap_at_the_end_that_a_later_bar_confirms_is_not_asked_for_again(tmp_path: Path) -> None:
+    """Bars 0 to 4, and then none until 20: that there is none from 5 to 9 is known, and nothing is asked."""
+    history = PublicHistory([bar(n) for n in (*range(5), 20)])
+    assert fetch(history, tmp_path).after == 5
+    assert fetch(history, tmp_path).requests == 0
+
+
 def test_no_bar_at_all_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     """A file without bars would be one that no backtest reads."""
     with pytest.raises(FetchError, match="somewhere has no finished 1m bar"):
@@ -341,13 +379,45 @@ def test_a_removed_file_is_fetched_anew(tmp_path: Path) -> None:
     assert fetch(history, tmp_path).new == 10
 
 
-def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path) -> None:
-    """The second is told, instead of writing between the first one's pages."""
-    part = fetched.BarFile(tmp_path, WHOSE).part(EARLIER)
-    part.open(EARLIER)
-    with pytest.raises(FetchError, match="another process is fetching"):
-        fetch(PublicHistory([bar(1)]), tmp_path)
-    part.close()
+@pytest.mark.parametrize("first", [0, 5], ids=["the same bars", "others of the file"])
+def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path, first: int) -> None:
+    """The second is told, instead of writing between the first one's pages, or putting its own file over the first's;
+    another symbol is fetched into the folder meanwhile, and nothing is left of the lock."""
+    history = PublicHistory([bar(n) for n in range(10)])
+    with fetched.BarFile(tmp_path, WHOSE).held():
+        with pytest.raises(FetchError, match=r"BTC_USDT_USDT\.csv: another process is fetching into it"):
+            fetch(history, tmp_path, first)
+        assert history.asked == []
+        fetch(history, tmp_path, whose=Whose("somewhere", "AAPL", "1m"))
+    assert fetch(history, tmp_path, first).bars == 10 - first
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_of_two_fetches_at_once_none_loses_what_the_other_put_there(tmp_path: Path) -> None:
+    """Bars 4 and 5 are there; one fetches what comes before and one what comes after, page by page in turns. The later
+    one is refused, and has its bars joined when it is called again."""
+    history = PublicHistory([bar(n) for n in range(10)], page=1)
+    fetch(history, tmp_path, 4, 6)
+    timeline = virtual_time.VirtualTime()
+
+    async def both() -> list[Fetched | BaseException]:
+        works = [Fetch(history, WHOSE, tmp_path, timeline) for _ in range(2)]
+        spans = [(EARLIER, EARLIER + 6 * MINUTE), (EARLIER + 4 * MINUTE, EARLIER + 10 * MINUTE)]
+        runs = [work.run(*span) for work, span in zip(works, spans, strict=True)]
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    before, after = timeline.run(both())
+    assert isinstance(before, Fetched) and isinstance(after, FetchError)
+    assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(6)]
+    fetch(history, tmp_path, 4, 10)
+    assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(10)]
+
+
+def test_a_lock_that_a_killed_fetch_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    """The file is there, and nobody has it locked."""
+    (tmp_path / "BTC_USDT_USDT.lock").touch()
+    assert fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path).bars == 10
+    assert not (tmp_path / "BTC_USDT_USDT.lock").exists()
 
 
 @pytest.mark.parametrize(
