@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ from killswitch.planning.cuts import DERIVATIVES
 from killswitch.runner.inspecting import Looked
 from killswitch.runner.worst_cases import Reckoned
 
+OLD = timedelta(minutes=1)
+"""A reading that is dated further away than this was not made now."""
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
 """Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
 1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
@@ -70,7 +73,7 @@ def found(
     # Of a venue that is down the notes are the same cause once more, for each question.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
-        *_reached(looked),
+        *_reached(looked, now),
         *_clock(skew_of(looked)),
         *_rights(looked, now),
         *_modes(looked, known),
@@ -120,7 +123,7 @@ def _misread(looked: Looked, reason: str) -> str:
     return _UNREAD["malformed"]
 
 
-def _reached(looked: Looked) -> Iterator[Finding]:
+def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         yield Finding("failed", "account", looked.refused)
         return
@@ -133,13 +136,30 @@ def _reached(looked: Looked) -> Iterator[Finding]:
         if looked.uninspected is not None and why in looked.uninspected:
             why, way_out = "for the same reason", ""
         yield Finding("failed", "venue", f"it is {seen.quality}: {why}", way_out)
+    if seen is not None and seen.quality == "ok":
+        yield from _well(seen, now)
     status = None if looked.inspection is None else looked.inspection.status
     if status not in (None, "ok"):
         yield Finding("warning", "venue", f"it says of itself: {status}", "look at the venue's status page")
 
 
+def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
+    """What must be known of a reading that calls itself good."""
+    if seen.reason is not None:
+        yield Finding("warning", "venue", f"not everything could be read: {seen.reason}", "call this again")
+    if seen.observed_at is not None and abs(now - seen.observed_at) > OLD:
+        when = f"{seen.observed_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            "failed", "venue", f"what it tells is of another time: {when}",
+            "see that the clocks are right and that nothing between answers for the venue",
+        )  # fmt: skip
+
+
 def _clock(skew: float | None) -> Iterator[Finding]:
     if skew is None or abs(skew) <= SKEW_WARNS:
+        return
+    if not math.isfinite(skew):
+        yield Finding("failed", "clock", "what the venue tells of its time is no time", "look at the endpoint")
         return
     side = "ahead of" if skew > 0 else "behind"
     text = f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
@@ -154,9 +174,13 @@ def _clock(skew: float | None) -> Iterator[Finding]:
 
 def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
     spec = looked.document.spec
-    if looked.refused is not None or not spec.credentials:
+    if looked.refused is not None:
         return
     rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    if not spec.credentials:
+        # The adapter may have some of its own; where it has none, there is nothing that could be unknown.
+        yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys) if rights.withdraw else ()
+        return
     yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
     if rights.read is False:
         yield Finding("failed", "key", "it may not read", "give it the right to read at the venue")
@@ -165,7 +189,9 @@ def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
         text = "it may not trade: nothing could be closed with it"
         yield Finding("failed" if live else "note", "key", text, "give it the right to trade, and nothing more")
     elif rights.trade is None:
-        yield Finding("note", "key", "whether it may trade is unknown", "look at the key at the venue")
+        # Before it is armed, somebody has to know.
+        weight: Severity = "warning" if spec.execution == "live" else "note"
+        yield Finding(weight, "key", "whether it may trade is unknown", "look at the key at the venue")
     if rights.transfer:
         yield Finding("note", "key", "it may transfer between accounts, which the switch never does", "")
     if rights.bound_to_addresses is False:

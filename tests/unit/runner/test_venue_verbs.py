@@ -192,7 +192,7 @@ def test_an_unknown_right_is_said_as_unknown(desk: Desk) -> None:
     [
         (KeyRights(True, False, False), "failed", "it may not trade"),
         (KeyRights(False, True, False), "failed", "it may not read"),
-        (KeyRights(True, None, False), "note", "whether it may trade is unknown"),
+        (KeyRights(True, None, False), "warning", "whether it may trade is unknown"),
         (KeyRights(True, True, False, bound_to_addresses=False), "note", "it works from any address"),
         (KeyRights(True, True, False, expires_at=LONG_AGO), "failed", "it expired at 2020-01-01"),
         (KeyRights(True, True, False, expires_at=datetime.now(UTC) + timedelta(days=3)), "warning", "it expires at"),
