@@ -70,13 +70,35 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
     An account is armed only if its document says `execution: live` and `live` is given. Raises NoAccountsError,
     CredentialError or AdapterError.
     """
+    documents = tuple(documents)
     accounts = {document.metadata.name: _open(document, live=live) for document in documents}
+    if live:
+        _refuse_twins(documents)
     if not accounts:
         raise NoAccountsError(
             "the policies hold no Account document, so there is nothing to watch; "
             "add one (kind: Account) to the folder, or name its file with another --policies"
         )
     return accounts
+
+
+def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
+    """AdapterError where two documents arm one account: two closers would work on one book."""
+    found: dict[object, str] = {}
+    for document in documents:
+        name, spec = document.metadata.name, document.spec
+        if spec.execution != "live" or not spec.credentials:
+            continue
+        key = (
+            spec.adapter, spec.exchange, spec.endpoint, spec.market, spec.sandbox, spec.demo, repr(spec.options),
+            tuple(sorted(resolve(spec.credentials, account=name).items())),
+        )  # fmt: skip
+        if key in found:
+            raise AdapterError(
+                f"accounts {found[key]} and {name} are one account of one venue: their credentials are the same; "
+                "take one of the two documents out, or set its execution to observe"
+            )
+        found[key] = name
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:

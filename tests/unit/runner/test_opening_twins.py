@@ -1,0 +1,49 @@
+"""One account of one venue is armed once, whatever its documents are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from killswitch.policy.account_document import AccountDocument
+from killswitch.policy.loader import load
+from killswitch.runner.adapters import AdapterError
+from killswitch.runner.opening import open_accounts
+
+
+def _documents(folder: Path, **executions: str) -> list[AccountDocument]:
+    for name, execution in executions.items():
+        (folder / f"{name}.yaml").write_text(
+            f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\n"
+            f"spec: {{adapter: ccxt, exchange: bybit, market: swap, currency: USDT, execution: {execution}, "
+            f"credentials: {{key: 'env:KS_{name.upper()}', secret: 'env:KS_SECRET'}}}}\n",
+            encoding="utf-8",
+        )
+    loaded = load([folder])
+    return [it.model for it in loaded.documents if isinstance(it.model, AccountDocument)]
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names of one key, and another key."""
+    for name, value in {"KS_ONE": "the-key", "KS_TWO": "the-key", "KS_OTHER": "another", "KS_SECRET": "s3cret"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_two_live_documents_with_one_key_are_refused(tmp_path: Path) -> None:
+    """Also where the references differ: what counts is the key. Each would close the same book."""
+    with pytest.raises(AdapterError, match="accounts one and two are one account of one venue") as told:
+        open_accounts(_documents(tmp_path, one="live", two="live"), live=True)
+    assert "the-key" not in str(told.value)
+
+
+@pytest.mark.parametrize("executions", [{"one": "live", "two": "observe"}, {"one": "live", "other": "live"}])
+def test_a_second_look_and_another_key_are_fine(tmp_path: Path, executions: dict[str, str]) -> None:
+    """One of them only observes, or they are two accounts."""
+    assert len(open_accounts(_documents(tmp_path, **executions), live=True)) == 2
+
+
+def test_what_is_not_armed_is_not_refused(tmp_path: Path) -> None:
+    """Without --live nobody closes anything."""
+    assert len(open_accounts(_documents(tmp_path, one="live", two="live"), live=False)) == 2
