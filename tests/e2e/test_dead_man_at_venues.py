@@ -33,7 +33,7 @@ TIMEOUTS: Final = {"binance": 8, "bybit": 8, "okx": 10, "krakenfutures": 8}
 """Seconds. OKX takes no fewer than 10; Bybit is left half of it to find out for itself that a stream is gone."""
 AS_RECKONED: Final = frozenset(TIMEOUTS) - {"bybit"}
 """Bybit's goes off earlier than it is reckoned with: it counts from when the stream is gone, and for a part only."""
-PACE: Final = ("--interval", "500ms", "--read-timeout", "3s")
+PACE: Final = ("--interval", "1500ms", "--read-timeout", "3s")
 
 
 def switch(seconds: int, *, accepted: bool = False) -> str:
