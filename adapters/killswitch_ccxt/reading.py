@@ -272,6 +272,8 @@ class Reading:
             for name, part in parts.items()
             if part.why and (part in rows or part.known(now) is None)
         ]
+        if self._rules.why_old is not None:
+            told.append(f"rules: {self._rules.why_old}")
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:

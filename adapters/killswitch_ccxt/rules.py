@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -21,6 +20,8 @@ class Loaded:
     version: int = 0
     at: float = float("-inf")
     asked_at: float = float("-inf")
+    why: str | None = None
+    """Why the last renewal failed; None if it did not."""
     renewal: asyncio.Task[None] | None = None
     locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
 
@@ -45,6 +46,11 @@ class Rules:
     def version(self) -> int:
         """Changes when they were loaded anew."""
         return self._seen
+
+    @property
+    def why_old(self) -> str | None:
+        """Why rules that have grown old are still the ones in use."""
+        return self._loaded.why
 
     async def ready(self, *, again: bool = False, every: float | None = None) -> None:
         """See that this account's client has rules; `again` wants new ones now, and raises any VenueError of loading.
@@ -82,15 +88,19 @@ class Rules:
             await asyncio.wait((renewal,))
 
     async def _renew(self, loaded: Loaded) -> None:
-        # Whatever ccxt raises: the old rules go on, and it is tried again. An order that they no longer fit is refused
-        # by the venue, and told.
-        with suppress(Exception):
+        # Whatever ccxt raises: the old rules go on, every snapshot says so, and it is tried again.
+        try:
             self._loaded_now(loaded, await self._client.fresh_rules())
+        except Exception as error:  # noqa: BLE001 - kept as the reason, by its kind: ccxt's words hold addresses
+            loaded.why = (
+                f"they are from {int(_since(loaded.at))} s before, and new ones do not come: {type(error).__name__}"
+            )
 
     @staticmethod
     def _loaded_now(loaded: Loaded, source: Any) -> None:
         loaded.source, loaded.at = source, asyncio.get_running_loop().time()
         loaded.version += 1
+        loaded.why = None
 
 
 def _since(at: float) -> float:

@@ -125,7 +125,7 @@ class BinanceFutures(Dialect):
 
     async def prices_of_coins(self) -> Mapping[str, Decimal]:
         """Coin → the venue's index price of it, in the account's currency."""
-        raise NotImplementedError
+        raise NotImplementedError  # each of the two systems has an index of its own
 
     async def in_own_currency(self, found: tuple[Position, ...]) -> tuple[Position, ...]:
         """Money of positions that are settled in another coin, at the venue's index of that coin.

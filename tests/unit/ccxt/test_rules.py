@@ -150,5 +150,9 @@ def test_old_rules_go_on_where_the_new_ones_do_not_come() -> None:
             await venue._rules.let_go()
             assert seen.quality == "ok"
         assert len(refused) == 3
+        wire.answer = told  # type: ignore[method-assign]
+        seen = await venue.snapshot()
+        assert seen.reason is not None
+        assert "rules: they are from" in seen.reason
 
     _try(course)
