@@ -6,18 +6,16 @@ import asyncio
 import importlib
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible
 from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
 from killswitch_ccxt.errors import MALFORMED, as_venue_error, meaning_of
+from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally
 from killswitch_ccxt.numbers import UnreadableError
 
 if TYPE_CHECKING:
@@ -31,118 +29,8 @@ LONGEST_TEXT = 400
 """Characters of a venue's words that are repeated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    text: str
-    path: str
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds, where the venue says them."""
-        try:
-            return float(self.headers["retry-after"])
-        except (KeyError, ValueError):
-            return None
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a stretch of work was like: requests made, what went wrong, seconds spent waiting for the network."""
-
-    requests: int = 0
-    errors: int = 0
-    timeouts: int = 0
-    malformed: int = 0
-    rate_limited: int = 0
-    network: float = 0.0
-    paths: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Course:
-    """One call while it is under way: its last request, and whether and how that was answered."""
-
-    tally: Tally
-    method: str = "GET"
-    answer: Answer | None = None
-    begun: int = 0
-    sent_at: float = 0.0
-
-
-_COURSE: ContextVar[_Course] = ContextVar("killswitch_ccxt_course")
-_TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
-
-
 class ConnectionLostError(VenueDownError):
     """The connection broke before a question was answered."""
-
-
-class _Heard:
-    """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
-
-    ks_dialect: ClassVar[type[Dialect]]
-    ks_clock: Callable[[], datetime] | None = None
-    ks_used: dict[str, int]
-
-    def open(self, *arguments: Any) -> None:
-        """Called before every request."""
-        super().open(*arguments)  # type: ignore[misc] # of ccxt's class
-        session = getattr(self, "session", None)
-        if session is not None:
-            # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
-            session._retry_connection = False
-
-    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-        """As ccxt does it, counted and timed."""
-        course = _COURSE.get(None)
-        if course is None:
-            return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        course.method, course.answer = method, None
-        course.begun += 1
-        course.tally.requests += 1
-        course.tally.paths.append(f"{method} {urlsplit(url).path}")
-        course.sent_at = time.perf_counter()
-        try:
-            found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-            if isinstance(found, str) and found.strip():
-                raise UnreadableError("the answer is no JSON")
-            return found
-        finally:
-            if course.answer is None:
-                course.tally.network += time.perf_counter() - course.sent_at
-
-    def on_rest_response(
-        self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
-    ) -> str:
-        """Called with the text of an answer, before anything is made of it."""
-        lower = {name.lower(): value for name, value in headers.items()}
-        course = _COURSE.get(None)
-        if course is not None:
-            course.answer = Answer(code, lower, None, body, urlsplit(url).path)
-            course.tally.network += time.perf_counter() - course.sent_at
-        self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
-        return body
-
-    def handle_errors(
-        self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
-    ) -> Any:
-        """Called with the parsed answer, before it is used."""
-        course = _COURSE.get(None)
-        if course is not None and course.answer is not None:
-            seen = course.answer
-            course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
-        return super().handle_errors(code, reason, url, method, headers, body, response, *more)  # type: ignore[misc]
-
-    def milliseconds(self) -> int:
-        """The time that requests are signed with."""
-        if self.ks_clock is None:
-            return int(time.time() * 1000)
-        return int(self.ks_clock().timestamp() * 1000)
 
 
 class Client:
@@ -179,9 +67,9 @@ class Client:
             return await self._called(method, arguments, named, changes=changes)
 
     async def _called(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool) -> Any:
-        tally = _TALLY.get(None) or Tally()
-        course = _Course(tally)
-        token = _COURSE.set(course)
+        tally = TALLY.get(None) or Tally()
+        course = Course(tally)
+        token = COURSE.set(course)
         try:
             return await getattr(self.ccxt, method)(*arguments, **named)
         except VenueError:
@@ -194,7 +82,7 @@ class Client:
                 raise ConnectionLostError(str(said)) from error
             raise said from error
         finally:
-            _COURSE.reset(token)
+            COURSE.reset(token)
 
     async def fresh_rules(self) -> Any:
         """A client of ccxt with rules just loaded, from a thread where time is the machine's.
@@ -221,11 +109,11 @@ class Client:
     def tallied(self) -> Iterator[Tally]:
         """Count what is done inside."""
         tally = Tally()
-        token = _TALLY.set(tally)
+        token = TALLY.set(tally)
         try:
             yield tally
         finally:
-            _TALLY.reset(token)
+            TALLY.reset(token)
 
     async def close(self) -> None:
         """Give back connections."""
@@ -233,7 +121,7 @@ class Client:
             await self._ccxt.close()
             self._ccxt = None
 
-    def _said(self, error: Exception, method: str, course: _Course, *, changes: bool) -> VenueError:
+    def _said(self, error: Exception, method: str, course: Course, *, changes: bool) -> VenueError:
         answer = course.answer
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         meaning = MALFORMED if isinstance(error, UnreadableError) else meaning_of(error, self._dialect.codes, said)
@@ -251,7 +139,7 @@ class Client:
             tally.errors += 1
         return found
 
-    def _may_have_arrived(self, error: Exception, course: _Course) -> bool:
+    def _may_have_arrived(self, error: Exception, course: Course) -> bool:
         """Whether the request that was to change something may have reached the venue."""
         import aiohttp
 
@@ -277,7 +165,7 @@ class Client:
 
     def _made(self) -> Any:
         base = _class_of(self._dialect.exchange)
-        made = self._configured(type(base.__name__, (_Heard, base), {"ks_dialect": self._dialect}))
+        made = self._configured(type(base.__name__, (Heard, base), {"ks_dialect": self._dialect}))
         made.ks_clock, made.ks_used = self._clock, self.used
         if getattr(made, "streaming", None) is not None:
             made.streaming = {**made.streaming, "keepAlive": PINGS}

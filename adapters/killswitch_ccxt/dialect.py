@@ -25,8 +25,9 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError, Meaning, first_said
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.instruments import concerns
 from killswitch_ccxt.numbers import decimal

@@ -18,7 +18,7 @@ from killswitch.model.venue import (
 )
 
 if TYPE_CHECKING:
-    from killswitch_ccxt.client import Answer
+    from killswitch_ccxt.hearing import Answer
 
 Kind = Literal["rejected", "limited", "down", "unknown", "gone", "same", "denied", "malformed"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -30,9 +31,14 @@ AGAIN = 5.0
 
 @dataclass(slots=True)
 class Part(Generic[T]):
-    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock)."""
+    """What was read last of one thing, when, and when it is due again (seconds of the loop's clock).
+
+    `phase`: the fraction of `every` after which the second reading is due. Accounts that begin together would ask for
+    the same parts together for ever, and all of their answers would be here in the same moment.
+    """
 
     every: float
+    phase: float = 1.0
     value: T | None = None
     at: float = float("-inf")
     due: float = float("-inf")
@@ -42,6 +48,17 @@ class Part(Generic[T]):
     def known(self, now: float) -> T | None:
         """The value, if it is young enough."""
         return self.value if now - self.at <= KEPT * self.every + AGAIN else None
+
+    def took(self, value: T, now: float) -> None:
+        """It was read, by a question that was asked at `now`."""
+        first = self.at == float("-inf")
+        self.value, self.at, self.why = value, now, None
+        self.due = now + self.every * (self.phase if first else 1.0)
+
+
+def phase_of(account: str) -> float:
+    """An account's fraction of every age: above 0, at most 1, and the same in every run."""
+    return (zlib.crc32(account.encode()) + 1) / 2**32
 
 
 def once(rows: Iterable[Any]) -> tuple[Any, ...]:

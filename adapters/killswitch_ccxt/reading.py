@@ -33,8 +33,9 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.client import Client, Tally
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.hearing import Tally
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError
@@ -49,6 +50,7 @@ from killswitch_ccxt.parts import (
     TOLD_ROWS,
     Part,
     once,
+    phase_of,
 )
 from killswitch_ccxt.positions import in_currency, worth
 from killswitch_ccxt.quotes import Quote
@@ -66,13 +68,13 @@ class Reading:
         self._dialect = dialect
         self._spec = spec
         self._rules = rules
-        ages = dialect.ages
-        self._orders: Part[tuple[Order, ...]] = Part(ages.orders)
-        self._fills: Part[tuple[Fill, ...]] = Part(ages.fills)
-        self._flows: Part[tuple[Flow, ...] | None] = Part(ages.flows)
-        self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0)
-        self._mode: Part[PositionMode | None] = Part(ages.mode)
-        self._states: Part[dict[str, InstrumentState]] = Part(ages.states)
+        ages, phase = dialect.ages, phase_of(spec.account)
+        self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
+        self._fills: Part[tuple[Fill, ...]] = Part(ages.fills, phase)
+        self._flows: Part[tuple[Flow, ...] | None] = Part(ages.flows, phase)
+        self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
+        self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
+        self._states: Part[dict[str, InstrumentState]] = Part(ages.states, phase)
         self._told: dict[str, None] = {}
         self._given: tuple[Instrument, ...] = ()
         self._given_for: tuple[int, object] = (0, None)
@@ -82,7 +84,7 @@ class Reading:
         self._touched: dict[str, float] = {}
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
-        self._skew: Part[float | None] = Part(ages.clock)
+        self._skew: Part[float | None] = Part(ages.clock, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
         """Whether a resting order is conditional; both answers, to be tried in turn, of one that was never read.
@@ -109,7 +111,7 @@ class Reading:
     def took(self, orders: tuple[Order, ...]) -> None:
         """The resting orders were read by someone else."""
         now = asyncio.get_running_loop().time()
-        self._orders.value, self._orders.at, self._orders.due = orders, now, now + self._orders.every
+        self._orders.took(orders, now)
 
     async def mode(self) -> PositionMode:
         """The position mode, read anew where it is not known: without it nothing may be sent.
@@ -125,7 +127,7 @@ class Reading:
 
     def forget_mode(self) -> None:
         """The position mode is not what it was."""
-        self._mode = Part(self._mode.every)
+        self._mode = Part(self._mode.every, self._mode.phase)
 
     async def snapshot(self) -> AccountSnapshot:
         """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
@@ -230,7 +232,7 @@ class Reading:
         """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
         now = asyncio.get_running_loop().time()
         try:
-            part.value = await ask()
+            value = await ask()
         except RateLimitedError as error:
             part.why, part.due = f"{type(error).__name__}: {error}", now + max(error.retry_after or 0.0, AGAIN)
             if error.retry_after is not None:
@@ -239,7 +241,7 @@ class Reading:
         except (VenueError, UnreadableError, *ODD) as error:
             part.why, part.due = f"{type(error).__name__}: {error}", now + min(part.every, AGAIN)
             return False
-        part.at, part.due, part.why = now, now + part.every, None
+        part.took(value, now)
         return True
 
     async def _rows(self, part: Part[Any], kind: str, ask: Callable[[int], Awaitable[Any]]) -> bool:

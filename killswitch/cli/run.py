@@ -58,7 +58,7 @@ def run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
-    from killswitch.runner.pauses import keep_short
+    from killswitch.runner.pauses import FirstAnswers, keep_short
     from killswitch.runner.started import keep_start
 
     found = written(policies_at)
@@ -77,7 +77,7 @@ def run(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), reports, *told.witnesses),
+            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)

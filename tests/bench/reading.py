@@ -27,7 +27,8 @@ from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.adapters import make_adapter
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.loop import Pace
+from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.pauses import FirstAnswers, keep_short
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
@@ -175,13 +176,14 @@ async def _fifty() -> None:
 async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store: Any, folder: Path) -> dict[str, Any]:
     clock, interval = SystemClock(), 1.0
     runner = assemble(
-        policies, accounts, store, clock, Pace(interval, 0.9), live=False, locks=LockPaths(folder / "locks", None)
-    )
+        policies, accounts, store, clock, Pace(interval, 0.9), live=False, locks=LockPaths(folder / "locks", None),
+        witnesses=(FirstAnswers(),),
+    )  # fmt: skip
+    keep_short()
     late, qualities = [], Counter[str]()
     await runner.start()
     try:
-        for _ in range(5):  # rules are loaded once, connections made
-            await runner.tick()
+        started = await _until_all_answer(runner, interval)
         begun = time.monotonic()
         for number in range(TICKS):
             due = begun + number * interval
@@ -197,9 +199,19 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
     late.sort()
     return {
         "p50": round(late[len(late) // 2], 2), "p99": round(late[int(len(late) * 0.99)], 2), "ticks": TICKS,
-        "rss": resident() // 1024, "qualities": dict(qualities), "accounts": len(accounts),
+        "start": round(started, 1), "rss": resident() // 1024, "qualities": dict(qualities), "accounts": len(accounts),
         "limits": {name: len(traits_of(each.adapter).limits) for name, each in accounts.items() if name.endswith("-0")},
     }  # fmt: skip
+
+
+async def _until_all_answer(runner: Runner, interval: float) -> float:
+    """Seconds until every account was read once: rules are loaded, connections made."""
+    begun = time.monotonic()
+    for number in range(30):
+        await asyncio.sleep(max(0.0, begun + number * interval - time.monotonic()))
+        if all(account.quality == "ok" for account in (await runner.tick()).snapshot.accounts):
+            return time.monotonic() - begun
+    raise AssertionError("after 30 s there are still accounts that do not answer")
 
 
 if __name__ == "__main__":

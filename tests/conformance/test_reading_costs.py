@@ -11,8 +11,9 @@ from tests.conformance.wires import WIRES
 
 READING = 0.5
 """The share of a limit that is left to readings where orders are counted on it too; the rest is kept for closing."""
-ALIKE = {"position/open_positions": ("positions", 1), "requests": ("fifths of requests", 5)}
-"""What MEXC counts by its paths and the adapter by a name; what Alpaca counts, and the adapter in fifths."""
+ALIKE = {"position/open_positions": ("positions", 1), "requests": ("fifths of requests", 5), "ip": ("address", 1)}
+"""What MEXC counts by its paths and the adapter by a name; what Alpaca counts, and the adapter in fifths; what Bybit's
+documents call an address and its answers an ip."""
 ACTING = frozenset({"submit", "submit_batch", "cancel", "find_order", "fills", "open_orders", "close_book"})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -105,7 +105,8 @@ class WireVenue(ABC):
         self.maintenance = False
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
-        self._used: dict[str, deque[tuple[float, int]]] = {}
+        self._used: Counter[str] = Counter()
+        self._counted: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._journeys: set[asyncio.Task[web.StreamResponse]] = set()
@@ -242,7 +243,7 @@ class WireVenue(ABC):
         await asyncio.sleep(self.latency / 2)
         reply = await self._outcome(request, ask, mishap, units)
         await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
-        headers = {**self.used_headers(self._now_used()), **reply.headers}
+        headers = {**self.used_headers(self._used), **reply.headers}
         return web.Response(text=reply.text, status=reply.status, headers=headers, content_type="application/json")
 
     async def _outcome(self, request: web.Request, ask: Ask, mishap: Mishap, units: Mapping[str, int]) -> Reply:
@@ -292,18 +293,16 @@ class WireVenue(ABC):
         """Count a request; the seconds to wait where it is one too many and limits are enforced."""
         now = self.now()[0]
         for limit in self.limits:
-            counted = self._used.setdefault(limit.name, deque())
+            counted = self._counted[limit.name]
             while counted and counted[0][0] <= now - limit.per:
-                counted.popleft()
+                self._used[limit.name] -= counted.popleft()[1]
             more = units.get(limit.name, 0)
-            if self.enforced and more and sum(it for _, it in counted) + more > limit.allowed:
+            if self.enforced and more and self._used[limit.name] + more > limit.allowed:
                 return counted[0][0] + limit.per - now if counted else limit.per
         for name, more in units.items():
-            self._used.setdefault(name, deque()).append((now, more))
+            self._counted[name].append((now, more))
+            self._used[name] += more
         return None
-
-    def _now_used(self) -> dict[str, int]:
-        return {name: sum(it for _, it in counted) for name, counted in self._used.items()}
 
     async def _streaming(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         socket = web.WebSocketResponse(heartbeat=None)

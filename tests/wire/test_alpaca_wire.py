@@ -95,7 +95,7 @@ def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
         busiest = max(sum(at <= it < at + 60 for it in times) for at in times)
         assert busiest <= 92  # the first minute has the first reading of every part in it
         assert sum(60 <= it < 300 for it in times) / 4 <= 84
-        assert venue.used() == {"fifths of requests": 5 * wire._now_used()["requests"]}
+        assert venue.used() == {"fifths of requests": 5 * wire._used["requests"]}
 
     run(case)
 

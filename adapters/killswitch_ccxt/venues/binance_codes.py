@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.hearing import Answer
 
 CODES: Final[Mapping[str, Meaning]] = {
     "duplicated": rejected("duplicate_client_order_id"),

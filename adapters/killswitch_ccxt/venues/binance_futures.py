@@ -25,9 +25,9 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
 from killswitch_ccxt.venues import binance_codes, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_causes import Causes

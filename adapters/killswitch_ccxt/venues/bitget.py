@@ -16,9 +16,10 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderRejectedError, OrderRequest, VenueTraits
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest

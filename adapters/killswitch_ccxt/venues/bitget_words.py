@@ -66,7 +66,7 @@ LIMITS: Final = (
 def _costs() -> Iterator[Cost]:
     for name in ("position", "accounts", "pending", "fills", "bill"):
         yield Cost("snapshot", name, 1)
-    yield Cost("snapshot", "plan-pending", 3)
+    yield Cost("snapshot", "plan-pending", 1)
     yield Cost("submit", "place", 1)
     yield Cost("submit", "plan", 1)
     yield Cost("close_book", "close", 1)
@@ -78,7 +78,7 @@ def _costs() -> Iterator[Cost]:
         yield Cost("fills", name, 1)
     yield Cost("cancel", "cancel", 1)
     yield Cost("cancel", "cancel-plan", 1)
-    for call, units in (("snapshot", 9), ("submit", 1), ("close_book", 1), ("find_order", 3), ("open_orders", 4)):
+    for call, units in (("snapshot", 4), ("submit", 1), ("close_book", 1), ("find_order", 3), ("open_orders", 4)):
         yield Cost(call, "address", units)  # type: ignore[arg-type] # they are calls
     yield Cost("fills", "address", 4)
     yield Cost("cancel", "address", 1)

@@ -16,8 +16,9 @@ from msgspec import structs
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote, quotes

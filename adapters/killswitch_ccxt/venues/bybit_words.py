@@ -8,8 +8,8 @@ from typing import Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.hearing import Answer
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "already_flat": ("110017", "110034", "30041", "30009"),
@@ -123,10 +123,10 @@ BATCH: Final = 10
 def _costs() -> Iterator[Cost]:
     yield Cost("snapshot", "position", 3)
     yield Cost("snapshot", "wallet", 1)
-    yield Cost("snapshot", "realtime", 3)
-    yield Cost("snapshot", "execution", 2)
+    yield Cost("snapshot", "realtime", 1)
+    yield Cost("snapshot", "execution", 1)
     yield Cost("snapshot", "log", 1)
-    yield Cost("snapshot", "address", 8)
+    yield Cost("snapshot", "address", 5)
     yield Cost("submit", "create", 1)
     yield Cost("submit_batch", "create-batch", each=1)
     yield Cost("find_order", "realtime", 3)

@@ -17,9 +17,10 @@ from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Market, Order, Position
 from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest, RateLimit
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said

@@ -26,9 +26,9 @@ from killswitch.model.venue import (
     RateLimit,
 )
 from killswitch_ccxt import fills, orders
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.venues.hyperliquid_rows import (
     CODES,

@@ -28,8 +28,9 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.venues.kraken_counter import ROWS, SPARE, Counter, Tier, tier_of

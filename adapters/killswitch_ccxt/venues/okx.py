@@ -13,9 +13,10 @@ from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, RateLimit
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.client import Answer, Client
+from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, positive
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import okx_bills, okx_rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.hearing import Answer
 
 
 def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:

@@ -14,8 +14,8 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import GoneError, as_venue_error, row_error
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.venues.binance_codes import FUTURES, SPOT, codes_in, codes_of, used_from
 
 

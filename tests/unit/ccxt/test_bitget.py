@@ -22,8 +22,8 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import GoneError, ModeChangedError, as_venue_error, rejected
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bitget import Bitget
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of

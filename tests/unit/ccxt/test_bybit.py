@@ -24,8 +24,8 @@ from killswitch.model.venue import (
     RejectReason,
     VenueDownError,
 )
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import GoneError, as_venue_error
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit import Bybit

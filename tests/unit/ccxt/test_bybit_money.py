@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
-from killswitch_ccxt.client import Answer
 from killswitch_ccxt.errors import ModeChangedError, as_venue_error
+from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit import Bybit
 from killswitch_ccxt.venues.bybit_log import flow_of

@@ -113,7 +113,7 @@ class Spoken:
                 answer = self.told[asked["type"]]
                 answer = answer(asked) if callable(answer) else answer
             text = json.dumps(answer)
-            course = client._COURSE.get()
+            course = client.COURSE.get()
             course.method, course.begun = method, course.begun + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)

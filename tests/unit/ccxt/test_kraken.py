@@ -90,7 +90,7 @@ class Spoken:
             said = answer(asked) if callable(answer) else answer
             whole = said if isinstance(said, dict) and "error" in said else {"error": [], "result": said}
             text = json.dumps(whole)
-            course = wire._COURSE.get()
+            course = wire.COURSE.get()
             course.method, course.begun = method, course.begun + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             parsed = json.loads(text, parse_float=str)

@@ -17,3 +17,27 @@ def test_threads_change_often_and_collections_leave_out_what_is_loaded() -> None
     """Garbage is still collected: only what was there at the start is not looked through each time."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "True"], done.stdout
+
+
+ANSWERING = """
+import gc
+from types import SimpleNamespace
+from killswitch.runner.pauses import FirstAnswers
+
+def tick(*accounts):
+    before = gc.get_freeze_count()
+    loaded.append([[] for _ in range(1_000)])
+    witness.ticked(SimpleNamespace(snapshot=SimpleNamespace(
+        accounts=[SimpleNamespace(account=name, quality=quality) for name, quality in accounts])))
+    return gc.get_freeze_count() - before >= 1_000
+
+loaded, witness = [], FirstAnswers()
+print(tick(("a", "down"), ("b", "down")), tick(("a", "ok"), ("b", "down")), tick(("a", "ok"), ("b", "down")),
+      tick(("a", "down"), ("b", "ok")), tick(("a", "ok"), ("b", "ok")))
+"""
+
+
+def test_what_an_adapter_has_loaded_is_left_out_from_the_first_answer_of_each_account_on() -> None:
+    """Once for each account, and not at every tick: garbage of one tick must not be kept for ever."""
+    done = subprocess.run([sys.executable, "-c", ANSWERING], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "False", "True", "False"], done.stdout

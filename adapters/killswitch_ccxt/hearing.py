@@ -1,0 +1,139 @@
+"""What is kept of every request that a ccxt client makes: the venue's answer, its own counts, and how long it took."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from killswitch_ccxt.numbers import UnreadableError
+
+if TYPE_CHECKING:
+    from killswitch_ccxt.dialect import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, the path asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    text: str
+    path: str
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, where the venue says them."""
+        try:
+            return float(self.headers["retry-after"])
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a stretch of work was like: requests made, what went wrong, seconds spent waiting for the network."""
+
+    requests: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    malformed: int = 0
+    rate_limited: int = 0
+    network: float = 0.0
+    paths: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Course:
+    """One call while it is under way: its last request, and whether and how that was answered."""
+
+    tally: Tally
+    method: str = "GET"
+    answer: Answer | None = None
+    begun: int = 0
+    sent_at: float = 0.0
+
+
+COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
+TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
+
+
+class Heard:
+    """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
+
+    ks_dialect: ClassVar[type[Dialect]]
+    ks_clock: Callable[[], datetime] | None = None
+    ks_used: dict[str, int]
+    ssl_context: Any
+    verify: Any
+    cafile: str
+    options: dict[str, Any]
+
+    def open(self, *arguments: Any) -> None:
+        """Called before every request. Reading the certificates takes 20 ms, and each client would do it again."""
+        if self.ssl_context is None and self.verify and not self.options.get("include_OS_certificates"):
+            self.ssl_context = _certificates(self.cafile)
+        super().open(*arguments)  # type: ignore[misc] # of ccxt's class
+        session = getattr(self, "session", None)
+        if session is not None:
+            # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
+            session._retry_connection = False
+
+    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        """As ccxt does it, counted and timed."""
+        course = COURSE.get(None)
+        if course is None:
+            return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+        course.method, course.answer = method, None
+        course.begun += 1
+        course.tally.requests += 1
+        course.tally.paths.append(f"{method} {urlsplit(url).path}")
+        course.sent_at = time.perf_counter()
+        try:
+            found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+            if isinstance(found, str) and found.strip():
+                raise UnreadableError("the answer is no JSON")
+            return found
+        finally:
+            if course.answer is None:
+                course.tally.network += time.perf_counter() - course.sent_at
+
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
+    ) -> str:
+        """Called with the text of an answer, before anything is made of it."""
+        lower = {name.lower(): value for name, value in headers.items()}
+        course = COURSE.get(None)
+        if course is not None:
+            course.answer = Answer(code, lower, None, body, urlsplit(url).path)
+            course.tally.network += time.perf_counter() - course.sent_at
+        self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
+        return body
+
+    def handle_errors(
+        self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
+    ) -> Any:
+        """Called with the parsed answer, before it is used."""
+        course = COURSE.get(None)
+        if course is not None and course.answer is not None:
+            seen = course.answer
+            course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
+        return super().handle_errors(code, reason, url, method, headers, body, response, *more)  # type: ignore[misc]
+
+    def milliseconds(self) -> int:
+        """The time that requests are signed with."""
+        if self.ks_clock is None:
+            return int(time.time() * 1000)
+        return int(self.ks_clock().timestamp() * 1000)
+
+
+@cache
+def _certificates(file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=file)
