@@ -7,7 +7,8 @@ be on its way, and only from all three.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -77,7 +78,10 @@ class Asking:
         record: RecordAll,
         unhurried: Callable[[Line], bool] = lambda _: False,
     ) -> None:
-        """`unhurried`: whether a line's order rests where nothing can fill: it is asked about seldom, and last."""
+        """`unhurried`: whether a line's order rests where nothing can fill.
+
+        Such orders are asked about last and seldom: all of the account's together one at a time, in turn.
+        """
         self._account = account
         self._venue = venue
         self._clock = clock
@@ -87,6 +91,8 @@ class Asking:
         self._unhurried = unhurried
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
+        self._turn_at = float("-inf")
+        """When one of them had its turn."""
         self._asked: dict[str, tuple[int, float]] = {}
         self._heard: dict[str, tuple[int, float]] = {}
         """How often a question about an order was heard, and when for the first time."""
@@ -114,9 +120,22 @@ class Asking:
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._requests.may_act():
             return
+        turns = self._turns(due)
         if self._seldom:
+            due = [question for question in due if question not in turns]
             due.sort(key=lambda question: question.name in self._seldom)
+            due += turns[:1]
+        asked, moved = await self._put(due)
+        if turns and turns[0] in asked:
+            self._turn_at = now
+            if turns[0].name in moved:
+                # It rested where nothing is traded: there may have been an opening, which the others have seen too.
+                await self._put([q for q in about if q.name in self._seldom and q not in asked])
+
+    async def _put(self, due: Sequence[Question]) -> tuple[Sequence[Question], Collection[str | None]]:
+        """Ask, as far as there is room; what was asked about, and the names of the orders of which there was news."""
         due = due[: self._requests.room("find_order", [question.line.symbol for question in due])]
+        now = self._clock.monotonic()
         for question in due:
             count, _ = self._asked.get(question.name, (0, 0.0))
             self._asked[question.name] = (count + 1, now)
@@ -136,6 +155,7 @@ class Asking:
             self._asked.pop(entry.client_order_id or "", None)
         if answers:
             self._record(answers)
+        return due, {entry.client_order_id for entry in answers}
 
     def hurry(self, names: Iterable[str]) -> None:
         """Something has happened to these orders: the next `ask` asks about them, however short ago the last was."""
@@ -165,12 +185,23 @@ class Asking:
             question, "set_aside", {"text": "its fate is unknown, and the position does not wait for it"}
         )
 
+    def _turns(self, due: Sequence[Question]) -> list[Question]:
+        """Those that only their turn makes due, the one that has waited longest first.
+
+        Without those that were never asked about, or to which something has happened.
+        """
+        asked = {q.name: at for q in due if q.name in self._seldom and (at := self._last_asked(q.name)) > float("-inf")}
+        return sorted((q for q in due if q.name in asked), key=lambda q: asked[q.name])
+
+    def _last_asked(self, name: str) -> float:
+        return self._asked[name][1] if name in self._asked else float("-inf")
+
     def _not_before(self, name: str) -> float:
         if name not in self._asked:
             return float("-inf")
         count, at = self._asked[name]
         if name in self._seldom:
-            return at + self._pace.ask_halted
+            return at if math.isinf(at) else max(at, self._turn_at) + self._pace.ask_halted
         return at + min(self._pace.poll, self._pace.ask_again * 2.0 ** min(count - 1, 10))
 
     async def _by_name(self, question: Question) -> OrderReport | VenueError | None:

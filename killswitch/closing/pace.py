@@ -27,10 +27,11 @@ class Pace:
     ask_again: float = 0.1
     """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
     ask_halted: float = 20.0
-    """Between two questions about an order that rests while its market is halted, and between two calls to cancel it.
+    """Between two questions about orders that rest while their market is halted, all of an account's together, and
+    between two calls to cancel one of them.
 
-    Nothing can fill before the opening, of which readings tell. Sixty times a minute for twenty orders is the
-    whole of a broker's 200 requests; three times a minute each leaves readings their room."""
+    Nothing can fill before the opening, of which readings tell. Three questions a minute, however many orders wait,
+    leave readings their room."""
     longest_closed: float = 300.0
     """The longest wait after `market_closed` where no reading tells whether the market is open: two entries each time,
     so twelve times an hour at the most."""

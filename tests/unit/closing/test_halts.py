@@ -193,8 +193,8 @@ def test_a_person_is_told_once_what_it_waits_for() -> None:
 # Orders that rest until the opening
 
 
-def test_queued_orders_are_asked_about_every_twenty_seconds() -> None:
-    """20 orders held by the broker for an hour: 3 questions a minute each, and a look every ten seconds."""
+def test_queued_orders_are_asked_about_one_every_twenty_seconds() -> None:
+    """20 orders held by the broker for an hour: 3 questions a minute for all of them, and a look every ten seconds."""
     scene = Scene(dict.fromkeys(STOCKS, 10), markets=closed(*STOCKS), exchange=Broker)
     seen: list[tuple[int, int]] = []
     scene.at(HOUR, lambda: seen.append((scene.calls("find_order", 60.0), scene.calls("snapshot", 60.0))))
@@ -202,7 +202,7 @@ def test_queued_orders_are_asked_about_every_twenty_seconds() -> None:
     scene.at(HOUR, scene.exchange.open)  # type: ignore[attr-defined] # a Broker
     assert scene.play(patience=HOUR + 60) == {"d1": "flat"}
     (asked, looks), minutes = seen[0], 59
-    assert 2.5 * minutes * len(STOCKS) <= asked <= 3 * minutes * len(STOCKS)
+    assert 2.5 * minutes <= asked <= 3 * minutes + 1
     assert 5 * minutes <= looks <= 6 * minutes + 1
     assert len(scene.entries("acknowledged")) == len(STOCKS)
     assert scene.told == {
@@ -263,23 +263,71 @@ def test_a_limit_that_rests_in_a_halt_is_called_back_and_asked_about_with_it() -
     assert len(scene.entries("rejected")) <= 4
 
 
+class Desk:
+    """Has every order, untouched, but for those in `filled`; writes down what it was asked about, and when."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self.asked: list[tuple[float, str]] = []
+        self.filled = set[str]()
+        self._time = time
+
+    async def find_order(self, symbol: str, name: str) -> OrderReport:
+        self.asked.append((self._time.elapsed, name))
+        if name in self.filled:
+            return OrderReport("v1", name, symbol, "filled", Decimal(4), Decimal(4), average_price=Decimal(10))
+        return OrderReport("v1", name, symbol, "open", Decimal(4), ZERO)
+
+
+def asking_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> Asking:
+    venue = cast(VenueAdapter, desk)
+    requests = Requests(venue, time, Pace(), Budgets().of("main", "v", traits), Breaker())
+    return Asking("main", venue, time, Pace(), requests, lambda _: None, lambda line: line.symbol in halted)
+
+
+def about(time: VirtualTime, symbol: str, state: State) -> Question:
+    line = Line("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
+    return Question(line, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
+
+
 def test_orders_of_unknown_fate_are_asked_about_before_those_that_rest() -> None:
     """One question fits into the budget: it is about the order of which nobody knows, whatever rests beside it."""
     traits = VenueTraits(limits=(RateLimit("requests", 1, 60.0),), costs=(Cost("find_order", "requests", 1),))
-    time, asked = VirtualTime(), list[str]()
+    time = VirtualTime()
+    desk = Desk(time)
+    asking = asking_of(desk, time, traits, frozenset({"S00"}))
+    time.run(asking.ask([about(time, "S00", State.WORKING), about(time, "S01", State.UNKNOWN)]))
+    assert [name for _, name in desk.asked] == ["o-S01"]
 
-    class Desk:
-        async def find_order(self, symbol: str, name: str) -> OrderReport:
-            asked.append(name)
-            return OrderReport("v1", name, symbol, "open", Decimal(4), ZERO)
 
-    desk = cast(VenueAdapter, Desk())
-    requests = Requests(desk, time, Pace(), Budgets().of("main", "v", traits), Breaker())
-    asking = Asking("main", desk, time, Pace(), requests, lambda _: None, lambda line: line.symbol == "S00")
+def test_each_order_that_rests_has_its_turn() -> None:
+    """Three orders: each at once when it is new, and then one of them every 20 s, so that each is asked about."""
+    time = VirtualTime()
+    desk = Desk(time)
+    asking = asking_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
+    resting = [about(time, symbol, State.WORKING) for symbol in ("S00", "S01", "S02")]
 
-    def about(symbol: str, state: State) -> Question:
-        line = Line("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
-        return Question(line, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
+    async def a_minute() -> None:
+        for _ in range(80):
+            await asking.ask(resting)
+            await time.sleep(1.0)
 
-    time.run(asking.ask([about("S00", State.WORKING), about("S01", State.UNKNOWN)]))
-    assert asked == ["o-S01"]
+    time.run(a_minute())
+    assert [at for at, _ in desk.asked] == pytest.approx([0, 0, 0, 20, 40, 60], abs=0.01)
+    assert sorted(name for _, name in desk.asked[3:]) == ["o-S00", "o-S01", "o-S02"]
+
+
+def test_where_one_that_rested_has_been_filled_the_others_are_asked_about_with_it() -> None:
+    """No reading has shown the opening yet, and the answer about one order does."""
+    time = VirtualTime()
+    desk = Desk(time)
+    asking = asking_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
+    resting = [about(time, symbol, State.WORKING) for symbol in ("S00", "S01", "S02")]
+
+    async def opening() -> None:
+        await asking.ask(resting)
+        await time.sleep(20.5)
+        desk.filled = {"o-S00", "o-S01", "o-S02"}
+        await asking.ask(resting)
+
+    time.run(opening())
+    assert sorted(name for _, name in desk.asked[3:]) == ["o-S00", "o-S01", "o-S02"]
