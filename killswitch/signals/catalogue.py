@@ -90,7 +90,8 @@ CATALOGUE: tuple[SignalSpec, ...] = (
     SignalSpec("venue.malformed", "number", "count", False, "scope",
                "Answers of this snapshot that made no sense.", "never", "the count is not given"),
     SignalSpec("venue.consecutive_failures", "number", "count", False, "scope",
-               "Snapshots in a row, this one included, in which an account of the scope was not `ok`.",
+               "Scheduled snapshots in a row in which an account of the scope was not `ok`. One that a push calls for "
+               "in between is not counted; where it is sound, the count begins anew.",
                "never", "never"),
     SignalSpec("position.pnl_delta", "number", "money", True, "position",
                "Change of the position's P&L, realised and unrealised, since the unit value was highest in the window.",
