@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -58,7 +58,7 @@ class Part(Generic[T]):
 
 def phase_of(account: str) -> float:
     """An account's fraction of every age: above 0, at most 1, and the same in every run."""
-    return (zlib.crc32(account.encode()) + 1) / 2**32
+    return (int.from_bytes(hashlib.sha256(account.encode()).digest()[:4]) + 1) / 2**32
 
 
 def once(rows: Iterable[Any]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Literal
 
 from killswitch.closing.bucket import Bucket
@@ -25,6 +26,13 @@ FIRST_QUIET = 1.0
 """Seconds of silence after a refusal that does not say how long; doubled by each further one in a row."""
 LONGEST_QUIET = 60.0
 """The most that this doubling comes to."""
+PACE = 10.0
+"""Seconds. Of a limit for longer, polls use in any so many seconds about what is theirs of so many.
+
+They would else use a minute's units up in half of it where there are too many, and see nothing in the other half.
+"""
+SLACK = Fraction(11, 10)
+"""Times that. What is held beyond an answer, and one poll more than fits in between, must not slow those that fit."""
 LONGEST_BAN = 3 * 86_400.0
 """Seconds. A longer `retry_after` is no time but a mistake: Binance bans an address for three days at the most."""
 
@@ -72,10 +80,17 @@ class Budget:
     """What one account may ask of its venue. Made by `Budgets.of`, or `unlimited`."""
 
     def __init__(
-        self, places: Sequence[Place], tolls: Mapping[Call, Sequence[Toll]], reserved: Decimal, quiet: Quiet
+        self,
+        places: Sequence[Place],
+        tolls: Mapping[Call, Sequence[Toll]],
+        reserved: Decimal,
+        quiet: Quiet,
+        paces: Sequence[Toll] = (),
     ) -> None:
+        """`paces`: what a poll takes beside its tolls, of what polls may use in any `PACE` seconds."""
         self._places = tuple(places)
         self._tolls = tolls
+        self._paces = tuple(paces)
         self._reserved = reserved
         self._quiet = quiet
         self._observed: dict[str, int] = {}
@@ -99,14 +114,16 @@ class Budget:
         purpose: Purpose = "closing",
         *,
         in_turn: bool = False,
+        poll: bool = False,
     ) -> float:
         """Seconds until the call, with one order for each symbol, fits; 0.0 if it does, infinite if it never can.
 
         Several symbols are one request for `submit_batch`, and one request each for every other call. Where it has to
         wait for an answer that is not here yet, this is the earliest that can be. `in_turn`: it is the reading that
-        `claim` is for, after those of others that have claimed before.
+        `claim` is for, after those of others that have claimed before. `poll`: it is one of those that come at every
+        interval, and keeps their pace.
         """
-        return self._wait(now, self._cost(call, symbols), purpose, in_turn=in_turn)
+        return self._wait(now, self._cost(call, symbols, poll=poll), purpose, in_turn=in_turn)
 
     def room(self, now: float, call: Call, symbols: Sequence[str], purpose: Purpose = "closing") -> int:
         """How many of `symbols`, from the front, fit now: as one batch for `submit_batch`, as single calls else."""
@@ -131,9 +148,10 @@ class Budget:
         purpose: Purpose = "closing",
         *,
         in_turn: bool = False,
+        poll: bool = False,
     ) -> Ticket:
         """Count a call that leaves now. BudgetSpentError if it does not fit; nothing is counted then."""
-        costs = [*self._cost(call, symbols)]
+        costs = [*self._cost(call, symbols, poll=poll)]
         if (wait := self._wait(now, costs, purpose, in_turn=in_turn)) > 0.0:
             raise BudgetSpentError(call, wait)
         reading = purpose == "reading"
@@ -141,13 +159,17 @@ class Budget:
             self.withdraw()
         return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
 
-    def claim(self, now: float, call: Call, symbols: Sequence[str] = (), *, overdue: float, until: float) -> None:
+    def claim(
+        self, now: float, call: Call, symbols: Sequence[str] = (), *, overdue: float, until: float, poll: bool = False
+    ) -> None:
         """A reading waits for its room: the readings of other accounts that share a limit come after it.
 
         From `overdue` on orders leave it its units, as far as the share for closing allows. To be said again before
         `until`, when it lapses; it keeps its place and the first `overdue` then. Its `take` ends it.
         """
-        costs = [(bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, symbols)]
+        costs = [
+            (bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, symbols, poll=poll)
+        ]
         waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
         for bucket, units, reserve in costs:
             # While another limit keeps it waiting for longer than this one takes to come back, it claims nothing here.
@@ -210,8 +232,8 @@ class Budget:
             wait = max(wait, bucket.wait(now, units, self._reserve(bucket, purpose), owner))
         return wait
 
-    def _cost(self, call: Call, symbols: Sequence[str]) -> Iterator[tuple[Bucket, int]]:
-        for toll in self._tolls.get(call, ()):
+    def _cost(self, call: Call, symbols: Sequence[str], *, poll: bool = False) -> Iterator[tuple[Bucket, int]]:
+        for toll in (*self._tolls.get(call, ()), *(self._paces if poll else ())):
             yield from toll.cost(symbols, batch=call == "submit_batch")
 
     def _reserve(self, bucket: Bucket, purpose: Purpose) -> int | None:
@@ -224,6 +246,7 @@ class Budgets:
     def __init__(self) -> None:
         self._quiet: dict[str, Quiet] = {}
         self._shared: dict[tuple[str, str, str], Shared] = {}
+        self._paces: dict[tuple[str, str, str], Shared] = {}
 
     def of(self, account: str, venue: str, traits: VenueTraits = PLAIN_VENUE, reserved: Decimal = Decimal(0)) -> Budget:
         """The budget of `account`. `reserved`: the fraction of every limit that reading may not use.
@@ -236,15 +259,29 @@ class Budgets:
         costs = added_up(traits)
         places = {limit.name: self._place(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
         tolls: dict[Call, list[Toll]] = {}
+        paces = [
+            Toll(self._pace(account, venue, limit, units), units, 0, by_symbol=False)
+            for limit in traits.limits
+            if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > PACE
+        ]
         for (call, name), (units, each) in costs.items():
             if units or each:
                 toll = Toll(places[name], units, each, places[name].limit.by == "symbol")
                 tolls.setdefault(call, []).append(toll)
-        return Budget(tuple(places.values()), tolls, reserved, self._quiet.setdefault(venue, Quiet()))
+        return Budget(tuple(places.values()), tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
 
     def _place(self, account: str, venue: str, limit: RateLimit, most: int) -> Place:
-        """Two accounts that say it differently: the stricter is true."""
-        owner = "" if limit.by == "address" else account
-        shared = self._shared.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
-        shared.tighten(limit, most)
-        return Place(limit, shared)
+        return _among(self._shared, account, venue, limit, most)
+
+    def _pace(self, account: str, venue: str, limit: RateLimit, a_poll: int) -> Place:
+        """What polls may use of a long limit in a short time: one of them always may."""
+        allowed = max(math.ceil(limit.allowed * SLACK * Fraction(PACE) / Fraction(limit.per)), a_poll)
+        return _among(self._paces, account, venue, RateLimit(limit.name, allowed, PACE, limit.by), a_poll)
+
+
+def _among(found: dict[tuple[str, str, str], Shared], account: str, venue: str, limit: RateLimit, most: int) -> Place:
+    """Two accounts that say it differently: the stricter is true."""
+    owner = "" if limit.by == "address" else account
+    shared = found.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
+    shared.tighten(limit, most)
+    return Place(limit, shared)

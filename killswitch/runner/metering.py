@@ -38,12 +38,13 @@ class Meter:
     interval: float = 1.0
     line: Budget = field(default_factory=Budget.unlimited)
 
-    async def admit(self, patience: float) -> Ticket:
+    async def admit(self, patience: float, *, poll: bool = True) -> Ticket:
         """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
 
         Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
+        `poll`: whether it is one of those that come at every interval, and keep a pace where a limit is for long.
         """
-        return await self._in_turn(self.budget, "snapshot", (), patience)
+        return await self._in_turn(self.budget, "snapshot", (), patience, poll=poll)
 
     async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
         """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
@@ -60,16 +61,18 @@ class Meter:
                 raise NoRoomError(self._why(now, wait))
         return self.budget.take(now, "dead_man", symbols)
 
-    async def _in_turn(self, budget: Budget, call: Call, symbols: Sequence[str], patience: float) -> Ticket:
+    async def _in_turn(
+        self, budget: Budget, call: Call, symbols: Sequence[str], patience: float, *, poll: bool = False
+    ) -> Ticket:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
             now = self.monotonic()
-            wait = budget.wait(now, call, symbols, "reading", in_turn=True)
+            wait = budget.wait(now, call, symbols, "reading", in_turn=True, poll=poll)
             if wait <= 0.0:
-                return budget.take(now, call, symbols, "reading", in_turn=True)
+                return budget.take(now, call, symbols, "reading", in_turn=True, poll=poll)
             lasts = TURNS_KEPT * (self.interval + patience)
-            budget.claim(now, call, symbols, overdue=now + self.interval, until=now + lasts)
+            budget.claim(now, call, symbols, overdue=now + self.interval, until=now + lasts, poll=poll)
             if loop.time() + wait >= deadline:
                 raise NoRoomError(self._why(now, wait))
             await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile

@@ -56,11 +56,11 @@ class AccountReader:
         """Whether a read is under way, or its answer waits to be taken."""
         return self._read is not None
 
-    def begin(self, span: Span) -> asyncio.Task[AccountSnapshot]:
-        """Start a read as a part of `span`, unless one is still in flight."""
+    def begin(self, span: Span, *, poll: bool) -> asyncio.Task[AccountSnapshot]:
+        """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
-            self._read = asyncio.create_task(self._watched(span))
+            self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
     def take(self, waited: float) -> AccountSnapshot:
@@ -113,11 +113,11 @@ class AccountReader:
             await asyncio.wait((self._read,), timeout=self._timeout)
             self._read = None
 
-    async def _watched(self, span: Span) -> AccountSnapshot:
+    async def _watched(self, span: Span, *, poll: bool) -> AccountSnapshot:
         """The read as a span, which may outlast the tick that began it."""
         account = self._account
         with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
-            answer = await self._outcome()
+            answer = await self._outcome(poll=poll)
             part.set("killswitch.account.quality", answer.quality)
             if answer.quality != "ok":
                 part.fail(f"{answer.quality}: {answer.reason or 'no reason given'}")
@@ -127,10 +127,10 @@ class AccountReader:
                 part.set("killswitch.venue.errors", health.errors)
             return answer
 
-    async def _outcome(self) -> AccountSnapshot:
+    async def _outcome(self, *, poll: bool) -> AccountSnapshot:
         account = self._account
         try:
-            answer = await self._counted()
+            answer = await self._counted(poll=poll)
         except asyncio.CancelledError:
             if called_off():
                 raise
@@ -145,9 +145,9 @@ class AccountReader:
             return account.unreadable("down", f"the adapter failed: {_reason(error)}")
         return _as_recorded(account, answer)
 
-    async def _counted(self) -> AccountSnapshot:
+    async def _counted(self, *, poll: bool) -> AccountSnapshot:
         """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
-        ticket = await self._meter.admit(self._timeout)
+        ticket = await self._meter.admit(self._timeout, poll=poll)
         self._asked_at = self._meter.monotonic()
         try:
             answer = await self._account.adapter.snapshot()
@@ -194,7 +194,7 @@ class Readers:
 
     def begin(self, name: str, span: Span = NO_SPAN) -> asyncio.Task[AccountSnapshot]:
         """Read one account beside the ticks, unless it is being read."""
-        return self._readers[name].begin(span)
+        return self._readers[name].begin(span, poll=False)
 
     def take(self, name: str) -> AccountSnapshot:
         """What such a read has come to."""
@@ -206,22 +206,22 @@ class Readers:
 
     async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
         """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""
-        return await self._gather(self._readers.values(), span)
+        return await self._gather(self._readers.values(), span, poll=True)
 
     async def gather_again(
         self, names: Iterable[str], within: float, span: Span = NO_SPAN
     ) -> Mapping[str, AccountSnapshot]:
         """Read the named accounts once more, for at most `within` seconds (corroboration)."""
         chosen = {name: self._readers[name] for name in names if name in self._readers}
-        return dict(zip(chosen, await self._gather(chosen.values(), span, within), strict=True))
+        return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
 
     async def _gather(
-        self, readers: Iterable[AccountReader], span: Span, within: float | None = None
+        self, readers: Iterable[AccountReader], span: Span, within: float | None = None, *, poll: bool
     ) -> tuple[AccountSnapshot, ...]:
         readers = tuple(readers)
         patience = self._timeout if within is None else min(within, self._timeout)
         # Every read is begun before any is waited for; the late ones go on in the background.
-        reads = [(reader, reader.begin(span)) for reader in readers]
+        reads = [(reader, reader.begin(span, poll=poll)) for reader in readers]
         waited = [read for reader, read in reads if not reader.late]
         if waited:
             await asyncio.wait(waited, timeout=patience)

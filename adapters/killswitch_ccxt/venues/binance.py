@@ -39,7 +39,7 @@ class BinanceUsdm(BinanceFutures):
     costs = (
         # 5 + 5 every time; 80 for all open orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 16. Where a
         # symbol trades every second, 80 in 15 s and 25 for its fills in 10 s.
-        Cost("snapshot", "weight", units=20),
+        Cost("snapshot", "weight", units=17),
         Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
         Cost("submit_batch", "orders-10s", units=5), Cost("submit_batch", "orders-1m", units=1),
         Cost("submit_batch", "weight", units=5),

@@ -35,7 +35,7 @@ from tests.virtual_time import VirtualTime
 from tests.worlds import START, account
 
 TRAITS = VenueTraits(
-    limits=(RateLimit("weight", 10, 60.0, "address"),),
+    limits=(RateLimit("weight", 10, 10.0, "address"),),
     costs=(Cost("snapshot", "weight", units=3), Cost("submit", "weight", units=1)),
 )
 
@@ -204,7 +204,7 @@ def test_a_closing_goes_out_on_the_share_that_reading_left(tmp_path: Path) -> No
     world = World(tmp_path)
     venue = LimitedVenue(book("1000"))
     venue.traits = VenueTraits(
-        (RateLimit("weight", 8, 3600.0, "address"),), (Cost("snapshot", "weight", 2), Cost("submit", "weight", 1))
+        (RateLimit("weight", 8, 10.0, "address"),), (Cost("snapshot", "weight", 2), Cost("submit", "weight", 1))
     )
 
     async def story() -> list[str]:
@@ -293,3 +293,40 @@ def test_accounts_at_one_address_are_read_equally_often(*, closing: bool) -> Non
     counts = [len(each) for each in crowd.read_at]
     assert max(counts) - min(counts) <= 1
     assert crowd.longest_gap < 10 / 2 * 1.5
+
+
+@pytest.mark.parametrize("accounts", [3, 5])
+def test_too_many_accounts_at_one_address_are_read_seldom_and_not_in_turns_of_sight_and_blindness(
+    accounts: int,
+) -> None:
+    """Half of 2400 units a minute is 60 polls of 20: three accounts in step would have spent them after 20 s."""
+    crowd = Crowd(accounts, 2400, 60.0, 20)
+    crowd.go_on_for(300.0, closing=False)
+    assert crowd.longest_gap < 13.0
+    read = sum(len(each) for each in crowd.read_at)
+    assert 0.85 * 300 < read <= 300 + 60, "what the limit allows is used, and no more"
+
+
+def test_polls_that_fit_into_a_long_limit_are_never_slowed() -> None:
+    """55 polls of 20 in a minute are less than half of 2400: each leaves in the moment that it is due."""
+    crowd = Crowd(1, 2400, 60.0, 20)
+    crowd.go_on_for(300.0, closing=False)
+    assert {round(later - earlier, 6) for earlier, later in pairwise(crowd.read_at[0])} == {1.04}
+
+
+def test_a_reading_that_something_called_for_keeps_no_pace() -> None:
+    """Ten polls of 20 of 400 in ten seconds are the pace of 2400 a minute; what a push wakes leaves at once, beside."""
+
+    async def story() -> list[int]:
+        limit = RateLimit("weight", 2400, 60.0, "address")
+        traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=20),))
+        meter = Meter(Budgets().of("main", "v", traits, Decimal("0.5")), monotonic=lambda: 0.0)
+        counts = []
+        for poll in (True, False):
+            with suppress(NoRoomError):
+                for number in range(100):  # noqa: B007 - how many it came to is read below
+                    await meter.admit(0.0, poll=poll)
+            counts.append(number)
+        return counts
+
+    assert asyncio.run(story()) == [11, 60 - 11]
