@@ -137,13 +137,19 @@ def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
             cost.limit,
             f"{cost.takes:,.0f} of {cost.allowed:,} in {cost.per:g} s",
             f"{cost.for_reading:,} are for reading",
-            f"least tick {rounded_up(cost.least):g} s",
-            "" if cost.accounts == 1 else f"shared by {cost.accounts} accounts",
+            f"least tick {rounded_up(cost.least):g} s" if cost.least else "",
+            f"{_units(cost.refreshes)} of it for dead-man timers" if cost.refreshes else "",
+            f"shared by {cost.accounts} accounts" if cost.accounts > 1 else "",
             _used(account, cost.limit),
         )
         for cost in account.reading
     ]
-    yield fitted(("limit", "takes", "", "", "", ""), rows, width())
+    yield fitted(("limit", "takes", "", "", "", "", ""), rows, width())
+
+
+def _units(taken: float) -> str:
+    """What is more than nothing never reads as 0."""
+    return f"{taken:,.0f}" if taken >= 1 else "less than 1"
 
 
 def _used(account: AccountCheck, name: str) -> str:

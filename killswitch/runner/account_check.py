@@ -11,15 +11,16 @@ from typing import Literal
 from msgspec import Struct
 from msgspec import json as msgjson
 
-from killswitch.closing.reading_cost import Reader, ReadingCost, reading_costs
+from killswitch.closing.reading_cost import Reader, ReadingCost, Refresh, reading_costs
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.instant import SECOND
 from killswitch.planning.closability import Outlook, outlooks
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.planning.scopes import scopes_of
 from killswitch.policy.account_document import AccountDocument, AccountSpec, venue_of
 from killswitch.runner.account_findings import Around, Finding, found, mode_of, skew_of
-from killswitch.runner.deadman_rules import TimerError, require_timers
+from killswitch.runner.deadman_rules import TimerError, cancellable, require_timers
 from killswitch.runner.inspecting import Looked
 from killswitch.runner.offered import offered
 from killswitch.runner.worst_cases import Reckoned, identities, worst_cases
@@ -171,7 +172,7 @@ def check_all(
 
     An account that was not asked counts as reading what an asked one of its venue and adapter takes.
     """
-    readers = _readers(looked, documents)
+    readers = _readers(looked, documents, policies)
     costs = reading_costs(readers, asked.interval)
     guarded = {each.name: reduces_only(each) for each in looked}
     closing = worst_cases(looked, policies, asked.interval, guarded, readers)
@@ -226,13 +227,24 @@ def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval
         yield str(error)
 
 
-def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> list[Reader]:
-    known = {each.name: each.traits for each in looked if each.refused is None}
-    alike = {(each.venue, each.document.spec.adapter): each.traits for each in looked if each.refused is None}
+def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet) -> list[Reader]:
+    """Every account, as `run --live` would read it and keep its dead-man timer."""
+    asked = {each.name: each for each in looked if each.refused is None}
+    alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
+    rules = {name: rule for rule in policies.timers for name in rule.accounts}
     readers = []
     for document in documents:
         name, venue, spec = document.metadata.name, venue_of(document.spec), document.spec
-        traits = known.get(name) or alike.get((venue, spec.adapter))
-        if traits is not None:
-            readers.append(Reader(name, venue, traits, spec.closing_share))
+        like = asked.get(name) or alike.get((venue, spec.adapter))
+        if like is None:
+            continue
+        kept = name in rules and spec.execution == "live" and like.traits.dead_man is not None
+        refresh = Refresh(rules[name].refresh / SECOND, _resting_in(asked.get(name))) if kept else None
+        readers.append(Reader(name, venue, like.traits, spec.closing_share, refresh))
     return readers
+
+
+def _resting_in(one: Looked | None) -> int:
+    """In how many symbols orders rest; 1 where nobody knows, and where there are none yet."""
+    seen = None if one is None else one.snapshot
+    return max(1, len((None if seen is None else cancellable(seen)) or ()))

@@ -276,13 +276,23 @@ def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> I
     slow = [cost for cost in costs if cost.too_fast]
     if slow:
         worst = max(slow, key=lambda cost: cost.least)
+        least = f"{rounded_up(worst.least):g} s"
+        what = "Reading and refreshing dead-man timers" if worst.refreshes else "Reading"
         shared = f", which {worst.accounts} accounts share" if worst.accounts > 1 else ""
+        fits = worst.for_reading - worst.refreshes >= worst.a_reading > 0 or not worst.refreshes
         yield Finding(
             "warning", "reading",
-            f"a tick of {interval:g} s is too fast here: {rounded_up(worst.least):g} s is the least. Reading would "
-            f"take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and {worst.for_reading:,} of "
-            f"{worst.allowed:,} are for reading",
-            f"run with --interval {rounded_up(worst.least):g}s, or lower closing_share",
+            f"a tick of {interval:g} s is too fast here: "
+            + (f"{least} is the least. " if fits else "refreshing leaves readings no room. ")
+            + f"{what} would take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and "
+            f"{worst.for_reading:,} of {worst.allowed:,} are for reading",
+            ", or ".join(
+                each for each in (
+                    f"run with --interval {rounded_up(worst.least):g}s" if fits else "",
+                    "lengthen `refresh`" if worst.refreshes else "",
+                    "lower closing_share",
+                ) if each
+            ),
         )  # fmt: skip
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from msgspec import structs
 
 from killswitch.cli import options
 from killswitch.cli.wording import fitted, hanging
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Order
-from killswitch.model.venue import CredentialsRefusedError, DeadManRule, VenueDownError, VenueTraits
+from killswitch.model.venue import Cost, CredentialsRefusedError, DeadManRule, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner import account_check
 from killswitch.runner import families as families_module
 from tests import worlds
@@ -32,6 +33,8 @@ from tests.unit.runner.test_venue_verbs import (
 
 __all__ = ["desk", "policy"]  # fixtures
 
+Reach = Literal["account", "symbol"]
+By = Literal["account", "address"]
 REFUSAL = CredentialsRefusedError("-2015 Invalid API-key")
 
 
@@ -121,6 +124,55 @@ def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
     desk.add(Inspected(SOUND, traits=VenueTraits(dead_man=DeadManRule("account", 1.0, 3600.0))))
     desk._documents.append(SWITCH)
     assert desk.checked()["verdict"] == "ok"
+
+
+def timed(reach: Reach, by: By = "account") -> VenueTraits:
+    """100 of weight a minute, of which half are for reading; a reading takes 2, starting a timer anew 3."""
+    costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
+    limits = (RateLimit("weight", 100, 60.0, by=by),)
+    return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
+
+
+def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
+    """3 each 20 s are 9 a minute. 20 readings a minute and that are 49 of 50; 24 readings are too many."""
+    desk.add(Inspected(SOUND, traits=timed("account")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "3s")["reading"]
+    assert (row["takes"], row["refreshes"], row["least"]) == (49.0, 9.0, 3.0)
+    assert "9 of it for dead-man timers" in desk.check("--interval", "3s").stdout
+    (text,) = findings(desk.checked("--interval", "2500ms"), "warning")
+    assert "3 s is the least. Reading and refreshing dead-man timers would take 57 of weight in 60 s" in text
+
+
+def test_a_timer_of_what_is_only_observed_takes_nothing(desk: Desk) -> None:
+    """`run --live` starts none there."""
+    desk.add(Inspected(SOUND, traits=timed("account")), execution="observe")
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "3s")["reading"]
+    assert (row["takes"], row["refreshes"]) == (40.0, 0.0)
+
+
+def test_timers_of_one_symbol_each_count_for_the_symbols_with_orders(desk: Desk) -> None:
+    """Two orders in one symbol and one in another: two timers, 18 a minute."""
+    orders = [
+        Order(str(number), symbol, "buy", Decimal(1))
+        for number, symbol in enumerate(("BTC/USDT:USDT", "BTC/USDT:USDT", "ETH/USDT:USDT"))
+    ]
+    desk.add(Inspected(structs.replace(SOUND, orders=tuple(orders)), traits=timed("symbol")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("--interval", "4s")["reading"]
+    assert (row["takes"], row["refreshes"]) == (48.0, 18.0)
+
+
+def test_the_timer_of_an_account_that_is_not_asked_counts_at_their_address(desk: Desk) -> None:
+    """Two accounts behind one limit: the other's readings and timer are told of too."""
+    desk.add(
+        Inspected(book("1100", "other", position_mode="one_way"), traits=timed("account", "address"), account="other")
+    )
+    desk.add(Inspected(SOUND, traits=timed("account", "address")))
+    desk._documents.append(SWITCH)
+    (row,) = desk.checked("other", "--interval", "6s")["reading"]
+    assert (row["takes"], row["refreshes"], row["accounts"]) == (49.0, 9.0, 2)
 
 
 def test_the_patience_of_a_run_is_what_run_has() -> None:
