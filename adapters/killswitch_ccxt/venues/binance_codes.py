@@ -27,17 +27,20 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-1007": UNKNOWN,
     "-1008": UNKNOWN,  # overloaded: the documents of the day say "failed", orders have been seen to succeed
     "-1010": UNKNOWN,  # "an error message was received": where the words say which, they are below
+    "-1011": DENIED,
     "-1013": rejected("other"),  # it did not come to the matching engine
     "-1015": LIMITED,
     "-1016": UNKNOWN,  # the service shuts down: what it did before, it does not say
     "-1021": DOWN,
     "-1022": DENIED,
+    "-1099": DENIED,
     "-1106": rejected("other"),
     "-1111": rejected("other"),
     "-1121": rejected("market_closed"),
     # The order
     "-2010": rejected("other"),
     "-2011": GONE,
+    "-2012": UNKNOWN,  # cancelling all failed: of how many, it does not say
     "-2013": GONE,
     "-2014": DENIED,
     "-2015": DENIED,
@@ -45,15 +48,19 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-2018": rejected("insufficient_margin"),
     "-2019": rejected("insufficient_margin"),
     "-2021": rejected("other"),
-    "-2022": rejected("already_flat"),
+    "-2022": rejected("already_flat"),  # or resting orders conflict with it, which it does not tell apart
     "-2023": rejected("other"),
-    "-2024": rejected("already_flat"),
+    "-2024": rejected("blocked_by_order"),  # the position is not sufficient: what rests takes a part of it
+    "-2025": rejected("blocked_by_order"),
+    "-2028": rejected("insufficient_margin"),
     "-3000": UNKNOWN,
     "-3041": rejected("insufficient_margin"),
     "-3044": UNKNOWN,
+    "-4002": rejected("price_band"),
     "-4003": rejected("below_minimum"),
     "-4004": rejected("below_minimum"),
     "-4005": rejected("above_maximum"),
+    "-4013": rejected("price_band"),
     "-4015": rejected("other"),
     "-4016": rejected("price_band"),
     "-4024": rejected("price_band"),
@@ -62,18 +69,26 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-4059": SAME,
     "-4061": MODE_CHANGED,
     "-4083": UNKNOWN,  # the batch failed: how much of it, it does not say
+    "-4087": rejected("market_closed"),  # reducing only
+    "-4088": rejected("permission"),
     "-4108": rejected("market_closed"),
-    "-4109": rejected("market_closed"),
+    "-4109": rejected("permission"),  # the account is inactive
     "-4116": rejected("duplicate_client_order_id"),
     "-4118": rejected("blocked_by_order"),
     "-4131": rejected("price_band"),
     "-4140": rejected("market_closed"),
     "-4141": rejected("market_closed"),
     "-4164": rejected("below_minimum"),
+    "-4183": rejected("price_band"),
+    "-4184": rejected("price_band"),
+    "-4192": rejected("market_closed"),  # cooling off
+    "-4210": rejected("price_band"),
+    "-4211": rejected("price_band"),
     "-4400": rejected("market_closed"),
     "-4401": rejected("market_closed"),
-    "-4402": rejected("market_closed"),
-    "-4403": rejected("market_closed"),
+    "-4402": rejected("permission"),  # not offered in this region
+    "-4403": rejected("permission"),
+    "-5025": rejected("other"),  # limit orders only: the next one may be such
     "-5028": DOWN,
     # Words that come without a code, or that tell apart what one code says
     "Unknown error, please check your request or try again later.": UNKNOWN,
@@ -84,6 +99,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "This account may not place or cancel orders.": DENIED,
     "This symbol is not permitted for this account.": DENIED,
     "This symbol is restricted for this account.": DENIED,
+    # Neither: the order rests as it was.
+    "Order was not canceled due to cancel restrictions.": rejected("other"),
     "Rest API trading is not enabled.": DENIED,
     "Unknown order sent.": GONE,
     "Filter failure: NOTIONAL": rejected("below_minimum"),
@@ -94,6 +111,26 @@ CODES: Final[Mapping[str, Meaning]] = {
 }
 _FAILED: Final = "Internal error; unable to process your request. Please try again."
 FUTURES: Final[Mapping[str, Meaning]] = {**CODES, _FAILED: DOWN, "Service Unavailable.": DOWN}
+COINM: Final[Mapping[str, Meaning]] = {
+    **FUTURES,
+    # What USD-M calls −4118, −4131, −4164, −5028, −5025, −4087, −4088, −4183, −4184, −4210 and −4211; two of the same
+    # numbers are other things here.
+    "-4112": rejected("blocked_by_order"),
+    "-4113": rejected("price_band"),
+    "-4178": rejected("below_minimum"),
+    "-4188": DOWN,
+    "-4196": rejected("other"),
+    "-4087": rejected("other"),  # the pair
+    "-4088": rejected("other"),  # the interval of time
+    "-4089": rejected("market_closed"),
+    "-4189": rejected("market_closed"),
+    "-4090": rejected("permission"),
+    "-4151": rejected("price_band"),
+    "-4152": rejected("price_band"),
+    "-4154": rejected("price_band"),
+    "-4155": rejected("price_band"),
+}
+"""COIN-M numbers some of its refusals in another way than USD-M does, as its own list of error codes shows."""
 SPOT: Final[Mapping[str, Meaning]] = {
     **CODES,
     "-1004": UNKNOWN,  # on futures it is about addresses
@@ -106,7 +143,7 @@ _OPEN: Final = re.compile(
     re.IGNORECASE,
 )
 """Words of a refusal that do not say that nothing was done, whatever code they come with."""
-_TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-5028"})
+_TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-4188", "-5028"})
 """Codes that are sure whatever their words: not listened to, or too late."""
 
 _COUNTERS: Final[Mapping[str, str]] = {

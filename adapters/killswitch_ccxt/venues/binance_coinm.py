@@ -13,7 +13,7 @@ from killswitch.model.venue import AccountSpec, Cost, RateLimit
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues import binance_rows
+from killswitch_ccxt.venues import binance_codes, binance_rows
 from killswitch_ccxt.venues.binance import FRESH, BinanceUsdm
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.wealth import Wealth
@@ -29,6 +29,7 @@ class BinanceCoinm(BinanceFutures):
 
     exchange = "binancecoinm"
     api = "dapiPrivate"
+    codes = binance_codes.COINM
     account_method = "dapiPrivateGetAccount"
     positions_method = "dapiPrivateGetPositionRisk"
     limits = (RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders-1m", 1200, 60.0))

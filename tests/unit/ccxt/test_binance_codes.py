@@ -14,9 +14,11 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.errors import GoneError, as_venue_error, row_error
+from killswitch_ccxt.errors import UNKNOWN, GoneError, as_venue_error, rejected, row_error
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.venues.binance_codes import FUTURES, SPOT, codes_in, codes_of, used_from
+from killswitch_ccxt.venues.binance import BinanceUsdm
+from killswitch_ccxt.venues.binance_codes import COINM, FUTURES, SPOT, codes_in, codes_of, used_from
+from killswitch_ccxt.venues.binance_coinm import BinanceCoinm
 
 
 def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:
@@ -41,12 +43,22 @@ def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -
         (-4015, "Client order id is duplicated.", "duplicate_client_order_id"),
         (-4015, "Client order id length should be less than 36 chars", "other"),
         (-2019, "Margin is insufficient.", "insufficient_margin"),
+        (-2024, "Position is not sufficient.", "blocked_by_order"),
+        (-2025, "Reach max open order limit.", "blocked_by_order"),
+        (-4087, "User can only place reduce only order", "market_closed"),
+        (-4088, "User can not place order currently", "permission"),
+        (-4109, "This account is inactive. Please activate the account first.", "permission"),
+        (-4192, "Trade forbidden due to Cooling-off Period.", "market_closed"),
+        (-4402, "This feature is currently not available in your region.", "permission"),
+        (-4210, "Stop price can't be higher than 120", "price_band"),
+        (-5025, "Only limit order is supported.", "other"),
+        (-1011, "This IP cannot access this route.", "permission"),
         (-2015, "Invalid API-key, IP, or permissions for action.", "permission"),
         (-1022, "Signature for this request is not valid.", "permission"),
     ],
 )
 def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str, reason: RejectReason) -> None:
-    """The meanings are those of the venue's documents."""
+    """As in "USDⓈ-M Futures: Error Codes", sections 10xx to 50xx, of Binance's documents for developers."""
     error = meant(code, text)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -65,6 +77,7 @@ def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str
         (-1010, "ERROR_MSG_RECEIVED.", 400, FateUnknownError),
         (-1016, "This service is no longer available.", 503, FateUnknownError),
         (-4083, "Fail to place batch orders.", 400, FateUnknownError),
+        (-2012, "Batch cancel failure.", 400, FateUnknownError),
         (-9999, "Timeout waiting for response from backend server. Send status unknown.", 400, FateUnknownError),
         (-9999, "A code that nobody knows", 502, FateUnknownError),
         (-5028, "Timestamp for this request is outside of the ME recvWindow.", 400, VenueDownError),
@@ -82,6 +95,35 @@ def test_what_is_no_refusal_of_the_order_is_told_apart(
 ) -> None:
     """Unknown fate is asked about; what was surely not done may be sent again."""
     assert isinstance(meant(code, text, status), kind)
+
+
+@pytest.mark.parametrize(
+    ("code", "usdm", "coinm"),
+    [
+        ("-4112", None, "blocked_by_order"),  # a reduce-only order and the open ones would turn the position
+        ("-4113", None, "price_band"),  # the best price of the other side is outside PERCENT_PRICE
+        ("-4178", None, "below_minimum"),  # notional
+        ("-4189", None, "market_closed"),  # reduce-only orders only, on this symbol
+        ("-4089", None, "market_closed"),  # reduce-only orders only
+        ("-4090", None, "permission"),
+        ("-4087", "market_closed", "other"),  # reducing only; an invalid pair
+        ("-4088", "permission", "other"),  # no orders now; an invalid interval of time
+        ("-2022", "already_flat", "already_flat"),
+    ],
+)
+def test_coin_margined_futures_number_some_refusals_in_another_way(
+    code: str, usdm: RejectReason | None, coinm: RejectReason
+) -> None:
+    """The two lists of error codes, "USDⓈ-M Futures" and "COIN-M Futures", section 40xx of each."""
+    assert BinanceUsdm.codes.get(code, None if usdm is None else UNKNOWN) == (usdm and rejected(usdm))
+    assert BinanceCoinm.codes[code] == rejected(coinm)
+
+
+def test_coin_margined_futures_say_by_a_code_of_their_own_that_a_request_came_too_late() -> None:
+    """−4188 ME_INVALID_TIMESTAMP of "COIN-M Futures: Error Codes": never matched, whatever else its words are."""
+    body = {"code": -4188, "msg": "Timestamp for this request is outside of the ME recvWindow."}
+    first = next(it for it in codes_in(body) if it in COINM)
+    assert isinstance(as_venue_error(COINM[first], "late", changes=True, left=True), VenueDownError)
 
 
 def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_words() -> None:
@@ -122,6 +164,8 @@ def test_an_order_that_may_not_be_touched_is_not_gone() -> None:
     error = meant(-2011, "This action is disabled on this account.", spot=True)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == "permission"
+    rests = meant(-2011, "Order was not canceled due to cancel restrictions.", spot=True)
+    assert isinstance(rests, OrderRejectedError)
 
 
 def test_what_the_headers_count_has_the_names_of_our_limits() -> None:
