@@ -14,53 +14,60 @@ from killswitch_ccxt.hearing import Answer
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "already_flat": ("110017", "110034", "30041", "30009"),
     "below_minimum": ("too small", "110094", "170136", "170140", "30003", "3100116"),
-    "above_maximum": ("too large", "170124", "170135", "30004", "130006"),
-    "blocked_by_order": ("covered",),
-    "price_band": (
-        "110003", "30208", "30209", "170132", "170133", "170193", "170194", "170197", "170198", "170371", "170372",
+    "above_maximum": (
+        "too large", "170124", "170135", "170228", "170229", "170381", "170382", "30004", "130006",
     ),
-    "market_closed": ("110063", "110066", "110070", "110074", "110023", "110042", "30228", "170217", "170218"),
+    "blocked_by_order": ("covered", "110020", "170810"),
+    "price_band": (
+        "110003", "110120", "110121", "30208", "30209", "170132", "170133", "170192", "170193", "170194", "170195",
+        "170196", "170197", "170198", "170199", "170200", "170203", "170204", "170371", "170372",
+    ),
+    # Settlement, auction, delisting, cooling off, an account that is being moved: time lifts it
+    "market_closed": (
+        "110063", "110066", "110070", "110074", "110023", "110042", "110095", "110098", "110099", "110103", "110124",
+        "110137", "30228", "170031", "170151", "170157", "170159", "170217", "170218", "3100197",
+    ),
     "insufficient_margin": (
+        "30256", "110131", "170034", "170207",
         "110004", "110006", "110007", "110012", "110014", "110044", "110045", "110051", "110052", "110053", "170033",
         "170131", "30031", "30042", "30049", "30067", "130021", "3200300",
     ),
     "duplicate_client_order_id": ("110072", "110030", "170141", "12141", "30001"),
-    "permission": ("10024", "10027", "10029", "110068", "110069", "170201", "170209", "170224", "170241"),
-    "other": ("110011", "110016", "110020", "110021", "110040"),
+    "permission": (
+        "10024", "10027", "10029", "110068", "110069", "110088", "110097", "110102", "110105", "110106", "110123",
+        "110125", "110132", "110136", "170209", "170219", "170224", "170241", "170348",
+    ),
+    "other": ("110011", "110016", "110021", "110040", "110080", "170149", "170201", "170210", "170223", "170226"),
 }  # fmt: skip
 _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
-    (GONE, ("110001", "110008", "110010", "20001", "30032", "30034", "30037", "170139", "170142", "170143", "170213")),
+    (
+        GONE,
+        (
+            "110001", "110008", "110010", "20001", "30032", "30034", "30037", "170139", "170142", "170143", "170190",
+            "170213",
+        ),
+    ),
     (SAME, ("110025", "110026", "110027", "110043")),
     (LIMITED, ("10006", "10018", "10429", "170222", "170005", "403")),
-    (DENIED, ("10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
-    (DOWN, ("10002", "10019")),
+    (DENIED, ("-2015", "10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
+    (DOWN, ("-1", "10002", "10019")),
     (MODE_CHANGED, ("position mode",)),
     (
         UNKNOWN,
         (
-            "10000",
-            "10014",
-            "10016",
-            "5004",
-            "170001",
-            "170007",
-            "170032",
-            "170035",
-            "170146",
-            "170147",
-            "170234",
-            "340099",
-            "unsure",
+            "429", "5004", "10000", "10014", "10016", "110079", "170001", "170007", "170032", "170035", "170146",
+            "170147", "170150", "170191", "170212", "170234", "340099", "unsure",
         ),
     ),
-)
+)  # fmt: skip
 CODES: Final[Mapping[str, Meaning]] = {
     **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
     **{code: meaning for meaning, codes in _ALIKE for code in codes},
 }
 """Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
 
-170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there.
+170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there. So it may
+with 429, a trading service under a high load. 110079, 170150, 170191, 170212: an order that is being worked on.
 """
 _UNSURE: Final = ("timed out", "timeout", "try again later", "system")
 """Words of a refusal with a code that nobody knows here, which do not say that nothing was done."""
@@ -113,7 +120,7 @@ LIMITS: Final = (
     RateLimit("execution", 50, 1.0),
     RateLimit("position", 50, 1.0),
     RateLimit("wallet", 50, 1.0),
-    RateLimit("log", 30, 1.0),
+    RateLimit("log", 25, 1.0),
     RateLimit("address", 600, 5.0, by="address"),
 )
 BATCH: Final = 10
@@ -151,9 +158,10 @@ STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Deliverin
 CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
     "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",
-    "Funding": None, "SessionSettlePnL": None,
+    "Funding": None, "SessionSettlePnL": None, "CorporateAction": None,
 }  # fmt: skip
-"""execType → cause of a fill; None for what is none: funding is a flow, a session's settlement moves no contracts."""
+"""execType → cause of a fill; None for what is none: funding is a flow, a session's settlement and the split
+of a stock move no money."""
 _BOUND: Final = "bound to a private stream: Bybit must have switched it on for the account (dcpStatus ON)"
 CAPABILITIES: Final = tuple(
     Capability(name, can, note)  # type: ignore[arg-type] # yes, no or partly

@@ -65,10 +65,21 @@ def _error(code: int, text: str = "", status: int = 200) -> Exception:
         (10004, "Error sign", "permission"),
         (10005, "Permission denied", "permission"),
         (10010, "Unmatched IP", "permission"),
+        (110020, "Not allowed to have more than 500 active orders.", "blocked_by_order"),
+        (110121, "Order price cannot be higher than 5, the price limitation", "price_band"),
+        (110103, "Only Post-Only orders are available at this stage", "market_closed"),
+        (110124, "Trading is temporarily restricted due to an active cooling-off period.", "market_closed"),
+        (110132, "Product not available in your region", "permission"),
+        (170381, "Order quantity too large.", "above_maximum"),
+        (170229, "The sell quantity per order exceeds the estimated maximum sell quantity.", "above_maximum"),
+        (170151, "The trading pair is not open yet", "market_closed"),
+        (170201, "Invalid orderFilter parameter", "other"),
+        (170226, "Your Spot Account for Margin Trading is being liquidated.", "other"),
+        (-2015, "(Spot) Your api key has expired", "permission"),
     ],
 )
 def test_a_code_is_a_refusal_with_its_reason(code: int, text: str, reason: RejectReason) -> None:
-    """Nothing was done, and why is said in closing's words."""
+    """Nothing was done, and why is said in closing's words: "Error Codes" of Bybit's v5 documents, UTA and Spot."""
     error = _error(code, text)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -79,6 +90,10 @@ def test_a_code_is_a_refusal_with_its_reason(code: int, text: str, reason: Rejec
     [
         (110001, GoneError), (170213, GoneError), (10006, RateLimitedError), (10018, RateLimitedError),
         (10000, FateUnknownError), (10016, FateUnknownError), (10014, FateUnknownError), (10002, VenueDownError),
+        (429, FateUnknownError),  # a trading service under a high load, which does not say what it did
+        (-1, VenueDownError),  # the request expired before it was looked at
+        (170212, FateUnknownError), (170150, FateUnknownError),  # a cancel that is under way, or failed
+        (170190, GoneError),
     ],
 )  # fmt: skip
 def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: int, kind: type[Exception]) -> None:

@@ -198,6 +198,7 @@ def test_a_type_that_nobody_knows_is_profit_or_loss_and_named(change: str, kind:
         ("INSTITUTION_PAYBACK_INTEREST_OUT", "interest"), ("FLEXIBLE_STAKING_SUBSCRIPTION", "transfer"),
         ("STRUCTURE_PRODUCT_REFUND", "transfer"), ("CUSTODY_LOCK", "transfer"), ("SPREAD_FEE_OUT", "fee"),
         ("PREMARKET_DELIVERY_PLEDGE_PAY_SELLER", "fee"), ("PEF_PROFIT_SHARE", "fee"),
+        ("DBS_CASH_OUT", "transfer"), ("BROKER_ABACCOUNT_FEE", "fee"),
     ],
 )  # fmt: skip
 def test_money_that_goes_into_a_loan_or_a_product_is_no_loss_and_what_they_cost_is(told: str, kind: str) -> None:
@@ -207,10 +208,16 @@ def test_money_that_goes_into_a_loan_or_a_product_is_no_loss_and_what_they_cost_
 
 @pytest.mark.parametrize(
     "told",
-    ["MANUAL_LOANS_BORROW", "AUTO_LOANS_REPAY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN"],
-)
+    [
+        "MANUAL_LOANS_BORROW", "AUTO_LOANS_REPAY", "AUTO_SOLD_COLLATERAL_INS_LOAN", "AUTO_BUY_LIABILITY_INS_LOAN",
+        "BORROW", "REPAY", "CONVERT", "FLOATING_TO_FIXED_REPAY",
+    ],
+)  # fmt: skip
 def test_what_leaves_the_equity_as_it_was_is_no_flow(told: str) -> None:
-    """Bybit's equity is without what was borrowed: the loan is in the wallet, and in no one's pocket."""
+    """Bybit's equity is without what was borrowed: the loan is in the wallet, and in no one's pocket.
+
+    "Enums Definitions", type(uta-translog): BORROW and REPAY are loans by hand and by itself, CONVERT repays one.
+    """
     assert _flow(told) is None
 
 
