@@ -67,11 +67,24 @@ def _sent(reply: Reply) -> VenueError:
         ("54072", "market_closed"),
         ("50120", "permission"),
         ("51010", "permission"),  # the account's mode
+        ("51043", "already_flat"),  # this isolated position doesn't exist
+        ("51148", "blocked_by_order"),  # with those that rest it may turn the position
+        ("51168", "blocked_by_order"),  # reduce-only orders are open
+        ("51102", "blocked_by_order"),  # too many pending orders of the instrument
+        ("51207", "above_maximum"),  # cannot be all closed at the market price: in batches
+        ("51302", "price_band"),  # a stop's trigger against the mark price
+        ("50009", "market_closed"),  # frozen due to stop-out
+        ("54012", "market_closed"),  # the book is too thin: post-only orders, and cancels
+        ("50071", "duplicate_client_order_id"),  # "e.g. clOrdId already exists"
+        ("51068", "duplicate_client_order_id"),
+        ("51252", "other"),  # the amount is out of the available range: either end
+        ("54008", "permission"),  # disabled by 'mass cancel order'
+        ("51008_1001", "insufficient_margin"),  # code and sub-code, as the documents write them
         ("59999", "other"),  # one that nobody knows
     ],
 )
 def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> None:
-    """Nothing was done, and closing is told why in its own words."""
+    """Nothing was done, and closing is told why in its own words: "Error Code", REST API, Public of OKX's documents."""
     said = _sent(_row(code))
     assert isinstance(said, OrderRejectedError)
     assert (said.reason, code in str(said)) == (reason, True)
@@ -91,6 +104,9 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (Reply("<html>Bad gateway</html>", 502), FateUnknownError),
         (_row("51149", "Order timed out. Please try again later."), FateUnknownError),
         (_row("51054", "Request timed out. Please try again."), FateUnknownError),
+        (_row("50042", "Repeated request"), FateUnknownError),  # the one before may have been taken
+        (_row("50040", "Too frequent operations, please try again later"), RateLimitedError),
+        (_row("50037", "Order expired."), VenueDownError),
         (_row("59998", "System is upgrading"), FateUnknownError),  # a code that nobody knows
         (_row("59998", "Too small"), OrderRejectedError),
         (_row("51008", "Insufficient margin, try again later"), OrderRejectedError),  # one that is known
