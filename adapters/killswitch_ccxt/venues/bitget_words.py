@@ -11,35 +11,72 @@ from killswitch.model.venue import Cost, RateLimit, RejectReason
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, UNKNOWN, Meaning, first_said, rejected
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
-    "already_flat": ("22002", "25227"),
-    "below_minimum": ("45110", "45111", "43006", "13008"),
-    "above_maximum": ("45112", "45113", "43005"),
-    "blocked_by_order": ("40757", "45006"),
-    "price_band": ("22006", "22007", "22008", "22009", "43008", "43009"),
-    "market_closed": ("22004", "40309", "41114"),
-    "insufficient_margin": ("40762", "40754", "43012", "25202", "25203"),
-    "duplicate_client_order_id": ("40786", "43118"),
-    "other": ("40808", "40017", "400172", "40034", "22005"),
-}
+    "already_flat": ("22002", "25227", "40837", "43043", "45068"),
+    "below_minimum": (
+        "13008", "22034", "25207", "43006", "43010", "43027", "43037", "43042", "45110", "45111", "45114",
+    ),
+    "above_maximum": ("25208", "40888", "40921", "43007", "43038", "43041", "45104", "45112", "45113"),
+    # What rests has taken what would close, or is so much that nothing more may rest
+    "blocked_by_order": (
+        "25225", "25232", "40723", "40746", "40755", "40757", "40761", "40867", "40939", "43029", "43128", "45003",
+        "45005", "45006", "45118",
+    ),
+    # And a trigger on the wrong side of the price
+    "price_band": (
+        "22006", "22007", "22008", "22009", "25205", "25206", "25654", "25655", "40718", "40719", "40748", "40815",
+        "40816", "40820", "40821", "40830", "40832", "40834", "40836", "40915", "40917", "41117", "43008", "43009",
+        "43013", "43014", "43015", "43016", "43034", "43035", "43039", "43040", "45060", "45061", "45062", "45122",
+    ),
+    # Maintenance, delisting, settlement, ADL or liquidation under way: time lifts it, or the symbol is gone
+    "market_closed": (
+        "22004", "22039", "22040", "22041", "22043", "22044", "22067", "25008", "25012", "25101", "25102", "25104",
+        "25105", "25108", "40308", "40309", "40844", "40845", "40931", "41114", "43115", "45009", "45043", "45119",
+        "95001",
+    ),
+    "insufficient_margin": (
+        "25202", "25203", "25219", "40711", "40712", "40754", "40756", "40762", "40798", "40800", "43012", "45002",
+        "45008", "45120",
+    ),
+    "duplicate_client_order_id": ("25212", "40786", "43118", "45034"),
+    "permission": (
+        "40000", "40022", "40023", "40024", "40025", "40026", "40035", "40100", "40101", "40103", "40104", "40111",
+        "40199", "40301", "40710", "40752", "40753", "40760", "40916", "45107", "45108",
+    ),
+    "other": ("40808", "40017", "400172", "40034", "22005", "43005"),
+}  # fmt: skip
 _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
-    (GONE, ("22001", "40109", "40768", "43001", "43020", "43025", "25204")),
-    (LIMITED, ("429", "50009")),
-    (MODE_CHANGED, ("40774",)),
+    (
+        GONE,
+        (
+            "22001", "25204", "40109", "40768", "43001", "43004", "43020", "43021", "43025", "43026", "43033", "45031",
+            "45057",
+        ),
+    ),
+    (LIMITED, ("429", "25004", "45129", "50009")),
+    (MODE_CHANGED, ("25237", "40774", "43075", "45018", "45020", "45021", "45109")),
     (
         DENIED,
         (
             "22010", "40001", "40002", "40003", "40006", "40009", "40011", "40012", "40013", "40014", "40016", "40018",
-            "40031", "40037",
+            "40031", "40036", "40037", "40038", "40041",
         ),
     ),
-    (DOWN, ("40004", "40005", "40008", "40200")),
-    (UNKNOWN, ("1", "30009", "30030", "32047", "40010", "40015", "40725", "45001", "500", "unsure")),
+    (DOWN, ("40004", "40005", "40008", "40078", "40200")),
+    (
+        UNKNOWN,
+        (
+            "1", "25001", "25003", "30009", "30030", "32047", "40010", "40015", "40725", "40908", "40910", "43059",
+            "45001", "45023", "45024", "500", "unsure",
+        ),
+    ),
 )  # fmt: skip
 CODES: Final[Mapping[str, Meaning]] = {
     **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
     **{code: meaning for meaning, codes in _ALIKE for code in codes},
 }
-"""40774 is an order of the other position mode. 40010 is a request that timed out inside: it may have been done.
+"""40774, 43075 and 45021 are an order of the other position mode. 40010 and 40910 are a request that timed out inside:
+it may have been done. 45023 and 45024 are an error while an order was made, or cancelled. 43005 is called too many
+orders, and by some too large an amount: the symbol's rules decide.
 
 `unsure` is said of the text.
 """

@@ -53,10 +53,18 @@ def _error(code: str, text: str = "said so") -> Exception:
         ("40757", "blocked_by_order"),
         ("22004", "market_closed"), ("40014", "permission"), ("40009", "permission"), ("40012", "permission"),
         ("40018", "permission"),
+        ("43043", "already_flat"), ("40837", "already_flat"),  # no position; none for a stop or a target
+        ("40939", "blocked_by_order"), ("45005", "blocked_by_order"), ("43029", "blocked_by_order"),
+        ("40761", "blocked_by_order"),  # the total number of unfilled orders is too high
+        ("43007", "above_maximum"), ("45104", "above_maximum"), ("43005", "other"), ("45114", "below_minimum"),
+        ("40816", "price_band"), ("40820", "price_band"), ("45122", "price_band"), ("40834", "price_band"),
+        ("22043", "market_closed"), ("22067", "market_closed"), ("40844", "market_closed"), ("45043", "market_closed"),
+        ("45009", "market_closed"), ("45034", "duplicate_client_order_id"), ("45002", "insufficient_margin"),
+        ("40753", "permission"), ("45108", "permission"), ("40036", "permission"), ("40038", "permission"),
     ],
 )  # fmt: skip
 def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) -> None:
-    """Nothing was done, and why is said in closing's words."""
+    """Nothing was done, and why is said in closing's words: "Error Codes", REST API, of Bitget's futures documents."""
     error = _error(code)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -68,7 +76,11 @@ def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) ->
         ("429", RateLimitedError), ("40015", FateUnknownError), ("40010", FateUnknownError),
         ("40725", FateUnknownError),
         ("40200", VenueDownError), ("40008", VenueDownError), ("40109", GoneError), ("40768", GoneError),
-        ("22001", GoneError), ("43025", GoneError),
+        ("22001", GoneError), ("43025", GoneError), ("43026", GoneError), ("43004", GoneError), ("45057", GoneError),
+        ("45129", RateLimitedError),  # the same order may be cancelled once in a second
+        ("40078", VenueDownError),  # the timestamp is outside of the engine's receiveWindow
+        ("40910", FateUnknownError), ("45023", FateUnknownError), ("45024", FateUnknownError),
+        ("45021", ModeChangedError), ("43075", ModeChangedError), ("45109", ModeChangedError),
     ],
 )  # fmt: skip
 def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: str, kind: type[Exception]) -> None:
