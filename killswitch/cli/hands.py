@@ -29,7 +29,7 @@ _LIVE = click.option("--live", is_flag=True,
 @_LIVE
 @_AUTHOR
 @options.policies(required=False)
-@options.read_timeout
+@options.read_timeout("15s")
 @options.lock_dir
 @options.lock_file
 @_WAIT
@@ -79,7 +79,7 @@ def close(
 @_LIVE
 @_AUTHOR
 @options.policies(required=False)
-@options.read_timeout
+@options.read_timeout("15s")
 @options.lock_dir
 @options.lock_file
 @_WAIT
@@ -118,7 +118,7 @@ def apply(
 @_LIVE
 @_AUTHOR
 @options.policies(required=False)
-@options.read_timeout
+@options.read_timeout("15s")
 @options.lock_dir
 @options.lock_file
 @_WAIT

@@ -51,8 +51,18 @@ lock_dir = click.option("--lock-dir", type=click.Path(file_okay=False, path_type
                         help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_type=Path),
                          help="One file for all scopes, for v6 readers. Left out: none.")  # fmt: skip
-read_timeout = click.option("--read-timeout", type=DURATION, default="5s", show_default=True,
-                            help="How long a venue may take before it counts as down.")  # fmt: skip
+
+
+def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--read-timeout`. A runner has read the rules of all markets before; a command that begins with nothing has not.
+
+    Where other accounts wait to be closed meanwhile, it is shorter than where somebody only looks.
+    """
+    return click.option(
+        "--read-timeout", type=DURATION, default=default, show_default=True,
+        help="How long a venue may take before it counts as down. The first answer holds the rules of all its markets.",
+    )  # fmt: skip
+
 
 variant = click.option(
     "--variant", metavar="NAME",

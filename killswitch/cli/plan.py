@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="Save it as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
 @variant
-@read_timeout
+@read_timeout("30s")
 @output
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 if there is anything to do.")
 def plan(

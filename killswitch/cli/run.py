@@ -29,7 +29,7 @@ _UNDER_WAY = ("planned", "closing")
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
-@options.read_timeout
+@options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path),

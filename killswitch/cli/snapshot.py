@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, options
-from killswitch.cli.venues import chosen_accounts, read_timeout
+from killswitch.cli.venues import chosen_accounts
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("account")
 @options.policies(required=True)
-@read_timeout
+@options.read_timeout("30s")
 @click.option("--output", type=click.Choice(["json", "text"]), default="json", show_default=True,
               help="A line of a recording, or tables.")  # fmt: skip
 def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from killswitch.runner.families import Families
     from killswitch.runner.opening import Written
 
-read_timeout = click.option(
-    "--read-timeout", type=options.DURATION, default="30s", show_default=True,
-    help="How long a venue may take before it counts as down. The first answer holds the rules of all its markets.",
-)  # fmt: skip
-"""Longer than a runner's: these verbs begin with nothing."""
-
 
 @click.group()
 def venues() -> None:
@@ -71,7 +65,7 @@ def _tell_absent(found: Families) -> None:
 @click.option("--within", type=options.DURATION, default="1m", show_default=True,
               help="How long closing everything may take by the venue's limits.")  # fmt: skip
 @options.variant
-@read_timeout
+@options.read_timeout("30s")
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
 @options.output
 def check(
