@@ -23,7 +23,7 @@ from killswitch.runner.standing import encode_standing, standing_of
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
-from tests.runner_world import ScriptedVenue, Seen, World, book, crash_policy
+from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, crash_policy
 from tests.webhooks import Webhook, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -78,9 +78,12 @@ async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bo
 
 
 async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
-    """A run of one tick that finds the book flat."""
+    """A run of one tick that finds the book flat; what its targets take, it hands over before it ends.
+
+    A message that is on its way when a run ends goes out once more in the next, so the end must not come before it.
+    """
     venue = ScriptedVenue(book("850"))
-    runner = world.runner(store, [venue], armed=False, policies=policies)
+    runner = world.runner(store, [venue], armed=False, policies=policies, pace=replace(PACE, last_words=60.0))
     await world.clock.sleep(60.0)
     await runner.start()
     await runner.tick()
