@@ -323,6 +323,17 @@ class Dialect:
         """Stop it."""
         await self.client.call("cancel_all_orders_after", 0, changes=True)
 
+    # Hearing
+
+    async def watch(self, method: str) -> None:
+        """Wait until the stream says something more. `method`: ccxt's."""
+        await self.client.call(method)
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        """What a message of the stream refuses, where ccxt would wait on; None for every other message."""
+        return None
+
     # Being asked about
 
     async def rights(self) -> KeyRights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
@@ -31,7 +31,11 @@ class Pushing:
         self._stir = stir
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
-        """Until cancelled. VenueDownError where the venue refuses the credentials: it would refuse them again."""
+        """Until cancelled. VenueDownError where the venue refuses the credentials.
+
+        Not that it would always do so: ccxt says the same of a listen key or a token, and these only grow old.
+        """
+        self._mind_what_is_said()
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in self._dialect.streams:
@@ -41,12 +45,44 @@ class Pushing:
             found = next(error for error in _leaves(several) if isinstance(error, VenueError))
             raise VenueDownError(str(found)) from found
 
+    def _mind_what_is_said(self) -> None:
+        """Count what each connection says, and give it up once that is what ccxt takes for no refusal or stumbles over.
+
+        Else it would go on answering pings, look alive, and never say a word of the account.
+        """
+        ccxt = self._client.ccxt
+        if getattr(ccxt, "ks_minded", False):
+            return
+        connected, heard = ccxt.on_connected, ccxt.handle_message
+
+        def connect(connection: Any, *more: Any) -> None:
+            connected(connection, *more)
+            take, connection.ks_signs = connection.handle_message, 0
+
+            def count(frame: Any) -> None:
+                connection.ks_signs += 1
+                take(frame)
+
+            connection.handle_message = count
+
+        def hear(connection: Any, message: Any) -> None:
+            refusal = self._dialect.refused_by(message)
+            if refusal is not None:
+                connection.on_error(refusal)
+                return
+            try:
+                heard(connection, message)
+            except Exception as error:  # noqa: BLE001 - whatever it is, ccxt would read this connection no further
+                connection.on_error(error)
+
+        ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True
+
     async def _hear(self, kind: Kind, hear: Callable[[Push], None]) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
                 await self._ready()
-                await self._client.call(_WATCHED[kind])
+                await self._dialect.watch(_WATCHED[kind])
             except CredentialsRefusedError:
                 raise
             except VenueError as error:
@@ -59,14 +95,17 @@ class Pushing:
                 hear(Push(kind))
 
     async def _alive(self, hear: Callable[[Push], None]) -> None:
-        """A sign of life for every answer to ccxt's pings that has come since the last look."""
-        seen: dict[str, float] = {}
+        """A sign of life for every connection that has said anything since the last look, answers to pings included.
+
+        Not by ccxt's time of the last answer to a ping: it sets that itself before it has had one.
+        """
+        seen: dict[str, tuple[Any, int]] = {}
         while True:
             await asyncio.sleep(LISTEN_FOR_LIFE)
             for url, connection in list(self._client.ccxt.clients.items()):
-                pong = float(getattr(connection, "lastPong", 0) or 0)
-                if pong > seen.get(url, 0.0):
-                    seen[url] = pong
+                signs = getattr(connection, "ks_signs", 0)
+                if signs and seen.get(url) != (connection, signs):
+                    seen[url] = connection, signs
                     hear(Push("alive"))
 
 

@@ -17,6 +17,8 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final
 from urllib.parse import parse_qs, unquote_plus
 
+from aiohttp import web
+
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
 from tests.faults.exchange import ZERO, Placed
 from tests.wire.krakenfutures_rows import (
@@ -32,6 +34,7 @@ from tests.wire.krakenfutures_rows import (
     status_row,
     ticker_row,
 )
+from tests.wire.krakenfutures_stream import KrakenFuturesStreams
 from tests.wire.server import KEY, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
 SECRET: Final = base64.b64encode(b"SECRET-PLANTED").decode()
@@ -67,6 +70,7 @@ class KrakenFuturesWire(WireVenue):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.logs = []
+        self.streams = KrakenFuturesStreams(self, SECRET)
         self._placed_at: dict[str, float] = {}
         self._by_id = {market_id(symbol): symbol for symbol in self.exchange.markets}
 
@@ -301,6 +305,14 @@ class KrakenFuturesWire(WireVenue):
     def timed(self) -> tuple[str, ...]:
         """Whether the switch runs."""
         return ("all",) * (self.timer is not None)
+
+    @property
+    def subscribed(self) -> list[str]:
+        """The feeds that are heard."""
+        return list(self.streams.feeds.elements())
+
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
+        await self.streams.speak(socket, ask.path, told)
 
     async def stop(self) -> None:
         if self.timer is not None:

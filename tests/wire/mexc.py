@@ -6,12 +6,15 @@ each symbol. In its hedge mode a position cannot be closed beyond what resting c
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
+
+from aiohttp import web
 
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
@@ -27,6 +30,7 @@ from tests.wire.mexc_rows import (
     stop_row,
     ticker_row,
 )
+from tests.wire.mexc_stream import MexcStreams
 from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
 PRIVATE: Final = "/api/v1/private/"
@@ -70,10 +74,19 @@ class MexcWire(WireVenue):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.sizes, self.attached, self.transfers = {}, set(), []
+        self.streams = MexcStreams(self)
         self._by_id = {market_id(symbol): symbol for symbol in self.exchange.markets}
 
     def size(self, symbol: str) -> Decimal:
         return self.sizes.get(symbol, Decimal("0.0001"))
+
+    @property
+    def subscribed(self) -> list[str]:
+        """The private channels that are heard."""
+        return self.streams.logged_in
+
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
+        await self.streams.speak(socket, ask.path, told)
 
     # The way in
 

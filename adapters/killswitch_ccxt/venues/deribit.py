@@ -15,11 +15,11 @@ from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Market, Order, Position
-from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest, RateLimit
+from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest, RateLimit, VenueError
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
-from killswitch_ccxt.errors import Meaning
+from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
@@ -54,11 +54,34 @@ class Deribit(Dialect):
         self._settled: frozenset[str] = frozenset((spec.currency,))
         """Currencies that the account's positions settle in."""
         self._corrected: tuple[object, dict[str, Row]] = (None, {})
+        self._entering = asyncio.Lock()
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
         error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
         return said(error) if isinstance(error, Mapping) else ()
+
+    # Hearing
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """Without a word of ours ccxt hears the portfolio of four currencies only."""
+        return {**super().client_options(spec), "currencies": ["any"]}
+
+    async def watch(self, method: str) -> None:
+        """Enters first, and alone: ccxt would ask for the second stream before the first has been let in."""
+        async with self._entering:
+            await self.client.call("authenticate")
+        await super().watch(method)
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        error = message.get("error") if isinstance(message, Mapping) else None
+        if not isinstance(error, Mapping):
+            return None
+        meaning = next((CODES[code] for code in said(error) if code in CODES), rejected("other"))
+        text = f"deribit stream: {error.get('code')} {error.get('message')}"
+        return as_venue_error(meaning, text, changes=False, left=False)
 
     @property
     def rules(self) -> Mapping[str, Row]:

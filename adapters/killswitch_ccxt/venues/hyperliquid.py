@@ -24,6 +24,8 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDownError,
+    VenueError,
 )
 from killswitch_ccxt import fills, orders
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
@@ -113,6 +115,17 @@ class Hyperliquid(Dialect):
     def user(self) -> str:
         """Whose account it is: the vault or sub-account that `options: {vault: 0x…}` names, or the wallet itself."""
         return _vault(self.spec) or str(self.client.ccxt.walletAddress)
+
+    async def watch(self, method: str) -> None:
+        await self.client.call(method, params={"user": self.user})
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        """ccxt tells whoever waits, and then takes for subscribed to what was refused."""
+        text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
+        if not text or text.startswith("Already subscribed"):
+            return None
+        return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
 
     # Reading
 

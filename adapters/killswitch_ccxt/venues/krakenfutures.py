@@ -41,6 +41,7 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     name_of,
     part,
     price_of,
+    refused_on_stream,
     single,
     wallet_of,
 )
@@ -104,6 +105,8 @@ class KrakenFutures(Dialect):
         Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
         Capability("demo", "no"),
     )
+
+    refused_by = staticmethod(refused_on_stream)
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)

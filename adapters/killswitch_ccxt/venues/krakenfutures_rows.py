@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import FillCause, FlowKind
+from killswitch.model.venue import VenueDownError, VenueError
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, needed
@@ -142,3 +143,19 @@ def event_of(row: Row) -> dict[str, Any] | None:
 def name_of(row: Row) -> object:
     """The client id of a fill or an order, if it has one."""
     return row.get("cliOrdId") or row.get("cli_ord_id")
+
+
+def refused_on_stream(message: Any) -> VenueError | None:
+    """An alert or an error. ccxt does not hear the one, and after the other asks for no challenge any more.
+
+    Kraken gives a challenge to any key, and says the same of a wrong key, a wrong signature and a missing right.
+    """
+    if not isinstance(message, Mapping) or message.get("event") not in ("alert", "error"):
+        return None
+    text = str(message.get("message"))
+    if text.startswith("Already subscribed"):
+        return None
+    return VenueDownError(
+        f"Kraken Futures refuses what it was asked on the private stream: {text}; "
+        "if this comes at every try, key or secret are wrong, or the key may not use the WebSocket API"
+    )

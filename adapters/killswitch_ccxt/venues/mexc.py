@@ -18,6 +18,7 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimit,
+    VenueDownError,
     VenueError,
     VenueTraits,
 )
@@ -118,6 +119,17 @@ class Mexc(Dialect):
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("swap") is True and rule.get("settle") == self.spec.currency
+
+    @classmethod
+    def refused_by(cls, message: Any) -> VenueError | None:
+        """ccxt hears neither what becomes of its login nor any error. MEXC gives them no codes, only words."""
+        channel = message.get("channel") if isinstance(message, Mapping) else None
+        if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
+            return None
+        return VenueDownError(
+            f"MEXC refuses what it was asked on the private stream: {message.get('data')}; "
+            "if this comes at every try, key or secret are wrong, or the key is not allowed to trade contracts"
+        )
 
     # Reading
 
