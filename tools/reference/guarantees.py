@@ -20,7 +20,7 @@ def guarantees_page() -> str:
 def guarantees() -> Iterator[tuple[str, str, str]]:
     """Number, name and words of each guarantee, by number."""
     found = []
-    for name, test in vars(AdapterGuarantees).items():
+    for name, test in ((name, getattr(AdapterGuarantees, name)) for name in dir(AdapterGuarantees)):
         for mark in getattr(test, "pytestmark", ()):
             if mark.name == "guarantee":
                 words = " ".join((test.__doc__ or "").split())
