@@ -15,21 +15,25 @@ def _each(meaning: Meaning, *codes: int) -> dict[str, Meaning]:
 
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **_each(rejected("insufficient_margin"), 10009),
+    **_each(rejected("insufficient_margin"), 10009, 10039),
     **_each(rejected("below_minimum"), 10002, 10032),
-    **_each(rejected("above_maximum"), 10016, 10017, 10018),
-    **_each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036),
-    # Locked, closed or expired books, instruments that are not there (any more)
-    **_each(rejected("market_closed"), 10012, 10019, 10020, 11037, 11046, 13019, 13020, 13025),
+    **_each(rejected("above_maximum"), 10016, 10017, 10018, 11022),
+    # An order of one's own on the other side, or as many orders or triggers as may rest
+    **_each(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
+    **_each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
+    # Locked, closed or expired books, instruments that are not there (any more), methods switched off
+    **_each(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
     # The order itself, and "rejects which are not considered as very often"
     **_each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
             -32602),
-    **_each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021),
-    **_each(LIMITED, 10028, 10047, 11035),
+    **_each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
+            11098, 13031, 13403),
+    **_each(LIMITED, 10028, 10047, 10066),
     # Surely not taken: maintenance, settlement for some seconds each day, "should be retried"
     **_each(DOWN, 11051, 10040, 10041),
-    # "Some unhandled error on server", "some general failure", "invalid input or internal failure"
-    **_each(UNKNOWN, 10001, 11094, 13008),
+    # "Some unhandled error on server", "some general failure", "invalid input or internal failure", "not responding or
+    # processing the response takes too long", cancelled by another request, timed out
+    **_each(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
     "unsure": UNKNOWN,  # said of the text
     **_each(GONE, 10004, 10010, 10029, 11008, 11044),
 }  # fmt: skip

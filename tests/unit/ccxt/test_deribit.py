@@ -252,13 +252,20 @@ def test_an_order_is_found_by_its_label_and_absent_where_the_list_is_empty() -> 
         (10002, "below_minimum"),
         (10016, "above_maximum"),
         (10007, "price_band"),
+        (10003, "blocked_by_order"),  # order_overlap: it would trade with an order of one's own
+        (10014, "blocked_by_order"),  # too many open orders
+        (11035, "blocked_by_order"),  # no_more_triggers
+        (11022, "above_maximum"),
+        (10039, "insufficient_margin"),
+        (13503, "market_closed"),
+        (11098, "permission"),  # account_locked
         (13004, "permission"),
         (13009, "permission"),
         (13021, "permission"),
     ],
 )
 def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> None:
-    """Nothing was done."""
+    """Nothing was done: "RPC Error Codes" of Deribit's documents."""
     assert _sent(code) == (OrderRejectedError, reason)
 
 
@@ -270,6 +277,9 @@ def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> No
         (10041, VenueDownError),
         (11094, FateUnknownError),
         (13008, FateUnknownError),  # "invalid input or internal failure"
+        (13028, FateUnknownError),  # "not responding or processing the response takes too long"
+        (13666, FateUnknownError),  # cancelled by another request: before or after it was taken, it does not say
+        (10066, RateLimitedError),
     ],
 )
 def test_what_is_not_about_the_order_is_told_apart_by_its_fate(code: int, kind: type[VenueError]) -> None:

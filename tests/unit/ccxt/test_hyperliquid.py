@@ -253,12 +253,19 @@ def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
         ("Price must be divisible by tick size. asset=0", OrderRejectedError, "other"),
         ("Trading is halted. asset=0", OrderRejectedError, "market_closed"),
         ("Order exceeds maximum position size at current leverage. asset=0", OrderRejectedError, "above_maximum"),
+        (
+            "Order would cause position to exceed margin tier limit at current leverage",
+            OrderRejectedError,
+            "above_maximum",
+        ),
+        ("Order has insufficient spot balance to trade", OrderRejectedError, "insufficient_margin"),
+        ("Order would increase open interest too quickly", OrderRejectedError, "above_maximum"),
         ("Internal error. asset=0", FateUnknownError, None),
         ("Something nobody heard of", OrderRejectedError, "other"),
     ],
 )
 def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Exception], reason: str | None) -> None:
-    """Sentences come with the asset behind them."""
+    """Sentences come with the asset behind them: "Error responses" of Hyperliquid's documents."""
     with pytest.raises(kind) as caught:
         Spoken(said({"error": sentence})).run(lambda made: made.submit(order()))
     assert getattr(caught.value, "reason", None) == reason

@@ -320,6 +320,11 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
         ("EOrder:Insufficient funds", OrderRejectedError, "insufficient_margin"),
         ("EOrder:Order minimum not met", OrderRejectedError, "below_minimum"),
         ("EOrder:Reduce only:No position exists", OrderRejectedError, "already_flat"),
+        ("EOrder:Reduce only:Position is closed", FateUnknownError, None),  # it has matched what it could
+        ("EOrder:Reduce only:Non-PC", OrderRejectedError, "permission"),
+        ("EBM:limit exceeded:CAL", OrderRejectedError, "permission"),
+        ("EAuth:Too many requests", RateLimitedError, None),
+        ("EAuth:Account unconfirmed", OrderRejectedError, "permission"),
         ("EGeneral:Invalid arguments:volume", OrderRejectedError, "other"),
         ("EGeneral:Permission denied", OrderRejectedError, "permission"),
         ("EAPI:Invalid key", OrderRejectedError, "permission"),
@@ -327,7 +332,7 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
     ],
 )
 def test_a_word_of_the_venue_has_one_meaning(word: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order, by the real client's own way through a refusal."""
+    """Said of an order, by the real client's own way through a refusal: "Spot Error Messages" of Kraken's documents."""
     spoken = Spoken(AddOrder={"error": [word]})
     request = OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True)
 

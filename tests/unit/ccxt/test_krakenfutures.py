@@ -219,6 +219,13 @@ def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
         ("clientOrderIdAlreadyExist", OrderRejectedError, "duplicate_client_order_id"),
         ("maxPositionViolation", OrderRejectedError, "above_maximum"),
         ("selfFill", OrderRejectedError, "blocked_by_order"),
+        ("tooManyOrders", OrderRejectedError, "blocked_by_order"),
+        ("wouldIncreasePriceDislocation", OrderRejectedError, "price_band"),
+        ("marketIsPostOnly", OrderRejectedError, "market_closed"),
+        ("invalidAccount", OrderRejectedError, "permission"),
+        ("wouldProcessAfterSpecifiedTime", VenueDownError, None),
+        ("cancelled", FateUnknownError, None),
+        ("edited", FateUnknownError, None),
         ("apiLimitExceeded", RateLimitedError, None),
         ("authenticationError", OrderRejectedError, "permission"),
         ("Unavailable", VenueDownError, None),
@@ -227,7 +234,7 @@ def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
     ],
 )
 def test_a_word_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order, as the venue's documents list them."""
+    """Said of an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documents."""
     error = as_venue_error(CODES[code], code, changes=True, left=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
