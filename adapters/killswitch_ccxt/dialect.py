@@ -83,6 +83,7 @@ class Dialect:
     batch: ClassVar[int] = 1
     whole_book: ClassVar[bool] = False
     dead_man: ClassVar[DeadManRule | None] = None
+    fees_by_fills: ClassVar[bool] = False
     streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
     """What ccxt can watch without naming a symbol."""
     ages: ClassVar[Ages] = Ages()
@@ -113,7 +114,7 @@ class Dialect:
         """What closing has to know of the venue, for this kind of account."""
         return VenueTraits(
             limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
-            client_ids=cls.client_ids, dead_man=cls.dead_man,
+            client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
         )  # fmt: skip
 
     @classmethod
@@ -282,9 +283,8 @@ class Dialect:
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""
         row = await self.client.call("create_order", *self.create_arguments(request, mode), changes=True)
-        return orders.report(
-            {**row, "clientOrderId": request.client_order_id, "amount": request.amount}, request.symbol
-        )
+        told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
+        return orders.report(told, request.symbol, self.spec.currency)
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode

@@ -27,8 +27,8 @@ def resting(rows: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
     return tuple(found.values())
 
 
-def report(row: Mapping[str, Any], symbol: str) -> OrderReport:
-    """The venue's account of one order of `symbol`.
+def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> OrderReport:
+    """The venue's account of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
 
     An answer that only says that the order was taken is an open order of which nothing is filled yet, as far as known.
     UnreadableError where what it says makes no sense.
@@ -55,7 +55,7 @@ def report(row: Mapping[str, Any], symbol: str) -> OrderReport:
         amount=amount if amount is not None else filled,
         filled=filled,
         average_price=positive(row.get("average")),
-        fee=_fee(row),
+        fee=_fee(row, currency),
     )
 
 
@@ -108,6 +108,9 @@ def _text(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
-def _fee(row: Mapping[str, Any]) -> Decimal | None:
+def _fee(row: Mapping[str, Any], currency: str | None) -> Decimal | None:
     fee = row.get("fee")
-    return decimal(fee.get("cost")) if isinstance(fee, Mapping) else None
+    if not isinstance(fee, Mapping):
+        return None
+    asset, cost = fee.get("currency"), decimal(fee.get("cost"))
+    return cost if not cost or None in (asset, currency) or asset == currency else None

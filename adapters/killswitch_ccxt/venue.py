@@ -82,7 +82,7 @@ class CcxtVenue:
         row = await _sensible(self._dialect.find(symbol, client_order_id))
         if row is None:
             return None
-        found = _read(lambda: orders.report(row, symbol))
+        found = _read(lambda: orders.report(row, symbol, self._spec.currency))
         if found.client_order_id not in (client_order_id, None):
             raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")
         return found

@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.closing.budget import Purpose
+from killswitch.closing.charges import charged
 from killswitch.closing.dispatch import RecordAll, told
 from killswitch.closing.life import ZERO, State
 from killswitch.closing.line import Line
@@ -77,10 +78,12 @@ class Asking:
         requests: Requests,
         record: RecordAll,
         unhurried: Callable[[Line], bool] = lambda _: False,
+        currency: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`unhurried`: whether a line's order rests where nothing can fill.
 
         Such orders are asked about last and seldom: all of the account's together one at a time, in turn.
+        `currency`: what the account is counted in, as far as it has been read.
         """
         self._account = account
         self._venue = venue
@@ -89,6 +92,7 @@ class Asking:
         self._requests = requests
         self._record = record
         self._unhurried = unhurried
+        self._currency = currency
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
         self._turn_at = float("-inf")
@@ -275,8 +279,6 @@ class Asking:
             return None
         filled = sum((fill.amount for fill in fills), ZERO)
         paid = sum((fill.amount * fill.price for fill in fills), ZERO)
-        fees = [fill.fee for fill in fills]
-        known = [fee for fee in fees if fee is not None]
         report = OrderReport(
             id=question.order_id or "",
             client_order_id=question.name,
@@ -285,7 +287,7 @@ class Asking:
             amount=question.may_fill,
             filled=filled,
             average_price=paid / filled if filled > ZERO else None,
-            fee=sum(known, ZERO) if len(known) == len(fees) else None,
+            fee=charged(fills, self._currency())[0],
         )
         return sound(report, question.name, question.may_fill)
 

@@ -16,6 +16,7 @@ from killswitch.closing.asking import Asking
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budget
 from killswitch.closing.cancelling import Cancelling, Due
+from killswitch.closing.charges import Charges
 from killswitch.closing.dispatch import Dispatch
 from killswitch.closing.executor import Executor
 from killswitch.closing.following import Following
@@ -67,7 +68,8 @@ class Closer:
         self._clock = clock
         self._pace = pace
         self._traits = traits_of(venue)
-        self._requests = Requests(venue, clock, pace, budget or Budget.unlimited(), breaker or Breaker())
+        budget = budget or Budget.unlimited()
+        self._requests = Requests(venue, clock, pace, budget, breaker or Breaker())
         protections = Protections()
         self._memory = Memory(account, store, clock, pace, watch, protections)
         record = self._memory.record
@@ -75,7 +77,10 @@ class Closer:
         dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
         self._looking = Looking(self._executor, clock, pace)
         self._halts = Halts(self._looking.instruments)
-        self._asking = Asking(account, venue, clock, pace, self._requests, record, self._halts.rests)
+        self._asking = Asking(
+            account, venue, clock, pace, self._requests, record, self._halts.rests, self._looking.currency
+        )  # fmt: skip
+        self._charges = Charges(account, venue, store, clock, pace, budget, self._memory, self._looking.currency)
         self._guarding = Guarding(
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
@@ -98,6 +103,7 @@ class Closer:
     async def recover(self) -> None:
         """Take up everything unfinished from the journal, and ask about every order of unknown fate once."""
         self._memory.recover()
+        self._charges.recall()
         await self._following.follow()
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
@@ -142,16 +148,18 @@ class Closer:
     def wait(self) -> float:
         """Seconds until the next pass makes sense: 0 for at once, infinite while there is no work."""
         if not self._memory.works:
-            return math.inf
+            return self._charges.wait
         return max(0.0, self._due - self._clock.monotonic(), self._requests.quiet_for)
 
     async def advance(self) -> bool:
         """One pass: orders that the venue has room for leave together. True while work remains.
 
+        Where all closing is over, that is to learn what orders were charged.
+
         No error of the venue comes out of it. StoreError does, and then nothing was sent that is not journaled.
         """
         if not self._memory.works:
-            return False
+            return await self._charges.advance()
         if (wait := self.wait) > 0:
             await self._clock.sleep(min(wait, self._pace.breath))
             return True
@@ -167,7 +175,7 @@ class Closer:
         now = self._clock.monotonic()
         moved = self._memory.written != written or self._news
         self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
-        return bool(self._memory.works)
+        return bool(self._memory.works) or self._charges.wait < math.inf
 
     async def _pass(self, *, sending: bool = True) -> None:
         cancels = self._due_cancels()
@@ -361,6 +369,7 @@ class Closer:
             ]
         )
         self._memory.end(work, work.closing(self._shown))
+        self._charges.ended(work.decision.id)
         for line in work.lines:
             self._sending.forget(line)
             self._judging.forget(line)

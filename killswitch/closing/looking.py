@@ -55,6 +55,10 @@ class Looking:
                 self._told[instrument.symbol] = instrument
                 self.instruments[instrument.symbol] = sound_rules(instrument)
 
+    def currency(self) -> str | None:
+        """What the account is counted in; None before it was read."""
+        return None if self.newest is None else self.newest.currency
+
     def take_opened(self) -> frozenset[str]:
         """The symbols that were halted and are so no longer, each told once."""
         opened, self._opened = frozenset(self._opened), set()

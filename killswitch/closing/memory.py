@@ -156,6 +156,10 @@ class Memory:
         for entry in entries:
             self._watch.wrote(entry)
 
+    def note(self, entries: Sequence[JournalEntry]) -> None:
+        """Make durable what is said of decisions that have ended: nothing moves by it. StoreError."""
+        self._write(entries)
+
     def end(self, work: Work, closing: Closing) -> None:
         """A work has ended: it is remembered for a while by how it did."""
         del self.works[work.decision.id]

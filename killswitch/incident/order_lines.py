@@ -73,6 +73,8 @@ class OrderLine(Struct, frozen=True):
     bound: Bound | None = None
     was_unknown: bool = False
     """Whether its fate was unknown for a while: no answer said what had happened."""
+    fee_unknown: str | None = None
+    """Why its fee is not known, once its fills were asked for it; what was paid in another asset is told here."""
 
     @property
     def did_nothing(self) -> bool:
@@ -100,6 +102,9 @@ def order_lines(
             index = latest.get(entry.client_order_id or "")
             if index is not None:
                 found[index] = _answered(found[index], entry)
+        elif entry.kind == "charged" and (index := latest.get(entry.client_order_id or "")) is not None:
+            fee, why = number(entry, "fee"), entry.data.get("text")
+            found[index] = structs.replace(found[index], fee=fee, fee_unknown=why)
     return tuple(
         _counted(line, decided_on, decision.unwinding, marks.get(position_of(line)), at_mark)
         for line, at_mark in zip(found, sent_at_mark, strict=True)

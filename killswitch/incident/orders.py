@@ -39,7 +39,7 @@ def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
         slippage=line.slippage,
         fee=line.fee,
         outcome=line.outcome,
-        text=line.text,
+        text=line.text or line.fee_unknown,
         final=line.fate == "final",
         fate=line.fate,
         kind=line.kind,

@@ -14,6 +14,8 @@ from killswitch.incident.order_lines import OrderLine
 Sum = Literal["realised", "fees", "slippage"]
 _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage"}
 
+REASONS = 3
+"""So many reasons for unknown fees are told; each order has its own beside it."""
 UNREAD = "decided without reading the position, as by force: its mark and entry price were not known"
 
 
@@ -28,7 +30,7 @@ class Missing(Struct, frozen=True):
     orders: tuple[int, ...]
     swept: bool = False
     why: str | None = None
-    """Why nobody could ever tell, where that was so from the beginning: what was held had not been read."""
+    """Why nobody could tell, where that is known: what was held had not been read; what was said of fees."""
 
 
 class Totals(Struct, frozen=True):
@@ -94,9 +96,17 @@ def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Mis
     for what in get_args(Sum):
         _, known, unknown = _added(what, orders)
         if unknown or swept:
-            unread = what != "fees" and any(_unread(orders[number - 1]) for number in unknown)
-            found.append(Missing(what, known, tuple(unknown), swept, UNREAD if unread else None))
+            found.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[it - 1] for it in unknown])))
     return tuple(found)
+
+
+def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
+    """Why a part of the sum is unknown, where that is known; of fees the first few orders' reasons."""
+    if what != "fees":
+        return UNREAD if any(map(_unread, lacking)) else None
+    said = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
+    more = len(said) - REASONS
+    return "; ".join(said[:REASONS]) + (f"; and {more} more" if more > 0 else "") if said else None
 
 
 def _unread(order: OrderLine) -> bool:

@@ -27,6 +27,7 @@ JournalKind = Literal[
     "guarded",  # what the venue said to that, or that none is needed any more
     "verified",  # the venue's own account of the position, after the attempts
     "locked",  # a lock was written
+    "charged",  # what an order has cost in fees, where only its fills tell: asked for when closing is over
     "finished",  # the decision's work has an honest end: flat, residual, blocked or abandoned
 ]
 

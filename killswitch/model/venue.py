@@ -178,6 +178,7 @@ class VenueTraits(Struct, frozen=True):
 
     `batch` is the most orders of one `submit_batch`; 1 where there is none. `whole_book`: `close_book` closes every
     position of the account and nothing else. A call without a cost is free. `dead_man`: None where it has no timer.
+    `fees_by_fills`: what the venue says of an order may lack its fee, which `fills` tells.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -186,6 +187,7 @@ class VenueTraits(Struct, frozen=True):
     whole_book: bool = False
     client_ids: ClientIdRule = ClientIdRule()
     dead_man: DeadManRule | None = None
+    fees_by_fills: bool = False
 
 
 PLAIN_VENUE: Final = VenueTraits()

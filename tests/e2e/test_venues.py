@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,10 @@ spec:
 """
 
 
+TELL_NO_FEE = ("krakenfutures", "alpaca")
+"""Venues that name no fee on loopback: Kraken Futures' lists of fills have none, Alpaca takes none of shares."""
+
+
 @pytest.mark.parametrize("name", REACHED)
 def test_an_account_is_checked_planned_watched_and_closed_from_the_command_line(name: str, tmp_path: Path) -> None:
     """`venues check` trusts it, `snapshot` and `plan` show it, and a fall of 12% closes it at level 3, flat."""
@@ -61,6 +67,14 @@ def test_an_account_is_checked_planned_watched_and_closed_from_the_command_line(
         assert status == 0, err
         state = world.state()
         assert (world.held(), state["resting"], state["turned"], state["unspoken"]) == ({}, 0, [], [])
+        money = _money(tmp_path / "store.sqlite")
+        # 0.05% of 2 and 3 contracts at 100.
+        told = None if name in TELL_NO_FEE else Decimal("0.25")
+        assert (None if money["fees"] is None else Decimal(money["fees"])) == told, money
+        if told is not None:
+            assert money["cost"] is not None, money
+            (report,) = (tmp_path / "store.sqlite.incidents").glob("*/report.md")
+            assert f"(fees {told}, slippage 0.00)" in report.read_text(encoding="utf-8")
         for said in (checked.stdout, checked.stderr, seen.stdout, planned.stdout, err):
             assert not [secret for secret in REACHED[name].secrets.values() if secret in said]
 
@@ -88,6 +102,9 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
             world.move("equity", value="88000")
             until(lambda: runner.poll() is not None or not world.held(), "the venue is flat")
             until(lambda: runner.poll() is not None or _ended(store), "the closing ends")
+            if world.reached.wire not in TELL_NO_FEE:
+                at = folder / "store.sqlite"
+                until(lambda: runner.poll() is not None or _money(at)["fees"] is not None, "fees are known")
             runner.send_signal(signal.SIGTERM)
             out, _ = runner.communicate(timeout=PATIENCE)
         finally:
@@ -99,6 +116,15 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
     decisions = [json.loads(line) for line in (out or "").splitlines()]
     assert [it["level"] for it in decisions] == [3], said + (out or "")
     return runner.returncode, said
+
+
+def _money(store: Path) -> dict[str, Any]:
+    """What the report of the close says of its money."""
+    said = subprocess.run(
+        [*KSCTL, "report", "--store", str(store), "--output", "json"], capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(said.stdout)["money"]
+    return found
 
 
 def _ended(store: tuple[str, ...]) -> bool:

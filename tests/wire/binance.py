@@ -72,12 +72,16 @@ class BinanceWire(WireVenue):
     )
 
     def __init__(self, exchange: Exchange, *, multi_assets: bool = False, **more: Any) -> None:
-        """`assets` and `indexes` (USD) count with `multi_assets`; `rights` is what the key may do."""
+        """`assets` and `indexes` (USD) count with `multi_assets`; `rights` is what the key may do.
+
+        `fees_in`: an asset and its price, where fees are not taken in what is traded for.
+        """
         super().__init__(exchange, **more)
         self.multi_assets = multi_assets
         self.assets: dict[str, Decimal] = {"USDT": self.equity}
         self.indexes: dict[str, Decimal] = {"USDT": Decimal(1)}
         self.min_notional = Decimal("0.01")
+        self.fees_in: tuple[str, Decimal] | None = None
         self.incomes: list[dict[str, Any]] = []
         self.rights: dict[str, Any] = {
             "ipRestrict": True, "createTime": 1623840271000, "enableReading": True, "enableFutures": True,

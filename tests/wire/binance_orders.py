@@ -197,7 +197,7 @@ def count_down(wire: BinanceWire, ask: Ask) -> object:
 def trades(wire: BinanceWire, ask: Ask) -> object:
     """GET userTrades: of one symbol, since a time, of one order."""
     symbol = wire.symbol(ask.params["symbol"])
-    rows = [words.trade_row(wire.exchange, it) for it in wire.exchange.fills if it.symbol == symbol]
+    rows = [words.trade_row(wire.exchange, it, wire.fees_in) for it in wire.exchange.fills if it.symbol == symbol]
     if "orderId" in ask.params:
         rows = [row for row in rows if row["orderId"] == int(ask.params["orderId"])]
     return _since(ask, rows)

@@ -148,14 +148,15 @@ def algo_row(exchange: Exchange, order: Placed, trigger: Decimal, now: int) -> d
     }  # fmt: skip
 
 
-def trade_row(exchange: Exchange, fill: Fill) -> dict[str, Any]:
-    """One row of userTrades."""
+def trade_row(exchange: Exchange, fill: Fill, fees_in: tuple[str, Decimal] | None = None) -> dict[str, Any]:
+    """One row of userTrades. `fees_in`: the asset that fees are taken in, and its price."""
+    asset, price = (fill.fee_currency, Decimal(1)) if fees_in is None else fees_in
     hedge = exchange.mode == "hedge" and fill.position_side is not None
     return {
         "symbol": market_id(fill.symbol), "id": number(fill.id), "orderId": number(fill.order or "x0"),
         "side": fill.side.upper(), "price": str(fill.price), "qty": str(fill.amount), "realizedPnl": "0",
-        "marginAsset": "USDT", "quoteQty": str(fill.price * fill.amount), "commission": str(fill.fee),
-        "commissionAsset": fill.fee_currency, "time": int(fill.at.timestamp() * 1000),
+        "marginAsset": "USDT", "quoteQty": str(fill.price * fill.amount), "commission": str((fill.fee or ZERO) / price),
+        "commissionAsset": asset, "time": int(fill.at.timestamp() * 1000),
         "positionSide": str(fill.position_side).upper() if hedge else "BOTH", "buyer": fill.side == "buy",
         "maker": False,
     }  # fmt: skip

@@ -48,6 +48,7 @@ class BinanceFutures(Dialect):
     client_ids = ClientIdRule(longest=36)
     batch = 5
     dead_man = DeadManRule("symbol", shortest=1.0)
+    fees_by_fills = True
     streams = ("orders", "positions")
     has_hedge_mode = True
     fills_need_symbol = True

@@ -106,7 +106,7 @@ class BinanceSpot(Dialect):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         costs = cls.margin_costs if spec.market == "margin" else cls.costs
-        return VenueTraits(limits=cls.limits, costs=costs, client_ids=cls.client_ids)
+        return VenueTraits(limits=cls.limits, costs=costs, client_ids=cls.client_ids, fees_by_fills=True)
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:

@@ -154,10 +154,11 @@ def refined_order(row: Row) -> Row:
     info = row["info"]
     side = {"1": "long", "2": "short"}.get(str(info.get("positionIdx")))
     fees = info.get("cumFeeDetail")
-    cost = next(iter(fees.values()), None) if isinstance(fees, Mapping) else None
-    paid = decimal(cost if cost is not None else info.get("cumExecFee"))
+    detailed = isinstance(fees, Mapping) and len(fees) == 1
+    coin, cost = next(iter(fees.items())) if detailed else (None, None)
+    paid = decimal(cost if cost is not None else None if fees else info.get("cumExecFee"))
     reduces = flag(info.get("reduceOnly")) or flag(info.get("closeOnTrigger"))
-    found = {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid}}
+    found = {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}}
     if row.get("status") == "rejected" and decimal(row.get("filled")):
         found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
     return found

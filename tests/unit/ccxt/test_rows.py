@@ -122,6 +122,24 @@ def test_an_order_that_cannot_be_read_spoils_the_list(odd: dict[str, Any]) -> No
         resting([_order(), _order(id="8", **odd) if "id" not in odd else _order(**odd)])
 
 
+@pytest.mark.parametrize(
+    ("fee", "known"),
+    [
+        ({"cost": "0.5", "currency": "USDT"}, "0.5"),
+        ({"cost": "0.5", "currency": None}, "0.5"),
+        ({"cost": "0.5"}, "0.5"),
+        ({"cost": "0.001", "currency": "BNB"}, None),
+        ({"cost": "0", "currency": "BNB"}, "0"),
+        ({"cost": None, "currency": "USDT"}, None),
+        (None, None),
+    ],
+)
+def test_an_order_s_fee_is_known_in_the_account_s_currency_only(fee: object, known: str | None) -> None:
+    """0.001 BNB are not 0.001 USDT. Without an asset it is what the account is counted in."""
+    row = {"id": "7", "status": "closed", "amount": Decimal(1), "filled": Decimal(1), "fee": fee}
+    assert report(row, "A", "USDT").fee == (None if known is None else Decimal(known))
+
+
 def test_an_answer_that_only_says_taken_is_an_open_order() -> None:
     """Bybit and OKX answer an order with its id and nothing else."""
     said = report({"id": "7", "amount": Decimal(2)}, "A/USDT:USDT")

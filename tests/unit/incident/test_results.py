@@ -13,6 +13,7 @@ from killswitch.incident.commands import StartedAs
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.life import life_of, lives
 from killswitch.incident.order_lines import Bound
+from killswitch.incident.orders import outcomes
 from killswitch.incident.projection import incident_of
 from killswitch.incident.record import Incident
 from killswitch.incident.rendering import report_markdown
@@ -166,6 +167,41 @@ def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
     )
     assert (found.totals.unknown, found.totals.set_aside, found.totals.abandoned) == (1, 0, 1)
     assert found.orders[2].outcome == "fate unknown, and asked about no more"
+
+
+def test_fees_that_the_fills_told_later_count_as_if_they_had_come_with_the_order() -> None:
+    """1 with the order, 2 told after the end."""
+    found = result(
+        decision(banded("BTC", "sell", "8", None)), planned(),
+        sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
+        said("charged", 2, 30, fee="2", text=None), snapshot=incidents.snapshot(after()),
+    )  # fmt: skip
+    assert (found.fees, found.missing) == (Decimal(3), ())
+    assert found.orders[1].filled == Decimal(4)
+
+
+def test_a_fee_in_another_asset_is_told_beside_the_sum_and_never_in_it() -> None:
+    """1 of the currency is known; 0.002 BNB are words, in the sum's reason and beside the order."""
+    found = result(
+        decision(banded("BTC", "sell", "8", None)), planned(),
+        sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
+        said("charged", 2, 30, fee=None, text="charged 0.002 BNB"), snapshot=incidents.snapshot(after()),
+    )  # fmt: skip
+    assert found.fees is None
+    assert found.missing == (Missing("fees", Decimal(1), (2,), why="charged 0.002 BNB"),)
+    outcome = outcomes(decision(), found, 1)[1]
+    assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
+
+
+def test_of_many_reasons_for_unknown_fees_the_first_three_are_told_with_the_sum() -> None:
+    """Each order has its own beside it."""
+    orders = [it for number in range(1, 6) for it in (
+        sent(number, "1"), filled(number, "1", "99", fee=None),
+        said("charged", number, 30, fee=None, text=f"charged 0.00{number} BNB"),
+    )]  # fmt: skip
+    found = result(decision(banded("BTC", "sell", "5", None)), planned(), *orders)
+    (missing,) = [it for it in found.missing if it.what == "fees"]
+    assert missing.why == "charged 0.001 BNB; charged 0.002 BNB; charged 0.003 BNB; and 2 more"
 
 
 def test_an_order_that_rests_is_a_part_that_is_not_known_yet() -> None:

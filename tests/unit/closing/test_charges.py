@@ -1,0 +1,197 @@
+"""What orders were charged, where only their fills tell it: asked after closing, in nobody's way, and never made up.
+
+The exchange of these tests takes 0.05% of what is traded, in USDT, and its price is 100: 10 contracts cost 0.5.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budgets
+from killswitch.closing.charges import TRIES, charged
+from killswitch.model.decision import Decision
+from killswitch.model.snapshot import Fill
+from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
+from tests.faults.exchange import Key
+from tests.faults.mishaps import Mishap, Rule
+from tests.faults.scene import Scene, long
+from tests.faults.statement import statement
+from tests.faults.wire import Wire
+from tests.honest_venue import NOW
+
+D = Decimal
+BTC, ETH = long("BTC", "ETH")
+BY_FILLS = VenueTraits(fees_by_fills=True)
+
+
+class Wordless(Wire):
+    """No answer about an order tells its fee; `fills` does, in `asset`, once there were `late` questions."""
+
+    asset = "USDT"
+    late = 0
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        return structs.replace(await super().submit(request), fee=None)
+
+    async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
+        found = await super().find_order(symbol, client_order_id)
+        return None if found is None else structs.replace(found, fee=None)
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        found = await super().fills(symbol, client_order_id)
+        self.late -= 1
+        return () if self.late >= 0 else tuple(structs.replace(it, fee_currency=self.asset) for it in found)
+
+
+def scene_of(*rules: Rule, book: dict[Key, str | int] | None = None, **more: Any) -> Scene:
+    return Scene(book or {BTC: 10}, *rules, wire=Wordless, **{"traits": BY_FILLS, **more})
+
+
+def told(scene: Scene) -> list[tuple[str | None, str | None, str | None]]:
+    return [(it.symbol, it.data["fee"], it.data["text"]) for it in scene.entries("charged")]
+
+
+def closed(scene: Scene, *keys: Key) -> Decision:
+    decision = scene.decide(dict.fromkeys(keys or (BTC,), 0))
+    assert scene.play()[decision.id] == "flat"
+    return decision
+
+
+def test_fees_are_asked_for_when_all_is_closed_and_written_down() -> None:
+    """Each order once, and no question before the decision has ended."""
+    scene = scene_of(book={BTC: 10, ETH: 4})
+    closed(scene, BTC, ETH)
+    assert sorted(told(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
+    assert [it.kind for it in scene.store.entries][-3:] == ["finished", "charged", "charged"]
+    assert scene.calls("fills") == 2
+    (ended,) = scene.entries("finished")
+    first = next(it.left for it in scene.wire.travelled if it.call == "fills")
+    assert first > (ended.at - NOW).total_seconds()
+
+
+def test_nothing_is_asked_where_the_adapter_does_not_say_that_fills_tell_more() -> None:
+    """A fee that the venue leaves out stays unknown there."""
+    scene = scene_of(traits=VenueTraits())
+    closed(scene)
+    assert (told(scene), scene.calls("fills")) == ([], 0)
+
+
+def test_nothing_is_asked_of_an_order_whose_fee_was_told_with_it() -> None:
+    """The exchange itself tells it."""
+    scene = Scene({BTC: 10}, traits=BY_FILLS)
+    closed(scene)
+    assert (told(scene), scene.calls("fills")) == ([], 0)
+
+
+def test_a_fee_in_another_asset_is_told_in_words_and_is_no_number() -> None:
+    """0.5 of BNB is not 0.5 USDT."""
+    scene = scene_of()
+    scene.wire.asset = "BNB"
+    closed(scene)
+    assert told(scene) == [("BTC", None, "charged 0.5 BNB")]
+
+
+def test_fills_that_the_venue_lists_late_are_asked_for_again() -> None:
+    """Twice nothing, then all of it."""
+    scene = scene_of()
+    scene.wire.late = 2
+    closed(scene)
+    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 3)
+
+
+def test_fills_that_never_come_leave_the_fee_unknown_with_a_reason() -> None:
+    """Asking has an end."""
+    scene = scene_of()
+    scene.wire.late = 99
+    closed(scene)
+    assert told(scene) == [("BTC", None, "the venue lists fills of 0 of it, and 10 were filled")]
+    assert scene.calls("fills") == TRIES
+
+
+@pytest.mark.parametrize("mishap", ["down", "lost", "garbled"])
+def test_a_question_that_fails_is_asked_again_and_after_all_tries_the_reason_is_written_down(mishap: Mishap) -> None:
+    """And the venue's breaker, which holds back orders, never hears of it."""
+    breaker = Breaker(failures=1)
+    scene = scene_of(Rule("fills", mishap, times=TRIES), closing={"breaker": breaker})
+    closed(scene)
+    ((_, fee, why),) = told(scene)
+    assert (fee, scene.calls("fills")) == (None, TRIES)
+    assert why is not None
+    assert why.startswith(f"asked {TRIES} times what it was charged: ")
+    assert breaker.state == "closed"
+
+
+def test_a_decision_made_meanwhile_does_not_wait_for_the_answer() -> None:
+    """A question that is never answered is on its way: the order leaves all the same, at once."""
+    scene = scene_of(Rule("fills", "silent", times=1), book={BTC: 10, ETH: 4})
+    scene.decide({BTC: 0})
+    scene.at(3.0, lambda: scene.decide({ETH: 0}))
+    assert scene.play() == {"d1": "flat", "d2": "flat"}
+    asked = next(it.left for it in scene.wire.travelled if it.call == "fills")
+    sent = [it.left for it in scene.wire.travelled if it.call == "submit"]
+    assert asked < 3.0 < sent[1]
+    assert sent[1] - 3.0 <= 0.25, "a pass that waits takes no longer than that"
+    assert sorted(told(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
+
+
+def test_what_was_not_asked_when_the_process_was_killed_is_asked_after_the_restart() -> None:
+    """Killed half a second after the end, before the first question; a tick says what the account is counted in."""
+    scene = scene_of()
+    scene.decide({BTC: 0})
+    scene.at(2.0, lambda: scene.closer.learn(statement(scene.exchange)))
+    scene.play(kills=[0.7])
+    assert scene.entries("finished")[0].at < NOW.replace(microsecond=700_000)
+    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
+
+
+def test_an_answer_that_was_written_down_is_not_asked_for_again_after_a_restart() -> None:
+    """Killed long after it."""
+    scene = scene_of()
+    scene.decide({BTC: 0})
+    scene.at(20.0, lambda: None)
+    scene.play(kills=[10.0])
+    assert (len(told(scene)), scene.calls("fills")) == (1, 1)
+
+
+def test_questions_keep_to_the_share_of_readings() -> None:
+    """7 of 40 in ten seconds, half of them kept for closing: two questions fit beside each other, then no more."""
+    limits = VenueTraits(
+        limits=(RateLimit("weight", 40, 10.0),), costs=(Cost("fills", "weight", units=7),), fees_by_fills=True
+    )
+    budget = Budgets().of("main", "venue", limits, D("0.5"))
+    book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(6)}
+    scene = scene_of(book=book, traits=limits, closing={"budget": budget})
+    closed(scene, *book)
+    times = [it.left for it in scene.wire.travelled if it.call == "fills"]
+    assert len(times) == len(told(scene)) == 6
+    assert all(after - before >= 10.0 for before, after in zip(times, times[2:], strict=False))
+    assert scene.wire.meter.refusals == 0
+
+
+# Adding up
+
+
+def fill(fee: str | None, asset: str | None = "USDT") -> Fill:
+    return Fill("f", NOW, "BTC", "sell", D(1), D(100), fee=None if fee is None else D(fee), fee_currency=asset)
+
+
+@pytest.mark.parametrize(
+    ("fills", "fee", "why"),
+    [
+        ([fill("0.1"), fill("0.2")], "0.3", None),
+        ([fill("0.1"), fill("0.2", None)], "0.3", None),
+        ([fill("-0.1")], "-0.1", None),
+        ([fill("0.1"), fill("0", "BNB")], "0.1", None),
+        ([fill("0", "BNB")], "0", None),
+        ([fill("0.1"), fill("0.0010", "BNB"), fill("0.002", "BNB")], None, "charged 0.1 USDT and 0.003 BNB"),
+        ([fill("0.1"), fill(None)], None, "the venue tells no fee of its fills"),
+    ],
+)
+def test_fees_add_up_in_the_account_s_currency_only(fills: list[Fill], fee: str | None, why: str | None) -> None:
+    """A fee without an asset is in the currency; nothing in another asset changes nothing."""
+    assert charged(fills, "USDT") == (None if fee is None else D(fee), why)
