@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
+from killswitch.model.unanswered import text_of
 from killswitch.model.venue import (
     CredentialsRefusedError,
     FateUnknownError,
@@ -63,7 +64,8 @@ MEANINGS: Final[tuple[_Meaning, ...]] = (
     _says(r"not cancell?able|already in .*(filled|cancell?ed|expired|replaced|rejected)|pending[ _]cancel",
           "gone", 42210000),
     _says(r"insufficient (qty|quantity)|insufficient balance for(?! usd\b)", "held", 40310000),
-    _says(r"wash trade|opposite side .*order exists", "blocked_by_order", 40310000, 42210000),
+    _says(r"wash trade|opposite side .*order exists|while a .*(buy|sell) order is open", "blocked_by_order",
+          40310000, 42210000),
     _says(r"insufficient .*(buying power|balance)|insufficient.*margin", "insufficient_margin", 40310000),
     _says(r"cost basis must be >=|minimal (amount|qty)|minimum (order|amount|qty)|(qty|notional) must be > 0",
           "below_minimum", 40310000, 42210000, 40010001),
@@ -73,6 +75,7 @@ MEANINGS: Final[tuple[_Meaning, ...]] = (
     _says(r"by user request|trading (is |has been )?(blocked|suspended|disabled)|not authori[sz]ed to trade|restricted"
           r"|account is not (active|allowed)|not allowed to short|cannot be sold short|not eligible to trade",
           "permission", 40310000, 42210000),
+    _says(r"orders (are )?not allowed for account", "permission", 40010001, 40310000, 42210000),
     _says(r"market (is )?(currently )?closed|outside (of )?(market|regular|trading) hours|market hours|trading halt"
           r"|(is )?halted|extended[ _]hours order", "market_closed", 40310000, 42210000),
     _says(r"not tradable|not active|asset .*not found|could not find asset", "market_closed", 40310000, 42210000,
@@ -94,7 +97,7 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
         body = {}
     code = body.get("code")
     said = body.get("message")
-    words = said if isinstance(said, str) and said else text
+    words = said if isinstance(said, str) and said else text_of(text)
     shown = "".join(each if each.isprintable() else " " for each in legible(words[:LONGEST_TEXT]))
     return Refused(status, code if isinstance(code, int) else None, shown, body, retry_after)
 
@@ -126,9 +129,12 @@ def _held(refused: Refused) -> RejectReason:
 
 def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     """The error that `refused` is, for a call that `changes` something or only reads."""
-    text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "") + f": {refused.text}"
+    text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "")
+    text += f": {refused.text}" if refused.text else ", without a word"
     if refused.status == 429:
-        return RateLimitedError(text, refused.retry_after)
+        seconds = refused.retry_after
+        wanted = "" if seconds is None else f"; it wants no requests for {round(seconds, 1):g} s"
+        return RateLimitedError(f"{text}{wanted}", seconds)
     if refused.status >= 500 or refused.status in (408,):
         # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
         return FateUnknownError(text) if changes else VenueDownError(text)
