@@ -11,6 +11,7 @@ from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, RateLimitedError
+from tests.cases.resting import RESTING, Resting, resting_market, resting_order
 from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
@@ -47,11 +48,12 @@ def test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial() -> None
     assert scene.held(BTC) == [5]
 
 
-def test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests() -> None:
+@pytest.mark.parametrize("why", RESTING)
+def test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests(why: Resting) -> None:
     """Denied by name once, with the open orders unknown, it fills a second later; the trim is done once."""
     rules = [Rule("find_order", "empty"), Rule("open_orders", "lost")]
-    scene = Scene({BTC: 10}, *rules, markets=[Market("BTC", state="post_only")])
-    scene.decide({BTC: 5})
+    scene = Scene({BTC: 10}, *rules, markets=[resting_market(why, makers_slip="0")])
+    scene.decide({BTC: 5}, change=resting_order(why))
 
     def reopen() -> None:
         scene.exchange.markets["BTC"].state = "open"

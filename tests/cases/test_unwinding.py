@@ -11,6 +11,7 @@ from msgspec import structs
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import InstrumentState
 from killswitch.model.venue import OrderRejectedError, OrderRequest, RejectReason
+from tests.cases.resting import RESTING, Resting, resting_market, resting_order
 from tests.faults.exchange import Exchange, Key, Market
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
@@ -282,13 +283,14 @@ def test_c24_a_trim_sends_nothing_beyond_what_was_decided_while_its_order_may_fi
     assert len(scene.orders()) == 1
 
 
-def test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests() -> None:
+@pytest.mark.parametrize("why", RESTING)
+def test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests(why: Resting) -> None:
     """Asked by name the venue denies it three times, and does not say what is open: it rests, and fills later."""
     rules = [Rule("find_order", "empty", times=3), Rule("open_orders", "down", times=30)]
-    scene = Scene({BTC: 10}, *rules, markets=[Market("BTC", state="post_only", slip=Decimal("0.01"))])
+    scene = Scene({BTC: 10}, *rules, markets=[resting_market(why)])
     scene.at(4.0, lambda: scene.exchange.reprice("BTC", Decimal(103)))
     scene.at(20.0, lambda: scene.exchange.reprice("BTC", Decimal(106)))
-    scene.decide({BTC: 5})
+    scene.decide({BTC: 5}, change=resting_order(why))
     scene.play()
     assert scene.held(BTC) == [5]
 

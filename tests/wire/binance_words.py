@@ -26,7 +26,7 @@ REFUSALS: Final[Mapping[RejectReason, tuple[int, str]]] = {
 STATES: Final = {
     "open": "NEW", "filled": "FILLED", "canceled": "CANCELED", "rejected": "REJECTED", "expired": "EXPIRED",
 }  # fmt: skip
-STATUS: Final = {"halted": "PRE_SETTLE", "delisted": "CLOSE"}
+STATUS: Final = {"halted": "PRE_SETTLE", "delisted": "SETTLING", "cancel_only": "TRADING_CANCEL_ONLY"}
 """What a symbol's status is called; every other state of ours is a `TRADING` one there."""
 ALGO_FIRST: Final = 2_000_000
 """Conditional orders are numbered apart from the others."""

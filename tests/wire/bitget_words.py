@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
@@ -67,12 +68,16 @@ def own_id(order: str) -> str:
     return f"x{int(order) - 1_100_000_000_000_000_000}"
 
 
+STATUS: Final[Mapping[str, str]] = {
+    "open": "normal", "reduce_only": "limit_open", "halted": "maintain", "cancel_only": "maintain", "delisted": "off",
+}  # fmt: skip
+"""symbolStatus of a state of ours. For a market that takes limit orders only, or makers only, Bitget has none."""
+
+
 def contract(symbol: str, market: Market) -> dict[str, object]:
     """A row of `market/contracts`."""
     step = market.step or Decimal("0.001")
-    state = {"open": "normal", "delisted": "off"}.get(market.state, "maintain")
-    if market.state == "reduce_only":
-        state = "limit_open"
+    state = STATUS[market.state]
     return {
         "symbol": id_of(symbol), "baseCoin": base_of(symbol), "quoteCoin": "USDT", "buyLimitPriceRatio": "0.9",
         "sellLimitPriceRatio": "0.9", "feeRateUpRatio": "0.1", "makerFeeRate": "0.0002", "takerFeeRate": "0.0006",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -52,7 +52,7 @@ class BinanceFutures(Dialect):
     streams = ("orders", "positions")
     has_hedge_mode = True
     fills_need_symbol = True
-    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=15.0, rows_least=10.0)
+    ages = Ages(orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=15.0, rows_least=10.0, states=30.0)
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -179,6 +179,12 @@ class BinanceFutures(Dialect):
         """Page after page: the venue gives the oldest first."""
         rows = await binance_pages.in_time(partial(self.ask, "GetIncome"), {}, since)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        """What the rules say beyond open and halted; nothing is asked for it."""
+        infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items()}
+        told = {symbol: str(info.get("contractStatus") or info.get("status")) for symbol, info in infos.items()}
+        return {symbol: binance_rows.MARKETS[it] for symbol, it in told.items() if it in binance_rows.MARKETS}
 
     # Acting
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import FillCause, Flow, FlowKind
+from killswitch.model.snapshot import FillCause, Flow, FlowKind, InstrumentState
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
 
 Row = Mapping[str, Any]
@@ -23,6 +23,11 @@ STATES: Final[Mapping[str, str]] = {
     # Of conditional orders
     "TRIGGERING": "open", "TRIGGERED": "open", "FINISHED": "closed",
 }  # fmt: skip
+MARKETS: Final[Mapping[str, InstrumentState]] = {
+    "SETTLING": "delisted", "CLOSE": "delisted", "DELIVERED": "delisted", "TRADING_CANCEL_ONLY": "cancel_only",
+}  # fmt: skip
+"""Status of a contract. A perpetual that was taken off stays `SETTLING` for good. `PENDING_TRADING`, `PRE_SETTLE`,
+`PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
 ALGO: Final = "algo-"
 """Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
 FLOWS: Final[Mapping[str, FlowKind]] = {

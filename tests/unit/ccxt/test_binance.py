@@ -74,11 +74,17 @@ SPOT_QUIET: Mapping[str, Any] = {
 
 
 def told(
-    answers: Mapping[str, Any], *, exchange: str = "binanceusdm", market: str = "swap", currency: str = "USDT"
+    answers: Mapping[str, Any],
+    *,
+    exchange: str = "binanceusdm",
+    market: str = "swap",
+    currency: str = "USDT",
+    rules: str = "",
 ) -> CcxtVenue:
-    """An account whose venue answers so, by path."""
+    """An account whose venue answers so, by path. `rules`: a name for those that no other test may share."""
     credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
-    spec = AccountSpec("main", "ccxt", market, currency, None, {}, credentials, exchange=exchange)
+    options: dict[str, object] = {"ccxt": {"rulesOfTheTest": rules}} if rules else {}
+    spec = AccountSpec("main", "ccxt", market, currency, None, options, credentials, exchange=exchange)
     venue = CcxtVenue(spec, dialect_of(exchange))
     client = venue._client.ccxt
 
