@@ -23,7 +23,7 @@ from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import bybit_words as words
-from killswitch_ccxt.venues.bybit_log import flow_of
+from killswitch_ccxt.venues.bybit_portions import Portions
 from killswitch_ccxt.venues.bybit_rows import (
     dollar_prices,
     in_currency,
@@ -38,8 +38,6 @@ from killswitch_ccxt.wealth import Wealth
 
 MOST_PAGES: Final = 40
 """Pages of one question; a book that needs more is not read in part, but called unreadable."""
-WEEK: Final = 7 * 86_400_000
-"""Milliseconds that one question to the transaction log may span."""
 
 
 class BybitReading(Dialect):
@@ -59,6 +57,7 @@ class BybitReading(Dialect):
         """Dollars for one of each coin that the account has, as the venue told it last."""
         self._known: Mapping[str, Row] | None = None
         self._rules: Mapping[str, Row] = {}
+        self._log = Portions(lambda asked: self._page("privateGetV5AccountTransactionLog", asked))
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -207,17 +206,8 @@ class BybitReading(Dialect):
         return refined_fill(fill, info, spot=self._spot, paid_in=coin, each=each)
 
     async def flows(self, since: int) -> tuple[Flow, ...]:
-        """The whole log in questions of a week: one without an end would stop after a day."""
-        now = int(self.client.now().timestamp() * 1000)
-        spans = [(begin, min(begin + WEEK, now + 60_000)) for begin in range(since, now + 1, WEEK)]
-        found: dict[str, Flow] = {}
-        for begin, end in spans:
-            asked = {"accountType": "UNIFIED", "startTime": begin, "endTime": end}
-            for row in await self._pages("privateGetV5AccountTransactionLog", asked, 50):
-                flow = flow_of(row)
-                if flow is not None:
-                    found[flow.id] = flow
-        return tuple(found.values())
+        """The whole log since then; UnreadableError where that is more than one reading takes."""
+        return await self._log.flows(since, int(self.client.now().timestamp() * 1000))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """One question for each category: ccxt would ask for one of them only."""
@@ -247,16 +237,21 @@ class BybitReading(Dialect):
         rows: list[Row] = []
         cursor: str | None = None
         for _ in range(MOST_PAGES):
-            asked = {**params, "limit": size, **({"cursor": cursor} if cursor else {})}
-            answer = await self.client.call(method, asked)
-            result = answer.get("result")
-            if not isinstance(result, Mapping) or not isinstance(result.get("list"), list):
-                raise UnreadableError(f"{method}: an answer without a list")
-            rows += result["list"]
-            cursor = result.get("nextPageCursor")
-            if not cursor or len(result["list"]) < size:
+            found, cursor = await self._page(
+                method, {**params, "limit": size, **({"cursor": cursor} if cursor else {})}
+            )
+            rows += found
+            if cursor is None:
                 return rows
         raise UnreadableError(f"{method}: more than {MOST_PAGES} pages of {size}")
+
+    async def _page(self, method: str, asked: Mapping[str, Any]) -> tuple[list[Row], str | None]:
+        """One page, and the cursor of the next one; None where there is none."""
+        result = (await self.client.call(method, asked)).get("result")
+        if not isinstance(result, Mapping) or not isinstance(result.get("list"), list):
+            raise UnreadableError(f"{method}: an answer without a list")
+        rows: list[Row] = result["list"]
+        return rows, (result.get("nextPageCursor") or None) if len(rows) >= asked["limit"] else None
 
     def _rule(self, row: Row) -> Any:
         """ccxt's market of a row; UnreadableError where the rules have none."""
