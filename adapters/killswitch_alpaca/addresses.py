@@ -29,7 +29,13 @@ def failure(error: BaseException) -> str:
     """What a library says of a request that failed, without the address that it was made to."""
     cause = error.args[0] if error.args else None
     told = getattr(cause, "reason", None) or cause or error
-    return f"{type(error).__name__}: {told}" if str(told) else type(error).__name__
+    return str(told) or type(error).__name__
+
+
+def place(error: BaseException) -> str | None:
+    """Where a request of `requests` went that failed so: `host:port`, nothing of a user or a path."""
+    parts = _parts(str(getattr(getattr(error, "request", None), "url", None) or ""))
+    return None if parts is None else parts.netloc.rpartition("@")[2] or None
 
 
 def _secrets(address: str) -> list[str]:

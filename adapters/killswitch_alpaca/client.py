@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from killswitch.model.legible import legible
+from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.addresses import failure, hushed, shown
+from killswitch_alpaca.addresses import failure, hushed, place, shown
 from killswitch_alpaca.deadlines import DaemonThreads, Deadlines, never_made
-from killswitch_alpaca.errors import Refused, as_venue_error, read_refusal
+from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, read_refusal
 from killswitch_alpaca.settings import Settings
 
 T = TypeVar("T")
@@ -153,8 +155,11 @@ class Client:
         """A request that got no answer: it was never made, or nobody knows."""
         from requests import exceptions
 
-        where = shown(self._settings.trading)
-        why = hushed(failure(error), self._settings.trading, self._settings.data, self._settings.proxy)
+        where = place(error) or shown(self._settings.trading)
+        happened = why_unanswered(error, where, self._settings.timeout)
+        addresses = (self._settings.trading, self._settings.data, self._settings.proxy)
+        happened = happened and hushed(happened, *addresses)
+        why = hushed(failure(error), *addresses)
         if isinstance(error, ImportError):
             return VenueDownError(f"alpaca-py is not installed: pip install 'killswitch[alpaca]' ({error})")
         if isinstance(error, exceptions.Timeout):
@@ -162,11 +167,11 @@ class Client:
         else:
             self.tally.errors += 1
         if never_made(error):
-            return VenueDownError(f"{where} cannot be reached: {why}")
+            return VenueDownError(happened or f"{where} cannot be reached: {why}")
         if not isinstance(error, exceptions.RequestException | OSError):
             text = f"alpaca-py failed: {why}"
             return FateUnknownError(text) if changes else MalformedAnswerError(text)
-        text = f"no answer from {where}: {why}"
+        text = happened or f"no answer from {where}: {why}"
         return FateUnknownError(text) if changes else VenueDownError(text)
 
 
@@ -232,7 +237,7 @@ def asking_once(
         try:
             return json.loads(answer.text, parse_float=Decimal)
         except ValueError as error:
-            raise GarbledError(str(error)) from error
+            raise GarbledError(legible(words_of(answer.status_code, answer.text))[:LONGEST_TEXT]) from error
 
     client._one_request = one_request
     return client

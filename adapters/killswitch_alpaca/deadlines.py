@@ -7,6 +7,7 @@ waited for without end. Here a clock runs beside each request and, when its time
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -99,11 +100,14 @@ class Deadlines:
 def never_made(error: BaseException) -> bool:
     """Whether the connection was never made, so that nothing can have been asked for."""
     from requests import exceptions
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
     if isinstance(error, exceptions.ConnectTimeout):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(reason, SSLError):
+        # Before a certificate is accepted nothing is said over the connection.
+        return isinstance(reason.args[0] if reason.args else None, ssl.SSLCertVerificationError)
     return isinstance(error, exceptions.ConnectionError) and isinstance(
         reason, NewConnectionError | ConnectTimeoutError
     )

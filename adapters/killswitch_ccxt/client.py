@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible
+from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
 from killswitch_ccxt.errors import MALFORMED, as_venue_error, meaning_of
-from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally
+from killswitch_ccxt.hearing import COURSE, TALLY, Course, Heard, Tally
 from killswitch_ccxt.numbers import UnreadableError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Client:
         answer = course.answer
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         meaning = MALFORMED if isinstance(error, UnreadableError) else meaning_of(error, self._dialect.codes, said)
-        text = self._text(error, method, answer)
+        text = self._text(error, method, course)
         left = self._may_have_arrived(error, course)
         found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
         tally = course.tally
@@ -152,16 +153,25 @@ class Client:
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _text(self, error: Exception, method: str, answer: Answer | None) -> str:
+    def _text(self, error: Exception, method: str, course: Course) -> str:
         """The venue's words, without addresses and what is asked in them: a query holds signatures."""
-        if answer is not None and answer.text:
-            words = f"{answer.status} {answer.text}"
-        else:
-            cause = error.__cause__
-            words = type(error).__name__ + (f" ({type(cause).__name__}: {cause})" if cause is not None else "")
-            if cause is None and str(error):
-                words += f": {_without_queries(str(error))}"
-        return f"{self._dialect.exchange} {method}: {legible(words)[:LONGEST_TEXT]}"
+        return f"{self._dialect.exchange} {method}: {legible(self._words(error, course))[:LONGEST_TEXT]}"
+
+    def _words(self, error: Exception, course: Course) -> str:
+        if course.answer is not None:
+            return words_of(course.answer.status, course.answer.text)
+        cause = error.__cause__
+        happened = None if cause is None else why_unanswered(cause, course.place or "the venue", self._timeout)
+        if happened is not None:
+            return happened
+        told = _without_queries(str(error if cause is None else cause))
+        # A class says little, and more than nothing.
+        return told or type(error if cause is None else cause).__name__
+
+    @property
+    def _timeout(self) -> float:
+        """Seconds that an answer may take."""
+        return float(str(self._spec.options.get("timeout", 10)))
 
     def _made(self) -> Any:
         base = _class_of(self._dialect.exchange)
@@ -177,7 +187,7 @@ class Client:
             {
                 **{name: str(value) for name, value in dialect.credentials_of(spec.credentials).items()},
                 "enableRateLimit": False,
-                "timeout": int(float(str(spec.options.get("timeout", 10))) * 1000),
+                "timeout": int(self._timeout * 1000),
             }
         )
         # Exact, as the venue wrote it. ccxt reads some of its numbers a second time, and takes a Decimal for nothing.
@@ -203,8 +213,7 @@ class Client:
                 made.enable_demo_trading(True)
         except Exception as error:
             raise VenueDownError(
-                f"{self._dialect.exchange} has no {environment} that ccxt can reach ({type(error).__name__}); "
-                "leave it out, or name an endpoint"
+                f"{self._dialect.exchange} has no {environment} that ccxt can reach; leave it out, or name an endpoint"
             ) from error
 
 

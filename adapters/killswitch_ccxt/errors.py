@@ -129,7 +129,9 @@ def as_venue_error(
     )
     if meaning.kind == "limited":
         told = None if answer is None else answer.retry_after
-        return RateLimitedError(text, meaning.seconds if told is None else told)
+        seconds = meaning.seconds if told is None else told
+        wanted = "" if seconds is None else f"; it wants no requests for {seconds:g} s"
+        return RateLimitedError(f"{text}{wanted}", seconds)
     if meaning.kind in _ALWAYS:
         return _ALWAYS[meaning.kind](why)
     if not changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -58,6 +59,8 @@ class Course:
     method: str = "GET"
     answer: Answer | None = None
     begun: int = 0
+    place: str = ""
+    """Where that request went: `host:port`, nothing of a user or a path."""
     sent_at: float = 0.0
 
 
@@ -91,16 +94,21 @@ class Heard:
         course = COURSE.get(None)
         if course is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        course.method, course.answer = method, None
+        course.method, course.answer, course.place = method, None, _place(url)
         course.begun += 1
         course.tally.requests += 1
         course.tally.paths.append(f"{method} {urlsplit(url).path}")
         course.sent_at = time.perf_counter()
         try:
             found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-            if isinstance(found, str) and found.strip():
+            answer = course.answer
+            if answer is None or answer.body is not None:
+                return found
+            # ccxt takes objects and lists for JSON. Of anything else it gives the text, or, where its kind is not told,
+            # what it was read from.
+            if answer.text.strip() and not _is_json(answer.text):
                 raise UnreadableError("the answer is no JSON")
-            return found
+            return found if isinstance(found, str) else answer.text
         finally:
             if course.answer is None:
                 course.tally.network += time.perf_counter() - course.sent_at
@@ -132,6 +140,18 @@ class Heard:
         if self.ks_clock is None:
             return int(time.time() * 1000)
         return int(self.ks_clock().timestamp() * 1000)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _place(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 @cache

@@ -21,6 +21,11 @@ class NoSuchSymbolError(UnreadableError):
     """A row is about a symbol that the venue's rules do not have: perhaps not yet."""
 
 
+def shapeless(error: Exception) -> str:
+    """What is said of an answer that cannot be taken apart. The kind of error, since its words alone may be a name."""
+    return f"the answer has no known shape: {type(error).__name__}: {error}"
+
+
 def decimal(value: Any) -> Decimal | None:
     """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
     if value is None:

@@ -38,7 +38,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.hearing import Tally
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
-from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError
+from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, shapeless
 from killswitch_ccxt.parts import (
     AGAIN,
     LATE_ROWS,
@@ -150,8 +150,7 @@ class Reading:
                 return self._failed("down", str(error), tally, began)
             except ODD as error:
                 tally.malformed += 1
-                why = f"the answer has no known shape: {type(error).__name__}: {error}"
-                return self._failed("malformed", why, tally, began)
+                return self._failed("malformed", shapeless(error), tally, began)
             self._look_for_movement(wealth, positions)
             await self._read_due(positions)
         if self._refused is not None:
@@ -234,12 +233,13 @@ class Reading:
         try:
             value = await ask()
         except RateLimitedError as error:
-            part.why, part.due = f"{type(error).__name__}: {error}", now + max(error.retry_after or 0.0, AGAIN)
+            part.why, part.due = str(error), now + max(error.retry_after or 0.0, AGAIN)
             if error.retry_after is not None:
                 self._refused = error
             return False
         except (VenueError, UnreadableError, *ODD) as error:
-            part.why, part.due = f"{type(error).__name__}: {error}", now + min(part.every, AGAIN)
+            known = isinstance(error, VenueError | UnreadableError)
+            part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
             return False
         part.took(value, now)
         return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
@@ -91,10 +92,9 @@ class Rules:
         # Whatever ccxt raises: the old rules go on, every snapshot says so, and it is tried again.
         try:
             self._loaded_now(loaded, await self._client.fresh_rules())
-        except Exception as error:  # noqa: BLE001 - kept as the reason, by its kind: ccxt's words hold addresses
-            loaded.why = (
-                f"they are from {int(_since(loaded.at))} s before, and new ones do not come: {type(error).__name__}"
-            )
+        except Exception as error:  # noqa: BLE001 - kept as the reason, without ccxt's words: they hold addresses
+            why = why_unanswered(error, "the venue") or type(error).__name__
+            loaded.why = f"they are from {int(_since(loaded.at))} s before, and new ones do not come: {why}"
 
     @staticmethod
     def _loaded_now(loaded: Loaded, source: Any) -> None:

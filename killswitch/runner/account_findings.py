@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from killswitch.closing.reading_cost import ReadingCost
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Quality
 from killswitch.planning.closability import Outlook
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.runner.inspecting import Looked
@@ -113,6 +113,18 @@ def _denied(looked: Looked) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+LIMITED: Final = "rate limited: "
+"""How the reason of a reading begins that the venue refused because of too many requests."""
+
+
+def _way_out(looked: Looked, quality: Quality, why: str) -> str:
+    if quality == "malformed":
+        return _misread(looked, why)
+    if why.startswith(LIMITED):
+        return "wait so long, see what else asks from this address or with this key, and call this again"
+    return _UNREAD[quality]
+
+
 def _misread(looked: Looked, reason: str) -> str:
     """What can be done about an answer that makes no sense."""
     spec = looked.document.spec
@@ -127,15 +139,19 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         yield Finding("failed", "account", looked.refused)
         return
-    if looked.uninspected is not None:
-        yield Finding("failed", "venue", f"it cannot be inspected: {looked.uninspected}", _UNREAD["down"])
     seen = looked.snapshot
-    if seen is not None and seen.quality != "ok":
-        why = seen.reason or "no reason given"
-        way_out = _misread(looked, why) if seen.quality == "malformed" else _UNREAD[seen.quality]
-        if looked.uninspected is not None and why in looked.uninspected:
-            why, way_out = "for the same reason", ""
-        yield Finding("failed", "venue", f"it is {seen.quality}: {why}", way_out)
+    unread = seen is not None and seen.quality != "ok"
+    why = "" if seen is None else seen.reason or "no reason given"
+    way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
+    # Of what is asked for twice the second may be held up at once, since the first was refused.
+    same = unread and looked.uninspected is not None and why.removeprefix(LIMITED) in looked.uninspected
+    if looked.uninspected is not None:
+        yield Finding(
+            "failed", "venue", f"it cannot be inspected: {looked.uninspected}", way_out if same else _UNREAD["down"]
+        )
+    if seen is not None and unread:
+        told, told_out = ("for the same reason", "") if same else (why, way_out)
+        yield Finding("failed", "venue", f"it is {seen.quality}: {told}", told_out)
     if seen is not None and seen.quality == "ok":
         yield from _well(seen, now)
     status = None if looked.inspection is None else looked.inspection.status

@@ -13,6 +13,7 @@ import json
 from typing import Any, Final
 
 from killswitch.model.legible import legible
+from killswitch.model.unanswered import why_unanswered
 from killswitch.model.venue import VenueDownError
 from killswitch_ccxt.client import Client
 
@@ -99,7 +100,7 @@ class Protection:
             try:
                 await self._speak(session, ccxt)
             except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError) as error:
-                self._why = legible(f"{type(error).__name__}: {error}")
+                self._why = legible(why_unanswered(error, "it") or str(error) or type(error).__name__)
             self._up.clear()
             if not session.closed:
                 await asyncio.sleep(_PAUSE)
