@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, Market, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -32,6 +32,7 @@ from killswitch_ccxt.venues.mexc_lists import back_to, every_row
 from killswitch_ccxt.venues.mexc_plans import Plans
 from killswitch_ccxt.venues.mexc_rows import (
     CODES,
+    MARKETS,
     deal,
     found_order,
     funding,
@@ -57,12 +58,12 @@ class Mexc(Dialect):
     """A futures wallet of one settlement currency. Contracts that settle in another are another account."""
 
     exchange = "mexc"
-    more_options = ("close_all",)
+    more_options = ("batch_orders", "close_all")
     markets: ClassVar[tuple[Market, ...]] = ("swap",)
     environments = ("production",)
     codes = CODES
     limits = (
-        RateLimit("positions", 20, 2.0), RateLimit("order", 20, 2.0), RateLimit("batch", 1, 2.0),
+        RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),
         RateLimit("close all", 4, 2.0), RateLimit("external", 20, 2.0), RateLimit("open orders", 20, 2.0),
         RateLimit("deals", 20, 2.0), RateLimit("cancel", 20, 2.0),
     )  # fmt: skip
@@ -75,6 +76,7 @@ class Mexc(Dialect):
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
     batch = 50
+    """Where MEXC has allowed the account such requests, see `traits_for`."""
     has_hedge_mode = True
     streams = ("orders", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0)
@@ -92,7 +94,7 @@ class Mexc(Dialect):
         Capability("limit orders", "yes"),
         Capability("reduce only", "yes", "in hedge mode by the side code of a close"),
         Capability("put back stops", "partly", "as plan orders, which the venue keeps for seven days"),
-        Capability("batch orders", "yes", "fifty, once in two seconds"),
+        Capability("batch orders", "partly", "where MEXC has allowed them, so only with options: {batch_orders: true}"),
         Capability("close book", "partly", "closes every settlement currency, so only with options: {close_all: true}"),
         Capability("position mode", "yes"),
         Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
@@ -115,7 +117,8 @@ class Mexc(Dialect):
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
-        return structs.replace(super().traits_for(spec), whole_book=spec.options.get("close_all") is True)
+        batch = cls.batch if spec.options.get("batch_orders") is True else 1
+        return structs.replace(super().traits_for(spec), batch=batch, whole_book=spec.options.get("close_all") is True)
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("swap") is True and rule.get("settle") == self.spec.currency
@@ -208,6 +211,10 @@ class Mexc(Dialect):
             for row in rows_of(answer)
             if row.get("symbol") in wanted
         }  # fmt: skip
+
+    async def states(self) -> Mapping[str, InstrumentState]:
+        told = {symbol: str((rule.get("info") or {}).get("state")) for symbol, rule in self.rules.items()}
+        return {symbol: MARKETS[state] for symbol, state in told.items() if state in MARKETS}
 
     async def position_mode(self) -> PositionMode | None:
         told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))

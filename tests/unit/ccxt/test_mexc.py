@@ -15,6 +15,7 @@ from killswitch.model.venue import (
     MalformedAnswerError,
     OrderRejectedError,
     OrderRequest,
+    RateLimit,
     RateLimitedError,
     VenueDownError,
 )
@@ -39,6 +40,10 @@ def spec(address: str | None, time: VirtualTime | None = None, **more: Any) -> A
         options["clock"] = time
     keys = {"key": KEY, "secret": SECRET}
     return AccountSpec("main", "ccxt", "swap", "USDT", address, options, keys, exchange="mexc")
+
+
+def batching(address: str | None, time: VirtualTime | None = None) -> AccountSpec:
+    return spec(address, time, batch_orders=True)
 
 
 def account(*rules: Rule, mode: Any = "hedge", **more: Any) -> Account:
@@ -321,7 +326,7 @@ def test_each_kind_of_order_is_cancelled_by_its_own_route() -> None:
 
 def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
     """A resting exit has frozen the long: 2008 says that an order is in the way."""
-    desk = account()
+    desk = account(spec=batching)
     desk.exchange.rest(BTC, "sell", D(20), reduce_only=True, price=D(120), type="limit")
 
     async def deed(made: CcxtVenue, venue: Any) -> Any:
@@ -331,6 +336,20 @@ def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
     first, second = desk.run(deed)
     assert isinstance(first, OrderRejectedError)
     assert (first.reason, second.client_order_id, second.state) == ("blocked_by_order", "b", "open")
+
+
+@pytest.mark.parametrize(("asked", "most"), [({}, 1), ({"batch_orders": False}, 1), ({"batch_orders": True}, 50)])
+def test_batches_are_a_choice(asked: dict[str, Any], most: int) -> None:
+    """MEXC's futures documents, *Bulk order*: not for all users, a permission that its support gives. Where
+    there is none, all of a batch would be refused."""
+    made: Any = adapter(spec(None, **asked))
+    assert (made.traits.batch, hasattr(made, "submit_batch")) == (most, most > 1)
+
+
+def test_an_order_has_a_limit_of_its_own() -> None:
+    """*Place order* of MEXC's futures documents of 2026, as others have copied it: four in two seconds. It was 20."""
+    made: Any = adapter(spec(None))
+    assert RateLimit("order", 4, 2.0) in made.traits.limits
 
 
 def test_closing_everything_in_one_request_is_a_choice() -> None:
@@ -364,9 +383,11 @@ def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
 
 @pytest.mark.parametrize("mode", ["hedge", "one_way"])
 @pytest.mark.parametrize("mishap", ["none", "done", "done_silent", "lost", "down", "limited", "late"])
-def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any) -> None:
+@pytest.mark.parametrize("batches", [False, True])
+def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any, batches: bool) -> None:
     """Both sides of a symbol in hedge mode too, and where the first order was taken and its answer is lost."""
-    desk = account(Rule("submit", mishap), Rule("submit_batch", mishap), mode=mode)
+    rules = (Rule("submit", mishap), Rule("submit_batch", mishap))
+    desk = account(*rules, mode=mode, **{"spec": batching} if batches else {})
     assert desk.close_all(tmp_path) == "flat"
     assert set(desk.exchange.held.values()) == {0}
     assert desk.exchange.turned == []
