@@ -39,7 +39,7 @@ class BinanceCoinm(BinanceFutures):
         Cost("submit", "orders-1m", each=1), Cost("submit", "weight", units=1),
         Cost("submit_batch", "orders-1m", units=5), Cost("submit_batch", "weight", units=5),
         Cost("find_order", "weight", units=2), Cost("open_orders", "weight", units=45),
-        Cost("fills", "weight", units=7), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
+        Cost("fills", "weight", units=22), Cost("cancel", "weight", units=1), Cost("dead_man", "weight", each=10),
     )  # fmt: skip
     capabilities = tuple(_DIFFERENT.get(each.name, each) for each in BinanceUsdm.capabilities)
     tried = "parsed answers only: it shares its ways with USD-M futures, which was tried on loopback"

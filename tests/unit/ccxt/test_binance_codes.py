@@ -119,6 +119,12 @@ def test_coin_margined_futures_number_some_refusals_in_another_way(
     assert BinanceCoinm.codes[code] == rejected(coinm)
 
 
+def test_trades_of_coin_margined_futures_weigh_four_times_as_much() -> None:
+    """Account Trade List: 5 of weight at USDⓈ-M, 20 for a symbol at COIN-M; 2 are left for the order itself."""
+    weigh = [{it.call: it.units for it in each.costs}["fills"] for each in (BinanceUsdm, BinanceCoinm)]
+    assert weigh == [5 + 2, 20 + 2]
+
+
 def test_coin_margined_futures_say_by_a_code_of_their_own_that_a_request_came_too_late() -> None:
     """−4188 ME_INVALID_TIMESTAMP of "COIN-M Futures: Error Codes": never matched, whatever else its words are."""
     body = {"code": -4188, "msg": "Timestamp for this request is outside of the ME recvWindow."}
