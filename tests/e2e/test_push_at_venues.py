@@ -23,8 +23,10 @@ from tests.virtual_time import VirtualTime
 from tests.wire.bybit import BybitWire
 from tests.wire.server import KEY, SECRET
 
-TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "alpaca": 1}
-"""How many topics each client asks for; before it has, nothing that happens is heard."""
+TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}
+"""How many topics each client asks for, or gets unasked; before it has, nothing that happens is heard."""
+LOSS: Final = "is not to be counted on"
+AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def _story(name: str, folder: Path) -> Told:
         site = Site(folder, world, POLICY)
         with site.running("--interval", "30s") as run:
             _heard(world, run, name)
-            until(lambda: run.over or site.seen(), "the first poll is recorded")
+            until(lambda: run.over or any(_is_good(it) for it in site.seen()), "a poll is recorded")
             polled = site.seen()
             woken = _traded(world, site, run, name)
             world.move("hang_up")
@@ -59,6 +61,7 @@ def _story(name: str, folder: Path) -> Told:
             again = _traded(world, site, run, name)
             lost = until(lambda: run.over or _pages(site), "the loss is told")
             assert isinstance(lost, list), run.said
+            until(lambda: run.over or LOSS in run.said, "the loss is written too")
             view = site.view()
             streams = [] if view is None else [str(it.state) for it in view.streams]
             return Told(polled, woken, again, streams, _pages(site), run.said, run.terminate())
@@ -83,6 +86,10 @@ def _traded(world: World, site: Site, run: Run, name: str) -> dict[str, Any]:
     return found[0]
 
 
+def _is_good(snapshot: dict[str, Any]) -> bool:
+    return all(it["quality"] == "ok" for it in snapshot["accounts"])
+
+
 def _amount(snapshot: dict[str, Any], symbol: str) -> Decimal | None:
     (account,) = snapshot["accounts"]
     return next((Decimal(it["contracts"]) for it in account.get("positions") or () if it["symbol"] == symbol), None)
@@ -97,9 +104,9 @@ Stories = Mapping[str, Future[Told]]
 
 @pytest.fixture(scope="module")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
-    """All of them, begun together: most of their time is waiting."""
+    """All of them, a few at once: a runner that begins beside too many others hears no answer in time."""
     folder = tmp_path_factory.mktemp("pushes")
-    with ThreadPoolExecutor(len(TOPICS)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {name: pool.submit(_story, name, folder / name) for name in TOPICS}
 
 
@@ -120,8 +127,8 @@ def test_a_stream_that_the_venue_closes_is_told_once_and_opened_again(name: str,
     told = stories[name].result()
     assert told.again["scheduled"] is False, told.said
     assert len(told.lost) == 1, told.lost
-    assert "is not to be counted on" in told.lost[0]
-    assert told.said.count("is not to be counted on") == 1
+    assert LOSS in told.lost[0]
+    assert told.said.count(LOSS) == 1
     assert told.streams == ["heard"]
     assert told.status == 0, told.said
 
