@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from killswitch.graph.accounts import check_accounts
 from killswitch.graph.checks import check
 from killswitch.graph.columns import Columns
 from killswitch.graph.deadman import check_timers, timers
@@ -97,6 +98,7 @@ def _compiled(
     diagnostics += check_routes(everything, others)
     diagnostics += check_unwindings(everything, others)
     diagnostics += check_timers(everything, others)
+    diagnostics += check_accounts(everything)
     return tuple(graphs), in_order(diagnostics)
 
 

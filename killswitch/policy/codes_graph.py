@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from killswitch.policy.codes_account import OF_GRAPH as OF_ACCOUNTS
 from killswitch.policy.codes_deadman import OF_GRAPH as OF_TIMERS
 from killswitch.policy.codes_route import OF_GRAPH as OF_ROUTES
 from killswitch.policy.codes_unwinding import OF_GRAPH as OF_UNWINDINGS
@@ -364,4 +365,12 @@ _WARNINGS = (
     ),
 )  # fmt: skip
 
-PAGES: tuple[Page, ...] = (*_REFERENCES, *_EXPRESSIONS, *_WARNINGS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)
+PAGES: tuple[Page, ...] = (
+    *_REFERENCES,
+    *_EXPRESSIONS,
+    *_WARNINGS,
+    *OF_ROUTES,
+    *OF_UNWINDINGS,
+    *OF_TIMERS,
+    *OF_ACCOUNTS,
+)

@@ -99,11 +99,17 @@ class Desk:
         self.specs: dict[str, AccountSpec] = {}
         self._documents = [policy]
         monkeypatch.setenv("SCRIPTED_KEY", "KEY-PLANTED")
+        self._set_key = monkeypatch.setenv
         monkeypatch.setattr(adapters, "_factory", lambda _name: self._made)
 
     def add(self, adapter: ScriptedVenue, **spec: object) -> None:
-        self.adapters[adapter.account] = adapter
-        self._documents.append(document(adapter.account, **spec))
+        """An account with a key of its own, unless its `spec` says another."""
+        name = adapter.account
+        self.adapters[name] = adapter
+        if name != "main":
+            self._set_key(f"SCRIPTED_KEY_{name.upper()}", f"KEY-PLANTED-{name}")
+            spec = {"credentials": {"apiKey": f"env:SCRIPTED_KEY_{name.upper()}"}, **spec}
+        self._documents.append(document(name, **spec))
 
     def check(self, *arguments: str) -> Result:
         return self._told(venues, "check", *arguments)

@@ -12,7 +12,15 @@ from killswitch.cli import options
 from killswitch.cli.wording import fitted, hanging
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Order
-from killswitch.model.venue import Cost, CredentialsRefusedError, DeadManRule, RateLimit, VenueDownError, VenueTraits
+from killswitch.model.venue import (
+    Cost,
+    CredentialsRefusedError,
+    DeadManRule,
+    RateLimit,
+    RateLimitedError,
+    VenueDownError,
+    VenueTraits,
+)
 from killswitch.runner import account_check
 from killswitch.runner import families as families_module
 from tests import worlds
@@ -82,11 +90,26 @@ def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
     assert desk.check().stdout.count("nobody answers") == 1
 
 
+def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None:
+    """The reading is held up because the inspection was refused: one cause, and nothing is wrong with the key."""
+    why = RateLimitedError("429 too many requests; it wants no requests for 7 s", 7.0)
+    desk.add(Inspected(why, why))
+    out = desk.check().stdout
+    assert out.count("it wants no requests for 7 s") == 1
+    assert "for 7 s; wait so long, see what else asks from this address" in out
+    assert "look at the address, the credentials" not in out
+
+
 def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
-    """Both are warned of, each with the other's name; another currency, or key, is another book."""
+    """Both are warned of, each with the other's name; another currency, or key, is another book.
+
+    One of them only observes: two that are armed do not get as far.
+    """
     desk.add(Inspected(SOUND))
-    desk.add(Inspected(book("1100", "second", position_mode="one_way"), account="second"))
-    desk.add(Inspected(book("1100", "third", position_mode="one_way"), account="third"), sandbox=True)
+    key = {"apiKey": "env:SCRIPTED_KEY"}
+    second = Inspected(book("1100", "second", position_mode="one_way"), account="second")
+    desk.add(second, execution="observe", credentials=key)
+    desk.add(Inspected(book("1100", "third", position_mode="one_way"), account="third"), sandbox=True, credentials=key)
     out = desk.check().stdout
     assert "warning  account: second has the same exchange, market, currency, address and credentials" in out
     assert "warning  account: main has the same" in out
