@@ -143,9 +143,14 @@ class Line:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held."""
+        """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held.
+
+        Binance has one code (-2022) for a position that is gone and for resting orders that cover it. Said once, it may
+        be gone and the reading behind; said again of one that a reading shows, orders cover it.
+        """
         locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
-        return self.refusal == "blocked_by_order" or locked
+        covered = self.refusal == "already_flat" and self.fruitless > 1
+        return self.refusal == "blocked_by_order" or locked or covered
 
     @property
     def guarded(self) -> bool:

@@ -259,6 +259,22 @@ def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) 
     assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
 
+def test_a_close_that_is_told_flat_because_orders_cover_the_position_comes_to_flat(store: Store) -> None:
+    """One code for "gone" and "covered by resting orders": while the position is shown, these are taken away."""
+
+    class Covered(HonestVenue):
+        async def submit(self, request: OrderRequest) -> OrderReport:
+            if "stop" in self.state["resting"]:
+                raise OrderRejectedError("already_flat", "-2022 ReduceOnly Order is rejected")
+            return await super().submit(request)
+
+    venue = Covered({"BTC": D(100)}, resting={"stop": "BTC"})
+    closer = closer_for(venue, store)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
+    asyncio.run(drive(closer))
+    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+
+
 @pytest.mark.parametrize("after_effect", [False, True])
 def test_an_unknown_fate_is_resolved_by_asking(store: Store, after_effect: bool) -> None:
     """A timeout closes the position once, whether the order had arrived or not."""

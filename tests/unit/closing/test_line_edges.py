@@ -407,6 +407,16 @@ def test_resting_orders_stand_in_the_way_where_the_venue_says_so_or_nothing_is_l
     assert of.is_blocked is blocked
 
 
+@pytest.mark.parametrize(("fruitless", "blocked"), [(1, False), (2, True), (8, True)])
+def test_flat_that_is_said_again_of_a_position_that_is_shown_means_that_orders_cover_it(
+    fruitless: int, blocked: bool
+) -> None:
+    """Binance's -2022 has both meanings; the first time the reading may only be behind."""
+    of = line()
+    of.refusal, of.fruitless = "already_flat", fruitless
+    assert of.is_blocked is blocked
+
+
 def test_an_order_set_aside_of_which_nobody_knows_when_it_left_is_told_without_a_time() -> None:
     """A past that does not say so: a person is told at once, by its name."""
     of = line()
