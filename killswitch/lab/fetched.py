@@ -54,8 +54,14 @@ class Coverage(Struct, frozen=True):
     ends: int
     bars: int
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is by an older version, which took all before a page's last bar for given, however far that was."""
+        return self.format == _DOUBTFUL
 
-COVERAGE_FORMAT = "killswitch.fetched/v1"
+
+COVERAGE_FORMAT = "killswitch.fetched/v2"
+_DOUBTFUL = "killswitch.fetched/v1"
 
 
 def stem(symbol: str) -> str:
@@ -103,6 +109,10 @@ class BarFile:
             found = msgspec.json.decode(self._coverage_at.read_bytes(), type=Coverage)
         except msgspec.DecodeError as error:
             raise FetchError(f"{self._coverage_at}: {error}; remove it and {self.path.name} to fetch anew") from error
+        if found.format not in (COVERAGE_FORMAT, _DOUBTFUL):
+            raise FetchError(
+                f"{self._coverage_at} is of another version ({found.format}): go on with that, or choose another --out"
+            )
         if found.whose != self.whose:
             was = f"{found.whose.symbol} of {found.whose.venue}, {found.whose.timeframe}"
             if found.whose.endpoint != self.whose.endpoint:
@@ -112,7 +122,8 @@ class BarFile:
             self._coverage_at.unlink()
             return None
         for begins, part in self._parts():
-            if found.begins <= begins < found.ends:  # taken already, and left there by an end in between
+            if found.begins <= begins < found.ends and not found.doubtful:
+                # taken already, and left there by an end in between
                 part.unlink()
         return found
 
@@ -127,7 +138,10 @@ class BarFile:
         return Part(self.folder / f"{stem(self.whose.symbol)}.{begins}.part", self.whose)
 
     def take(self, part: Part, begins: int, ends: int, before: Coverage | None) -> Coverage:
-        """Put what the part holds of `begins` to `ends` with what is there, which it joins; the part is gone then."""
+        """Put what the part holds of `begins` to `ends` with what is there, which it joins; the part is gone then.
+
+        Of what is there by a doubtful word only the bars stay, of the span that was fetched anew.
+        """
         kept = self._rows(before.begins, before.ends) if before is not None else []
         if before is not None and len(kept) != before.bars:
             raise FetchError(
@@ -135,6 +149,9 @@ class BarFile:
                 "remove it to fetch anew"
             )
         rows = dict(kept) | {ts: row for ts, row in part.rows() if begins <= ts < ends}
+        if before is not None and before.doubtful:
+            rows = {ts: row for ts, row in rows.items() if begins <= ts < ends}
+            before = None
         found = Coverage(
             COVERAGE_FORMAT,
             self.whose,
@@ -176,7 +193,7 @@ class Part:
         head = _head(self._whose)
         first = file.readline()
         if first != head:
-            if first.endswith(b"\n"):
+            if first.endswith(b"\n") and first != _doubtful_head(self._whose):
                 self.close()
                 raise FetchError(f"{self.path} is of another fetch: remove it, or choose another --out")
             file.truncate(0)
@@ -269,6 +286,11 @@ def _row(bar: Bar) -> str:
 
 
 def _head(whose: Whose) -> bytes:
+    return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": whose}) + b"\n"
+
+
+def _doubtful_head(whose: Whose) -> bytes:
+    """That of a part by an older version, whose marks are as doubtful as its coverage: it begins anew."""
     return msgspec.json.encode(whose) + b"\n"
 
 

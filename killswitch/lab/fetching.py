@@ -107,6 +107,8 @@ class Fetch:
 
     async def _run(self, begins: int, ends: int) -> Fetched:
         covered = self._file.covered()
+        if covered is not None and covered.doubtful:
+            covered = await self._anew(covered, begins, ends)
         for start, stop in _missing(covered, begins, self._finished(ends)):
             covered = await self._span(start, stop, covered) or covered
         if covered is None:
@@ -116,6 +118,15 @@ class Fetch:
             )
         self._told(ends)
         return self._summary(begins, self._finished(ends))
+
+    async def _anew(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
+        """Fetch what an older version has fetched once more, with what is asked for now."""
+        self._warned(
+            f"{self._whose.symbol}: {self._file.path.name} was fetched by an older version, which could take for empty "
+            "what it had not asked for; all of it is asked for again"
+        )
+        start, stop = min(begins, doubtful.begins), self._finished(max(ends, doubtful.ends))
+        return await self._span(start, stop, doubtful)
 
     def _finished(self, ends: int) -> int:
         """Before when a bar must open so that it is asked for and over."""
@@ -137,12 +148,13 @@ class Fetch:
         until = part.open(start)
         try:
             reached = min(await self._pages(part, until, stop), stop)
-            if covered is not None and stop == covered.begins and reached < stop:
+            beside = covered is not None and not covered.doubtful
+            if beside and covered is not None and stop == covered.begins and reached < stop:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} says that none follows {_instant(reached)}, and has "
                     f"given some from {_instant(stop)} on; try again, or leave --from at {_instant(stop)}"
                 )
-            if reached <= start or (covered is None and not any(part.rows())):
+            if reached <= start or (not beside and not any(part.rows())):
                 part.path.unlink()
                 return None
             return self._file.take(part, start, reached, covered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -369,6 +370,68 @@ def test_a_file_that_was_changed_is_not_made_longer(tmp_path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(FetchError, match=r"was changed since it was fetched \(9 bars, not 10\)"):
         fetch(history, tmp_path, 0, 15)
+
+
+def by_an_older_version(folder: Path, numbers: Sequence[int], ends: int) -> None:
+    """These bars, and the older version's word that all before bar number `ends` is there."""
+    rows = [f"{EARLIER + n * MINUTE},100.5,101.5,99.5,100.5,{n}\n" for n in numbers]
+    (folder / "BTC_USDT_USDT.csv").write_text("ts,open,high,low,close,volume\n" + "".join(rows))
+    whose = {"venue": "somewhere", "symbol": "BTC/USDT:USDT", "timeframe": "1m", "endpoint": None}
+    told = {"format": "killswitch.fetched/v1", "whose": whose, "begins": EARLIER}
+    told |= {"ends": EARLIER + ends * MINUTE, "bars": len(rows)}
+    (folder / "BTC_USDT_USDT.fetched.json").write_text(json.dumps(told))
+
+
+def test_what_an_older_version_took_for_empty_is_asked_for_again(tmp_path: Path) -> None:
+    """It had three bars of ten and a newest one behind them, and its word was that there are no more: all ten come."""
+    by_an_older_version(tmp_path, range(3), ends=10)
+    history = PublicHistory([bar(n) for n in range(20)])
+    warned: list[str] = []
+    assert fetch(history, tmp_path, 0, 5, warned=warned.append).bars == 10
+    assert warned == [
+        "BTC/USDT:USDT: BTC_USDT_USDT.csv was fetched by an older version, which could take for empty what it had not "
+        "asked for; all of it is asked for again"
+    ]
+    assert fetch(history, tmp_path, warned=warned.append).requests == 0
+    assert len(warned) == 1
+
+
+def test_bars_that_the_venue_has_no_more_stay(tmp_path: Path) -> None:
+    """The older version had the first five; the venue's history begins with the fourth now."""
+    by_an_older_version(tmp_path, range(5), ends=10)
+    assert fetch(PublicHistory([bar(n) for n in range(3, 20)]), tmp_path).bars == 10
+
+
+def test_asking_again_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    """Killed at the third page of four: the two before it are there, and the older file until the end."""
+    by_an_older_version(tmp_path, range(3), ends=10)
+    history = PublicHistory([bar(n) for n in range(10)], page=3)
+    history.mishaps[3] = KilledError()
+    with pytest.raises(KilledError):
+        fetch(history, tmp_path)
+    assert len(lines(tmp_path)) == 4
+    history.asked.clear()
+    assert fetch(history, tmp_path).bars == 10
+    assert history.asked[0] == EARLIER + 6 * MINUTE
+
+
+def test_a_part_of_an_older_version_begins_anew(tmp_path: Path) -> None:
+    """Its mark says that all before bar 10 is there, and it has two."""
+    whose = {"venue": "somewhere", "symbol": "BTC/USDT:USDT", "timeframe": "1m", "endpoint": None}
+    rows = [f"{EARLIER + n * MINUTE},100.5,101.5,99.5,100.5,{n}\n" for n in range(2)]
+    head = json.dumps(whose, separators=(",", ":")) + "\n"
+    part = tmp_path / f"BTC_USDT_USDT.{EARLIER}.part"
+    part.write_text(head + "".join(rows) + f"until,{EARLIER + 10 * MINUTE}\n")
+    assert fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path).bars == 10
+
+
+def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """What it says is not known here."""
+    by_an_older_version(tmp_path, range(3), ends=10)
+    at = tmp_path / "BTC_USDT_USDT.fetched.json"
+    at.write_text(at.read_text().replace("/v1", "/v9"))
+    with pytest.raises(FetchError, match=r"is of another version \(killswitch.fetched/v9\)"):
+        fetch(PublicHistory([bar(1)]), tmp_path)
 
 
 def test_a_removed_file_is_fetched_anew(tmp_path: Path) -> None:
