@@ -167,6 +167,20 @@ def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> No
     told(story)
 
 
+def test_a_stream_that_never_says_anything_is_never_heard() -> None:
+    """It is open, and pings leave: that is no sign of life of the venue."""
+
+    async def story(here: Heard) -> None:
+        here.venue.fall_silent()
+        for _ in range(12):
+            await here.time.sleep(5.0)
+            assert here.view.state == "opening"
+        await here.time.sleep(5.0)
+        assert (here.view.state, len(here.venue.sockets)) == ("stale", 1)
+
+    told(story)
+
+
 @pytest.mark.parametrize("what", ["order", "state"])
 def test_a_stream_that_is_cut_is_told_and_comes_back(what: str) -> None:
     """Both subscriptions are asked for again: what happens after that wakes a reading as before."""
