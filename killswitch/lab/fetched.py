@@ -56,7 +56,7 @@ class Coverage(Struct, frozen=True):
 
     @property
     def doubtful(self) -> bool:
-        """Whether it is by an older version, which took all before a page's last bar for given, however far that was."""
+        """Whether it is by an older version, which took all before a page's last bar for given, however far off."""
         return self.format == _DOUBTFUL
 
 
