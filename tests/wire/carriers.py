@@ -20,6 +20,8 @@ class Carrier:
     numbers: tuple[str, str]
     """Where the names of two functions are: the exchange's `x12` → the venue's id of it, and back."""
     modes: tuple[str, ...] = ("one_way", "hedge")
+    names_stops: bool = True
+    """Whether a conditional order has a client id, so that one is told from another whatever befalls the process."""
 
     def number(self, which: Literal[0, 1], order_id: str) -> str:
         """The venue's id of an order of the exchange's (0), or the exchange's of the venue's (1)."""
@@ -54,6 +56,9 @@ CARRIERS: Final[Mapping[str, Carrier]] = {
         ),
         Carrier(
             "bitget", ("tests.wire.bitget", "BitgetWire"), TWO_KEYS | {"passphrase": PASSPHRASE}, ("order_id", "own_id")
+        ),
+        Carrier(
+            "mexc", ("tests.wire.mexc", "MexcWire"), TWO_KEYS, ("order_id", "order_id"), words="rows", names_stops=False
         ),
     )
 }

@@ -10,13 +10,25 @@ from killswitch.model.snapshot import Fill
 from tests.faults.exchange import FEE, Exchange, Key, Market, Placed
 
 STATES: Final = {"open": 2, "filled": 3, "canceled": 4, "expired": 4, "rejected": 5}
-MARKETS: Final = {"open": 0, "halted": 4, "delisted": 3}
+MARKETS: Final = {"open": 0, "halted": 4, "cancel_only": 4, "delisted": 3}
+"""`state` of a contract. For makers only, limit orders only and reducing only MEXC has none."""
 LEVERAGE: Final = 20
 
 
 def market_id(symbol: str) -> str:
-    """`BTC/USDT:USDT` → `BTC_USDT`."""
-    return symbol.partition(":")[0].replace("/", "_")
+    """`BTC/USDT:USDT` and `BTC` → `BTC_USDT`."""
+    base, _, quote = symbol.partition(":")[0].partition("/")
+    return f"{base}_{quote or 'USDT'}"
+
+
+def order_id(own: str) -> str:
+    """The exchange's `x12` is the venue's too."""
+    return own
+
+
+def whole(amount: Decimal) -> int | float:
+    """An amount as JSON has it: MEXC writes 10, not 10.0."""
+    return int(amount) if amount == amount.to_integral_value() else float(amount)
 
 
 def side_code(order: Placed) -> int:
@@ -29,14 +41,16 @@ def side_code(order: Placed) -> int:
 
 def detail_row(market: Market, size: Decimal) -> dict[str, Any]:
     base, _, rest = market.symbol.partition("/")
-    quote, _, settle = rest.partition(":")
+    quote, _, settle = (rest or "USDT:USDT").partition(":")
+    step = market.step or Decimal("0.001")
     return {
         "symbol": market_id(market.symbol), "displayName": f"{base}_{quote}", "baseCoin": base, "quoteCoin": quote,
         "settleCoin": settle, "contractSize": float(size), "minLeverage": 1, "maxLeverage": 125,
-        "priceScale": 2, "volScale": 0, "amountScale": 4, "priceUnit": 0.01, "volUnit": float(market.step or 1),
+        "priceScale": 2, "volScale": max(0, -int(step.normalize().as_tuple().exponent)), "amountScale": 4,
+        "priceUnit": 0.01, "volUnit": float(step),
         "minVol": float(market.minimum), "maxVol": float(market.maximum or 1_000_000),
         "bidLimitPriceRate": 0.1, "askLimitPriceRate": 0.1, "takerFeeRate": 0.0006, "makerFeeRate": 0.0002,
-        "maintenanceMarginRate": 0.004, "initialMarginRate": 0.008, "state": MARKETS.get(market.state, 0),
+        "maintenanceMarginRate": 0.004, "initialMarginRate": 0.008, "state": MARKETS[market.state],
         "isNew": False, "isHot": True, "isHidden": False, "apiAllowed": True,
     }  # fmt: skip
 
@@ -75,7 +89,7 @@ def position_row(key: Key, amount: Decimal, exchange: Exchange, now: int) -> dic
     price = float(exchange.markets[key[0]].price)
     return {
         "positionId": 1394650 + sorted(exchange.held).index(key), "symbol": market_id(key[0]),
-        "positionType": 1 if key[1] == "long" else 2, "openType": 2, "state": 1, "holdVol": float(amount),
+        "positionType": 1 if key[1] == "long" else 2, "openType": 2, "state": 1, "holdVol": whole(amount),
         "frozenVol": float(frozen), "closeVol": 0, "holdAvgPrice": price, "openAvgPrice": price, "closeAvgPrice": 0,
         "liquidatePrice": 0, "oim": 1.0, "im": 1.0, "holdFee": 0, "realised": 0, "leverage": LEVERAGE,
         "createTime": now, "updateTime": now, "autoAddIm": False,
@@ -86,9 +100,9 @@ def order_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
     """`orderType`: 1 limit, 3 immediate or cancel, 5 market."""
     return {
         "orderId": order.id, "symbol": market_id(order.symbol), "positionId": 0, "price": float(order.price or 0),
-        "vol": float(order.amount), "leverage": LEVERAGE, "side": side_code(order), "category": 1,
+        "vol": whole(order.amount), "leverage": LEVERAGE, "side": side_code(order), "category": 1,
         "orderType": 5 if order.type == "market" else 3 if order.ioc else 1,
-        "dealAvgPrice": float(order.paid / order.filled) if order.filled else 0, "dealVol": float(order.filled),
+        "dealAvgPrice": float(order.paid / order.filled) if order.filled else 0, "dealVol": whole(order.filled),
         "orderMargin": 0, "takerFee": float(order.paid * FEE), "makerFee": 0, "profit": 0,
         "feeCurrency": "USDT", "openType": 2,
         "state": STATES[order.state], "externalOid": order.name or f"_m_{order.id}", "errorCode": 0,

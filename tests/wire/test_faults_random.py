@@ -19,10 +19,12 @@ RUNS: Final = 30
 
 
 def seeds_for(carrier: Carrier, first: int, count: int) -> list[int]:
-    """The next `count` seeds whose account mode the venue has on loopback."""
+    """The next `count` seeds that can be told at the venue: in an account mode that it has on loopback, with stops only
+    where these have names."""
     found: list[int] = []
     while len(found) < count:
-        if plan_of(first).mode in carrier.modes:
+        plan = plan_of(first)
+        if plan.mode in carrier.modes and (carrier.names_stops or not plan.stops):
             found.append(first)
         first += 1
     return found

@@ -150,6 +150,8 @@ class Mexc(Dialect):
         rows = await self.client.call("fetch_positions")
         # A row of a symbol without rules is kept: it must be told as malformed, and not be left out.
         mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
+        for row in mine:
+            _of_one_side(row)
         found = positions.positions(mine, self.rules)
         self._margins = {
             (row["symbol"], row["side"]): (
@@ -342,6 +344,14 @@ def _taken(number: Any, request: OrderRequest) -> OrderReport:
     """The venue says that it took an order, and nothing of what became of it."""
     said = {"id": number, "clientOrderId": request.client_order_id, "amount": request.amount}
     return orders.report(said, request.symbol)
+
+
+def _of_one_side(row: Row) -> None:
+    """UnreadableError where nobody can tell which way a position goes: ccxt takes every other word for a short one."""
+    info = row.get("info") or {}
+    kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
+    if kind not in ("1", "2") or held < 0:
+        raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
 
 
 async def _one(send: Callable[[], Any]) -> OrderReport | VenueError:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Fill, FillCause, Flow, Order, OrderSide, Side
+from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
@@ -75,6 +75,9 @@ SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
 }  # fmt: skip
 """Code → side of the order, side of the position, whether it closes."""
 STATES: Final = {"1": "open", "2": "open", "3": "closed", "4": "canceled", "5": "rejected"}
+MARKETS: Final[Mapping[str, InstrumentState]] = {"2": "delisted", "3": "delisted"}
+"""State of a contract: 2 is delivered, 3 offline. 0 is open; 1 (being delivered) and 4 (paused) pass by themselves, and
+are what ccxt calls them: not active."""
 PLAN_STATES: Final = {"1": "open", "2": "canceled", "3": "executed", "4": "expired", "5": "rejected"}
 """Of a conditional order: one that was executed has become an order of the book."""
 CAUSES: Final[Mapping[str, FillCause]] = {"2": "liquidation", "4": "adl"}
