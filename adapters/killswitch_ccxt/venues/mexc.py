@@ -99,7 +99,7 @@ class Mexc(Dialect):
         Capability("position mode", "yes"),
         Capability("find by client id", "partly", "plan orders have none; they are known while the process lives"),
         Capability("dead man", "no"),
-        Capability("push", "yes"),
+        Capability("push", "partly", "orders and assets; plan orders and attached stops are polled"),
         Capability("key rights", "no", "the venue does not tell"),
         Capability("clock", "yes"),
         Capability("bars", "yes"),
