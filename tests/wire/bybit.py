@@ -62,7 +62,7 @@ class BybitWire(WireVenue):
         RateLimit("cancel-all", 10, 1.0),
         RateLimit("dcp", 5, 1.0),
         *(RateLimit(name, 50, 1.0) for name in ("realtime", "history", "execution", "position", "wallet")),
-        RateLimit("log", 30, 1.0),
+        RateLimit("log", 25, 1.0),
         RateLimit("key", 10, 1.0),
         RateLimit("ip", 600, 5.0, "address"),
     )
