@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.cli.hands_left import who_goes_on
-from killswitch.cli.wording import headline, money
+from killswitch.cli.status_hands import outcome
+from killswitch.cli.wording import headline
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.snapshot import Event
@@ -110,12 +111,10 @@ def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Not
 def _outcome(decision: Decision, result: Result, store: Store) -> str:
     if decision.kind == "reset":
         return "back to normal"
-    reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
-    reasons += [f"{account}: nothing was sent, because nothing is armed for it" for account in result.unsent]
-    words = f"{result.standing}, {result.closed} positions reduced, fees {money(result.fees)}"
+    words = outcome(result)
     if result.standing == "closing":
-        reasons.append(f"not finished yet: {who_goes_on(store)}")
-    return "; ".join((words, *reasons))
+        words.append(f"not finished yet: {who_goes_on(store)}")
+    return "; ".join(words)
 
 
 def _failed(decision: Decision, result: Result) -> bool:

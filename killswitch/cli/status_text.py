@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
+from killswitch.cli.status_hands import hands_text
 from killswitch.cli.status_venues import streams_text, suspended_text, timers_text
 from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
 from killswitch.incident.results import Result
@@ -40,6 +41,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield suspended_text(view.suspended)
         yield _list("Problems", view.problems)
     yield _closings(standing.closings)
+    yield hands_text(standing.by_hand)
     yield _notifications(standing)
     yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
@@ -63,7 +65,7 @@ def _runner(standing: Standing, store_at: str) -> str:
             f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s",
         ]
         if runner.liveness != "alive":
-            lines.append("         Stages, triggers and closings below are as of that tick, not as of now.")
+            lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
     return "\n".join(lines)
 
 

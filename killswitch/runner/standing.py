@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 from killswitch.gate.reading import read_file, read_lock
 from killswitch.gate.strictness import UNION_SCOPE, scope_of
 from killswitch.incident.results import Result, result_of
-from killswitch.model.decision import Notice
+from killswitch.model.decision import Cause, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Lease, RouteCount, Store
@@ -21,6 +22,11 @@ from killswitch.runner.lease import is_dead, pid_of
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"
+
+A_DAY = timedelta(days=1)
+MOST_BY_HAND = 5
+LOOKED_THROUGH = 100
+"""Of so many of the newest decisions, those by hand are shown."""
 
 Liveness = Literal["alive", "silent", "gone"]
 """alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
@@ -63,6 +69,18 @@ class OpenClosing(Struct, frozen=True):
     result: Result
 
 
+class HandClose(Struct, frozen=True):
+    """A close that a person gave, taken by a runner or carried out without one, and what came of it."""
+
+    at: datetime
+    decision: str
+    scope: str
+    author: str | None
+    cause: Cause | None
+    reason: str | None
+    result: Result
+
+
 class Standing(Struct, frozen=True):
     """Everything that `ksctl status` says. `view` is null where no runner has ticked on this store."""
 
@@ -76,6 +94,8 @@ class Standing(Struct, frozen=True):
     notices: tuple[Notice, ...]
     notifications: tuple[RouteCount, ...] = ()
     """How many messages of each route to each target wait, were delivered, and were given up."""
+    by_hand: tuple[HandClose, ...] = ()
+    """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
     format: str = STATUS_FORMAT
 
 
@@ -85,9 +105,10 @@ encode_standing = msgspec.json.Encoder(decimal_format="string").encode
 def standing_of(store: Store, now: datetime, notices: int) -> Standing:
     """Read everything once. StoreError if the store cannot be read; nothing else raises."""
     view, problem = _view(store)
+    runner = runner_state(store.lease(), now)
     return Standing(
         now=now,
-        runner=runner_state(store.lease(), now),
+        runner=runner,
         view=view,
         view_problem=problem,
         locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
@@ -99,7 +120,16 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
+        by_hand=tuple(_by_hand(store, now, alone=runner.liveness != "alive")),
     )
+
+
+def _by_hand(store: Store, now: datetime, *, alone: bool) -> Iterator[HandClose]:
+    given = [each.decision for each in store.decisions(LOOKED_THROUGH) if each.decision.kind == "manual"]
+    fresh = [each for each in given if now - each.as_of <= A_DAY][:MOST_BY_HAND]
+    for each in fresh or (given[:1] if alone else []):
+        result = result_of(each, store.journal(each.id), None)
+        yield HandClose(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
 
 
 def runner_state(lease: Lease | None, now: datetime) -> RunnerState:

@@ -69,7 +69,7 @@ def test_status_of_a_store_that_never_ticked_says_so(world: World) -> None:
 def test_status_shows_the_latch_and_the_lock_apart_and_dates_what_is_old(crashed: World) -> None:
     """The stage stands until it is reset, the lock until it is lifted, and nobody renews it."""
     shown = told(status, *at(crashed)).stdout
-    assert "Stages, triggers and closings below are as of that tick, not as of now." in shown
+    assert "Accounts, stages and triggers below are as of that tick, not as of now." in shown
     (stage,) = [line for line in shown.splitlines() if "enforce" in line]
     assert stage.split()[:6] == ["account/main", "crash", "enforce", "3", "close-everything", "2024-01-01T00:00:01Z"]
     (lock,) = [line for line in shown.splitlines() if "LOCKED" in line and line.strip().startswith("account/main")]

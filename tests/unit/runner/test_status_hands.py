@@ -1,0 +1,97 @@
+"""`ksctl status` tells of a close by hand, whoever carried it out: when, by whom, of what, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import json
+
+from killswitch.cli.hands_once import once
+from killswitch.cli.status_text import status_text
+from killswitch.runner.hands import hand
+from killswitch.runner.standing import Standing, encode_standing, standing_of
+from killswitch.store.sql import SqlStore
+from tests.runner_world import ScriptedVenue, World, book
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def close(world: World, store: SqlStore, author: str, reason: str) -> None:
+    """A close of the account by hand, which is the runner of one tick: 10 BTC at 110, for a fee of 1."""
+    runner = world.runner(store, [ScriptedVenue(book("1100"))])
+    event = hand("close", "account/main", author, reason, world.clock.now(), cause="drill")
+    asyncio.run(once(runner, store, event, 600.0))
+
+
+def pass_by(world: World, seconds: float) -> None:
+    asyncio.run(world.clock.sleep(seconds))
+
+
+def told(world: World, store: SqlStore) -> Standing:
+    return standing_of(store, world.clock.now(), 0)
+
+
+def lines(standing: Standing) -> list[str]:
+    """The block of closes by hand, without its head."""
+    text = status_text(standing, "s")
+    if "Closes by hand\n" not in text:
+        return []
+    return text.partition("Closes by hand\n")[2].partition("\n\n")[0].splitlines()[1:]
+
+
+def test_a_close_without_a_runner_is_told_afterwards(world: World) -> None:
+    """The tick that took it shows the book as it was before; this shows what became of it."""
+    store = world.open()
+    assert lines(told(world, store)) == []
+    began = world.clock.now()
+    close(world, store, "risk-desk", "order 12")
+    (row,) = lines(told(world, store))
+    assert row.strip().startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
+    for words in ("risk-desk", "account/main (order 12)", "flat, 1 position reduced, fees 1.00"):
+        assert words in row
+    (found,) = json.decode(encode_standing(told(world, store)))["by_hand"]
+    assert (found["author"], found["scope"], found["reason"], found["cause"]) == (
+        "risk-desk", "account/main", "order 12", "drill",
+    )  # fmt: skip
+    assert found["result"]["standing"] == "flat"
+
+
+def test_the_last_one_stays_where_no_runner_lives(world: World) -> None:
+    """Two closes, two days ago: of the newer one it is told; after a further one of today of that alone."""
+    store = world.open()
+    close(world, store, "first", "morning")
+    pass_by(world, 3600.0)
+    close(world, store, "second", "noon")
+    assert [row.split()[1] for row in lines(told(world, store))] == ["second", "first"]
+    pass_by(world, 2 * DAY)
+    assert [row.split()[1] for row in lines(told(world, store))] == ["second"]
+    close(world, store, "third", "today")
+    assert [row.split()[1] for row in lines(told(world, store))] == ["third"]
+
+
+def test_beside_a_runner_an_old_one_is_no_news(world: World) -> None:
+    """A runner lives, and ticks: what was closed by hand two days ago is in `history`."""
+    store = world.open()
+    close(world, store, "risk-desk", "order 12")
+    pass_by(world, 2 * DAY)
+
+    async def live() -> list[str]:
+        runner = world.runner(store, [ScriptedVenue(book("1100"))])
+        await runner.start()
+        await runner.tick()
+        found = lines(told(world, store))
+        await runner.finish()
+        await runner.let_go()
+        return found
+
+    assert asyncio.run(live()) == []
