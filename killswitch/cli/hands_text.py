@@ -114,7 +114,7 @@ def _outcome(decision: Decision, result: Result, store: Store) -> str:
     words = outcome(result)
     if result.standing == "closing":
         words.append(f"not finished yet: {who_goes_on(store)}")
-    return "; ".join(words)
+    return "\n  ".join(words)
 
 
 def _failed(decision: Decision, result: Result) -> bool:

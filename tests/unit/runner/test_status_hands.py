@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from msgspec import json
 
 from killswitch.cli.hands_once import once
+from killswitch.cli.status_hands import outcome
 from killswitch.cli.status_text import status_text
+from killswitch.incident.closed_positions import ClosedPosition
+from killswitch.incident.order_lines import OrderLine
+from killswitch.incident.results import Result
 from killswitch.runner.hands import hand
 from killswitch.runner.standing import Standing, encode_standing, standing_of
 from killswitch.store.sql import SqlStore
+from tests import worlds
 from tests.runner_world import ScriptedVenue, World, book
 
 DAY = 86_400.0
@@ -95,3 +101,38 @@ def test_beside_a_runner_an_old_one_is_no_news(world: World) -> None:
         return found
 
     assert asyncio.run(live()) == []
+
+
+def held_up(outcome_of_order: str, text: str | None = None) -> Result:
+    """10 AAPL were to be closed, one order has left, and this is what the venue said of it last."""
+    position = ClosedPosition("main", "AAPL", "long", Decimal(10), Decimal(0), None, None, None, None, None, None)
+    order = OrderLine(
+        "main", "AAPL", "long", "sell", 1, "ks1", worlds.START, Decimal(10), outcome_of_order, text=text
+    )  # fmt: skip
+    return Result("closing", (order,), (), (), None, (), 0, None, None, positions=(position,))
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "why", "hint"),
+    [
+        (
+            "resting at the venue", None, "left: 10 AAPL long: the venue has the order and has not filled it",
+            "what rests is filled when trading goes on; to take it back, cancel it there",
+        ),
+        (
+            "rejected: market_closed", "Alpaca: 403 40310000: trading halt on AAPL",
+            "left: 10 AAPL long: the venue takes no orders for it now: the market is closed, or trading in it is "
+            "halted (Alpaca: 403 40310000: trading halt on AAPL)",
+            "what is refused so leaves when trading goes on, while a runner lives",
+        ),
+        ("rejected: other", "no", "left: 10 AAPL long: its last order: rejected: other (no)", ""),
+    ],
+)  # fmt: skip
+def test_what_a_halt_holds_up_is_said_with_what_a_person_can_do(
+    said: str, text: str | None, why: str, hint: str
+) -> None:
+    """Which position, what the venue said of its order, and how it goes on."""
+    first, left, *hints = outcome(held_up(said, text))
+    assert first == "closing, 0 positions reduced, fees unknown"
+    assert left == why
+    assert "".join(hints).endswith(hint)
