@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 import pytest
@@ -26,7 +28,8 @@ from tests.wire.server import KEY, SECRET
 TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}
 """How many topics each client asks for, or gets unasked; before it has, nothing that happens is heard."""
 LOSS: Final = "is not to be counted on"
-AT_ONCE: Final = 2
+BEGINNING: Final = BoundedSemaphore(2)
+"""So many runners begin at once: one that begins beside too many others hears no answer in time."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,25 @@ class Told:
 
 
 def _story(name: str, folder: Path) -> Told:
-    with venue(REACHED[name]) as world:
-        site = Site(folder, world, POLICY)
-        with site.running("--interval", "30s") as run:
+    with ExitStack() as running:
+        with BEGINNING:
+            world = running.enter_context(venue(REACHED[name]))
+            site = Site(folder, world, POLICY)
+            run = running.enter_context(site.running("--interval", "30s"))
             _heard(world, run, name)
             until(lambda: run.over or any(_is_good(it) for it in site.seen()), "a poll is recorded")
-            polled = site.seen()
-            woken = _traded(world, site, run, name)
-            world.move("hang_up")
-            until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
-            _heard(world, run, name)
-            again = _traded(world, site, run, name)
-            lost = until(lambda: run.over or _pages(site), "the loss is told")
-            assert isinstance(lost, list), run.said
-            until(lambda: run.over or LOSS in run.said, "the loss is written too")
-            view = site.view()
-            streams = [] if view is None else [str(it.state) for it in view.streams]
-            return Told(polled, woken, again, streams, _pages(site), run.said, run.terminate())
+        polled = site.seen()
+        woken = _traded(world, site, run, name)
+        world.move("hang_up")
+        until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
+        _heard(world, run, name)
+        again = _traded(world, site, run, name)
+        lost = until(lambda: run.over or _pages(site), "the loss is told")
+        assert isinstance(lost, list), run.said
+        until(lambda: run.over or LOSS in run.said, "the loss is written too")
+        view = site.view()
+        streams = [] if view is None else [str(it.state) for it in view.streams]
+        return Told(polled, woken, again, streams, _pages(site), run.said, run.terminate())
 
 
 def _heard(world: World, run: Run, name: str) -> None:
@@ -104,9 +109,9 @@ Stories = Mapping[str, Future[Told]]
 
 @pytest.fixture(scope="module")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
-    """All of them, a few at once: a runner that begins beside too many others hears no answer in time."""
+    """All of them, side by side: most of their time is waiting."""
     folder = tmp_path_factory.mktemp("pushes")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(len(TOPICS)) as pool:
         yield {name: pool.submit(_story, name, folder / name) for name in TOPICS}
 
 
