@@ -125,7 +125,9 @@ class Client:
     def _said(self, error: Exception, method: str, course: Course, *, changes: bool) -> VenueError:
         answer = course.answer
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
-        meaning = MALFORMED if isinstance(error, UnreadableError) else meaning_of(error, self._dialect.codes, said)
+        status = None if answer is None else answer.status
+        unread = isinstance(error, UnreadableError)
+        meaning = MALFORMED if unread else meaning_of(error, self._dialect.codes, said, status)
         text = self._text(error, method, course)
         left = self._may_have_arrived(error, course)
         found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)

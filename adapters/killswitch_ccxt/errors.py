@@ -104,11 +104,24 @@ _BY_CLASS: Final[Mapping[str, Meaning]] = {
 }
 
 
-def meaning_of(error: BaseException, codes: Mapping[str, Meaning], said: Iterable[str]) -> Meaning:
-    """What `error` of ccxt means; `said` are the venue's own codes in the refusal, the most telling one first."""
+_BY_STATUS: Final[Mapping[int, Meaning]] = {401: DENIED, 418: LIMITED, 429: LIMITED}
+
+
+def meaning_of(
+    error: BaseException, codes: Mapping[str, Meaning], said: Iterable[str], status: int | None = None
+) -> Meaning:
+    """What `error` of ccxt means; `said` are the venue's own codes in the refusal, the most telling one first.
+
+    `status`: of the answer. It decides where ccxt has found an error in the answer, and knows nothing of it.
+    """
     for code in said:
         if code in codes:
             return codes[code]
+    if type(error).__name__ in ("ExchangeError", "BaseError") and status is not None:
+        if status >= 500:
+            return UNKNOWN
+        if status in _BY_STATUS:
+            return _BY_STATUS[status]
     for known in type(error).__mro__:
         if known.__name__ in _BY_CLASS:
             return _BY_CLASS[known.__name__]

@@ -12,11 +12,20 @@ from threading import Thread
 
 import pytest
 
-from killswitch.model.venue import AccountSpec, FateUnknownError, VenueAdapter, VenueDownError, VenueError
+from killswitch.model.venue import (
+    AccountSpec,
+    CredentialsRefusedError,
+    FateUnknownError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+)
 from killswitch_alpaca import adapter as alpaca
 from killswitch_alpaca.client import Client as AlpacaClient
 from killswitch_alpaca.settings import read_settings
 from killswitch_ccxt import adapter as ccxt
+from killswitch_ccxt.client import Client as CcxtClient
+from killswitch_ccxt.venues.bybit import Bybit
 
 CLASS = re.compile(r"\b[A-Z][A-Za-z]*(Error|Exception|Timeout|NotAvailable|Disconnected|Connection)\b|Connection\(")
 """What Python and its libraries call their errors."""
@@ -53,6 +62,10 @@ def answering(status: int, text: str, headers: dict[str, str]) -> Iterator[str]:
     """The address of a server that answers everything so."""
 
     class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(text)), **headers}.items():
@@ -163,14 +176,38 @@ def test_a_page_or_nothing_instead_of_data(kind: str, status: int, text: str, wo
     assert not CLASS.search(said)
 
 
-def test_a_venue_that_wants_less_says_for_how_long(kind: str) -> None:
-    """429 with Retry-After."""
-    body = '{"code": -1003, "retCode": 10006, "msg": "Too many requests.", "message": "too many requests."}'
+@pytest.mark.parametrize("code", ['"code": -1003, "retCode": 10006', '"code": 77777'], ids=["its own", "a gateway's"])
+def test_a_venue_that_wants_less_says_for_how_long(kind: str, code: str) -> None:
+    """429 with Retry-After, in the venue's own words or in those of what stands before it."""
+    body = f'{{{code}, "msg": "Too many requests.", "message": "too many requests."}}'
     with answering(429, body, {"Retry-After": "7"}) as endpoint:
         said = told(kind, endpoint)
     assert "429" in said
     assert "oo many requests" in said
     assert said.endswith("it wants no requests for 7 s")
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "kind_of_error"),
+    [(401, False, CredentialsRefusedError), (500, False, VenueDownError), (500, True, FateUnknownError)],
+)
+def test_a_status_decides_where_nobody_knows_the_words(
+    status: int, changes: bool, kind_of_error: type[VenueError]
+) -> None:
+    """Bybit tells refusals by codes, and here is none. An order behind a 500 may have been taken."""
+
+    async def once(endpoint: str) -> None:
+        keys = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
+        client = CcxtClient(AccountSpec("main", "ccxt", "swap", "USDT", endpoint, {}, keys, "bybit"), Bybit)
+        try:
+            with pytest.raises(kind_of_error):
+                method = "privatePostV5OrderCreate" if changes else "privateGetV5AccountWalletBalance"
+                await client.call(method, {}, changes=changes)
+        finally:
+            await client.close()
+
+    with answering(status, '{"message": "no"}', {}) as endpoint:
+        asyncio.run(once(endpoint))
 
 
 def test_an_order_behind_a_certificate_that_is_not_accepted_never_left() -> None:
