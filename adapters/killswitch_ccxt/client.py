@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from urllib.parse import urlsplit
 from killswitch.model.legible import legible
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
-from killswitch_ccxt.errors import MALFORMED, as_venue_error, meaning_of
-from killswitch_ccxt.hearing import COURSE, TALLY, Course, Heard, Tally
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.errors import DENIED, MALFORMED, as_venue_error, meaning_of
+from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
+from killswitch_ccxt.numbers import ODD, UnreadableError, shapeless
 
 if TYPE_CHECKING:
     from killswitch_ccxt.dialect import Dialect
@@ -123,12 +124,14 @@ class Client:
             self._ccxt = None
 
     def _said(self, error: Exception, method: str, course: Course, *, changes: bool) -> VenueError:
-        answer = course.answer
+        answer = self._blamed(course)
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
         unread = isinstance(error, UnreadableError)
         meaning = MALFORMED if unread else meaning_of(error, self._dialect.codes, said, status)
-        text = self._text(error, method, course)
+        if isinstance(error, UnsignableError):
+            meaning = DENIED
+        text = self._text(error, method, course, answer)
         left = self._may_have_arrived(error, course)
         found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
         tally = course.tally
@@ -141,6 +144,17 @@ class Client:
         else:
             tally.errors += 1
         return found
+
+    def _blamed(self, course: Course) -> Answer | None:
+        """The answer that the failure is about. A good one that was used before something else failed is not.
+
+        It may hold what nobody may read, such as the key of a stream. Some refusals come as an answer that ccxt takes
+        for a good one at first: these are known by their codes.
+        """
+        answer = course.answer
+        if answer is None or not course.taken:
+            return answer
+        return answer if any(code in self._dialect.codes for code in self._dialect.codes_of(answer)) else None
 
     def _may_have_arrived(self, error: Exception, course: Course) -> bool:
         """Whether the request that was to change something may have reached the venue."""
@@ -155,18 +169,25 @@ class Client:
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _text(self, error: Exception, method: str, course: Course) -> str:
+    def _text(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
         """The venue's words, without addresses and what is asked in them: a query holds signatures."""
-        return f"{self._dialect.exchange} {method}: {legible(self._words(error, course))[:LONGEST_TEXT]}"
+        return (
+            f"{self._dialect.exchange} {method}: {legible(self._words(error, method, course, answer))[:LONGEST_TEXT]}"
+        )
 
-    def _words(self, error: Exception, course: Course) -> str:
-        if course.answer is not None:
-            return words_of(course.answer.status, course.answer.text)
+    def _words(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
+        if answer is not None:
+            return words_of(answer.status, answer.text)
         cause = error.__cause__
-        happened = None if cause is None else why_unanswered(cause, course.place or "the venue", self._timeout)
+        # Behind an answer it is no request any more that fails, but the stream that was opened with it.
+        stream = course.taken or not course.begun
+        place = "the venue's stream" if stream and method.startswith("watch_") else course.place or "the venue"
+        happened = why_unanswered(error if cause is None else cause, place, self._timeout)
         if happened is not None:
             return happened
-        told = _without_queries(str(error if cause is None else cause))
+        if course.taken and isinstance(error, ODD):
+            return shapeless(error)
+        told = _without_paths(str(error if cause is None else cause))
         # A class says little, and more than nothing.
         return told or type(error if cause is None else cause).__name__
 
@@ -264,5 +285,9 @@ def _readdress(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) 
             urls[name] = endpoint.rstrip("/") + urlsplit(value).path
 
 
-def _without_queries(text: str) -> str:
-    return " ".join(word.partition("?")[0] if "://" in word else word for word in text.split(" "))
+_ADDRESS: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"@]*@)?([^\s/?#'\"]*)[^\s'\"]*")
+
+
+def _without_paths(text: str) -> str:
+    """With addresses cut behind the host: a query may hold a signature, and the path of a stream its key."""
+    return _ADDRESS.sub(r"\1\2", text)

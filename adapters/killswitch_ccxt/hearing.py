@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import ssl
 import time
@@ -58,6 +59,8 @@ class Course:
     tally: Tally
     method: str = "GET"
     answer: Answer | None = None
+    taken: bool = False
+    """Whether that answer was a good one and has been used: what fails afterwards is not its doing."""
     begun: int = 0
     place: str = ""
     """Where that request went: `host:port`, nothing of a user or a path."""
@@ -66,6 +69,10 @@ class Course:
 
 COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
 TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
+
+
+class UnsignableError(Exception):
+    """The credentials cannot be used to sign with, so that nothing was sent. Says nothing of what they are."""
 
 
 class Heard:
@@ -94,7 +101,7 @@ class Heard:
         course = COURSE.get(None)
         if course is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        course.method, course.answer, course.place = method, None, _place(url)
+        course.method, course.answer, course.taken, course.place = method, None, False, _place(url)
         course.begun += 1
         course.tally.requests += 1
         course.tally.paths.append(f"{method} {urlsplit(url).path}")
@@ -103,11 +110,13 @@ class Heard:
             found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
             answer = course.answer
             if answer is None or answer.body is not None:
+                course.taken = answer is not None
                 return found
             # ccxt takes objects and lists for JSON. Of anything else it gives the text, or, where its kind is not told,
             # what it was read from.
             if answer.text.strip() and not _is_json(answer.text):
                 raise UnreadableError("the answer is no JSON")
+            course.taken = True
             return found if isinstance(found, str) else answer.text
         finally:
             if course.answer is None:
@@ -135,11 +144,33 @@ class Heard:
             course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
         return super().handle_errors(code, reason, url, method, headers, body, response, *more)  # type: ignore[misc]
 
+    def sign(self, *arguments: Any, **named: Any) -> Any:
+        """As ccxt does it. UnsignableError where a secret has not the form that signing needs."""
+        try:
+            return super().sign(*arguments, **named)  # type: ignore[misc] # of ccxt's class
+        except ValueError as error:
+            raise _unsignable(error) from None
+
+    def sign_hash(self, *arguments: Any) -> Any:
+        """The same of venues where a wallet signs."""
+        try:
+            return super().sign_hash(*arguments)  # type: ignore[misc] # of ccxt's class
+        except (ValueError, AssertionError) as error:
+            raise _unsignable(error) from None
+
     def milliseconds(self) -> int:
         """The time that requests are signed with."""
         if self.ks_clock is None:
             return int(time.time() * 1000)
         return int(self.ks_clock().timestamp() * 1000)
+
+
+def _unsignable(error: Exception) -> UnsignableError:
+    """Without the error's own words: they may hold a part of the secret."""
+    form = (
+        "it is not base64, as this venue gives secrets out" if isinstance(error, binascii.Error) else "not in its form"
+    )
+    return UnsignableError(f"the secret cannot be used to sign ({form}); nothing was sent")
 
 
 def _is_json(text: str) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.planted import files_below, forms, leaks
-from tests.e2e.processes import PATIENCE, POLICY
+from tests.e2e.processes import PATIENCE, POLICY, until
 from tests.otlp_receiver import Receiver, receiver
-from tests.wire.server import KEY, PASSPHRASE, SECRET
+from tests.wire.server import KEY, LISTEN_KEY, PASSPHRASE, SECRET
 
 LOUD = (
     "import logging, sys\n"
@@ -277,6 +278,23 @@ def control(addresses: Mapping[str, str], what: str) -> None:
         assert answer.status == 200
 
 
+def cut_off(trial: Trial, addresses: Mapping[str, str]) -> None:
+    """A run whose private stream is heard, and then closed by the venue."""
+    with ThreadPoolExecutor(1) as aside:
+        ran = aside.submit(trial.run, "--ticks", "25")
+        until(lambda: ran.done() or b'"subscribed": []' not in state(addresses), "the stream is heard")
+        control(addresses, "hang_up")
+        ran.result()
+    assert any(b"is not to be counted on" in said for said in trial.said.values())
+
+
+def state(addresses: Mapping[str, str]) -> bytes:
+    """The truth, as it is told."""
+    with urllib.request.urlopen(f"{addresses['control']}/state", timeout=PATIENCE) as answer:
+        found: bytes = answer.read()
+    return found
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, name: str) -> None:
     """Read, planned, closed, reported, refused and not reached, with every library at DEBUG: nothing holds a key."""
@@ -286,7 +304,7 @@ def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, n
         held = mounted(site / "run" / "secrets" / "venue", case.credentials)
         planted = {f"PLANTED_{key.upper()}": value for key, value in case.credentials.items()}
         trial = Trial(
-            site, tuple(case.credentials.values()),
+            site, (*case.credentials.values(), LISTEN_KEY),
             planted | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
                        "OTEL_EXPORTER_OTLP_HEADERS": "x-planted=HEADER-PLANTED"},
             held,
@@ -302,7 +320,7 @@ def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, n
         snapshot = trial.ksctl("snapshot", "main", *policies)
         assert json.loads(snapshot)["accounts"][0]["quality"] == "ok"
         trial.ksctl("venues", "check", "main", *policies, exits=(0, 1))
-        trial.run("--ticks", "3")
+        cut_off(trial, addresses)
         for each in case.fall:
             control(addresses, each)
         trial.ksctl("plan", *policies, *store, "--out", str(site / "plan.json"))

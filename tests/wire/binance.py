@@ -27,7 +27,7 @@ from tests.wire import binance_orders as orders
 from tests.wire import binance_words as words
 from tests.wire.binance_public import PUBLIC, public_answer
 from tests.wire.binance_stream import speak
-from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue
+from tests.wire.server import KEY, LISTEN_KEY, SECRET, Ask, RefusedError, Reply, WireVenue
 
 PATIENCE: Final = 5
 """Refusals in a row for too many requests before the address is banned."""
@@ -278,8 +278,8 @@ class BinanceWire(WireVenue):
                 "updateTime": 0, "multiAssetsMargin": self.multi_assets, "tradeGroupId": -1}  # fmt: skip
 
     def _listen_key(self, ask: Ask) -> object:
-        self.listen_keys.add("listen-1")
-        return {"listenKey": "listen-1"}
+        self.listen_keys.add(LISTEN_KEY)
+        return {"listenKey": LISTEN_KEY}
 
     def _open(self, ask: Ask, *, waiting: bool) -> object:
         mine = [it for it in self.exchange.orders.values() if it.state == "open" and it.waits is waiting]

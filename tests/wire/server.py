@@ -28,6 +28,8 @@ from tests.faults.wire import LATE, SLOW
 KEY = "KEY-PLANTED"
 SECRET = "SECRET-PLANTED"
 PASSPHRASE = "PASSPHRASE-PLANTED"
+LISTEN_KEY = "LISTEN-KEY-PLANTED"
+"""What Binance gives out to open an account's stream with: whoever has it hears the account."""
 
 
 @dataclass(frozen=True)
