@@ -9,6 +9,7 @@ from killswitch.cli.wording import headline, instant, interval, money, table
 from killswitch.incident.causes import remainders, text_of
 from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.exposure import Exposure
+from killswitch.incident.numbering import numbered
 from killswitch.incident.places import WrittenAt
 from killswitch.incident.results import OrderLine
 from killswitch.incident.totals import Missing
@@ -209,15 +210,20 @@ def _end(chain: Chain) -> str:
     lines.append(f"  {_standing(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
-    lines += [f"  {each.what} {money(each.known)} as far as known, without {_lacking(each)}" for each in result.missing]
+    lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
     if result.totals.took is not None:
         lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
     return "\n".join(("End", *lines))
 
 
+def _partly(missing: Missing) -> str:
+    if missing.known is None:
+        return f"unknown: nothing is known of {_lacking(missing)}"
+    return f"{money(missing.known)} as far as known, without {_lacking(missing)}"
+
+
 def _lacking(missing: Missing) -> str:
-    orders = ", ".join(str(number) for number in missing.orders)
-    words = [f"order {orders}"] if orders else []
+    words = [numbered(missing.orders)] if missing.orders else []
     said = " and ".join((*words, "what the whole-book request closed") if missing.swept else words)
     return said if missing.why is None else f"{said} ({missing.why})"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from killswitch.cli.wording import instant, money, table
 from killswitch.incident.causes import by_hand
-from killswitch.incident.order_lines import OrderLine
+from killswitch.incident.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.results import Result
 from killswitch.model.legible import one_line
 from killswitch.runner.standing import HandClose
@@ -59,7 +59,7 @@ def _left(result: Result) -> Iterator[str]:
 
 def _why(order: OrderLine) -> tuple[str, str]:
     said = f" ({one_line(order.text)})" if order.text else ""
-    if order.outcome.startswith("resting"):
+    if order.outcome in (RESTING, ACCEPTED):
         return (
             f"the venue has the order and has not filled it{said}",
             "where trading is halted, what rests is filled when trading goes on; to take it back, cancel it there",

@@ -224,7 +224,7 @@ def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
 def _sum(result: Result, what: str, value: Decimal | None) -> str:
     """A sum; of one that is only partly known, what its known orders come to."""
     missing = next((each for each in result.missing if each.what == what), None)
-    if value is not None or missing is None or len(missing.orders) >= len(result.orders):
+    if value is not None or missing is None or missing.known is None:
         return money(value)
     orders = f"{len(missing.orders)} order{'' if len(missing.orders) == 1 else 's'}"
     return f"unknown ({money(missing.known)} without {orders})"

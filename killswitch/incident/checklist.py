@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from killswitch.incident.causes import text_of
+from killswitch.incident.numbering import numbered
 from killswitch.incident.record import Ended, Firing, Item, Money, OrderOutcome, PositionLeft, Reason
 from killswitch.model.spelling import instant, money
 
@@ -130,7 +131,7 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
     ]
     if missing:
         lacking = sorted({number for each in totals.missing for number in each.orders})
-        which = f" (of order {', '.join(str(number) for number in lacking)})" if lacking else ""
+        which = f" (of {numbered(lacking)})" if lacking else ""
         said = f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
         return Item(key, title, "open", said)
     currency = totals.currency or ""

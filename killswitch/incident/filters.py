@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from killswitch.incident.markdown import code, escape, fenced
+from killswitch.incident.numbering import numbered
 from killswitch.incident.record import Command, WrittenAt
 from killswitch.model import spelling
 
@@ -96,6 +97,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "join": join,
     "lasting": lasting,
     "money": money,
+    "numbered": numbered,
     "percent": percent,
     "price": price,
     "quoted": quoted,

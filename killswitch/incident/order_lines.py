@@ -21,6 +21,8 @@ Fate = Literal["final", "in flight", "set aside", "abandoned"]
 _CLOSE_ENOUGH = Decimal("0.001")
 """Of the notional: how far a linear contract's P&L may be from (mark − entry) × size and still count as linear."""
 _ANSWERS = frozenset({"acknowledged", "unknown", "rejected", "absent", "filled", "set_aside", "abandoned"})
+RESTING, ACCEPTED = "resting at the venue", "accepted by the venue"
+"""The outcome of an order that the venue has, as long as it says no more: a limit order rests, any other does not."""
 _FATES: Mapping[str, Fate] = {
     "rejected": "final", "absent": "final", "filled": "final", "set_aside": "set aside", "abandoned": "abandoned",
 }  # fmt: skip
@@ -152,7 +154,7 @@ def _sent(decided_on: DecidedOn, entry: JournalEntry) -> OrderLine:
 
 def _answered(order: OrderLine, entry: JournalEntry) -> OrderLine:
     words = {
-        "acknowledged": "resting at the venue",
+        "acknowledged": RESTING if order.kind == "limit" else ACCEPTED,
         "unknown": "fate unknown, being asked about",
         "set_aside": "fate unknown, set aside: its position goes on without it",
         "abandoned": "fate unknown, and asked about no more",

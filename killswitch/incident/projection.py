@@ -70,7 +70,8 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     closed_at = reset.at if reset else max(ends, default=opening.as_of) if life.by_hand and not unfinished else None
     notices = _notices(store, opening, closed_at)
     told = told_of(store, {each.decision.id for each in acted} | ({reset.decision} if reset else set()))
-    moments = timeline([(each.firing, each.journal, each.result) for each in acted], notices, moments_of(told), reset)
+    recorded = [(each.firing, each.journal, each.result, each.snapshot) for each in acted]
+    moments = timeline(recorded, notices, moments_of(told), reset)
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from itertools import groupby
+from typing import NamedTuple
 
 from killswitch.incident.causes import by_hand
 from killswitch.incident.order_lines import number
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
+from killswitch.incident.resting import Resting, kind_of, resting_orders, terms
 from killswitch.incident.results import Result
 from killswitch.model.decision import Notice
+from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry
 
 _TOGETHER = 4
-"""So many like moments in one second become one line."""
+"""So many like moments of one second, with nothing else between them, become one line."""
 _NAMED = 6
 
+_ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
+"""Of what happened at one instant, these are told last."""
 _KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
 _WORDS = {
-    "acknowledged": "rests at the venue",
+    "acknowledged": "was accepted by the venue",
     "unknown": "got no answer that says what happened",
     "rejected": "was rejected",
     "absent": "never reached the venue",
@@ -28,24 +33,55 @@ _WORDS = {
 }
 
 
+class _Row(NamedTuple):
+    """A moment, and what it would be called together with others of its like: None for what stands alone."""
+
+    moment: Moment
+    like: str | None = None
+    symbol: str = "?"
+
+
 def timeline(
-    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result]],
+    firings: Sequence[tuple[Firing, Sequence[JournalEntry], Result, Snapshot | None]],
     notices: Iterable[Notice],
     told: Iterable[Moment],
     reset: Reset | None,
 ) -> tuple[Moment, ...]:
-    """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first."""
+    """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first.
+
+    `firings`: each with the journal of its decision, what came of it, and the snapshot that was decided on.
+    """
     moments: list[Moment] = [*told]
-    for firing, journal, result in firings:
+    orders: list[_Row] = []
+    for firing, journal, result, snapshot in firings:
         moments += _triggers(firing)
         moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
-        moments += _journal(journal)
+        orders += _journal(journal, resting_orders(snapshot))
         moments += _ends(journal, result)
     moments += [Moment(each.as_of, "notice", None, f"{each.severity}: {each.text}") for each in notices]
     if reset is not None:
         by = reset.author or "the stage's own condition"
         moments.append(Moment(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
-    return tuple(sorted(dict.fromkeys(moments), key=lambda moment: moment.at))
+    before = [_Row(each) for each in dict.fromkeys(moments) if each.kind not in _ENDS]
+    after = [_Row(each) for each in dict.fromkeys(moments) if each.kind in _ENDS]
+    return tuple(_together(sorted((*before, *orders, *after), key=lambda row: row.moment.at)))
+
+
+def _together(rows: Iterable[_Row]) -> Iterator[Moment]:
+    """Many like moments that follow each other in one second as one line, because every order has a row of its own.
+
+    What came between two of them parts them: a line never tells of what was before and after something else.
+    """
+    for (like, _), run in groupby(rows, key=lambda row: (row.like, row.moment.at.replace(microsecond=0))):
+        found = list(run)
+        if like is None or len(found) < _TOGETHER:
+            yield from (row.moment for row in found)
+            continue
+        symbols = list(dict.fromkeys(row.symbol for row in found))
+        more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
+        first = found[0].moment
+        text = f"{len(found)} times: {like} ({', '.join(symbols[:_NAMED])}{more})"
+        yield Moment(first.at, first.kind, None, text)
 
 
 def _triggers(firing: Firing) -> Iterator[Moment]:
@@ -64,27 +100,21 @@ def _fired(firing: Firing) -> str:
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
 
 
-def _journal(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
-    """Orders and answers; many like ones in one second are one line, because every order has a row of its own."""
-    together: dict[tuple[str, str, datetime], list[tuple[JournalEntry, MomentKind, str]]] = {}
+def _journal(journal: Sequence[JournalEntry], resting: Resting) -> Iterator[_Row]:
+    """Orders and answers."""
+    kinds = {entry.client_order_id: entry.data.get("order") for entry in journal if entry.kind == "sending"}
     for entry in journal:
-        said = _said(entry)
+        said = _said(entry, kinds.get(entry.client_order_id), resting)
         if said is not None:
-            kind, what, text = said
-            key = (entry.kind, what, entry.at.replace(microsecond=0))
-            together.setdefault(key, []).append((entry, kind, text))
-    for (_, what, _), found in together.items():
-        if len(found) < _TOGETHER:
-            yield from (Moment(entry.at, kind, None, text) for entry, kind, text in found)
-            continue
-        symbols = list(dict.fromkeys(entry.symbol or "?" for entry, _, _ in found))
-        more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
-        entry, kind, _ = found[0]
-        yield Moment(entry.at, kind, None, f"{len(found)} times: {what} ({', '.join(symbols[:_NAMED])}{more})")
+            kind, like, text = said
+            yield _Row(Moment(entry.at, kind, None, text), like, entry.symbol or "?")
 
 
-def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
-    """(kind, what happened, what happened to what); None for entries that are no news of their own."""
+def _said(entry: JournalEntry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
+    """(kind, what happened, what happened to what); None for entries that are no news of their own.
+
+    `sent_as`: the kind of the order that the entry is about, where the journal says it.
+    """
     where = f"{entry.symbol} {entry.position_side or ''}".rstrip() + f" on {entry.account}"
     data = entry.data
     match entry.kind:
@@ -92,18 +122,30 @@ def _said(entry: JournalEntry) -> tuple[MomentKind, str, str] | None:
             amount = f"{data.get('side')} {data.get('amount')}"
             return ("sent", "an order was sent", f"order sent: {amount} {where}")
         case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
-            empty = entry.kind == "filled" and number(entry, "filled") == 0
-            what = "ended without a fill" if empty else _WORDS[entry.kind]
+            what = _WORDS[entry.kind]
+            if entry.kind == "filled" and number(entry, "filled") == 0:
+                what = "ended without a fill"
+            elif entry.kind == "acknowledged" and sent_as == "limit":
+                what = "rests at the venue"
             return ("answered", f"an order {what}", f"the order on {where} {what}{_detail(entry)}")
         case "cancelled":
-            text = f"resting order {data.get('order')} of {entry.symbol} on {entry.account} is cancelled"
-            return ("answered", "a resting order is cancelled", text)
+            return _cancelled(entry, resting)
         case "verified":
             held = f"{data.get('position')} (target {data.get('target')})"
             return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
         case "locked":
             return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
     return _protection(entry, where)
+
+
+def _cancelled(entry: JournalEntry, resting: Resting) -> tuple[MomentKind, str, str]:
+    name = entry.data.get("order")
+    order = resting.get((entry.account, entry.symbol, name))
+    kind = kind_of(entry.data.get("why"), order)
+    was = "" if order is None else f": {terms(order)}"
+    what = f"resting {kind} order" if kind else "resting order"
+    text = f"{what} {name} of {entry.symbol} on {entry.account} is cancelled{was}"
+    return ("answered", f"a {what} is cancelled", text)
 
 
 def _protection(entry: JournalEntry, where: str) -> tuple[MomentKind, str, str] | None:

@@ -22,11 +22,12 @@ UNREAD = "decided without reading the position, as by force: its mark and entry 
 class Missing(Struct, frozen=True):
     """A sum that is not known: what its known parts come to, and the numbers (from 1) of the orders that lack.
 
-    `swept`: what the venue closed by itself lacks too, asked to close a whole book in one request.
+    `known` is null where no order that did anything has a known part: then nothing is known, which is not 0. `swept`:
+    what the venue closed by itself lacks too, asked to close a whole book in one request.
     """
 
     what: Sum
-    known: Decimal
+    known: Decimal | None
     orders: tuple[int, ...]
     swept: bool = False
     why: str | None = None
@@ -114,16 +115,17 @@ def _unread(order: OrderLine) -> bool:
     return bool(order.filled) and order.fate == "final" and order.price is not None and order.mark is None
 
 
-def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal, list[int]]:
+def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal | None, list[int]]:
     """The sum, what is known of it, and the numbers of the orders whose part is not."""
-    known, unknown = Decimal(0), []
+    known: Decimal | None = None
+    unknown = []
     for position, order in enumerate(orders, start=1):
         part = _part(what, order)
         if part is None:
             unknown.append(position)
-        else:
-            known += part
-    return (None if unknown else known), known, unknown
+        elif order.filled and not _is_no_part(what, order):
+            known = part + (known or Decimal(0))
+    return (None if unknown else known or Decimal(0)), known, unknown
 
 
 def _part(what: Sum, order: OrderLine) -> Decimal | None:
@@ -132,7 +134,12 @@ def _part(what: Sum, order: OrderLine) -> Decimal | None:
         return None
     if order.did_nothing or order.filled == 0:
         return Decimal(0)
-    if what == "realised" and order.purpose == "hedge":
-        return Decimal(0)  # it has opened something, and realised nothing
+    if _is_no_part(what, order):
+        return Decimal(0)
     part: Decimal | None = getattr(order, _FIELDS[what])
     return None if order.filled is None else part
+
+
+def _is_no_part(what: Sum, order: OrderLine) -> bool:
+    """Whether the sum is not about such orders: a hedge has opened something, and realised nothing."""
+    return what == "realised" and order.purpose == "hedge"

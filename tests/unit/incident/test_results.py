@@ -210,7 +210,30 @@ def test_an_order_that_rests_is_a_part_that_is_not_known_yet() -> None:
         decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), said("acknowledged", 1, 2, filled="0")
     )
     assert (found.fees, found.slippage, found.realised) == (None, None, None)
-    assert [each.orders for each in found.missing] == [(1,), (1,), (1,)]
+    assert [(each.known, each.orders) for each in found.missing] == [(None, (1,))] * 3
+
+
+def test_a_sum_of_which_no_part_is_known_is_unknown_and_not_nothing(written: HandWritten) -> None:
+    """Two orders were filled and neither has a fee, a third was refused: 0.00 is nowhere said of fees."""
+    close = decision(banded("BTC", "sell", "10", None))
+    journal = (
+        planned(), sent(1, "4"), filled(1, "4", "99", fee=None), sent(2, "4"), filled(2, "4", "98", fee=None),
+        sent(3, "2"), said("rejected", 3, 5, reason="price_band"), seen("2", 10), ended(11, "residual"),
+    )  # fmt: skip
+    incident, text = report_of(written, close, *journal)
+    assert incident.money.missing == (Missing("fees", None, (1, 2)),)
+    assert "| fees, as far as known | unknown: nothing is known of orders 1 and 2 |" in text
+    assert "- [ ] **P&L recorded**: fees unknown (of orders 1 and 2): look it up in the venue's statement" in text
+    assert not [line for line in text.splitlines() if "fees" in line and "0.00" in line.partition("slippage")[0]]
+
+
+def test_the_orders_that_a_sum_lacks_are_told_as_a_range(written: HandWritten) -> None:
+    """Twenty-five orders without a fee, one with 1: all of it fits into a line."""
+    close = decision(banded("BTC", "sell", "26", None))
+    orders = [it for n in range(1, 27) for it in (sent(n, "1"), filled(n, "1", "99", 40, None if n < 26 else "1"))]
+    _, text = report_of(written, close, planned(contracts="26"), *orders, seen("0", 50), ended(51))
+    assert "| fees, as far as known | 1.00 USDT without orders 1 to 25 |" in text
+    assert "fees unknown (of orders 1 to 25)" in text
 
 
 def test_a_hedge_belongs_to_the_incident_that_it_stands_in_for() -> None:
@@ -319,7 +342,9 @@ def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(
     assert {each.swept for each in found.missing} == {True}
     incident, text = report_of(written, decision(banded("BTC", "sell", "10", None)), *journal)
     assert "No order was sent: the venue was asked to close the whole book of main in one request." in text
-    assert "0.00 USDT without what the whole-book request closed" in text
+    assert {each.known for each in found.missing} == {None}
+    assert "| fees, as far as known | unknown: nothing is known of what the whole-book request closed |" in text
+    assert "| 0.00" not in text
     states = {item.key: item.state for item in incident.checklist}
     assert [states[key] for key in ("closed", "reconciled", "counted")] == ["proved", "open", "open"]
 

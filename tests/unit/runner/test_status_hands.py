@@ -120,6 +120,10 @@ def held_up(outcome_of_order: str, text: str | None = None) -> Result:
             "what rests is filled when trading goes on; to take it back, cancel it there",
         ),
         (
+            "accepted by the venue", None, "left: 10 AAPL long: the venue has the order and has not filled it",
+            "what rests is filled when trading goes on; to take it back, cancel it there",
+        ),
+        (
             "rejected: market_closed", "Alpaca: 403 40310000: trading halt on AAPL",
             "left: 10 AAPL long: the venue takes no orders for it now: the market is closed, or trading in it is "
             "halted (Alpaca: 403 40310000: trading halt on AAPL)",

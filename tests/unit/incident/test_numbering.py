@@ -1,0 +1,25 @@
+"""Numbers of orders are told in few words, and none is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from killswitch.incident.numbering import numbered
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([3], "order 3"),
+        ([1, 2], "orders 1 and 2"),
+        ([2, 1, 3], "orders 1 to 3"),
+        (list(range(1, 26)), "orders 1 to 25"),
+        ([1, 4, 7, 8, 9], "orders 1, 4 and 7 to 9"),
+        ([1, 2, 3, 9], "orders 1 to 3 and 9"),
+        (list(range(1, 38, 2)), "orders 1, 3, 5, 7, 9, 11 and 13 more"),
+        ([1, 3, 5, 7, 9, 11, 21, 22, 23], "orders 1, 3, 5, 7, 9, 11 and 3 more"),
+    ],
+)
+def test_neighbours_are_a_range_and_many_are_counted(numbers: list[int], words: str) -> None:
+    """1 to 37 by twos are nineteen: six are named and thirteen counted."""
+    assert numbered(numbers) == words
