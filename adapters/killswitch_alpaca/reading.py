@@ -18,7 +18,13 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Health, Instrument, Order, Position, Quality
-from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import (
+    CredentialsRefusedError,
+    MalformedAnswerError,
+    RateLimitedError,
+    VenueDownError,
+    VenueError,
+)
 from killswitch_alpaca.activities import Known, read_fill, read_flow
 from killswitch_alpaca.client import TOO_LATE, Client, RefusedError, called_off
 from killswitch_alpaca.errors import as_venue_error
@@ -86,7 +92,7 @@ class Reading:
         return self.hours.session(self._settings.now()) if good else None
 
     async def snapshot(self) -> AccountSnapshot:
-        """The account now. RateLimitedError is raised; every other failure is told by quality."""
+        """The account now. RateLimitedError and CredentialsRefusedError are raised; other failures are its quality."""
         now = asyncio.get_running_loop().time()
         self._credit = min(SAVED, self._credit + SNAPSHOT / FIFTHS - 1)
         try:
@@ -97,7 +103,11 @@ class Reading:
         except (MalformedAnswerError, UnreadableError) as error:
             return self._failed("malformed", str(error))
         except RefusedError as error:
-            return self._failed("down", str(as_venue_error(error.refused, changes=False)))
+            meant = as_venue_error(error.refused, changes=False)
+            if isinstance(meant, CredentialsRefusedError):
+                self._client.take_tally()
+                raise meant from error
+            return self._failed("down", str(meant))
         except VenueError as error:
             return self._failed("down", str(error))
         return found

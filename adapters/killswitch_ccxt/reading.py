@@ -28,6 +28,7 @@ from killswitch.model.snapshot import (
 )
 from killswitch.model.venue import (
     AccountSpec,
+    CredentialsRefusedError,
     MalformedAnswerError,
     RateLimitedError,
     VenueDownError,
@@ -132,7 +133,7 @@ class Reading:
     async def snapshot(self) -> AccountSnapshot:
         """A failure of worth or positions comes back as quality `down` or `malformed`, with the reason.
 
-        RateLimitedError is raised: who counts requests must know.
+        RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: a person must.
         """
         observed_at = self._client.now()
         began = asyncio.get_running_loop().time()
@@ -141,7 +142,7 @@ class Reading:
                 await self._rules.ready(every=SHUT_RULES if self._shut else None)
                 wealth, positions = await self._account()
                 self._plausible(wealth, positions)
-            except RateLimitedError:
+            except (RateLimitedError, CredentialsRefusedError):
                 raise
             except (MalformedAnswerError, UnreadableError) as error:
                 tally.malformed += isinstance(error, UnreadableError)

@@ -187,9 +187,10 @@ class Terminal:
 
     def _say_accounts(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant
+        from killswitch.runner.tick_words import reading_words
 
         for account in report.snapshot.accounts:
-            now = "" if account.quality == "ok" else f"{account.quality}: {account.reason or 'no reason given'}"
+            now = reading_words(account)
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
                 utter(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)

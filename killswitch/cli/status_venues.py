@@ -26,15 +26,15 @@ def _stream(stream: StreamView, now: datetime) -> str:
     heard = "nothing heard yet" if stream.heard_at is None else f"last heard {_when(stream.heard_at, now)}"
     match stream.state:
         case "heard":
-            return heard
+            return heard if stream.why is None else f"{heard}; not heard a moment ago: {stream.why}"
         case "opening":
             return f"opening, {heard}"
         case "stale":
-            return f"STALE, {heard}; polled as before"
+            return f"STALE, {heard}"
         case "lost":
-            return f"LOST: {stream.why or 'no reason given'}; {heard}; polled as before"
+            return f"LOST: {stream.why or 'no reason given'}; {heard}"
         case "ended":
-            return f"GIVEN UP: {stream.why or 'no reason given'}; {heard}; polled as before"
+            return f"GIVEN UP: {stream.why or 'no reason given'}; {heard}"
 
 
 def timers_text(timers: Sequence[TimerView], now: datetime) -> str:

@@ -81,6 +81,8 @@ class Timers:
             if left <= 0:
                 self._memory.running.pop(name)
                 self._went_off(name, running.until, "no runner refreshed it")
+                if timer is not None:
+                    timer.paged = True
             elif timer is None:
                 self._happened(name, f"may go off at {rfc3339(running.until)}: this run does not refresh it", "page")
             else:
@@ -97,9 +99,9 @@ class Timers:
     def views(self) -> tuple[TimerView, ...]:
         return tuple(each.view for each in self._timers.values())
 
-    def notices(self, as_of: Instant) -> tuple[Notice, ...]:
-        """What has happened to timers and no tick has told yet, for the tick at `as_of`."""
-        return self._memory.notices(as_of)
+    def notices(self) -> tuple[Notice, ...]:
+        """What has happened to timers and no tick has told yet, each with the time at which it happened."""
+        return self._memory.notices()
 
     def healthy(self, snapshot: Snapshot) -> None:
         """A tick has ended and is committed: refresh what is due, stop what must not run. Nothing is waited for."""
@@ -131,6 +133,7 @@ class Timers:
         now = self._clock.monotonic()
         obstacle = timer.obstacle(account, self._memory.in_a_day(timer.account, self._clock.now()))
         timer.why, timer.pages = obstacle or (None, False)
+        timer.paged |= timer.pages
         if obstacle is not None and timer.state == "off":
             timer.failure = None  # nothing is tried any more
         if now < timer.not_before:
@@ -166,7 +169,7 @@ class Timers:
         work = timer.work
         if work is None or work.task is None:
             return
-        ended = work.task.done()
+        ended, was = work.task.done(), timer.state
         self._take_in(timer, work)
         if not ended:
             return
@@ -177,6 +180,8 @@ class Timers:
         if error is not None:
             self._failed(timer, work, error)
         else:
+            if timer.failure is not None and work.doing == "arm" and was == "armed" and timer.runs:
+                self._over(timer, "is refreshed again")
             timer.failures, timer.failure, timer.not_before = 0, None, 0.0
             timer.maintenance = work.task.result()
         if timer.runs:
@@ -191,7 +196,9 @@ class Timers:
         """Take in what the venue has confirmed."""
         done, work.done = work.done, []
         for symbol, left in done:
-            timer.refused.pop(symbol, None)
+            if timer.refused.pop(symbol, None) is not None:
+                was = "runs" if work.doing == "arm" else "is stopped"
+                self._happened(timer.account, f"{was} for {symbol} after all", "page")
             if work.doing == "arm":
                 timer.runs[symbol] = left
             else:
@@ -201,13 +208,18 @@ class Timers:
         if work.doing == "arm":
             if timer.state != "armed":
                 every = f"{timer.timeout:g} s, refreshed every {timer.refresh:g} s, by the switch {timer.rule.name}"
-                self._happened(timer.account, f"runs from now on ({every})", "info")
+                self._over(timer, f"runs from now on ({every})")
             timer.state = "armed"
             self._set_until(timer)
         elif not timer.runs:
             self._is_off(timer, timer.why or "it has nothing to cancel")
         else:
             self._set_until(timer)
+
+    def _over(self, timer: Timer, what: str) -> None:
+        """It runs as it should. Where something else was paged, this is told to the same people."""
+        self._happened(timer.account, what, "page" if timer.paged else "info")
+        timer.paged = False
 
     def _is_off(self, timer: Timer, why: str) -> None:
         self._memory.running.pop(timer.account, None)
@@ -232,6 +244,7 @@ class Timers:
 
     def _failed(self, timer: Timer, work: Work, error: BaseException) -> None:
         timer.failures += 1
+        timer.paged = True
         now = self._clock.monotonic()
         # Who waits for room has a turn, and asks again at the next tick so as to keep it.
         timer.not_before = now if isinstance(error, NoRoomError) else now + timer.pause(timer.failures)
@@ -261,6 +274,7 @@ class Timers:
             at = timer.until_at if lost == sorted(timer.runs) and timer.until_at is not None else at
             why = timer.failure or next((timer.refused[each].what for each in lost if each in timer.refused), None)
             self._went_off(timer.account, at, why or "no refresh reached the venue in time", tuple(lost))
+            timer.paged = True
         for each in over:
             del timer.runs[each]
             timer.refused.pop(each, None)

@@ -68,11 +68,11 @@ class Memory(Struct):
         """How often the account's timer has gone off in the last 24 hours."""
         return sum(now - at < A_DAY for at in self.went_off.get(account, ()))
 
-    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
-        """Everything untold, for the tick at `as_of`; it counts as told from then on."""
+    def notices(self) -> tuple[Notice, ...]:
+        """Everything untold, each with the time at which it happened; it counts as told from then on."""
         fresh = self.happenings[len(self.happenings) - self.untold :]
         self.untold = 0
-        return tuple(Notice(as_of, "runner", "runner", "warning", each.severity, each.text) for each in fresh)
+        return tuple(Notice(each.at, "runner", "runner", "warning", each.severity, each.text) for each in fresh)
 
 
 _ENCODER = msgspec.json.Encoder()

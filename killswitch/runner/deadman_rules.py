@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from killswitch.closing.naming import is_ours
 from killswitch.closing.reading_cost import Reader, Refresh, reading_costs
@@ -106,6 +106,18 @@ def bared(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | Non
     orders = [order for order in account.orders or () if not is_ours(order.client_order_id)]
     held = [position for position in account.positions or () if position.contracts != 0]
     return tuple(dict.fromkeys(each.symbol for each in held if any(_protects(order, each) for order in orders)))
+
+
+def would_bare(bare: Sequence[str], venue: DeadManRule) -> str:
+    """Why a timer must not run while the positions in `bare` have protective orders."""
+    told = "would" if venue.takes_stops else "may"
+    why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position naked"
+    return f"{why}; `accept_unprotected: true` would accept that"
+
+
+def does_not_run(account: str, why: str) -> str:
+    """What a person is told of a timer that is kept from running."""
+    return f"the dead-man timer of account {account} does not run: {why}"
 
 
 def _protects(order: Order, position: Position) -> bool:

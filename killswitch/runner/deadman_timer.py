@@ -14,7 +14,7 @@ from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
 from killswitch.runner.deadman_memory import TimerView
-from killswitch.runner.deadman_rules import CLOSED_TO_ORDERS, bared, cancellable
+from killswitch.runner.deadman_rules import CLOSED_TO_ORDERS, bared, cancellable, does_not_run, would_bare
 from killswitch.runner.metering import Meter
 from killswitch.runner.refreshing import Refreshing
 
@@ -95,6 +95,8 @@ class Timer:
     why: str | None = "no tick has ended yet"
     pages: bool = False
     """Whether what keeps it off is news to a person."""
+    paged: bool = False
+    """Whether a person was told of something wrong that is not over; that it is over must reach the same person."""
     failures: int = 0
     failure: str | None = None
     not_before: float = 0.0
@@ -122,7 +124,7 @@ class Timer:
                 end = f"it goes off at {rfc3339(self.until_at)} unless that ends"
             yield f"the dead-man timer of account {self.account}: {self.failure}; {end}"
         elif self.pages:
-            yield f"the dead-man timer of account {self.account} does not run: {self.why}"
+            yield does_not_run(self.account, self.why or "no reason is known")
         for refusal in self.refused.values():
             yield f"the dead-man timer of account {self.account} {refusal.what}; it is tried again"
 
@@ -196,9 +198,7 @@ class Timer:
         if not self.rule.accept_unprotected:
             bare = bared(account, self.venue)
             if bare:
-                told = "would" if self.venue.takes_stops else "may"
-                why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position naked"
-                yield Obstacle(f"{why}; `accept_unprotected: true` would accept that", pages=True)
+                yield Obstacle(would_bare(bare, self.venue), pages=True)
             if bare is None and self.state != "armed":
                 # One that runs is refreshed all the same: it is letting go of it that would cancel.
                 yield Obstacle("it is not known which protective orders rest there")

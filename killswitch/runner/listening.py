@@ -1,13 +1,15 @@
 """Hears the venues' private streams. What is heard wakes a reading; it never stands for one, and silence is not calm.
 
 Polling goes on whatever a stream says. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is told
-once. Where an adapter stops listening it is made to begin again, after pauses that grow; only one whose credentials
-the venue refuses stays silent for the rest of the run.
+once as a warning, and once more when it has been heard for `STEADY_AFTER`. What pages is an account that is not read.
+Where an adapter stops listening it is made to begin again, after pauses that grow; only one whose credentials the venue
+refuses stays silent for the rest of the run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
@@ -16,6 +18,7 @@ from msgspec import Struct
 
 from killswitch.closing.executor import called_off
 from killswitch.model.clock import Clock
+from killswitch.model.decision import Notice
 from killswitch.model.legible import legible
 from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
 from killswitch.runner.accounts import ArmedAccount
@@ -30,12 +33,18 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 """The most that this doubling comes to."""
 
+WITHOUT = "nothing but the interval calls for readings"
+"""What follows for the account; whether these readings come to anything is told by themselves."""
+
+LETS_GO_WITHIN = 5.0
+"""Seconds of real time for which a listening that was called off is waited for before another one begins."""
+
 StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
 _WAKING = frozenset({"positions", "orders", "balance"})
 
 
 class StreamView(Struct, frozen=True):
-    """What `status` shows of one account's stream. `why` is given where it is not heard."""
+    """What `status` shows of one account's stream. `why`: why it is not heard, or was not until a moment ago."""
 
     account: str
     state: StreamState
@@ -56,6 +65,8 @@ class Stream:
         self._lost: str | None = None
         self._ended: str | None = None
         self._told: str | None = None
+        self._told_why: str | None = None
+        self._cleared = False
 
     def heard(self) -> None:
         """A sign of life."""
@@ -66,8 +77,8 @@ class Stream:
         self._heard, self._heard_at, self._lost = now, self._clock.now(), None
 
     def lost(self, why: str) -> None:
-        """The adapter says that the stream is down."""
-        self._lost = legible(why)
+        """The adapter says that the stream is down. Of several channels the first that says so is told."""
+        self._lost = self._lost or legible(why)
         self._note()
 
     def ended(self, why: str) -> None:
@@ -86,24 +97,33 @@ class Stream:
 
     @property
     def view(self) -> StreamView:
-        return StreamView(self.account, self.state, self._heard_at, self._ended or self._lost)
+        return StreamView(self.account, self.state, self._heard_at, self._ended or self._told_why or self._lost)
 
     @property
     def problem(self) -> str | None:
         """Why pushes are not to be counted on, in words that stay the same until that is over; None if they are."""
         if self._ended is not None:
-            self._told = f"the stream of account {self.account} is given up: {self._ended}; it is polled as before"
+            self._told = f"the stream of account {self.account} is given up: {self._ended}; from now on {WITHOUT}"
         elif self.state in ("lost", "stale"):
             self._note()
         elif self._told is not None and self._is_steady():
-            self._told = None
+            self._told = self._told_why = None
+            self._cleared = True
         return self._told
+
+    @property
+    def news(self) -> str | None:
+        """That what was told is over; once."""
+        cleared, self._cleared = self._cleared, False
+        return f"the stream of account {self.account} is heard again" if cleared else None
 
     def _note(self) -> None:
         """Keep what is wrong now: it is to be told also where it is over when the next tick looks."""
         if self._told is None and self.state in ("lost", "stale"):
-            why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
-            self._told = f"the stream of account {self.account} is not to be counted on: {why}; it is polled as before"
+            why = self._told_why = self._lost or f"it has said nothing for {STALE_AFTER:g} s"
+            self._told = (
+                f"the stream of account {self.account} is not to be counted on: {why}; until it is heard {WITHOUT}"
+            )
 
     def _is_steady(self) -> bool:
         since = self._steady_since
@@ -118,7 +138,8 @@ class Listening:
             name: account.adapter for name, account in accounts.items() if isinstance(account.adapter, PushingVenue)
         }
         self._clock = clock
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._begun_anew: dict[str, float] = {}
         self._streams: dict[str, Stream] = {}
         self.called: dict[str, None] = {}
         """Accounts of which something was heard that no reading has been begun for since, in that order."""
@@ -129,12 +150,33 @@ class Listening:
         """Begin to listen. Nothing is waited for."""
         for name, venue in self._venues.items():
             stream = self._streams[name] = Stream(name, self._clock)
-            self._tasks.append(asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}"))
+            self._tasks[name] = asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}")
+
+    def begin_anew(self, name: str) -> None:
+        """The account is read again: a stream that is not heard need not wait for the end of its pause.
+
+        At most once in `STEADY_AFTER`, so that a venue that comes and goes is not asked without a pause.
+        """
+        stream, now = self._streams.get(name), self._clock.monotonic()
+        if stream is None or stream.state not in ("lost", "stale"):
+            return
+        if now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER:
+            return
+        self._begun_anew[name] = now
+        before = self._tasks[name]
+        before.cancel()
+        anew = self._listen(stream, self._venues[name], after=before)
+        self._tasks[name] = asyncio.create_task(anew, name=f"stream of {name}")
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the streams, each in words that stay the same while it is."""
         return tuple(problem for stream in self._streams.values() if (problem := stream.problem) is not None)
+
+    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
+        """What is over, each once: as a warning, so that it reaches those who were warned."""
+        found = (news for stream in self._streams.values() if (news := stream.news) is not None)
+        return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in found)
 
     @property
     def views(self) -> tuple[StreamView, ...]:
@@ -142,13 +184,16 @@ class Listening:
 
     async def stop(self, patience: float) -> None:
         """Listen no more; for at most `patience` seconds of real time."""
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = list(self._tasks.values()), {}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
 
-    async def _listen(self, stream: Stream, venue: PushingVenue) -> None:
+    async def _listen(self, stream: Stream, venue: PushingVenue, *, after: asyncio.Task[None] | None = None) -> None:
+        """`after`: a listening that was called off, and must have let go of its connection."""
+        if after is not None:
+            await asyncio.wait((after,), timeout=LETS_GO_WITHIN)
         pause = FIRST_PAUSE
         while True:
             heard = False

@@ -33,12 +33,14 @@ from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.listening import Listening
 from killswitch.runner.locking import Locking
 from killswitch.runner.metering import Meter, metered
+from killswitch.runner.news import News
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import FIRST_PATIENCE, Readers
 from killswitch.runner.sparing import spares
 from killswitch.runner.suspending import Suspending
-from killswitch.runner.tick_words import describe, shortfall, unsaid
+from killswitch.runner.tick_words import describe, unsaid
+from killswitch.runner.unread import Unread, patience
 from killswitch.runner.waking import Waking
 from killswitch.runner.witnesses import TickReport as TickReport
 from killswitch.runner.witnesses import Witness as Witness
@@ -100,11 +102,13 @@ class Runner:
         confirming: Confirming | None = None,
         timers: Timers | None = None,
         suspending: Suspending | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
         `standing`: problems that last for the whole run, known before it. `meters`: what reading is counted on.
-        `timers`: the venues' dead-man timers, where the run keeps any.
+        `timers`: the venues' dead-man timers, where the run keeps any. `warnings`: what the first tick has to tell
+        once, found before it.
         """
         self._interpreter = interpreter
         self._policies = policies
@@ -117,6 +121,7 @@ class Runner:
         self._timeline = Timeline(clock, after)
         meters = meters or metered(accounts, clock, pace.interval)
         self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
+        self._unread = Unread(self._arming.names, self._readers, clock, patience(pace.interval, pace.read_timeout))
         self._listening = Listening(accounts, clock)
         self._waking = Waking(
             self._listening,
@@ -137,7 +142,8 @@ class Runner:
         self._standing = standing
         self._tracer = tracer
         self._problems = standing
-        self._told: frozenset[str] = frozenset()
+        self._mild: frozenset[str] = frozenset()
+        self._news = News(warnings)
         self.left_behind: tuple[str, ...] = ()
         """What a clean stop could not put an end to, in words."""
 
@@ -173,10 +179,7 @@ class Runner:
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
         self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past)
-        # How closings ended is shown for a while, over restarts too; what was told once is not news again.
-        told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
-        shortfalls = (shortfall(closing) for closing in self._closings.progress())
-        self._told = frozenset(text for text in shortfalls if text is not None and text in told)
+        self._news.remember(self._store.notices(REMEMBERED_NOTICES), self._closings.progress())
 
     async def tick(self) -> TickReport:
         """One pass: read everything, decide, write it down in one transaction, act."""
@@ -207,14 +210,15 @@ class Runner:
         scheduled: bool = True,
     ) -> TickReport:
         """What follows the reading of a tick. `anew`: the accounts that were read for it."""
-        self._learn(account for account in accounts if account.account in anew)
+        fresh = [account for account in accounts if account.account in anew]
+        self._learn(fresh)
         snapshot = self._snapshot(accounts, scheduled=scheduled)
+        for name in self._unread.look(fresh, snapshot.as_of):
+            self._listening.begin_anew(name)
         self._record(snapshot)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
-        notices = outcome.notices + self._news(snapshot) + self._unconfirmed(snapshot)
-        if self._timers is not None:
-            notices += self._timers.notices(snapshot.as_of)
+        notices = outcome.notices + self._notices(snapshot)
         with span.span("commit"):
             self._commit(snapshot, outcome, notices, acting)
         await self._act(snapshot, acting)
@@ -269,7 +273,10 @@ class Runner:
         await self._listening.stop(self._pace.last_words)
         await self._closings.rest(self._pace.last_words)
         if self._timers is not None:
+            over = frozenset(self._timers.problems)
             self.left_behind = await self._timers.rest()
+            problems = tuple(each for each in self._problems if each not in over)
+            self._witnesses.stopped(self._timers.views, problems + self.left_behind)
         await self._notifier.rest(self._pace.last_words)
         if self._locking is not None:
             self._locking.settle(self._clock.now())
@@ -363,8 +370,9 @@ class Runner:
             problems += self._suspending.problems
         if self._timers is not None:
             problems += self._timers.problems
+        self._mild = frozenset(self._listening.problems)
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
-        self._problems = self._standing + problems
+        self._problems = self._standing + self._unread.problems + problems
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -375,12 +383,13 @@ class Runner:
             self._recorder = None
             self._standing += (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
-    def _news(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """A page for every problem, and every closing that ended short of its target, not told at the tick before."""
-        texts = self._problems + tuple(text for each in snapshot.closings if (text := shortfall(each)) is not None)
-        fresh = [text for text in texts if text not in self._told]
-        self._told = frozenset(texts)
-        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
+    def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
+        """What has come up since the tick before, and then what is over: of what was both, both are told."""
+        problems = tuple(dict.fromkeys(self._problems + self._unread.problems))
+        told = self._news.of(snapshot, problems, self._mild) + self._unconfirmed(snapshot)
+        if self._timers is not None:
+            told += self._timers.notices()
+        return told + self._unread.notices(snapshot.as_of) + self._listening.notices(snapshot.as_of)
 
     def _unconfirmed(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page for every order of ours that the venue shows otherwise than the journal has it."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
+from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status import (
     LIVE_NAME,
@@ -51,6 +53,7 @@ class Publisher:
         # An unarmed run writes no locks; where the last armed one wrote them must not be forgotten for it.
         self._lock_folder, self._union = (lock_folder, union) if armed else _known_places(store, lock_folder, union)
         self._ticks = 0
+        self._view: RunnerView | None = None
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot
@@ -76,7 +79,13 @@ class Publisher:
             timers=report.timers,
             suspended=report.suspended,
         )
+        self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))
+
+    def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
+        """What a clean stop has changed since the last tick."""
+        if self._view is not None:
+            self._store.put_live(LIVE_NAME, encode_view(structs.replace(self._view, timers=timers, problems=problems)))
 
 
 def _known_places(store: Store, lock_folder: str | None, union: str | None) -> tuple[str | None, str | None]:

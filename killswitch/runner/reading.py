@@ -19,12 +19,15 @@ from killswitch.closing.executor import called_off
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.tracing import NO_SPAN, Span
-from killswitch.model.venue import MalformedAnswerError, RateLimitedError, VenueError
+from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, RateLimitedError, VenueError
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.metering import Meter, NoRoomError
 
 FIRST_PATIENCE = 30.0
 """Seconds after which a venue's first answer is not waited for any more: it holds the rules of all its markets."""
+
+FIRST_ANSWER = "the first answer is being waited for"
+"""How the reason of an account begins whose venue has not answered yet, and may still take its time."""
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
@@ -40,7 +43,8 @@ class AccountReader:
         """
         self._account = account
         self._timeout = timeout
-        self._called_off_after = max(timeout, first)
+        self._called_off_after = self._first = max(timeout, first)
+        self._begun_first: float | None = None
         self._meter = meter
         self._read: asyncio.Task[AccountSnapshot] | None = None
         self._began = 0.0
@@ -49,6 +53,8 @@ class AccountReader:
         """Seconds of the meter's clock of which the last outcome tells: when the venue was asked, or gave no answer."""
         self.late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
+        self.denied = False
+        """Whether the venue has refused the credentials, as far as the last outcome tells."""
         self._last: AccountSnapshot | None = None
 
     @property
@@ -56,10 +62,18 @@ class AccountReader:
         """Whether a read is under way, or its answer waits to be taken."""
         return self._read is not None
 
+    @property
+    def awaits_first(self) -> bool:
+        """Whether a read is under way, none has ever been answered, and the allowance for the first is not over."""
+        if self._read is None or self._begun_first is None or self._called_off_after <= self._timeout:
+            return False
+        return asyncio.get_running_loop().time() - self._begun_first < self._first
+
     def begin(self, span: Span, *, poll: bool) -> asyncio.Task[AccountSnapshot]:
         """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
+            self._begun_first = self._began if self._begun_first is None else self._begun_first
             self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
@@ -104,6 +118,12 @@ class AccountReader:
         elif asyncio.get_running_loop().time() - self._began >= self._called_off_after:
             read.cancel()
         self.late = True
+        self.denied = False
+        if self.awaits_first:
+            why = f"{FIRST_ANSWER}, for {self._first:g} s at the most: it holds the rules of all markets"
+            return self._account.unreadable("down", why)
+        if self._called_off_after > self._timeout:
+            return self._account.unreadable("down", f"no first answer within {self._first:g} s")
         return self._account.unreadable("down", f"no answer within {waited:g} s")
 
     async def abandon(self) -> None:
@@ -129,6 +149,7 @@ class AccountReader:
 
     async def _outcome(self, *, poll: bool) -> AccountSnapshot:
         account = self._account
+        self.denied = False
         try:
             answer = await self._counted(poll=poll)
         except asyncio.CancelledError:
@@ -140,6 +161,7 @@ class AccountReader:
         except RateLimitedError as error:
             return account.unreadable("down", f"rate limited: {_reason(error)}")
         except (VenueError, NoRoomError) as error:
+            self.denied = isinstance(error, CredentialsRefusedError)
             return account.unreadable("down", _reason(error))
         except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
             return account.unreadable("down", f"the adapter failed: {_reason(error)}")
@@ -187,6 +209,14 @@ class Readers:
     def dated(self, name: str) -> float:
         """Seconds of the clock of its meter of which the account's last outcome tells."""
         return self._readers[name].dated
+
+    def denied(self, name: str) -> bool:
+        """Whether the venue has refused the account's credentials, as far as its last outcome tells."""
+        return self._readers[name].denied
+
+    def awaits_first(self, name: str) -> bool:
+        """Whether the account's venue has never answered, and the allowance for its first answer is not over."""
+        return self._readers[name].awaits_first
 
     def is_reading(self, name: str) -> bool:
         """Whether a read of the account is under way, or its answer waits to be taken."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.readings import MachineStatus
+from killswitch.runner.tick_words import reading_words
 from killswitch.runner.witnesses import TickReport
 from killswitch.telemetry import events
 from killswitch.telemetry.metrics import WORKING, Notifications, Standing, gross, headroom, headroom_ratio
@@ -98,7 +99,7 @@ class EventTeller:
         self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
 
     def _tell_quality(self, at: datetime, account: AccountSnapshot) -> None:
-        now = "" if account.quality == "ok" else f"{account.quality}: {account.reason or 'no reason given'}"
+        now = reading_words(account)
         if now != self._quality.get(account.account, ""):
             text = f"account {account.account} is {now or 'ok again'}"
             severity = events.Warned(

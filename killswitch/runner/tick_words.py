@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from killswitch.model.decision import Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Closing, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.model.tracing import AS_OF, Span
+from killswitch.runner.reading import FIRST_ANSWER
 from killswitch.runner.witnesses import TickReport
 
 
@@ -25,6 +26,15 @@ def unsaid(notices: tuple[Notice, ...], snapshot: Snapshot) -> tuple[Notice, ...
     """The notices but those of a close that left something: its end is told to people as such."""
     said = {shortfall(closing) for closing in snapshot.closings}
     return tuple(notice for notice in notices if notice.text not in said)
+
+
+def reading_words(account: AccountSnapshot) -> str:
+    """How an account could not be read, as what it is said to be; empty where it could."""
+    if account.quality == "ok":
+        return ""
+    reason = account.reason or "no reason given"
+    # Nobody has said yet that anything is wrong with it.
+    return f"not read yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
 def shortfall(closing: Closing) -> str | None:

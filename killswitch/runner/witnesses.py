@@ -53,6 +53,13 @@ class Troubled(Protocol):
     def problem(self) -> str | None: ...
 
 
+@runtime_checkable
+class Lasting(Protocol):
+    """A witness whose word is read after the run, and must not say then what is over."""
+
+    def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
+
+
 class Witnesses:
     """All who watch one run."""
 
@@ -77,3 +84,9 @@ class Witnesses:
                 self._failing[number] = f"{type(witness).__name__} cannot be told what happens: {error}"
             else:
                 self._failing.pop(number, None)
+
+    def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
+        """A clean stop: how it left the venues' timers, and what is still wrong. Raises only StoreError."""
+        for witness in self._witnesses:
+            if isinstance(witness, Lasting):
+                witness.stopped(timers, problems)

@@ -147,7 +147,8 @@ def test_a_loss_between_two_ticks_is_told_at_the_next_one_until_the_stream_is_st
     stream.lost("the venue hung up")
     time.elapsed = 6.0
     stream.heard()
-    why = "the stream of account main is not to be counted on: the venue hung up; it is polled as before"
+    why = "the stream of account main is not to be counted on: the venue hung up; "
+    why += "until it is heard nothing but the interval calls for readings"
     assert (stream.state, stream.problem) == ("heard", why)
     time.elapsed = 6.0 + STEADY_AFTER - 1
     stream.heard()
@@ -197,7 +198,7 @@ def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
             await time.sleep(30.0)
             assert [it.state for it in listening.views] == ["stale"]
             (problem,) = listening.problems
-            assert "is not to be counted on: it has said nothing for 60 s; it is polled as before" in problem
+            assert "is not to be counted on: it has said nothing for 60 s; until it is heard" in problem
             assert len(wire.sockets) == 1
         finally:
             await listening.stop(5.0)

@@ -154,9 +154,7 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert site.notices() == [
         "the dead-man timer of account main runs from now on (60 s, refreshed every 20 s, by the switch venue-timer)"
     ]
-    blob = site.store.live(STATUS)
-    assert blob is not None
-    ((view),) = decode_view(blob).timers
+    ((view),) = site.seen.reports[-1].timers
     assert (view.account, view.switch, view.state) == ("main", "venue-timer", "armed")
     assert view.until is not None
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
@@ -168,13 +166,49 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
 
 
 def test_what_a_clean_stop_did_is_told_by_the_next_run(site: Site) -> None:
-    """No tick comes after a stop, so the first tick of the next run has the notice, once."""
+    """No tick comes after a stop, so the first tick of the next run has the notice, once, with the time of the stop."""
     venue = TimerVenue(site.time, PLAIN, flat())
     site.run(site.runner(venue), 2)
+    stopped = site.time.now()
+    site.time.elapsed += 3600.0
     site.seen.reports.clear()
     site.run(site.runner(venue), 3)
-    told = [text for text in site.notices() if "was stopped" in text]
-    assert told == ["the dead-man timer of account main was stopped: the runner was stopped"]
+    notices = [each for report in site.seen.reports for each in report.notices if "was stopped" in each.text]
+    assert [(each.as_of, each.text) for each in notices] == [
+        (stopped, "the dead-man timer of account main was stopped: the runner was stopped")
+    ]
+
+
+def test_after_a_clean_stop_the_status_says_that_the_timer_is_off(site: Site) -> None:
+    """What was armed at the last tick is not what is left: the runner has stopped it."""
+    site.run(site.runner(TimerVenue(site.time, PLAIN, flat())), 3)
+    assert [each.state for each in site.seen.reports[-1].timers] == ["armed"]
+    blob = site.store.live(STATUS)
+    assert blob is not None
+    (view,) = decode_view(blob).timers
+    assert (view.state, view.until, view.refreshed_at, view.why) == ("off", None, None, "the runner was stopped")
+
+
+def test_after_a_stop_that_the_venue_did_not_hear_the_status_says_what_was_left(site: Site) -> None:
+    """Until when it runs is under problems too, since the run's last line is gone with the terminal."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for _ in range(3):
+            await runner.tick()
+            await site.time.sleep(1.0)
+        venue.fails = VenueDownError("no route to host")
+        await runner.finish()
+
+    site.time.run(story())
+    blob = site.store.live(STATUS)
+    assert blob is not None
+    view = decode_view(blob)
+    assert [each.state for each in view.timers] == ["armed"]
+    assert view.problems == runner.left_behind
+    assert "could not be stopped (it could not be stopped: no route to host): it goes off at" in view.problems[0]
 
 
 class TornStore:
@@ -372,6 +406,43 @@ def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: S
         "it goes off at 2021-05-19T12:01:00Z unless that ends"
     )
     assert "has gone off at 2021-05-19T12:01:00Z" in pages[1]
+
+
+def test_a_timer_that_is_refreshed_again_is_told_to_those_who_were_paged(site: Site) -> None:
+    """Down from 15 s to 25 s: a page with the reason, and a page that it is over; the timer never went off."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(60):
+            venue.fails = VenueDownError("no route to host") if 15 <= second < 25 else None
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    failed, over = site.notices("page")
+    assert "it could not be refreshed: no route to host" in failed
+    assert over == "the dead-man timer of account main is refreshed again"
+
+
+def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_paged(site: Site) -> None:
+    """Down from 15 s to 75 s: it could not be refreshed, has gone off, and runs; each is a page."""
+    venue = TimerVenue(site.time, PLAIN, flat())
+    runner = site.runner(venue)
+
+    async def story() -> None:
+        await runner.start()
+        for second in range(110):
+            venue.fails = VenueDownError("no route to host") if 15 <= second < 75 else None
+            await runner.tick()
+            await site.time.sleep(1.0)
+
+    site.time.run(story())
+    pages = site.notices("page")
+    assert "has gone off" in pages[1]
+    assert pages[-1].startswith("the dead-man timer of account main runs from now on (60 s")
+    assert not any("refreshed again" in text for text in pages)
 
 
 def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site: Site) -> None:

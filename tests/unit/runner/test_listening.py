@@ -29,6 +29,7 @@ from tests.virtual_time import VirtualTime
 from tests.worlds import START, fill
 
 Script = tuple[tuple[float, Push | BaseException], ...]
+LEFT = "until it is heard nothing but the interval calls for readings"
 TRIP = 0.03
 """Seconds that a reading takes."""
 
@@ -295,12 +296,12 @@ def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
 
 
 def test_a_stream_that_says_nothing_is_stale_and_told_once_while_polling_goes_on(site: Site) -> None:
-    """Not a word for longer than the declared time: one page, shown in `status`, and every poll is read."""
+    """Not a word for longer than the declared time: one warning, shown in `status`, and every poll is read."""
     venue = PushingTestVenue(site.time, "one")
     ticks = int(STALE_AFTER) + 10
     site.run(site.runner(venue), ticks)
     told = [notice for report in site.seen.reports for notice in report.notices if "stream" in notice.text]
-    assert [(notice.severity, "has said nothing for 60 s" in notice.text) for notice in told] == [("page", True)]
+    assert [(notice.severity, "has said nothing for 60 s" in notice.text) for notice in told] == [("warning", True)]
     blob = site.store.live(LIVE_NAME)
     assert blob is not None
     assert [(each.account, each.state) for each in decode_view(blob).streams] == [("one", "stale")]
@@ -316,16 +317,16 @@ def test_signs_of_life_keep_a_stream_from_being_stale(site: Site) -> None:
 
 
 def test_a_lost_stream_is_told_with_its_reason_and_once_however_often_it_flaps(site: Site) -> None:
-    """Down, up, down: one page until it has been heard for the declared time."""
+    """Down, up, down: one warning until it has been heard for the declared time; `status` gives the same reason."""
     script = tuple(
         (at, said(*words))
         for at, words in ((1.5, ("lost", "code 1006")), (3.5, ("alive",)), (4.5, ("lost", "code 1001")))
     )
     site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == ["the stream of account one is not to be counted on: code 1006; it is polled as before"]
+    assert told == [f"the stream of account one is not to be counted on: code 1006; {LEFT}"]
     assert site.seen.reports[-1].streams[0].state == "lost"
-    assert site.seen.reports[-1].streams[0].why == "code 1001"
+    assert site.seen.reports[-1].streams[0].why == "code 1006"
 
 
 def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
@@ -340,6 +341,8 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
         time.elapsed += 20
         stream.heard()
     assert stream.problem is None
+    assert stream.news == "the stream of account one is heard again"
+    assert stream.news is None
     stream.lost("second")
     assert "second" in (stream.problem or "")
 
@@ -348,13 +351,13 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
 def test_what_listening_raises_is_told_once_and_it_is_begun_again_after_growing_pauses(
     site: Site, error: Exception
 ) -> None:
-    """It fails 0.5 s after each begin: at 0, then pauses of 1, 2, 4, 8 … s; one page says that it is tried again."""
+    """It fails 0.5 s after each begin: at 0, then pauses of 1, 2, 4, 8 … s; one warning says that it is tried again."""
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 20)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
     assert told == [
         f"the stream of account one is not to be counted on: {error}; it is listened to again after pauses of up to "
-        "5 minutes; it is polled as before"
+        f"5 minutes; {LEFT}"
     ]
     assert venue.began == pytest.approx([0.0, 1.5, 4.0, 8.5, 17.0])
     assert venue.reads == 20
@@ -385,12 +388,13 @@ def test_a_stream_that_was_down_at_the_start_wakes_readings_once_it_is_heard(sit
 
 
 def test_a_stream_whose_credentials_are_refused_is_given_up(site: Site) -> None:
-    """Asking again with a wrong key gets an address banned; one page says that the account is only polled."""
+    """Asking again with a wrong key gets an address banned; one warning says what is left."""
     error = CredentialsRefusedError("invalid key")
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 8)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == ["the stream of account one is given up: invalid key; it is polled as before"]
+    after = "from now on nothing but the interval calls for readings"
+    assert told == [f"the stream of account one is given up: invalid key; {after}"]
     assert venue.began == [0.0]
 
 

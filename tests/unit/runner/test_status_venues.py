@@ -31,11 +31,10 @@ STREAMS_TEXT = """\
 Streams
   main   last heard 2024-01-01T00:09:57Z, 3s ago
   new    opening, nothing heard yet
-  quiet  STALE, last heard 2024-01-01T00:08:00Z, 2m ago; polled as before
+  quiet  STALE, last heard 2024-01-01T00:08:00Z, 2m ago
   flaky  LOST: the venue closed the connection with code 1006 and did not say
-         why that was; last heard 2024-01-01T00:09:00Z, 1m ago; polled as before
-  old    GIVEN UP: no listen key is given to this key; nothing heard yet; polled
-         as before"""
+         why that was; last heard 2024-01-01T00:09:00Z, 1m ago
+  old    GIVEN UP: no listen key is given to this key; nothing heard yet"""
 
 TIMERS = (
     TimerView("main", "net", "armed", after(minutes=10, seconds=50), None, after(minutes=9, seconds=50)),
