@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import NoReturn
 from urllib.parse import quote
 
-from killswitch.model.inspection import Inspection
+from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     MalformedAnswerError,
@@ -121,6 +121,12 @@ class AlpacaVenue:
         from killswitch_alpaca.inspecting import inspect
 
         return await inspect(self._client, self._settings)
+
+    async def key_rights(self) -> KeyRights:
+        """See `KeyedVenue`. There is nothing to ask."""
+        from killswitch_alpaca.inspecting import RIGHTS
+
+        return KeyRights(note=RIGHTS)
 
     async def close(self) -> None:
         await self._client.close()

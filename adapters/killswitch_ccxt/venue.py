@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
-from killswitch.model.inspection import Inspection
+from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     AccountSpec,
@@ -114,6 +114,10 @@ class CcxtVenue:
         """See `InspectedVenue`."""
         await self._rules.ready()
         return await inspection(self._client, self._dialect)
+
+    async def key_rights(self) -> KeyRights:
+        """See `KeyedVenue`."""
+        return await _sensible(self._dialect.rights())
 
     async def close(self) -> None:
         await self._rules.let_go()

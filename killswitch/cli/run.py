@@ -16,6 +16,7 @@ from killswitch.cli import options
 from killswitch.cli.uttering import utter
 
 if TYPE_CHECKING:
+    from killswitch.cli.wording import Written
     from killswitch.lab.recording import Writer
     from killswitch.model.store import Store
     from killswitch.runner.loop import Runner, TickReport
@@ -54,31 +55,36 @@ def run(
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
     from killswitch.cli.watching import reporting, watching
+    from killswitch.cli.wording import as_written
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
     from killswitch.runner.pauses import FirstAnswers, keep_short
+    from killswitch.runner.rights import require_harmless_keys
     from killswitch.runner.started import keep_start
 
     found = written(policies_at)
-    terminal, clock = Terminal(json=output == "json", err=events_at == "-"), SystemClock()
+    clock = SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
         require_locks(accounts, locks)
+        found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
         opened_store(store_at, read_only=False) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
     ):
+        terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
         runner = assemble(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
+            found_before=found_before,
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
@@ -145,14 +151,17 @@ class LeftLatched:
 class Terminal:
     """Says what happens as it happens: decisions on stdout, the rest on stderr."""
 
-    def __init__(self, *, json: bool, err: bool = False) -> None:
-        """`err`: decisions go to stderr too, because stdout is wanted for something else."""
+    def __init__(self, store: Store, *, json: bool, err: bool = False, written: Written | None = None) -> None:
+        """`store`: what came of a closing. `written`: the thresholds of the policies.
+
+        `err`: decisions go to stderr too, because stdout is wanted for something else.
+        """
+        self._store = store
+        self._written = written
         self._json = json
         self._err = err
         self._down: dict[str, str] = {}
         self._closing: dict[str, str] = {}
-        self._whole: set[str] = set()
-        """Decisions of this run that leave nothing: only their closings can end flat."""
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -176,7 +185,7 @@ class Terminal:
                 utter(encode_decision(decision).decode(), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
-            first, *reasons = decision_lines(decision)
+            first, *reasons = decision_lines(decision, self._written)
             utter("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _say_notices(self, report: TickReport) -> None:
@@ -199,15 +208,22 @@ class Terminal:
     def _say_closings(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant
 
-        self._whole |= {each.id for each in report.decisions if all(intent.target == 0 for intent in each.intents)}
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
             # How an earlier run's closings ended was told by that run.
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
-                said = "at target" if status == "flat" and decision not in self._whole else status
+                said = status if status in _UNDER_WAY else self._came_to(decision) or status
                 utter(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
         self._closing = dict(current)
+
+    def _came_to(self, decision: str) -> str | None:
+        """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
+        from killswitch.runner.hands import progress_of
+
+        stored = self._store.decision(decision)
+        standing = None if stored is None else progress_of(self._store, stored.decision).standing
+        return None if standing == "closing" else standing
 
     def last_words(self) -> str:
         """What a stop leaves behind."""

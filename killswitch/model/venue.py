@@ -265,7 +265,7 @@ class SuspendingVenue(Protocol):
 
 
 OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
-                         "suspend_trading", "inspect")  # fmt: skip
+                         "suspend_trading", "inspect", "key_rights")  # fmt: skip
 """What only some adapters offer. Who wraps an adapter passes on what it has of these."""
 
 

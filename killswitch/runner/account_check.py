@@ -23,6 +23,7 @@ from killswitch.runner.account_findings import Around, Finding, found, mode_of, 
 from killswitch.runner.deadman_rules import TimerError, cancellable, require_timers
 from killswitch.runner.inspecting import Looked
 from killswitch.runner.offered import offered
+from killswitch.runner.run_words import kept_off, refused_twins
 from killswitch.runner.worst_cases import Reckoned, identities, worst_cases
 
 RUNNERS_PATIENCE = 5.0
@@ -94,16 +95,24 @@ class Asked:
 
 
 def judged(
-    looked: Looked, reading: Sequence[ReadingCost], closing: Reckoned | None, asked: Asked, around: Around
+    looked: Looked,
+    reading: Sequence[ReadingCost],
+    closing: Reckoned | None,
+    asked: Asked,
+    around: Around,
+    of_run: tuple[Finding, ...] = (),
 ) -> AccountCheck:
-    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell."""
+    """The account's findings and verdict. Where the venue refuses the key, nothing that it would have to tell.
+
+    `of_run`: what `run --live` would say of it, in its words.
+    """
     spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
     known = seen if seen is not None and seen.quality == "ok" else None
     views = outlooks_of(looked)
     told = inspection.capabilities if inspection is not None else offered(looked)
     if looked.denied is not None:
         told, reading, closing = (), (), None
-    findings = found(
+    findings = of_run + found(
         looked, known, views, reading, closing,
         interval=asked.interval, within=asked.within, now=asked.now, around=around,
     )  # fmt: skip
@@ -179,17 +188,22 @@ def check_all(
     accounts = identities(looked)
     scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
     watched = {name for each in scopes for names in each.values() for name in names}
+    refused = refused_twins(looked, documents)
     around = {
         each.name: Around(
             watched=each.name in watched,
-            twins=twins(each.document, documents),
+            twins=tuple(name for name in twins(each.document, documents) if each.name not in refused),
             timers=tuple(_timers(each, looked, policies, asked.interval)),
         )
         for each in looked
     }
     checked = [
-        judged(each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name]) for each in looked
-    ]
+        judged(
+            each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name],
+            (*refused.get(each.name, ()), *kept_off(each, policies)),
+        )
+        for each in looked
+    ]  # fmt: skip
     return whole(checked, asked)
 
 

@@ -18,6 +18,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
+from killswitch.model.words import Severity
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
@@ -71,11 +72,13 @@ def assemble(
     tracer: Tracer = NO_TRACER,
     watch: ClosingWatch = NO_WATCH,
     timers: bool = False,
+    found_before: tuple[tuple[Severity, str], ...] = (),
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
     Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
     timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
+    `found_before`: what the first tick has to tell, once.
     """
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
@@ -112,6 +115,7 @@ def assemble(
         tracer=tracer,
         timers=Timers(policies, accounts, meters, store, clock, patience, refreshing) if timers else None,
         suspending=Suspending(accounts, meters, store, clock, patience),
+        found_before=found_before,
     )  # fmt: skip
 
 

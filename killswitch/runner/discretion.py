@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 from msgspec import json as msgjson
 from msgspec import structs
 
-from killswitch.model.inspection import Inspection
+from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     OPTIONAL_CALLS,
@@ -156,8 +156,17 @@ def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Ca
     return inspect
 
 
+def _righting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    async def key_rights() -> KeyRights:
+        found: KeyRights = await venue._through(call())
+        return structs.replace(found, note=venue._redactor.hide(found.note))
+
+    return key_rights
+
+
 _SAID: Final[Mapping[str, _Wording]] = {
     "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
+    "key_rights": _righting,
 }  # fmt: skip
 """How the words of those optional calls are made discreet whose answer holds some."""
 

@@ -22,6 +22,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.model.tracing import NO_TRACER, Span, Tracer
+from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import REMEMBERED, is_acted_on, left_to_do
@@ -102,13 +103,13 @@ class Runner:
         confirming: Confirming | None = None,
         timers: Timers | None = None,
         suspending: Suspending | None = None,
-        warnings: tuple[str, ...] = (),
+        found_before: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
         """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
 
         `standing`: problems that last for the whole run, known before it. `meters`: what reading is counted on.
-        `timers`: the venues' dead-man timers, where the run keeps any. `warnings`: what the first tick has to tell
-        once, found before it.
+        `timers`: the venues' dead-man timers, where the run keeps any. `found_before`: what the first tick has to
+        tell, once.
         """
         self._interpreter = interpreter
         self._policies = policies
@@ -143,7 +144,7 @@ class Runner:
         self._tracer = tracer
         self._problems = standing
         self._mild: frozenset[str] = frozenset()
-        self._news = News(warnings)
+        self._news = News(found_before)
         self.left_behind: tuple[str, ...] = ()
         """What a clean stop could not put an end to, in words."""
 

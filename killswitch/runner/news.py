@@ -13,9 +13,9 @@ from killswitch.runner.tick_words import shortfall
 class News:
     """What one run has told."""
 
-    def __init__(self, warnings: tuple[str, ...] = ()) -> None:
-        """`warnings`: told once by the first tick, and no problem after it."""
-        self._warnings = warnings
+    def __init__(self, before: tuple[tuple[Severity, str], ...] = ()) -> None:
+        """`before`: what was found before the run; told once by the first tick, and no problem after it."""
+        self._before = before
         self._told: frozenset[str] = frozenset()
 
     def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
@@ -31,8 +31,8 @@ class News:
         texts = problems + tuple(text for each in snapshot.closings if (text := shortfall(each)) is not None)
         fresh = [text for text in texts if text not in self._told]
         self._told = frozenset(texts)
-        warnings, self._warnings = self._warnings, ()
-        return tuple(_notice(snapshot, "warning", text) for text in warnings) + tuple(
+        before, self._before = self._before, ()
+        return tuple(_notice(snapshot, severity, text) for severity, text in before) + tuple(
             _notice(snapshot, "warning" if text in mild else "page", text) for text in fresh
         )
 

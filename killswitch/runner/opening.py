@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
 from killswitch.incident.validation import compile_all
+from killswitch.model.place import Place
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
 from killswitch.policy.account_document import AccountDocument, venue_of
@@ -49,6 +50,8 @@ class Written:
     warnings: tuple[Diagnostic, ...]
     runbooks: Runbooks = field(default_factory=dict)
     """Policy → stage → its runbook."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Account → where its spec is written."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
@@ -60,8 +63,10 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     policies, diagnostics = compile_all(loaded, commit_of(paths), variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
-    accounts = tuple(d.model for d in loaded.documents if isinstance(d.model, AccountDocument))
-    return Written(policies, accounts, diagnostics, declared_runbooks(loaded.documents))
+    found = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
+    accounts = tuple(document.model for document in found if isinstance(document.model, AccountDocument))
+    places = {document.name: document.source.place(("spec", "credentials")) for document in found}
+    return Written(policies, accounts, diagnostics, declared_runbooks(loaded.documents), places)
 
 
 def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
@@ -84,6 +89,12 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
 
 def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
     """AdapterError where two documents arm one account: two closers would work on one book."""
+    for first, second in armed_twins(documents):
+        raise AdapterError(twin_words(first, second))
+
+
+def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
+    """Names of accounts that would be armed and are one account of one venue. CredentialError for a missing secret."""
     found: dict[object, str] = {}
     for document in documents:
         name, spec = document.metadata.name, document.spec
@@ -94,11 +105,16 @@ def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
             tuple(sorted(resolve(spec.credentials, account=name).items())),
         )  # fmt: skip
         if key in found:
-            raise AdapterError(
-                f"accounts {found[key]} and {name} are one account of one venue: their credentials are the same; "
-                "take one of the two documents out, or set its execution to observe"
-            )
-        found[key] = name
+            yield found[key], name
+        found.setdefault(key, name)
+
+
+def twin_words(first: str, second: str) -> str:
+    """Why two documents that arm one account are refused."""
+    return (
+        f"accounts {first} and {second} are one account of one venue: their credentials are the same; "
+        "take one of the two documents out, or set its execution to observe"
+    )
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:

@@ -1,0 +1,210 @@
+"""What the key of an armed account may do is asked before a run; one that may withdraw is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from killswitch.cli.run import run
+from killswitch.model.inspection import Inspection, KeyRights
+from killswitch.model.venue import AccountSpec, VenueDownError
+from killswitch.runner import adapters
+from killswitch.store.sqlite import open_store
+from tests.runner_world import ScriptedVenue
+from tests.worlds import account
+
+GOOD = KeyRights(read=True, trade=True, withdraw=False)
+MIGHTY = KeyRights(read=True, trade=True, withdraw=True)
+POLICY = (Path(__file__).parents[3] / "policies" / "futures-drawdown" / "policy.yaml").read_text(encoding="utf-8")
+
+
+class Keyed(ScriptedVenue):
+    """A venue with a flat account whose key may do what `rights` says; None never answers."""
+
+    def __init__(self, rights: KeyRights | BaseException | None, name: str) -> None:
+        super().__init__(account("1000", (), name=name, orders=(), fills=(), flows=()), name)
+        self.rights = rights
+        self.asked = 0
+
+    async def key_rights(self) -> KeyRights:
+        self.asked += 1
+        if self.rights is None:
+            await asyncio.Event().wait()
+        if isinstance(self.rights, BaseException):
+            raise self.rights
+        assert self.rights is not None
+        return self.rights
+
+
+class InspectedOnly(ScriptedVenue):
+    """One that can only be asked for everything at once."""
+
+    async def inspect(self) -> Inspection:
+        return Inspection("ok", None, MIGHTY, None, None, ())
+
+
+class Desk:
+    """A folder with accounts, and `ksctl run` on it for one tick."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.venues: dict[str, Callable[[], ScriptedVenue]] = {}
+        self.made: list[ScriptedVenue] = []
+        self._monkeypatch = monkeypatch
+        monkeypatch.setattr(adapters, "_factory", lambda _name: self._make)
+        (folder / "policies").mkdir()
+        (folder / "policies" / "policy.yaml").write_text(POLICY, encoding="utf-8")
+
+    def add(self, name: str, venue: Callable[[], ScriptedVenue], **more: object) -> None:
+        self.venues[name] = venue
+        self._monkeypatch.setenv(f"KS_TEST_{name.upper()}", f"KEY-{name}")
+        spec = {
+            "adapter": "scripted", "market": "swap", "currency": "USDT", "execution": "live",
+            "credentials": {"apiKey": f"env:KS_TEST_{name.upper()}"}, **more,
+        }  # fmt: skip
+        text = f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\nspec: {json.dumps(spec)}\n"
+        (self.folder / "policies" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+    def key(self, name: str, rights: KeyRights | BaseException | None, **more: object) -> None:
+        self.add(name, lambda: Keyed(rights, name), **more)
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(
+            run,
+            ["--policies", str(self.folder / "policies"), "--store", str(self.folder / "store.sqlite"), "--ticks", "1",
+             "--read-timeout", "0.2s", *arguments],
+        )  # fmt: skip
+
+    @property
+    def asked(self) -> int:
+        """How often a key was asked for."""
+        return sum(each.asked for each in self.made if isinstance(each, Keyed))
+
+    def notices(self) -> list[tuple[str, str]]:
+        """What the run has told of keys."""
+        store = open_store(str(self.folder / "store.sqlite"), read_only=True)
+        try:
+            return [(each.severity, each.text) for each in store.notices(20) if "key" in each.text]
+        finally:
+            store.close()
+
+    def _make(self, spec: AccountSpec) -> ScriptedVenue:
+        self.made.append(self.venues[spec.account]())
+        return self.made[-1]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)
+
+
+def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> None:
+    """Exit 1 with the place, the cause and the way out; no store is made, and the key is nowhere in the words."""
+    desk.key("main", MIGHTY)
+    refused = desk.run("--live")
+    assert refused.exit_code == 1
+    written = (desk.folder / "policies" / "main.yaml").read_text(encoding="utf-8").splitlines()[3]
+    column = written.index('{"apiKey"') + 1
+    assert refused.stderr.splitlines()[-1] == (
+        f"Error: {desk.folder}/policies/main.yaml:4:{column}: account main: its key may withdraw: whoever gets hold of "
+        "it takes the money; make one without that right, or say allow_withdrawal_keys: true in the Account document"
+    )
+    assert "KEY-main" not in refused.output
+    assert not (desk.folder / "store.sqlite").exists()
+    assert all(venue.closed for venue in desk.made if isinstance(venue, Keyed) and venue.asked)
+
+
+def test_every_account_with_such_a_key_is_named_at_once(desk: Desk) -> None:
+    """Nobody should mend one key to hear of the next."""
+    desk.key("main", MIGHTY)
+    desk.key("fine", GOOD)
+    desk.key("other", MIGHTY)
+    said = desk.run("--live").stderr
+    assert ("account main: its key" in said, "account other: its key" in said, "account fine" in said) == (
+        True, True, False,
+    )  # fmt: skip
+
+
+def test_an_adapter_that_only_inspects_is_asked_so(desk: Desk) -> None:
+    """An adapter of others knows no shorter question."""
+    desk.add("main", lambda: InspectedOnly(account("1000", (), name="main")))
+    assert "its key may withdraw" in desk.run("--live").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [((), {}), (("--live",), {"execution": "observe"}), (("--live",), {"allow_withdrawal_keys": True})],
+    ids=["no --live", "observed only", "allowed"],
+)
+def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
+    desk: Desk, arguments: tuple[str, ...], more: dict[str, object]
+) -> None:
+    """Watching changes nothing at the venue, and what the document allows need not be asked."""
+    desk.key("main", MIGHTY, **more)
+    done = desk.run(*arguments)
+    assert done.exit_code == 0, done.output
+    assert desk.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("rights", "told"),
+    [
+        (
+            VenueDownError("connection refused"),
+            (
+                "warning",
+                "what the key of account main may do could not be read at the start (connection refused): look with "
+                "`ksctl venues check main` that it may not withdraw",
+            ),
+        ),
+        (
+            None,
+            (
+                "warning",
+                "what the key of account main may do could not be read at the start (no answer within 0.2 s): look "
+                "with `ksctl venues check main` that it may not withdraw",
+            ),
+        ),
+        (
+            KeyRights(note="MEXC does not tell"),
+            (
+                "info",
+                "whether the key of account main may withdraw is unknown (MEXC does not tell); allow_withdrawal_keys: "
+                "true in the Account document says that you have looked at the venue",
+            ),
+        ),
+        (
+            KeyRights(read=True, trade=False, withdraw=False),
+            ("page", "the key of account main may not trade: nothing can be closed with it"),
+        ),
+    ],
+    ids=["down", "silent", "untold", "may not trade"],
+)
+def test_what_is_not_known_of_a_key_is_a_notice_and_the_run_starts(
+    desk: Desk, rights: KeyRights | BaseException | None, told: tuple[str, str]
+) -> None:
+    """A kill switch must start in an outage. One question is asked, and no other at this venue."""
+    desk.key("main", rights)
+    done = desk.run("--live")
+    assert done.exit_code == 0, done.output
+    assert desk.notices() == [told]
+    assert desk.asked == 1
+
+
+def test_silent_venues_are_waited_for_side_by_side(desk: Desk) -> None:
+    """Ten of them cost one read timeout together: the run's first tick is not held up by each in turn."""
+    from killswitch.runner.opening import read_policies
+    from killswitch.runner.rights import require_harmless_keys
+    from tests.virtual_time import VirtualTime
+
+    for number in range(10):
+        desk.key(f"a{number}", None)
+    found = read_policies([desk.folder / "policies"])
+    time = VirtualTime()
+    told = time.run(require_harmless_keys(found.accounts, found.places, 5.0))
+    assert (len(told), round(time.elapsed, 3)) == (10, 5.0)
