@@ -16,6 +16,8 @@ from killswitch.model.instant import from_micros
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
+MOST_NAMED = 4
+"""So many of the positions that a close has left are named, the others counted."""
 SHORT = 60.0
 """Seconds below which a close's length is shown with a fraction."""
 
@@ -39,8 +41,8 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield streams_text(view.streams, standing.now)
         yield timers_text(view.timers, standing.now)
         yield suspended_text(view.suspended)
-        yield _list("Problems", view.problems)
-    yield _closings(standing.closings)
+    yield _list("Problems", ((() if view is None else view.problems) + standing.problems))
+    yield _closings(standing.closings, alive=standing.runner.liveness == "alive")
     yield hands_text(standing.by_hand)
     yield _notifications(standing)
     yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
@@ -150,19 +152,33 @@ def _until(lock: LockView) -> str:
     return "it is lifted" if lock.ordered else "a runner lives"
 
 
-def _closings(closings: Sequence[OpenClosing]) -> str:
+def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
     rows = []
     for closing in closings:
         outcomes = Counter(order.outcome for order in closing.result.orders)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
-        left = [
-            f"{held - each.target:f} {each.symbol} {each.side}{'' if each.left is not None else ' (not seen yet)'}"
-            for each in closing.result.positions
-            if each.account == closing.account
-            and (held := each.start if each.left is None else each.left) > each.target
-        ]
-        rows.append((closing.decision, closing.account, orders, ", ".join(left) or "nothing that is known of"))
-    return "Closings under way\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
+        rows.append((closing.decision, closing.account, orders, _left(closing)))
+    title = "Closings under way" if alive else "Closings that nobody works on"
+    return f"{title}\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
+
+
+def _left(closing: OpenClosing) -> str:
+    """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    open_ = [
+        (each, held - each.target)
+        for each in closing.result.positions
+        if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
+    ]
+    if not open_:
+        return "nothing that is known of"
+    named = [f"{left:f} {each.symbol} {each.side}" for each, left in open_[:MOST_NAMED]]
+    more = [f"{len(open_) - MOST_NAMED} more"] if len(open_) > MOST_NAMED else []
+    unseen = sum(each.left is None for each, _ in open_)
+    since = (
+        "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
+    )
+    told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
+    return f"{len(open_)} position{'' if len(open_) == 1 else 's'}: {', '.join(named + more)}{told}"
 
 
 def _notifications(standing: Standing) -> str:

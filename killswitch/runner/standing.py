@@ -13,7 +13,7 @@ from msgspec import Struct
 from killswitch.gate.reading import read_file, read_lock
 from killswitch.gate.strictness import UNION_SCOPE, scope_of
 from killswitch.incident.results import Result, result_of
-from killswitch.model.decision import Cause, Notice
+from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Lease, RouteCount, Store
@@ -96,6 +96,8 @@ class Standing(Struct, frozen=True):
     """How many messages of each route to each target wait, were delivered, and were given up."""
     by_hand: tuple[HandClose, ...] = ()
     """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
+    problems: tuple[str, ...] = ()
+    """What no tick could say, because it is so since the last one: closes that nobody works on."""
     format: str = STATUS_FORMAT
 
 
@@ -106,6 +108,7 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
     """Read everything once. StoreError if the store cannot be read; nothing else raises."""
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
+    left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
     return Standing(
         now=now,
         runner=runner,
@@ -114,13 +117,20 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
         closings=tuple(
             OpenClosing(decision.id, decision.scope, account, result_of(decision, store.journal(decision.id), None))
-            for account, decisions in left_to_do(store).items()
-            for decision in decisions
+            for account, decision in left
         ),
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
         by_hand=tuple(_by_hand(store, now, alone=runner.liveness != "alive")),
+        problems=() if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left),
+    )
+
+
+def _stranded(account: str, decision: Decision) -> str:
+    return (
+        f"nobody works on the closing of decision {decision.id} on account {account}, because no runner lives: "
+        "`ksctl run --live` goes on with what is left, `ksctl status --watch` shows how it stands"
     )
 
 
