@@ -111,9 +111,10 @@ def _words(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
             f"the venue refuses the key of account {account.account}: {reason}; nothing can be seen or closed there: "
             "put a good key where the document's credentials point to, and start the runner anew"
         )
+    when = rfc3339(since.replace(microsecond=0))
     return (
-        f"account {account.account} cannot be read since {rfc3339(since)} ({account.quality}: {reason}); until it is, "
-        "its triggers go by their on_unknown"
+        f"account {account.account} cannot be read since {when} ({account.quality}: {reason}); until it is, its "
+        "triggers go by their on_unknown"
     )
 
 
