@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
     CredentialsRefusedError,
     FateUnknownError,
@@ -38,6 +39,8 @@ class Meaning:
     """Of `limited`: for how long, where the venue says it in its documents only."""
     mode: bool = False
     """Of `rejected`: whether it says that the account counts positions in another way than we took for granted."""
+    clock: bool = False
+    """Of `down`: whether it says that the time in the request is not the venue's."""
 
 
 def rejected(reason: RejectReason) -> Meaning:
@@ -52,6 +55,7 @@ def limited(seconds: float) -> Meaning:
 
 LIMITED: Final = Meaning("limited")
 DOWN: Final = Meaning("down")
+CLOCK: Final = Meaning("down", clock=True)
 UNKNOWN: Final = Meaning("unknown")
 GONE: Final = Meaning("gone")
 SAME: Final = Meaning("same")
@@ -135,6 +139,8 @@ def as_venue_error(
 
     A change whose request never left is surely not done; a reading that got no answer has changed nothing.
     """
+    if meaning.clock:
+        text = f"{text}; {CLOCK_OFF}"
     why = (
         f"the venue does not accept the credentials, or they may not do this: {text}"
         if meaning.kind == "denied"

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
+CLOCK_OFF: Final = "this machine's clock is off, by what the venue says"
+"""What stands beside a venue's words where these mean the clock, and is looked for where causes are told apart."""
 _TAGS: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title\s*>", re.DOTALL | re.IGNORECASE)
 _LONGEST_PAGE: Final = 100

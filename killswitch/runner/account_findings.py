@@ -14,6 +14,7 @@ from msgspec import Struct
 from killswitch.closing.reading_cost import ReadingCost
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Quality
+from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.planning.closability import Outlook
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.runner.inspecting import Looked
@@ -24,7 +25,9 @@ OLD = timedelta(minutes=1)
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
 """Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
 1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
-beyond the wider nearly every request fails, and so would a close."""
+beyond the wider most venues refuse every request, and so would a close be. Where the reading was taken all the same the
+venue allows more, and it stays a warning."""
+SET_CLOCK: Final = "set this machine's clock by NTP (chrony, systemd-timesyncd)"
 EXPIRES_SOON = timedelta(days=14)
 
 Severity = Literal["failed", "warning", "note"]
@@ -68,13 +71,13 @@ def found(
     Where the venue refuses the key nothing is said of what only a key can tell.
     """
     if looked.denied is not None:
-        return (*_denied(looked), *_clock(skew_of(looked)), *_around(looked, around))
+        return (*_denied(looked), *_clock(looked), *_around(looked, around))
     down = looked.snapshot is not None and looked.snapshot.quality == "down"
     # Of a venue that is down the notes are the same cause once more, for each question.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
         *_reached(looked, now),
-        *_clock(skew_of(looked)),
+        *_clock(looked),
         *_rights(looked, now),
         *_modes(looked, known),
         *_around(looked, around),
@@ -109,7 +112,8 @@ def _denied(looked: Looked) -> Iterator[Finding]:
     yield Finding(
         "failed", "key",
         f"the venue refuses it (wrong secret, revoked, wrong address or system): {looked.denied}",
-        "make a new key for this very system of the venue, and put it where the document's credentials point to",
+        "compare it with what the document's credentials point to, character by character; else make a new key for "
+        "this very system of the venue and put it there",
     )  # fmt: skip
 
 
@@ -139,6 +143,8 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         yield Finding("failed", "account", looked.refused)
         return
+    if clock_refused(looked) is not None:
+        return  # the clock is the cause, and is told as such
     seen = looked.snapshot
     unread = seen is not None and seen.quality != "ok"
     why = "" if seen is None else seen.reason or "no reason given"
@@ -171,21 +177,36 @@ def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _clock(skew: float | None) -> Iterator[Finding]:
-    if skew is None or abs(skew) <= SKEW_WARNS:
-        return
-    if not math.isfinite(skew):
+def clock_refused(looked: Looked) -> str | None:
+    """The venue's words where it refuses requests because of their time."""
+    read = looked.snapshot is not None and looked.snapshot.quality == "ok"
+    told = (looked.uninspected, None if read or looked.snapshot is None else looked.snapshot.reason)
+    return next((why for why in told if why and CLOCK_OFF in why), None)
+
+
+def _clock(looked: Looked) -> Iterator[Finding]:
+    skew, refused = skew_of(looked), clock_refused(looked)
+    if skew is not None and not math.isfinite(skew):
         yield Finding("failed", "clock", "what the venue tells of its time is no time", "look at the endpoint")
-        return
-    side = "ahead of" if skew > 0 else "behind"
-    text = f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
-    way_out = "set this machine's clock by NTP (chrony, systemd-timesyncd)"
-    if abs(skew) > SKEW_FAILS:
+        skew = None
+    side = "" if skew is None else "ahead of" if skew > 0 else "behind"
+    text = "" if skew is None else f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
+    if refused is not None:
+        apart = f"{text}, and it refuses requests for that" if text else "the venue refuses requests for their time"
+        yield Finding("failed", "clock", f"{apart}: {refused}", SET_CLOCK)
+    elif skew is not None and abs(skew) > SKEW_FAILS:
         why = "venues refuse signed requests that are so far from their time, usually 5 s"
-        yield Finding("failed", "clock", f"{text}: {why}", way_out)
-    else:
+        if looked.snapshot is not None and looked.snapshot.quality == "ok":
+            why = (
+                "it took these requests all the same; others refuse what is signed so far from their time, and ages "
+                "and hours are off by as much"
+            )
+            yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
+        else:
+            yield Finding("failed", "clock", f"{text}: {why}", SET_CLOCK)
+    elif skew is not None and abs(skew) > SKEW_WARNS:
         why = "some venues refuse a request from 1 s ahead of them, or one that is 5 s late with its way"
-        yield Finding("warning", "clock", f"{text}: {why}", way_out)
+        yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
 
 
 def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:

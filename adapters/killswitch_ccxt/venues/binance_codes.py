@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.hearing import Answer
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -31,7 +31,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-1013": rejected("other"),  # it did not come to the matching engine
     "-1015": LIMITED,
     "-1016": UNKNOWN,  # the service shuts down: what it did before, it does not say
-    "-1021": DOWN,
+    "-1021": CLOCK,
     "-1022": DENIED,
     "-1099": DENIED,
     "-1106": rejected("other"),

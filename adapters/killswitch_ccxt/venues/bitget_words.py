@@ -8,7 +8,18 @@ from typing import Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, UNKNOWN, Meaning, first_said, rejected
+from killswitch_ccxt.errors import (
+    CLOCK,
+    DENIED,
+    DOWN,
+    GONE,
+    LIMITED,
+    MODE_CHANGED,
+    UNKNOWN,
+    Meaning,
+    first_said,
+    rejected,
+)
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
     "already_flat": ("22002", "25227", "40837", "43043", "45068"),
@@ -61,7 +72,8 @@ _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
             "40031", "40036", "40037", "40038", "40041",
         ),
     ),
-    (DOWN, ("40004", "40005", "40008", "40078", "40200")),
+    (CLOCK, ("40004", "40005", "40008")),
+    (DOWN, ("40078", "40200")),
     (
         UNKNOWN,
         (

@@ -8,7 +8,7 @@ from typing import Final
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.hearing import Answer
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
@@ -50,7 +50,8 @@ _ALIKE: Final[tuple[tuple[Meaning, tuple[str, ...]], ...]] = (
     (SAME, ("110025", "110026", "110027", "110043")),
     (LIMITED, ("10006", "10018", "10429", "170222", "170005", "403")),
     (DENIED, ("-2015", "10003", "10004", "10005", "10007", "10008", "10009", "10010", "10028", "33004")),
-    (DOWN, ("-1", "10002", "10019")),
+    (CLOCK, ("10002",)),
+    (DOWN, ("-1", "10019")),
     (MODE_CHANGED, ("position mode",)),
     (
         UNKNOWN,

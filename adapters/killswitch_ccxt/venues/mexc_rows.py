@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
 from killswitch_ccxt.dialect import Row
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -57,7 +57,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "703": DENIED,
     "704": DENIED,
     "1000": DENIED,
-    "513": DOWN,  # our clock is more than ten seconds away
+    "513": CLOCK,  # our clock is more than ten seconds away
     "604": DOWN,
     "801": DOWN,
     "11444": DOWN,

@@ -68,7 +68,8 @@ def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Insp
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  failed")]
     assert line == (
         "  failed   key: the venue refuses it (wrong secret, revoked, wrong address or system): -2015 Invalid API-key; "
-        "make a new key for this very system of the venue, and put it where the document's credentials point to"
+        "compare it with what the document's credentials point to, character by character; else make a new key for "
+        "this very system of the venue and put it there"
     )
     for absent in ("withdraw", "What the switch can do", "Closing", "Reading at", "venue:", "down; "):
         assert absent not in done.stdout, absent
