@@ -9,8 +9,8 @@ from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import VenueError
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.hours import read_clock
 from killswitch_alpaca.numbers import Row, UnreadableError, row
+from killswitch_alpaca.questions import Questions
 from killswitch_alpaca.reading import barred
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import CAPABILITIES
@@ -65,9 +65,7 @@ async def _noted(notes: list[str], what: str, ask: Callable[[], Awaitable[Any]])
 
 
 async def _skew(client: Client, settings: Settings, notes: list[str]) -> float:
-    began = settings.now()
-    answer = row(await client.call(lambda trading: trading.get_clock()), "the clock")
-    clock = read_clock(answer, began + (settings.now() - began) / 2)
+    clock = await Questions(settings, client).clock()
     notes.append(
         f"the stock market is open until {clock.next_close:%Y-%m-%d %H:%M} UTC"
         if clock.is_open

@@ -157,7 +157,7 @@ class Reading:
     def _due(self, now: float) -> list[tuple[Part, Callable[[], Awaitable[None]]]]:
         found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
         for part, read in (
-            (self.clock, self.read_clock), (self.orders, self.read_orders), (self.trades, self._read_trades),
+            (self.clock, self._read_clock_in_turn), (self.orders, self.read_orders), (self.trades, self._read_trades),
             (self.moves, self._read_moves),
         ):  # fmt: skip
             if part.is_due(now, credit=self._credit):
@@ -185,6 +185,11 @@ class Reading:
     async def _account(self) -> Row:
         self._pay()
         return await self.ask.account()
+
+    async def _read_clock_in_turn(self) -> None:
+        """Over a connection that stands: the time that opening one takes would be told as a skew."""
+        await self._client.connected()
+        await self.read_clock()
 
     async def read_orders(self) -> None:
         """Read all open orders."""
