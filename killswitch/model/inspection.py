@@ -14,10 +14,13 @@ from killswitch.model.venue import VenueTraits
 
 
 class Capability(Struct, frozen=True):
-    """One thing that the switch can, cannot or can only partly do at a venue, and what must be known about it."""
+    """One thing that the switch can, cannot or can only partly do at a venue, and what must be known about it.
+
+    `unknown`: the venue could not be asked about this account.
+    """
 
     name: str
-    can: Literal["yes", "no", "partly"]
+    can: Literal["yes", "no", "partly", "unknown"]
     note: str = ""
 
 

@@ -36,7 +36,10 @@ def _from_traits(looked: Looked) -> Iterator[Capability]:
     timer = traits.dead_man if "arm_dead_man" in offers else None
     yield _not("dead man") if timer is None else Capability("dead man", "yes", f"for each {timer.reach}")
     yield Capability("push", "yes") if "listen" in offers else _not("push")
-    yield _not("key rights")
+    if "inspect" in offers:
+        yield Capability("key rights", "unknown", "the venue could not be asked")
+    else:
+        yield _not("key rights")
     yield Capability("find by client id", "yes")
 
 

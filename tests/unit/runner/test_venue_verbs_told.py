@@ -84,6 +84,14 @@ def test_an_outage_is_told_once(desk: Desk) -> None:
     assert desk.check().stdout.count("nobody answers at 127.0.0.1:1") == 1
 
 
+def test_what_a_venue_that_is_away_could_not_be_asked_is_unknown(desk: Desk) -> None:
+    """The adapter can ask what a key may do: of one that cannot, it is said that it does not offer it."""
+    why = VenueDownError("nobody answers")
+    desk.add(Inspected(why, why))
+    (rights,) = [it for it in desk.checked()["capabilities"] if it["name"] == "key rights"]
+    assert (rights["can"], rights["note"]) == ("unknown", "the venue could not be asked")
+
+
 def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
     """What an inspection could not ask is of the same cause."""
     asked = inspection(notes=("clock: nobody answers", "status: nobody answers"))
