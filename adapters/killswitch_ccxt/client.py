@@ -254,7 +254,7 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
         plain = importlib.import_module("ccxt" if synchronous else "ccxt.async_support")
     except ImportError as error:
         raise VenueDownError(
-            f"ccxt is not installed ({error}); install it with: pip install 'killswitch[ccxt]'"
+            f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
     found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:

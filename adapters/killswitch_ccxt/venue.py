@@ -27,6 +27,7 @@ from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
+from killswitch_ccxt.venues import MODULES, dialect_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets")
@@ -165,7 +166,10 @@ class CcxtVenue:
 
 def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
     if spec.market not in dialect.markets:
-        raise ValueError(f"{dialect.exchange} has no market {spec.market} here; it has {', '.join(dialect.markets)}")
+        raise ValueError(
+            f"{dialect.exchange} has no market {spec.market} here; it has {', '.join(dialect.markets)}"
+            + _siblings(spec, dialect.exchange)
+        )
     if spec.environment not in dialect.environments:
         known = ", ".join(each for each in dialect.environments if each != "production") or "neither sandbox nor demo"
         raise ValueError(f"{dialect.exchange} has no {spec.environment}; it has {known}")
@@ -176,6 +180,15 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
             close = get_close_matches(name, options, 1)
             meant = f", did you mean {close[0]}?" if close else ""
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
+
+
+def _siblings(spec: AccountSpec, exchange: str) -> str:
+    """Where the same venue has that market under another name."""
+    found = [
+        name for name in MODULES
+        if name != exchange and name.startswith(exchange) and spec.market in dialect_of(name).markets
+    ]  # fmt: skip
+    return f"; {spec.market} is {' or '.join(found)}" if found else ""
 
 
 async def _answered(question: Awaitable[T]) -> T:

@@ -141,7 +141,8 @@ def _misread(looked: Looked, reason: str) -> str:
 
 def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
-        yield Finding("failed", "account", looked.refused)
+        own = f"account {looked.name}"
+        yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
     if clock_refused(looked) is not None:
         return  # the clock is the cause, and is told as such

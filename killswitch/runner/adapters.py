@@ -34,7 +34,9 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
     try:
         adapter = factory(spec)
     except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
-        why = redactor.hide(f"{type(error).__name__}: {error}")
+        # What an adapter refuses is a ValueError with words for people. Of any other kind its class says what it is.
+        words = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        why = redactor.hide(words)
         # Without its cause: a chain of errors shows the words of each.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused it: {why}") from None
     return DiscreetVenue(adapter, redactor) if secrets else adapter

@@ -103,6 +103,8 @@ class Families:
         close = get_close_matches(venue, names, 1)
         meant = f", did you mean {close[0]}?" if close else ""
         known = f"; known: {', '.join(names)}" if names else ""
+        if self.others:
+            known += f", and any other exchange of {', '.join(self.others)} by its name there"
         gone = "".join(f"\n{each}" for each in self.absent)
         return NoSuchVenueError(f"no venue is called {venue}{meant}{known}{gone}")
 
@@ -130,6 +132,6 @@ def _way_out(entry: EntryPoint, error: Exception) -> str:
     own = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == entry.module.partition(".")[0]
     if dist is not None and isinstance(error, ImportError) and not own:
         if entry.name in (dist.metadata.get_all("Provides-Extra") or ()):
-            return f"pip install {dist.name}[{entry.name}]"
+            return f"pip install '.[{entry.name}]' in a clone of {dist.name}, or what its extra {entry.name} lists"
         return f"install what {dist.name} needs for it"
     return f"this is a defect of {entry.value}; what is not of it works all the same"

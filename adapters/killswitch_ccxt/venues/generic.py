@@ -93,7 +93,9 @@ def _described(exchange: str) -> Any:
     try:
         module = importlib.import_module("ccxt")
     except ImportError as error:
-        raise ValueError(f"ccxt is not installed ({error}); install it with: pip install 'killswitch[ccxt]'") from error
+        raise ValueError(
+            f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
+        ) from error
     if exchange not in module.exchanges:
         from difflib import get_close_matches
 

@@ -191,7 +191,7 @@ def test_without_ccxt_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     import sys
 
     monkeypatch.setitem(sys.modules, "ccxt.pro", None)
-    with pytest.raises(VenueDownError, match=r"pip install 'killswitch\[ccxt\]'"):
+    with pytest.raises(VenueDownError, match=r"pip install '\.\[ccxt\]' in a clone"):
         _ = Client(_spec(VirtualTime(), "http://127.0.0.1:9"), Plain).ccxt
 
 

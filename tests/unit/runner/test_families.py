@@ -71,7 +71,7 @@ def test_a_family_whose_client_is_not_installed_says_what_to_install(
     assert [listing.exchange for listing in found.listings] == ["spotex", "swapex"]
     assert [str(each) for each in found.absent] == [
         "the venues of ccxt are not there: ModuleNotFoundError: No module named 'bigclient_that_is_not_there'; "
-        "pip install killswitch[ccxt]"
+        "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists"
     ]
 
 
@@ -88,7 +88,7 @@ def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, 
 def test_a_client_that_is_missed_later_is_told_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients are imported at their first use, so that a verb starts fast."""
     declared(monkeypatch, ccxt=f"{HERE}:made_up")
-    with pytest.raises(NoSuchVenueError, match=r"No module named 'bigclient'; pip install killswitch\[ccxt\]"):
+    with pytest.raises(NoSuchVenueError, match=r"No module named 'bigclient'; pip install '\.\[ccxt\]' in a clone"):
         families().history("lazy", None)
 
 
@@ -97,7 +97,7 @@ def test_an_unknown_venue_is_told_with_what_was_meant(monkeypatch: pytest.Monkey
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as told:
         families().named("swapexx")
-    assert "pip install killswitch[ccxt]" in str(told.value)
+    assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(told.value)
 
 
 def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +108,18 @@ def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPa
         families().history("spotex", None)
     with pytest.raises(NoSuchVenueError, match="no venue is called otherex"):
         families().history("otherex", None)
+
+
+def test_where_a_family_reaches_more_than_it_lists_that_is_said_of_an_unknown_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was asked for the name too, and has none."""
+
+    class Wider(type(made_up)):  # type: ignore[misc] # the class of the instance
+        def listing(self, exchange: str) -> None:
+            return None
+
+    monkeypatch.setattr(f"{HERE}.made_up", Wider())
+    declared(monkeypatch, madeup=f"{HERE}:made_up")
+    with pytest.raises(NoSuchVenueError, match="known: spotex, swapex, and any other exchange of madeup by its name"):
+        families().named("nonsense")

@@ -219,7 +219,7 @@ spec:
     ("account", "says"),
     [
         ("", "the policies hold no Account document"),
-        (ACCOUNT % "", "account main: adapter paper refused it: ValueError: account main needs an endpoint"),
+        (ACCOUNT % "", "account main: adapter paper refused it: account main needs an endpoint"),
         (ACCOUNT % ", credentials: {key: 'env:NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
         (ACCOUNT.replace("paper", "papre") % "", "no adapter is called papre, did you mean paper?"),
         ("kind: [", "1 problem in the policies; nothing was started"),

@@ -280,7 +280,7 @@ def test_an_answer_without_sense_is_told_with_what_mends_it(
 def test_the_address_of_streams_is_one_of_streams(desk: Desk) -> None:
     """https:// there is refused before anything is asked."""
     desk.add(Inspected(SOUND), endpoint_ws="https://127.0.0.1:1")
-    assert "account main: endpoint_ws begins with ws:// or wss://, not https://" in desk.check().stdout
+    assert "account: endpoint_ws begins with ws:// or wss://, not https://" in desk.check().stdout
 
 
 def test_one_is_one(desk: Desk) -> None:
