@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import headline, instant, interval, money, table
-from killswitch.incident.causes import remainders, text_of
+from killswitch.cli.wording import headline, instant, interval, money, share, table
+from killswitch.incident.causes import alike, text_of
 from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.numbering import numbered
 from killswitch.incident.places import WrittenAt
+from killswitch.incident.resting import cancel_lines, resting_orders
 from killswitch.incident.results import OrderLine
 from killswitch.incident.totals import Missing
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.legible import one_line
-from killswitch.model.snapshot import AccountSnapshot, Position
+from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.runner.chain import Chain
 
 
@@ -86,13 +87,9 @@ def _attribution(chain: Chain) -> str:
     found = chain.decision.attribution
     if found is None:
         return ""
-    shares = f"long {_share(found.long_share)}, short {_share(found.short_share)} over {found.window}"
+    shares = f"long {share(found.long_share)}, short {share(found.short_share)} over {found.window}"
     why = f" ({found.reason})" if found.reason else ""
     return f"Who lost\n  {found.source}: {shares}{why}"
-
-
-def _share(share: str | None) -> str:
-    return "unknown" if share is None else f"{float(share):.1%}"
 
 
 def _snapshot(chain: Chain) -> str:
@@ -128,20 +125,20 @@ def _plain(number: Decimal | None) -> str:
 
 
 def _plan(chain: Chain) -> str:
-    return what_is_decided(chain.decision)
+    return what_is_decided(chain.decision, chain.snapshot)
 
 
-def what_is_decided(decision: Decision) -> str:
-    """Orders, cancels and lock of a decision, before anything is done."""
+def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
+    """Orders, cancels and lock of a decision, before anything is done. `snapshot`: what it was decided on."""
     rows = [
         (
-            str(intent.rank), intent.account, intent.symbol, intent.position_side,
-            f"{intent.side} {intent.contracts:f}", f"{left:f}", intent.score or "-",
+            str(each.intent.rank), each.intent.account, each.intent.symbol, each.intent.position_side,
+            f"{each.intent.side} {each.amount}", f"{each.leaves:f}", each.intent.score or "-",
         )
-        for intent, left in zip(decision.intents, remainders(decision.intents), strict=True)
+        for each in alike(decision.intents)
     ]  # fmt: skip
     lines = [table(("rank", "account", "symbol", "position", "to do", "leaving", "score"), rows)] if rows else []
-    lines += [f"  cancel {each.order} {each.symbol} on {each.account} ({each.why})" for each in decision.cancels]
+    lines += [one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(snapshot))]
     if decision.lock is not None:
         until = "until it is lifted" if decision.lock.until is None else f"until {instant(decision.lock.until)}"
         lines.append(f"  lock {decision.lock.scope} {decision.lock.mode} {until}")

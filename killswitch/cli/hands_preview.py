@@ -76,7 +76,7 @@ def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview,
         return
     click.echo(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
     click.echo(f"Carried out {manner(decision)}.")
-    click.echo(what_is_decided(decision))
+    click.echo(what_is_decided(decision, shown.snapshot))
     observed = sorted({intent.account for intent in decision.intents if not accounts[intent.account].armed})
     if observed:
         click.echo(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")

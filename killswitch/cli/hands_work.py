@@ -18,7 +18,7 @@ from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
 from killswitch.cli.watching import reporting, watching
-from killswitch.cli.wording import decision_lines
+from killswitch.cli.wording import as_written, decision_lines
 from killswitch.incident.note import keep_runbooks
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -245,7 +245,9 @@ def _tick_ourselves(
         mine = {decision.id for decision in answer.decisions}
         for decision in (each for each in seen.decisions if each.id not in mine):
             what = "brought about by itself" if decision.kind is None else "carried out besides"
-            click.echo("\n".join((f"the same tick {what}:", *decision_lines(decision))), err=True)
+            click.echo(
+                "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
+            )
         tell_unfinished(store)
         tell(order, store, answer, locks if armed else None)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.cli.unwinding_text import manner
-from killswitch.cli.wording import instant, interval, money, number, table
+from killswitch.cli.wording import Below, as_written, instant, interval, money, number, reading, share, table
 from killswitch.graph.nodes import Close
 from killswitch.graph.wording import close_text
-from killswitch.incident.causes import remainders
+from killswitch.incident.causes import alike
+from killswitch.incident.resting import cancel_lines, resting_orders
 from killswitch.model.decision import Book, Decision, Intent
+from killswitch.model.legible import one_line
 from killswitch.runner.preview import Preview
 from killswitch.runner.status import MachineView, TriggerStatus
 
@@ -24,46 +26,61 @@ def _lines(shown: Preview) -> Iterator[str]:
     yield f"Memory: {shown.memory}"
     yield ""
     for account in shown.accounts:
-        reason = f" ({account.reason})" if account.reason else ""
         positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
         yield (
-            f"Account {account.account} at {account.venue} ({account.market}): {account.quality}{reason}, "
+            f"Account {account.account} at {account.venue} ({account.market}): {account.quality}, "
             f"equity {money(account.equity, account.currency)}, {positions}, "
             f"{'acts when run with --live' if account.armed else 'observed only'}"
         )
+        if account.reason:
+            yield one_line(f"  {account.account} is {account.quality}: {account.reason}")
     for machine in shown.machines:
         yield ""
-        yield from _machine(machine)
+        yield from _machine(machine, shown)
     for decision in shown.decisions:
         yield ""
         yield from _decision(decision, shown)
     if shown.notices:
         yield ""
-        yield from (f"Note: {notice.scope}: {notice.text}" for notice in shown.notices)
+        yield from (f"Note: {notice.scope}: {_short(notice.text, shown)}" for notice in shown.notices)
     yield ""
     yield _summary(shown)
 
 
-def _machine(machine: MachineView) -> Iterator[str]:
+def _short(text: str, shown: Preview) -> str:
+    """`text` without the reasons of accounts that cannot be read, which stand above, each with its account."""
+    for account in shown.accounts:
+        if account.reason:
+            said = f"{account.account} is {account.quality}"
+            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
+    return text
+
+
+def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
     latched = f"level {machine.level} ({machine.stage})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
+    below = Below()
     yield table(
         ("trigger", "value", "threshold", "headroom", "now"),
         [
-            (each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit), _truth(each))
+            (
+                each.name, _value(each), each.threshold or "expression", interval(each.headroom, each.unit),
+                _truth(each, shown, below),
+            )
             for each in machine.triggers
         ],
-    )
+    )  # fmt: skip
+    yield from below.lines()
 
 
 def _value(trigger: TriggerStatus) -> str:
     return interval(trigger.value, trigger.unit) if trigger.threshold else "-"
 
 
-def _truth(trigger: TriggerStatus) -> str:
+def _truth(trigger: TriggerStatus, shown: Preview, below: Below) -> str:
     if trigger.truth is None:
-        return f"unknown: {trigger.unknown_because}"
+        return f"unknown: {below.point(_short(trigger.unknown_because or 'not evaluated yet', shown))}"
     if not trigger.truth:
         return "false"
     return f"true since {instant(trigger.true_since)}{'' if trigger.confirmed else ', confirming'}"
@@ -77,12 +94,11 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
     yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
-    for trigger in decision.triggers:
-        low, high = trigger.value or (None, None)
-        yield f"  because {trigger.name} is {low if low == high else f'[{low}, {high}]'} against {trigger.threshold}"
+    written = as_written(shown.policies)
+    yield from (f"  because {each.name} is {reading(decision, each, written)}" for each in decision.triggers)
     if decision.attribution is not None:
         found = decision.attribution
-        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
+        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
         yield f"  the loss is {found.source} ({shares}, over {found.window or 'no window'})"
     yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
@@ -108,19 +124,16 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
 
 
 def _orders(decision: Decision, shown: Preview) -> Iterator[str]:
-    for when, why in (("first", "entry"), ("at the end", "all")):
-        for cancel in decision.cancels:
-            if cancel.why == why:
-                yield f"  cancel {when}: order {cancel.order} of {cancel.symbol} in {cancel.account}"
+    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
     if decision.intents:
         yield table(
             ("#", "account", "order", "contracts", "symbol", "leaves", ""),
             [
                 (
-                    str(intent.rank), intent.account, intent.side, f"{intent.contracts:f}",
-                    f"{intent.symbol} ({intent.position_side})", f"{left:f}", _remarks(intent),
+                    str(each.intent.rank), each.intent.account, each.intent.side, each.amount,
+                    f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}", _remarks(each.intent),
                 )
-                for intent, left in zip(decision.intents, remainders(decision.intents), strict=True)
+                for each in alike(decision.intents)
             ],
         )  # fmt: skip
     elif decision.stage is not None:
@@ -156,7 +169,8 @@ def _summary(shown: Preview) -> str:
     locks = sum(1 for decision in fires if decision.mode == "enforce" and decision.lock)
     resets = len(shown.decisions) - len(fires)
     if shown.unreadable and not shown.pending:
-        return f"Cannot tell: {'; '.join(shown.unreadable)}. Nothing was changed."
+        unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
+        return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     return (

@@ -22,18 +22,20 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     With --output json, stdout is one decision a line (killswitch.decision/v1); notices go to stderr.
     """
     from killswitch.cli.session import written
-    from killswitch.cli.wording import decision_lines, instant, notice_line
+    from killswitch.cli.wording import as_written, decision_lines, instant, notice_line
     from killswitch.lab.recording import RecordingError, read
     from killswitch.lab.replay import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
 
     found = written(policies_at, variant)
+    thresholds = as_written(found.policies)
     count = 0
     try:
         for news in run(found.policies, read(snapshots)):
             if isinstance(news, Decision):
                 count += 1
-                click.echo(encode_decision(news) if output == "json" else "\n".join(decision_lines(news)))
+                lines = encode_decision(news) if output == "json" else "\n".join(decision_lines(news, thresholds))
+                click.echo(lines)
             elif not quiet:
                 said = f"{instant(news.as_of)}  {notice_line(news)}"
                 click.echo(encode_notice(news) if output == "json" else said, err=True)

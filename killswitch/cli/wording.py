@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from shutil import get_terminal_size
 from textwrap import wrap
@@ -18,7 +18,8 @@ from killswitch.model.spelling import money as money
 from killswitch.model.spelling import number as number
 
 if TYPE_CHECKING:
-    from killswitch.model.decision import Decision, Notice
+    from killswitch.graph.nodes import PolicySet
+    from killswitch.model.decision import Decision, Notice, TriggerReading
     from killswitch.runner.status import OrphanView
 
 
@@ -31,6 +32,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
         for row in (head, *rows)
     )
 
+
+SHORT_REASON = 32
+"""A reason of so many characters may stand in a cell."""
 
 NARROWEST = 12
 """Columns that a cell keeps however narrow the terminal is."""
@@ -96,20 +100,71 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def decision_lines(decision: Decision) -> list[str]:
-    """A decision with its reasons and its orders, a line each."""
+Written = Mapping[tuple[str, str], tuple[str | None, str]]
+"""Policy and trigger → the unit of its signal, and its threshold as the policy writes it."""
+
+
+def as_written(policies: PolicySet) -> Written:
+    """What the thresholds of the policies are in, so that a reading is told in the same spelling."""
+    from killswitch.signals.catalogue import CATALOGUE
+
+    units = {spec.name: spec.unit for spec in CATALOGUE}
+    found: dict[tuple[str, str], tuple[str | None, str]] = {}
+    for graph in policies.graphs:
+        for trigger in graph.triggers:
+            limit = trigger.threshold
+            if limit is not None:
+                unit = units.get(graph.signals[limit.index].name)
+                found[graph.policy, trigger.name] = (unit, f"{limit.op} {limit.written}")
+    return found
+
+
+def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
+    """`20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
+    unit, threshold = written.get((decision.policy, trigger.name), (None, trigger.threshold))
+    if trigger.value is None:
+        return f"unknown against {threshold}" if threshold else "true"
+    if unit is not None:
+        low, high = (None if each is None else float(each) for each in trigger.value)
+        return f"{interval((low, high), unit)} against {threshold or 'its expression'}"
+    least, most = trigger.value
+    value = least if least == most else f"[{least or '-' + INFINITY}, {most or INFINITY}]"
+    return f"{value or 'unknown'} against {threshold or 'its expression'}"
+
+
+def share(of_the_loss: str | None) -> str:
+    """One side's part of a loss."""
+    return "unknown" if of_the_loss is None else f"{float(of_the_loss):.1%}"
+
+
+def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
+    """A decision with its reasons and its orders, a line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
-    for trigger in decision.triggers:
-        low, high = trigger.value or (None, None)
-        value = low if low == high else f"[{low}, {high}]"
-        lines.append(f"    {trigger.name}: {value} against {trigger.threshold}")
+    lines += [f"    {each.name}: {reading(decision, each, written or {})}" for each in decision.triggers]
     if decision.attribution is not None:
         found = decision.attribution
-        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
+        shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
     if decision.kind is None and decision.reason:
         lines.append(f"    note: {decision.reason}")
     return lines + [f"    {one_line(order)}" for order in intended(decision.intents)]
+
+
+class Below:
+    """Reasons that are too long for a cell of a table: each is said once below it, and the cell points there."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, int] = {}
+
+    def point(self, reason: str) -> str:
+        """The reason itself where it fits into a cell, else its mark."""
+        if len(reason) <= SHORT_REASON:
+            return reason
+        return f"[{self._found.setdefault(reason, len(self._found) + 1)}]"
+
+    def lines(self, indent: str = "  ") -> list[str]:
+        """Each mark with its reason."""
+        return [one_line(f"{indent}[{number}] {reason}") for reason, number in self._found.items()]
 
 
 def orphan_line(orphan: OrphanView) -> str:

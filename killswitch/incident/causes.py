@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from killswitch.model.words import Cause
 
 if TYPE_CHECKING:
     from killswitch.model.decision import Intent
+
+_TOGETHER = 4
+"""So many like orders in a row are told together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +118,44 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
     return tuple(reversed(found))
 
 
+class Alike(NamedTuple):
+    """Orders of one position and size that follow each other: the first of them, how many, and what the last leaves."""
+
+    intent: Intent
+    number: int
+    leaves: Decimal
+
+    @property
+    def amount(self) -> str:
+        """`100`; of several `15 × 100`."""
+        times = "" if self.number == 1 else f"{self.number} × "
+        return f"{times}{self.intent.contracts:f}"
+
+
+def alike(intents: Sequence[Intent]) -> tuple[Alike, ...]:
+    """The orders in their sequence, many like ones together: nothing of them is lost but the steps in between."""
+    found: list[Alike] = []
+    for _, run in groupby(zip(intents, remainders(intents), strict=True), key=lambda pair: pair[0]):
+        same = list(run)
+        if len(same) < _TOGETHER:
+            found += [Alike(intent, 1, left) for intent, left in same]
+        else:
+            found.append(Alike(same[0][0], len(same), same[-1][1]))
+    return tuple(found)
+
+
 def intended(intents: Sequence[Intent]) -> tuple[str, ...]:
-    """The orders of a decision, a line each; a hedge and a second hop leave nothing by themselves."""
-    return tuple(_intended(intent, left) for intent, left in zip(intents, remainders(intents), strict=True))
+    """The orders of a decision, a line each, many like ones one line; a hedge and a second hop leave nothing."""
+    return tuple(map(_intended, alike(intents)))
 
 
-def _intended(intent: Intent, remainder: Decimal) -> str:
-    left = f"leaving {remainder:f}"
+def _intended(orders: Alike) -> str:
+    intent, left = orders.intent, f"leaving {orders.leaves:f}"
     if intent.purpose == "hedge":
         left = "as a temporary hedge"
     elif intent.purpose == "hop" and intent.after is None:
-        left = f"on another market than the holding is listed on, leaving {remainder:f} of it"
+        left = f"on another market than the holding is listed on, leaving {orders.leaves:f} of it"
     elif intent.purpose == "hop":
         left = "of what an order before it brings in"
-    return f"{intent.side} {intent.contracts:f} {intent.symbol} ({intent.position_side}) on {intent.account}, {left}"
+    what = f"{intent.side} {orders.amount} {intent.symbol} ({intent.position_side}) on {intent.account}"
+    return f"{what}, {left}"

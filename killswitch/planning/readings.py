@@ -9,7 +9,7 @@ from datetime import datetime
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import SECOND, from_micros
 from killswitch.planning.watch import Watch
 from killswitch.signals.falls import Interval, why_partly
 
@@ -84,13 +84,22 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
     if watch.history.unknown is not None:
         return watch.history.unknown
     reference = signal_of(watch, trigger)
-    if reference is not None and reference.window is not None:
-        partly = why_partly(watch.history, reference.window)
-        if partly is not None:
-            return partly
-    if watch.history.changes.open:
-        return f"a change of {watch.history.changes.sum} that nothing explains leaves two readings open"
-    return f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+    window = None if reference is None else reference.window
+    reasons = (None if window is None else why_partly(watch.history, window), _held_back(watch))
+    said = [reason for reason in reasons if reason is not None]
+    return "; ".join(said) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
+
+
+def _held_back(watch: Watch) -> str | None:
+    """That an unexplained change may yet be a flow, and until when a fall is taken for one; None without any."""
+    changes = watch.history.changes
+    if not changes.open:
+        return None
+    text = f"a change of {changes.sum} that nothing explains leaves two readings open"
+    if all(change.amount > 0 for change in changes.open):
+        return text
+    grace = watch.prepared.terms.flow_grace / SECOND
+    return f"{text}: a fall may be money taken out, and counts as loss {grace:g} s after it was seen"
 
 
 def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:

@@ -40,15 +40,15 @@ WORDS: Final[Mapping[Cause, CauseWords]] = {
     ),
     "regulatory": CauseWords(
         "Regulatory", "an authority or compliance demands it",
-        "within 1% of the mark, then 2%, then at market",
+        "two tries within 1% of the mark, two within 2%, then at market",
     ),
     "counterparty": CauseWords(
         "Counterparty", "a bank, a broker or a stable coin fails",
-        "within 2% of the mark, then 4%, then at market; stable coins are sold too",
+        "two tries within 2% of the mark, two within 4%, then at market; stable coins are sold too",
     ),
     "drill": CauseWords(
         "Drill", "an exercise",
-        "60 orders a minute, within 0.5% of the mark, then 1%, then at market",
+        "60 orders a minute; two tries within 0.5% of the mark, two within 1%, then at market",
     ),
     "operator": CauseWords(
         "Operator", "a person's own judgement",

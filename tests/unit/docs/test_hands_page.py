@@ -2,16 +2,86 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
+from killswitch.cli.unwinding_text import manner
+from killswitch.graph.unwinding import OF_CAUSE
+from killswitch.model.decision import Decision, Intent, Unwinding
+from killswitch.model.words import Cause
+from killswitch.planning.unwind import manner as as_decided
 from killswitch.policy.causes import WORDS
 from tests.unit.docs.pages import sections
+from tests.worlds import START
+
+TRIES = {"one": 1, "two": 2}
+
+
+def rows(repository: Path) -> list[dict[str, str]]:
+    """The table of the declared reasons."""
+    page = (repository / "docs" / "hands.md").read_text(encoding="utf-8")
+    (found,) = sections(page)["The reason decides how"].tables
+    return found
 
 
 def test_the_page_lists_every_declared_reason_as_it_is_carried_out(repository: Path) -> None:
     """Word, meaning and manner are those of the vocabulary, in its order."""
-    page = (repository / "docs" / "hands.md").read_text(encoding="utf-8")
-    (rows,) = sections(page)["The reason decides how"].tables
-    assert [(row["word"], row["when"], row["carried out"]) for row in rows] == [
+    assert [(row["word"], row["when"], row["carried out"]) for row in rows(repository)] == [
         (f"`{word}`", words.meaning, words.urgency) for word, words in WORDS.items()
     ]
+
+
+@pytest.mark.parametrize("cause", list(WORDS))
+def test_bounds_tries_and_pace_of_a_reason_are_those_that_are_sent(cause: Cause, repository: Path) -> None:
+    """Each try within a bound is counted, and what has no bound is said to go at market."""
+    (how,) = (row["carried out"] for row in rows(repository) if row["word"] == f"`{cause}`")
+    rule = OF_CAUSE[cause]
+    told = [
+        (TRIES[count], Decimal(share)) for count, share in re.findall(r"(one|two) (?:tr\w+ )?within ([\d.]+)%", how)
+    ]
+    at_most = Decimal(0) if not rule.slippage else rule.slippage[0].at_most
+    assert told == [(rung.tries, at_most * rung.widen * 100) for rung in rule.ladder if rung.order == "limit_ioc"]
+    assert "at market" in how
+    pace = re.search(r"(\d+) orders a minute", how)
+    assert (None if pace is None else int(pace[1])) == rule.max_orders_per_minute
+
+
+def by_hand(unwinding: Unwinding | None, *bands: str | None) -> Decision:
+    """A close of as many positions as there are bounds."""
+    intents = tuple(
+        Intent("main", f"S{number}", "long", "sell", Decimal(1), Decimal(0), reduce_only=True, rank=number,
+               band=None if band is None else Decimal(band))
+        for number, band in enumerate(bands)
+    )  # fmt: skip
+    return Decision(
+        "d1", START, "operator", "sha256:0", "portfolio", "enforce", None, 0, 0, kind="manual", intents=intents,
+        unwinding=unwinding,
+    )  # fmt: skip
+
+
+def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path) -> None:
+    """One try within 3%, two at market, and three times the bound, which is 9%; the page quotes it."""
+    said = manner(by_hand(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
+    rungs, _, pace = said.partition("; ")
+    assert rungs == (
+        "within 3% of the mark, 1 try, then at market, 2 tries, then resting within 9% of the mark where no market "
+        "order fills"
+    )
+    assert pace == "as fast as the venue allows"
+    page = " ".join((repository / "docs" / "hands.md").read_text(encoding="utf-8").split())
+    assert f'"{rungs}"' in page
+
+
+def test_bounds_that_differ_are_told_as_what_lies_between() -> None:
+    """0.5% for one symbol and 2% for the other: the rungs speak of the bound."""
+    said = manner(by_hand(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
+    assert said.startswith("within the bound, 2 tries, then within 2 × the bound, 2 tries, then at market, 2 tries, ")
+    assert "; the bound is 0.5% to 2% of the mark; " in said
+
+
+def test_a_close_without_bounds_goes_at_market() -> None:
+    """Nothing more is asked for."""
+    assert manner(by_hand(None, None)) == "at market; as fast as the venue allows"

@@ -79,8 +79,10 @@ def test_what_is_only_observed_says_that_nothing_was_done() -> None:
 
 
 def test_many_orders_are_bounded() -> None:
-    """Fifteen, and how many more."""
-    told = of_decision(decision(intents=decision().intents * 40), SUBJECT, acted=True)
+    """Of forty positions fifteen, and how many more."""
+    (one,) = decision().intents[:1]
+    forty = tuple(structs.replace(one, symbol=f"S{number}") for number in range(40))
+    told = of_decision(decision(intents=forty), SUBJECT, acted=True)
     assert told.body.count("sell 0.75") == 15
     assert "and 25 more" in told.body
 

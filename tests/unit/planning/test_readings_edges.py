@@ -100,6 +100,35 @@ def test_a_reading_says_what_the_trigger_reads_and_what_it_makes_of_it() -> None
     assert unknown.unknown_because == "history does not reach back to the window's start"
 
 
+def test_a_fall_that_may_be_money_out_is_told_beside_the_short_history() -> None:
+    """150 of 1,000 are gone and the position lost nothing: both causes are said, and when the second one ends."""
+    watch = Watch(prepare(watching().prepared.graph), "account/main")
+    for minute, equity in enumerate(("1000", "850")):
+        held = account(equity, [position("BTC/USDT:USDT", "long", "0")])
+        view = ScopeView(NOW + minute * MINUTE, True, [held], {}, None)
+        watch.observe(view, ())
+        watch.step(view)
+    shown = reading(watch, 1)
+    assert (shown.value, shown.truth) == ((0.0, 1.0), None)
+    assert shown.unknown_because == (
+        "history does not reach back to the window's start; a change of -150 that nothing explains leaves two readings "
+        "open: a fall may be money taken out, and counts as loss 60 s after it was seen"
+    )
+
+
+def test_a_rise_that_nothing_explains_is_not_said_to_become_a_loss() -> None:
+    """It waits for the ledger, and falls of no later moment are taken for it."""
+    watch = Watch(prepare(watching().prepared.graph), "account/main")
+    for minute, equity in enumerate(("1000", "1150")):
+        view = ScopeView(
+            NOW + minute * MINUTE, True, [account(equity, [position("BTC/USDT:USDT", "long", "0")])], {}, None
+        )
+        watch.observe(view, ())
+    assert why_unknown(watch, watch.prepared.graph.triggers[0]).endswith(
+        "; a change of 150 that nothing explains leaves two readings open"
+    )
+
+
 def test_the_record_of_a_reading_has_its_numbers_as_text() -> None:
     """Both ends, the threshold, since when, and why it is unknown; an end at one is written as 1."""
     watch = watching("1000", "940")

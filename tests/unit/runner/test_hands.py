@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +17,10 @@ from killswitch.cli.live import status
 from killswitch.cli.run import LeftLatched, Terminal, run
 from killswitch.cli.status_text import status_text
 from killswitch.gate.reading import read_lock
+from killswitch.incident.results import decided
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
+from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.runner.hands import hand, watched_scopes
 from killswitch.runner.loop import TickReport, Witness
 from killswitch.runner.standing import standing_of
@@ -158,39 +161,65 @@ def test_an_armed_run_does_not_begin_on_the_lock_file_of_another_that_lives(site
     assert "give each runner a lock file of its own" in refused.stderr
 
 
+def kept(folder: Path, journal: Sequence[JournalEntry], *decisions: Decision) -> Store:
+    """A store that remembers these."""
+    store = open_store(str(folder / "kept.sqlite"))
+    store.commit_tick(
+        TickRecord(
+            as_of=START, policy_set="sha256:test", states=(), rows=(), decisions=decisions, notices=(),
+            journal=tuple(journal), snapshot=None, consumed_events=(), prune_before=0,
+        )
+    )  # fmt: skip
+    return store
+
+
 def report(status: ClosingStatus, *decisions: Decision) -> TickReport:
     snapshot = Snapshot(START, (), "killswitch.snapshot/v1", closings=(Closing("d1", status),))
     return TickReport(snapshot, decisions, (), ("d1",), (), 0.0)
 
 
-def test_a_run_does_not_tell_again_how_earlier_closings_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_does_not_tell_again_how_earlier_closings_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What was over before the first tick is the earlier run's news; what is under way is ours."""
-    terminal = Terminal(json=False)
+    store = kept(tmp_path, ())
+    terminal = Terminal(store, json=False)
     terminal.ticked(report("flat"))
     terminal.ticked(report("flat"))
     assert "closing" not in capsys.readouterr().err
     terminal.ticked(report("closing"))
     assert "closing d1: closing" in capsys.readouterr().err
+    store.close()
 
 
+@pytest.mark.parametrize("here", [True, False], ids=["decided in this run", "decided in an earlier run"])
 @pytest.mark.parametrize(("left", "says"), [("0", "flat"), ("5", "at target")])
-def test_a_run_says_why_a_stage_fired_and_flat_only_of_what_is_gone(
-    capsys: pytest.CaptureFixture[str], left: str, says: str
+def test_a_run_says_why_a_stage_fired_and_how_its_close_ended_in_the_word_of_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str, says: str, here: bool
 ) -> None:
-    """A trim that leaves half by decision has reached its target; the account is not flat."""
+    """A trim that leaves half by decision has reached its target; the account is not flat. Whoever decided it."""
     intent = Intent("main", "BTC", "long", "sell", Decimal(5), Decimal(left), reduce_only=True, rank=1)
     fired = Decision(
         id="d1", as_of=START, policy="stop", policy_set="sha256:test", scope="account/main", mode="enforce",
         stage="trim", level=1, previous_level=0, intents=(intent,),
-        triggers=(TriggerReading("loss", ("0.051", "0.051"), ">= 4.5%", START),),
+        triggers=(TriggerReading("loss", ("0.051", "0.051"), "0.045", START),),
     )  # fmt: skip
-    terminal = Terminal(json=False)
-    terminal.ticked(report("closing", fired))
+    journal = [
+        JournalEntry("d1", "planned", START, "main", "BTC", "long", None, None, {"target": left}),
+        JournalEntry("d1", "finished", START, "main", None, None, None, None, {"status": "flat"}),
+    ]
+    store = kept(tmp_path, journal, fired)
+    terminal = Terminal(store, json=False, written={("stop", "loss"): ("fraction", ">= 4.5%")})
+    terminal.ticked(report("closing", fired) if here else report("closing"))
     terminal.ticked(report("flat"))
     said = capsys.readouterr()
     assert f"closing d1: {says}" in said.err
-    assert "loss: 0.051 against >= 4.5%" in said.out
-    assert "level 1 trim: stop on account/main  [d1]" in said.out
+    ((_, result),) = decided(store, 9)
+    assert result.standing == says
+    if here:
+        assert "loss: 5.10% against >= 4.5%" in said.out
+        assert "level 1 trim: stop on account/main  [d1]" in said.out
+    store.close()
 
 
 def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""What `ksctl plan` and a dry run look like to a person: one spelling, each reason once, and every cancel in words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from msgspec import structs
+
+from killswitch.cli.chain_text import what_is_decided
+from killswitch.cli.plan_text import plan_text
+from killswitch.graph.nodes import PolicySet
+from killswitch.incident.causes import alike, intended
+from killswitch.model.decision import Cancel, Decision, Intent
+from killswitch.model.snapshot import SNAPSHOT_FORMAT, AccountSnapshot, Order, Snapshot
+from killswitch.planning.tick import Interpreter
+from killswitch.runner.opening import read_policies
+from killswitch.runner.preview import Preview, preview
+from tests.worlds import START, account, position, rules
+
+POLICY = """
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: stop}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers:
+    fall: {signal: equity.drawdown, window: 15m, at_least: 10%, on_unknown: hold}
+    deep: {signal: equity.drawdown, window: 15m, at_least: 30%, on_unknown: hold}
+  stages:
+    - name: close-everything
+      level: 3
+      any: [fall]
+      cooldown: 6h
+      reset: manual
+      actions: [{cancel_orders: {kind: all}}, {close: {side: both, fraction: 100%}}]
+    - name: deeper
+      level: 4
+      any: [deep]
+      cooldown: 6h
+      reset: manual
+      actions: [{close: {side: both, fraction: 100%}}]
+---
+apiVersion: killswitch.dev/v1
+kind: Account
+metadata: {name: main}
+spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:9', execution: live}
+"""
+ENTRIES = tuple(Order(f"e{n}", "BTC", "buy", Decimal(1), price=Decimal(50 + n)) for n in range(5))
+STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(80), reduce_only=True)
+WHY = "binanceusdm load_markets: nothing listens at 127.0.0.1:9 (connection refused)"
+
+
+def policies(folder: Path) -> PolicySet:
+    (folder / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    return read_policies([folder]).policies
+
+
+def held(equity: str, *orders: Order) -> AccountSnapshot:
+    """10 BTC at 100, which have lost what 1,000 of equity lacks."""
+    lost = str(Decimal(equity) - 1000)
+    book = (position("BTC", "long", lost, contracts="10", mark_price="100", notional="1000"),)
+    return account(equity, book, orders=orders, instruments=(rules("BTC"),))
+
+
+def shown(folder: Path, *accounts: AccountSnapshot) -> Preview:
+    """The plan on the last of these readings of the account, a minute apart."""
+    found = policies(folder)
+    interpreter = Interpreter(found)
+    *before, last = [
+        Snapshot(START + timedelta(minutes=minute), (each,), SNAPSHOT_FORMAT) for minute, each in enumerate(accounts)
+    ]
+    for each in before:
+        interpreter.tick(each)
+    return preview(found, last, interpreter, "scripted", frozenset({"main"}))
+
+
+def test_a_fall_is_told_in_per_cent_wherever_a_person_reads_it(tmp_path: Path) -> None:
+    """A fifth of equity is gone in a window whose beginning nobody saw: the same interval above and below."""
+    text = plan_text(shown(tmp_path, held("1000"), held("800")))
+    (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
+    assert "[20.00%, 100.00%]" in row
+    assert "  because fall is [20.00%, 100.00%] against >= 10%" in text
+    assert "0.2" not in text
+
+
+def test_cancels_say_what_is_cancelled_and_many_alike_are_counted(tmp_path: Path) -> None:
+    """Five entries: three by name and two more; the stop with its trigger."""
+    text = plan_text(shown(tmp_path, held("1000"), held("800", *ENTRIES, STOP)))
+    assert (
+        "  cancel first: 5 entry orders of BTC on main: e0 (buy 1 at 50), e1 (buy 1 at 51), e2 (buy 1 at 52) and 2 more"
+    ) in text.splitlines()
+    assert "  cancel at the end: protective order s1 (sell 10, trigger 80) of BTC on main" in text.splitlines()
+    assert " in main" not in text
+
+
+def test_why_an_account_cannot_be_read_is_said_once(tmp_path: Path) -> None:
+    """With the account's name, above the triggers, which point there, as the summary does."""
+    down = structs.replace(account(None, None), quality="down", reason=WHY)
+    text = plan_text(shown(tmp_path, down))
+    assert text.count(WHY) == 1
+    assert f"  main is down: {WHY}" in text.splitlines()
+    assert text.count("unknown: main is down, see above") == 2
+    assert text.endswith("Cannot tell: main is down, see above. Nothing was changed.")
+    assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
+
+
+def test_a_long_reason_of_many_triggers_stands_once_below_their_table(tmp_path: Path) -> None:
+    """A short history is why two triggers are unknown: two marks, one reason."""
+    text = plan_text(shown(tmp_path, held("1000"), held("950"))).splitlines()
+    marked = [line for line in text if line.endswith("unknown: [1]")]
+    assert [line.split()[0] for line in marked] == ["fall", "deep"]
+    assert text.count("  [1] history does not reach back to the window's start") == 1
+
+
+def slices(count: int) -> tuple[Intent, ...]:
+    """A position of so many slices of 100 and one of 50."""
+    whole = Intent("main", "BTC", "long", "sell", Decimal(100), Decimal(0), reduce_only=True, rank=1)
+    return (*[whole] * count, structs.replace(whole, contracts=Decimal(50)))
+
+
+def test_many_slices_of_one_size_are_one_line() -> None:
+    """Fifteen times 100 and once 50 of 1,550: after the fifteen 50 is left, and nothing is lost in the telling."""
+    orders = slices(15)
+    assert [(each.number, each.amount, each.leaves) for each in alike(orders)] == [
+        (15, "15 × 100", Decimal(50)), (1, "50", Decimal(0)),
+    ]  # fmt: skip
+    assert intended(orders) == (
+        "sell 15 × 100 BTC (long) on main, leaving 50", "sell 50 BTC (long) on main, leaving 0",
+    )  # fmt: skip
+
+
+def test_a_few_slices_are_told_one_by_one() -> None:
+    """Three of 100 and one of 50: four lines, each with what it leaves."""
+    assert [each.rpartition(" ")[2] for each in intended(slices(3))] == ["250", "150", "50", "0"]
+
+
+def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
+    """Without a snapshot the orders are named by what the decision says of them."""
+    decision = Decision(
+        "d1", START, "operator", "sha256:0", "portfolio", "enforce", None, 0, 0, kind="manual", intents=slices(15),
+        cancels=(Cancel("main", "BTC", "e1", "entry"), Cancel("main", "BTC", "s1", "all")),
+    )  # fmt: skip
+    told = what_is_decided(decision, None).splitlines()
+    assert [line.split()[4:] for line in told[2:4]] == [
+        ["sell", "15", "×", "100", "50", "-"], ["sell", "50", "0", "-"],
+    ]  # fmt: skip
+    assert told[4:] == [
+        "  cancel first: entry order e1 of BTC on main",
+        "  cancel at the end: exit or protective order s1 of BTC on main",
+    ]
