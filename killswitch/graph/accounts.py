@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from killswitch.graph.references import findings
 from killswitch.policy.account_document import AccountDocument, AccountSpec
@@ -23,7 +24,7 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
             continue
         if account.spec.execution != "live" or not account.spec.credentials:
             continue
-        twin = next((each for each in before if _is_one(each.spec, account.spec)), None)
+        twin = next((each for each in before if book_of(each.spec) == book_of(account.spec)), None)
         if twin is not None:
             message = (
                 f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
@@ -35,10 +36,20 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
     return diagnostics
 
 
-def _is_one(first: AccountSpec, second: AccountSpec) -> bool:
-    """Whether both lead to the same book. The name of a venue, a share of limits and the like make no other."""
-    return all(getattr(first, each) == getattr(second, each) for each in _LEADING)
+def book_of(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
+    """What says to which book of a venue these keys lead: equal for two documents of one book, as far as they tell.
+
+    A venue's name, a share of its limits and the like make no other book. The currency does for derivatives, since
+    venues keep a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
+
+    `credentials`: the secrets themselves, where they are known. Left out: the references to them.
+    """
+    keys = spec.credentials if credentials is None else credentials
+    return (
+        spec.adapter, spec.exchange, spec.market, spec.currency if spec.market in _SETTLED else None, spec.endpoint,
+        spec.sandbox, spec.demo, repr(sorted(spec.options.items())), frozenset(keys.items()),
+    )  # fmt: skip
 
 
-_LEADING = ("adapter", "exchange", "endpoint", "market", "sandbox", "demo", "options", "credentials")
-"""What says which account it is."""
+_SETTLED: Final = ("swap", "future")
+"""Markets whose positions settle in a currency."""

@@ -12,13 +12,14 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.closing.reading_cost import Reader, ReadingCost, Refresh, reading_costs
+from killswitch.graph.accounts import book_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.instant import SECOND
 from killswitch.planning.closability import Outlook, outlooks
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.planning.scopes import scopes_of
-from killswitch.policy.account_document import AccountDocument, AccountSpec, venue_of
+from killswitch.policy.account_document import AccountDocument, venue_of
 from killswitch.runner.account_findings import Around, Finding, found, mode_of, skew_of
 from killswitch.runner.deadman_rules import TimerError, cancellable, require_timers
 from killswitch.runner.inspecting import Looked
@@ -214,15 +215,8 @@ def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple
     """
     if not document.spec.credentials:
         return ()
-    here, name = _book(document.spec), document.metadata.name
-    return tuple(each.metadata.name for each in others if each.metadata.name != name and _book(each.spec) == here)
-
-
-def _book(spec: AccountSpec) -> tuple[object, ...]:
-    keys = frozenset(spec.credentials.items())
-    return (
-        spec.adapter, spec.exchange, spec.market, spec.currency, spec.endpoint, spec.sandbox, spec.demo, keys,
-    )  # fmt: skip
+    here, name = book_of(document.spec), document.metadata.name
+    return tuple(each.metadata.name for each in others if each.metadata.name != name and book_of(each.spec) == here)
 
 
 def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:

@@ -270,7 +270,7 @@ def _around(looked: Looked, around: Around) -> Iterator[Finding]:
         yield Finding(
             "warning", "account",
             f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
-            "currency, address and credentials: one book is read, counted and closed more than once",
+            "address and credentials: one book is read, counted and closed more than once",
             "keep one of the documents, or give each account a key of its own",
         )  # fmt: skip
     for why in around.timers:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from killswitch.closing.budget import Budgets
+from killswitch.graph.accounts import book_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
@@ -100,10 +101,7 @@ def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str
         name, spec = document.metadata.name, document.spec
         if spec.execution != "live" or not spec.credentials:
             continue
-        key = (
-            spec.adapter, spec.exchange, spec.endpoint, spec.market, spec.sandbox, spec.demo, repr(spec.options),
-            tuple(sorted(resolve(spec.credentials, account=name).items())),
-        )  # fmt: skip
+        key = book_of(spec, resolve(spec.credentials, account=name))
         if key in found:
             yield found[key], name
         found.setdefault(key, name)

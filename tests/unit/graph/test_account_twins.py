@@ -52,17 +52,26 @@ def test_a_third_one_is_told_too(tmp_path: Path) -> None:
         account("two", more="  endpoint: 'http://127.0.0.1:1'\n"),
         account("two").replace("market: swap", "market: spot"),
         account("two").replace("exchange: bybit", "exchange: okx"),
+        account("two").replace("currency: USDT", "currency: USDC"),
         account("two", more="  options: {subaccount: second}\n"),
     ],
 )
 def test_what_may_be_another_account_is_not_refused(tmp_path: Path, other: str) -> None:
-    """Other references, another system, market, address or option; and a second look that only observes."""
+    """Other references, another system, market, address, currency or option; and a second look that only observes."""
     assert told(tmp_path, account("one"), other) == []
 
 
 def test_what_makes_no_other_account_is_refused_all_the_same(tmp_path: Path) -> None:
     """A venue's name and a share of its limits are ours alone."""
     (found,) = told(tmp_path, account("one"), account("two", more="  venue: bybit-2\n  closing_share: 40%\n"))
+    assert found.code == "KS3050"
+
+
+def test_coins_at_spot_are_the_same_in_any_currency(tmp_path: Path) -> None:
+    """Both documents lead to all that lies there, and would sell it, each for its own currency."""
+    one = account("one").replace("market: swap", "market: spot")
+    two = account("two").replace("market: swap", "market: spot").replace("currency: USDT", "currency: USDC")
+    (found,) = told(tmp_path, one, two)
     assert found.code == "KS3050"
 
 

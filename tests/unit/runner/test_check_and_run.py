@@ -34,11 +34,11 @@ class Kept(Inspected):
     arm_dead_man = disarm_dead_man = Inspected._changes  # type: ignore[assignment] # fails the test
 
 
-def add_twin(desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def add_twin(desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str, **spec: object) -> None:
     """A second document, with another reference to a key."""
     monkeypatch.setenv("ANOTHER_NAME", value)
     second = Inspected(book("1100", "second", position_mode="one_way"), account="second")
-    desk.add(second, credentials={"apiKey": "env:ANOTHER_NAME"})
+    desk.add(second, credentials={"apiKey": "env:ANOTHER_NAME"}, **spec)
 
 
 def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
@@ -55,6 +55,19 @@ def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
     assert checked.stdout.count(f"failed   account: `run --live` would not start: {refused.value}") == 2
     assert "one book is read, counted and closed more than once" not in checked.stdout
     assert "KEY-PLANTED" not in checked.stdout
+
+
+def test_another_currency_is_another_account_of_a_run_and_of_a_check(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the run refuses the two of them, nor does the check warn of them; each has a wallet of its own."""
+    desk.add(Inspected(SOUND))
+    add_twin(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
+    assert findings(desk.checked("main"), "failed", "warning") == []
+    key = {"apiKey": "env:SCRIPTED_KEY"}
+    third = Inspected(book("1100", "third", position_mode="one_way"), account="third")
+    desk.add(third, credentials=key, currency="USDC", execution="observe")
+    assert findings(desk.checked("main"), "failed", "warning") == []
 
 
 def test_a_check_of_one_of_them_says_it_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

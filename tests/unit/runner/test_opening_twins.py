@@ -12,11 +12,15 @@ from killswitch.runner.adapters import AdapterError
 from killswitch.runner.opening import open_accounts
 
 
-def _documents(folder: Path, **executions: str) -> list[AccountDocument]:
+def _documents(
+    folder: Path, exchange: str = "bybit", market: str = "swap", second: str = "USDT", **executions: str
+) -> list[AccountDocument]:
+    """`second`: the currency of the one that is called two."""
     for name, execution in executions.items():
         (folder / f"{name}.yaml").write_text(
             f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\n"
-            f"spec: {{adapter: ccxt, exchange: bybit, market: swap, currency: USDT, execution: {execution}, "
+            f"spec: {{adapter: ccxt, exchange: {exchange}, market: {market}, "
+            f"currency: {second if name == 'two' else 'USDT'}, execution: {execution}, "
             f"credentials: {{key: 'env:KS_{name.upper()}', secret: 'env:KS_SECRET'}}}}\n",
             encoding="utf-8",
         )
@@ -42,6 +46,17 @@ def test_two_live_documents_with_one_key_are_refused(tmp_path: Path) -> None:
 def test_a_second_look_and_another_key_are_fine(tmp_path: Path, executions: dict[str, str]) -> None:
     """One of them only observes, or they are two accounts."""
     assert len(open_accounts(_documents(tmp_path, **executions), live=True)) == 2
+
+
+def test_what_settles_in_another_currency_is_another_account(tmp_path: Path) -> None:
+    """MEXC keeps a wallet and positions in USDT, and others in USDC, under one key."""
+    assert len(open_accounts(_documents(tmp_path, "mexc", second="USDC", one="live", two="live"), live=True)) == 2
+
+
+def test_coins_at_spot_are_the_same_in_any_currency(tmp_path: Path) -> None:
+    """Both would sell all that lies there."""
+    with pytest.raises(AdapterError, match="accounts one and two are one account"):
+        open_accounts(_documents(tmp_path, market="spot", second="USDC", one="live", two="live"), live=True)
 
 
 def test_what_is_not_armed_is_not_refused(tmp_path: Path) -> None:
