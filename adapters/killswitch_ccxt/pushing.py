@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, Literal
 
@@ -15,6 +16,13 @@ Kind = Literal["orders", "positions", "balance"]
 LISTEN_FOR_LIFE: Final = 5.0
 """Seconds between two looks whether the connection still answers."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a stream that was lost is asked for anew, doubled by each further loss."""
+STEADY_AFTER: Final = 60.0
+"""Seconds for which a stream must not have been lost before the pauses begin anew. A good message does not do it: a
+connection may say one, and break each time at the next."""
+MOST_CONNECTIONS, COUNTED_WITHIN = 20, 300.0
+"""After how many connections in so many seconds no stream is asked for anew, whatever ends them: several that were lost
+together may make one each. Venues allow an address about 300 in five minutes, for all its accounts."""
 _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "balance": "watch_balance"}
 
 
@@ -57,6 +65,7 @@ class Pushing:
 
         def connect(connection: Any, *more: Any) -> None:
             connected(connection, *more)
+            ccxt.ks_connected.append(asyncio.get_running_loop().time())
             take, connection.ks_signs = connection.handle_message, 0
 
             def count(frame: Any) -> None:
@@ -76,9 +85,22 @@ class Pushing:
                 connection.on_error(error)
 
         ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True
+        ccxt.ks_connected = deque(maxlen=MOST_CONNECTIONS)
 
     async def _hear(self, kind: Kind, hear: Callable[[Push], None]) -> None:
-        pause = FIRST_PAUSE
+        pause, time = FIRST_PAUSE, asyncio.get_running_loop().time
+        while True:
+            await self._room()
+            begun = time()
+            why = await self._until_lost(kind, hear)
+            if time() - begun >= STEADY_AFTER:
+                pause = FIRST_PAUSE
+            hear(Push("lost", f"{kind}: {why}"))
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    async def _until_lost(self, kind: Kind, hear: Callable[[Push], None]) -> str:
+        """Hear one stream until it is lost; why it was."""
         while True:
             try:
                 await self._ready()
@@ -86,13 +108,18 @@ class Pushing:
             except CredentialsRefusedError:
                 raise
             except VenueError as error:
-                hear(Push("lost", f"{kind}: {legible(str(error))}"))
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, 2 * pause)
-            else:
-                pause = FIRST_PAUSE
-                self._stir()
-                hear(Push(kind))
+                return legible(str(error))
+            self._stir()
+            hear(Push(kind))
+
+    async def _room(self) -> None:
+        """Wait until the account may connect once more.
+
+        The count is kept beside the connections, since a listening that has ended is begun anew by who asked for it.
+        """
+        made = self._client.ccxt.ks_connected
+        if len(made) == MOST_CONNECTIONS:
+            await asyncio.sleep(made[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
 
     async def _alive(self, hear: Callable[[Push], None]) -> None:
         """A sign of life for every connection that has said anything since the last look, answers to pings included.
