@@ -27,12 +27,10 @@ FIRST_QUIET = 1.0
 LONGEST_QUIET = 60.0
 """The most that this doubling comes to."""
 PACE = 10.0
-"""Seconds. Of a limit for longer, polls use in any so many seconds about what is theirs of so many.
+"""Seconds, or the time between two polls where that is longer: of a limit for more, polls keep a pace.
 
 They would else use a minute's units up in half of it where there are too many, and see nothing in the other half.
 """
-SLACK = Fraction(11, 10)
-"""Times that. What is held beyond an answer, and one poll more than fits in between, must not slow those that fit."""
 LONGEST_BAN = 3 * 86_400.0
 """Seconds. A longer `retry_after` is no time but a mistake: Binance bans an address for three days at the most."""
 
@@ -167,8 +165,12 @@ class Budget:
         From `overdue` on orders leave it its units, as far as the share for closing allows. To be said again before
         `until`, when it lapses; it keeps its place and the first `overdue` then. Its `take` ends it.
         """
+        # What only the pace holds back claims nothing of the venue's limits: others may go meanwhile.
+        paced = [*self._cost_of(self._paces, (), batch=False)] if poll else []
+        held = any(bucket.wait(now, units, self._reserve(bucket, "reading"), self) > 0.0 for bucket, units in paced)
         costs = [
-            (bucket, units, self._reserve(bucket, "reading")) for bucket, units in self._cost(call, symbols, poll=poll)
+            (bucket, units, self._reserve(bucket, "reading"))
+            for bucket, units in (paced if held else self._cost(call, symbols, poll=poll))
         ]
         waits = {bucket: bucket.wait(now, units, reserve, self) for bucket, units, reserve in costs}
         for bucket, units, reserve in costs:
@@ -176,6 +178,9 @@ class Budget:
             elsewhere = max((wait for other, wait in waits.items() if other is not bucket), default=0.0)
             begins = now + elsewhere - bucket.per
             bucket.claim(now, self, units, reserve or 0, begins=begins, overdue=overdue, until=until)
+        for bucket in self._claimed:
+            if bucket not in waits:
+                bucket.withdraw(self)
         self._claimed = tuple(waits)
 
     def withdraw(self) -> None:
@@ -233,8 +238,13 @@ class Budget:
         return wait
 
     def _cost(self, call: Call, symbols: Sequence[str], *, poll: bool = False) -> Iterator[tuple[Bucket, int]]:
-        for toll in (*self._tolls.get(call, ()), *(self._paces if poll else ())):
-            yield from toll.cost(symbols, batch=call == "submit_batch")
+        yield from self._cost_of(self._tolls.get(call, ()), symbols, batch=call == "submit_batch")
+        if poll:
+            yield from self._cost_of(self._paces, (), batch=False)
+
+    def _cost_of(self, tolls: Iterable[Toll], symbols: Sequence[str], *, batch: bool) -> Iterator[tuple[Bucket, int]]:
+        for toll in tolls:
+            yield from toll.cost(symbols, batch=batch)
 
     def _reserve(self, bucket: Bucket, purpose: Purpose) -> int | None:
         return int(bucket.allowed * self._reserved) if purpose == "reading" else None
@@ -243,7 +253,9 @@ class Budget:
 class Budgets:
     """The budgets of all accounts of a runner; what venues count for an address is counted once for all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = 1.0) -> None:
+        """`interval`: seconds between two polls of an account."""
+        self._interval = interval
         self._quiet: dict[str, Quiet] = {}
         self._shared: dict[tuple[str, str, str], Shared] = {}
         self._paces: dict[tuple[str, str, str], Shared] = {}
@@ -260,9 +272,9 @@ class Budgets:
         places = {limit.name: self._place(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
         tolls: dict[Call, list[Toll]] = {}
         paces = [
-            Toll(self._pace(account, venue, limit, units), units, 0, by_symbol=False)
+            Toll(self._pace(account, venue, places[limit.name], units), units, 0, by_symbol=False)
             for limit in traits.limits
-            if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > PACE
+            if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > self._round + self._interval
         ]
         for (call, name), (units, each) in costs.items():
             if units or each:
@@ -270,18 +282,27 @@ class Budgets:
                 tolls.setdefault(call, []).append(toll)
         return Budget(tuple(places.values()), tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
 
+    @property
+    def _round(self) -> float:
+        return max(PACE, self._interval)
+
     def _place(self, account: str, venue: str, limit: RateLimit, most: int) -> Place:
-        return _among(self._shared, account, venue, limit, most)
+        """Two accounts that say it differently: the stricter is true."""
+        owner = "" if limit.by == "address" else account
+        shared = self._shared.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
+        shared.tighten(limit, most)
+        return Place(limit, shared)
 
-    def _pace(self, account: str, venue: str, limit: RateLimit, a_poll: int) -> Place:
-        """What polls may use of a long limit in a short time: one of them always may."""
-        allowed = max(math.ceil(limit.allowed * SLACK * Fraction(PACE) / Fraction(limit.per)), a_poll)
-        return _among(self._paces, account, venue, RateLimit(limit.name, allowed, PACE, limit.by), a_poll)
+    def _pace(self, account: str, venue: str, place: Place, a_poll: int) -> Place:
+        """What polls may use of a long limit in a short time: one of them always may.
 
-
-def _among(found: dict[tuple[str, str, str], Shared], account: str, venue: str, limit: RateLimit, most: int) -> Place:
-    """Two accounts that say it differently: the stricter is true."""
-    owner = "" if limit.by == "address" else account
-    shared = found.setdefault((venue, owner, limit.name), Shared(limit.allowed, limit.per))
-    shared.tighten(limit, most)
-    return Place(limit, shared)
+        It is what the limit leaves for that time and one interval more: polls come in steps, and the units of the one
+        before are held beyond its answer, so that the polls of one step more may lie in any such time.
+        """
+        limit, strictest = place.limit, place.shared
+        owner = "" if limit.by == "address" else account
+        shared = self._paces.setdefault((venue, owner, limit.name), Shared(0, self._round))
+        shared.dearest = max(shared.dearest, a_poll)
+        share = Fraction(self._round + self._interval) / Fraction(strictest.per)
+        shared.allowed = shared.bucket("").allowed = max(math.ceil(strictest.allowed * share), shared.dearest)
+        return Place(RateLimit(limit.name, shared.allowed, self._round, limit.by), shared)

@@ -97,6 +97,8 @@ class Line:
     """Why the venue refused the last order, if it did."""
     trouble: str | None = None
     """The last refusal since something was filled."""
+    said_flat: int = 0
+    """How often in a row its orders were refused as `already_flat`."""
     rung: int = 0
     tried: int = 0
     """Orders in a row on `rung` that it was not good for: without a fill, or bounded and filled in part."""
@@ -146,11 +148,11 @@ class Line:
         """Whether resting orders stood in the way of its last one; where nothing is lent they lock what is held.
 
         Binance has one code (-2022) for a position that is gone and for resting orders that cover it. Said once, it may
-        be gone and the reading behind; said again of one that a reading shows, orders cover it.
+        be gone and the reading behind; said again of one that a reading shows, orders may cover it. Said a third time,
+        after they were taken away, they were not why.
         """
         locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
-        covered = self.refusal == "already_flat" and self.fruitless > 1
-        return self.refusal == "blocked_by_order" or locked or covered
+        return self.refusal == "blocked_by_order" or locked or self.said_flat == 2
 
     @property
     def guarded(self) -> bool:
@@ -312,6 +314,7 @@ class Line:
             return ZERO
         self.filled += filled
         self.fruitless = 0 if filled > ZERO else self.fruitless + 1
+        self.said_flat = 0
         self.trouble = None if filled > ZERO else self.trouble
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
@@ -335,6 +338,7 @@ class Line:
         if not self.spent:
             return
         self.fruitless += 1
+        self.said_flat = self.said_flat + 1 if self.refusal == "already_flat" else 0
         if self.refusal == "above_maximum" or (self.refusal == "insufficient_margin" and self.reduce_only):
             self.uncut = self.largest if self.uncut is None and self.refusal == "insufficient_margin" else self.uncut
             self.largest = self.sent_amount / 2

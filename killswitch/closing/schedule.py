@@ -17,9 +17,7 @@ _RULED_OUT = frozenset({"below_minimum"})
 _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
 
-_MAY_PASS = frozenset(
-    {"market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order", "already_flat"}
-)
+_MAY_PASS = frozenset({"market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"})
 """Refusals that time may lift: a full close outlasts them, with the longest wait between its orders."""
 
 Slot = tuple[str, ...]

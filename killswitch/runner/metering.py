@@ -112,7 +112,7 @@ def metered(accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float 
 
     `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
     """
-    budgets, breakers = Budgets(), dict[str, Breaker]()
+    budgets, breakers = Budgets(interval), dict[str, Breaker]()
 
     def budget(name: str) -> Budget:
         account = accounts[name]

@@ -407,14 +407,32 @@ def test_resting_orders_stand_in_the_way_where_the_venue_says_so_or_nothing_is_l
     assert of.is_blocked is blocked
 
 
-@pytest.mark.parametrize(("fruitless", "blocked"), [(1, False), (2, True), (8, True)])
-def test_flat_that_is_said_again_of_a_position_that_is_shown_means_that_orders_cover_it(
-    fruitless: int, blocked: bool
+@pytest.mark.parametrize(
+    ("refusals", "blocked"),
+    [
+        (("already_flat",), False),
+        (("already_flat", "already_flat"), True),
+        (("already_flat", "already_flat", "already_flat"), False),
+        (("price_band", "already_flat"), False),
+        (("already_flat", "price_band", "already_flat"), False),
+    ],
+)
+def test_flat_that_is_said_again_of_a_position_that_is_shown_may_mean_that_orders_cover_it(
+    refusals: tuple[str, ...], blocked: bool
 ) -> None:
-    """Binance's -2022 has both meanings; the first time the reading may only be behind."""
+    """Binance's -2022 has both meanings. Once: the reading may be behind. A third time: it was not the orders."""
     of = line()
-    of.refusal, of.fruitless = "already_flat", fruitless
+    for number, refusal in enumerate(refusals, 1):
+        of = fold(of, sending(f"o{number}", number), entry("rejected", f"o{number}", number, reason=refusal))
     assert of.is_blocked is blocked
+
+
+def test_a_fill_begins_the_count_of_flat_anew() -> None:
+    """A position that an order has reduced was not flat."""
+    of = fold(line(), sending("o1", 1), entry("rejected", "o1", 1, reason="already_flat"))
+    assert of.said_flat == 1
+    of = fold(of, sending("o2", 2, "4"), entry("filled", "o2", 2, filled="4", price="1", fee="0"))
+    assert of.said_flat == 0
 
 
 def test_an_order_set_aside_of_which_nobody_knows_when_it_left_is_told_without_a_time() -> None:

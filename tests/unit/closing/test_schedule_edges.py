@@ -67,9 +67,7 @@ def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str
     assert judge(of, D(10), BLANK, None, attempts=4).do is Do.SEND
 
 
-@pytest.mark.parametrize(
-    "refusal", ["market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order", "already_flat"]
-)
+@pytest.mark.parametrize("refusal", ["market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"])
 def test_a_full_close_outlasts_what_time_may_lift_and_a_trim_does_not(refusal: str) -> None:
     """Nor does what is counted by its own fills."""
     assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is Do.SEND

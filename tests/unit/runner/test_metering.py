@@ -330,3 +330,97 @@ def test_a_reading_that_something_called_for_keeps_no_pace() -> None:
         return counts
 
     assert asyncio.run(story()) == [11, 60 - 11]
+
+
+class Ticking:
+    """Accounts that are all polled at every interval, as a runner does it; `answer` in seconds."""
+
+    def __init__(
+        self, accounts: int, reading: int, interval: float, *, allowed: int = 2400, patience: float = 5.0
+    ) -> None:
+        self.time = VirtualTime()
+        traits = VenueTraits(
+            (RateLimit("weight", allowed, 60.0, "address"),), (Cost("snapshot", "weight", units=reading),)
+        )
+        budgets = Budgets(interval)
+        self._meters = [
+            Meter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic, interval=interval)
+            for each in range(accounts)
+        ]
+        self._interval, self._patience = interval, patience
+        self.missed = 0
+        self.read_at: list[list[float]] = [[] for _ in range(accounts)]
+
+    def go_on_for(self, seconds: float) -> None:
+        async def all_of_it() -> None:
+            while (begun := self.time.elapsed) < seconds:
+                await asyncio.gather(*(self._poll(each) for each in range(len(self._meters))))
+                await asyncio.sleep(max(0.0, begun + self._interval - self.time.elapsed))
+
+        self.time.run(all_of_it())
+
+    async def _poll(self, account: int) -> None:
+        meter = self._meters[account]
+        try:
+            ticket = await meter.admit(self._patience)
+        except NoRoomError:
+            self.missed += 1
+            return
+        self.read_at[account].append(self.time.elapsed)
+        await asyncio.sleep(0.1)
+        meter.over(ticket, None)
+
+    @property
+    def longest_gap(self) -> float:
+        ends = [[0.0, *times, self.time.elapsed] for times in self.read_at]
+        return max(later - earlier for each in ends for earlier, later in pairwise(each))
+
+
+@pytest.mark.parametrize(
+    ("accounts", "reading", "interval"),
+    [(1, 17, 1.0), (3, 17, 4.0), (13, 17, 12.0), (20, 17, 20.0), (4, 150, 35.0), (60, 17, 60.0)],
+)
+def test_polls_that_fit_into_a_limit_are_not_refused_by_their_pace(
+    accounts: int, reading: int, interval: float
+) -> None:
+    """All of a tick leave together; half of 2400 a minute holds them at every interval, and so must the pace."""
+    assert accounts * reading * 60 / interval <= 1200
+    ticking = Ticking(accounts, reading, interval)
+    ticking.go_on_for(1200.0)
+    assert ticking.missed == 0
+
+
+def test_far_too_many_accounts_are_all_read_in_turn() -> None:
+    """Fifty accounts in room for one reading a second: each about once in fifty seconds, none of them forgotten."""
+    ticking = Ticking(50, 20, 1.0)
+    ticking.go_on_for(600.0)
+    assert ticking.longest_gap < 75.0
+    counts = [len(each) for each in ticking.read_at]
+    assert max(counts) <= 1.5 * min(counts)
+
+
+def test_accounts_whose_readings_cost_differently_share_one_pace() -> None:
+    """The dearer poll always fits, whichever account was named first."""
+    limit = RateLimit("weight", 40, 60.0, "address")
+    for costs in ((10, 5), (5, 10)):
+        budgets = Budgets()
+        found = [
+            budgets.of(str(cost), "v", VenueTraits((limit,), (Cost("snapshot", "weight", units=cost),)))
+            for cost in costs
+        ]
+        for budget in found:
+            assert budget.wait(0.0, "snapshot", (), "reading", in_turn=True, poll=True) == 0.0
+
+
+def test_a_claim_of_a_poll_does_not_outlast_the_reading_that_took_its_place() -> None:
+    """A corroboration that claims after the poll takes over; once it is read, the others need not wait for either."""
+    limit = RateLimit("weight", 240, 60.0, "address")
+    traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=40),))
+    budgets = Budgets()
+    one, two = (budgets.of(name, "v", traits) for name in ("one", "two"))
+    taken = one.take(0.0, "snapshot", (), "reading", in_turn=True, poll=True)
+    one.answered(0.1, taken)
+    one.claim(1.0, "snapshot", overdue=2.0, until=1000.0, poll=True)
+    one.claim(2.0, "snapshot", overdue=3.0, until=1000.0)
+    one.answered(2.1, one.take(2.0, "snapshot", (), "reading", in_turn=True))
+    assert two.wait(20.0, "snapshot", (), "reading", in_turn=True, poll=True) == 0.0
