@@ -45,7 +45,7 @@ class Told:
     streams: list[str]
     """What `status` says of the stream then."""
     lost: list[str]
-    """Pages about the stream."""
+    """Warnings about the stream."""
     said: str
     status: int
 
@@ -64,12 +64,12 @@ def _story(name: str, folder: Path) -> Told:
         until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
         _heard(world, run, name)
         again = _traded(world, site, run, name)
-        lost = until(lambda: run.over or _pages(site), "the loss is told")
+        lost = until(lambda: run.over or _warnings(site), "the loss is told")
         assert isinstance(lost, list), run.said
         until(lambda: run.over or LOSS in run.said, "the loss is written too")
         view = site.view()
         streams = [] if view is None else [str(it.state) for it in view.streams]
-        return Told(polled, woken, again, streams, _pages(site), run.said, run.terminate())
+        return Told(polled, woken, again, streams, _warnings(site), run.said, run.terminate())
 
 
 def _heard(world: World, run: Run, name: str) -> None:
@@ -100,8 +100,8 @@ def _amount(snapshot: dict[str, Any], symbol: str) -> Decimal | None:
     return next((Decimal(it["contracts"]) for it in account.get("positions") or () if it["symbol"] == symbol), None)
 
 
-def _pages(site: Site) -> list[str]:
-    return [it.text for it in site.notices() if it.severity == "page" and "the stream of account main" in it.text]
+def _warnings(site: Site) -> list[str]:
+    return [it.text for it in site.notices() if it.severity == "warning" and LOSS in it.text]
 
 
 Stories = Mapping[str, Future[Told]]
@@ -128,7 +128,7 @@ def test_a_trade_by_another_hand_is_seen_in_a_woken_tick_long_before_the_next_po
 
 @pytest.mark.parametrize("name", TOPICS)
 def test_a_stream_that_the_venue_closes_is_told_once_and_opened_again(name: str, stories: Stories) -> None:
-    """One page, though it is long heard again when the next tick comes; a trade after that wakes a tick as before."""
+    """One warning, though it is long heard again at the next tick; a trade after that wakes a tick as before."""
     told = stories[name].result()
     assert told.again["scheduled"] is False, told.said
     assert len(told.lost) == 1, told.lost
