@@ -220,18 +220,23 @@ def _xml(text: str) -> str:
 def _amount(value: float, axes: Axes, unit: str) -> str:
     """A tick's number with as many decimals as its neighbours differ in."""
     low, high = axes.get_ylim()
+    ticks = axes.get_yticks()
+    step = float(ticks[1] - ticks[0]) if len(ticks) > 1 else 0.0
     if unit == "fraction":
-        return f"{value * 100:.{_decimals((high - low) * 100)}f}%"
+        return f"{value * 100:.{_decimals((high - low) * 100, step * 100)}f}%"
     largest = max(abs(low), abs(high))
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if largest >= size:
             size = 1e3 if letter == "k" else size  # noqa: PLW2901 - thousands are written so from ten of them
-            return f"{value / size:,.{_decimals((high - low) / size)}f}{letter}" if value else "0"
-    return f"{value:,.{_decimals(high - low)}f}"
+            return f"{value / size:,.{_decimals((high - low) / size, step / size)}f}{letter}" if value else "0"
+    return f"{value:,.{_decimals(high - low, step)}f}"
 
 
-def _decimals(span: float) -> int:
-    return next((places for places, least in enumerate((6.0, 0.6, 0.06)) if span >= least), 4)
+def _decimals(span: float, step: float) -> int:
+    """Enough for the span, and for every multiple of the step: ticks 1.5 apart have one, or they would be wrong."""
+    least = next((places for places, least in enumerate((6.0, 0.6, 0.06)) if span >= least), 4)
+    exact = next((places for places in range(least, 5) if abs(step - round(step, places)) < step / 1000), least)
+    return max(least, exact)
 
 
 _STEPS = tuple(

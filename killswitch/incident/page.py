@@ -15,7 +15,7 @@ from killswitch.content import runbooks_folder
 CHART = "equity"
 """The language of the block of code in whose place the chart stands."""
 
-_CARDS_FROM = 5
+_CARDS_FROM = 4
 """Tables with so many columns become cards on a narrow screen."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 
+from killswitch.incident.filters import amount
 from killswitch.model.decision import Cancel
 from killswitch.model.snapshot import Order, Snapshot
 
@@ -39,9 +39,9 @@ def kind_of(why: str | None, order: Order | None) -> str:
 
 def terms(order: Order) -> str:
     """`buy 1 at 50`, `sell 2, trigger 90`."""
-    price = "" if order.price is None else f" at {_plain(order.price)}"
-    trigger = "" if order.trigger_price is None else f", trigger {_plain(order.trigger_price)}"
-    return f"{order.side} {_plain(order.amount)}{price}{trigger}"
+    price = "" if order.price is None else f" at {amount(order.price)}"
+    trigger = "" if order.trigger_price is None else f", trigger {amount(order.trigger_price)}"
+    return f"{order.side} {amount(order.amount)}{price}{trigger}"
 
 
 def cancel_lines(cancels: Sequence[Cancel], resting: Resting) -> Iterator[str]:
@@ -68,8 +68,3 @@ def _named(cancel: Cancel, resting: Resting) -> str:
 
 def _key(cancel: Cancel) -> tuple[str, str, str]:
     return (cancel.account, cancel.symbol, cancel.order)
-
-
-def _plain(number: Decimal) -> str:
-    shown = f"{number:f}"
-    return shown.rstrip("0").rstrip(".") if "." in shown else shown

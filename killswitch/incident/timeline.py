@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from killswitch.incident.causes import by_hand
+from killswitch.incident.filters import amount
 from killswitch.incident.order_lines import number
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.resting import Resting, kind_of, resting_orders, terms
@@ -119,8 +120,8 @@ def _said(entry: JournalEntry, sent_as: str | None, resting: Resting) -> tuple[M
     data = entry.data
     match entry.kind:
         case "sending":
-            amount = f"{data.get('side')} {data.get('amount')}"
-            return ("sent", "an order was sent", f"order sent: {amount} {where}")
+            what = f"{data.get('side')} {_amount(entry, 'amount')}"
+            return ("sent", "an order was sent", f"order sent: {what} {where}")
         case "acknowledged" | "unknown" | "rejected" | "absent" | "filled" | "set_aside" | "abandoned":
             what = _WORDS[entry.kind]
             if entry.kind == "filled" and number(entry, "filled") == 0:
@@ -131,7 +132,7 @@ def _said(entry: JournalEntry, sent_as: str | None, resting: Resting) -> tuple[M
         case "cancelled":
             return _cancelled(entry, resting)
         case "verified":
-            held = f"{data.get('position')} (target {data.get('target')})"
+            held = f"{_amount(entry, 'position')} (target {_amount(entry, 'target')})"
             return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
         case "locked":
             return ("lock", "lock written", f"lock of {data.get('scope')} written: {data.get('status')}")
@@ -167,12 +168,18 @@ def _protection(entry: JournalEntry, where: str) -> tuple[MomentKind, str, str] 
     return None
 
 
+def _amount(entry: JournalEntry, name: str) -> str | None:
+    """A number of the entry as the tables have it; what is no number, as it stands there."""
+    value = number(entry, name)
+    return entry.data.get(name) if value is None else amount(value)
+
+
 def _detail(entry: JournalEntry) -> str:
     data = entry.data
     if entry.kind == "filled":
         state = data.get("state")
-        price = f" at {data['price']}" if data.get("price") else ""
-        return f": {data.get('filled')}{price}" + ("" if state in (None, "filled") else f" ({state})")
+        price = f" at {_amount(entry, 'price')}" if data.get("price") else ""
+        return f": {_amount(entry, 'filled')}{price}" + ("" if state in (None, "filled") else f" ({state})")
     said = "; ".join(each for each in (data.get("reason"), data.get("text")) if each)
     return f": {said}" if said else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -116,3 +117,15 @@ def test_a_series_of_another_length_is_refused() -> None:
     """The message names it."""
     with pytest.raises(ValueError, match="a: 1 values for 2 instants"):
         line_chart("t", instants(2), {"a": [1.0]}, unit="")
+
+
+def test_numbers_beside_an_axis_are_as_far_apart_as_their_lines() -> None:
+    """A fall from 105 by 8.4 has a line every 1.5: without a decimal they would read 98, 99, 100, 102, 104, 105."""
+    svg = line_chart(
+        "Value", instants(100), {"a": [105.04 - 0.085 * number for number in range(100)]}, unit="first firing = 100",
+        width=10.0, height=3.4,
+    )  # fmt: skip
+    beside = [float(each) for each in words(svg) if each.replace(".", "").isdigit()]
+    apart = {round(later - before, 6) for before, later in pairwise(beside)}
+    assert len(beside) >= 4
+    assert len(apart) == 1

@@ -90,6 +90,17 @@ def test_the_page_needs_no_other_file_and_runs_nothing(ended: HandWritten) -> No
     assert '<li class="done">' in html
 
 
+def test_wide_tables_are_cards_on_a_phone(ended: HandWritten) -> None:
+    """Of four columns too: the name of a signal is not broken in the middle of a word."""
+    page = told(ended, "--format", "html").stdout
+    heads = {
+        tuple(re.findall(r"<th>(.*?)</th>", table)): "cards" in opened
+        for opened, table in re.findall(r"<table([^>]*)>(.*?)</thead>", page, flags=re.DOTALL)
+    }
+    assert heads["trigger", "value", "fires at", "true since"]
+    assert not heads["at (UTC)", "level", "what"]
+
+
 def test_the_markdown_is_markdown(ended: HandWritten) -> None:
     """Tables are tables, commands are blocks of code, and no value is taken for HTML."""
     tokens = MarkdownIt("commonmark").enable("table").parse(told(ended).stdout)
