@@ -84,6 +84,10 @@ class AlpacaWire(WireVenue):
         """Each time `suspend_trade` was told: what, and how many positions were held then."""
         self.subscribed: list[str] = []
         """Streams that somebody listens to."""
+        self._at_first = {key: signed(exchange, key) for key in exchange.held}
+        self._by_others: dict[Key, Decimal] = {}
+        self._paid_by_others = ZERO
+        exchange.watchers.append(self._pay_for_others)
         self._worth_at_first = sum((signed(exchange, key) * self._price(key[0]) for key in exchange.held), ZERO)
 
     # Hours
@@ -220,11 +224,29 @@ class AlpacaWire(WireVenue):
     def _price(self, symbol: str) -> Decimal:
         return self.exchange.markets[symbol].price
 
+    def set_equity(self, equity: Decimal) -> None:
+        self.equity += equity - Decimal(self._account()["equity"])
+
+    def _pay_for_others(self) -> None:
+        """What another hand trades on the exchange is paid for at the price of the moment, though no fill tells it."""
+        for key, first in [(key, self._at_first.get(key, ZERO)) for key in self.exchange.held]:
+            filled = sum(
+                (
+                    it.amount if it.side == "buy" else -it.amount
+                    for it in self.exchange.fills
+                    if (it.symbol, it.position_side) == key
+                ),
+                ZERO,
+            )
+            untold = signed(self.exchange, key) - first - filled
+            self._paid_by_others -= (untold - self._by_others.get(key, ZERO)) * self._price(key[0])
+            self._by_others[key] = untold
+
     def _account(self) -> dict[str, Any]:
         worth = sum((signed(self.exchange, key) * self._price(key[0]) for key in self.exchange.held), ZERO)
         paid = sum((f.amount * f.price * (1 if f.side == "sell" else -1) for f in self.exchange.fills), ZERO)
         moved = sum((Decimal(it.get("net_amount") or 0) for it in self.moves), ZERO)
-        cash = self.equity - self._worth_at_first + paid + moved
+        cash = self.equity - self._worth_at_first + paid + moved + self._paid_by_others
         return {
             "id": uuid_of("account"),
             "account_number": "PA3PLANTED00",

@@ -224,7 +224,7 @@ class MexcWire(WireVenue):
 
     def _deals(self, symbol: str | None = None, order: str | None = None) -> list[object]:
         return [
-            deal_row(it, self.exchange.orders.get(it.order or ""))
+            deal_row(it, self.exchange.orders.get(it.order or ""), self.size(it.symbol))
             for it in self.exchange.fills
             if symbol in (None, it.symbol) and order in (None, it.order)
         ]
@@ -233,7 +233,7 @@ class MexcWire(WireVenue):
         order = self.exchange.orders.get(order_id)
         if order is None or order_id in self.attached:
             raise RefusedError(self._refusal(2040, "Order not exist"))
-        return order_row(order, self.now_ms(), self.exchange.mode == "hedge")
+        return order_row(order, self.now_ms(), self.exchange.mode == "hedge", self.size(order.symbol))
 
     # Doing
 

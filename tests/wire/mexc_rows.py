@@ -96,14 +96,14 @@ def position_row(key: Key, amount: Decimal, exchange: Exchange, now: int) -> dic
     }  # fmt: skip
 
 
-def order_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
+def order_row(order: Placed, now: int, hedge: bool, size: Decimal = Decimal(1)) -> dict[str, Any]:
     """`orderType`: 1 limit, 3 immediate or cancel, 5 market."""
     return {
         "orderId": order.id, "symbol": market_id(order.symbol), "positionId": 0, "price": float(order.price or 0),
         "vol": whole(order.amount), "leverage": LEVERAGE, "side": side_code(order), "category": 1,
         "orderType": 5 if order.type == "market" else 3 if order.ioc else 1,
         "dealAvgPrice": float(order.paid / order.filled) if order.filled else 0, "dealVol": whole(order.filled),
-        "orderMargin": 0, "takerFee": float(order.paid * FEE), "makerFee": 0, "profit": 0,
+        "orderMargin": 0, "takerFee": float(order.paid * size * FEE), "makerFee": 0, "profit": 0,
         "feeCurrency": "USDT", "openType": 2,
         "state": STATES[order.state], "externalOid": order.name or f"_m_{order.id}", "errorCode": 0,
         "usedMargin": 0, "createTime": now, "updateTime": now, "positionMode": 1 if hedge else 2,
@@ -135,12 +135,13 @@ def stop_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def deal_row(fill: Fill, order: Placed | None) -> dict[str, Any]:
+def deal_row(fill: Fill, order: Placed | None, size: Decimal) -> dict[str, Any]:
+    """`size`: of a contract. The exchange behind it trades contracts of one, and takes its fee for such."""
     closes = (fill.side == "sell") is (fill.position_side == "long")
     code = (2 if closes else 1) if fill.side == "buy" else (4 if closes else 3)
     return {
         "id": fill.id, "symbol": market_id(fill.symbol), "side": code, "vol": float(fill.amount),
-        "price": float(fill.price), "fee": float(fill.fee or 0), "feeCurrency": "USDT", "profit": 0,
+        "price": float(fill.price), "fee": float((fill.fee or 0) * size), "feeCurrency": "USDT", "profit": 0,
         "isTaker": True, "category": 2 if fill.cause == "liquidation" else 4 if fill.cause == "adl" else 1,
         "orderId": fill.order, "externalOid": None if order is None else order.name,
         "timestamp": int(fill.at.timestamp() * 1000), "positionMode": 1,

@@ -136,7 +136,8 @@ class _Talk:
         elif name == "stop.order":
             rows = {it.id: stop_row(it, at, hedge) | _state(it) for it in orders if self._attached(it)}
         elif name == "order.deal":
-            rows = {it.id: deal_row(it, exchange.orders.get(it.order or "")) for it in exchange.fills}
+            size = self._venue.size
+            rows = {it.id: deal_row(it, exchange.orders.get(it.order or ""), size(it.symbol)) for it in exchange.fills}
         elif name == "position":
             rows = {
                 f"{symbol} {side}": position_row((symbol, side), amount, exchange, at)

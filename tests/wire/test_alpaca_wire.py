@@ -237,3 +237,17 @@ def test_wrong_keys_are_said_and_not_shown() -> None:
             assert "another" not in text
 
     run(case, secret="another")
+
+
+def test_what_another_hand_trades_beside_all_fills_costs_the_server_account_nothing() -> None:
+    """Ten shares that fell by 15 each are 150 less, and not 850 less again once another hand has sold them."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.exchange.reprice(AAPL, D(85))
+        assert (await venue.snapshot()).equity == 99_850
+        wire.exchange.trade((AAPL, "long"), D(-10))
+        assert (await venue.snapshot()).equity == 99_850
+        wire.set_equity(D(50_000))
+        assert D(wire._account()["equity"]) == 50_000
+
+    run(case)

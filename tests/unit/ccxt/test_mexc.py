@@ -141,7 +141,8 @@ def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there(
     told, found, never, fills = account().run(deed)
     assert (told.state, told.filled) == ("open", 0)
     assert (found.id, found.state, found.filled, found.average_price) == (told.id, "filled", 30, 100)
-    assert found.fee == D("1.5")  # 30 at 100, and 0.05% of it
+    # 30 contracts of 0.0001 at 100, and 0.05% of it
+    assert found.fee == D("0.00015")
     assert never is None
     assert [(it.side, it.position_side, it.amount, it.fee_currency) for it in fills] == [("sell", "long", 30, "USDT")]
 
