@@ -175,8 +175,10 @@ def balance_row(exchange: Exchange, equity: Decimal, usd: Decimal, stamp: str, m
 
     def detail(ccy: str, amount: Decimal, price: Decimal, margin: Decimal = ZERO) -> Row:
         return {
-            "ccy": ccy, "eq": text(amount), "cashBal": text(amount), "availBal": text(amount), "availEq": text(amount),
-            "frozenBal": "0", "ordFrozen": "0", "upl": "0", "eqUsd": text(amount * price), "isoEq": "0", "liab": "",
+            "ccy": ccy, "eq": text(amount), "cashBal": text(amount), "availBal": text(amount - margin),
+            "availEq": text(amount - margin),
+            "frozenBal": text(margin), "ordFrozen": "0", "upl": "0", "eqUsd": text(amount * price), "isoEq": "0",
+            "liab": "",
             "imr": text(margin), "mmr": text(margin), "disEq": text(amount * price), "interest": "", "uTime": stamp,
         }  # fmt: skip
 

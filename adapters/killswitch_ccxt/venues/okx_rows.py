@@ -58,6 +58,15 @@ def dollar_price(account: Row, currency: str) -> Decimal | None:
     return None
 
 
+def _initial(own: Row, *, isolated: bool) -> Decimal | None:
+    """What positions and orders hold of the currency: the initial margin, where the account's mode tells one.
+
+    In the other modes, and beside isolated positions, of which it knows nothing, all that is frozen: bots too.
+    """
+    told = None if isolated else decimal(own.get("imr") or None)
+    return decimal(own.get("frozenBal")) if told is None else told
+
+
 def wealth(account: Row, currency: str, price: Decimal | None) -> Wealth:
     """The worth of the trading account.
 
@@ -79,7 +88,7 @@ def wealth(account: Row, currency: str, price: Decimal | None) -> Wealth:
         return Wealth(
             equity=total,
             free=decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal")),
-            margin_used=decimal(own.get("frozenBal")),
+            margin_used=_initial(own, isolated=isolated),
             # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
             maintenance_margin=None if isolated or owes else decimal(own.get("mmr")),
             balances=tuple(Balance(ccy, equity, Decimal(1)) for ccy, equity in equities.items() if equity),

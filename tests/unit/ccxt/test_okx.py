@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import Push
+from killswitch_ccxt.venues.okx_rows import wealth
 from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Rule
 from tests.wire.okx_desk import BTC, ETH, OkxDesk, order
@@ -187,3 +188,14 @@ def test_the_private_stream_wakes_for_positions_and_orders() -> None:
 
     here.run(talk, stream=True)
     assert {"positions", "balance"} <= {it.kind for it in heard}
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [({"imr": "620"}, 620), ({"imr": ""}, 800), ({}, 800), ({"imr": "620", "isoEq": "100"}, 800)],
+    ids=["futures-mode", "other-mode", "not-there", "isolated"],
+)
+def test_the_margin_in_use_is_the_initial_margin_where_okx_tells_it(told: dict[str, str], used: int) -> None:
+    """OKX tells one for a currency in the futures mode, of cross positions only; else it is all that is frozen."""
+    detail = {"ccy": "USDT", "eq": "1000", "cashBal": "1000", "frozenBal": "800", "mmr": "310", "isoEq": "0", **told}
+    assert wealth({"totalEq": "1000", "details": [detail]}, "USDT", None).margin_used == used
