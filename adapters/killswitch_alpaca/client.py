@@ -178,7 +178,9 @@ class Client:
         happened = happened and hushed(happened, *addresses)
         why = hushed(failure(error), *addresses)
         if isinstance(error, ImportError):
-            return VenueDownError(f"alpaca-py is not installed ({error}); install it with pip install '.[alpaca]' in a clone of Killswitch")
+            return VenueDownError(
+                f"alpaca-py is not installed ({error}); pip install '.[alpaca]' in a clone of Killswitch"
+            )
         if isinstance(error, exceptions.Timeout):
             self.tally.timeouts += 1
         else:

@@ -101,5 +101,5 @@ def test_a_market_that_the_venue_has_under_another_name_is_named() -> None:
     with pytest.raises(ValueError, match=r"binance has no market swap here; it has spot, margin; swap is "
                                          r"binanceusdm or binancecoinm"):  # fmt: skip
         adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binance"))
-    with pytest.raises(ValueError, match="okx has no market equity here; it has [a-z, ]*$"):
+    with pytest.raises(ValueError, match=r"okx has no market equity here; it has [a-z, ]*$"):
         adapter(AccountSpec("main", "ccxt", "equity", "USDT", None, {}, {}, exchange="okx"))
