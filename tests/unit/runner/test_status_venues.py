@@ -10,10 +10,11 @@ from msgspec import structs
 from killswitch.cli.status_text import status_text
 from killswitch.cli.status_venues import streams_text, suspended_text, timers_text
 from killswitch.runner.deadman_memory import TimerView
-from killswitch.runner.listening import StreamView
+from killswitch.runner.listening import Stream, StreamView
 from killswitch.runner.standing import standing_of
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
+from tests.virtual_time import VirtualTime
 from tests.worlds import after
 
 NOW = after(minutes=10)
@@ -65,6 +66,18 @@ Suspended at the broker
 def test_streams_are_told_with_when_they_were_heard_and_why_they_are_not() -> None:
     """One of each state; sentences of venues go on below themselves."""
     assert streams_text(STREAMS, NOW) == STREAMS_TEXT
+
+
+def test_a_stream_that_has_just_come_back_gives_the_reason_that_problems_give() -> None:
+    """It is heard, and Problems still lists the loss until it has been heard for a minute: both name one reason."""
+    time = VirtualTime()
+    stream = Stream("main", time)
+    stream.lost("code 1006")
+    stream.lost("another channel: code 1001")
+    stream.heard()
+    assert stream.problem is not None
+    assert "code 1006" in stream.problem
+    assert streams_text((stream.view,), time.now()).endswith("0s ago; not heard a moment ago: code\n        1006")
 
 
 def test_timers_are_told_with_their_times_and_what_was_refused() -> None:
