@@ -29,6 +29,8 @@ from tests.webhooks import Webhook, free_port
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 EVERYTHING = RouteRule(None, None, None, None, None, None, ())
+PATIENT = replace(PACE, last_words=60.0)
+"""A message that is on its way when a run ends goes out once more in the next, so these runs end after it."""
 
 
 @pytest.fixture
@@ -63,27 +65,27 @@ def lines(world: World) -> list[dict[str, str]]:
 async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bool = True) -> Seen:
     """A run that sees 1,000, then 850, closes, and ends."""
     seen, venue = Seen(), ScriptedVenue(book("1000"))
-    runner = world.runner(store, [venue], armed=armed, policies=policies, witnesses=(seen,))
-    await runner.start()
-    await runner.tick()
-    venue.answer = book("850")
-    await world.clock.sleep(1.0)
-    await runner.tick()
-    assert await runner.work_through(60.0)
-    await world.clock.sleep(1.0)
-    await runner.tick()
-    await runner.finish()
-    await runner.let_go()
+    runner = world.runner(store, [venue], armed=armed, policies=policies, pace=PATIENT, witnesses=(seen,))
+    try:
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        assert await runner.work_through(60.0)
+        await world.clock.sleep(1.0)
+        await runner.tick()
+    finally:
+        # However it ends: a thread that went on sending would open a connection of a store that is closed already.
+        await runner.finish()
+        await runner.let_go()
     return seen
 
 
 async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
-    """A run of one tick that finds the book flat; what its targets take, it hands over before it ends.
-
-    A message that is on its way when a run ends goes out once more in the next, so the end must not come before it.
-    """
+    """A run of one tick that finds the book flat; what its targets take, it hands over before it ends."""
     venue = ScriptedVenue(book("850"))
-    runner = world.runner(store, [venue], armed=False, policies=policies, pace=replace(PACE, last_words=60.0))
+    runner = world.runner(store, [venue], armed=False, policies=policies, pace=PATIENT)
     await world.clock.sleep(60.0)
     await runner.start()
     await runner.tick()
