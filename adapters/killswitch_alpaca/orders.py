@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
+from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
 from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, positive, word
@@ -71,6 +72,7 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
         symbol = symbol_of(word(found, "symbol"), found.get("asset_class"))
         side = _side(found)
         position_side, reduces = _purpose(symbol, side, found.get("position_intent"))
+        price, trigger = positive(found.get("limit_price")), positive(found.get("stop_price"))
         return Order(
             id=name,
             symbol=symbol,
@@ -78,9 +80,11 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             amount=_amount(found, symbol, prices),
             client_order_id=found.get("client_order_id"),
             position_side=position_side,
-            type=found.get("type") or found.get("order_type"),
-            price=positive(found.get("limit_price")),
-            trigger_price=positive(found.get("stop_price")),
+            type=order_type(
+                found.get("type") or found.get("order_type"), conditional=trigger is not None, priced=price is not None
+            ),
+            price=price,
+            trigger_price=trigger,
             filled=decimal(found.get("filled_qty")),
             reduce_only=reduces,
             created_at=instant(found.get("created_at")),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
@@ -69,6 +70,7 @@ def _resting(row: Mapping[str, Any]) -> Order:
     if trigger is None and reduce_only:
         # On an order that opens, these are what is attached to it for later: it is no conditional order itself.
         trigger = positive(row.get("stopLossPrice")) or positive(row.get("takeProfitPrice"))
+    price = positive(row.get("price"))
     position_side = _SIDES.get(str(row.get("positionSide")).lower())
     if position_side is None and reduce_only:
         position_side = "long" if side == "sell" else "short"
@@ -79,8 +81,10 @@ def _resting(row: Mapping[str, Any]) -> Order:
         amount=needed(row.get("amount"), f"the amount of order {number}"),
         client_order_id=_text(row.get("clientOrderId")),
         position_side=position_side,
-        type=_text(row.get("type")),
-        price=positive(row.get("price")),
+        type=order_type(
+            _text(row.get("type")), conditional=trigger is not None, priced=price is not None, guards=row.get("guards")
+        ),
+        price=price,
         trigger_price=trigger,
         filled=decimal(row.get("filled")),
         reduce_only=reduce_only,

@@ -45,7 +45,7 @@ def test_a_snapshot_tells_the_whole_account() -> None:
             "sell",
             3,
             80,
-            "stop",
+            "stop_market",
         )
         rules = {it.symbol: (it.state, it.amount_step) for it in seen.instruments or ()}
         fraction = D("0.000000001")

@@ -75,6 +75,9 @@ def refined_order(row: Row) -> Row:
         "triggerPrice": positive(info.get("triggerPrice")),
         "fee": None if fee is None else {"cost": -fee},
         "side": info.get("side"),
+        "guards": {"loss": True, "profit": False}.get(
+            str(info.get("planType")).removeprefix("pos_").removesuffix("_plan")
+        ),
         "reduceOnly": flag(info.get("reduceOnly")) or info.get("planType") in ("pos_profit", "pos_loss"),
     }
     hedge = _of_position(info)

@@ -158,7 +158,12 @@ def refined_order(row: Row) -> Row:
     coin, cost = next(iter(fees.items())) if detailed else (None, None)
     paid = decimal(cost if cost is not None else None if fees else info.get("cumExecFee"))
     reduces = flag(info.get("reduceOnly")) or flag(info.get("closeOnTrigger"))
-    found = {**row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}}
+    # 1 waits for a rise, 2 for a fall.
+    falls = {"1": False, "2": True}.get(str(info.get("triggerDirection")))
+    guards = None if falls is None else (row.get("side") == "sell") is falls
+    found = {
+        **row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
+    }  # fmt: skip
     if row.get("status") == "rejected" and decimal(row.get("filled")):
         found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing
     return found

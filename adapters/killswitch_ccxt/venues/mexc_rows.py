@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
@@ -115,10 +116,14 @@ def limit_order(row: Row, symbol: str) -> Order:
 def plan_order(row: Row, symbol: str) -> Order:
     """A conditional order. The venue keeps no client id of one."""
     side, position_side, closes = sides(row)
-    number = _id(row, "id")
+    number, kind = _id(row, "id"), TYPES.get(_text(row.get("orderType")))
+    # 1 waits for a rise, 2 for a fall.
+    falls = {"1": False, "2": True}.get(str(row.get("triggerType")))
+    guards = None if falls is None else (side == "sell") is falls
     return Order(
         number, symbol, side, needed(row.get("vol"), f"the volume of plan order {number}"),
-        position_side=position_side, type=TYPES.get(_text(row.get("orderType"))), price=positive(row.get("price")),
+        position_side=position_side, price=positive(row.get("price")),
+        type=order_type(kind, conditional=True, priced=kind == "limit", guards=guards),
         trigger_price=needed(row.get("triggerPrice"), f"the trigger of plan order {number}"),
         reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
     )  # fmt: skip
@@ -150,8 +155,8 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
         if trigger is not None:
             yield Order(
                 number + suffix, symbol, "sell" if position_side == "long" else "buy", amount,
-                position_side=position_side, type="market", trigger_price=trigger, reduce_only=True,
-                created_at=instant(row.get("createTime")),
+                position_side=position_side, type="take_profit_market" if suffix else "stop_market",
+                trigger_price=trigger, reduce_only=True, created_at=instant(row.get("createTime")),
             )  # fmt: skip
 
 

@@ -143,9 +143,9 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
         return found
 
     stop, profit = desk.run(deed)
-    assert (stop.trigger_price, stop.client_order_id, stop.type, stop.price) == (D(90), "a", "stop", None)
+    assert (stop.trigger_price, stop.client_order_id, stop.type, stop.price) == (D(90), "a", "stop_market", None)
     assert (profit.trigger_price, profit.client_order_id, profit.type, profit.price) == (
-        D(120), "b", "take_profit", D(119),
+        D(120), "b", "take_profit_limit", D(119),
     )  # fmt: skip
     assert desk.exchange.held[BTC, "long"] == 2
     assert not desk.exchange.resting()

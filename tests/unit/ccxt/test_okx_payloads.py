@@ -141,7 +141,7 @@ def test_a_plain_order_is_no_conditional_one_whatever_is_attached_to_it(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("", ("123456789", BTC, "buy", 1, 40000, 40000, "trigger", "long", False, "client_algo_1")),
+        ("", ("123456789", BTC, "buy", 1, 40000, 40000, "trigger_limit", "long", False, "client_algo_1")),
         ("_attached_oco", ("oco-attached-algo", ETH, "sell", D("0.01"), 39000, None, "stop_market", "long", True,
                            "O-attached-oco")),
         ("_close_fraction", ("close-frac-algo", BTC, "sell", D("0.5"), 50000, None, "stop_market", "long", True,

@@ -1,0 +1,49 @@
+"""One spelling of an order's kind, whatever a venue calls it."""
+
+from __future__ import annotations
+
+import pytest
+
+from killswitch.model.order_type import order_type
+
+
+@pytest.mark.parametrize(
+    ("told", "conditional", "priced", "guards", "spelled"),
+    [
+        ("limit", False, True, None, "limit"),
+        ("LIMIT", False, True, None, "limit"),
+        ("lmt", False, True, None, "limit"),
+        ("post_only", False, True, None, "limit"),
+        ("market", False, False, None, "market"),
+        ("mkt", False, False, None, "market"),
+        # Binance
+        ("stop_market", True, False, None, "stop_market"),
+        ("stop", True, True, None, "stop_limit"),
+        ("take_profit", True, True, None, "take_profit_limit"),
+        ("take_profit_market", True, False, None, "take_profit_market"),
+        ("trailing_stop_market", True, False, None, "trailing_stop"),
+        # Kraken, Kraken Futures, Alpaca
+        ("stop-loss", True, False, None, "stop_market"),
+        ("stop-loss-limit", True, True, None, "stop_limit"),
+        ("take-profit-limit", True, True, None, "take_profit_limit"),
+        ("trailing-stop", True, False, None, "trailing_stop"),
+        ("stop", True, False, None, "stop_market"),
+        ("take_profit", True, False, None, "take_profit_market"),
+        ("stop_limit", True, True, None, "stop_limit"),
+        # Bybit, MEXC: the direction stands beside the word
+        ("market", True, False, True, "stop_market"),
+        ("limit", True, True, False, "take_profit_limit"),
+        ("market", True, True, True, "stop_market"),
+        # Bitget, OKX: nobody says which of the two it is
+        ("market", True, False, None, "trigger_market"),
+        ("trigger", True, True, None, "trigger_limit"),
+        # What is not known stays as it is
+        ("settle-position", False, False, None, "settle-position"),
+        (None, False, True, None, None),
+    ],
+)  # fmt: skip
+def test_what_venues_call_an_order_has_one_spelling(
+    told: str | None, conditional: bool, priced: bool, guards: bool | None, spelled: str | None
+) -> None:
+    """A word that is known becomes ours; one that is not stays the venue's."""
+    assert order_type(told, conditional=conditional, priced=priced, guards=guards) == spelled
