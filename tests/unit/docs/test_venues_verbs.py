@@ -19,7 +19,8 @@ def test_the_page_goes_as_it_says(repository: Path, tmp_path: Path) -> None:
 def test_the_bounds_of_the_page_are_the_programs(repository: Path) -> None:
     """Milliseconds, days and seconds."""
     page = (repository / "docs" / "venues-verbs.md").read_text(encoding="utf-8")
-    assert f"more than {found.SKEW_FAILS / 1000:g} s apart | more than {found.SKEW_WARNS / 1000:g} s" in page
+    bound = f"more than {found.SKEW_FAILS / 1000:g} s apart where nothing could be read"
+    assert f"{bound} | more than {found.SKEW_WARNS / 1000:g} s apart" in page
     assert f"expires within {found.EXPIRES_SOON.days} days" in page
     assert f"after {fetching.FIRST_WAIT:g}, 2, 4 … {fetching.LONGEST_WAIT:g} s" in page
     assert fetching.TRIES == 8
