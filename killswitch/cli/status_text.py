@@ -9,7 +9,18 @@ from decimal import Decimal
 
 from killswitch.cli.status_hands import hands_text
 from killswitch.cli.status_venues import streams_text, suspended_text, timers_text
-from killswitch.cli.wording import ago, headline, instant, interval, lasting, money, notice_line, orphan_line, table
+from killswitch.cli.wording import (
+    Below,
+    ago,
+    headline,
+    instant,
+    interval,
+    lasting,
+    money,
+    notice_line,
+    orphan_line,
+    table,
+)
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
@@ -36,7 +47,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield _accounts(view)
         yield _stages(view, standing)
         yield _list("Latched without a policy", [orphan_line(orphan) for orphan in view.orphans])
-        yield from (_triggers(machine) for machine in view.machines)
+        yield from (_triggers(machine, view) for machine in view.machines)
         yield _locks(standing.locks, view)
         yield streams_text(view.streams, standing.now)
         yield timers_text(view.timers, standing.now)
@@ -72,18 +83,18 @@ def _runner(standing: Standing, store_at: str) -> str:
 
 
 def _accounts(view: RunnerView) -> str:
+    below = Below()
     rows = [
         (
             each.account, each.venue, each.market, "live" if each.armed else "observe",
-            each.quality if each.reason is None else f"{each.quality}: {each.reason}",
+            each.quality if each.reason is None else f"{each.quality} {below.point(f'{each.account}: {each.reason}')}",
             money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
             instant(each.observed_at),
         )
         for each in view.accounts
     ]  # fmt: skip
-    return "Accounts\n" + table(
-        ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed"), rows
-    )
+    head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
+    return "\n".join(("Accounts", table(head, rows), *below.lines()))
 
 
 def _stages(view: RunnerView, standing: Standing) -> str:
@@ -107,22 +118,29 @@ def _cooldown(machine: MachineView, standing: Standing) -> str:
     return f"{lasting(left)} left" if left.total_seconds() > 0 else "over"
 
 
-def _triggers(machine: MachineView) -> str:
+def _triggers(machine: MachineView, view: RunnerView) -> str:
+    below = Below()
     rows = [
         (
             trigger.name, interval(trigger.value, trigger.unit), trigger.threshold or "expression",
-            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-", _truth(trigger),
+            interval(trigger.headroom, trigger.unit) if trigger.headroom else "-",
+            _truth(trigger, view, below),
         )
         for trigger in machine.triggers
     ]  # fmt: skip
     head = ("trigger", "value", "threshold", "headroom", "is")
-    return f"Triggers of {machine.policy} on {machine.scope}\n" + table(head, rows)
+    return "\n".join((f"Triggers of {machine.policy} on {machine.scope}", table(head, rows), *below.lines()))
 
 
-def _truth(trigger: TriggerStatus) -> str:
+def _truth(trigger: TriggerStatus, view: RunnerView, below: Below) -> str:
     if trigger.truth is None:
         held = ", counts as true" if trigger.held else ""
-        return f"unknown{held}: {trigger.unknown_because or 'not evaluated yet'}"
+        why = trigger.unknown_because or "not evaluated yet"
+        for each in view.accounts:  # what is said with the account is not said again for each trigger
+            if each.reason:
+                said = f"{each.account} is {each.quality}"
+                why = why.replace(f"{said}: {each.reason}", f"{said}, see Accounts")
+        return f"unknown{held}: {below.point(why)}"
     if not trigger.truth:
         return "false"
     return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
