@@ -31,6 +31,10 @@ def scheduled(answer: hands.Answer) -> float:
     return seconds
 
 
+FEES_WITHIN = 3.0
+"""Seconds that a hand which is the runner goes on for what its orders were charged, once nothing is left to close."""
+
+
 class Fired:
     """A witness of everything that was decided."""
 
@@ -46,6 +50,8 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
 
     The event is given only once everything has started: what fails before that leaves none behind. A hand that is
     given meanwhile was told that a runner lives here: it is taken by a tick more.
+
+    A venue that tells at once what its orders were charged is heard; no hand waits long for one that does not.
     """
     try:
         await runner.start()
@@ -53,15 +59,20 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
         await runner.tick()
         deadline = time.monotonic() + wait + scheduled(hands.answer_to(store, event))
         taken: set[str] = set()
+        fees_until: float | None = None
         while True:
             left = deadline - time.monotonic()
             done = await runner.work_through(min(LOOK_AGAIN, left))
+            if done:
+                fees_until = fees_until or time.monotonic() + FEES_WITHIN
+                listens = min(fees_until, deadline) - time.monotonic()
+                done = await runner.work_through(min(LOOK_AGAIN, listens), fees=True) or listens <= 0
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
                 click.echo(f"{len(fresh)} more to take, given meanwhile: ticking again", err=True)
                 await runner.tick()
-                deadline = max(deadline, time.monotonic() + wait)
+                deadline, fees_until = max(deadline, time.monotonic() + wait), None
             elif done or left <= 0:
                 break
         await runner.finish()

@@ -8,9 +8,9 @@ end what has come to an end.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 from killswitch.closing.asking import Asking
 from killswitch.closing.breaker import Breaker
@@ -80,7 +80,7 @@ class Closer:
         self._asking = Asking(
             account, venue, clock, pace, self._requests, record, self._halts.rests, self._looking.currency
         )  # fmt: skip
-        self._charges = Charges(account, venue, store, clock, pace, budget, self._memory, self._looking.currency)
+        self._charges = Charges(account, venue, clock, pace, budget, self._memory, self._looking.currency)
         self._guarding = Guarding(
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
@@ -146,20 +146,30 @@ class Closer:
 
     @property
     def wait(self) -> float:
-        """Seconds until the next pass makes sense: 0 for at once, infinite while there is no work."""
+        """Seconds until the next pass makes sense: 0 for at once, infinite while nothing is left to do."""
         if not self._memory.works:
             return self._charges.wait
         return max(0.0, self._due - self._clock.monotonic(), self._requests.quiet_for)
 
-    async def advance(self) -> bool:
-        """One pass: orders that the venue has room for leave together. True while work remains.
+    @property
+    def owing(self) -> bool:
+        """Whether nothing is left to close, and it is still asked what orders were charged."""
+        return not self._memory.works and self._charges.owing
 
-        Where all closing is over, that is to learn what orders were charged.
+    def abandon(self) -> asyncio.Future[Any] | None:
+        """Call off what is asked beside the passes, at the end of a run; what ends with it."""
+        return self._charges.abandon()
+
+    async def advance(self) -> bool:
+        """One pass: orders that the venue has room for leave together. True while anything is left to close.
+
+        Where nothing is, it is a step to learn what orders were charged; `owing` tells whether there are more.
 
         No error of the venue comes out of it. StoreError does, and then nothing was sent that is not journaled.
         """
         if not self._memory.works:
-            return await self._charges.advance()
+            await self._charges.advance()
+            return False
         if (wait := self.wait) > 0:
             await self._clock.sleep(min(wait, self._pace.breath))
             return True
@@ -175,7 +185,7 @@ class Closer:
         now = self._clock.monotonic()
         moved = self._memory.written != written or self._news
         self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
-        return bool(self._memory.works) or self._charges.wait < math.inf
+        return bool(self._memory.works)
 
     async def _pass(self, *, sending: bool = True) -> None:
         cancels = self._due_cancels()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
@@ -40,6 +40,7 @@ class Memory:
         self._prepared: dict[str, Work] = {}
         self._held: list[JournalEntry] | None = None
         self._over: dict[PositionKey, float] = {}
+        self._uncharged: dict[str, dict[str, JournalEntry]] = {}
         self.moved_at = -math.inf
         """Monotonic seconds at which an order moved last."""
         self.works: dict[str, Work] = {}
@@ -59,6 +60,8 @@ class Memory:
         works = [self._work(stored.decision) for stored in self._store.unfinished()]
         self.works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
         self._recall(self._beside())
+        known = self.works.keys() | self.ended.keys()
+        self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in known}
         for work in self.works.values():
             self._watch.begun(work.decision, self._account, self._store.journal(work.decision.id))
 
@@ -132,6 +135,7 @@ class Memory:
             if entry.kind in GUARDING:
                 self._protections.apply(entry)
             self._apply_to_ledger(self.works[entry.decision], entry)
+        self._count_uncharged(entries)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -159,6 +163,23 @@ class Memory:
     def note(self, entries: Sequence[JournalEntry]) -> None:
         """Make durable what is said of decisions that have ended: nothing moves by it. StoreError."""
         self._write(entries)
+
+    def take_uncharged(self, decision: str) -> tuple[JournalEntry, ...]:
+        """What was filled of each order of a decision, where nothing has told what it was charged; told only once.
+
+        Kept as it is written: to read it from a long journal takes time that others wait for.
+        """
+        return tuple(self._uncharged.pop(decision, {}).values())
+
+    def _count_uncharged(self, entries: Iterable[JournalEntry]) -> None:
+        for entry in entries:
+            name = entry.client_order_id
+            if name is None or entry.account != self._account or entry.kind not in ("filled", "charged"):
+                continue
+            if entry.kind == "filled" and number(entry.data.get("filled")) and number(entry.data.get("fee")) is None:
+                self._uncharged.setdefault(entry.decision, {})[name] = entry
+            else:
+                self._uncharged.get(entry.decision, {}).pop(name, None)
 
     def end(self, work: Work, closing: Closing) -> None:
         """A work has ended: it is remembered for a while by how it did."""
@@ -225,4 +246,6 @@ class Memory:
                 self._apply_to_ledger(beside[entry.decision], entry)
 
     def _work(self, decision: Decision) -> Work:
-        return Work(decision, self._account, self._store.journal(decision.id))
+        journal = self._store.journal(decision.id)
+        self._count_uncharged(journal)
+        return Work(decision, self._account, journal)

@@ -47,9 +47,17 @@ def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
     """`fills`, if every amount and price is a number and no fee is a wrong one; else MalformedAnswerError."""
     found = tuple(fills)
     for fill in found:
-        amount, fee = finite(fill.amount), fill.fee
-        if amount is None or amount < ZERO or finite(fill.price) is None or (fee is not None and finite(fee) is None):
-            raise MalformedAnswerError(f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}")
+        if not isinstance(fill, Fill):
+            raise MalformedAnswerError(
+                f"the answer makes no sense: among the fills is {type(fill).__name__}, which is none"
+            )
+        asset = fill.fee_currency
+        numbers = [fill.amount, fill.price] + ([] if fill.fee is None else [fill.fee])
+        named = asset is None or isinstance(asset, str)
+        if not named or not all(map(_reckoned, numbers)) or fill.amount < ZERO:
+            fee = "" if fill.fee is None else f", charged {said(fill.fee)} {said(asset)}"
+            text = f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}{fee}"
+            raise MalformedAnswerError(f"the answer makes no sense: {text}")
     return found
 
 
@@ -66,6 +74,12 @@ def sound_rules(instrument: Instrument) -> Instrument:
 def finite(value: object) -> Decimal | None:
     """`value` if it is a number to reckon with, else None: unknown."""
     return value if isinstance(value, Decimal) and value.is_finite() else None
+
+
+def _reckoned(value: object) -> bool:
+    """Whether sums can be made with it: money has fewer than thirty digits before its point, and after it."""
+    number = finite(value)
+    return number is not None and -30 < number.adjusted() < 30
 
 
 def said(words: object) -> str:

@@ -27,6 +27,10 @@ _FEW = 8
 """So many requests under way may have their time shortened by each answer; of more, only by the first one."""
 
 
+class NoRoomError(RateLimitedError):
+    """The budget has no room for it: nothing has left, and the venue has refused nothing."""
+
+
 class Requests:
     """What leaves for one venue, and how long each may take.
 
@@ -89,12 +93,12 @@ class Requests:
     async def make(
         self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
     ) -> T:
-        """One request. RateLimitedError, before anything leaves, where the budget has no room for it."""
+        """One request. NoRoomError, before anything leaves, where the budget has no room for it."""
         try:
             ticket = self.take(call, purpose=purpose)
         except BudgetSpentError as error:
             _never_begun(answer)
-            raise RateLimitedError(str(error), error.wait) from error
+            raise NoRoomError(str(error), error.wait) from error
         return await self.made(call, answer, ticket, within)
 
     async def made(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:

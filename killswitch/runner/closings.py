@@ -28,12 +28,17 @@ class Closings:
 
     @property
     def working(self) -> bool:
-        """Whether any account has anything left to do."""
+        """Whether any account has anything left to close."""
         return any(worker.working for worker in self._workers.values())
 
     @property
+    def owing(self) -> bool:
+        """Whether it is still asked what orders of closes that are over were charged."""
+        return any(worker.owing for worker in self._workers.values())
+
+    @property
     def busy(self) -> frozenset[str]:
-        """The accounts that have something left to do."""
+        """The accounts that have something left to close."""
         return frozenset(name for name, worker in self._workers.items() if worker.working)
 
     @property
@@ -80,6 +85,11 @@ class Closings:
         """Begin every pass that is due; all passes that are under way then. Raises StoreError."""
         return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
 
+    def goes_on(self, *, fees: bool = False) -> bool:
+        """Begin every pass that is due; whether anything is left to close, or with `fees` to ask. Raises StoreError."""
+        self.kick()
+        return self.working or (fees and self.owing)
+
     async def recover(self, patience: float) -> None:
         """Let every account take up what was left, for at most `patience` seconds of real time. Raises StoreError.
 
@@ -105,7 +115,7 @@ class Closings:
         await asyncio.sleep(0)
 
     async def go_on(self, patience: float = math.inf, until: asyncio.Future[Any] | None = None) -> None:
-        """Passes as they fall due, in real time, until nothing is left to do or `until` is done.
+        """Passes as they fall due, in real time, until nothing is left to close or `until` is done.
 
         For at most `patience` seconds. Raises StoreError.
         """
@@ -131,7 +141,7 @@ class Closings:
 
     async def abandon(self) -> None:
         """Call off every pass under way, when a run ends by an error; theirs are beside the point by then."""
-        passes = [task for worker in self._workers.values() if (task := worker.abandon()) is not None]
+        passes = [task for worker in self._workers.values() for task in worker.abandon()]
         await asyncio.gather(*passes, return_exceptions=True)
 
     def progress(self) -> tuple[Closing, ...]:

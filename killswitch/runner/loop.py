@@ -245,10 +245,13 @@ class Runner:
         await self._closings.advance(self._pace.head_start)
         return self._closings.working
 
-    async def work_through(self, patience: float) -> bool:
-        """Closing until nothing is left to do, for at most `patience` seconds; whether it is done."""
+    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
+        """Closing until nothing is left to do, for at most `patience` seconds; whether it is done.
+
+        `fees`: and until it is known what orders were charged, or it is asked no more.
+        """
         deadline = self._clock.monotonic() + patience
-        while self._closings.kick() or self._closings.working:
+        while self._closings.goes_on(fees=fees):
             self._lease.keep()
             left = deadline - self._clock.monotonic()
             if left <= 0:

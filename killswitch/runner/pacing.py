@@ -40,7 +40,7 @@ class Pacing:
 
     async def beside(self, reading: Coroutine[None, None, T]) -> T:
         """What `reading` comes to; closings go on meanwhile, because a venue may take its whole timeout to answer."""
-        if not self._closings.working:
+        if not (self._closings.working or self._closings.owing):
             return await reading
         task = asyncio.create_task(reading)
         try:

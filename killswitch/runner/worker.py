@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
@@ -43,6 +43,15 @@ class AccountCloser(Protocol):
         """Seconds until the next pass makes sense; 0.0: at once; infinite while there is nothing to do."""
         ...
 
+    @property
+    def owing(self) -> bool:
+        """Whether nothing is left to close, and it is still asked what orders were charged."""
+        ...
+
+    def abandon(self) -> asyncio.Future[Any] | None:
+        """Call off what is asked beside the passes; what ends with it."""
+        ...
+
     async def recover(self) -> None: ...
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None: ...
@@ -51,7 +60,9 @@ class AccountCloser(Protocol):
 
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None: ...
 
-    async def advance(self) -> bool: ...
+    async def advance(self) -> bool:
+        """One pass; whether anything is left to close."""
+        ...
 
     def progress(self) -> tuple[Closing, ...]: ...
 
@@ -86,6 +97,8 @@ class ClosingWorker:
         self._more = False
         self._waiting: list[Decision] = []
         self._pass: asyncio.Task[None] | None = None
+        self._closes = False
+        """Whether the pass under way closes anything, and does not only ask what orders were charged."""
         self._distrusted = 0
         self._seen_passes = 0
         self._stands_still: str | None = None
@@ -95,8 +108,14 @@ class ClosingWorker:
 
     @property
     def working(self) -> bool:
-        """Whether there is anything left to do."""
-        return self._pass is not None or not self._recovered or self._more or bool(self._waiting)
+        """Whether there is anything left to close."""
+        closes = self._pass is not None and self._closes
+        return closes or not self._recovered or self._more or bool(self._waiting)
+
+    @property
+    def owing(self) -> bool:
+        """Whether nothing is left to close, and it is still asked what orders were charged."""
+        return not self.working and self._closer.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Make ready what `adopt` will hand over; a defect in that is met again, and told, when it is adopted."""
@@ -104,6 +123,9 @@ class ClosingWorker:
             self._closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
+        if not self.working:
+            # No close waits because a question about charges has failed.
+            self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
     def hold(self, way: asyncio.Task[None]) -> None:
@@ -117,7 +139,7 @@ class ClosingWorker:
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not self.working:
+        if self._pass is not None or not (self.working or self._closer.owing):
             return math.inf
         now = self._monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
@@ -134,6 +156,7 @@ class ClosingWorker:
             now = self._monotonic()
             self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
             self._begun_at = now
+            self._closes = self.working
             self._pass = asyncio.create_task(self._run_pass())
         return self._pass
 
@@ -147,21 +170,26 @@ class ClosingWorker:
                 ended.result()
 
     async def rest(self, patience: float) -> None:
-        """Let the pass under way end, for at most `patience` seconds; after that it is called off."""
-        if self._pass is None:
-            return
-        await asyncio.wait((self._pass,), timeout=patience)
-        if not self._pass.done():
-            self._pass.cancel()
+        """Let the pass under way end, for at most `patience` seconds; after that it is called off.
+
+        What orders were charged is asked no more: the next run does.
+        """
+        if self._pass is not None:
             await asyncio.wait((self._pass,), timeout=patience)
-            self._pass = None
+            if not self._pass.done():
+                self._pass.cancel()
+                await asyncio.wait((self._pass,), timeout=patience)
+                self._pass = None
+        if (asking := self._closer.abandon()) is not None:
+            await asyncio.wait((asking,), timeout=patience)
         self.collect()
 
-    def abandon(self) -> asyncio.Task[None] | None:
-        """Call off the pass under way, whatever it does: the journal knows how far it came."""
+    def abandon(self) -> set[asyncio.Future[Any]]:
+        """Call off all that is under way, whatever it does: the journal knows how far it came."""
+        ending = {each for each in (self._pass, self._closer.abandon()) if each is not None}
         if self._pass is not None:
             self._pass.cancel()
-        return self._pass
+        return ending
 
     def progress(self) -> tuple[Closing, ...]:
         """What the next snapshot says of this account's closings, those not yet handed over included."""
@@ -178,7 +206,7 @@ class ClosingWorker:
             else:
                 await self._closer.recover()
                 self._recovered = True
-                self._more = self._closer.wait < math.inf
+                self._more = self._closer.wait < math.inf and not self._closer.owing
         except StoreError:
             raise
         except VenueError as error:
@@ -207,11 +235,12 @@ class ClosingWorker:
 
     async def _advance(self) -> None:
         while self._waiting:
+            self._closes = True
             self._closer.adopt(self._waiting.pop(0))
         self._more = await self._closer.advance()
 
     def _fail(self, why: str) -> None:
-        self._more = True
+        self._more |= self._closes
         self._failures += 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
         self._not_before = self._monotonic() + pause

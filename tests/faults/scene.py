@@ -165,7 +165,7 @@ class Scene:
             # Between two passes, as the runner does it.
             while self._handed:
                 self.closer.adopt(self._handed.pop(0))
-            busy = await self.closer.advance()
+            busy = await self.closer.advance() or self.closer.owing
             self._hear()
             if not busy and not self._handed and self.time.elapsed >= last:
                 self.ended_at = self.time.elapsed

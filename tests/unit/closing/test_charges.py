@@ -5,6 +5,9 @@ The exchange of these tests takes 0.05% of what is traded, in USDT, and its pric
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -16,13 +19,17 @@ from killswitch.closing.budget import Budgets
 from killswitch.closing.charges import TRIES, charged
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Fill
-from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, RateLimitedError, VenueTraits
+from killswitch.runner.closings import Closings
+from killswitch.runner.worker import ClosingWorker
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
 from tests.faults.statement import statement
 from tests.faults.wire import Wire
 from tests.honest_venue import NOW
+from tests.virtual_time import VirtualTime
 
 D = Decimal
 BTC, ETH = long("BTC", "ETH")
@@ -49,7 +56,7 @@ class Wordless(Wire):
 
 
 def scene_of(*rules: Rule, book: dict[Key, str | int] | None = None, **more: Any) -> Scene:
-    return Scene(book or {BTC: 10}, *rules, wire=Wordless, **{"traits": BY_FILLS, **more})
+    return Scene(book or {BTC: 10}, *rules, **{"wire": Wordless, "traits": BY_FILLS, **more})
 
 
 def told(scene: Scene) -> list[tuple[str | None, str | None, str | None]]:
@@ -171,6 +178,232 @@ def test_questions_keep_to_the_share_of_readings() -> None:
     assert len(times) == len(told(scene)) == 6
     assert all(after - before >= 10.0 for before, after in zip(times, times[2:], strict=False))
     assert scene.wire.meter.refusals == 0
+
+
+# A venue that refuses to listen
+
+
+class Limited(Wordless):
+    """Refuses each question about fills, and wants to be left alone for `quiet` seconds."""
+
+    quiet: float | None = 60.0
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        await super().fills(symbol, client_order_id)
+        raise RateLimitedError("too many of these", self.quiet)
+
+
+def asked_at(scene: Scene) -> list[float]:
+    return [it.left for it in scene.wire.travelled if it.call == "fills"]
+
+
+@pytest.mark.parametrize(("quiet", "away"), [(None, 300.0), (60.0, 300.0), (200.0, 400.0)])
+def test_a_venue_that_refuses_to_listen_is_asked_once_more_and_much_later(quiet: float | None, away: float) -> None:
+    """Five minutes, or twice as long as it wants quiet; after the second refusal the fee stays unknown, and why."""
+    scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": quiet}))
+    closed(scene)
+    first, second = asked_at(scene)
+    assert away - 1.0 <= second - first <= away + 1.0
+    assert told(scene) == [("BTC", None, "the venue refused to listen 2 times: too many of these")]
+
+
+def test_a_refusal_ends_the_questions_about_every_order_of_the_account() -> None:
+    """Of six orders five are asked about at once, which is one refusal; the next one ends it for all six."""
+    book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(6)}
+    scene = scene_of(book=book, wire=Limited)
+    closed(scene, *book)
+    times = asked_at(scene)
+    assert len(times) == 10
+    assert max(times[:5]) + 300.0 <= min(times[5:])
+    assert len(told(scene)) == 6
+    assert {(fee, (why or "")[:34]) for _, fee, why in told(scene)} == {(None, "the venue refused to listen 2 time")}
+
+
+def test_a_refusal_that_lasts_longer_than_anybody_asks_leaves_the_fee_unknown() -> None:
+    """An hour of quiet: there is no second question."""
+    scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": 3600.0}))
+    closed(scene)
+    assert told(scene) == [("BTC", None, "not asked for: the venue has refused to listen")]
+    assert scene.calls("fills") == 1
+
+
+def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
+    """A minute each time, though it is for what can wait; and it asks no such question itself meanwhile."""
+    time, budgets = VirtualTime(), Budgets()
+    one, other = (
+        Scene(
+            {BTC: 10}, wire=wire, traits=BY_FILLS, time=time, account=name,
+            closing={"budget": budgets.of(name, "venue", BY_FILLS)},
+        )
+        for name, wire in (("one", Limited), ("other", Wordless))
+    )  # fmt: skip
+    watch = budgets.of("other", "venue", BY_FILLS)
+    silent: list[float] = []
+
+    async def story() -> None:
+        for scene in (one, other):
+            scene.closer.adopt(scene.decide({BTC: 0}))
+        while time.elapsed < 900.0:
+            for scene in (one, other):
+                await scene.closer.advance()
+            if watch.wait(time.elapsed, "snapshot", (), "reading") > 0:
+                silent.append(time.elapsed)
+            await time.sleep(0.5)
+
+    time.run(story())
+    assert one.calls("fills") == 2
+    assert 100.0 <= 0.5 * len(silent) <= 125.0, "two minutes, seen at every half second or a little less often"
+    assert [it for it in asked_at(other) if it > 1.5 and it < 300.0] == []
+
+
+def test_where_there_is_no_room_nothing_has_been_refused() -> None:
+    """One question in twenty seconds fits, for three orders: each is asked about once, without a long pause."""
+    limits = VenueTraits(
+        limits=(RateLimit("fills", 1, 20.0),), costs=(Cost("fills", "fills", units=1),), fees_by_fills=True
+    )
+    budget = Budgets().of("main", "venue", limits, D("0"))
+    book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(3)}
+    scene = scene_of(book=book, traits=limits, closing={"budget": budget})
+    closed(scene, *book)
+    assert (len(told(scene)), scene.calls("fills")) == (3, 3)
+    assert asked_at(scene)[-1] < 120.0
+
+
+# Answers that make no sense
+
+
+class Odd(Wordless):
+    """Its first symbol's fills are `made` of what they should be."""
+
+    made: Callable[[tuple[Fill, ...]], Any]
+
+    async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
+        found = await super().fills(symbol, client_order_id)
+        return type(self).made(found) if symbol == "BTC" else found
+
+
+def changed(**fields: Any) -> Callable[[tuple[Fill, ...]], Any]:
+    return lambda found: [structs.replace(found[0], **fields)] * 2
+
+
+HUGE = D("9E+999999")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        changed(fee_currency=["x"]), changed(fee_currency=5), changed(amount=HUGE), changed(fee=HUGE),
+        changed(fee=D("1E-500000")), changed(fee=D("NaN")), changed(amount=D("NaN")), changed(amount=1.0),
+        changed(fee=""), lambda _: None, lambda _: {"a": 1}, lambda found: (it for it in [*found, 1 / 0]),
+    ],
+    ids=["asset list", "asset number", "amounts", "fee", "tiny", "NaN", "amount NaN", "float", "text", "None", "dict",
+         "raises"],
+)  # fmt: skip
+def test_an_answer_without_meaning_is_a_try_and_leaves_that_fee_unknown(
+    made: Callable[[tuple[Fill, ...]], Any],
+) -> None:
+    """The other order's fee is known, the decision that is made meanwhile is carried out, and no pass fails."""
+    scene = scene_of(book={BTC: 10, ETH: 4}, wire=type("Made", (Odd,), {"made": staticmethod(made)}))
+    closed(scene, BTC, ETH)
+    (eth, btc) = told(scene)
+    assert eth == ("ETH", "0.2000", None)
+    assert (btc[0], btc[1], scene.calls("fills")) == ("BTC", None, TRIES + 1)
+    assert (btc[2] or "").startswith(f"asked {TRIES} times what it was charged: ")
+    assert len(btc[2] or "") < 600
+
+
+@pytest.mark.parametrize("asset", ["X" * 100_000, "B\ud800"])
+def test_an_asset_is_written_down_as_far_as_it_can_be_stored_and_printed(asset: str) -> None:
+    """A lone surrogate has no bytes, and no asset's name is as long as a report."""
+    scene = scene_of()
+    scene.wire.asset = asset
+    closed(scene)
+    ((_, fee, why),) = told(scene)
+    assert (fee, (why or "")[:13]) == (None, f"charged 0.5 {asset[0]}")
+    assert 0 < len((why or "").encode()) <= 500
+
+
+# Beside closing
+
+
+def test_what_is_owed_is_learned_without_reading_the_journal_again() -> None:
+    """A decision over many accounts has a long one, and each of them would read all of it."""
+    scene = scene_of()
+    reads: list[str] = []
+    read = scene.store.journal
+
+    def counted(decision: str | None = None) -> Any:
+        reads.append("after" if scene.entries("finished") else "before")
+        return read(decision)
+
+    scene.store.journal = counted  # type: ignore[method-assign]
+    closed(scene)
+    assert told(scene) == [("BTC", "0.5000", None)]
+    assert {*reads} == {"before"}
+
+
+def test_a_restart_asks_for_the_orders_of_its_own_account_only() -> None:
+    """The decision traded on another account too, and nobody has told what that was charged either."""
+    scene = scene_of()
+    scene.decide({BTC: 0})
+    theirs = JournalEntry(
+        "d1", "filled", NOW, "theirs", "BTC", "long", "of-theirs", 1, {"filled": "5", "price": "100", "fee": None}
+    )
+    scene.at(0.6, lambda: scene.store.append(theirs))
+    scene.at(2.0, lambda: scene.closer.learn(statement(scene.exchange)))
+    scene.play(kills=[0.7])
+    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
+
+
+def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:
+    """`story`, on the closings of an account that has just been closed, and owes what it was charged."""
+    scene.decide({BTC: 0})
+
+    async def play() -> None:
+        works = Closings({"main": ClosingWorker("main", scene.closer, (), scene.time.monotonic)})
+        works.adopt(scene.decisions)
+        await works.go_on()
+        await story(works)
+
+    scene.time.run(play())
+
+
+def test_closing_is_over_when_only_fees_are_owed() -> None:
+    """Nobody is said to be closing, though passes go on until the fee is known."""
+
+    async def story(works: Closings) -> None:
+        assert [it.status for it in works.progress()] == ["flat"]
+        assert (works.working, works.busy, works.owing) == (False, frozenset(), True)
+        while works.goes_on(fees=True):
+            assert not works.working, "a pass that only asks closes nothing"
+            await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
+        assert told(scene) == [("BTC", "0.5000", None)]
+        assert (works.owing, works.wait) == (False, math.inf)
+
+    scene = scene_of()
+    worked(scene, story)
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_questions_under_way_are_called_off_at_the_end_of_a_run(at_rest: bool) -> None:
+    """The adapter is closed after it: nothing of ours may be waiting there."""
+
+    async def story(works: Closings) -> None:
+        while scene.calls("fills") < 1:
+            works.kick()
+            await asyncio.sleep(0.05)
+        assert questions()
+        await (works.rest(1.0) if at_rest else works.abandon())
+        assert questions() == []
+
+    scene = scene_of(Rule("fills", "silent", times=99))
+    worked(scene, story)
+
+
+def questions() -> list[str]:
+    """The tasks of the program that wait for an answer about charges."""
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith("Charges.")]
 
 
 # Adding up

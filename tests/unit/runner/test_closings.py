@@ -53,6 +53,10 @@ class FakeCloser:
         self.passes = 0
         self.stuck: str | None = None
         self.wait = 0.0
+        self.owing = False
+
+    def abandon(self) -> asyncio.Future[object] | None:
+        """Nothing is asked beside its passes."""
 
     async def recover(self) -> None:
         self.recovered += 1
@@ -367,3 +371,44 @@ def test_a_failure_in_half_characters_is_told_in_whole_ones() -> None:
     asyncio.run(one_pass())
     assert worker.trouble is not None
     assert worker.trouble.endswith("bad \\udc80")
+
+
+def test_a_question_about_charges_that_fails_is_told_and_holds_up_no_close() -> None:
+    """It is no closing, and the decision that comes next does not wait for the pause after a failure."""
+
+    async def story() -> None:
+        clock, closer = Seconds(), FakeCloser()
+        works = closings(clock, main=closer)
+        await works.recover(1.0)
+        await rounds(works)
+        closer.owing, closer.errors = True, [ZeroDivisionError("a defect")] * 3
+        for _ in range(3):
+            assert works.goes_on(fees=True)
+            await works.advance(1.0)
+            assert (works.working, works.busy) == (False, frozenset())
+            clock.now += works.wait
+        assert len(works.troubles) == 1
+        clock.now -= 0.01
+        assert works.wait > 0
+        works.adopt([decision("one", "main")])
+        assert (works.working, works.wait) == (True, 0.0)
+        await works.advance(1.0)
+        assert (closer.done, list(works.troubles)) == (["one"], [])
+
+    asyncio.run(story())
+
+
+def test_what_is_owed_after_a_recovery_is_no_closing() -> None:
+    """A run that starts with nothing to close says so, and asks all the same."""
+
+    async def story() -> None:
+        closer = FakeCloser()
+        closer.owing = True
+        works = closings(main=closer)
+        assert works.working, "nobody knows before the recovery"
+        await works.recover(1.0)
+        assert (works.working, works.owing, works.wait) == (False, True, 0.0)
+        assert (works.goes_on(), works.goes_on(fees=True)) == (False, True)
+        await works.abandon()
+
+    asyncio.run(story())

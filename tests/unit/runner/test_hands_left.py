@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,7 +79,7 @@ class OneShot:
         self.ticks += 1
         self.waiting, self.late = self.late, []
 
-    async def work_through(self, patience: float) -> bool:
+    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
         assert patience <= hands_once.LOOK_AGAIN
         return True
 
@@ -97,6 +98,52 @@ def test_a_hand_that_is_given_while_another_one_is_the_runner_is_taken(
     shot = OneShot(late=[other])
     asyncio.run(hands_once.once(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
     assert shot.ticks == 2
+    assert "given meanwhile: ticking again" in capsys.readouterr().err
+
+
+class Uncharged(OneShot):
+    """Nothing is left to close, and what its orders were charged is told after `told` seconds of a clock."""
+
+    def __init__(self, told: float, late: Sequence[Event] = ()) -> None:
+        super().__init__(late=list(late))
+        self.seconds = 0.0
+        self.told = told
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
+        assert patience <= hands_once.LOOK_AGAIN
+        if not fees or self.seconds >= self.told:
+            return True
+        self.seconds += max(0.0, min(patience, self.told - self.seconds))
+        return self.seconds >= self.told
+
+
+@pytest.mark.parametrize(
+    ("told", "wait", "takes"), [(0.0, 60.0, 0.0), (1.25, 60.0, 1.25), (90.0, 60.0, 3.0), (90.0, 2.0, 2.0)]
+)
+def test_a_hand_goes_on_for_fees_for_three_seconds_at_the_most(
+    told: float, wait: float, takes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A venue that tells them at once is heard; the close does not take longer than it was given, either."""
+    shot = Uncharged(told)
+    monkeypatch.setattr("killswitch.runner.hands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.cli.hands_once.time", shot)
+    asyncio.run(hands_once.once(shot, shot, hand("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
+    assert (shot.seconds, shot.ticks) == (takes, 1)
+
+
+def test_a_hand_that_waits_for_fees_takes_another_one_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes in the first tick, and is taken half a second later: nobody is told for ninety."""
+    mine, other = (hand("close", None, who, "r", START) for who in ("ada", "bob"))
+    shot = Uncharged(90.0, (other,))
+    monkeypatch.setattr("killswitch.runner.hands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.cli.hands_once.time", shot)
+    asyncio.run(hands_once.once(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
+    assert (shot.ticks, shot.seconds) == (2, 0.5 + hands_once.FEES_WITHIN)
     assert "given meanwhile: ticking again" in capsys.readouterr().err
 
 
