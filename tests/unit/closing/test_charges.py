@@ -5,9 +5,7 @@ The exchange of these tests takes 0.05% of what is traded, in USDT, and its pric
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -21,8 +19,6 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Fill
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, RateLimitedError, VenueTraits
-from killswitch.runner.closings import Closings
-from killswitch.runner.worker import ClosingWorker
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
@@ -323,7 +319,7 @@ def test_an_asset_is_written_down_as_far_as_it_can_be_stored_and_printed(asset: 
     assert 0 < len((why or "").encode()) <= 500
 
 
-# Beside closing
+# Which orders
 
 
 def test_what_is_owed_is_learned_without_reading_the_journal_again() -> None:
@@ -353,57 +349,6 @@ def test_a_restart_asks_for_the_orders_of_its_own_account_only() -> None:
     scene.at(2.0, lambda: scene.closer.learn(statement(scene.exchange)))
     scene.play(kills=[0.7])
     assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
-
-
-def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:
-    """`story`, on the closings of an account that has just been closed, and owes what it was charged."""
-    scene.decide({BTC: 0})
-
-    async def play() -> None:
-        works = Closings({"main": ClosingWorker("main", scene.closer, (), scene.time.monotonic)})
-        works.adopt(scene.decisions)
-        await works.go_on()
-        await story(works)
-
-    scene.time.run(play())
-
-
-def test_closing_is_over_when_only_fees_are_owed() -> None:
-    """Nobody is said to be closing, though passes go on until the fee is known."""
-
-    async def story(works: Closings) -> None:
-        assert [it.status for it in works.progress()] == ["flat"]
-        assert (works.working, works.busy, works.owing) == (False, frozenset(), True)
-        while works.goes_on(fees=True):
-            assert not works.working, "a pass that only asks closes nothing"
-            await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
-        assert told(scene) == [("BTC", "0.5000", None)]
-        assert (works.owing, works.wait) == (False, math.inf)
-
-    scene = scene_of()
-    worked(scene, story)
-
-
-@pytest.mark.parametrize("at_rest", [True, False])
-def test_questions_under_way_are_called_off_at_the_end_of_a_run(at_rest: bool) -> None:
-    """The adapter is closed after it: nothing of ours may be waiting there."""
-
-    async def story(works: Closings) -> None:
-        while scene.calls("fills") < 1:
-            works.kick()
-            await asyncio.sleep(0.05)
-        assert questions()
-        await (works.rest(1.0) if at_rest else works.abandon())
-        assert questions() == []
-
-    scene = scene_of(Rule("fills", "silent", times=99))
-    worked(scene, story)
-
-
-def questions() -> list[str]:
-    """The tasks of the program that wait for an answer about charges."""
-    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
-    return [name for name in names if name.startswith("Charges.")]
 
 
 # Adding up
