@@ -138,8 +138,9 @@ class Charges:
             self._stay_away(now)
         away = self._away_until - now
         lost = [it for it in self._owed.values() if now - it.since > self._pace.asked_for]
-        why = "the venue did not tell it in time" if away <= 0 else "not asked for: the venue has refused to listen"
-        self._note((it, None, why) for it in lost)
+        left_alone = "the venue has refused to listen, and was left alone"
+        late = "the venue did not tell it in time"
+        self._note((it, None, left_alone if self._away_until > it.since else late) for it in lost)
         due = sorted((it for it in self._owed.values() if it.due <= now), key=lambda it: it.due)[:AT_ONCE]
         if away > 0:
             wait = away

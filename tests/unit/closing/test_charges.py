@@ -219,12 +219,12 @@ def test_a_refusal_that_lasts_longer_than_anybody_asks_leaves_the_fee_unknown() 
     """An hour of quiet: there is no second question."""
     scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": 3600.0}))
     closed(scene)
-    assert told(scene) == [("BTC", None, "not asked for: the venue has refused to listen")]
+    assert told(scene) == [("BTC", None, "the venue has refused to listen, and was left alone")]
     assert scene.calls("fills") == 1
 
 
 def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
-    """A minute each time. Its own question about a fee, due just after each refusal, is never the next to be refused."""
+    """A minute each time. Its own question, due just after each refusal, is never the next to be refused."""
     time, budgets = VirtualTime(), Budgets()
     one, other = (
         Scene(
@@ -250,7 +250,7 @@ def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
     time.run(story())
     assert one.calls("fills") == 2
     assert len({round(it) for it in silent}) in (120, 121, 122), "two minutes, whose ends are in the middle of a second"
-    assert told(other) == [("BTC", None, "not asked for: the venue has refused to listen")]
+    assert told(other) == [("BTC", None, "the venue has refused to listen, and was left alone")]
     assert asked_at(other) == []
 
 
