@@ -31,6 +31,7 @@ from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.instruments import concerns
 from killswitch_ccxt.numbers import decimal
+from killswitch_ccxt.offered import KEY_AND_SECRET, OFFERED
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.wealth import Wealth, in_one_currency
 
@@ -69,7 +70,7 @@ class Dialect:
     """Its name in ccxt."""
     markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
     environments: ClassVar[tuple[str, ...]] = ("production", "sandbox")
-    credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret"}
+    credentials: ClassVar[Mapping[str, str]] = KEY_AND_SECRET
     """Name in an Account document → name in ccxt. All are needed, those of `more_credentials` are not."""
     more_credentials: ClassVar[Mapping[str, str]] = {}
     more_options: ClassVar[tuple[str, ...]] = ()
@@ -102,6 +103,12 @@ class Dialect:
     """Whether ccxt must ask for the venue's currencies before it can read the rules."""
     tried: ClassVar[str] = "parsed answers only"
     """Against what the adapter was tried, for people."""
+
+    def __init_subclass__(cls) -> None:
+        """What an Account document can ask of an exchange stands in `offered`, where it is read without a dialect."""
+        offered = OFFERED.get(cls.exchange)
+        if offered is not None:
+            cls.markets, cls.environments, cls.credentials = offered.markets, offered.environments, offered.credentials
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         self.client = client

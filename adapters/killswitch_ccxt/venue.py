@@ -23,11 +23,11 @@ from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.inspecting import inspection
 from killswitch_ccxt.numbers import ODD, UnreadableError
+from killswitch_ccxt.offered import elsewhere
 from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
 from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.venues import MODULES, dialect_of
 
 T = TypeVar("T")
 OPTIONS = ("timeout", "ccxt", "ignore_assets")
@@ -184,10 +184,7 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
 
 def _siblings(spec: AccountSpec, exchange: str) -> str:
     """Where the same venue has that market under another name."""
-    found = [
-        name for name in MODULES
-        if name != exchange and name.startswith(exchange) and spec.market in dialect_of(name).markets
-    ]  # fmt: skip
+    found = elsewhere(exchange, spec.market)
     return f"; {spec.market} is {' or '.join(found)}" if found else ""
 
 

@@ -43,8 +43,6 @@ class BinanceFutures(Dialect):
     account_method: ClassVar[str]
     positions_method: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]] = binance_codes.FUTURES
-    environments = ("production", "demo")
-    markets = ("swap", "future")
     client_ids = ClientIdRule(longest=36)
     batch = 5
     dead_man = DeadManRule("symbol", shortest=1.0)

@@ -46,8 +46,6 @@ class BinanceSpot(Dialect):
     """Holdings are positions; on margin, what is owed is a short one, of what is held less what is owed."""
 
     exchange = "binance"
-    markets = ("spot", "margin")
-    environments = ("production", "sandbox", "demo")
     codes = binance_codes.SPOT
     client_ids = ClientIdRule(longest=36)
     streams = ("orders", "balance")

@@ -21,6 +21,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
+from killswitch_ccxt.offered import OFFERED
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
 from killswitch_ccxt.wealth import Wealth
@@ -36,9 +37,6 @@ class Bitget(Dialect):
     """Bitget. An order is sent in the margin mode that its position has."""
 
     exchange: ClassVar[str] = "bitget"
-    markets = ("swap", "future")
-    environments = ("production", "sandbox", "demo")
-    credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret", "passphrase": "password"}
     codes = words.CODES
     limits = words.LIMITS
     costs = words.COSTS
@@ -63,8 +61,10 @@ class Bitget(Dialect):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         """ValueError for other currencies: coin futures count in coins, which is no contract of ours."""
-        if spec.currency not in ("USDT", "USDC"):
-            raise ValueError(f"bitget: futures settled in {spec.currency} are not supported, only in USDT or USDC")
+        currencies = OFFERED["bitget"].currencies or ()
+        if spec.currency not in currencies:
+            only = " or ".join(currencies)
+            raise ValueError(f"bitget: futures settled in {spec.currency} are not supported, only in {only}")
         return super().traits_for(spec)
 
     @classmethod

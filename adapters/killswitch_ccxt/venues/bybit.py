@@ -29,8 +29,6 @@ from killswitch_ccxt.venues.bybit_rows import executed, rights_of
 class Bybit(BybitReading):
     """Bybit. The position mode is one of each symbol: how a position is to be named is told by its own row."""
 
-    markets = ("swap", "future", "spot")
-    environments = ("production", "sandbox", "demo")
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=36)

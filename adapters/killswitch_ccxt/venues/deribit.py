@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Market, Order, Position
+from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position
 from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest, RateLimit, VenueError
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
@@ -36,7 +36,6 @@ class Deribit(Dialect):
     """One account, in one way mode. Its ways are told in docs/venues/deribit.md."""
 
     exchange = "deribit"
-    markets: ClassVar[tuple[Market, ...]] = ("swap", "future")
     codes: ClassVar[Mapping[str, Meaning]] = CODES
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS

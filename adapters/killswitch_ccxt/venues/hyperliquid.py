@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, Market, Position
+from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -57,8 +57,6 @@ class Hyperliquid(Dialect):
 
     exchange = "hyperliquid"
     more_options = ("vault",)
-    markets: ClassVar[tuple[Market, ...]] = ("swap",)
-    credentials: ClassVar[Mapping[str, str]] = {"wallet_address": "walletAddress", "private_key": "privateKey"}
     codes = CODES
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = (

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -61,8 +61,6 @@ class Kraken(Dialect):
 
     exchange = "kraken"
     more_options = ("tier",)
-    markets: ClassVar[tuple[Market, ...]] = ("spot", "margin")
-    environments = ("production",)
     codes = CODES
     costs = (
         Cost("find_order", "counter", units=2 * TENTH),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import ClassVar, Final
+from typing import Final
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -63,7 +63,6 @@ class KrakenFutures(Dialect):
 
     exchange = "krakenfutures"
     more_options = ("wallet",)
-    markets: ClassVar[tuple[Market, ...]] = ("swap", "future")
     codes = CODES
     limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 60, 600.0))
     """The venue's history pool is 100 in ten minutes; the account log takes 3 of it each 60 s."""

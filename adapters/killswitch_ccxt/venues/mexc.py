@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -59,8 +59,6 @@ class Mexc(Dialect):
 
     exchange = "mexc"
     more_options = ("batch_orders", "close_all")
-    markets: ClassVar[tuple[Market, ...]] = ("swap",)
-    environments = ("production",)
     codes = CODES
     limits = (
         RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, RateLimit
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
@@ -44,9 +44,6 @@ class Okx(OkxActing):
 
     exchange = "okx"
     more_options = ("margin_mode",)
-    markets: ClassVar[tuple[Market, ...]] = ("swap", "future", "spot")
-    environments = ("production", "sandbox")
-    credentials: ClassVar[Mapping[str, str]] = {"key": "apiKey", "secret": "secret", "passphrase": "password"}
     codes: ClassVar[Mapping[str, Meaning]] = CODES
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
