@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from killswitch.model.venue import AccountSpec, VenueAdapter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:

@@ -1,18 +1,27 @@
-"""What this adapter says of its one venue, for the entry-point group `killswitch.venues`."""
+"""What this adapter says of its one venue, for the entry-point group `killswitch.venues`.
+
+A family is loaded to check documents too, at every save: what takes long is imported where it is needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from killswitch.model.inspection import BarHistory, VenueListing
-from killswitch_alpaca.settings import MARKETS, REQUESTS_PER_MINUTE
-from killswitch_alpaca.traits import CAPABILITIES, traits_for
+if TYPE_CHECKING:
+    from killswitch.model.fitting import Misfit, WrittenAccount
+    from killswitch.model.inspection import BarHistory, VenueListing
 
 
 class AlpacaFamily:
-    """Alpaca alone."""
+    """Alpaca alone. A VenueFamily, and a FittingFamily."""
 
     def listings(self) -> Sequence[VenueListing]:
+        from killswitch.model.inspection import VenueListing
+        from killswitch_alpaca.fitting import MARKETS
+        from killswitch_alpaca.settings import REQUESTS_PER_MINUTE
+        from killswitch_alpaca.traits import CAPABILITIES, traits_for
+
         return (
             VenueListing(
                 adapter="alpaca",
@@ -31,6 +40,12 @@ class AlpacaFamily:
         from killswitch_alpaca.bars import AlpacaBars
 
         return AlpacaBars(endpoint)
+
+    def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
+        """See `FittingFamily`."""
+        from killswitch_alpaca.fitting import misfits
+
+        return list(misfits(account))
 
 
 family = AlpacaFamily()

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from killswitch.model.snapshot import Market
 from killswitch.model.venue import AccountSpec
+from killswitch_alpaca.fitting import CREDENTIALS, MARKETS
 
 LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
-MARKETS: tuple[Market, ...] = ("equity", "spot")
 OPTIONS = ("clock", "data_feed", "extended_band", "proxy", "requests_per_minute", "suspend_trade", "timeout")
 """What `options` of an Account may hold here."""
 REQUESTS_PER_MINUTE = 200
@@ -58,7 +58,7 @@ def read_settings(spec: AccountSpec) -> Settings:
     if market is None:
         raise ValueError(f"{where}: at Alpaca market is equity (stocks, ETFs and crypto) or spot, not {spec.market}")
     _require_known(where, spec)
-    missing = [name for name in ("key", "secret") if not spec.credentials.get(name)]
+    missing = [name for name in CREDENTIALS if not spec.credentials.get(name)]
     if missing:
         raise ValueError(f"{where}: credentials need {' and '.join(missing)}, as references (env:NAME or file:PATH)")
     paper = spec.environment == "sandbox"

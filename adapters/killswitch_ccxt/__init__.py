@@ -6,7 +6,10 @@ imported when the first request is made: it costs seconds.
 
 from __future__ import annotations
 
-from killswitch.model.venue import AccountSpec, VenueAdapter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from killswitch.model.venue import AccountSpec, VenueAdapter
 
 
 def adapter(spec: AccountSpec) -> VenueAdapter:

@@ -1,19 +1,25 @@
-"""The venues that are reached through ccxt, by name."""
+"""The venues that are reached through ccxt, by name.
+
+A family is loaded to check documents too, at every save: what takes long is imported where it is needed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from killswitch.model.inspection import BarHistory, VenueListing
-from killswitch_ccxt.bars import CcxtBars
-from killswitch_ccxt.venues import MODULES, dialect_of
+if TYPE_CHECKING:
+    from killswitch.model.fitting import Misfit, WrittenAccount
+    from killswitch.model.inspection import BarHistory, VenueListing
 
 
 class CcxtFamily:
-    """A VenueFamily."""
+    """A VenueFamily, and a FittingFamily."""
 
     def listings(self) -> Sequence[VenueListing]:
         """Every exchange with a dialect of its own. Any other one that ccxt knows goes the generic way."""
+        from killswitch_ccxt.venues import MODULES
+
         return [_listing(exchange) for exchange in MODULES]
 
     def listing(self, exchange: str) -> VenueListing | None:
@@ -25,14 +31,25 @@ class CcxtFamily:
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
         """Bars of any exchange that ccxt knows."""
+        from killswitch_ccxt.bars import CcxtBars
+        from killswitch_ccxt.venues import dialect_of
+
         try:
             return CcxtBars(dialect_of(exchange), endpoint)
         except ValueError:
             return None  # ccxt knows none of that name
 
+    def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
+        """See `FittingFamily`."""
+        from killswitch_ccxt.fitting import misfits
+
+        return list(misfits(account))
+
 
 def _listing(exchange: str) -> VenueListing:
+    from killswitch.model.inspection import VenueListing
     from killswitch.model.venue import AccountSpec
+    from killswitch_ccxt.venues import dialect_of
 
     dialect = dialect_of(exchange)
     spec = AccountSpec("", "ccxt", dialect.markets[0], "USDT", None, {}, {}, exchange=exchange)

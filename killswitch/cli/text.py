@@ -30,7 +30,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
     whichever is selected.
     """
-    loaded, policy_set, problems = _read(paths, variant)
+    loaded, policy_set, problems = _with_accounts(*_read(paths, variant))
     if output == "json":
         click.echo(_json(_answer(loaded, policy_set, problems)))
     else:
@@ -52,6 +52,17 @@ def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet
         return (loaded, *compile_all(loaded, variant=variant))
     except NoSuchVariantError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _with_accounts(
+    loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]
+) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+    """The same, and what of the accounts their venues do not have: no runner could start with them."""
+    from killswitch.policy.diagnostics import in_order
+    from killswitch.runner.fitting import account_misfits
+
+    misfits = account_misfits(loaded)
+    return (loaded, None, in_order((*problems, *misfits))) if misfits else (loaded, policy_set, problems)
 
 
 def _unchecked(loaded: Loaded) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from killswitch.policy.codes_account import OF_VENUES
 from killswitch.policy.codes_deadman import OF_SCHEMA as OF_TIMERS
 from killswitch.policy.codes_graph import PAGES as OF_GRAPH
 from killswitch.policy.codes_route import OF_SCHEMA as OF_ROUTES
@@ -24,7 +25,7 @@ def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
 
 
 PAGES: Mapping[str, Page] = _by_code(
-    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)
+    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_VENUES, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)
 )
 
 

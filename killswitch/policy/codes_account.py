@@ -21,3 +21,18 @@ OF_GRAPH: tuple[Page, ...] = (
         "account that was meant.",
     ),
 )
+
+OF_VENUES: tuple[Page, ...] = (
+    Page(
+        "KS3051",
+        "the account does not fit its venue",
+        "An Account document asks for what its venue does not have: an exchange that nobody knows, a market, a "
+        "currency or a system (`sandbox`, `demo`) that is not there, credentials under other names or too few of them. "
+        "The adapter would refuse it, so `run` and `venues check` could not begin. `validate` goes by what the "
+        "installed adapters say without connecting, and looks at no secret. Of an exchange that has no dialect of its "
+        "own only the name is checked, against the ccxt that is installed. An adapter that says nothing about its "
+        "venues is not held to anything here.",
+        "kind: Account\nmetadata: {name: main}\nspec: {adapter: ccxt, exchange: binance, market: swap, …}",
+        "Write what the message names instead. `ksctl venues list EXCHANGE` shows what an exchange has.",
+    ),
+)

@@ -23,7 +23,7 @@ def codes_in(files: list[Path]) -> set[str]:
 
 def raised() -> set[str]:
     """Every code that the rooms can raise."""
-    files = [file for room in ("policy", "graph", "incident") for file in (ROOMS / room).glob("*.py")]
+    files = [file for room in ("policy", "graph", "incident", "runner") for file in (ROOMS / room).glob("*.py")]
     return codes_in([file for file in files if file.name not in PAGES_OF_CODES])
 
 

@@ -1,0 +1,109 @@
+"""What an Account document asks that its exchange does not have: what `venue` refuses, told without ccxt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch_ccxt.offered import OFFERED, Offered, elsewhere
+
+
+def misfits(account: WrittenAccount) -> Iterator[Misfit]:
+    """Every one of them. Of an exchange that only ccxt knows, its name is all that is looked at."""
+    if account.exchange is None:
+        yield Misfit(
+            ("exchange",),
+            "the adapter ccxt needs an exchange, by its name in ccxt",
+            "add one, as in `exchange: binanceusdm`; `ksctl venues list` has those with a dialect of their own",
+        )
+        return
+    offered = OFFERED.get(account.exchange)
+    if offered is None:
+        yield from _unknown(account.exchange, names_of_ccxt())
+        return
+    yield from _market(account, account.exchange, offered)
+    yield from _environment(account, account.exchange, offered)
+    if offered.currencies is not None and account.currency not in offered.currencies:
+        yield Misfit(
+            ("currency",),
+            f"{account.exchange} has no accounts in {account.currency} here",
+            f"write {' or '.join(offered.currencies)}",
+        )
+    yield from _credentials(account, account.exchange, offered)
+
+
+def names_of_ccxt() -> frozenset[str]:
+    """The exchanges of the ccxt that is installed, by its files: importing it takes seconds. Empty where none is."""
+    try:
+        found = find_spec("ccxt")
+        folders = (found.submodule_search_locations if found is not None else None) or ()
+        files = [file for folder in folders for file in os.listdir(folder)]  # noqa: PTH208 - pathlib is slower to start
+    except (OSError, ValueError):  # packed into one file, or put there without a spec
+        return frozenset()
+    return frozenset(file[:-3] for file in files if file.endswith(".py") and not file.startswith("_"))
+
+
+def _unknown(exchange: str, names: Collection[str]) -> Iterator[Misfit]:
+    if not names or exchange in names:
+        return
+    close = get_close_matches(exchange, sorted({*OFFERED, *names}), 1)
+    meant = f"did you mean `{close[0]}`? " if close else ""
+    fix = f"{meant}`ksctl venues list` has those with a dialect of their own"
+    yield Misfit(("exchange",), f"ccxt knows no exchange called `{exchange}`", fix)
+
+
+def _market(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
+    if account.market in offered.markets:
+        return
+    others = " or ".join(f"`exchange: {name}`" for name in elsewhere(exchange, account.market))
+    here = " or ".join(f"`market: {each}`" for each in offered.markets)
+    yield Misfit(
+        ("market",),
+        f"{exchange} has no market {account.market} here; it has {', '.join(offered.markets)}",
+        f"write {others}, where {account.market} is, or {here}" if others else f"write {here}",
+    )
+
+
+def _environment(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
+    wanted = account.environment
+    if wanted in offered.environments:
+        return
+    others = [each for each in offered.environments if each != "production"]
+    known = ", ".join(others) or "neither sandbox nor demo"
+    instead = f"write `{others[0]}: true` in its place, or " if others else ""
+    yield Misfit((wanted,), f"{exchange} has no {wanted}; it has {known}", f"{instead}take `{wanted}` out")
+
+
+def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
+    """Without any, only public questions can be asked, which is no mistake."""
+    names = tuple(offered.credentials)
+    given = account.credentials
+    missing = [name for name in names if name not in given] if given else []
+    for odd in given:
+        if odd in names:
+            continue
+        meant = _meant(odd, missing, offered)
+        if meant is not None:
+            missing.remove(meant)
+        fix = f"did you mean `{meant}`?" if meant is not None else "take it out"
+        yield Misfit(
+            ("credentials", odd), f"credentials of {exchange} are {', '.join(names)}; unknown: {odd}", fix, at_key=True
+        )
+    if missing:
+        each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
+        yield Misfit(
+            ("credentials",),
+            f"credentials of {exchange} are {', '.join(names)}; missing: {', '.join(missing)}",
+            f"add {each}, naming where the secret is",
+        )
+
+
+def _meant(odd: str, missing: Collection[str], offered: Offered) -> str | None:
+    """The missing one that an unknown name stands for: by ccxt's name for it, or by the nearest."""
+    for name in missing:
+        if offered.credentials[name] == odd:
+            return name
+    return next(iter(get_close_matches(odd, missing, 1)), None)

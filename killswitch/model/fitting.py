@@ -1,0 +1,39 @@
+"""Whether an Account document fits its venue, told from the text: without a secret, a connection or a client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+
+class WrittenAccount(NamedTuple):
+    """What an Account document says of the venue that it leads to."""
+
+    exchange: str | None
+    market: str
+    currency: str
+    environment: Literal["production", "sandbox", "demo"]
+    credentials: tuple[str, ...]
+    """Their names, in the order of the text."""
+
+
+class Misfit(NamedTuple):
+    """One thing that the venue does not have, and what it has instead."""
+
+    key: tuple[str, ...]
+    """Below the document's `spec`. One that is not written stands for what should hold it."""
+    message: str
+    fix: str
+    at_key: bool = False
+    """Whether it is the key itself that is wrong, and not its value."""
+
+
+class FittingFamily(Protocol):
+    """A `VenueFamily` that can tell it.
+
+    `ksctl validate` asks at every save, so nothing that takes long may be imported for it.
+    """
+
+    def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
+        """Everything for which the adapter would refuse the document; empty where that is not known."""
+        ...

@@ -1,0 +1,64 @@
+"""Whether the Account documents fit their venues, told by the families of the adapters before anything is made.
+
+`run` and `venues check` make the adapters, and those refuse what does not fit; `ksctl validate` makes none, since their
+clients take seconds to import. What costs anything is imported for an Account document only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from killswitch.policy.account_document import AccountDocument, AccountSpec
+from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.loader import Document, Faulty, Loaded
+
+if TYPE_CHECKING:
+    from killswitch.model.fitting import FittingFamily, Misfit
+
+
+def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
+    """An error for every key of an Account document that its venue does not have.
+
+    Nothing is said of a document whose spec could not be read, nor where an adapter has no family that can tell.
+    """
+    everything: list[Document | Faulty] = [*loaded.documents, *loaded.faulty]
+    written = [
+        (document, document.model.spec)
+        for document in everything
+        if isinstance(document.model, AccountDocument) and _readable(document)
+    ]
+    families = _families({spec.adapter for _, spec in written}) if written else {}
+    return tuple(
+        document.source.diagnostic("KS3051", ("spec", *each.key), each.message, each.fix, key=each.at_key)
+        for document, spec in written
+        for each in _misfits(spec, families.get(spec.adapter))
+    )
+
+
+def _readable(document: Document | Faulty) -> bool:
+    return not (isinstance(document, Faulty) and document.gaps.flawed(("spec",)))
+
+
+def _families(adapters: set[str]) -> Mapping[str, FittingFamily]:
+    from killswitch.runner.families import fitting_family
+
+    found = {adapter: fitting_family(adapter) for adapter in adapters}
+    return {adapter: family for adapter, family in found.items() if family is not None}
+
+
+def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit]:
+    from killswitch.model.fitting import Misfit, WrittenAccount
+
+    if spec.sandbox and spec.demo:
+        yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "leave one of them out")
+    if family is None:
+        return
+    environment: Literal["production", "sandbox", "demo"] = "production"
+    if spec.sandbox != spec.demo:
+        environment = "sandbox" if spec.sandbox else "demo"
+    account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment, tuple(spec.credentials))
+    try:
+        yield from tuple(family.misfits(account))
+    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+        return

@@ -1,0 +1,203 @@
+"""`ksctl validate` tells what of an account its venue does not have, at the key, before anything is made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch.policy.diagnostics import Diagnostic
+from killswitch.policy.loader import load
+from killswitch.runner import families
+from killswitch.runner.fitting import account_misfits
+
+HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n"
+"""Four lines: the first key of the spec is on the fifth."""
+
+
+def told(folder: Path, *keys: str) -> tuple[Diagnostic, ...]:
+    """What is said of an account with these keys, one a line."""
+    text = HEAD + "".join(f"  {key}\n" for key in (*keys, "execution: live"))
+    (folder / "account.yaml").write_text(text)
+    return account_misfits(load([folder]))
+
+
+def places(found: Sequence[Diagnostic]) -> list[tuple[str, int, int, str]]:
+    return [(each.severity, each.line, each.column, each.message) for each in found]
+
+
+def test_a_market_is_told_with_where_it_is_instead(tmp_path: Path) -> None:
+    """Binance's swaps are exchanges of their own."""
+    (found,) = told(tmp_path, "adapter: ccxt", "exchange: binance", "market: swap", "currency: USDT")
+    assert (found.code, found.severity, found.line, found.column) == ("KS3051", "error", 7, 11)
+    assert found.message == "binance has no market swap here; it has spot, margin"
+    assert found.fix == (
+        "write `exchange: binanceusdm` or `exchange: binancecoinm`, where swap is, "
+        "or `market: spot` or `market: margin`"
+    )
+
+
+def test_everything_is_told_in_one_pass(tmp_path: Path) -> None:
+    """Each at its own key."""
+    found = told(
+        tmp_path, "adapter: ccxt", "exchange: bitget", "market: spot", "currency: BTC",
+        "credentials: {key: 'env:A', sceret: 'env:B'}",
+    )  # fmt: skip
+    names = "credentials of bitget are key, secret, passphrase"
+    assert places(found) == [
+        ("error", 7, 11, "bitget has no market spot here; it has swap, future"),
+        ("error", 8, 13, "bitget has no accounts in BTC here"),
+        ("error", 9, 31, f"{names}; unknown: sceret"),
+        ("error", 9, 16, f"{names}; missing: passphrase"),
+    ]
+    assert found[1].fix == "write USDT or USDC"
+
+
+def test_a_missing_credential_is_told_at_the_others(tmp_path: Path) -> None:
+    """OKX wants three."""
+    (found,) = told(
+        tmp_path, "adapter: ccxt", "exchange: okx", "market: swap", "currency: USDT",
+        "credentials: {key: 'env:A', secret: 'env:B'}",
+    )  # fmt: skip
+    assert (found.line, found.column) == (9, 16)
+    assert found.message == "credentials of okx are key, secret, passphrase; missing: passphrase"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "message", "fix"),
+    [
+        ("binanceusdm", "sandbox", "binanceusdm has no sandbox; it has demo",
+         "write `demo: true` in its place, or take `sandbox` out"),
+        ("okx", "demo", "okx has no demo; it has sandbox", "write `sandbox: true` in its place, or take `demo` out"),
+        ("mexc", "sandbox", "mexc has no sandbox; it has neither sandbox nor demo", "take `sandbox` out"),
+    ],
+)  # fmt: skip
+def test_a_system_that_is_not_there_is_told(tmp_path: Path, exchange: str, key: str, message: str, fix: str) -> None:
+    """With the one that is, where there is one."""
+    (found,) = told(
+        tmp_path, "adapter: ccxt", f"exchange: {exchange}", "market: swap", "currency: USDT", f"{key}: true"
+    )
+    assert (found.line, found.column, found.message, found.fix) == (9, len(key) + 5, message, fix)
+
+
+def test_an_exchange_is_told_with_the_nearest(tmp_path: Path) -> None:
+    """Names are ccxt's."""
+    pytest.importorskip("ccxt")
+    (found,) = told(tmp_path, "adapter: ccxt", "exchange: binanceusdtm", "market: swap", "currency: USDT")
+    assert (found.line, found.column) == (6, 13)
+    assert found.message == "ccxt knows no exchange called `binanceusdtm`"
+    assert found.fix.startswith("did you mean `binanceusdm`?")
+
+
+def test_a_key_that_is_not_written_is_told_at_what_should_hold_it(tmp_path: Path) -> None:
+    """No exchange: at `spec`."""
+    (found,) = told(tmp_path, "adapter: ccxt", "market: swap", "currency: USDT")
+    assert (found.line, found.column) == (4, 1)
+    assert found.message == "the adapter ccxt needs an exchange, by its name in ccxt"
+
+
+def test_two_systems_at_once_are_told_whatever_the_adapter(tmp_path: Path) -> None:
+    """Once, and neither is judged."""
+    for adapter in ("paper", "ccxt"):
+        (found,) = told(
+            tmp_path, f"adapter: {adapter}", "exchange: mexc", "market: swap", "currency: USDT", "sandbox: true",
+            "demo: true",
+        )  # fmt: skip
+        assert (found.line, found.column, found.message) == (10, 9, "sandbox and demo are two systems of a venue")
+
+
+def test_alpaca_is_told_apart_from_an_exchange(tmp_path: Path) -> None:
+    """Its own words, at its own keys."""
+    found = told(
+        tmp_path, "adapter: alpaca", "exchange: nyse", "market: swap", "currency: USD", "demo: true",
+        "credentials: {key: 'env:A'}",
+    )  # fmt: skip
+    assert places(found) == [
+        ("error", 6, 3, "the adapter alpaca has no exchange nyse: it has one venue"),
+        ("error", 7, 11, "Alpaca has no market swap here; it has equity, spot"),
+        ("error", 9, 9, "Alpaca has no demo; it has sandbox, its paper accounts"),
+        ("error", 10, 16, "credentials of Alpaca are key, secret; missing: secret"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("adapter: ccxt", "exchange: binanceusdm", "market: swap", "currency: USDT", "demo: true"),
+        ("adapter: ccxt", "exchange: okx", "market: spot", "currency: EUR", "sandbox: true",
+         "credentials: {secret: 'env:B', passphrase: 'env:C', key: 'env:A'}"),
+        ("adapter: alpaca", "market: equity", "currency: USD", "sandbox: true",
+         "credentials: {key: 'env:A', secret: 'env:B'}"),
+        ("adapter: paper", "market: equity", "currency: USD"),
+        ("adapter: not-installed-here", "exchange: any", "market: margin", "currency: USD"),
+    ],
+)  # fmt: skip
+def test_what_fits_is_not_told(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """Nor what no family can tell: it may run where the adapter is."""
+    assert told(tmp_path, *keys) == ()
+
+
+def test_a_document_that_could_not_be_read_is_left_alone(tmp_path: Path) -> None:
+    """What stands in for a value means nothing."""
+    assert told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spto", "currency: USDT") == ()
+
+
+@pytest.mark.parametrize("family", [SimpleNamespace(), "broken", "gone"])
+def test_a_family_that_cannot_tell_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: object
+) -> None:
+    """One without the question, one that fails at it, and one that cannot be loaded."""
+
+    class Broken:
+        def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
+            raise KeyError(account.market)
+
+    def entry() -> object:
+        if family == "gone":
+            raise ImportError("its client is not installed")
+        return Broken() if family == "broken" else family
+
+    monkeypatch.setattr(families, "entry_points", lambda **_: [SimpleNamespace(load=entry)])
+    assert told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT") == ()
+
+
+def test_the_verb_fails_with_it(tmp_path: Path) -> None:
+    """Exit 1, in the one object, beside what the compiler says; no digest is told of what could not start."""
+    told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT")
+    done = _ksctl("validate", str(tmp_path), "--output", "json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (answer["valid"], answer["complete"], answer["digest"]) == (False, True, None)
+    assert [each["code"] for each in answer["diagnostics"]] == ["KS5010", "KS3051"]
+    assert "1 error, 1 warning; `ksctl explain CODE` says more" in _ksctl("validate", str(tmp_path)).stdout
+    assert _ksctl("explain", "KS3051").stdout.startswith("KS3051: the account does not fit its venue\n")
+
+
+def test_validate_imports_neither_a_client_nor_metadata_for_nothing(tmp_path: Path, repository: Path) -> None:
+    """Without an account not even the list of what is installed; with one no client, and no message types."""
+    (tmp_path / "account.yaml").write_text(
+        HEAD + "  adapter: ccxt\n  exchange: bybit\n  market: swap\n  currency: USDT\n  execution: live\n"
+    )
+    heavy = "('ccxt', 'aiohttp', 'msgspec', 'killswitch_ccxt.dialect', 'importlib.metadata')"
+    program = (
+        "import sys, click; from killswitch.cli import main; sys.argv = ['ksctl', 'validate', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    loaded = [
+        subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+        .stdout.splitlines()[-1]
+        for path in (repository / "policies", tmp_path)
+    ]  # fmt: skip
+    assert loaded == ["[]", "['importlib.metadata']"]
+
+
+def _ksctl(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from killswitch.cli import main; main()", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
