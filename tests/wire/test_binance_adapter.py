@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from killswitch.closing.budget import Budgets
-from killswitch.model.venue import AccountSpec, OrderRejectedError, OrderRequest, Push, RateLimitedError, VenueDownError
+from killswitch.model.venue import (
+    AccountSpec,
+    CredentialsRefusedError,
+    OrderRejectedError,
+    OrderRequest,
+    Push,
+    RateLimitedError,
+    VenueDownError,
+)
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Key, Mode
@@ -161,13 +169,13 @@ def test_in_hedge_mode_both_sides_are_closed_by_the_side_of_the_position() -> No
 
 
 def test_bad_credentials_bans_and_maintenance_are_told_apart() -> None:
-    """A wrong secret is `down` with its reason; a ban is told with the time that it lasts."""
+    """A wrong secret is a refused key with its reason; a ban is told with the time that it lasts."""
 
     async def wrong(wire: BinanceWire, venue: CcxtVenue) -> None:
-        found = await venue.snapshot()
-        assert found.quality == "down"
-        assert "Signature for this request is not valid" in (found.reason or "")
-        assert SECRET not in str(found)
+        with pytest.raises(CredentialsRefusedError, match="Signature for this request is not valid") as caught:
+            await venue.snapshot()
+        assert SECRET not in str(caught.value)
+        assert "OTHER-PLANTED" not in str(caught.value)
 
     async def banned(wire: BinanceWire, venue: CcxtVenue) -> None:
         await venue.snapshot()
