@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
+
+VENUES: Final = "killswitch.venues"
+"""The entry-point group of families of venues. A family goes by the name of its adapter."""
 
 
 class WrittenAccount(NamedTuple):

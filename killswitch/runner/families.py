@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
 
+from killswitch.model.fitting import VENUES
+from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
 from killswitch.model.legible import one_line
 
-if TYPE_CHECKING:  # documents are checked by families at every save, and messages take long to import
-    from killswitch.model.fitting import FittingFamily
-    from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
-
-GROUP = "killswitch.venues"
+GROUP = VENUES
 
 
 class NoSuchVenueError(Exception):
@@ -124,17 +121,6 @@ def families() -> Families:
         except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
             absent.append(_absent(entry, error))
     return Families(tuple(there), tuple(absent))
-
-
-def fitting_family(adapter: str) -> FittingFamily | None:
-    """The family of that adapter, by which it goes by name too, if it is there and can tell what does not fit."""
-    for entry in entry_points(group=GROUP, name=adapter):
-        try:
-            family = entry.load()
-        except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` tells what
-            return None
-        return family if hasattr(family, "misfits") else None
-    return None
 
 
 def _absent(entry: EntryPoint, error: Exception) -> Absent:

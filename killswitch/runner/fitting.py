@@ -41,10 +41,22 @@ def _readable(document: Document | Faulty) -> bool:
 
 
 def _families(adapters: set[str]) -> Mapping[str, FittingFamily]:
-    from killswitch.runner.families import fitting_family
+    """Those of `adapters` that are there and can tell what does not fit."""
+    from importlib.metadata import entry_points
 
-    found = {adapter: fitting_family(adapter) for adapter in adapters}
-    return {adapter: family for adapter, family in found.items() if family is not None}
+    from killswitch.model.fitting import VENUES
+
+    found: dict[str, FittingFamily] = {}
+    for entry in entry_points(group=VENUES):
+        if entry.name not in adapters or entry.name in found:
+            continue
+        try:
+            family = entry.load()
+        except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` tells
+            continue
+        if hasattr(family, "misfits"):
+            found[entry.name] = family
+    return found
 
 
 def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit]:

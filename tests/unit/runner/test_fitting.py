@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,6 @@ import pytest
 from killswitch.model.fitting import Misfit, WrittenAccount
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.loader import load
-from killswitch.runner import families
 from killswitch.runner.fitting import account_misfits
 
 HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n"
@@ -163,7 +163,7 @@ def test_a_family_that_cannot_tell_says_nothing(
             raise ImportError("its client is not installed")
         return Broken() if family == "broken" else family
 
-    monkeypatch.setattr(families, "entry_points", lambda **_: [SimpleNamespace(load=entry)])
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [SimpleNamespace(name="ccxt", load=entry)])
     assert told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT") == ()
 
 
