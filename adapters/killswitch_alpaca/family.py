@@ -47,5 +47,9 @@ class AlpacaFamily:
 
         return list(misfits(account))
 
+    def keeps_apart(self, exchange: str | None) -> bool:
+        """See `FittingFamily`. An account is counted in US dollars, and is one book."""
+        return False
+
 
 family = AlpacaFamily()

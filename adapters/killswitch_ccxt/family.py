@@ -45,6 +45,13 @@ class CcxtFamily:
 
         return list(misfits(account))
 
+    def keeps_apart(self, exchange: str | None) -> bool:
+        """See `FittingFamily`."""
+        from killswitch_ccxt.offered import OFFERED
+
+        offered = OFFERED.get(exchange or "")
+        return offered is not None and offered.keeps_apart
+
 
 def _listing(exchange: str) -> VenueListing:
     from killswitch.model.inspection import VenueListing

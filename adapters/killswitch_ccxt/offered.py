@@ -23,6 +23,8 @@ class Offered(NamedTuple):
     """Name in an Account document → name in ccxt. All are needed."""
     currencies: tuple[str, ...] | None = None
     """In which an account can be counted; None where that is not bound to a list."""
+    keeps_apart: bool = False
+    """Whether an account sees the positions of its own settlement currency only, as the wallets there are apart."""
 
 
 OFFERED: Final[Mapping[str, Offered]] = {
@@ -31,13 +33,18 @@ OFFERED: Final[Mapping[str, Offered]] = {
     "binance": Offered("binance", ("spot", "margin"), ("production", "sandbox", "demo")),
     "bybit": Offered("bybit", ("swap", "future", "spot"), ("production", "sandbox", "demo")),
     "bitget": Offered(
-        "bitget", ("swap", "future"), ("production", "sandbox", "demo"), WITH_PASSPHRASE, ("USDT", "USDC")
+        "bitget",
+        ("swap", "future"),
+        ("production", "sandbox", "demo"),
+        WITH_PASSPHRASE,
+        ("USDT", "USDC"),
+        keeps_apart=True,
     ),
     "kraken": Offered("kraken", ("spot", "margin"), ("production",)),
     "krakenfutures": Offered("kraken", ("swap", "future")),
-    "mexc": Offered("mexc", ("swap",), ("production",)),
+    "mexc": Offered("mexc", ("swap",), ("production",), keeps_apart=True),
     "okx": Offered("okx", ("swap", "future", "spot"), credentials=WITH_PASSPHRASE),
-    "deribit": Offered("deribit", ("swap", "future")),
+    "deribit": Offered("deribit", ("swap", "future"), keeps_apart=True),
     "hyperliquid": Offered("hyperliquid", ("swap",), credentials=WALLET),
 }
 

@@ -36,18 +36,22 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
     return diagnostics
 
 
-def book_of(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
+def book_of(
+    spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, apart: bool = True
+) -> tuple[object, ...]:
     """What says to which book of a venue these keys lead: equal for two documents of one book, as far as they tell.
 
-    A venue's name, a share of its limits and the like make no other book. The currency does for derivatives, since
-    venues keep a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
+    A venue's name, a share of its limits and the like make no other book. The currency may for derivatives, where the
+    venue keeps a wallet and positions for each; what lies at spot, on margin or in stocks is the same in any currency.
 
-    `credentials`: the secrets themselves, where they are known. Left out: the references to them.
+    `credentials`: the secrets themselves, where they are known. Left out: the references to them. `apart`: whether the
+    venue keeps derivatives of each currency apart; text alone does not tell, and refuses nobody who may be right.
     """
     keys = spec.credentials if credentials is None else credentials
+    currency = spec.currency if apart and spec.market in _SETTLED else None
     return (
-        spec.adapter, spec.exchange, spec.market, spec.currency if spec.market in _SETTLED else None, spec.endpoint,
-        spec.sandbox, spec.demo, repr(sorted(spec.options.items())), frozenset(keys.items()),
+        spec.adapter, spec.exchange, spec.market, currency, spec.endpoint, spec.sandbox, spec.demo,
+        repr(sorted(spec.options.items())), frozenset(keys.items()),
     )  # fmt: skip
 
 

@@ -40,3 +40,7 @@ class FittingFamily(Protocol):
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """Everything for which the adapter would refuse the document; empty where that is not known."""
         ...
+
+    def keeps_apart(self, exchange: str | None) -> bool:
+        """Whether one key leads to a book for each settlement currency there, and not to one for all of them."""
+        ...

@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.closing.reading_cost import Reader, ReadingCost, Refresh, reading_costs
-from killswitch.graph.accounts import book_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.instant import SECOND
@@ -25,6 +24,7 @@ from killswitch.runner.deadman_rules import TimerError, cancellable, require_tim
 from killswitch.runner.inspecting import Looked
 from killswitch.runner.offered import offered
 from killswitch.runner.run_words import kept_off, refused_twins
+from killswitch.runner.twins import twins
 from killswitch.runner.worst_cases import Reckoned, identities, worst_cases
 
 RUNNERS_PATIENCE = 5.0
@@ -206,17 +206,6 @@ def check_all(
         for each in looked
     ]  # fmt: skip
     return whole(checked, asked)
-
-
-def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
-    """Names of the other documents that lead to the same book, as far as documents tell.
-
-    Without credentials nothing tells: an account of a paper venue goes by its name.
-    """
-    if not document.spec.credentials:
-        return ()
-    here, name = book_of(document.spec), document.metadata.name
-    return tuple(each.metadata.name for each in others if each.metadata.name != name and book_of(each.spec) == here)
 
 
 def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:

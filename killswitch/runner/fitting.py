@@ -28,7 +28,7 @@ def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
         for document in everything
         if isinstance(document.model, AccountDocument) and _readable(document)
     ]
-    families = _families({spec.adapter for _, spec in written}) if written else {}
+    families = families_of({spec.adapter for _, spec in written}) if written else {}
     return tuple(
         document.source.diagnostic("KS3051", ("spec", *each.key), each.message, each.fix, key=each.at_key)
         for document, spec in written
@@ -40,7 +40,7 @@ def _readable(document: Document | Faulty) -> bool:
     return not (isinstance(document, Faulty) and document.gaps.flawed(("spec",)))
 
 
-def _families(adapters: set[str]) -> Mapping[str, FittingFamily]:
+def families_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
     """Those of `adapters` that are there and can tell what does not fit."""
     from importlib.metadata import entry_points
 

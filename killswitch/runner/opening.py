@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from killswitch.closing.budget import Budgets
-from killswitch.graph.accounts import book_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
@@ -25,6 +24,7 @@ from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.commit import commit_of
 from killswitch.runner.credentials import resolve
 from killswitch.runner.reading import Readers
+from killswitch.runner.twins import armed_twins, twin_words
 
 SUSPEND_OPTION = "suspend_trade"
 """The key of an account's `options` by which its broker is told to suspend trading under a lock of mode `all`."""
@@ -92,27 +92,6 @@ def _refuse_twins(documents: Iterable[AccountDocument]) -> None:
     """AdapterError where two documents arm one account: two closers would work on one book."""
     for first, second in armed_twins(documents):
         raise AdapterError(twin_words(first, second))
-
-
-def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
-    """Names of accounts that would be armed and are one account of one venue. CredentialError for a missing secret."""
-    found: dict[object, str] = {}
-    for document in documents:
-        name, spec = document.metadata.name, document.spec
-        if spec.execution != "live" or not spec.credentials:
-            continue
-        key = book_of(spec, resolve(spec.credentials, account=name))
-        if key in found:
-            yield found[key], name
-        found.setdefault(key, name)
-
-
-def twin_words(first: str, second: str) -> str:
-    """Why two documents that arm one account are refused."""
-    return (
-        f"accounts {first} and {second} are one account of one venue: their credentials are the same; "
-        "take one of the two documents out, or set its execution to observe"
-    )
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:

@@ -10,7 +10,7 @@ from killswitch.runner.account_findings import Finding
 from killswitch.runner.credentials import CredentialError, resolve
 from killswitch.runner.deadman_rules import bared, does_not_run, would_bare
 from killswitch.runner.inspecting import Looked
-from killswitch.runner.opening import armed_twins, twin_words
+from killswitch.runner.twins import armed_twins, twin_words
 
 
 def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:

@@ -13,15 +13,16 @@ from killswitch.runner.opening import open_accounts
 
 
 def _documents(
-    folder: Path, exchange: str = "bybit", market: str = "swap", second: str = "USDT", **executions: str
-) -> list[AccountDocument]:
-    """`second`: the currency of the one that is called two."""
+    folder: Path, exchange: str = "bybit", market: str = "swap", second: str = "USDT", more: str = "",
+    **executions: str,
+) -> list[AccountDocument]:  # fmt: skip
+    """`second`: the currency of the one that is called two. `more` credentials, as they are written."""
     for name, execution in executions.items():
         (folder / f"{name}.yaml").write_text(
             f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\n"
             f"spec: {{adapter: ccxt, exchange: {exchange}, market: {market}, "
             f"currency: {second if name == 'two' else 'USDT'}, execution: {execution}, "
-            f"credentials: {{key: 'env:KS_{name.upper()}', secret: 'env:KS_SECRET'}}}}\n",
+            f"credentials: {{key: 'env:KS_{name.upper()}', secret: 'env:KS_SECRET'{more}}}}}\n",
             encoding="utf-8",
         )
     loaded = load([folder])
@@ -51,6 +52,15 @@ def test_a_second_look_and_another_key_are_fine(tmp_path: Path, executions: dict
 def test_what_settles_in_another_currency_is_another_account(tmp_path: Path) -> None:
     """MEXC keeps a wallet and positions in USDT, and others in USDC, under one key."""
     assert len(open_accounts(_documents(tmp_path, "mexc", second="USDC", one="live", two="live"), live=True)) == 2
+
+
+@pytest.mark.parametrize("exchange", ["bybit", "okx", "binanceusdm", "krakenfutures"])
+def test_where_one_account_holds_all_currencies_a_second_document_is_refused(tmp_path: Path, exchange: str) -> None:
+    """A unified account shows every position to both, whatever it settles in."""
+    more = ", passphrase: 'env:KS_SECRET'" if exchange == "okx" else ""
+    documents = _documents(tmp_path, exchange, second="USDC", more=more, one="live", two="live")
+    with pytest.raises(AdapterError, match="accounts one and two are one account"):
+        open_accounts(documents, live=True)
 
 
 def test_coins_at_spot_are_the_same_in_any_currency(tmp_path: Path) -> None:
