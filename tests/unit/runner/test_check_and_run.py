@@ -57,10 +57,16 @@ def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
     assert "KEY-PLANTED" not in checked.stdout
 
 
-def test_another_currency_is_another_account_of_a_run_and_of_a_check(
+def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_venue_keeps_them_apart(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the run refuses the two of them, nor does the check warn of them; each has a wallet of its own."""
+
+    class Apart:
+        def keeps_apart(self, exchange: str | None) -> bool:
+            return True
+
+    monkeypatch.setattr("killswitch.runner.twins.families_of", lambda adapters: dict.fromkeys(adapters, Apart()))
     desk.add(Inspected(SOUND))
     add_twin(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
     assert findings(desk.checked("main"), "failed", "warning") == []
