@@ -101,11 +101,16 @@ def saying(words: bytes | None) -> Iterator[int]:
                         one.sendall(words)
                         one.close()
 
-        Thread(target=serve, daemon=True).start()
+        serving = Thread(target=serve, daemon=True)
+        serving.start()
         try:
             yield server.getsockname()[1]
         finally:
             server.shutdown(socket.SHUT_RDWR)
+            for one in list(open_ones):
+                with suppress(OSError):  # it hung up itself
+                    one.shutdown(socket.SHUT_RDWR)
+            serving.join(10.0)  # one that it has just taken is among them only then
             for one in open_ones:
                 one.close()
 
