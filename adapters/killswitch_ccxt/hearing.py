@@ -142,7 +142,8 @@ class Heard:
         if course is not None and course.answer is not None:
             seen = course.answer
             course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
-        return super().handle_errors(code, reason, url, method, headers, body, response, *more)  # type: ignore[misc]
+        answered = (code, reason, url, method, headers, body, response)
+        return super().handle_errors(*answered, *more)  # type: ignore[misc] # of ccxt's class
 
     def sign(self, *arguments: Any, **named: Any) -> Any:
         """As ccxt does it. UnsignableError where a secret has not the form that signing needs."""

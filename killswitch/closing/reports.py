@@ -44,9 +44,12 @@ def sound(report: object, name: str, most: Decimal) -> OrderReport:
 
 
 def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
-    """`fills`, if every amount and price is a number and no fee is a wrong one; else MalformedAnswerError."""
-    found = tuple(fills)
-    for fill in found:
+    """`fills`, each once, if every amount and price is a number and no fee is a wrong one; else MalformedAnswerError.
+
+    Pages overlap where trades come in between: one that is told twice was neither filled nor charged twice.
+    """
+    found: list[Fill] = []
+    for fill in fills:
         if not isinstance(fill, Fill):
             raise MalformedAnswerError(
                 f"the answer makes no sense: among the fills is {type(fill).__name__}, which is none"
@@ -58,7 +61,9 @@ def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
             fee = "" if fill.fee is None else f", charged {said(fill.fee)} {said(asset)}"
             text = f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}{fee}"
             raise MalformedAnswerError(f"the answer makes no sense: {text}")
-    return found
+        if not fill.id or fill not in found:
+            found.append(fill)
+    return tuple(found)
 
 
 def sound_rules(instrument: Instrument) -> Instrument:
