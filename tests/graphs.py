@@ -58,11 +58,12 @@ def trigger(
     on_unknown: OnUnknown = "hold",
     grace: int | None = 2 * HOUR,
     op: ComparisonOp = ">=",
+    rearms: bool = False,
 ) -> Trigger:
-    """A threshold trigger on signal number `signal`; times in microseconds."""
+    """A threshold trigger on signal number `signal`; times in microseconds. `rearms`: the signal is no loss."""
     return Trigger(
         name, Compare(op, SignalRead(signal), Number(at_least)), Threshold(signal, op, at_least, f"{at_least:.1%}"),
-        confirm, ticks, on_unknown, grace, HERE,
+        confirm, ticks, on_unknown, grace, HERE, rearms,
     )  # fmt: skip
 
 
@@ -90,11 +91,12 @@ def stage(
     corroborate: bool = False,
     attribution: AttributionRule | None = None,
     actions: Sequence[Action] = (),
+    close_within: int = 0,
 ) -> Stage:
     """A stage that fires on any of the triggers with these numbers."""
     return Stage(
         name, level, tuple(any_of), tuple(all_of), cooldown, reset, corroborate, attribution, tuple(actions), (), None,
-        HERE,
+        HERE, close_within,
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def whole_incident(written: HandWritten) -> None:
         snapshot=snapshot(after()),
     )
     for each in (
-        entry(FIRST, "sending", after(seconds=1), side="sell", amount="5", position="10"),
+        entry(FIRST, "sending", after(seconds=1), side="sell", amount="5", position="10", mark="100", value="100"),
         entry(FIRST, "filled", after(seconds=2), state="filled", filled="5", price="99", fee="1"),
         entry(FIRST, "verified", after(seconds=3), position="5", target="5"),
         entry(FIRST, "finished", after(seconds=3), None, status="flat", cost="6"),
@@ -168,15 +168,17 @@ def whole_incident(written: HandWritten) -> None:
         notices=[Notice(after(minutes=1), POLICY, SCOPE, "warning", "warning", "the book is thin")],
     )
     for each in (
-        entry(SECOND, "sending", after(minutes=1, seconds=1), side="sell", amount="5", position="5"),
+        entry(SECOND, "sending", after(minutes=1, seconds=1), side="sell", amount="5", position="5", mark="100",
+              value="100"),
         entry(SECOND, "unknown", after(minutes=1, seconds=6), text="no answer within 5 s"),
         entry(SECOND, "filled", after(minutes=1, seconds=8), state="filled", filled="5", price="99", fee="1"),
-        entry(SECOND, "sending", after(minutes=1, seconds=2), "ETH", side="buy", amount="5", position="5"),
+        entry(SECOND, "sending", after(minutes=1, seconds=2), "ETH", side="buy", amount="5", position="5", mark="50",
+              value="50"),
         entry(SECOND, "filled", after(minutes=1, seconds=3), "ETH", state="filled", filled="5", price="51", fee="1"),
         entry(SECOND, "verified", after(minutes=1, seconds=9), position="0", target="0"),
         entry(SECOND, "verified", after(minutes=1, seconds=9), "ETH", position="0", target="0"),
         entry(SECOND, "finished", after(minutes=1, seconds=9), None, status="flat", cost="12"),
-    ):
+    ):  # fmt: skip
         written.store.append(each)
     written.tick(after(minutes=11), [reset(after(minutes=11))])
 

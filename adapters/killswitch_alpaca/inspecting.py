@@ -9,9 +9,9 @@ from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import VenueError
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
+from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.numbers import Row, UnreadableError, row
 from killswitch_alpaca.questions import Questions
-from killswitch_alpaca.reading import barred
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import CAPABILITIES
 

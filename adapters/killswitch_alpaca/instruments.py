@@ -99,3 +99,24 @@ def _rough(price: Decimal) -> Decimal:
     """The price to one digit, rounded up: what hangs on it is not told anew with every tick."""
     power = Decimal(10) ** price.adjusted()
     return (price / power).to_integral_value(ROUND_FLOOR) * power + power
+
+
+CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
+"""Statuses of an account that cannot trade. Others than ACTIVE, such as ACCOUNT_UPDATED, are passing."""
+
+
+def barred(account: Row) -> str | None:
+    """Why the account takes no orders, in words; None if it does."""
+    found = [
+        text
+        for name, text in (
+            ("account_blocked", "the account is blocked at Alpaca"),
+            ("trading_blocked", "trading is blocked at Alpaca"),
+            ("trade_suspended_by_user", "trading is suspended in the account's configuration (suspend_trade)"),
+        )
+        if account.get(name) is True
+    ]
+    status = account.get("status")
+    if status in CLOSED:
+        found.append(f"the account's status is {status}")
+    return "; ".join(found) or None

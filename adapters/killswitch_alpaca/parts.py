@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0
+ACCOUNT, ORDERS, MOVES, TRADES, CLOCK, QUOTES, MARKS = 4.0, 12.0, 30.0, 60.0, 60.0, 3.0, 1.0
 CALENDAR, ASSETS = 6 * 3600.0, 3600.0
 """Seconds after which each part is read again."""
 SAVED: Final = 6.0
@@ -27,6 +28,8 @@ class Part:
     """How many of these touches what was read knows of."""
     trouble: str | None = None
     """Why the last reading of it failed."""
+    as_of: datetime | None = None
+    """Alpaca's time when the question left that was answered last."""
 
     @property
     def touched(self) -> bool:
@@ -47,6 +50,6 @@ class Part:
         """Whether what was read still counts."""
         return self.read_at is not None and now - self.read_at <= self.longest
 
-    def was_read(self, now: float, asked: int) -> None:
+    def was_read(self, now: float, asked: int, as_of: datetime | None = None) -> None:
         """An answer came. `asked`: `touches` before the question left; what came after it may not be in the answer."""
-        self.read_at, self.known, self.trouble = now, asked, None
+        self.read_at, self.known, self.trouble, self.as_of = now, asked, None, as_of

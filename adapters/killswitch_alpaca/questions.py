@@ -101,6 +101,29 @@ class Questions:
         now = self._settings.now()
         return {symbol: _book(row(each, f"the quote of {symbol}"), now) for symbol, each in found.items()}
 
+    async def trades(self, symbols: Sequence[str]) -> dict[str, tuple[Decimal, datetime]]:
+        """The last price that each share or coin was traded at, and when; one of which Alpaca has none is left out."""
+        coins = [symbol for symbol in symbols if is_crypto(symbol)]
+        shares = [symbol for symbol in symbols if not is_crypto(symbol)]
+        feed = {} if self._settings.data_feed is None else {"feed": self._settings.data_feed}
+        asked = []
+        if shares:
+            asked.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **feed}))
+        if coins:
+            asked.append(self._trades("/crypto/us/latest/trades", "v1beta3", {"symbols": ",".join(coins)}))
+        return {symbol: each for found in await asyncio.gather(*asked) for symbol, each in found.items()}
+
+    async def _trades(self, path: str, version: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
+        answer = await self._client.call(lambda data: data.get(path, query, api_version=version), data=True)
+        found = row(row(answer, "trades").get("trades") or {}, "trades")
+        told = {}
+        for symbol, each in found.items():
+            last = row(each, f"the last trade of {symbol}")
+            price, at = positive(last.get("p")), instant(last.get("t"))
+            if price is not None and at is not None:
+                told[symbol] = price, at
+        return told
+
     async def assets(self, symbols: Collection[str]) -> tuple[list[Asset], int]:
         """The assets that Alpaca gives of these, and how many requests that took. One by one, or by whole lists."""
         if len(symbols) <= SINGLES:

@@ -3,21 +3,21 @@
 Positions are read every time: 60 a minute. The account's equity is read every 4 s (15), and at once when another
 quantity is held; between two readings it moves by what the same positions have become worth. Orders are read every 12 s
 (5), money that moved every 30 s (2), trades and the clock once a minute (1 each): 84 requests in all, of 200. What a
-push or an order of ours has touched is read sooner, out of what is saved elsewhere. The rules of an asset are read once
-an hour. An account that trades with every tick has its equity read with every tick, and costs 2 requests a snapshot.
+push or an order of ours has touched is read sooner, out of what is saved elsewhere; so are trades and money that moved
+while they do not explain a change (see `hurry`). The rules of an asset are read once an hour. An account that trades
+with every tick has its equity read with every tick, and costs 2 requests a snapshot.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Health, Instrument, Order, Position, Quality
+from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     CredentialsRefusedError,
     MalformedAnswerError,
@@ -25,27 +25,32 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.activities import Known, read_fill, read_flow
 from killswitch_alpaca.client import TOO_LATE, Client, RefusedError, called_off
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.hours import Hours, Session
-from killswitch_alpaca.instruments import Asset, instrument
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, needed
-from killswitch_alpaca.parts import ACCOUNT, ASSETS, CALENDAR, CLOCK, MOVES, ORDERS, OWED, QUOTES, SAVED, TRADES, Part
+from killswitch_alpaca.instruments import Asset, barred, instrument
+from killswitch_alpaca.ledger import Ledger
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal
+from killswitch_alpaca.parts import (
+    ACCOUNT,
+    ASSETS,
+    CALENDAR,
+    CLOCK,
+    MARKS,
+    ORDERS,
+    OWED,
+    QUOTES,
+    SAVED,
+    Part,
+)
 from killswitch_alpaca.positions import is_crypto, worth
 from killswitch_alpaca.questions import Book, Questions
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import FIFTHS, SNAPSHOT
+from killswitch_alpaca.value import Base, agrees, balances, base_of, changes, held_of
 
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The account as it was read, with the positions of the same moment and what they were worth then."""
-
-    account: Row
-    equity: Decimal
-    worth: Decimal | None
-    held: frozenset[tuple[str, str, Decimal]]
+MARKED = 10.0
+"""For so many seconds prices of what is held no more are read."""
 
 
 class Reading:
@@ -56,23 +61,24 @@ class Reading:
         self._client = client
         self._extended = settings.outside_hours == "extended"
         self.ask = Questions(settings, client)
+        self.ledger = Ledger(settings, self.ask, self.venue_time)
         self.hours = Hours()
         self.account = Part(ACCOUNT, ACCOUNT)
         self.orders = Part(ORDERS, 60.0)
-        self.trades = Part(TRADES, 300.0)
-        self.moves = Part(MOVES, 300.0)
         self.clock = Part(CLOCK, 3600.0)
         self.calendar = Part(CALENDAR, 4 * 86_400.0)
         self.quotes = Part(QUOTES, QUOTES)
+        self.marks = Part(MARKS, MARKS)
         self.positions: tuple[Position, ...] = ()
         self.open_orders: tuple[Order, ...] = ()
         self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
         self._base: Base | None = None
-        self._fills: list[Fill] = []
-        self._flows: list[Flow] = []
-        self._trades_known, self._moves_known = Known(), Known()
         self._quotes: dict[str, Book] = {}
+        self._vanished: dict[str, float] = {}
+        """What is held no more, and since when."""
+        self._marks: dict[str, Mark] = {}
+        self._positions_as_of: datetime | None = None
         self._told: dict[str, Instrument] = {}
         self._clock_read: asyncio.Task[None] | None = None
         self._credit = SAVED
@@ -84,7 +90,7 @@ class Reading:
         self.orders.touch()
         if fills:
             self.account.touch()
-            self.trades.touch()
+            self.ledger.trades.touch()
 
     def session(self) -> Session | None:
         """Which session is on; None while the clock is unknown, or was read too long ago."""
@@ -113,52 +119,149 @@ class Reading:
         return found
 
     async def _read(self, now: float) -> AccountSnapshot:
-        parts = self._due(now)
-        tasks = [
-            asyncio.create_task(each) for each in (self.ask.positions(), *(self._part(p, r, now) for p, r in parts))
-        ]
+        self._forget_vanished(now)
+        marks = [self._part(self.marks, self._read_marks, now)] if self._vanished else []
+        parts = [self._part(part, read, now) for part, read in self._due(now)]
+        asked_at = self.venue_time()
+        held = asyncio.create_task(self._held())
+        tasks = [asyncio.create_task(each) for each in (*parts, *marks)]
         account_due = self._base is None or self.account.is_due(now, credit=self._credit)
         asked = self.account.touches
         try:
             account = await self._account() if account_due else None
-            positions = await tasks[0]
-            for each in tasks[1:]:
+            answered = await held
+            for each in tasks:
                 await each
         finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(positions, tuple)
-        held = frozenset((p.symbol, p.side, p.contracts) for p in positions)
-        changed = self._base is not None and held != self._base.held
-        if changed:
-            # The trades that did it are told with it: what they gained is reckoned on the positions of the last tick.
-            self.orders.touch()
-            self.trades.touch()
-        trades = changed and self.trades.is_due(now, credit=self._credit)
-        again = [self._part(self.trades, self._read_trades, now)] if trades else []
-        if account is None and (changed or worth(positions) is None):
-            asked = self.account.touches
+            for task in (held, *tasks):
+                task.cancel()
+            await asyncio.gather(held, *tasks, return_exceptions=True)
+        if isinstance(answered, Exception):
+            return await self._without_positions(answered, account, now)
+        positions = answered
+        account_at = asked_at
+        again: Sequence[Awaitable[None]] = ()
+        if self._base is not None and held_of(positions) != self._base.held:
+            again = self._read_after_trade(positions, now)
+        if again or (account is None and worth(positions) is None):
+            # Whether an account that was read beside the positions knows of the trade, it does not say.
+            asked, account_at = self.account.touches, self.venue_time()
             account, *_ = await asyncio.gather(self._account(), *again)
-        else:
-            await asyncio.gather(*again)
-        self.positions = positions
+        if account is not None and not agrees(account, positions):
+            # One of the two was read before a trade, the other after it.
+            asked, account_at = self.account.touches, self.venue_time()
+            self._pay()
+            asked_at = account_at
+            account, positions = await asyncio.gather(self._account(), self.ask.positions())
+        self.positions, self._positions_as_of = positions, asked_at
         if account is not None:
-            self._base = Base(account, needed(account, "equity"), worth(positions), held)
+            self._take_account(base_of(account, positions, account_at), now)
             self.account.was_read(now, asked)
+        await self._read_in_a_hurry(now, traded=bool(again))
         await self._learn_assets(now)
         await self._learn_quotes(now)
         if self._first:
             self._first, self._credit = False, SAVED
         return self._told_now(now)
 
+    async def _held(self) -> tuple[Position, ...] | RefusedError | VenueError | UnreadableError:
+        """The positions, or why they cannot be read."""
+        try:
+            return await self.ask.positions()
+        except RateLimitedError:
+            raise
+        except (RefusedError, VenueError, UnreadableError) as error:
+            return error
+
+    async def _without_positions(self, why: Exception, account: Row | None, now: float) -> AccountSnapshot:
+        """What the account is worth while its positions cannot be read; `why` is raised where that is not known either.
+
+        Whether the last known ones are still held, their prices say: where these add up to the account's market value,
+        its parts are known.
+        """
+        meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedError) else why
+        if self._base is None or isinstance(meant, CredentialsRefusedError):
+            raise why
+        read_at = self.venue_time()
+        account = account or await self._account()
+        prices = await self._prices_of_held()
+        supposed = tuple(_at(position, prices[position.symbol]) for position in self.positions) if prices else ()
+        base = base_of(account, supposed, read_at)
+        parts, total = balances(base, supposed, self._settings.currency, read_at)
+        found, reason = self._told_now(now), f"positions: {meant}"
+        return structs.replace(
+            found,
+            reason=reason if found.reason is None else f"{reason}; {found.reason}",
+            equity=base.equity if total is None else total,
+            margin_used=decimal(account.get("initial_margin")),
+            maintenance_margin=decimal(account.get("maintenance_margin")),
+            balances=None if total is None else parts,
+            positions=None,
+            unrealized=None if total is None else Decimal(0),
+            wallet_as_of=read_at,
+            positions_as_of=None,
+            complete=None if total is None else True,
+            marks=tuple(Mark(symbol, price) for symbol, price in prices.items()) or found.marks,
+        )
+
+    async def _prices_of_held(self) -> dict[str, Decimal]:
+        """The last price of everything that was held last; empty where one is not known."""
+        names = tuple(dict.fromkeys(position.symbol for position in self.positions))
+        try:
+            found = await self.ask.trades(names) if names else {}
+        except (RefusedError, VenueError, UnreadableError):
+            return {}  # worth is known without
+        return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
+
+    def _read_after_trade(self, positions: tuple[Position, ...], now: float) -> Sequence[Awaitable[None]]:
+        """What is read beside the account once other quantities are held: the trades that did it, as far as there is
+        credit for them, and prices of what is held no more."""
+        self.orders.touch()
+        self.ledger.trades.touch()
+        present = {position.symbol for position in positions}
+        new = {position.symbol for position in self.positions if position.symbol not in present}
+        self._vanished = {it: at for it, at in self._vanished.items() if it not in present} | dict.fromkeys(new, now)
+        found = [self._part(self.marks, self._read_marks, now)] if new else []
+        if self.ledger.trades.is_due(now, credit=self._credit):
+            self._pay()
+            found.append(self._part(self.ledger.trades, self._read_trades, now))
+        return found or [_nothing()]
+
+    def _take_account(self, base: Base, now: float) -> None:
+        """Note what has moved since the account was read last: trades and flows are to explain it."""
+        if self._base is not None:
+            shares, money = changes(self._base, base)
+            if shares or money:
+                self.ledger.hurry.changed(now, shares, money, base.equity)
+        self._base = base
+
+    async def _read_in_a_hurry(self, now: float, *, traded: bool) -> None:
+        """Trades and money that moved, while a change is not explained. `traded`: trades may have just been read."""
+        assert self._base is not None
+        parts = [(self.ledger.moves, self.ledger.read_moves), (self.ledger.trades, self._read_trades)]
+        if traded and self.ledger.trades.read_at == now:
+            del parts[1]
+        paid = self.ledger.hurry.take(now, self._base.equity, self._credit, len(parts))
+        if paid is not None:
+            self._credit -= paid
+            await asyncio.gather(*(self._part(part, read, now) for part, read in parts))
+
+    def _forget_vanished(self, now: float) -> None:
+        self._vanished = {symbol: at for symbol, at in self._vanished.items() if now - at <= MARKED}
+        self._marks = {symbol: mark for symbol, mark in self._marks.items() if symbol in self._vanished}
+
+    def venue_time(self) -> datetime:
+        """Now, by Alpaca's clock as far as that is known."""
+        now = self._settings.now().astimezone(UTC)
+        return now if self.hours.clock is None else now + self.hours.clock.skew
+
     # Parts
 
     def _due(self, now: float) -> list[tuple[Part, Callable[[], Awaitable[None]]]]:
         found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
         for part, read in (
-            (self.clock, self._read_clock_in_turn), (self.orders, self.read_orders), (self.trades, self._read_trades),
-            (self.moves, self._read_moves),
+            (self.clock, self._read_clock_in_turn), (self.orders, self.read_orders),
+            (self.ledger.trades, self._read_trades), (self.ledger.moves, self.ledger.read_moves),
         ):  # fmt: skip
             if part.is_due(now, credit=self._credit):
                 found.append((part, read))
@@ -170,7 +273,7 @@ class Reading:
 
     async def _part(self, part: Part, read: Callable[[], Awaitable[None]], now: float) -> None:
         """Read a part; a failure is remembered, and the part grows older."""
-        asked = part.touches
+        asked, as_of = part.touches, self.venue_time()
         try:
             await read()
         except RateLimitedError:
@@ -180,7 +283,7 @@ class Reading:
         except (VenueError, UnreadableError) as error:
             part.trouble = str(error)
         else:
-            part.was_read(now, asked)
+            part.was_read(now, asked, as_of)
 
     async def _account(self) -> Row:
         self._pay()
@@ -197,17 +300,17 @@ class Reading:
         self.open_orders = await self.ask.orders(prices)
 
     async def _read_trades(self) -> None:
-        names = {symbol.replace("/", ""): symbol for symbol in self._assets if is_crypto(symbol)}
-        answer = await self.ask.activities(self._trades_known, "/account/activities/FILL")
-        self._fills += [read_fill(each, names) for each in self._trades_known.new(answer)]
-        self._trades_known.learn(answer)
+        await self.ledger.read_trades(symbol for symbol in self._assets if is_crypto(symbol))
 
-    async def _read_moves(self) -> None:
-        answer = await self.ask.activities(self._moves_known, "/account/activities", category="non_trade_activity")
-        seen = self._settings.now()
-        new = [read_flow(each, self._settings.currency, seen) for each in self._moves_known.new(answer)]
-        self._flows += [flow for flow in new if flow is not None]
-        self._moves_known.learn(answer)
+    async def _read_marks(self) -> None:
+        """The last prices of what is held no more."""
+        self._marks = {}
+        try:
+            found = await self.ask.trades(tuple(self._vanished))
+        except RateLimitedError as error:
+            # Market data has a limit of its own: the account can be read all the same.
+            raise VenueDownError(str(error)) from error
+        self._marks = {symbol: Mark(symbol, price) for symbol, (price, _) in found.items()}
 
     async def read_clock(self) -> None:
         """Read the clock, and the calendar where the extended session matters.
@@ -276,12 +379,8 @@ class Reading:
         told = base.account.get("currency")
         if told is not None and told != settings.currency:
             raise UnreadableError(f"the account is kept in {told}, the document says {settings.currency}")
-        present = worth(self.positions)
-        moved = present is not None and base.worth is not None
-        equity = base.equity + (present - base.worth) if moved else base.equity  # type: ignore[operator] # both are there
-        fills, self._fills = tuple(self._fills), []
-        flows, self._flows = tuple(self._flows), []
-        cash = decimal(base.account.get("cash"))
+        held, total = balances(base, self.positions, settings.currency, base.read_at)
+        equity = base.equity_with(worth(self.positions)) if total is None else total
         return AccountSnapshot(
             account=settings.account,
             venue="alpaca",
@@ -294,18 +393,31 @@ class Reading:
             margin_used=decimal(base.account.get("initial_margin")),
             maintenance_margin=decimal(base.account.get("maintenance_margin")),
             position_mode="one_way",
-            balances=() if cash is None else (Balance(settings.currency, cash, Decimal(1)),),
-            flows=flows if self.moves.is_good(now) else None,
+            balances=held,
+            flows=self.ledger.new_flows(now),
             positions=tuple(self._quoted(position, now) for position in self.positions),
             orders=self.open_orders if self.orders.is_good(now) else None,
-            fills=fills if self.trades.is_good(now) else None,
+            fills=self.ledger.new_fills(now),
             instruments=self._news() or None,
             health=self._health(),
+            unrealized=None if total is None else Decimal(0),
+            wallet_as_of=base.read_at,
+            positions_as_of=self._positions_as_of,
+            fills_as_of=self.ledger.fills_as_of,
+            flows_as_of=self.ledger.flows_as_of,
+            row_lag_s=self.ledger.row_lag,
+            complete=None if total is None else True,
+            marks=tuple(self._marks.values()) if self._marks else None,
         )
 
     def _troubles(self, now: float) -> str | None:
         """What is unknown, and why, and what bars the account."""
-        parts = (("orders", self.orders), ("fills", self.trades), ("flows", self.moves), ("the clock", self.clock))
+        parts = (
+            ("orders", self.orders),
+            ("fills", self.ledger.trades),
+            ("flows", self.ledger.moves),
+            ("the clock", self.clock),
+        )
         found = [f"{name}: {part.trouble}" for name, part in parts if part.trouble and not part.is_good(now)]
         if (bars := self.bars) is not None:
             found.append(bars)
@@ -357,22 +469,9 @@ class Reading:
         )
 
 
-CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
-"""Statuses of an account that cannot trade. Others than ACTIVE, such as ACCOUNT_UPDATED, are passing."""
+def _at(position: Position, price: Decimal) -> Position:
+    return structs.replace(position, mark_price=price, notional=position.contracts * price)
 
 
-def barred(account: Row) -> str | None:
-    """Why the account takes no orders, in words; None if it does."""
-    found = [
-        text
-        for name, text in (
-            ("account_blocked", "the account is blocked at Alpaca"),
-            ("trading_blocked", "trading is blocked at Alpaca"),
-            ("trade_suspended_by_user", "trading is suspended in the account's configuration (suspend_trade)"),
-        )
-        if account.get(name) is True
-    ]
-    status = account.get("status")
-    if status in CLOSED:
-        found.append(f"the account's status is {status}")
-    return "; ".join(found) or None
+async def _nothing() -> None:
+    """There is nothing to be read beside the account."""

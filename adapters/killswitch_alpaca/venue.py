@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NoReturn
 from urllib.parse import quote
@@ -15,8 +16,10 @@ from killswitch.model.venue import (
     OrderRejectedError,
     OrderReport,
     OrderRequest,
+    Prices,
     Push,
     VenueDownError,
+    VenueError,
 )
 from killswitch_alpaca.activities import read_fill
 from killswitch_alpaca.client import Client, RefusedError
@@ -30,6 +33,8 @@ from killswitch_alpaca.reading import Reading
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import COUNTED, FIFTHS, traits_for
 
+FRESH = timedelta(seconds=1)
+"""A last price that is older than this says nothing against the mark beside it."""
 FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
 
@@ -51,6 +56,32 @@ class AlpacaVenue:
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._reading.snapshot()
+
+    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
+        """See `PricedVenue`. The mark is the price that Alpaca values what is held at, and has no time of its own; the
+        last price is given if it was made within a second before the question. There is no index."""
+        names = sorted(set(symbols))
+        asked_at = self._reading.venue_time()
+        try:
+            held, trades = await asyncio.gather(self._reading.ask.positions(), self._last_prices(names))
+        except RefusedError as error:
+            _refuse(error)
+        except UnreadableError as error:
+            raise MalformedAnswerError(str(error)) from error
+        marks = {position.symbol: position.mark_price for position in held}
+        fresh = {symbol: price for symbol, (price, at) in trades.items() if asked_at - at <= FRESH}
+        return {
+            symbol: Prices(marks.get(symbol), None, fresh.get(symbol), asked_at)
+            for symbol in names
+            if marks.get(symbol) is not None or symbol in fresh
+        }
+
+    async def _last_prices(self, symbols: Sequence[str]) -> Mapping[str, tuple[Decimal, datetime]]:
+        """None at all where market data cannot be read: then the marks stand alone, and say as much."""
+        try:
+            return await self._reading.ask.trades(symbols)
+        except (VenueError, RefusedError, UnreadableError):
+            return {}
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         """OrderRejectedError, and nothing sent, outside hours unless the account says what to do then."""

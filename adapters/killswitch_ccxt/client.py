@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,13 +18,15 @@ from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
 from killswitch_ccxt.errors import DENIED, MALFORMED, as_venue_error, meaning_of
 from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
-from killswitch_ccxt.numbers import ODD, UnreadableError, shapeless
+from killswitch_ccxt.numbers import ODD, UnreadableError, instant, shapeless
 
 if TYPE_CHECKING:
     from killswitch_ccxt.dialect import Dialect
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
+LONGEST_ANSWER: Final = 5.0
+"""Seconds by which the time that an answer tells of itself may lie before ours; the two clocks differ by less."""
 PINGS = 20_000
 """Milliseconds between two pings on a stream, so that a quiet account does not look like a dead one."""
 LONGEST_TEXT = 400
@@ -45,6 +47,8 @@ class Client:
         self._clock: Callable[[], datetime] | None = getattr(spec.options.get("clock"), "now", None)
         self.used: dict[str, int] = {}
         """The venue's own count of what was used: limit → units."""
+        self.skew_ms: float | None = None
+        """The venue's clock minus ours, in milliseconds, as it was measured last; None where it was not."""
 
     @property
     def ccxt(self) -> Any:
@@ -56,6 +60,19 @@ class Client:
     def now(self) -> datetime:
         """The clock that snapshots are dated with."""
         return self._clock() if self._clock is not None else datetime.now(UTC)
+
+    def venue_time(self, ours: int) -> datetime:
+        """The time at the venue when our clock said `ours` (ms); the same where the difference was not measured."""
+        return datetime.fromtimestamp(ours / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
+
+    def answered_at(self, told: Any) -> datetime | None:
+        """The venue time (ms) of an answer that is being read; None where what it tells is none.
+
+        Some venues date what they tell by its last change, and a quiet account would look hours old.
+        """
+        at = instant(told)
+        now = self.venue_time(int(self.now().timestamp() * 1000))
+        return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
 
     async def call(self, method: str, *arguments: Any, changes: bool = False, **named: Any) -> Any:
         """Await ccxt's `method`, unified or implicit; what it gives.

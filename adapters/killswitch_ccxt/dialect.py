@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from msgspec import structs
@@ -32,7 +34,7 @@ from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.instruments import concerns
 from killswitch_ccxt.numbers import decimal
 from killswitch_ccxt.offered import KEY_AND_SECRET, OFFERED
-from killswitch_ccxt.quotes import Quote, quotes
+from killswitch_ccxt.quotes import Quote, price_of, quotes
 from killswitch_ccxt.wealth import Wealth, in_one_currency
 
 PositionMode = Literal["one_way", "hedge"]
@@ -57,6 +59,13 @@ class Ages:
     orders_least: float = 2.0
     rows_least: float = 5.0
     """The least time between two readings of all orders, and of fills or flows, however much moves meanwhile."""
+    rows_hurried: int = 6
+    """How many readings of flows a minute may be earlier than their age, because money or a position has moved."""
+    fills_hurried: int = 6
+    """The same of fills; each symbol counts, where symbols must be named. Together they weigh at most a tenth of what
+    the venue's limits leave to reading."""
+    hurried_saved: int = 3
+    """Hurried readings that even the smallest of these allowances saves up for the next movement."""
     rules: float = 3600.0
 
 
@@ -101,6 +110,14 @@ class Dialect:
     fills_need_symbol: ClassVar[bool] = False
     needs_currencies: ClassVar[bool] = False
     """Whether ccxt must ask for the venue's currencies before it can read the rules."""
+    keeps_rules: ClassVar[bool] = False
+    """Whether ccxt's markets of some symbols are all that reading and closing these needs: what an exchange keeps
+    beside them would be missing after a restart."""
+    rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
+    """Lists of rows that come whole: `fills`, or `flows`, gives every row since the time asked for, or raises. Only of
+    these a snapshot says up to when they are known."""
+    trades_in_flows: ClassVar[bool] = False
+    """Whether the ledger that `flows` reads has every trade, so that `traded` says whose fills are to be asked for."""
     tried: ClassVar[str] = "parsed answers only"
     """Against what the adapter was tried, for people."""
 
@@ -113,6 +130,8 @@ class Dialect:
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         self.client = client
         self.spec = spec
+        self._holdings: tuple[str, ...] = ()
+        """Symbols that a spot account held in the last reading."""
 
     # Before anything is asked
 
@@ -167,7 +186,10 @@ class Dialect:
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions, as near to one moment as the venue allows."""
+        """Worth with its parts, and positions, as near to one moment as the venue allows.
+
+        Prices of collateral are read beside it, never kept from an earlier reading.
+        """
         if self.spec.market in ("spot", "margin"):
             return await self.held()
         wealth, found = await asyncio.gather(self.wealth(), self.positions())
@@ -176,6 +198,10 @@ class Dialect:
     async def wealth(self) -> Wealth:
         """The worth of a derivatives account."""
         return in_one_currency(await self.client.call("fetch_balance"), self.spec.currency)
+
+    async def worth_alone(self) -> Wealth | None:
+        """Worth while positions cannot be read; None where the venue gives both in one answer."""
+        return None if self.spec.market in ("spot", "margin") else await self.wealth()
 
     async def positions(self) -> tuple[Position, ...]:
         """Every open position of a derivatives account."""
@@ -191,8 +217,23 @@ class Dialect:
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Balances of a spot account, as positions with prices."""
-        balance = await self.client.call("fetch_balance")
-        return await holdings(balance, self.spec, self.rules, self.last_prices)
+        return await self.priced(self.client.call("fetch_balance"))
+
+    async def priced(self, balance: Awaitable[Row]) -> tuple[Wealth, tuple[Position, ...]]:
+        """Worth and positions of a spot account; what it held the last time is priced at the moment of its balance."""
+        known = tuple(symbol for symbol in self._holdings if symbol in self.rules)
+        prices: Mapping[str, Quote] = {}
+        if known:
+            answer, prices = await asyncio.gather(balance, self.last_prices(known))
+        else:
+            answer = await balance
+
+        async def of(symbols: Sequence[str]) -> Mapping[str, Quote]:
+            return prices if set(symbols) <= set(known) else await self.last_prices(symbols)
+
+        found = await holdings(answer, self.spec, self.rules, of)
+        self._holdings = tuple(position.symbol for position in found[1])
+        return found
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """What spot holdings are priced with."""
@@ -223,6 +264,10 @@ class Dialect:
         """Add what only the venue's own row tells: realised profit, cause, position side."""
         return fill
 
+    def traded(self) -> Mapping[str, datetime]:
+        """Symbol → its latest trade in the ledger that `flows` read last, where `trades_in_flows`."""
+        return {}
+
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Money that came and went from `since` (UTC ms) on; None where the venue does not tell."""
         has = self.client.ccxt.has
@@ -240,6 +285,20 @@ class Dialect:
         if not symbols:
             return {}
         return quotes(await self.client.call("fetch_tickers", list(symbols)))
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index and last price of `symbols`, of one moment: every question at once, and nothing from memory."""
+        return await self.quotes(symbols)
+
+    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """Mark price of `symbols`, which are few and held no more: the cheapest question that tells it.
+
+        On spot it is the last price, with which holdings are priced.
+        """
+        is_spot = self.spec.market in ("spot", "margin")
+        found = await self.prices(symbols)
+        told = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
+        return {symbol: price for symbol, price in told.items() if price is not None}
 
     async def states(self) -> Mapping[str, InstrumentState]:
         """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""

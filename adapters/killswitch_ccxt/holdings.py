@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.numbers import UnreadableError, decimal
-from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.quotes import Quote, price_of
 from killswitch_ccxt.wealth import Wealth, amounts
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
@@ -18,7 +19,7 @@ Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 async def holdings(
     balance: Mapping[str, Any], spec: AccountSpec, rules: Mapping[str, Mapping[str, Any]], prices: Prices
 ) -> tuple[Wealth, tuple[Position, ...]]:
-    """Worth and positions of ccxt's unified `balance`.
+    """Worth and positions of ccxt's unified `balance`; each holding is in the balances and in the positions.
 
     Each asset but the account's currency is a position in `ASSET/CURRENCY`, long, or short where it is owed. An asset
     for which the venue has no such market, or no price, makes the worth unknown (UnreadableError): whoever wants to
@@ -32,35 +33,36 @@ async def holdings(
         raise UnreadableError(_unpriced(homeless, spec, "the venue has no market"))
     told = await prices(sorted(symbols.values())) if symbols else {}
     found, worth = [], held.get(spec.currency, Decimal(0))
-    balances = [Balance(spec.currency, worth, Decimal(1))] if worth else []
+    balances = [_balance(spec.currency, worth, Decimal(1))] if worth else []
     for asset, symbol in sorted(symbols.items()):
         quote = told.get(symbol, Quote())
-        price = quote.last or _middle(quote)
+        price = price_of(quote)
         if price is None:
             raise UnreadableError(_unpriced([asset], spec, "the venue has no price"))
         amount = held[asset]
         worth += amount * price
-        balances.append(Balance(asset, amount, price))
+        balances.append(_balance(asset, amount, price, quote.at))
         found.append(_position(symbol, amount, price, quote))
     row = balance.get(spec.currency)
     free = decimal(row.get("free")) if isinstance(row, Mapping) else None
-    return Wealth(worth, free=free, balances=tuple(balances), cash=held.get(spec.currency, Decimal(0))), tuple(found)
+    return Wealth(worth, free=free, balances=tuple(balances), unrealized=Decimal(0)), tuple(found)
+
+
+def _balance(asset: str, amount: Decimal, price: Decimal, at: datetime | None = None) -> Balance:
+    """Amounts suffice: nothing that is held here has a profit that is not in its price."""
+    return Balance(asset, amount, price, wallet=amount, equity=amount, price_at=at)
 
 
 def _position(symbol: str, amount: Decimal, price: Decimal, quote: Quote) -> Position:
     return Position(
         symbol, "long" if amount > 0 else "short", abs(amount), mark_price=price, last_price=quote.last,
-        bid=quote.bid, ask=quote.ask, notional=abs(amount) * price,
+        bid=quote.bid, ask=quote.ask, notional=abs(amount) * price, mark_at=quote.at,
     )  # fmt: skip
 
 
 def _ignored(spec: AccountSpec) -> frozenset[str]:
     option = spec.options.get("ignore_assets", ())
     return frozenset(map(str, option)) if isinstance(option, Sequence) and not isinstance(option, str) else frozenset()
-
-
-def _middle(quote: Quote) -> Decimal | None:
-    return None if quote.bid is None or quote.ask is None else (quote.bid + quote.ask) / 2
 
 
 def _unpriced(assets: Sequence[str], spec: AccountSpec, why: str) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
 """Milliseconds before the first reading from which on rows are asked for: what happened while nobody looked."""
-OVERLAP = 60_000
-"""Milliseconds by which questions for rows overlap: venues write them down late."""
+OVERLAP = 180_000
+"""Milliseconds by which questions for rows overlap: venues write them down late, a minute and more in a storm."""
+LONGEST_LOOK_BACK = 86_400_000
+"""Milliseconds before the first reading from which on rows are asked for at most, however old the last one is."""
 SHUT_RULES = 30.0
 """Seconds between two times that rules are asked for while a market is shut in which something is held: closing waits
 for its opening."""
 RULES_AGAIN = 60.0
 """Seconds between two times that rules are asked for because a symbol is not in them."""
-TOLD_ROWS = 20_000
+KNOWN_ROWS = 20_000
 """How many ids of rows are remembered, so that a row is told once."""
 KEPT = 4
 """A part is kept for so many of its ages; after that it is unknown."""
@@ -59,8 +60,3 @@ class Part(Generic[T]):
 def phase_of(account: str) -> float:
     """An account's fraction of every age: above 0, at most 1, and the same in every run."""
     return (int.from_bytes(hashlib.sha256(account.encode()).digest()[:4]) + 1) / 2**32
-
-
-def once(rows: Iterable[Any]) -> tuple[Any, ...]:
-    """Rows by their ids, each once."""
-    return tuple({row.id: row for row in rows}.values())

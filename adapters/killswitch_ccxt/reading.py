@@ -1,30 +1,31 @@
 """One account's snapshot, read in parts that have ages of their own.
 
-Worth and positions are read every time. What changes rarely, or costs much of the venue's limits, is read when its
-time has come, or at once when money or a position has moved: then the orders, fills and flows are what explains it.
-Nothing that is older than its part may be is given as if it were known.
+Worth and positions are read every time, beside the marks of what is held no more. What changes rarely, or costs much
+of the venue's limits, is read when its time has come, or at once when money or a position has moved: then fills and
+flows explain it, see `ledger`. Nothing that is older than its part may be is given as if it were known, and no price
+is put beside a younger mark.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
-    Fill,
-    Flow,
     Health,
     Instrument,
     InstrumentState,
+    Mark,
     Order,
     Position,
     Quality,
-    Side,
 )
 from killswitch.model.venue import (
     AccountSpec,
@@ -39,26 +40,22 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.hearing import Tally
 from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import instruments
+from killswitch_ccxt.ledger import Ledger
+from killswitch_ccxt.movement import Movement
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, shapeless
-from killswitch_ccxt.parts import (
-    AGAIN,
-    LATE_ROWS,
-    LOOK_BACK,
-    MOST_SYMBOLS,
-    OVERLAP,
-    RULES_AGAIN,
-    SHUT_RULES,
-    TOLD_ROWS,
-    Part,
-    once,
-    phase_of,
-)
+from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Part, phase_of
 from killswitch_ccxt.positions import in_currency, worth
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
 
 T = TypeVar("T")
+ONE_MOMENT: Final = 1.0
+"""Seconds by which a price may be older than the mark that it is put beside."""
+MARKS_PATIENCE: Final = 0.5
+"""Seconds after which the marks of what is held no more are not waited for."""
+PARTS_OFF: Final = Decimal("1e-6")
+"""The share of the equity by which the sum of its parts may differ from it, for rounding."""
 
 
 class Reading:
@@ -71,18 +68,18 @@ class Reading:
         self._rules = rules
         ages, phase = dialect.ages, phase_of(spec.account)
         self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
-        self._fills: Part[tuple[Fill, ...]] = Part(ages.fills, phase)
-        self._flows: Part[tuple[Flow, ...] | None] = Part(ages.flows, phase)
+        self._ledger = Ledger(client, dialect, phase, self._read)
+        self._movement = Movement()
+        self._marks: Part[dict[str, Decimal]] = Part(ONE_MOMENT)
         self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
         self._states: Part[dict[str, InstrumentState]] = Part(ages.states, phase)
-        self._told: dict[str, None] = {}
         self._given: tuple[Instrument, ...] = ()
         self._given_for: tuple[int, object] = (0, None)
         self._shut = False
-        self._last: tuple[Decimal | None, dict[tuple[str, Side], Decimal]] | None = None
-        self._since = {"fills": 0, "flows": 0}
-        self._touched: dict[str, float] = {}
+        self._odd_parts: str | None = None
+        self._no_positions: str | None = None
+        """Why the last reading has worth and no positions; None where it has both, or neither."""
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
         self._skew: Part[float | None] = Part(ages.clock, phase)
@@ -99,14 +96,21 @@ class Reading:
 
     def stir(self, *symbols: str) -> None:
         """Something was done, or the venue said that something happened: orders and fills are worth a look."""
-        ages, now = self._dialect.ages, asyncio.get_running_loop().time()
-        self._touched |= dict.fromkeys(symbols, now)
-        self._fills.due = min(self._fills.due, self._fills.at + ages.rows_least)
-        self._orders.due = min(self._orders.due, self._orders.at + ages.orders_least)
+        self._ledger.stir(symbols, asyncio.get_running_loop().time())
+        self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
+
+    def remember(self, symbols: Collection[str], since: datetime | None) -> None:
+        """Symbols that were held before this reading began: their rows are asked for at the first snapshot."""
+        self._ledger.remember(symbols, since)
+
+    def held_lately(self) -> frozenset[str]:
+        """Symbols that are held, or were in the last five minutes."""
+        return self._movement.held_lately(asyncio.get_running_loop().time())
 
     def expire(self) -> None:
         """Every part is due at the next snapshot, whatever its age."""
-        for part in (self._orders, self._fills, self._flows, self._quotes, self._mode, self._states, self._skew):
+        self._ledger.expire()
+        for part in (self._orders, self._quotes, self._mode, self._states, self._skew):
             part.due = float("-inf")
 
     def took(self, orders: tuple[Order, ...]) -> None:
@@ -140,7 +144,9 @@ class Reading:
         with self._client.tallied() as tally:
             try:
                 await self._rules.ready(every=SHUT_RULES if self._shut else None)
-                wealth, positions = await self._account()
+                asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
+                positions: tuple[Position, ...] | None
+                wealth, positions = await self._account_beside_marks(asked)
                 self._plausible(wealth, positions)
             except (RateLimitedError, CredentialsRefusedError):
                 raise
@@ -148,16 +154,22 @@ class Reading:
                 tally.malformed += isinstance(error, UnreadableError)
                 return self._failed("malformed", str(error), tally, began)
             except VenueError as error:
-                return self._failed("down", str(error), tally, began)
+                alone = await self._worth_alone()
+                if alone is None:
+                    return self._failed("down", str(error), tally, began)
+                wealth, positions, self._no_positions = alone, None, f"positions: {error}"
             except ODD as error:
                 tally.malformed += 1
                 return self._failed("malformed", shapeless(error), tally, began)
-            self._look_for_movement(wealth, positions)
-            await self._read_due(positions)
+            if positions is not None:
+                self._no_positions = None
+                self._look_for_movement(wealth, positions)
+            await self._read_due(positions or (), asked)
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
         now = asyncio.get_running_loop().time()
+        wealth, dated = self._with_parts(wealth), self._client.venue_time(int(asked_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
@@ -173,13 +185,51 @@ class Reading:
             margin_mode=wealth.margin_mode,
             position_mode=self._mode.known(now),
             balances=wealth.balances,
-            flows=self._news(self._flows, now),
-            positions=tuple(self._priced(position, now) for position in positions),
+            flows=self._ledger.flows.news(now),
+            positions=None if positions is None else tuple(self._priced(it, asked, now) for it in positions),
             orders=self._orders.known(now),
-            fills=self._news(self._fills, now),
-            instruments=self._new_instruments(positions),
+            fills=self._ledger.fills.news(now),
+            instruments=self._new_instruments(positions or ()),
             health=self._health(tally, began),
+            unrealized=wealth.unrealized,
+            wallet_as_of=wealth.as_of or dated,
+            positions_as_of=None if positions is None else wealth.positions_as_of or dated,
+            fills_as_of=self._ledger.fills_as_of(now),
+            flows_as_of=self._ledger.flows_as_of(now),
+            row_lag_s=self._ledger.lag(now),
+            complete=wealth.complete,
+            marks=self._marks_now(asked),
+            rates=wealth.rates,
         )
+
+    async def _worth_alone(self) -> Wealth | None:
+        """What the account is worth while its positions cannot be read; None where that cannot be had either."""
+        try:
+            return await self._dialect.worth_alone()
+        except (RateLimitedError, CredentialsRefusedError):
+            raise
+        except (VenueError, UnreadableError, *ODD):
+            return None  # the snapshot fails with the reason why the account could not be read
+
+    async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
+        """Worth and positions, and at the same moment the marks of what is held no more, for a while."""
+        gone = self._movement.gone(asked)
+        if not gone:
+            return await self._account()
+        account, _ = await asyncio.gather(self._account(), self._read_marks(gone), return_exceptions=True)
+        if isinstance(account, BaseException):
+            raise account
+        return account
+
+    async def _read_marks(self, symbols: Sequence[str]) -> None:
+        async def ask() -> dict[str, Decimal]:
+            try:
+                async with asyncio.timeout(MARKS_PATIENCE):
+                    return dict(await self._dialect.marks(symbols))
+            except TimeoutError:
+                raise VenueDownError(f"no marks within {MARKS_PATIENCE} s") from None
+
+        await self._read(self._marks, ask)
 
     async def _account(self) -> tuple[Wealth, tuple[Position, ...]]:
         """Worth and positions; once more with new rules where these have no such symbol: it may be listed since."""
@@ -195,38 +245,24 @@ class Reading:
 
     # Parts
 
-    async def _read_due(self, positions: tuple[Position, ...]) -> None:
+    async def _read_due(self, positions: tuple[Position, ...], asked: float) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
-        readings: list[Awaitable[object]] = []
+        readings: list[Awaitable[object]] = [self._ledger.read(now)]
         # Questions are asked when they are awaited: one that is called off before has left nothing behind.
         if self._orders.due <= now:
             readings.append(self._read(self._orders, dialect.orders))
-        if self._flows.due <= now:
-            readings.append(self._rows(self._flows, "flows", dialect.flows))
-        if self._fills.due <= now:
-            readings.append(self._read_fills(now))
         if self._mode.due <= now:
             readings.append(self._read(self._mode, dialect.position_mode))
         if self._skew.due <= now:
-            readings.append(self._read(self._skew, lambda: clock_skew(self._client)))
+            readings.append(self._read_skew())
         if self._states.due <= now:
             readings.append(self._read(self._states, self._states_now))
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
             readings.append(self._read(self._quotes, lambda: self._quotes_of(positions)))
+        gone = self._movement.gone(now)
+        if set(gone) - set(self._marks_since(asked)):
+            readings.append(self._read_marks(gone))
         await asyncio.gather(*readings)
-
-    async def _read_fills(self, now: float) -> None:
-        """Where symbols must be named, those that moved first are asked first, and for a while."""
-        symbols = sorted(self._touched, key=self._touched.__getitem__)[:MOST_SYMBOLS]
-        if not await self._rows(self._fills, "fills", lambda since: self._dialect.fills(symbols, since)):
-            return
-        for symbol in symbols:
-            if self._touched[symbol] + LATE_ROWS <= now:
-                del self._touched[symbol]
-            elif len(self._touched) > MOST_SYMBOLS:
-                self._touched[symbol] = self._touched.pop(symbol)  # behind those that have not been asked for
-        if len(self._touched) > MOST_SYMBOLS:
-            self._fills.due = now + self._dialect.ages.rows_least
 
     async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
         """Read a part; a failure leaves what was known, to grow old, and makes it due again soon."""
@@ -245,16 +281,9 @@ class Reading:
         part.took(value, now)
         return True
 
-    async def _rows(self, part: Part[Any], kind: str, ask: Callable[[int], Awaitable[Any]]) -> bool:
-        asked_at = int(self._client.now().timestamp() * 1000)
-        since = self._since[kind] or asked_at - LOOK_BACK[kind]
-        kept = part.value or ()
-        if not await self._read(part, lambda: ask(since)):
-            return False
-        self._since[kind] = asked_at - OVERLAP
-        # Rows that no snapshot has told yet are kept beside the new ones.
-        part.value = None if part.value is None else once((*kept, *part.value))
-        return True
+    async def _read_skew(self) -> None:
+        if await self._read(self._skew, lambda: clock_skew(self._client)):
+            self._client.skew_ms = self._skew.value
 
     async def _states_now(self) -> dict[str, InstrumentState]:
         return dict(await self._dialect.states())
@@ -266,17 +295,22 @@ class Reading:
 
     def _unread(self, now: float) -> str | None:
         """Why parts are unknown, where reading them fails."""
+        fills, flows = self._ledger.fills.part, self._ledger.flows.part
         parts: dict[str, Part[Any]] = {
-            "orders": self._orders, "fills": self._fills, "flows": self._flows, "position mode": self._mode,
+            "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
         }  # fmt: skip
-        rows = (self._fills, self._flows)
+        rows = (fills, flows)
         told = [
             f"{name}: {part.why}"
             for name, part in parts.items()
             if part.why and (part in rows or part.known(now) is None)
         ]
+        if self._no_positions is not None:
+            told.insert(0, self._no_positions)
         if self._rules.why_old is not None:
             told.append(f"rules: {self._rules.why_old}")
+        if self._odd_parts is not None:
+            told.append(self._odd_parts)
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
@@ -286,30 +320,41 @@ class Reading:
                 f"maintenance margin of {wealth.maintenance_margin} is in use, and there are no positions"
             )
 
-    def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
-        sizes = {position.key: position.contracts for position in positions}
-        if self._last is None:
-            # What happened while nobody looked: it has been written down by now.
-            then = asyncio.get_running_loop().time() - LATE_ROWS
-            self._touched = {symbol: then for symbol, _ in sizes}
-        else:
-            cash, before = self._last
-            changed = {key for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
-            if changed or cash != wealth.cash:
-                self.stir(*(symbol for symbol, _ in changed))
-            if not changed and cash != wealth.cash:
-                # Where a position has moved too, its fills are what moved the money.
-                self._flows.due = min(self._flows.due, self._flows.at + self._dialect.ages.rows_least)
-        self._last = (wealth.cash, sizes)
+    def _with_parts(self, wealth: Wealth) -> Wealth:
+        """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
+        gap = wealth.gap
+        self._odd_parts = None
+        if gap is None or abs(gap) <= PARTS_OFF * max(abs(wealth.equity), Decimal(1)):
+            return wealth
+        self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"
+        return replace(wealth, unrealized=None)
 
-    def _priced(self, position: Position, now: float) -> Position:
-        """With what the market says, where the position itself does not."""
+    def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
+        now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
+        moved = self._movement.look(wealth, positions, now)
+        if moved is None:
+            self._ledger.begin(held, now)
+        elif moved.symbols or moved.money:
+            self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
+            self._ledger.moved(moved.symbols, held, now)
+
+    def _marks_since(self, asked: float) -> dict[str, Decimal]:
+        return self._marks.value or {} if self._marks.at >= asked else {}
+
+    def _marks_now(self, asked: float) -> tuple[Mark, ...] | None:
+        """Marks of what is held no more, read in this snapshot."""
+        return tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None
+
+    def _priced(self, position: Position, asked: float, now: float) -> Position:
+        """With what the market says, where the position itself does not, and of the moment of its mark."""
         quote = (self._quotes.known(now) or {}).get(position.symbol)
-        if quote is None:
+        if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
             return position
+        is_marked = position.mark_price is not None
         fuller = structs.replace(
             position,
             mark_price=position.mark_price or quote.mark,
+            mark_at=position.mark_at if is_marked else quote.at,
             index_price=position.index_price or quote.index,
             last_price=position.last_price or quote.last,
             bid=position.bid or quote.bid,
@@ -319,20 +364,6 @@ class Reading:
         if fuller.notional is not None or not in_currency(rule, self._spec.currency):
             return fuller
         return structs.replace(fuller, notional=worth(fuller, rule))
-
-    def _news(self, part: Part[Any], now: float) -> Any:
-        """The rows that were not told before; None where nothing is known."""
-        known = part.known(now)
-        if known is None or part.why is not None:
-            # Rows that could not be asked for may be there: none is not what is known.
-            return None
-        fresh = tuple(row for row in known if row.id not in self._told)
-        for row in fresh:
-            self._told[row.id] = None
-        while len(self._told) > TOLD_ROWS:
-            self._told.pop(next(iter(self._told)))
-        part.value = ()
-        return fresh
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
         """All of them the first time, and those that have changed after the rules or the states were read anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from killswitch.model.venue import (
     MalformedAnswerError,
     OrderReport,
     OrderRequest,
+    Prices,
     Push,
     VenueError,
     VenueTraits,
@@ -110,6 +112,25 @@ class CcxtVenue:
             except (GoneError, AlreadySoError):
                 continue
             return
+
+    def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
+        """See `RememberingVenue`."""
+        self._reading.remember(symbols, since)
+
+    def rules_to_keep(self) -> bytes | None:
+        """See `RuleKeepingVenue`."""
+        return self._rules.to_keep(self._reading.held_lately())
+
+    def use_rules(self, kept: bytes) -> None:
+        """See `RuleKeepingVenue`."""
+        self._rules.use(kept)
+
+    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
+        """See `PricedVenue`."""
+        await self._rules.ready()
+        known = sorted(symbol for symbol in set(symbols) if symbol in self._dialect.rules)
+        found = await _sensible(self._dialect.prices(known)) if known else {}
+        return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
 
     async def inspect(self) -> Inspection:
         """See `InspectedVenue`."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from killswitch.model.snapshot import Balance
+from killswitch.model.snapshot import Balance, Rate
 from killswitch_ccxt.numbers import UnreadableError, decimal
 
 
@@ -16,7 +17,12 @@ class Wealth:
     """Money in the account's currency; None is unknown.
 
     `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
-    fills are worth a look at once. `margin_mode` as the venue tells it.
+    fills are worth a look at once. `margin_mode` as the venue tells it. `unrealized` is the unrealised profit of the
+    same answer, `rates` the venue's own prices of the account's currency in others, `as_of` the venue time of the
+    answer where it has one, and `positions_as_of` that of the positions beside it. `complete` is False where the
+    account holds products that are not among the positions.
+
+    With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """
 
     equity: Decimal
@@ -26,6 +32,25 @@ class Wealth:
     balances: tuple[Balance, ...] | None = None
     cash: Decimal | None = None
     margin_mode: str | None = None
+    unrealized: Decimal | None = None
+    rates: tuple[Rate, ...] | None = None
+    as_of: datetime | None = None
+    positions_as_of: datetime | None = None
+    complete: bool | None = None
+
+    @property
+    def gap(self) -> Decimal | None:
+        """Equity less the sum of its parts; None where parts are unknown."""
+        if self.unrealized is None or self.balances is None:
+            return None
+        wallets = Decimal(0)
+        for balance in self.balances:
+            if balance.price is None:
+                continue
+            if balance.wallet is None:
+                return None
+            wallets += balance.wallet * balance.price
+        return self.equity - wallets - self.unrealized
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address
 from typing import NoReturn, TypeVar, get_args
 from urllib.parse import quote, urlsplit
@@ -20,6 +20,7 @@ from killswitch.model.venue import (
     OrderRejectedError,
     OrderReport,
     OrderRequest,
+    Prices,
     RateLimitedError,
     VenueDownError,
     VenueError,
@@ -78,6 +79,11 @@ class HttpVenue:
         latency = (time.monotonic() - began) * 1000
         return msgspec.structs.replace(seen, health=_health(latency))
 
+    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
+        """See `PricedVenue`."""
+        status, _, body = await self._call("GET", "prices", [("symbol", symbol) for symbol in symbols])
+        return _decoded(status, body, dict[str, Prices])
+
     async def submit(self, request: OrderRequest) -> OrderReport:
         status, _, body = await self._call("POST", "orders", {}, encode(request))
         return _decoded(status, body, OrderReport)
@@ -121,7 +127,7 @@ class HttpVenue:
             self._session = None
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None = None
+        self, method: str, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]], body: bytes | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """(status, headers, body) of an answer that came as a whole and is not a general failure."""
         changes = method != "GET"

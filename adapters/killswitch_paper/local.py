@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from killswitch.market.meter import NEVER
 from killswitch.market.paper import PaperMarket
@@ -13,6 +13,7 @@ from killswitch.model.venue import (
     Call,
     OrderReport,
     OrderRequest,
+    Prices,
     RateLimitedError,
     VenueDownError,
     VenueError,
@@ -52,6 +53,12 @@ class LocalVenue:
         at = self._clock.now() if self._clock else None
         return self._market.snapshot(self.account, at, instruments=fresh)
 
+    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
+        """See `PricedVenue`. It costs nothing of any limit."""
+        if self._clock is not None:
+            self._market.move_clock(self._clock.now())
+        return self._market.prices(symbols)
+
     async def submit(self, request: OrderRequest) -> OrderReport:
         self._charge("submit", request.symbol)
         return self._market.submit(self.account, request)
@@ -84,7 +91,9 @@ class LocalVenue:
         """There is nothing to give back."""
 
     def _charge(self, call: Call, *symbols: str) -> None:
-        """Have the market count the call, with one order for each symbol."""
+        """Let the market know the time, and have it count the call, with one order for each symbol."""
+        if self._clock is not None:
+            self._market.move_clock(self._clock.now())
         at = self._micros()
         if at is None or not self._market.terms.traits.limits:
             return

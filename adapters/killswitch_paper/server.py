@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from typing import TypeVar
 
@@ -71,6 +71,7 @@ def _application(market: PaperMarket, now: Callable[[], datetime]) -> web.Applic
     app.add_routes(
         [
             web.get(f"{account}/snapshot", desk.snapshot),
+            web.get(f"{account}/prices", desk.prices),
             web.post(f"{account}/orders", desk.submit),
             web.post(f"{account}/orders/batch", desk.submit_batch),
             web.post(f"{account}/book/close", desk.close_book),
@@ -116,7 +117,8 @@ class _Desk:
 
     @web.middleware
     async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Tell in every answer about an account what was used of the limits."""
+        """Let the market know the time, and tell in every answer about an account what was used of the limits."""
+        self._market.move_clock(self._now())
         answer = await handler(request)
         account = request.match_info.get("account")
         if self._market.terms.traits.limits and account in self._market.accounts:
@@ -132,6 +134,10 @@ class _Desk:
         answer = _json(self._market.snapshot(account, self._now(), instruments=fresh))
         answer.headers[RULES_HEADER] = version
         return answer
+
+    async def prices(self, request: web.Request) -> web.Response:
+        self._account(request)
+        return _json(self._market.prices(request.query.getall("symbol", [])))
 
     async def submit(self, request: web.Request) -> web.Response:
         order = await _body(request, OrderRequest)
@@ -171,7 +177,11 @@ class _Desk:
         account = self._account(request)
         if self._market.now is None:
             raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
-        return _json(self._market.flow(account, wanted.kind, wanted.amount))
+        lag = None if wanted.lag is None else timedelta(seconds=wanted.lag)
+        try:
+            return _json(self._market.flow(account, wanted.kind, wanted.amount, asset=wanted.asset, lag=lag))
+        except ValueError as error:
+            raise _RefusedError(400, "bad_request", str(error)) from error
 
     async def take(self, request: web.Request) -> web.Response:
         wanted = await _body(request, TakeRequest)

@@ -2,6 +2,7 @@
 
     GET    /v1/accounts/{account}/snapshot?rules=N          AccountSnapshot; instruments unless N is the rules' version,
                                                             which the header Rules-Version gives
+    GET    /v1/accounts/{account}/prices?symbol=&symbol=…   {symbol: Prices}; it costs nothing of any limit
     POST   /v1/accounts/{account}/orders                    OrderRequest → OrderReport
     GET    /v1/accounts/{account}/orders?symbol=&client_order_id=   OrderReport, or 404 `no_such_order`
     GET    /v1/accounts/{account}/orders/open               [Order]
@@ -24,11 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from killswitch.market.terms import LONGEST_LAG
 from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState, Side
 from killswitch.model.venue import OrderReport, RejectReason
 
@@ -53,11 +55,16 @@ class BatchAnswer(Struct, frozen=True, omit_defaults=True):
     refusal: Refusal | None = None
 
 
-class FlowRequest(Struct, frozen=True):
-    """Money to put into (+) or take out of (−) an account."""
+class FlowRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Money, or an `asset` of a cash account, to put into (+) or take out of (−) an account.
+
+    Snapshots show the row `lag` seconds later; left out, it is what the venue's terms say.
+    """
 
     kind: FlowKind
     amount: Decimal
+    asset: str | None = None
+    lag: Annotated[float, Meta(ge=0, le=LONGEST_LAG)] | None = None
 
 
 class TakeRequest(Struct, frozen=True, forbid_unknown_fields=True):

@@ -50,7 +50,7 @@ def _policy(chain: Chain) -> str:
     lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
     if decision.commit:
         lines.append(f"  commit {decision.commit}")
-    if decision.kind is None and decision.reason:
+    if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"  note: {decision.reason}")
     if decision.kind == "reset":
         lines.append(one_line(f"  reset by {decision.author or 'itself'}: {decision.reason or 'no reason given'}"))
@@ -207,6 +207,10 @@ def _end(chain: Chain) -> str:
     lines.append(f"  {_standing(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
+        lines.append(
+            f"  slippage {money(result.slippage)} against the marks when the orders were sent, "
+            f"delay cost {money(result.delay)} until then"
+        )
     lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
     if result.totals.took is not None:
         lines.append(f"  {result.totals.took:.1f} s from the first order to the last look at the venue")
@@ -249,6 +253,8 @@ def _standing(chain: Chain) -> str:
         return "the scope is back to normal"
     return {
         "recorded only": "recorded only: nothing was sent, because the account or the policy observes",
+        "locked on suspicion": "on suspicion: no stage has fired, and nothing is closed",
+        "suspicion over": "the suspicion is over: no stage has fired, and its lock is lifted",
         "nothing to close": "nothing was to be closed",
         "closing": "closing: not finished yet",
         "flat": "flat: the venue itself shows every target of 0 reached",

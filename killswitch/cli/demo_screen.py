@@ -171,6 +171,9 @@ class Screen:
         if decision.kind == "reset":
             self._say(f"RESET from level {decision.previous_level}: {decision.reason}", "green")
             return
+        if decision.is_suspicion:
+            self._say(decision.reason or "suspicion", "yellow")
+            return
         self._say(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
         if decision.attribution is not None:
             self._say(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")

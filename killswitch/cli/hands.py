@@ -23,6 +23,13 @@ _LIVE = click.option("--live", is_flag=True,
 @click.option("--scope", type=options.WORDS, help="account/NAME, venue/NAME or portfolio. Left out: everything.")
 @click.option("--force", is_flag=True,
               help="At market at once, and what cannot be read on its last known positions. Not for spot.")  # fmt: skip
+@click.option(
+    "--give-up",
+    "decision",
+    type=options.WORDS,
+    metavar="DECISION",
+    help="End this decision's close instead, on the account of --scope or on all: what is left stays open.",
+)
 @click.option("--dry-run", is_flag=True, help="Show every order and cancel, and change nothing anywhere.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="With --dry-run: save what is shown as a plan, for `ksctl apply`, in a new file.")  # fmt: skip
@@ -35,11 +42,11 @@ _LIVE = click.option("--live", is_flag=True,
 @_WAIT
 @options.output
 def close(
-    store_at: str, reason: str, scope: str | None, force: bool, dry_run: bool, out: Path | None, live: bool,
-    author: str | None, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
-    lock_file: Path | None, wait: float, output: str,
+    store_at: str, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
+    out: Path | None, live: bool, author: str | None, policies_at: tuple[Path, ...], read_timeout: float,
+    lock_dir: Path | None, lock_file: Path | None, wait: float, output: str,
 ) -> None:  # fmt: skip
-    """Close positions by hand.
+    """Close positions by hand, or give a close up.
 
     A living runner takes it at its next tick. Where none lives, this command takes the lease, ticks once and closes,
     which needs --live. --policies is then needed too, unless the last runner's are still where they were.
@@ -47,15 +54,26 @@ def close(
     --force sends market orders at once, without ladder or pace, and closes accounts that cannot be read on their last
     known positions; only where the venue keeps an order from opening anything (swap and future). Spot, margin and
     equity accounts are left out, with a reason. It arms nothing, and --live is still needed.
+
+    A full close goes on for as long as the venue shows a position. --give-up ends it: nothing more is sent for the
+    decision, and it ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
+    stands. Where no runner lives, the first tick of the next run takes it.
     """
     from killswitch.cli import hands_work as work
     from killswitch.cli.hands_text import Order
     from killswitch.cli.reasons import reason_of, too_narrow
 
+    if decision is not None and (force or dry_run or out is not None):
+        raise click.UsageError("--give-up sends nothing, so that --force, --dry-run and --out have no part in it")
     if out is not None and not dry_run:
         raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
     if out is not None and force:
         raise click.UsageError("a saved plan holds what was read, and --force is for what cannot be: leave one out")
+    if decision is not None:
+        from killswitch.cli.giving_up import give_up
+
+        give_up(store_at, decision, scope, author or work.this_user(), reason, wait, json=output == "json")
+        return
     why = reason_of(reason)
     for remark in (why.remark, too_narrow(why.cause, scope)):
         if remark is not None:

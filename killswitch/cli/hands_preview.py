@@ -80,6 +80,6 @@ def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview,
     observed = sorted({intent.account for intent in decision.intents if not accounts[intent.account].armed})
     if observed:
         click.echo(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
-    others = [headline(each) for each in shown.decisions if each.kind is None]
+    others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     if others:
         click.echo("By itself, the same tick would bring about:\n  " + "\n  ".join(others))

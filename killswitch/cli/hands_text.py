@@ -11,7 +11,7 @@ import click
 from killswitch.cli.hands_left import who_goes_on
 from killswitch.cli.status_hands import outcome
 from killswitch.cli.wording import headline
-from killswitch.incident.results import Result
+from killswitch.incident.results import Result, recorded_result
 from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -80,7 +80,7 @@ def _lock_words(lock: LockView, store: Store) -> str:
 
 def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None) -> None:
     """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are."""
-    results = [(decision, hands.progress_of(store, decision)) for decision in answer.decisions]
+    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     lock = lock_of(order, at)
     if not results and not answer.notices and lock is None:
         raise click.ClickException("the tick took it, and nothing came of it; see `ksctl status`")
@@ -95,6 +95,18 @@ def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None)
             click.echo(_lock_words(lock, store))
     if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
+
+
+def tell_results(answer: hands.Answer, store: Store, *, json: bool) -> None:
+    """The decisions of an answer as they stand now, and what was said of them."""
+    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
+    if json:
+        _tell_json(results, answer.notices, None)
+        return
+    for decision, result in results:
+        click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+    for notice in answer.notices:
+        click.echo(notice.text)
 
 
 def _tell_json(results: Sequence[tuple[Decision, Result]], notices: Sequence[Notice], lock: LockView | None) -> None:

@@ -135,7 +135,7 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
 def _is_closing(store: Store, decision: Decision) -> bool:
     """Whether it is, after a pause if so: a long journal takes its time, and reading it must not slow the runner."""
     began = time.monotonic()
-    closing = hands.progress_of(store, decision).standing == "closing"
+    closing = hands.standing_of_close(store, decision) == "closing"
     if closing:
         time.sleep(max(POLL, PAUSE_FOR_LOOK * (time.monotonic() - began)))
     return closing
@@ -244,7 +244,7 @@ def _tick_ourselves(
         answer = hands.answer_to(store, event)
         mine = {decision.id for decision in answer.decisions}
         for decision in (each for each in seen.decisions if each.id not in mine):
-            what = "brought about by itself" if decision.kind is None else "carried out besides"
+            what = "brought about by itself" if decision.kind in (None, "suspicion") else "carried out besides"
             click.echo(
                 "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
             )

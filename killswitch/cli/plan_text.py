@@ -90,6 +90,9 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.kind == "reset":
         yield f"RESET {decision.scope} ({decision.policy}) from level {decision.previous_level}: {decision.reason}"
         return
+    if decision.is_suspicion:
+        yield from _suspicion(decision, shown)
+        return
     by_itself = "hedge" if decision.kind == "hedge" else "close by hand"
     what = f"{decision.stage}, level {decision.previous_level} → {decision.level}" if decision.stage else by_itself
     observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
@@ -112,6 +115,17 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
+
+
+def _suspicion(decision: Decision, shown: Preview) -> Iterator[str]:
+    observing = "" if decision.mode == "enforce" else " (observe: recorded, never carried out)"
+    what = "WOULD WITHDRAW THE LOCK" if decision.is_withdrawal else "WOULD LOCK"
+    yield f"{what} ON SUSPICION {decision.policy} on {decision.scope}: {decision.stage} does not fire{observing}"
+    if decision.reason:
+        yield f"  note: {decision.reason}"
+    if decision.lock is not None and not decision.is_withdrawal:
+        yield f"  lock {decision.lock.scope}: {decision.lock.mode} until {instant(decision.lock.until)}"
+    yield from (one_line(f"  {each}") for each in cancel_lines(decision.cancels, resting_orders(shown.snapshot)))
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
@@ -163,11 +177,12 @@ def _book(book: Book) -> str:
 
 
 def _summary(shown: Preview) -> str:
-    fires = [decision for decision in shown.decisions if decision.kind != "reset"]
-    orders = sum(len(decision.intents) for decision in fires if decision.mode == "enforce")
-    cancels = sum(len(decision.cancels) for decision in fires if decision.mode == "enforce")
-    locks = sum(1 for decision in fires if decision.mode == "enforce" and decision.lock)
-    resets = len(shown.decisions) - len(fires)
+    fires = [decision for decision in shown.decisions if decision.kind not in ("reset", "suspicion")]
+    acting = [each for each in shown.decisions if each.mode == "enforce" and not each.is_withdrawal]
+    orders = sum(len(decision.intents) for decision in acting)
+    cancels = sum(len(decision.cancels) for decision in acting)
+    locks = sum(1 for decision in acting if decision.lock)
+    resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
         return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."

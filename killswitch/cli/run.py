@@ -219,10 +219,10 @@ class Terminal:
 
     def _came_to(self, decision: str) -> str | None:
         """What `history` says of it, in the same word; None where the record does not say yet that it ended."""
-        from killswitch.runner.hands import progress_of
+        from killswitch.runner.hands import standing_of_close
 
         stored = self._store.decision(decision)
-        standing = None if stored is None else progress_of(self._store, stored.decision).standing
+        standing = None if stored is None else standing_of_close(self._store, stored.decision)
         return None if standing == "closing" else standing
 
     def last_words(self) -> str:

@@ -54,6 +54,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
         yield suspended_text(view.suspended)
     yield _list("Problems", ((() if view is None else view.problems) + standing.problems))
     yield _closings(standing.closings, alive=standing.runner.liveness == "alive")
+    yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
     yield hands_text(standing.by_hand)
     yield _notifications(standing)
     yield _list("Pending hands", [_hand(standing, i) for i in range(len(standing.pending))])
@@ -165,6 +166,8 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
 def _until(lock: LockView) -> str:
     if not lock.locked:
         return "-"
+    if lock.on_suspicion:
+        return f"on suspicion until {instant(lock.until)}"
     if lock.until is not None:
         return instant(lock.until)
     return "it is lifted" if lock.ordered else "a runner lives"
@@ -221,6 +224,11 @@ def _hand(standing: Standing, index: int) -> str:
     )
 
 
+def _suspicion(decision: Decision) -> str:
+    observed = "" if decision.mode == "enforce" else " (observed only)"
+    return f"{instant(decision.as_of)}  {headline(decision)}{observed}  [{decision.id}]"
+
+
 def _list(title: str, lines: Sequence[str]) -> str:
     return "\n".join((title, *(f"  {line}" for line in lines))) if lines else ""
 
@@ -233,15 +241,15 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
         (instant(decision.as_of), decision.id, headline(decision), *_result(decision, result))
         for decision, result in found
     ]
-    head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "took", "remarks")
+    head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "delay", "took", "remarks")
     return table(head, rows, indent="")
 
 
 def _result(decision: Decision, result: Result) -> tuple[str, ...]:
     if decision.kind == "reset":
-        return ("reset", *["-"] * 6)
+        return ("reset", *["-"] * 7)
     if not result.orders:
-        return (result.standing, *["-"] * 6)
+        return (result.standing, *["-"] * 7)
     return (
         result.standing,
         f"{result.closed} position{'' if result.closed == 1 else 's'}" if result.closed else "-",
@@ -252,7 +260,12 @@ def _result(decision: Decision, result: Result) -> tuple[str, ...]:
 
 
 def _sums(result: Result) -> tuple[tuple[str, Decimal | None], ...]:
-    return (("realised", result.realised), ("fees", result.fees), ("slippage", result.slippage))
+    return (
+        ("realised", result.realised),
+        ("fees", result.fees),
+        ("slippage", result.slippage),
+        ("delay", result.delay),
+    )
 
 
 def _sum(result: Result, what: str, value: Decimal | None) -> str:

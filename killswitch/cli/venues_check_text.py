@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from killswitch.cli.venues_text import capability_table
 from killswitch.cli.wording import fitted, hanging, money, width
@@ -114,17 +114,48 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
         )
         return
     yield f"  Positions with something to say, of {len(account.outlooks)}"
-    rows = [row for each in told[:SHOWN] for row in _rows(each)]
-    yield fitted(("position", "contracts", "orders", "", ""), rows, width())
+    shown = told[:SHOWN]
+    yield fitted(("position", "contracts", "orders", "", ""), list(_rows(shown)), width())
     if len(told) > SHOWN:
         yield f"  … and {len(told) - SHOWN} more: --output json"
+    for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
+        if meaning:
+            yield hanging(f"  {kind}: {meaning}", "    ", width())
 
 
-def _rows(outlook: Outlook) -> Iterator[tuple[str, str, str, str, str]]:
-    for number, each in enumerate(outlook.hindrances):
-        first = (f"{outlook.symbol} {outlook.side}", f"{outlook.contracts:f}", str(outlook.orders))
-        place = first if number == 0 else ("", "", "")
-        yield (*place, each.kind if each.severity == "warning" else f"({each.kind})", each.text)
+def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
+    """A row for each thing to say of a position; what is said of several alike, once and with all of them.
+
+    Warnings about several come first, notes about several last.
+    """
+    alike: dict[_Said, list[Outlook]] = {}
+    for outlook in outlooks:
+        for each in outlook.hindrances:
+            alike.setdefault((each.severity, each.kind, each.text), []).append(outlook)
+    yield from _of_several(alike, "warning")
+    for outlook in outlooks:
+        place = (f"{outlook.symbol} {outlook.side}", f"{outlook.contracts:f}", str(outlook.orders))
+        for each in outlook.hindrances:
+            if len(alike[each.severity, each.kind, each.text]) == 1:
+                yield (*place, _kind(each.severity, each.kind), each.text)
+                place = ("", "", "")
+    yield from _of_several(alike, "note")
+
+
+_Said = tuple[str, str, str]
+"""Severity, kind and text of a hindrance."""
+
+
+def _of_several(alike: Mapping[_Said, Sequence[Outlook]], wanted: str) -> Iterator[tuple[str, str, str, str, str]]:
+    for (severity, kind, text), those in alike.items():
+        if severity == wanted and len(those) > 1:
+            names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in those)
+            orders = str(sum(each.orders for each in those))
+            yield (f"{len(those)} positions", "", orders, _kind(severity, kind), f"{text}: {names}")
+
+
+def _kind(severity: str, kind: str) -> str:
+    return kind if severity == "warning" else f"({kind})"
 
 
 def _reading(account: AccountCheck, check: Check) -> Iterator[str]:

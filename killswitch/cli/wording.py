@@ -97,6 +97,11 @@ def _headline(decision: Decision) -> str:
         return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
     if decision.kind == "hedge":
         return f"temporary hedge: {where} ({decision.reason or 'no reason'})"
+    if decision.is_withdrawal:
+        return f"end of the suspicion of {decision.stage}: {where}"
+    if decision.is_suspicion:
+        until = decision.lock.until if decision.lock is not None else None
+        return f"suspicion of {decision.stage}, a lock until {instant(until)} and nothing else: {where}"
     return f"level {decision.level} {decision.stage}: {where}"
 
 
@@ -145,7 +150,7 @@ def decision_lines(decision: Decision, written: Written | None = None) -> list[s
         found = decision.attribution
         shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
         lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
-    if decision.kind is None and decision.reason:
+    if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     return lines + [f"    {one_line(order)}" for order in intended(decision.intents)]
 

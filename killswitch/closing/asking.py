@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from killswitch.closing.budget import Purpose
 from killswitch.closing.charges import charged
@@ -20,16 +21,22 @@ from killswitch.closing.life import ZERO, State
 from killswitch.closing.line import Line
 from killswitch.closing.pace import Pace
 from killswitch.closing.reports import said, sound, sound_fills
-from killswitch.closing.requests import Requests
+from killswitch.closing.requests import NoRoomError, Requests
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.model.venue import OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
+from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
 
 URGENT_QUESTIONS = 5
-"""So many questions about one order may use the room that is kept for closing."""
+"""So many questions about one order may use the room that is kept for closing before its absence may be believed, as
+many after that, and then one after `look_again`, doubled by each that is heard: a close cannot end without the answer.
+Those that nobody hears come no less often, so that an outage costs no time after it."""
 LEAST_QUESTIONS = 20
 """So many must the venue have heard before asking about an order is given up, however long ago it was sent."""
+
+
+_ROUNDS: Final = 4
+"""A question that decides nothing leaves room for so many: those that do, by the name and the fills, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,22 @@ class Question:
     may_fill: Decimal
     sent_at: datetime | None
     state: State | None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """How often an order was asked about, and when last; the same of urgent questions since it can be absent.
+
+    `decided`: how many of these were heard.
+    """
+
+    count: int = 0
+    at: float = -math.inf
+    decisive: int = 0
+    decided: int = 0
+    decisive_at: float = -math.inf
+    urgent: bool = True
+    """Whether the question of this round may use the room that is kept for closing."""
 
 
 def questions(line: Line) -> list[Question]:
@@ -97,7 +120,7 @@ class Asking:
         """Orders that were unhurried when `ask` was called last."""
         self._turn_at = float("-inf")
         """When one of them had its turn."""
-        self._asked: dict[str, tuple[int, float]] = {}
+        self._asked: dict[str, _Asked] = {}
         self._heard: dict[str, tuple[int, float]] = {}
         """How often a question about an order was heard, and when for the first time."""
         self._denied: dict[str, float] = {}
@@ -138,19 +161,24 @@ class Asking:
 
     async def _put(self, due: Sequence[Question]) -> tuple[Sequence[Question], Collection[str | None]]:
         """Ask, as far as there is room; what was asked about, and the names of the orders of which there was news."""
+        due = self._sparing(due)
         due = due[: self._requests.room("find_order", [question.line.symbol for question in due])]
         now = self._clock.monotonic()
         for question in due:
-            count, _ = self._asked.get(question.name, (0, 0.0))
-            self._asked[question.name] = (count + 1, now)
+            self._count(question, now)
         reports = await asyncio.gather(*(self._by_name(question) for question in due))
         for question, report in zip(due, reports, strict=True):
-            if not isinstance(report, RateLimitedError | VenueDownError):
+            heard = not isinstance(report, RateLimitedError | VenueDownError)
+            if heard:
                 count, first = self._heard.get(question.name, (0, now))
                 self._heard[question.name] = (count + 1, first)
+            asked = self._asked[question.name]
+            if asked.urgent and self.is_late(question) and not isinstance(report, NoRoomError):
+                asked.decisive, asked.decisive_at = asked.decisive + 1, now
+                asked.decided += heard
         self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
-        resting = await self._resting() if unsaid else None
+        resting = await self._resting(self._list_purpose(due, reports)) if unsaid else None
         found = await asyncio.gather(
             *(self._answer(question, report, resting) for question, report in zip(due, reports, strict=True))
         )
@@ -165,7 +193,7 @@ class Asking:
         """Something has happened to these orders: the next `ask` asks about them, however short ago the last was."""
         for name in names:
             if name in self._asked:
-                self._asked[name] = (self._asked[name][0], float("-inf"))
+                self._asked[name].at = -math.inf
 
     def has_asked(self, question: Question) -> bool:
         """Whether the venue was asked about the order, and did not say."""
@@ -198,12 +226,12 @@ class Asking:
         return sorted((q for q in due if q.name in asked), key=lambda q: asked[q.name])
 
     def _last_asked(self, name: str) -> float:
-        return self._asked[name][1] if name in self._asked else float("-inf")
+        return self._asked[name].at if name in self._asked else -math.inf
 
     def _not_before(self, name: str) -> float:
         if name not in self._asked:
             return float("-inf")
-        count, at = self._asked[name]
+        count, at = self._asked[name].count, self._asked[name].at
         if name in self._seldom:
             return at if math.isinf(at) else max(at, self._turn_at) + self._pace.ask_halted
         return at + min(self._pace.poll, self._pace.ask_again * 2.0 ** min(count - 1, 10))
@@ -219,17 +247,52 @@ class Asking:
         except VenueError as error:
             return error
 
-    async def _resting(self) -> dict[str, Order] | None:
+    async def _resting(self, purpose: Purpose) -> dict[str, Order] | None:
         """The open orders by client id; None if the venue does not say."""
         try:
-            orders = await self._requests.make("open_orders", self._venue.open_orders(), purpose="reading")
+            orders = await self._requests.make("open_orders", self._venue.open_orders(), purpose=purpose)
             return {order.client_order_id: order for order in orders if order.client_order_id is not None}
         except (VenueError, AttributeError, TypeError):
             return None
 
+    def _sparing(self, due: Sequence[Question]) -> Sequence[Question]:
+        """Without those that could decide nothing now, where they would take the room of the questions that do.
+
+        Of an order that may still be on its way a repeated question only tells whether it has arrived. Some venues
+        allow a question about an ended order once in ten seconds.
+        """
+        early = {q.name for q in due if q.name in self._asked and q.state is not State.WORKING and not self.is_late(q)}
+        if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
+            return due
+        return [question for question in due if question.name not in early]
+
+    def _is_scarce(self, call: Call, symbols: Sequence[str]) -> bool:
+        """Whether there is no room for a question about each, and for those that decide."""
+        wanted = [*symbols] * _ROUNDS
+        return self._requests.room(call, wanted) < len(wanted)
+
+    def _count(self, question: Question, now: float) -> None:
+        """Count the question that is about to be put, and decide whose room it uses."""
+        asked = self._asked.setdefault(question.name, _Asked())
+        asked.count, asked.at = asked.count + 1, now
+        if not self.is_late(question):
+            asked.urgent = asked.count <= URGENT_QUESTIONS
+            return
+        pause = self._pace.look_again * 2.0 ** min(max(asked.decided - URGENT_QUESTIONS, 0), 10)
+        asked.urgent = asked.decisive < URGENT_QUESTIONS or now - asked.decisive_at >= pause
+
     def _purpose(self, question: Question) -> Purpose:
-        """The first questions are a part of closing; those that go on for minutes leave it the room that is its own."""
-        return "closing" if self._asked.get(question.name, (0, 0.0))[0] <= URGENT_QUESTIONS else "reading"
+        """What a close must know to end is closing's; what goes on for minutes leaves it the room that is its own."""
+        asked = self._asked.get(question.name)
+        return "closing" if asked is None or asked.urgent else "reading"
+
+    def _list_purpose(self, due: Sequence[Question], reports: Sequence[object]) -> Purpose:
+        """The open orders are dear: they are closing's where they decide whether an order is absent."""
+        for question, report in zip(due, reports, strict=True):
+            settled = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
+            if not settled and self.is_late(question) and self._purpose(question) == "closing":
+                return "closing"
+        return "reading"
 
     def _as_told(self, question: Question, report: OrderReport) -> JournalEntry | None:
         news = told(report, State.WORKING if question.state in (None, State.WORKING) else question.state)
@@ -260,10 +323,16 @@ class Asking:
                 self.resting[question.name] = order.id
             news = question.state in (State.SENDING, State.UNKNOWN)
             return self._entry(question, "acknowledged", {"order": said(order.id), "filled": None}) if news else None
+        if (
+            denied
+            and not self.is_late(question)
+            and self._is_scarce("fills", [question.line.symbol] * len(self._asked))
+        ):
+            return None  # it may be on its way, and whether it has filled is asked when it no longer can be
         report = await self._by_fills(question)
         if report is None:
             return None
-        gone = denied and resting is not None and self.is_late(question) and self._denied_for_long(question)
+        gone = denied and resting is not None and self._can_be_absent(question) and self._denied_for_long(question)
         if report.filled >= question.may_fill or (gone and (report.filled > ZERO or question.state is State.WORKING)):
             return self._as_told(question, report)
         absent = gone and report.filled == ZERO
@@ -295,6 +364,10 @@ class Asking:
         """Whether the venue has been denying the order for longer than its lists may lag."""
         since = self._denied.get(question.name, self._clock.monotonic())
         return question.state is not State.WORKING or self._clock.monotonic() - since >= self._pace.absence_after
+
+    def _can_be_absent(self, question: Question) -> bool:
+        """Whether the request is over: one that still runs may arrive after any denial."""
+        return self.is_late(question) and question.name not in self._requests.running
 
     def is_late(self, question: Question) -> bool:
         """Whether the request can no longer be on its way. A clock that was set back says yes."""

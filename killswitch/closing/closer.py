@@ -22,7 +22,7 @@ from killswitch.closing.executor import Executor
 from killswitch.closing.following import Following
 from killswitch.closing.guarding import Guarding
 from killswitch.closing.halts import Halts
-from killswitch.closing.judging import Judging, Verdicts, held, told
+from killswitch.closing.judging import Judging, Verdicts, given_up, held, told
 from killswitch.closing.life import State
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.looking import Looking
@@ -74,7 +74,7 @@ class Closer:
         self._memory = Memory(account, store, clock, pace, watch, protections)
         record = self._memory.record
         self._executor = Executor(account, venue, clock, pace, self._requests, record)
-        dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
+        self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
         self._looking = Looking(self._executor, clock, pace)
         self._halts = Halts(self._looking.instruments)
         self._asking = Asking(
@@ -85,16 +85,20 @@ class Closer:
             account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
         )  # fmt: skip
         self._following = Following(
-            self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts
+            self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts, self._dispatch.late
         )  # fmt: skip
         self._cancelling = Cancelling(self._executor, clock, pace)
         self._judging = Judging(self._memory, self._looking, clock, pace)
         self._sending = Sending(
             venue, self._traits, clock, pace, self._requests, self._memory, self._looking, self._judging,
-            self._executor, dispatch, self._guarding, self._halts,
+            self._executor, self._dispatch, self._guarding, self._halts,
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
         self._due = 0.0
+        self._starved = False
+        """Whether the last pass found no room for a look of its own, so that the next tick's reading is waited for."""
+        self._verified: int | None = None
+        """What had moved when the pass before, which sent nothing, read the account: the next one may send on that."""
         self._news = False
         """Whether a tick has read something since the last pass began for which the next one need not wait."""
         self.passes = 0
@@ -115,6 +119,12 @@ class Closer:
         if self._memory.adopt(decision):
             self._due = 0.0
 
+    def give_up(self, entry: JournalEntry) -> None:
+        """A person ends the work on a decision: `entry` is durable. It ends once no order of it is under way."""
+        if (work := self._memory.works.get(entry.decision)) is not None:
+            work.apply(entry)
+            self._due = 0.0
+
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
         """Take what a tick has read: the instruments' rules, and while nothing is under way, what is held.
 
@@ -123,12 +133,21 @@ class Closer:
         self._looking.learn(account)
         if self._memory.works and self._heed(account):
             self._due, self._news = 0.0, True
-        if at is not None and not self._memory.works and at - self._memory.moved_at > self._pace.lags_for:
+        if at is None:
+            return
+        if self._memory.works:
+            self._looking.offer(account, at)
+            self._due = 0.0 if self._starved else self._due
+        elif at - self._memory.moved_at > self._pace.lags_for:
             self._looking.give(account, at)
 
     def progress(self) -> tuple[Closing, ...]:
-        """What every decision at work has reached, and how the last ones ended, for the next snapshot."""
-        working = (work.closing(self._shown) for work in self._memory.works.values())
+        """What every close at work has reached, and how the last ones ended, for the next snapshot.
+
+        The cancels of a suspicion are no close, and nobody waits for their end.
+        """
+        works = self._memory.works.values()
+        working = (work.closing(self._shown) for work in works if not work.decision.is_suspicion)
         return (*self._memory.ended.values(), *working)
 
     @property
@@ -157,8 +176,9 @@ class Closer:
         return not self._memory.works and self._charges.owing
 
     def abandon(self) -> asyncio.Future[Any] | None:
-        """Call off what is asked beside the passes, at the end of a run; what ends with it."""
-        return self._charges.abandon()
+        """Call off what is asked or still runs beside the passes, at the end of a run; what ends with it."""
+        ending = [each for each in (*self._dispatch.abandon(), self._charges.abandon()) if each is not None]
+        return asyncio.gather(*ending, return_exceptions=True) if ending else None
 
     async def advance(self) -> bool:
         """One pass: orders that the venue has room for leave together. True while anything is left to close.
@@ -206,7 +226,7 @@ class Closer:
 
     async def _close(self, *, sending: bool) -> None:
         if sending and self._looking.was_unreadable:
-            await self._sending.send_on_the_decisions_word()
+            await self._sending.send_on_what_was_known(unreadable=True)
         reading = self._given() if sending else None
         if reading is not None:
             # Nothing has been sent yet: what it shows is sent for, and verified by the look that follows.
@@ -216,10 +236,13 @@ class Closer:
             if self._memory.sent > sent:
                 return
         await self._following.follow()
-        reading = await self._look()
+        self._end_given_up()
+        if sending and self._looking.is_blind:
+            await self._sending.send_on_what_was_known(unreadable=True)
+        reading = await self._look(sending=sending)
         if reading is None:
             if sending:
-                await self._sending.send_on_the_decisions_word()
+                await self._sending.send_on_what_was_known(unreadable=self._looking.is_blind)
             return
         self._show(reading)
         if not sending and self._ends_by(reading):
@@ -234,6 +257,7 @@ class Closer:
             await self._sending.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
+        self._verified = None if sending else self._memory.moved
 
     def _ends_by(self, reading: Reading) -> bool:
         """Whether the reading shows every target of every decision reached, and nothing else is left to be done."""
@@ -279,15 +303,21 @@ class Closer:
         in_play = any(line.attempt or not line.reduce_only for line in lines)
         return None if in_play else self._looking.take_given(self._expected())
 
-    async def _look(self) -> Reading | None:
-        """What the account holds, read anew unless what was read last is still good for sending what had to wait."""
+    async def _look(self, *, sending: bool) -> Reading | None:
+        """What the account holds: read anew, unless what was read last is still good for sending on.
+
+        Where there is no room for a look at what has not moved, the tick's own reading stands for it.
+        """
+        moved = self._memory.moved
         guarded = all(line.reduce_only for line in self._memory.lines())
-        held_back = self._sending.held_back and guarded and not self._looking.has_begun
-        if held_back and (reading := self._looking.again(self._memory.moved)) is not None:
+        good = self._sending.held_back or (sending and self._verified == moved)
+        self._verified, self._starved = None, False
+        if good and guarded and not self._looking.has_begun and (reading := self._looking.again(moved)) is not None:
             return reading
-        purpose = self._looking.purpose(self._memory.moved)
+        purpose = self._looking.purpose(moved)
         if self._requests.quiet_for > 0 or self._requests.wait("snapshot", purpose=purpose) > 0:
-            return None
+            self._starved = self._requests.quiet_for <= 0
+            return self._looking.take_offered(self._expected(), moved, self._memory.moved_at)
         found = await self._looking.look(self._expected(), self._memory.moved, self._memory.sent)
         if self._looking.newest is not None:
             self._heed(self._looking.newest)
@@ -365,6 +395,14 @@ class Closer:
                 await self._cancel([(work, cancel) for cancel in left])
                 continue
             self._finish(work, found)
+
+    def _end_given_up(self) -> None:
+        """End what a person has given up, as soon as nothing of it is under way, also where nothing can be read."""
+        for work in list(self._memory.works.values()):
+            why = work.given_up
+            idle = all(line.state in (State.READY, State.AT_TARGET) and not line.aside for line in work.lines)
+            if why is not None and idle and not self._guarding.protections.of(work.decision.id):
+                self._finish(work, [given_up(line, why, None) for line in work.lines])
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
         self._memory.record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,15 +36,29 @@ class Sent:
     room_in: float | None
 
 
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One request with orders under way. `left` in the loop's seconds; `behind`: its wave waits for it no longer."""
+
+    left: float
+    group: Sequence[Departure]
+    behind: bool = False
+
+
 class Wave:
     """The requests under way, and their answers that are not written down yet."""
 
     def __init__(self) -> None:
-        self.open = 0
+        self.flights: dict[asyncio.Task[Sequence[JournalEntry]], Flight] = {}
         self.came = asyncio.Event()
         self._answers: list[JournalEntry] = []
         self._since = 0.0
         self._noted = False
+
+    @property
+    def open(self) -> int:
+        """How many requests are waited for."""
+        return len(self.flights)
 
     def take(self, answers: Sequence[JournalEntry]) -> None:
         """Hold the answers of one request."""
@@ -51,12 +66,23 @@ class Wave:
             self._since = asyncio.get_running_loop().time()
         self._answers += answers
 
-    def ended(self) -> None:
+    def ended(self, task: asyncio.Task[Sequence[JournalEntry]]) -> None:
         """One of the requests is over."""
-        self.open -= 1
-        if not self.open or not self._noted:
+        if self.flights.pop(task, None) is not None and not (self.flights and self._noted):
             self._noted = True
             self.came.set()
+
+    def oldest(self) -> float:
+        """When the first of the requests left that are waited for; infinite if none is."""
+        return next((flight.left for flight in self.flights.values()), math.inf)
+
+    def leave_behind(self, before: float) -> list[tuple[asyncio.Task[Sequence[JournalEntry]], Flight]]:
+        """Wait no longer for the requests that left at `before` or earlier; they go on."""
+        found = [(task, flight) for task, flight in self.flights.items() if flight.left <= before]
+        for task, flight in found:
+            flight.behind = True
+            del self.flights[task]
+        return found
 
     @property
     def holds(self) -> bool:

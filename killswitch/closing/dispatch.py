@@ -9,9 +9,10 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from killswitch.closing.budget import Ticket
-from killswitch.closing.departures import Departure, Queue, Sent, Wave
+from killswitch.closing.departures import Departure, Flight, Queue, Sent, Wave
 from killswitch.closing.life import ZERO, State
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
@@ -70,50 +71,76 @@ class Dispatch:
         self._clock = clock
         self._requests = requests
         self._record = record
+        self._behind: dict[asyncio.Task[Sequence[JournalEntry]], Flight] = {}
+        """Requests that no wave waits for any longer."""
+
+    def late(self) -> list[JournalEntry]:
+        """The answers to requests that were not waited for, as far as they are here; each is given once."""
+        ended = [task for task in self._behind if task.done()]
+        found: list[JournalEntry] = []
+        for task in ended:
+            self._requests.running -= _names(self._behind.pop(task).group)
+            if not task.cancelled():
+                found += task.result()
+        return found
+
+    def abandon(self) -> list[asyncio.Future[Any]]:
+        """Call off what still runs, at the end of a run: the next one asks."""
+        for task in self._behind:
+            task.cancel()
+        return list(self._behind)
 
     async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
         """Send from the front of `source` what the budget has room for, now or within a moment. Each is sent once.
 
         They leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be made;
-        answers that come close together are made durable together. Over when every answer is there, or its time;
-        `answered` is told when the last one is, before it is made durable.
+        answers that come close together are made durable together. Over when every answer is there, or has been out
+        for so long that its orders are to be asked about: `late` gives it when it comes. `answered` is told when
+        nothing is waited for any longer, before the last answers are made durable.
         """
         queue = Queue(source)
         wave = Wave()
+        loop = asyncio.get_running_loop()
 
-        async def one(group: Sequence[Departure], ticket: Ticket) -> None:
-            try:
-                wave.take(await self._request(group, ticket))
-            finally:
-                wave.ended()
+        async def one(flight: Flight, ticket: Ticket) -> Sequence[JournalEntry]:
+            answers = await self._request(flight.group, ticket)
+            if not flight.behind:
+                wave.take(answers)
+            return answers
 
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[Sequence[JournalEntry]]] = []
         try:
             more, chunk = True, FIRST
             while more or wave.open:
                 if more:
                     groups = self._depart(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
-                    if len(groups) == 1 and not wave.open and queue.empty:
-                        wave.take(await self._request(*groups[0]))
-                        groups = []
-                    tasks += [asyncio.create_task(one(*group)) for group in groups]
-                    wave.open += len(groups)
+                    for group, ticket in groups:
+                        flight = Flight(loop.time(), group)
+                        task = loop.create_task(one(flight, ticket))
+                        wave.flights[task] = flight
+                        task.add_done_callback(wave.ended)
+                        tasks.append(task)
                     if groups:
                         await asyncio.sleep(0)  # let them leave before the next ones are made
                 more = await self._wait(wave, queue)
+                for task, flight in wave.leave_behind(loop.time() - self._requests.ask_after + LEAST):
+                    self._behind[task] = flight
+                    self._requests.running |= _names(flight.group)
                 if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
                 if not wave.open or wave.held_for >= TOGETHER - LEAST:
                     self._record(wave.give())
             for task in tasks:
-                task.result()
+                if task not in self._behind:
+                    task.result()
         finally:
-            for task in tasks:
+            waited = [task for task in tasks if task not in self._behind]
+            for task in waited:
                 task.cancel()
-            if tasks:
-                await asyncio.gather(*tasks, return_exceptions=True)
+            if waited:
+                await asyncio.gather(*waited, return_exceptions=True)
         return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
 
     async def _wait(self, wave: Wave, queue: Queue) -> bool:
@@ -126,9 +153,10 @@ class Dispatch:
             if soon:
                 await self._clock.sleep(room_in)
             return soon
+        asked_in = wave.oldest() + self._requests.ask_after - asyncio.get_running_loop().time()
         waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
         try:
-            async with asyncio.timeout(min(waits, default=None)):
+            async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
                 await wave.came.wait()
             wave.came.clear()
         except TimeoutError:
@@ -236,6 +264,10 @@ class Dispatch:
             attempt=departure.attempt,
             data=data,
         )
+
+
+def _names(group: Sequence[Departure]) -> set[str]:
+    return {each.request.client_order_id for each in group}
 
 
 def _call(orders: Sequence[Departure]) -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from killswitch.closing.asking import Asking, questions
 from killswitch.closing.executor import Executor
@@ -12,6 +13,7 @@ from killswitch.closing.memory import Memory
 from killswitch.closing.pace import Pace
 from killswitch.closing.requests import Requests
 from killswitch.model.clock import Clock
+from killswitch.model.store import JournalEntry
 
 
 class Following:
@@ -26,7 +28,9 @@ class Following:
         pace: Pace,
         requests: Requests,
         halts: Halts,
+        late: Callable[[], Sequence[JournalEntry]],
     ) -> None:
+        """`late`: takes the answers to requests that were not waited for."""
         self._memory = memory
         self._asking = asking
         self._executor = executor
@@ -34,12 +38,15 @@ class Following:
         self._pace = pace
         self._requests = requests
         self._halts = halts
+        self._late = late
         self._called_back: dict[str, float] = {}
 
     async def follow(self) -> None:
         """Ask about every order whose end is not known, and let positions go on whose order nobody can tell of."""
+        self._take_late()
         about = [question for line in self._memory.lines() for question in questions(line)]
         await self._asking.ask(about)
+        self._take_late()
         about = [question for line in self._memory.lines() for question in questions(line)]
         aside = [
             self._asking.set_aside(question)
@@ -51,15 +58,23 @@ class Following:
         self._memory.record(aside + self._asking.give_up(self._clock.monotonic(), about))
         await self._call_back()
 
+    def _take_late(self) -> None:
+        """An order's own answer counts whenever it comes, unless asking has told as much before."""
+        for entry in self._late():
+            if self._memory.is_news(entry):
+                self._memory.record([entry])
+
     async def _call_back(self) -> None:
         """Cancel orders of ours that rest for too long, so that another can be sent in their place."""
         wall = self._clock.now()
         for line in self._memory.lines():
             name = line.client_order_id or ""
-            if line.state is not State.WORKING or not line.bounded or line.order_id is None or line.sent_at is None:
+            if line.state is not State.WORKING or line.order_id is None or line.sent_at is None:
+                continue
+            if not line.bounded and self._memory.works[line.decision].given_up is None:
                 continue  # a market order works until the venue has filled it
             resting = (wall - line.sent_at).total_seconds()
-            if resting < self._pace.rest_at_most:
+            if resting < self._pace.rest_at_most and self._memory.works[line.decision].given_up is None:
                 continue
             await self._call(line.symbol, name, line.order_id, halted=self._halts.rests(line))
         for line in self._memory.lines():

@@ -19,7 +19,7 @@ def planned_entries(
     """The `planned` entries that are committed with `decision`: one for each position, one for an account's cancels.
 
     None for a decision that only observes, and none for accounts outside `accounts` (those armed; None is all).
-    `snapshot`, the one that was decided on, gives the marks against which slippage is counted later.
+    `snapshot`, the one that was decided on, gives the marks from which delay is counted later.
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()

@@ -23,7 +23,8 @@ class Judging:
         self._looking = looking
         self._clock = clock
         self._pace = pace
-        self._doubts: dict[LineName, tuple[int, float]] = {}
+        self._doubts: dict[LineName, tuple[int, float, Reading]] = {}
+        """In how many readings, since when, and which was the last of them: each counts once."""
 
     def begin(self, reading: Reading) -> Verdicts:
         """The verdicts of a pass on `reading`."""
@@ -45,6 +46,8 @@ class Judging:
         if not told(line, reading):
             return WAIT
         work = self._memory.works[line.decision]
+        if work.given_up is not None and not line.in_flight and line.state is not State.SETTLED:
+            return given_up(line, work.given_up, held(line, reading))
         if line.name in work.unsupplied and not line.in_flight:
             return Verdict(Do.GIVE_UP, reason=f"{line.symbol}: what was brought in by the sale before it is not known")
         believe = self._doubted_enough(line)
@@ -63,14 +66,16 @@ class Judging:
             why = "less has arrived of what the sale before it brought in than it was paid"
             verdict = Verdict(Do.GIVE_UP, reason=f"{line.symbol}: {why}")
         if verdict.do is Do.DOUBT:
-            count, since = self._doubts.get(line.name, (0, self._clock.monotonic()))
-            self._doubts[line.name] = (count + 1, since)
+            count, since, last = self._doubts.get(line.name, (0, self._clock.monotonic(), None))
+            self._doubts[line.name] = (count + (last is not reading), since, reading)
         elif verdict.do is Do.NOTHING or (not believe and not verdict.ends):
             self._doubts.pop(line.name, None)
         return verdict
 
     def _doubted_enough(self, line: Line) -> bool:
-        count, since = self._doubts.get(line.name, (0, 0.0))
+        if line.name not in self._doubts:
+            return False
+        count, since, _ = self._doubts[line.name]
         return count >= self._pace.doubt_reads and self._clock.monotonic() - since >= self._pace.doubt_for
 
 
@@ -88,6 +93,12 @@ class Verdicts:
         if made is None:
             made = self._made[line.name] = self._judging.judge(line, self.reading)
         return made
+
+
+def given_up(line: Line, why: str, shown: Decimal | None) -> Verdict:
+    """The verdict on a line that a person has given up. `shown`: what is held, where a reading says so."""
+    reached = line.state is State.AT_TARGET if shown is None else shown <= line.target
+    return Verdict(Do.NOTHING) if reached else Verdict(Do.GIVE_UP, reason=f"{line.symbol}: {why}")
 
 
 def held(line: Line, reading: Reading) -> Decimal:

@@ -23,6 +23,7 @@ from killswitch.closing.life import (
 from killswitch.closing.pace import Pace
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.store import JournalEntry
+from killswitch.risk.shortfall import Marked, delay_cost
 
 PositionKey = tuple[str, Side]
 LineName = tuple[str, str, Side]
@@ -31,6 +32,10 @@ _NO_STEP_DOWN = frozenset(
     {"above_maximum", "insufficient_margin", "blocked_by_order", "already_flat", "duplicate_client_order_id"}
 )
 """Refusals that another kind of order would not change."""
+
+
+_COVERED = frozenset(2**power for power in range(1, 20))
+"""After so many refusals in a row as `already_flat`, of a position that is shown, orders may cover it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class AsideOrder:
     may_fill: Decimal
     sent_at: datetime | None
     since: datetime
+    arrival: Marked | None = None
+    """The mark when it was sent."""
 
 
 @dataclass(slots=True)
@@ -114,11 +121,15 @@ class Line:
     """Whether the last order was one that rests."""
     received: Decimal | None = ZERO
     """What the fills came to in quote units; None once a part of it is unknown."""
-    mark: Decimal | None = None
-    value: Decimal | None = None
-    """The account currency that one contract moves when the mark doubles."""
+    decided_at: Marked | None = None
+    """The mark that was decided on."""
+    arrival: Marked | None = None
+    """The mark when the last order was sent."""
     cost: Decimal | None = field(default=ZERO)
-    """Fees and slippage against `mark` so far, account currency; None once a part of it is unknown."""
+    """Fees and slippage so far, each fill against the mark when its order was sent, account currency; None once a part
+    of it is unknown."""
+    delay: Decimal | None = field(default=ZERO)
+    """What the market moved between the decision and the orders, for what they filled; None once a part is unknown."""
 
     @property
     def key(self) -> PositionKey:
@@ -149,10 +160,10 @@ class Line:
 
         Binance has one code (-2022) for a position that is gone and for resting orders that cover it. Said once, it may
         be gone and the reading behind; said again of one that a reading shows, orders may cover it. Said a third time,
-        after they were taken away, they were not why.
+        after they were taken away, they were not why. They are looked for again the fourth time, the eighth and so on.
         """
         locked = self.refusal == "insufficient_margin" and not self.reduce_only and self.purpose != "hedge"
-        return self.refusal == "blocked_by_order" or locked or self.said_flat == 2
+        return self.refusal == "blocked_by_order" or locked or self.said_flat in _COVERED
 
     @property
     def guarded(self) -> bool:
@@ -180,7 +191,7 @@ class Line:
         self.check(entry)
         event = event_of(entry)
         if event is None:
-            self._take_mark(entry.data)
+            self.decided_at = self.decided_at or _marked(entry.data)
             return
         if entry.client_order_id is not None and entry.client_order_id in self.aside:
             self._apply_aside(entry, event)
@@ -191,7 +202,7 @@ class Line:
                 self._sent(entry)
             case Event.SWEPT:
                 self.swept = True
-                self.cost = self.received = None
+                self.cost = self.delay = self.received = None
             case Event.ACKNOWLEDGED:
                 self.order_id = entry.data.get("order")
             case Event.FILLED:
@@ -241,16 +252,16 @@ class Line:
             return
         order = self.aside.pop(name)
         if event is Event.FILLED:
-            self._count(entry, order.may_fill)
+            self._count(entry, order.may_fill, order.arrival)
         elif event is Event.ABANDONED:
             self.abandoned = (*self.abandoned, name)
             self.lost += order.may_fill
-            self.cost = self.received = None
+            self.cost = self.delay = self.received = None
 
     def _set_aside(self, entry: JournalEntry) -> None:
         if self.client_order_id is not None:
             self.aside[self.client_order_id] = AsideOrder(
-                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at
+                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at, self.arrival
             )
         self.spent = True
 
@@ -265,14 +276,9 @@ class Line:
             case Event.FINISHED:
                 self.state = State.OVER
                 return
-        self.cost = None
+        self.cost = self.delay = None
         if self.client_order_id is not None:
             self.state = State.UNKNOWN
-
-    def _take_mark(self, data: Mapping[str, str | None]) -> None:
-        mark, value = number(data.get("mark")), number(data.get("value"))
-        if self.mark is None and mark is not None and value is not None:
-            self.mark, self.value = mark, value
 
     def _sent(self, entry: JournalEntry) -> None:
         self.attempt = entry.attempt or 0
@@ -286,12 +292,12 @@ class Line:
         self.rung, self.tried = rung, self.tried if rung == self.rung else 0
         self.bounded = entry.data.get("price") is not None
         self.rests = entry.data.get("order") == "limit"
-        self._take_mark(entry.data)
+        self.arrival = _marked(entry.data)
 
     def _settled(self, entry: JournalEntry) -> None:
         self.spent = True
         self.refusal = None
-        filled = self._count(entry, self.may_fill)
+        filled = self._count(entry, self.may_fill, self.arrival)
         self.whole = filled is not None and filled >= self.sent_amount
         if self.uncut is not None and filled:
             self.largest, self.uncut = self.uncut, None  # another leg has made room
@@ -299,7 +305,7 @@ class Line:
             good = filled >= self.sent_amount or (filled > ZERO and not self.bounded)
             self.tried = 0 if good else self.tried + 1
 
-    def _count(self, entry: JournalEntry, may_fill: Decimal) -> Decimal | None:
+    def _count(self, entry: JournalEntry, may_fill: Decimal, arrival: Marked | None) -> Decimal | None:
         """Take in what an order has filled, once; None if that was done before."""
         data = entry.data
         if entry.client_order_id in self.counted:
@@ -309,7 +315,7 @@ class Line:
         if filled is None:
             # At worst it closed all that it could: nothing is closed twice on an answer that cannot be read.
             self.filled += may_fill
-            self.cost = self.received = None
+            self.cost = self.delay = self.received = None
             self.fruitless += 1
             return ZERO
         self.filled += filled
@@ -319,17 +325,17 @@ class Line:
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
             self.received = None if price is None else self.received + filled * price
-        self._count_cost(filled, price, number(data.get("fee")))
+        if filled > ZERO:
+            self._count_cost(filled, price, number(data.get("fee")), arrival)
         return filled
 
-    def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None) -> None:
-        if filled == ZERO or self.cost is None:
-            return
-        if price is None or fee is None or not self.mark or self.value is None:
+    def _count_cost(self, filled: Decimal, price: Decimal | None, fee: Decimal | None, arrival: Marked | None) -> None:
+        delay = delay_cost(self.side, filled, self.decided_at, arrival)
+        self.delay = None if self.delay is None or delay is None else self.delay + delay
+        if self.cost is None or price is None or fee is None or arrival is None:
             self.cost = None
-            return
-        fall = (self.mark - price) / self.mark
-        self.cost += fee + filled * self.value * (fall if self.side == "sell" else -fall)
+        else:
+            self.cost += fee + arrival.cost(self.side, filled, price)
 
     def _refused(self, data: Mapping[str, str | None]) -> None:
         self.refusal = data.get("reason")
@@ -344,6 +350,10 @@ class Line:
             self.largest = self.sent_amount / 2
         if self.refusal not in _NO_STEP_DOWN:
             self.tried += 1
+
+
+def _marked(data: Mapping[str, str | None]) -> Marked | None:
+    return Marked.of(number(data.get("mark")), number(data.get("value")))
 
 
 def _since(at: datetime | None) -> str:

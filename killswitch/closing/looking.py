@@ -33,6 +33,7 @@ class Looking:
         self._pace = pace
         self._trust = Trust(pace)
         self._given: tuple[AccountSnapshot, float] | None = None
+        self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
         self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
@@ -41,6 +42,8 @@ class Looking:
         self.newest: AccountSnapshot | None = None
         """What was read last, by whomever and however good."""
         self.instruments: dict[str, Instrument] = {}
+        self.is_blind = False
+        """Whether the last look brought no positions."""
         self.distrust: str | None = None
         """Why the last look could not rely on what the venue said; None if it could."""
 
@@ -70,6 +73,13 @@ class Looking:
         Decisions on it need not wait for another look.
         """
         self._given = (account, at)
+
+    def offer(self, account: AccountSnapshot, at: float) -> None:
+        """What a tick asked for at `at` and has read while something of ours was under way.
+
+        It stands for a look of closing's own where that has no room, if nothing has moved since it was asked for.
+        """
+        self._offered = (account, at)
 
     @property
     def was_unreadable(self) -> bool:
@@ -119,9 +129,16 @@ class Looking:
             await asyncio.gather(self._begun[0], return_exceptions=True)
             self._begun = None
 
+    def take_offered(self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float) -> Reading | None:
+        """The last tick's reading, once, if it was asked for after the last order moved and can be trusted."""
+        offered, self._offered = self._offered, None
+        if offered is None or offered[1] <= moved_at or (self._last is not None and offered[1] <= self._last.at):
+            return None
+        return self._taken(offered[0], expected, moved)
+
     async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
         """The account's positions, if the venue's answer can be trusted."""
-        self._given = None
+        self._given = self._offered = None
         fresh = self._clock.monotonic() - self._begun_at <= self._pace.given_for
         if self._begun is not None and self._begun[1] == sent and fresh:
             answer = await self._begun[0]
@@ -129,6 +146,12 @@ class Looking:
         else:
             await self.abandon()
             answer = await self._executor.snapshot(self.purpose(moved))
+        return self._taken(answer, expected, moved)
+
+    def _taken(
+        self, answer: AccountSnapshot | str, expected: Mapping[PositionKey, Decimal], moved: int
+    ) -> Reading | None:
+        self.is_blind = True
         if isinstance(answer, str):
             self.distrust = answer
             return None
@@ -138,6 +161,7 @@ class Looking:
         if isinstance(found, Distrust):
             self.distrust = found.reason
             return None
+        self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
         self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
         self._last = _Seen(found, now, moved)

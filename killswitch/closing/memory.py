@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 
 from killswitch.closing.ledger import PositionLedger
-from killswitch.closing.life import number
+from killswitch.closing.life import State, number
 from killswitch.closing.line import Line, PositionKey
 from killswitch.closing.pace import Pace
 from killswitch.closing.protection import GUARDING, Protections
@@ -55,7 +55,7 @@ class Memory:
     def recover(self) -> None:
         """Take up everything unfinished from the journal."""
         recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
-        ended = [work for work in recent if work.finished is not None]
+        ended = [work for work in recent if work.finished is not None and not work.decision.is_suspicion]
         self.ended = {work.decision.id: work.closing({}) for work in ended}
         works = [self._work(stored.decision) for stored in self._store.unfinished()]
         self.works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
@@ -137,6 +137,17 @@ class Memory:
             self._apply_to_ledger(self.works[entry.decision], entry)
         self._count_uncharged(entries)
 
+    def is_news(self, entry: JournalEntry) -> bool:
+        """Whether an answer that came late says anything of its order that asking has not told meanwhile."""
+        work = self.works.get(entry.decision)
+        line = None if work is None else work.line_of(entry)
+        if line is None:
+            return False
+        if entry.client_order_id in line.aside:
+            return entry.kind in ("filled", "rejected")
+        telling = {State.SENDING: True, State.UNKNOWN: entry.kind != "unknown", State.WORKING: entry.kind == "filled"}
+        return entry.client_order_id == line.client_order_id and telling.get(line.state, False)
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is recorded inside becomes durable in one transaction at its end; StoreError then, as from `record`.
@@ -184,7 +195,8 @@ class Memory:
     def end(self, work: Work, closing: Closing) -> None:
         """A work has ended: it is remembered for a while by how it did."""
         del self.works[work.decision.id]
-        self.ended[work.decision.id] = closing
+        if not work.decision.is_suspicion:
+            self.ended[work.decision.id] = closing
         while len(self.ended) > REMEMBERED:
             del self.ended[next(iter(self.ended))]
         self._over |= dict.fromkeys((line.key for line in work.lines), self._clock.monotonic())

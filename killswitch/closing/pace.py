@@ -26,6 +26,8 @@ class Pace:
     """Between two looks at the account while orders wait for nothing but room or their time."""
     ask_again: float = 0.1
     """Before an order of unknown fate is asked about again; doubled each time, up to `poll`."""
+    ask_after: float = 1.5
+    """Real seconds after which an order without an answer is asked about while its request still runs."""
     ask_halted: float = 20.0
     """Between two questions about orders that rest while their market is halted, all of an account's together, and
     between two calls to cancel one of them.

@@ -48,6 +48,13 @@ class Requests:
         self._trips: dict[Call, _Trips] = {}
         self._under_way: dict[Call, dict[asyncio.Timeout, float]] = {}
         self._quiet_until = 0.0
+        self.running: set[str] = set()
+        """Client ids of orders whose request is not waited for any longer, and still runs: it may arrive yet."""
+
+    @property
+    def ask_after(self) -> float:
+        """Real seconds after which an order without an answer is asked about while its request still runs."""
+        return self._pace.ask_after
 
     @property
     def quiet_for(self) -> float:

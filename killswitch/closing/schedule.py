@@ -17,9 +17,6 @@ _RULED_OUT = frozenset({"below_minimum"})
 _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that are the venue's rules and not its trouble: what they leave is blocked, not merely left."""
 
-_MAY_PASS = frozenset({"market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"})
-"""Refusals that time may lift: a full close outlasts them, with the longest wait between its orders."""
-
 Slot = tuple[str, ...]
 """What one line at a time may work on: a position, or what a line trades by itself."""
 
@@ -64,7 +61,7 @@ def judge(
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows
     nothing. `believe_venue`: the venue has shown more than our fills have left for long enough to be right.
     For a line that is counted by its own fills, `shown` is what it has still to trade. `attempts`: after so many orders
-    in a row that came to nothing it is given up.
+    in a row that came to nothing it is given up, unless it is a full close.
     """
     if line.in_flight or line.state is State.SETTLED:
         return WAIT
@@ -72,7 +69,7 @@ def judge(
         return Verdict(Do.NOTHING)
     if line.refusal in _RULED_OUT:
         return Verdict(Do.BLOCKED, reason=f"{shown} {line.symbol}: the venue says it is below its minimum")
-    if line.fruitless >= attempts and not _may_pass(line):
+    if line.fruitless >= attempts and not _goes_on(line):
         do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
         why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
         return Verdict(do, reason=f"{line.symbol}: {line.fruitless} orders in a row closed nothing ({why})")
@@ -84,11 +81,9 @@ def judge(
     return sized(line, wanted, instrument)
 
 
-def _may_pass(line: Line) -> bool:
-    """Whether a full close outlasts what keeps its orders from filling: time may lift it, or bring the price back."""
-    if line.target > ZERO or line.by_fills:
-        return False
-    return line.refusal in _MAY_PASS or (line.refusal is None and line.rests)
+def _goes_on(line: Line) -> bool:
+    """Whether it is a full close: that does not end while the venue shows a position, whatever the venue refuses."""
+    return line.target == ZERO and not line.by_fills
 
 
 def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:

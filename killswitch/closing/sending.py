@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import chain
 
 from killswitch.closing.departures import Departure
 from killswitch.closing.dispatch import Dispatch
@@ -13,7 +14,7 @@ from killswitch.closing.guarding import Guarding
 from killswitch.closing.halts import Halts
 from killswitch.closing.judging import Judging, Verdicts
 from killswitch.closing.ladder import before_the_last
-from killswitch.closing.life import ZERO
+from killswitch.closing.life import ZERO, State
 from killswitch.closing.line import Line, LineName
 from killswitch.closing.looking import Looking
 from killswitch.closing.memory import Memory
@@ -21,7 +22,7 @@ from killswitch.closing.ordering import departure, next_slice, untouched
 from killswitch.closing.pace import Pace
 from killswitch.closing.reconciliation import Reading
 from killswitch.closing.requests import Requests
-from killswitch.closing.schedule import Do, acting
+from killswitch.closing.schedule import Do, acting, sized
 from killswitch.closing.sweeping import may_sweep
 from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
@@ -63,6 +64,8 @@ class Sending:
         self._halts = halts
         self._not_before: dict[LineName, float] = {}
         self._left: dict[LineName, float] = {}
+        self._cleared: set[LineName] = set()
+        """Lines whose way was cleared since anything of them was filled: refused as blocked again, they pause."""
         self.held_back = False
         """Whether the last pass had an order that could not leave yet."""
         self._more_slices = False
@@ -85,8 +88,10 @@ class Sending:
         sent = await self._leave(self._departures(lines, verdicts))
         while sent and self._clock.monotonic() - began < SLICING:
             self._more_slices = False
+            blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
+            again = self._departures(await self._clear_the_way(blocked, verdicts), verdicts)
             slices = self._slices([each.line for each in sent], verdicts)
-            sent = await self._leave(iter(slices)) if slices else ()
+            sent = await self._leave(chain(again, slices)) if blocked or slices else ()
 
     def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
         for line in lines:
@@ -148,28 +153,45 @@ class Sending:
         rule = self._traits.client_ids
         return departure(work, line, amount, held, seen, instrument, rule, slice_after=slice_after)
 
-    async def send_on_the_decisions_word(self) -> None:
-        """The account cannot be read: first orders of fresh decisions go out on the reading they were made on.
+    async def send_on_what_was_known(self, *, unreadable: bool) -> None:
+        """Orders where the account cannot be read, only where the venue itself keeps them from opening anything.
 
-        Only where the venue itself keeps the order from opening anything, and where nothing of ours is in play.
+        The first order of a fresh decision goes out on the reading it was made on. Where the account is `unreadable`,
+        and it is not only that there is no room for a look, full closes go on by the position that was known last,
+        less what our own orders have filled of it since.
         """
-        due = (
-            self._order(line, min(line.decided, line.largest), line.decided + line.target, None)
-            for line in acting(self._memory.lines(), lambda _: False)
-            if untouched(line, self._memory.ledger(line.key))
-            and line.reduce_only
-            and not line.by_fills
-            and self._fresh(line)
-            and self._may_leave(line)
-        )
-        await self._leave(due)
+        began = self._clock.monotonic()
+        while await self._leave(self._known_last(unreadable=unreadable)):
+            if self._clock.monotonic() - began >= SLICING:
+                return
+
+    def _known_last(self, *, unreadable: bool) -> Iterator[Departure]:
+        for line in acting(self._memory.lines(), lambda _: False):
+            if not line.reduce_only or line.by_fills or not self._may_leave(line):
+                continue
+            ledger = self._memory.ledger(line.key)
+            before = line.decided + line.target
+            if untouched(line, ledger) and self._fresh(line):
+                yield self._order(line, min(line.decided, line.largest), before, None)
+            elif unreadable and line.guarded and line.state in (State.READY, State.SETTLED) and self._has_paused(line):
+                held = ledger.free(before, guarded=True)
+                verdict = sized(line, held, self._looking.instruments.get(line.symbol)) if held > ZERO else None
+                if verdict is not None and verdict.do is Do.SEND:
+                    settled = line.state is State.SETTLED
+                    yield self._order(line, verdict.amount, held, None, slice_after=settled)
+
+    def _has_paused(self, line: Line) -> bool:
+        """Whether an order that no reading stands behind may follow the one before: later after each without a fill."""
+        pause = self._pace.wait_after(len(line.aside) + line.fruitless)
+        return self._clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
 
     def _fresh(self, line: Line) -> bool:
         decided_at = self._memory.works[line.decision].decision.as_of
         return 0 <= (self._clock.now() - decided_at).total_seconds() <= self._pace.fresh_for
 
     def _may_leave(self, line: Line) -> bool:
-        return self._clock.monotonic() >= self.departs(self._memory.works[line.decision], line)
+        work = self._memory.works[line.decision]
+        return work.given_up is None and self._clock.monotonic() >= self.departs(work, line)
 
     def departs(self, work: Work, line: Line) -> float:
         """Monotonic seconds from which on the next order of the line may leave; infinite before its market opens."""
@@ -186,21 +208,35 @@ class Sending:
 
     # Protection
 
-    async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> None:
-        """Take away the protective orders that the venue says block a close, when its next order may leave."""
+    async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> Sequence[Line]:
+        """Take away the protective orders that the venue says block a close, when its next order may leave.
+
+        Those whose way is clear now.
+        """
         refused = [line for line in lines if line.is_blocked and self._may_leave(line)]
         blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
-        if blocked:
-            every = self._memory.lines()
-            ours = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
-            names = frozenset(name for name in ours if name is not None)
-            await self._guarding.clear_the_way(blocked, names, verdicts.reading.positions)
+        if not blocked:
+            return ()
+        self._cleared |= {line.name for line in blocked}
+        every = self._memory.lines()
+        ours = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
+        names = frozenset(name for name in ours if name is not None)
+        return await self._guarding.clear_the_way(blocked, names, verdicts.reading.positions)
+
+    def _is_newly_blocked(self, line: Line) -> bool:
+        """Whether resting orders stand in its way that it has not been tried to take away yet."""
+        return line.is_blocked and line.name not in self._cleared
 
     def _pause_after(self, line: Line) -> float:
         """Seconds until the line's next order: longer after each that closed nothing, once the ladder has been walked.
 
-        One that only found no price that good is followed by the next at once; so is one that has rested.
+        One that only found no price that good is followed by the next at once; so is one that has rested, and one that
+        nothing but resting orders stood in the way of.
         """
+        if line.fruitless == 0:
+            self._cleared.discard(line.name)
+        if self._is_newly_blocked(line):
+            return 0.0
         work = self._memory.works[line.decision]
         beyond = line.fruitless - before_the_last(work.ladder)
         if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
@@ -211,6 +247,7 @@ class Sending:
         """The line is over: its waits are beside the point."""
         self._not_before.pop(line.name, None)
         self._left.pop(line.name, None)
+        self._cleared.discard(line.name)
 
     def _look_ahead(self) -> None:
         """Every order of a wave is answered: ask for the account while the answers are written down."""

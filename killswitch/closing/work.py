@@ -43,6 +43,8 @@ class Work:
         self.planned: int | None = None
         """Where in the journal the work begins; None if none was planned on this account."""
         self.finished: JournalEntry | None = None
+        self.given_up: str | None = None
+        """Who has ended the work by hand, and why; nothing more is sent for it then."""
         for entry in entries:
             if entry.account == account:
                 self._take(entry, Line.recall)
@@ -59,6 +61,10 @@ class Work:
             for line in self.lines:
                 if entry.kind == "finished" or line.state is State.READY:
                     move(line, entry)
+            return
+        if entry.kind == "given_up":
+            author, why = entry.data.get("author") or "unknown", entry.data.get("reason") or "no reason given"
+            self.given_up = f"given up by {author}: {why}"
             return
         if entry.kind == "cancelled":
             self.cancels = [cancel for cancel in self.cancels if cancel.order != entry.data["order"]]
@@ -157,11 +163,17 @@ class Work:
         self._uncancellable[cancel.order] = why
 
     def result(self, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
-        """What the `finished` entry says: status, reason if not flat, cost, and what is left of each position."""
+        """What the `finished` entry says: status, reason if not flat, cost, delay, what is left of each position."""
         status, reason = self._outcome(verdicts)
-        cost = self.cost()
+        cost, delay = self.cost(), self.delay()
         left = {_LEFT + line.position_side + " " + line.symbol: str(left) for line, left in self._left(shown)}
-        return {"status": status, "reason": reason, "cost": None if cost is None else str(cost), **left}
+        return {
+            "status": status,
+            "reason": reason,
+            "cost": None if cost is None else str(cost),
+            "delay": None if delay is None else str(delay),
+            **left,
+        }
 
     def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
@@ -212,6 +224,12 @@ class Work:
                 return None
             total += line.cost
         return max(ZERO, total)
+
+    def delay(self) -> Decimal | None:
+        """What the market's move before the orders cost so far, below 0 where it gained; None if a part is unknown."""
+        parts = [line.delay for line in self.lines]
+        known = [part for part in parts if part is not None]
+        return sum(known, ZERO) if len(known) == len(parts) else None
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:

@@ -19,7 +19,7 @@ def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
     triggers = state.triggers
     missing = unknown & machine.all
     holding = (true & machine.all) | (missing & machine.hold & triggers.held) | (missing & machine.trip)
-    if holding != triggers.held or missing != triggers.unknown or state.barren:
+    if holding != triggers.held or missing != triggers.unknown or state.barren or state.waiting:
         return 0
     if holding & machine.counting & ~triggers.confirmed:
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 NEVER = 1 << 62
@@ -31,12 +33,27 @@ QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
 """No trigger is held or unknown."""
 
 
+class Waiting(Struct, frozen=True):
+    """A stage that fired while accounts could not be read, and whose close is kept for them.
+
+    `triggers` are those that were confirmed; `since` and `until` are microseconds; `accounts` could not be read.
+    """
+
+    stage: str
+    triggers: tuple[str, ...]
+    since: int
+    until: int
+    accounts: tuple[str, ...]
+
+
 class State(Struct, frozen=True):
     """A stage machine and its triggers.
 
     `fired_value` is the unit value at the last firing, None where it was unknown.
     `barren` are the stages that should fire and could not, and after a slash why: each is told once.
     `acted` are accounts on which a stage that could not latch has acted all the same, and until when that rests.
+    `spent`: bit i where a stage has fired on trigger i and it has not been seen false since.
+    `waiting`: the close that accounts which cannot be read still owe.
     """
 
     triggers: Triggers
@@ -48,6 +65,8 @@ class State(Struct, frozen=True):
     reset_since: int | None = None
     barren: tuple[str, ...] = ()
     acted: dict[str, int] = {}
+    spent: int = 0
+    waiting: Waiting | None = None
 
 
 def initial() -> State:
@@ -67,7 +86,10 @@ class StoredTrigger(Struct, frozen=True):
 
 
 class StoredState(Struct, frozen=True):
-    """A state as serialised: triggers by name, so that an edit of the policy keeps what it can."""
+    """A state as serialised: triggers by name, so that an edit of the policy keeps what it can.
+
+    `spent` is None in what versions before it have stored.
+    """
 
     triggers: dict[str, StoredTrigger]
     level: int
@@ -78,6 +100,8 @@ class StoredState(Struct, frozen=True):
     reset_since: int | None
     barren: tuple[str, ...]
     acted: dict[str, int]
+    spent: tuple[str, ...] | None = None
+    waiting: Waiting | None = None
 
 
 def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
@@ -94,6 +118,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
     return StoredState(
         triggers, state.level, state.stage, state.fired_at, state.fired_value,
         state.cooldown_until, state.reset_since, state.barren, state.acted,
+        tuple(name for i, name in enumerate(names) if state.spent >> i & 1), state.waiting,
     )  # fmt: skip
 
 
@@ -120,4 +145,13 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
     return State(
         triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
         stored.cooldown_until, stored.reset_since, stored.barren, stored.acted,
+        mask([name in _spent(stored) for name in names]), stored.waiting,
     )  # fmt: skip
+
+
+def _spent(stored: StoredState) -> Collection[str]:
+    """What a state stored by an older version must have fired on: what has held since before it fired."""
+    if stored.spent is not None or stored.fired_at is None:
+        return stored.spent or ()
+    fired_at = stored.fired_at
+    return [name for name, each in stored.triggers.items() if each.since is not None and each.since <= fired_at]

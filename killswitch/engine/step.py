@@ -7,7 +7,7 @@ selects is planning's to know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -48,6 +48,8 @@ class Machine:
     grace: tuple[int, ...]
     counting: int
     """Triggers that confirm in ticks."""
+    rearming: int
+    """Triggers on which the same level fires again once they have been false."""
 
     @classmethod
     def of(cls, graph: Graph, evaluate: Evaluate) -> Machine:
@@ -67,6 +69,7 @@ class Machine:
             confirm_ticks=tuple(trigger.confirm_ticks for trigger in graph.triggers),
             grace=tuple(trigger.grace or 0 for trigger in graph.triggers),
             counting=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.confirm_ticks),
+            rearming=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.rearms),
         )
 
     def latched(self, state: State) -> Stage | None:
@@ -114,9 +117,10 @@ def step(
     else:
         asserted = (true | missing & machine.trip) & machine.all
         triggers, reports = _move(machine, before, holding, missing, asserted, now, scheduled)
-        state = replace(state, triggers=triggers)
+        # only what is seen to be false has ended: no data is never clear
+        state = replace(state, triggers=triggers, spent=state.spent & (true | missing))
     state, reset = _watch_reset(machine, state, true, now)
-    eligible = _eligible(machine.graph.stages, state, now, unit_value, cost)
+    eligible = _eligible(machine, state, now, unit_value, cost)
     return Step(state, eligible, reset and not eligible, reports)
 
 
@@ -187,8 +191,8 @@ def _next_report(machine: Machine, unknown_since: dict[int, int], reported: int)
 
 
 def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
-    """Follow the latched stage's automatic reset; True when it is due."""
-    if state.level == 0:
+    """Follow the latched stage's automatic reset; True when it is due. A close that waits for accounts holds it off."""
+    if state.level == 0 or state.waiting is not None:
         return state, False
     stage = machine.latched(state)
     if stage is None or stage.reset is None:  # a stage that an edit removed stays latched until a hand resets
@@ -209,28 +213,37 @@ def stands(stage: Stage, confirmed: int) -> bool:
 
 
 def _eligible(
-    stages: Sequence[Stage], state: State, now: int, unit_value: tuple[float, float] | None, cost: float
+    machine: Machine, state: State, now: int, unit_value: tuple[float, float] | None, cost: float
 ) -> tuple[Stage, ...]:
-    """Stages that may fire: a higher level always, the same one after its cooldown with new loss, never a lower."""
+    """Stages that may fire: a higher level always, the same one when something is new, never a lower."""
     confirmed = state.triggers.confirmed
     if not confirmed:
         return ()
+    rested = state.cooldown_until is None or now >= state.cooldown_until
+    lost = rested and _has_lost(state, unit_value, cost)
+    anew = confirmed & machine.rearming & ~state.spent if rested else 0
     return tuple(
         stage
-        for stage in stages
-        if (stage.level > state.level or (stage.level == state.level and _again(state, now, unit_value, cost)))
+        for stage in machine.graph.stages
+        if (stage.level > state.level or (stage.level == state.level and (lost or anew & triggers_of(stage))))
         and stands(stage, confirmed)
     )
 
 
-def _again(state: State, now: int, unit_value: tuple[float, float] | None, cost: float) -> bool:
-    """Whether the same level may fire again: rested, and surely below where it fired but for its own cost."""
-    if state.cooldown_until is not None and now < state.cooldown_until:
-        return False
+def _has_lost(state: State, unit_value: tuple[float, float] | None, cost: float) -> bool:
+    """Whether the unit value is surely below where the level fired but for the close's own cost."""
     if unit_value is None or state.fired_value is None:
         return False
     # A unit value after a flow is equity over other units: the same value, but for the last bits.
     return unit_value[1] + cost < state.fired_value - abs(state.fired_value) * SAME
+
+
+def triggers_of(stage: Stage) -> int:
+    """Mask of the triggers that the stage names."""
+    mask = 0
+    for i in (*stage.any_of, *stage.all_of):
+        mask |= 1 << i
+    return mask
 
 
 def stage_told(told: str) -> str:
@@ -239,7 +252,8 @@ def stage_told(told: str) -> str:
 
 
 def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
-    """The state after `stage` has fired at `now`."""
+    """The state after `stage` has fired at `now`. What was confirmed of its triggers is answered by that."""
+    confirmed = state.triggers.confirmed
     return replace(
         state,
         level=stage.level,
@@ -250,6 +264,8 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
         reset_since=None,
         barren=tuple(told for told in state.barren if stage_told(told) != stage.name),
         acted={},
+        spent=state.spent | confirmed & triggers_of(stage),
+        waiting=None,
     )
 
 

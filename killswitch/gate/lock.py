@@ -19,7 +19,16 @@ from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.gate.foreign import is_signed, signature, standing_foreign_lock
 from killswitch.gate.guard import alone_in
 from killswitch.gate.reading import LockFile, read_file
-from killswitch.gate.strictness import in_force, joined, opened, strictest_mode, union_of, unreadable
+from killswitch.gate.strictness import (
+    ON_SUSPICION,
+    in_force,
+    is_on_suspicion,
+    joined,
+    opened,
+    strictest_mode,
+    union_of,
+    unreadable,
+)
 from killswitch.model.decision import LockOrder
 from killswitch.model.lock import FAR_FUTURE, Lock
 
@@ -44,8 +53,20 @@ class LockFolder:
         """The file of `scope`: `account/main` is `account__main.json`."""
         return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
 
-    def write(self, order: LockOrder, stage: str | None, reason: str | None, decision: str, now: datetime) -> Lock:
-        """Lock `order.scope`; a stricter or longer lock that stands there stays as strict and as long."""
+    def write(
+        self,
+        order: LockOrder,
+        stage: str | None,
+        reason: str | None,
+        decision: str,
+        now: datetime,
+        *,
+        on_suspicion: bool = False,
+    ) -> Lock:
+        """Lock `order.scope`; a stricter or longer lock that stands there stays as strict and as long.
+
+        A lock on suspicion and another one are never joined: the other one is kept, or takes its place, as it is.
+        """
         wanted = Lock(
             locked=True,
             scope=order.scope,
@@ -53,7 +74,7 @@ class LockFolder:
             reason=reason,
             created_ts=now.timestamp(),
             expires_ts=(order.until or FAR_FUTURE).timestamp(),
-            details={"decision": decision},
+            details={"decision": decision, ON_SUSPICION: "yes"} if on_suspicion else {"decision": decision},
             mode=order.mode,
             generation=self._generation,
             alive_until=self._alive_until(now),
@@ -61,7 +82,10 @@ class LockFolder:
         with self._guarded(now):
             standing = self._as_lock(read_file(self.path_of(order.scope)), now)
             if standing is not None and in_force(standing, now):
-                wanted = joined(standing, wanted)
+                if on_suspicion and not is_on_suspicion(standing):
+                    return standing
+                if on_suspicion or not is_on_suspicion(standing):
+                    wanted = joined(standing, wanted)
             self._put(self.path_of(order.scope), wanted)
         return wanted
 
@@ -71,15 +95,21 @@ class LockFolder:
             lifted = opened(scope, "lifted", now, self._generation, self._alive_until(now))
             self._put(self.path_of(scope), lifted)
 
-    def holds(self, order: LockOrder, now: datetime) -> bool:
+    def holds(self, order: LockOrder, now: datetime, *, on_suspicion: bool = False) -> bool:
         """Whether the scope's file says so already: locked, at least as strictly, at least as long."""
         standing = read_file(self.path_of(order.scope)).lock
         return (
             standing is not None
             and in_force(standing, now)
+            and (on_suspicion or not is_on_suspicion(standing))
             and strictest_mode((standing.mode, order.mode)) == standing.mode
             and standing.expires_ts >= (order.until or FAR_FUTURE).timestamp()
         )
+
+    def has_other_lock(self, scope: str, now: datetime) -> bool:
+        """Whether a lock other than one on suspicion is in force on `scope`; a file that cannot be read is one."""
+        lock = self._as_lock(read_file(self.path_of(scope)), now)
+        return lock is not None and in_force(lock, now) and not is_on_suspicion(lock)
 
     def decision_of(self, scope: str) -> str | None:
         """The decision that locked `scope`; None where it is not locked, or its file cannot be read."""

@@ -14,6 +14,8 @@ from killswitch.model.decision import LockMode
 from killswitch.model.lock import FAR_FUTURE, Lock
 
 UNION_SCOPE = "union"
+ON_SUSPICION = "on_suspicion"
+"""The key of `details` that a lock on suspicion has."""
 
 
 def in_force(lock: Lock, now: datetime) -> bool:
@@ -34,6 +36,11 @@ def joined(standing: Lock, wanted: Lock) -> Lock:
         expires_ts=max(standing.expires_ts, wanted.expires_ts),
         created_ts=min(standing.created_ts, wanted.created_ts),
     )
+
+
+def is_on_suspicion(lock: Lock) -> bool:
+    """Whether it was written while it was not known whether a fall of equity was a loss."""
+    return ON_SUSPICION in lock.details
 
 
 def opened(scope: str, reason: str, now: datetime, generation: int, alive_until: float) -> Lock:
@@ -73,6 +80,12 @@ def unreadable(file: LockFile, now: datetime, generation: int, alive_until: floa
     )
 
 
+def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
+    """Those of the first; the sum is on suspicion only where every lock in it is."""
+    firm = not all(is_on_suspicion(lock) for lock in held)
+    return {key: value for key, value in held[0].details.items() if not (firm and key == ON_SUSPICION)}
+
+
 def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until: float) -> Lock:
     """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
     held = sorted(
@@ -88,7 +101,7 @@ def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until:
         reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
         created_ts=min(lock.created_ts for lock in held),
         expires_ts=max(lock.expires_ts for lock in held),
-        details={**held[0].details, "scopes": ", ".join(lock.scope for lock in held)},
+        details={**_details_of(held), "scopes": ", ".join(lock.scope for lock in held)},
         mode=strictest_mode([lock.mode for lock in held]),
         generation=generation,
         alive_until=alive_until,

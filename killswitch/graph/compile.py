@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from killswitch.graph.accounts import check_accounts
 from killswitch.graph.checks import check
 from killswitch.graph.columns import Columns
+from killswitch.graph.currencies import check_currencies
 from killswitch.graph.deadman import check_timers, timers
 from killswitch.graph.digest import digest
 from killswitch.graph.findings import Findings
@@ -32,6 +33,7 @@ from killswitch.graph.triggers import trigger
 from killswitch.graph.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.record import Record, record
+from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.policy.diagnostics import Diagnostic, has_errors, in_order
 from killswitch.policy.documents import PolicyDocument, PolicySpec
 from killswitch.policy.loader import Document, Faulty, Loaded
@@ -90,6 +92,7 @@ def _compiled(
         if isinstance(document.model, PolicyDocument):
             found = findings(document)
             accounts_exist(document.model.spec, documents, others, found)
+            check_currencies(document.model.spec, documents, found)
             around = Around(content, rankings, groups, others, unwinding_names)
             graph = _graph(document.model, around, found)
             diagnostics += found.diagnostics
@@ -162,4 +165,15 @@ def _equity(policy: PolicySpec) -> EquityRule:
         tolerance=float(policy.unexplained.tolerance),
         flow_grace=policy.unexplained.flow_grace,
         stale_after=policy.stale_after,
+        closes_unexplained=policy.on_unexplained == "close",
+        locks_on_suspicion=policy.on_suspicion == "lock",
+        reference=_reference(policy),
     )
+
+
+def _reference(policy: PolicySpec) -> ReferenceCurrency | None:
+    written = policy.reference
+    if written is None:
+        return None
+    declared = tuple(sorted(written.otherwise.items()))
+    return ReferenceCurrency(written.currency, written.rates_from, written.within, declared)

@@ -14,6 +14,7 @@ from killswitch.graph.timer import TimerRule
 from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.place import Place as Place
 from killswitch.model.record import Record, record
+from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.words import LockMode, PolicyMode
 
 ComparisonOp = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -117,6 +118,8 @@ class Trigger(Record):
     grace: int | None
     """Microseconds of unknown after which that is itself reported; None: the policy reports at once."""
     place: Place
+    rearms: bool = False
+    """Reads a signal that is no loss: the same level may fire again when this has been false and is true again."""
 
 
 @record
@@ -193,25 +196,28 @@ class Stage(Record):
     notify: tuple[str, ...]
     runbook: str | None
     place: Place
+    close_within: int = 0
+    """Microseconds for which the close of an account that cannot be read is kept; 0: it is not."""
 
 
-RankingFormula = Literal["normalised", "killswitch-v6", "component-risk"]
+RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
 @record
 class RankingRule(Record):
-    """How positions are ordered: the formula, and the weight of each term."""
+    """How positions are ordered: the formula, and the weight of each term; none by `genesis`, which has no terms."""
 
     name: str
     formula: RankingFormula
     weights: tuple[tuple[RankingTerm, float], ...]
     window: int
-    """Microseconds over which P&L delta is taken when no trigger's window is at hand; by component risk the returns."""
+    """Microseconds over which P&L delta is taken when no trigger's window is at hand; by component risk and genesis
+    the returns."""
     sample: int | None = None
-    """Microseconds between two marks; None but by component risk."""
+    """Microseconds between two marks; None but by component risk and genesis."""
     least: int = 0
-    """With fewer returns the component risk is unknown."""
+    """With fewer returns the component risk, or a position's volatility, is unknown."""
     if_unknown: Literal["normalised", "killswitch-v6"] | None = None
     """The formula that ranks then; None but by component risk."""
 
@@ -243,11 +249,17 @@ class EquityRule(Record):
     max_gap: int
     """A gap between evaluations longer than this makes a window partly known (microseconds)."""
     tolerance: float
-    """Unexplained change smaller than this fraction of equity is noise."""
+    """Unexplained change smaller than this fraction of equity is noise; half of it where the wallet is given."""
     flow_grace: int
-    """How long an unexplained fall waits for the ledger before it counts as loss (microseconds)."""
+    """How long a pending change waits for a ledger that does not answer (microseconds)."""
     stale_after: int | None
     """Data observed longer ago than this is unknown (microseconds); None: the adapter's word on quality holds."""
+    closes_unexplained: bool = False
+    """Whether a fall that neither prices nor trades explain counts as loss, once the ledger was read past it."""
+    locks_on_suspicion: bool = True
+    """Whether the lock of a stage is written while it is not known whether it should fire."""
+    reference: ReferenceCurrency | None = None
+    """The currency that a scope is measured in; None: the accounts' own, which must be one."""
 
 
 @record

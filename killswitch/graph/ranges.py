@@ -18,6 +18,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "equity.drawdown": _SHARE,
     "equity.drawdown_from_peak": _SHARE,
     "equity.loss_from_start": _SHARE,
+    "equity.unexplained_share": _SHARE,
     "attribution.long_share": _SHARE,
     "attribution.short_share": _SHARE,
     "exposure.gross": _NOT_NEGATIVE,

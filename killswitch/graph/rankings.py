@@ -1,4 +1,4 @@
-"""Rankings: the three that are always there, and those that documents declare."""
+"""Rankings: the four that are always there, and those that documents declare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from killswitch.graph.nodes import RankingRule, RankingTerm
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.policy.ranking import RankingSpec, Weights
+from killswitch.policy.ranking import RankingSpec
 
 TERMS: tuple[RankingTerm, ...] = ("pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss")
 
@@ -21,6 +21,7 @@ BUILT_IN: dict[str, RankingRule] = {
     "component-risk": RankingRule(
         "component-risk", "component-risk", SEED_WEIGHTS, 4 * HOUR, sample=MINUTE, least=30, if_unknown="normalised"
     ),
+    "genesis": RankingRule("genesis", "genesis", (), 4 * HOUR, sample=MINUTE, least=30),
 }
 
 
@@ -29,7 +30,7 @@ def ranking(name: str, spec: RankingSpec) -> RankingRule:
     return RankingRule(
         name,
         spec.formula,
-        SEED_WEIGHTS if spec.weights is None else _weights(spec.weights),
+        _weights(spec),
         spec.window,
         spec.sample,
         spec.least or 0,
@@ -37,6 +38,10 @@ def ranking(name: str, spec: RankingSpec) -> RankingRule:
     )
 
 
-def _weights(written: Weights) -> tuple[tuple[RankingTerm, float], ...]:
-    values: list[tuple[RankingTerm, Decimal]] = [(term, getattr(written, term)) for term in TERMS]
+def _weights(spec: RankingSpec) -> tuple[tuple[RankingTerm, float], ...]:
+    if spec.formula == "genesis":
+        return ()
+    if spec.weights is None:
+        return SEED_WEIGHTS
+    values: list[tuple[RankingTerm, Decimal]] = [(term, getattr(spec.weights, term)) for term in TERMS]
     return tuple((term, float(value)) for term, value in values)

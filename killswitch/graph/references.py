@@ -61,7 +61,7 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
         if not isinstance(document.model, RankingDocument) or found.gaps.flawed(("spec", "weights")):
             continue
         rule = ranking(document.model.metadata.name, document.model.spec)
-        if not any(weight for _, weight in rule.weights):
+        if rule.weights and not any(weight for _, weight in rule.weights):
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
         if rule.sample is not None and not found.gaps.flawed(("spec",)) and rule.window // rule.sample < rule.least:

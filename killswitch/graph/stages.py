@@ -66,6 +66,7 @@ def stage(number: int, written: documents.Stage, around: Surroundings) -> Stage:
         notify=written.notify,
         runbook=written.runbook,
         place=around.found.place(path),
+        close_within=written.when_unreachable.close_within,
     )
 
 

@@ -121,7 +121,9 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
 
 
 def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
-    """Money is compared in the accounts' own currency, so the scope must hold no other."""
+    """Money is compared in the reference currency, or in the accounts' own, so that the scope must hold no other."""
+    if policy.reference is not None or found.gaps.flawed(("spec", "reference")):
+        return _in_reference(policy, quantity, path, found)
     currencies = policy.scope.match.currency
     if currencies == (quantity.currency,) or found.gaps.flawed(("spec", "scope", "match", "currency")):
         return True
@@ -131,6 +133,15 @@ def _currency_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: Pol
         f"the threshold is in {quantity.currency}, and the policy's scope takes {others}",
         f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead",
     )  # fmt: skip
+    return False
+
+
+def _in_reference(policy: PolicySpec, quantity: Quantity, path: Path, found: Findings) -> bool:
+    reference = policy.reference
+    if reference is None or quantity.currency == reference.currency:
+        return True
+    message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+    found.error("KS3008", path, message, f"write it in {reference.currency}, the policy's reference currency")
     return False
 
 

@@ -8,9 +8,10 @@ from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, T
 from killswitch.graph.plain import plain_condition
 from killswitch.graph.problems import Problem
 from killswitch.graph.thresholds import held_against, threshold
+from killswitch.graph.wording import signals_of
 from killswitch.policy.documents import ExpressionTrigger, PolicySpec
 from killswitch.policy.source import Path
-from killswitch.signals.catalogue import Level
+from killswitch.signals.catalogue import BY_NAME, Level
 
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
@@ -48,7 +49,14 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
         on_unknown=written.on_unknown,
         grace=written.grace,
         place=found.place(path, key=True),
+        rearms=_rearms(condition, columns),
     )
+
+
+def _rearms(condition: ConditionNode, columns: Columns) -> bool:
+    """Whether the condition reads a signal that is no loss."""
+    signals = columns.signals
+    return any(BY_NAME[signals[index].name].measures == "condition" for index in signals_of(condition))
 
 
 def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:

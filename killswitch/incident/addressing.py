@@ -8,7 +8,16 @@ from msgspec import structs
 
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.graph.routing import Subject
-from killswitch.incident.message import Message, digest, encode_message, of_closing, of_decision, of_notice
+from killswitch.incident.grouping import Repeats
+from killswitch.incident.message import (
+    Message,
+    digest,
+    encode_message,
+    of_closing,
+    of_decision,
+    of_notice,
+    of_repeats,
+)
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Instant
@@ -28,10 +37,19 @@ class Addressing:
         """Whether anybody is told anything."""
         return bool(self._routes)
 
-    def of_decision(self, decision: Decision, *, acted: bool) -> Iterator[Outgoing]:
-        """Of a stage that fires, a close by hand, or a reset."""
-        subject = self._decided("reset" if decision.kind == "reset" else "fired", decision)
-        yield from self._addressed(of_decision(decision, subject, acted=acted), subject)
+    def of_decision(
+        self, decision: Decision, *, acted: bool, corrects: Instant | None = None, paged: bool = False
+    ) -> Iterator[Outgoing]:
+        """Of a stage that fires, a close by hand, a reset, or a suspicion.
+
+        `corrects`: since when people heard that the stage did not fire. `paged`: they were paged about the same
+        unexplained fall just before, so that a suspicion pages no more.
+        """
+        if decision.is_suspicion:
+            subject = self._suspected(decision, paged=paged)
+        else:
+            subject = self._decided("reset" if decision.kind == "reset" else "fired", decision)
+        yield from self._addressed(of_decision(decision, subject, acted=acted, corrects=corrects), subject)
 
     def of_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
         """Of a close that has ended; nothing of one that goes on."""
@@ -41,13 +59,34 @@ class Addressing:
 
     def of_notice(self, notice: Notice) -> Iterator[Outgoing]:
         """Of a notice that a person should read: a warning or a page."""
-        if notice.severity == "info":
-            return
+        if notice.severity != "info":
+            subject = self._noticed(notice)
+            yield from self._addressed(of_notice(notice, subject), subject)
+
+    def of_repeats(self, repeats: Repeats) -> Iterator[Outgoing]:
+        """Of notices that have repeated since the last message about them."""
+        subject = self._noticed(repeats.newest)
+        yield from self._addressed(of_repeats(repeats, subject), subject)
+
+    def _noticed(self, notice: Notice) -> Subject:
         graph = self._graphs.get(notice.policy)
         named = () if graph is None else tuple(dict.fromkeys(name for stage in graph.stages for name in stage.notify))
         labels = () if graph is None else graph.labels
-        subject = Subject("notice", notice.severity, notice.policy, notice.scope, None, named, labels)
-        yield from self._addressed(of_notice(notice, subject), subject)
+        return Subject("notice", notice.severity, notice.policy, notice.scope, None, named, labels)
+
+    def _suspected(self, decision: Decision, *, paged: bool) -> Subject:
+        """A suspicion reaches whom the stage would; it is a notice, because nothing has fired."""
+        graph = self._graphs.get(decision.policy)
+        stages = () if graph is None else [each for each in graph.stages if each.name == decision.stage]
+        return Subject(
+            "notice",
+            "info" if decision.is_withdrawal else "warning" if paged else "page",
+            decision.policy,
+            decision.scope,
+            next((each.level for each in stages), None),
+            tuple(dict.fromkeys(name for each in stages for name in each.notify)),
+            () if graph is None else graph.labels,
+        )
 
     def _decided(self, event: NotificationEvent, decision: Decision) -> Subject:
         """A reset, and the end of a close, reach those who were told of what they end."""

@@ -138,7 +138,7 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> Item:
     return Item(
         key, title, "proved",
         f"realised {money(totals.realised, currency)} before fees, fees {money(totals.fees, currency)}, "
-        f"slippage {money(totals.slippage, currency)}",
+        f"slippage {money(totals.slippage, currency)}, delay cost {money(totals.delay, currency)}",
     )  # fmt: skip
 
 

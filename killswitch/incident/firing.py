@@ -75,6 +75,7 @@ def firing_of(
         kind="hand" if decision.kind == "manual" else "hedge" if decision.kind == "hedge" else "stage",
         cause=decision.cause,
         unwinding=None if decision.unwinding is None else decision.unwinding.name,
+        took=result.totals.took,
     )
 
 

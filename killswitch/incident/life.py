@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from killswitch.model.decision import Decision
 from killswitch.model.store import Store
 
+SUSPECTED_BEFORE = timedelta(minutes=10)
+"""A suspicion so long before an incident is told with it."""
 REMEMBERED = 10_000
 """How many decisions back incidents are looked for."""
 
@@ -18,6 +21,8 @@ class Life:
 
     decisions: list[Decision]
     reset: Decision | None = field(default=None)
+    suspicions: list[Decision] = field(default_factory=list)
+    """On what its policy suspected on its scope, shortly before it or during it. None of them fired."""
 
     @property
     def id(self) -> str:
@@ -40,12 +45,15 @@ class UnknownIncidentError(LookupError):
 
 
 def lives(oldest_first: Iterable[Decision]) -> list[Life]:
-    """Every incident among the decisions, oldest first. A reset of what has not fired opens nothing."""
+    """Every incident among the decisions, oldest first. A reset of what has not fired, and a suspicion, open none."""
     found: list[Life] = []
     standing: dict[tuple[str, str], Life] = {}
+    suspicions: dict[tuple[str, str], list[Decision]] = {}
     for decision in oldest_first:
         key = (decision.policy, decision.scope)
-        if decision.kind == "manual":
+        if decision.is_suspicion:
+            (standing[key].suspicions if key in standing else suspicions.setdefault(key, [])).append(decision)
+        elif decision.kind == "manual":
             found.append(Life([decision]))
         elif decision.kind == "reset":
             ended = standing.pop(key, None)
@@ -56,7 +64,8 @@ def lives(oldest_first: Iterable[Decision]) -> list[Life]:
         elif decision.kind == "hedge":
             _stand_in(found, decision)
         else:
-            standing[key] = Life([decision])
+            before = [each for each in suspicions.pop(key, ()) if decision.as_of - each.as_of <= SUSPECTED_BEFORE]
+            standing[key] = Life([decision], suspicions=before)
             found.append(standing[key])
     return found
 
@@ -97,7 +106,7 @@ def life_of(store: Store, prefix: str | None) -> Life:
 
 
 def _speaks_of(life: Life, prefix: str) -> bool:
-    others = (*life.decisions, *(() if life.reset is None else (life.reset,)))
+    others = (*life.decisions, *life.suspicions, *(() if life.reset is None else (life.reset,)))
     return any(decision.id.startswith(prefix) for decision in others)
 
 

@@ -7,10 +7,11 @@ from hashlib import blake2b
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from killswitch.graph.routing import Subject
 from killswitch.incident.causes import by_hand, intended
+from killswitch.incident.grouping import Repeats
 from killswitch.model.decision import Decision, Notice, TriggerReading
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
@@ -40,6 +41,8 @@ class Message(Struct, frozen=True, omit_defaults=True):
     decision: str | None = None
     """Of a stage, a close or a reset: what `ksctl explain` takes."""
     labels: dict[str, str] = {}
+    count: int = 1
+    """Of a notice that repeats: how many notices the message stands for."""
     format: Literal["killswitch.notification/v1"] = MESSAGE_FORMAT
 
 
@@ -58,19 +61,25 @@ def plain(text: str) -> str:
     return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 1]}…"
 
 
-def of_decision(decision: Decision, subject: Subject, *, acted: bool) -> Message:
-    """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it."""
+def of_decision(decision: Decision, subject: Subject, *, acted: bool, corrects: Instant | None = None) -> Message:
+    """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it.
+
+    `corrects`: since when people were told that the stage did not fire.
+    """
+    corrected = (
+        () if corrects is None else (f"this corrects what was sent since {instant(corrects)}: it has fired now",)
+    )
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
         title=_headline(decision) + ("" if acted or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*_reasons(decision), *_doings(decision, acted=acted), *_further(decision.id)),
+        lines=(*corrected, *_reasons(decision), *_doings(decision, acted=acted), *_further(decision.id)),
     )  # fmt: skip
 
 
 def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
     """The end of a close: at target, or what it has left."""
     said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
-    left = [f"left: {each.contracts:f} {each.symbol} {each.position_side} on {each.account}" for each in
+    left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
     if closing.status != "flat" and not left:
         left = ["left: no position known; look at the venue itself"]
@@ -85,11 +94,31 @@ def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: In
 def of_notice(notice: Notice, subject: Subject) -> Message:
     """Something that a person must know and that is no decision."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
-    where = "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
     return _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {where}",
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}",
         lines=(notice.text, "look further: ksctl status"),
     )  # fmt: skip
+
+
+def of_repeats(repeats: Repeats, subject: Subject) -> Message:
+    """A notice that has repeated since the last message about it: how often, and the newest of them."""
+    notice = repeats.newest
+    group = (notice.policy, notice.scope, notice.kind, notice.subject or "")
+    # By count and not by time, so that a run that takes up where another died does not send it again.
+    about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
+    made = _message(
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}: {repeats.count} more",
+        lines=(
+            f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
+            notice.text,
+            "look further: ksctl status",
+        ),
+    )  # fmt: skip
+    return structs.replace(made, count=repeats.count)
+
+
+def _where(notice: Notice) -> str:
+    return "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
 
 
 def _message(
@@ -114,7 +143,19 @@ def _what(decision: Decision) -> str:
         return f"{by_hand(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "hedge":
         return f"temporary hedge: {decision.policy} on {decision.scope}"
+    if decision.is_withdrawal:
+        return f"the suspicion is over, trading is not locked for it any more: {decision.policy} on {decision.scope}"
+    if decision.is_suspicion:
+        return (
+            f"suspicion: trading locked{_for_how_long(decision)} while it is not known whether a fall of equity was a "
+            f"loss: {decision.policy} on {decision.scope}"
+        )
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
+
+
+def _for_how_long(decision: Decision) -> str:
+    until = None if decision.lock is None else decision.lock.until
+    return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
 
 
 def _reasons(decision: Decision) -> Iterator[str]:
@@ -139,7 +180,7 @@ def _reading(trigger: TriggerReading) -> str:
 
 def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
     """What is closed, cancelled and locked; or would be."""
-    if decision.kind == "reset":
+    if decision.kind == "reset" or decision.is_withdrawal:
         return
     if not acted:
         yield "this run only observes: no order, no cancel and no lock was made; by the policy it would be:"

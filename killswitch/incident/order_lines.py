@@ -14,6 +14,7 @@ from killswitch.incident.decided_on import Key as Key
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
+from killswitch.risk.shortfall import Marked, delay_cost, slipped
 
 Fate = Literal["final", "in flight", "set aside", "abandoned"]
 """abandoned: the venue was asked to the end and did not say; it may be filled all the same."""
@@ -46,8 +47,10 @@ class Bound(Struct, frozen=True):
 class OrderLine(Struct, frozen=True):
     """One attempt: what was sent, and what the venue said of it. Null where it has not said, or it is not known.
 
-    `kind` is `limit_ioc`, `market` or `limit`, `rung` the step of the ladder (from 0), `limit` its price. `slippage`
-    is against the decision's mark, `realised` before the fee, both in the account's currency.
+    `kind` is `limit_ioc`, `market` or `limit`, `rung` the step of the ladder (from 0), `limit` its price. `mark` is the
+    decision's, `arrival_mark` that at which the order was sent. `slippage` is what the fill was worse than the latter,
+    `delay` what the market moved from the first to the second, `realised` is before the fee, all in the account's
+    currency.
     """
 
     account: str
@@ -75,6 +78,8 @@ class OrderLine(Struct, frozen=True):
     bound: Bound | None = None
     was_unknown: bool = False
     """Whether its fate was unknown for a while: no answer said what had happened."""
+    arrival_mark: Decimal | None = None
+    delay: Decimal | None = None
     fee_unknown: str | None = None
     """Why its fee is not known, once its fills were asked for it; what was paid in another asset is told here."""
 
@@ -93,13 +98,13 @@ def order_lines(
     """
     marks, decided_on = _marks(journal), DecidedOn(decision, snapshot)
     found: list[OrderLine] = []
-    sent_at_mark: list[Decimal | None] = []
+    arrivals: list[Marked | None] = []
     latest: dict[str, int] = {}
     for entry in journal:
         if entry.kind == "sending" and entry.account is not None and entry.symbol is not None:
             latest[entry.client_order_id or ""] = len(found)
             found.append(_sent(decided_on, entry))
-            sent_at_mark.append(number(entry, "mark"))
+            arrivals.append(_marked(entry))
         elif entry.kind in _ANSWERS:
             index = latest.get(entry.client_order_id or "")
             if index is not None:
@@ -108,8 +113,8 @@ def order_lines(
             fee, why = number(entry, "fee"), entry.data.get("text")
             found[index] = structs.replace(found[index], fee=fee, fee_unknown=why)
     return tuple(
-        _counted(line, decided_on, decision.unwinding, marks.get(position_of(line)), at_mark)
-        for line, at_mark in zip(found, sent_at_mark, strict=True)
+        _counted(line, decided_on, decision.unwinding, marks.get(position_of(line)), arrival)
+        for line, arrival in zip(found, arrivals, strict=True)
     )
 
 
@@ -175,58 +180,50 @@ def _answered(order: OrderLine, entry: JournalEntry) -> OrderLine:
     )
 
 
-def _marks(journal: Sequence[JournalEntry]) -> dict[Key, tuple[Decimal, Decimal]]:
-    """Position → (mark, currency that one contract moves when the mark doubles), as it was decided on."""
-    found: dict[Key, tuple[Decimal, Decimal]] = {}
-    for entry in journal:
-        if entry.kind in ("planned", "sending"):
-            mark, value = number(entry, "mark"), number(entry, "value")
-            if mark is not None and value is not None and mark > 0:
-                found.setdefault(key_of(entry), (mark, value))
-    return found
+def _marks(journal: Sequence[JournalEntry]) -> dict[Key, Marked]:
+    """Position → its mark as it was decided on."""
+    planned = [(key_of(entry), _marked(entry)) for entry in journal if entry.kind == "planned"]
+    return {key: marked for key, marked in reversed(planned) if marked is not None}
+
+
+def _marked(entry: JournalEntry) -> Marked | None:
+    return Marked.of(number(entry, "mark"), number(entry, "value"))
 
 
 def _counted(
     line: OrderLine,
     decided_on: DecidedOn,
     unwinding: Unwinding | None,
-    mark: tuple[Decimal, Decimal] | None,
-    at_mark: Decimal | None,
+    decided: Marked | None,
+    arrival: Marked | None,
 ) -> OrderLine:
-    decided_at = None if mark is None else mark[0]
     key = position_of(line)
-    sent_at = at_mark if at_mark is not None and at_mark > 0 else decided_at
+    slippage = None
+    if arrival is not None and line.price is not None and line.filled:
+        slippage = arrival.cost(line.side, line.filled, line.price)
     return structs.replace(
         line,
-        mark=decided_at,
-        slippage=_slippage(line, mark),
+        mark=None if decided is None else decided.mark,
+        arrival_mark=None if arrival is None else arrival.mark,
+        slippage=slippage,
+        delay=delay_cost(line.side, line.filled, decided, arrival) if line.filled else None,
         realised=_realised(line, decided_on.held(key)) if line.purpose == "reduce" else None,
-        bound=_bound(line, decided_on.band(key), unwinding, sent_at),
+        bound=_bound(line, decided_on.band(key), unwinding, arrival),
     )
 
 
-def _slippage(line: OrderLine, mark: tuple[Decimal, Decimal] | None) -> Decimal | None:
-    """(mark − price) ÷ mark × value of what was filled, turned round for a purchase; as the closing counts cost."""
-    if mark is None or line.price is None or not line.filled:
-        return None
-    return line.filled * mark[1] * _slip(line, mark[0], line.price)
-
-
-def _slip(line: OrderLine, mark: Decimal, price: Decimal) -> Decimal:
-    fall = (mark - price) / mark
-    return fall if line.side == "sell" else -fall
-
-
-def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, mark: Decimal | None) -> Bound | None:
+def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, arrival: Marked | None) -> Bound | None:
     """None where no bound was declared for the position, or the order was sent by a program that knew none."""
     if band is None or line.kind is None:
         return None
-    slipped = _slip(line, mark, line.price) if mark and line.price is not None and line.filled else None
+    by = None
+    if arrival is not None and line.price is not None and line.filled:
+        by = slipped(line.side, arrival.mark, line.price)
     worse = False
     if line.limit is not None and line.price is not None and line.filled:
         worse = line.price < line.limit if line.side == "sell" else line.price > line.limit
-    kept = None if slipped is None else slipped <= band
-    return Bound(band, line.limit is not None and _is_bounded(line, unwinding), slipped, kept, worse)
+    kept = None if by is None else by <= band
+    return Bound(band, line.limit is not None and _is_bounded(line, unwinding), by, kept, worse)
 
 
 def _is_bounded(line: OrderLine, unwinding: Unwinding | None) -> bool:

@@ -49,6 +49,8 @@ def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
         realised=line.realised,
         bound=line.bound,
         was_unknown=line.was_unknown,
+        arrival_mark=line.arrival_mark,
+        delay=line.delay,
     )
 
 
@@ -107,4 +109,5 @@ def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -
             return Money(None, None, None, None, currency, missing if unclear else ())
     fees, slippage = sum_of("fees", lines, swept=swept), sum_of("slippage", lines, swept=swept)
     cost = None if fees is None or slippage is None else fees + slippage
-    return Money(sum_of("realised", lines, swept=swept), fees, slippage, cost, currency, missing)
+    realised, delay = sum_of("realised", lines, swept=swept), sum_of("delay", lines, swept=swept)
+    return Money(realised, fees, slippage, cost, currency, missing, delay)

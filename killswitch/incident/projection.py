@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec import structs
+
 from killswitch.incident.causes import text_of
 from killswitch.incident.checklist import checklist
 from killswitch.incident.closed_positions import closed_by_request, closed_positions
@@ -27,8 +29,8 @@ from killswitch.incident.record import (
     Step,
 )
 from killswitch.incident.remarks import remarks
-from killswitch.incident.results import kept_snapshot, result_of
-from killswitch.incident.timeline import timeline
+from killswitch.incident.results import Result, kept_snapshot, result_of
+from killswitch.incident.timeline import Suspected, timeline
 from killswitch.incident.told import item, told_of
 from killswitch.incident.told import moments as moments_of
 from killswitch.incident.totals import totals_of
@@ -71,7 +73,8 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     notices = _notices(store, opening, closed_at)
     told = told_of(store, {each.decision.id for each in acted} | ({reset.decision} if reset else set()))
     recorded = [(each.firing, each.journal, each.result, each.snapshot) for each in acted]
-    moments = timeline(recorded, notices, moments_of(told), reset)
+    suspicions = [_suspected(store, decision) for decision in life.suspicions]
+    moments = timeline(recorded, notices, moments_of(told), reset, suspicions)
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)
@@ -120,7 +123,10 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         ),
         doubts=doubts,
         reason=reason,
-        totals=totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
+        totals=structs.replace(
+            totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
+            took=_took(results),
+        ),
         positions=became,
         exposures=uncovered,
         remarks=remarks(
@@ -142,6 +148,18 @@ def _acted(store: IncidentStore, decision: Decision, note: Note) -> Acted:
     journal = store.journal(decision.id)
     result = result_of(decision, journal, snapshot)
     return Acted(decision, firing_of(decision, result, journal, snapshot, note), journal, result, snapshot)
+
+
+def _took(results: Sequence[Result]) -> float | None:
+    """The time of the only close of the incident; None of several: the time between them belongs to none."""
+    took = [each.totals.took for each in results if each.orders]
+    return took[0] if len(took) == 1 else None
+
+
+def _suspected(store: IncidentStore, decision: Decision) -> Suspected:
+    whole = store.decision(decision.id)
+    snapshot = None if whole is None else kept_snapshot(whole.snapshot)
+    return Suspected(decision, store.journal(decision.id), snapshot)
 
 
 def _orders(acted: Sequence[Acted]) -> tuple[OrderOutcome, ...]:

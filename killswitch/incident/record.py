@@ -25,7 +25,7 @@ INCIDENT_FORMAT = "killswitch.incident/v1"
 State = Literal["open", "closed"]
 MomentKind = Literal[
     "trigger", "fired", "lock", "sent", "answered", "verified", "finished", "notice", "told", "reset", "hand",
-    "protection", "hedge",
+    "protection", "hedge", "suspicion",
 ]  # fmt: skip
 ItemState = Literal["proved", "open"]
 
@@ -80,13 +80,16 @@ class Firing(Struct, frozen=True):
     """Of a close by hand: the declared word of its reason."""
     unwinding: str | None = None
     """The name of the manner in which its orders were sent; none where it is at market, at once."""
+    took: float | None = None
+    """Seconds from its first order to the last look that showed one of its positions; none while its close goes on, and
+    where no order was sent."""
 
 
 class OrderOutcome(Struct, frozen=True):
     """One order as it was sent, and what the venue said of it.
 
-    `slippage` is what filling at another price than the decision's `mark` cost, in the account's currency; below
-    zero, it gained.
+    `slippage` is what filling at another price than `arrival_mark`, the mark when it was sent, cost, in the account's
+    currency; `delay` what the market moved from `mark`, the decision's, until then. Below zero, they gained.
     """
 
     number: int
@@ -124,6 +127,8 @@ class OrderOutcome(Struct, frozen=True):
     """The slippage that was declared for it; none where none was."""
     was_unknown: bool = False
     """Whether its fate was unknown for a while."""
+    arrival_mark: Decimal | None = None
+    delay: Decimal | None = None
 
 
 class PositionLeft(Struct, frozen=True):
@@ -157,7 +162,11 @@ class Ended(Struct, frozen=True):
 
 
 class Money(Struct, frozen=True):
-    """What the close realised (before fees) and what it cost; None where any part of it is unknown."""
+    """What the close realised (before fees) and what it cost; None where any part of it is unknown.
+
+    `cost` is fees and slippage. `delay` is apart: what the market moved between decision and orders, below zero where
+    it gained.
+    """
 
     realised: Decimal | None
     fees: Decimal | None
@@ -166,6 +175,7 @@ class Money(Struct, frozen=True):
     currency: str | None
     missing: tuple[Missing, ...] = ()
     """Which sums are unknown, what is known of them, and the orders that lack. Empty before the first fill."""
+    delay: Decimal | None = None
 
 
 class Moment(Struct, frozen=True):

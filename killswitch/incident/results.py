@@ -21,7 +21,7 @@ from killswitch.model.store import JournalEntry, Store
 
 Standing = Literal[
     "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
-    "partly recorded only",
+    "partly recorded only", "locked on suspicion", "suspicion over",
 ]  # fmt: skip
 """`partly recorded only`: done where it was acted on, and on an account that is not armed nothing was sent."""
 
@@ -38,20 +38,22 @@ class Verification(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """How the decision's work on one account ended."""
+    """How the decision's work on one account ended. `cost` is fees and slippage, never below 0; `delay` is signed."""
 
     account: str
     at: datetime
     status: str
     reason: str | None
     cost: Decimal | None
+    delay: Decimal | None = None
 
 
 class Result(Struct, frozen=True):
     """A decision's results.
 
-    `fees`, `slippage` and `realised` (before fees) are null where any part of them is unknown, an order whose fate is
-    not known yet included; `missing` says which part, and what the others come to.
+    `fees`, `slippage` (each fill against the mark when its order was sent), `delay` (what the market moved from the
+    decision's mark until then; below 0 it gained) and `realised` (before fees) are null where any part of them is
+    unknown, an order whose fate is not known yet included; `missing` says which part, and what the others come to.
     """
 
     standing: Standing
@@ -71,6 +73,7 @@ class Result(Struct, frozen=True):
     swept: tuple[str, ...] = ()
     """Accounts whose whole book was asked to be closed in one request."""
     totals: Totals = Totals()
+    delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
     """Accounts for which something was decided and nothing was sent, while the decision was acted on elsewhere."""
 
@@ -80,12 +83,20 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
     orders = order_lines(decision, journal, snapshot)
     verified = {(e.account, e.symbol, e.position_side): e for e in journal if e.kind == "verified"}
     endings = tuple(
-        Ending(e.account, e.at, e.data.get("status") or "abandoned", e.data.get("reason"), number(e, "cost"))
+        Ending(
+            e.account,
+            e.at,
+            e.data.get("status") or "abandoned",
+            e.data.get("reason"),
+            number(e, "cost"),
+            number(e, "delay"),
+        )
         for e in journal
         if e.kind == "finished" and e.account is not None
     )
     unsent = _unsent(decision, journal)
-    standing = _standing(decision, journal, endings, unsent)
+    suspected = decision.is_suspicion  # no close, whatever it has cancelled
+    standing = _suspected(decision, journal) if suspected else _standing(decision, journal, endings, unsent)
     positions = closed_positions([(decision, journal, orders, snapshot)])
     swept = tuple(dict.fromkeys(e.account for e in journal if e.kind == "swept" and e.account is not None))
     by_request = closed_by_request(positions, swept)
@@ -103,6 +114,7 @@ def result_of(decision: Decision, journal: Sequence[JournalEntry], snapshot: Sna
         fees=sum_of("fees", orders, swept=bool(by_request)),
         realised=sum_of("realised", orders, swept=bool(by_request)),
         slippage=sum_of("slippage", orders, swept=bool(by_request)),
+        delay=sum_of("delay", orders, swept=bool(by_request)),
         missing=missing_of(orders, swept=bool(by_request)),
         positions=positions,
         exposures=exposures(journal),
@@ -124,6 +136,12 @@ def _unsent(decision: Decision, journal: Sequence[JournalEntry]) -> tuple[str, .
         [intent.account for intent in decision.intents] + [cancel.account for cancel in decision.cancels]
     )
     return tuple(account for account in meant if account not in planned) if planned else ()
+
+
+def _suspected(decision: Decision, journal: Sequence[JournalEntry]) -> Standing:
+    if decision.is_withdrawal:
+        return "suspicion over"
+    return "locked on suspicion" if any(entry.kind == "planned" for entry in journal) else "recorded only"
 
 
 def _standing(
@@ -166,9 +184,14 @@ def kept_snapshot(stored: bytes | None) -> Snapshot | None:
 
 def decided(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
     """The newest `limit` decisions with their results, newest first."""
-    found = []
-    for stored in store.decisions(limit):
-        whole = store.decision(stored.decision.id)
-        snapshot = None if whole is None else kept_snapshot(whole.snapshot)
-        found.append((stored.decision, result_of(stored.decision, store.journal(stored.decision.id), snapshot)))
-    return tuple(found)
+    return tuple((each.decision, recorded_result(store, each.decision)) for each in store.decisions(limit))
+
+
+def recorded_result(store: Store, decision: Decision) -> Result:
+    """The results of `decision` by everything that `store` keeps of it: its journal, and what it was decided on.
+
+    Without the snapshot no entry price is known, and with it no realised P&L.
+    """
+    stored = store.decision(decision.id)
+    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
+    return result_of(decision, store.journal(decision.id), snapshot)

@@ -12,7 +12,7 @@ from killswitch.incident.order_lines import number
 from killswitch.incident.record import Firing, Moment, MomentKind, Reset
 from killswitch.incident.resting import Resting, kind_of, resting_orders, terms
 from killswitch.incident.results import Result
-from killswitch.model.decision import Notice
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry
 
@@ -34,6 +34,14 @@ _WORDS = {
 }
 
 
+class Suspected(NamedTuple):
+    """A suspicion that came before the incident or during it, with its journal and what it was decided on."""
+
+    decision: Decision
+    journal: Sequence[JournalEntry]
+    snapshot: Snapshot | None
+
+
 class _Row(NamedTuple):
     """A moment, and what it would be called together with others of its like: None for what stands alone."""
 
@@ -47,10 +55,12 @@ def timeline(
     notices: Iterable[Notice],
     told: Iterable[Moment],
     reset: Reset | None,
+    suspicions: Iterable[Suspected] = (),
 ) -> tuple[Moment, ...]:
     """Triggers, firings, locks, orders, answers, verifications, ends, notices, messages and the reset, oldest first.
 
     `firings`: each with the journal of its decision, what came of it, and the snapshot that was decided on.
+    `suspicions` are told between them: they fired nothing.
     """
     moments: list[Moment] = [*told]
     orders: list[_Row] = []
@@ -59,7 +69,11 @@ def timeline(
         moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
         orders += _journal(journal, resting_orders(snapshot))
         moments += _ends(journal, result)
-    moments += [Moment(each.as_of, "notice", None, f"{each.severity}: {each.text}") for each in notices]
+    for each in suspicions:
+        moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
+        orders += _journal(each.journal, resting_orders(each.snapshot))
+        moments += _lock_ends(each.journal)
+    moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
     if reset is not None:
         by = reset.author or "the stage's own condition"
         moments.append(Moment(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
@@ -99,6 +113,12 @@ def _fired(firing: Firing) -> str:
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
     acted = "" if firing.acted else "; recorded only, nothing is sent"
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
+
+
+def _suspicion(suspected: Suspected) -> str:
+    decision = suspected.decision
+    acted = any(entry.kind == "planned" for entry in suspected.journal) or decision.is_withdrawal
+    return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 
 def _journal(journal: Sequence[JournalEntry], resting: Resting) -> Iterator[_Row]:
@@ -189,6 +209,10 @@ def _ends(journal: Sequence[JournalEntry], result: Result) -> Iterator[Moment]:
         why = f": {ending.reason}" if ending.reason else ""
         said = "every target is reached, as the venue itself shows" if ending.status == "flat" else ending.status
         yield Moment(ending.at, "finished", None, f"closing on {ending.account} ended, {said}{why}")
+    yield from _lock_ends(journal)
+
+
+def _lock_ends(journal: Sequence[JournalEntry]) -> Iterator[Moment]:
     for entry in journal:
         if entry.kind == "finished" and entry.account is None and entry.data.get("status") != "locked":
             text = f"lock of {entry.data.get('scope') or 'the scope'}: {entry.data.get('status') or 'ended'}"

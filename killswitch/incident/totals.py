@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from killswitch.incident.order_lines import OrderLine
 
-Sum = Literal["realised", "fees", "slippage"]
-_FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage"}
+Sum = Literal["realised", "fees", "slippage", "delay"]
+_FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "slippage", "delay": "delay"}
 
 REASONS = 3
 """So many reasons for unknown fees are told; each order has its own beside it."""
 UNREAD = "decided without reading the position, as by force: its mark and entry price were not known"
+UNMARKED = "no mark was known when the order was sent: the account could not be read at that moment"
 
 
 class Missing(Struct, frozen=True):
@@ -55,7 +56,8 @@ class Totals(Struct, frozen=True):
     first_sent: datetime | None = None
     last_verified: datetime | None = None
     took: float | None = None
-    """Seconds from the first order to the last look that showed a position; null while the close goes on."""
+    """Seconds from the first order to the last look that showed a position; null while the close goes on, and for
+    several closes, each of which has its own."""
 
 
 def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
@@ -103,16 +105,18 @@ def missing_of(orders: Sequence[OrderLine], *, swept: bool = False) -> tuple[Mis
 
 def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
     """Why a part of the sum is unknown, where that is known; of fees the first few orders' reasons."""
+    if what in ("slippage", "delay") and any(_lacks(order, order.arrival_mark) for order in lacking):
+        return UNMARKED
     if what != "fees":
-        return UNREAD if any(map(_unread, lacking)) else None
+        return UNREAD if any(_lacks(order, order.mark) for order in lacking) else None
     said = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
     more = len(said) - REASONS
     return "; ".join(said[:REASONS]) + (f"; and {more} more" if more > 0 else "") if said else None
 
 
-def _unread(order: OrderLine) -> bool:
-    """Whether it was filled at a known price, and yet there is no mark of its position to hold that against."""
-    return bool(order.filled) and order.fate == "final" and order.price is not None and order.mark is None
+def _lacks(order: OrderLine, mark: Decimal | None) -> bool:
+    """Whether it was filled at a known price, and yet there is no `mark` of its position to hold that against."""
+    return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
 
 
 def _added(what: Sum, orders: Sequence[OrderLine]) -> tuple[Decimal | None, Decimal | None, list[int]]:

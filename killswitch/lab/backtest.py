@@ -181,7 +181,7 @@ class _Backtest:
             self._interpreter.ordered(decision)
         planned = planned_entries(decision, snapshot=snapshot)
         self._journal.enter(decision, planned)
-        if decision.kind != "reset" and decision.mode == "enforce":
+        if decision.kind not in ("reset", "suspicion") and decision.mode == "enforce":
             self._tally.decided(decision, snapshot)
             self._firings.fired(decision, snapshot)
         for name in {entry.account for entry in planned if entry.account is not None}:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from killswitch.market.holding import ZERO, Holding
 from killswitch.market.instruments import base_asset
 from killswitch.market.margin import Margin, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
+from killswitch.market.statement import Statement
 from killswitch.market.tape import Tape
 from killswitch.model.snapshot import Fill, Flow, Market, Side
 from killswitch.model.venue import OrderRequest
 
 CASH_MARKETS: frozenset[Market] = frozenset({"spot", "equity"})
 """What is held is paid in full: no leverage, no margin, no short side, no liquidation."""
+REMEMBERED = timedelta(minutes=5)
+"""So long snapshots give the price of what is no longer held."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,10 @@ class PaperAccount:
     """Every order ever sent, by client order id: a repeated id is refused for ever."""
     working: list[PaperOrder] = field(default_factory=list)
     """The open ones, in the order in which they came."""
-    fills: deque[Fill] = field(default_factory=deque)
-    flows: deque[Flow] = field(default_factory=deque)
+    fills: Statement[Fill] = field(default_factory=Statement)
+    flows: Statement[Flow] = field(default_factory=Statement)
+    vanished: dict[str, datetime] = field(default_factory=dict)
+    """Symbols of which a position was closed, and when the last one was; some may be held again."""
 
     @property
     def is_cash(self) -> bool:
@@ -103,7 +107,7 @@ class PaperAccount:
             held += initial_margin(order.left * tape.size * price, self.leverage_of(order.request.symbol))
         return held
 
-    def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal) -> Decimal:
+    def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal, at: datetime) -> Decimal:
         """Book a fill of signed base `quantity`; the realised P&L before the fee. All in the account's currency."""
         key = self.held_as(symbol) if self.is_cash and quantity < 0 else self.key(symbol, side)
         holding = self.holdings.get(key)
@@ -113,6 +117,7 @@ class PaperAccount:
         self.wallet += realized - fee
         if holding.quantity == 0:
             del self.holdings[key]
+            self.vanished[holding.symbol] = at
         return realized
 
     def receive(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
@@ -143,6 +148,13 @@ class PaperAccount:
 
     def forget_before(self, oldest: datetime) -> None:
         """Drop fills and flows from before `oldest` from what snapshots show."""
-        for rows in (self.fills, self.flows):
-            while rows and rows[0].at < oldest:
-                rows.popleft()
+        self.fills.forget_before(oldest)
+        self.flows.forget_before(oldest)
+
+    def vanished_since(self, at: datetime) -> tuple[str, ...]:
+        """Symbols that are not held at `at` and were in the five minutes before; older ones are forgotten."""
+        if not self.vanished:
+            return ()
+        self.vanished = {symbol: left for symbol, left in self.vanished.items() if at - left <= REMEMBERED}
+        held = {holding.symbol for holding in self.holdings.values()}
+        return tuple(symbol for symbol in self.vanished if symbol not in held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
@@ -11,17 +11,52 @@ from killswitch.market.holding import ZERO, Holding
 from killswitch.market.instruments import lots_down
 from killswitch.market.matching import Matching
 from killswitch.market.order import PaperOrder
+from killswitch.market.quotes import Quotes
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import Fill, FillCause, OrderSide, Side
+from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 
 
 class Interventions:
     """The venue's own hand. All contracts are at most what is held."""
 
-    def __init__(self, tapes: Mapping[str, Tape], matching: Matching) -> None:
+    def __init__(self, tapes: Mapping[str, Tape], matching: Matching, quotes: Quotes) -> None:
         self._tapes = tapes
         self._matching = matching
+        self._quotes = quotes
+
+    def move(
+        self,
+        account: PaperAccount,
+        kind: FlowKind,
+        amount: Decimal,
+        currency: str,
+        at: datetime,
+        lag: timedelta | None,
+    ) -> Flow:
+        """Money, or in a cash account a coin, enters (+) or leaves (−); no order and no fill comes of it.
+
+        ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
+        """
+        worth = amount if currency == account.currency else self._move_coin(account, amount, currency, at)
+        row = Flow(self._matching.next_id("w"), at, kind, amount, currency)
+        account.wallet += worth
+        account.flows.add(row, lag)
+        return row
+
+    def _move_coin(self, account: PaperAccount, amount: Decimal, asset: str, at: datetime) -> Decimal:
+        """What the coin is worth: it is bought of, or sold for, that much money, which then moves."""
+        symbol = self._quotes.market_of(asset, account)
+        price = self._quotes.price(account, symbol) if symbol else None
+        if symbol is None or not price:
+            raise ValueError(f"{account.name}: {asset} has no price in {account.currency}, or cannot be held there")
+        held = account.open_quantity(symbol, "long")
+        if held + amount < 0:
+            raise ValueError(f"{account.name} holds {held} {asset}, and cannot give {-amount}")
+        account.trade(symbol, "long", amount, price, ZERO, at)
+        account.expire_exits(symbol)
+        account.drop_done()
+        return amount * price
 
     def take(
         self,

@@ -95,4 +95,4 @@ class Liquidator:
             return
         paid = -account.wallet
         account.wallet = ZERO
-        account.flows.append(Flow(self._matching.next_id("w"), at, "insurance", paid, account.currency))
+        account.flows.add(Flow(self._matching.next_id("w"), at, "insurance", paid, account.currency))

@@ -97,12 +97,12 @@ class Matching:
         bridge = self.quotes.bridge(account, symbol)
         charged = fee
         if bridge is None:
-            realized = account.trade(symbol, of, signed, price, fee)
+            realized = account.trade(symbol, of, signed, price, fee, at)
         else:
             fee = min(fee, quantity * price)  # it is kept back from what the sale brings
             rate = bridge.last or ZERO
             charged = fee * rate
-            realized = account.trade(symbol, of, signed, price * rate, charged)
+            realized = account.trade(symbol, of, signed, price * rate, charged, at)
             gained = quantity * price - fee
             account.receive(bridge.instrument.symbol, gained, gained * rate)
         fill = Fill(
@@ -120,7 +120,7 @@ class Matching:
             realized_pnl=realized,
             cause=cause,
         )
-        account.fills.append(fill)
+        account.fills.add(fill)
         if cause == "trade":
             tape.taken[side] += quantity
         if order is not None:

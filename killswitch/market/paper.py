@@ -39,7 +39,7 @@ from killswitch.model.snapshot import (
     Order,
     Side,
 )
-from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, Prices
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -47,9 +47,10 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 class PaperMarket:
     """A venue with linear contracts or cash holdings, in cross margin, in one-way or hedge mode.
 
-    Time stands still between calls of `advance`: orders fill at once against the bar that closed last, as far as
-    its volume goes, and what is left works on through the next bars. The same calls with the same seed bring
-    about the same state, ids included.
+    Prices stand still between calls of `advance`: orders fill at once against the bar that closed last, as far as
+    its volume goes, and what is left works on through the next bars. What happens is dated by the venue's clock,
+    which bars and callers move and which never goes back. The same calls with the same seed bring about the same
+    state, ids included.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class PaperMarket:
         self.rules = rules or MarketRules()
         self.now: datetime | None = None
         """When the last bar closed; None before the first."""
+        self.clock: datetime | None = None
+        """The venue's time, at or after `now`; None before the first bar."""
         self.rules_version = 1
         """Rises when an instrument's rules change, so that a reader knows to ask for them again."""
         self._recall = recall
@@ -82,7 +85,7 @@ class PaperMarket:
         self._matching = Matching(self.rules, SplitMix64(seed), self._next_id, self._quotes)
         liquidator = Liquidator(self._matching, self._tapes)
         self._walk = Walk(self._accounts, self._tapes, self._matching, liquidator)
-        self._interventions = Interventions(self._tapes, self._matching)
+        self._interventions = Interventions(self._tapes, self._matching, self._quotes)
         self.agree(terms or VenueTerms())
 
     # -- setting up ---------------------------------------------------------------------------------------
@@ -109,7 +112,9 @@ class PaperMarket:
             raise ValueError(f"account {account}: leverage {leverage} is impossible in a {market} account")
         if hedge and market in CASH_MARKETS:
             raise ValueError(f"account {account}: a {market} account has one side only")
-        self._accounts[account] = PaperAccount(account, venue, market, currency, wallet, leverage, hedge)
+        made = PaperAccount(account, venue, market, currency, wallet, leverage, hedge)
+        self._accounts[account] = made
+        self._apply_lags(made)
 
     def open_position(
         self, account: str, symbol: str, side: Side, notional: Decimal, leverage: Decimal | None = None
@@ -140,14 +145,23 @@ class PaperMarket:
         self.terms = terms
         self.meter = Meter(terms.traits)
         self._checks = Checks(self._tapes, self.rules, terms, self._matching)
+        for holder in self._accounts.values():
+            self._apply_lags(holder)
 
-    def flow(self, account: str, kind: FlowKind, amount: Decimal) -> Flow:
-        """Money enters (+) or leaves (−) the account now. ValueError before the first bar."""
+    def _apply_lags(self, holder: PaperAccount) -> None:
+        holder.fills.lag = timedelta(seconds=self.terms.fill_lag)
+        holder.flows.lag = timedelta(seconds=self.terms.flow_lag)
+
+    def flow(
+        self, account: str, kind: FlowKind, amount: Decimal, *, asset: str | None = None, lag: timedelta | None = None
+    ) -> Flow:
+        """Money enters (+) or leaves (−) the account now, or in a cash account an `asset` that it can hold.
+
+        Snapshots show the row `lag` later; None is what the terms say. ValueError before the first bar, for an asset
+        that has no price or cannot be held, and for more of it than is held.
+        """
         holder = self._account(account)
-        row = Flow(self._next_id("w"), self._begun(), kind, amount, holder.currency)
-        holder.wallet += amount
-        holder.flows.append(row)
-        return row
+        return self._interventions.move(holder, kind, amount, asset or holder.currency, self._begun(), lag)
 
     def set_instrument(self, instrument: Instrument) -> None:
         """Change a symbol's rules (its state, for example). Contract size and steps must stay.
@@ -162,12 +176,21 @@ class PaperMarket:
 
     # -- time ---------------------------------------------------------------------------------------------
 
+    def move_clock(self, at: datetime) -> None:
+        """It is `at` at the venue: what happens next is dated so. A clock that was put back is not followed.
+
+        Before the first bar there is no time.
+        """
+        if self.clock is not None and at > self.clock:
+            self.clock = at
+
     def advance(self, at: datetime, bars: Mapping[str, Bar]) -> None:
         """The bars close at `at`: orders fill and margins are watched along their paths.
 
         A symbol without a bar keeps its last price and has no volume. The four points of all paths are passed
-        together. What resting orders and the venue's liquidation did is dated `at`: when inside the bar it was
-        is unknown. ValueError if `at` is not later than the bar before; KeyError for an unknown symbol.
+        together. What resting orders and the venue's liquidation did is dated `at`, or as the clock shows where that is
+        ahead: when inside the bar it was is unknown. ValueError if `at` is not later than the bar before; KeyError for
+        an unknown symbol.
         """
         if self.now is not None and at <= self.now:
             raise ValueError(f"bars must close later than {self.now.isoformat()}, not at {at.isoformat()}")
@@ -176,6 +199,7 @@ class PaperMarket:
         elapsed = (at - self.now).total_seconds() if self.now else None
         oldest = at - self._recall if self.now is None else min(at - self._recall, self.now)
         self.now = at
+        self.clock = at if self.clock is None else max(self.clock, at)
         for symbol, tape in self._tapes.items():
             bar = bars.get(symbol)
             if bar is None:
@@ -188,7 +212,7 @@ class PaperMarket:
         if self.terms.shows_liquidity:
             self._activity.begin(elapsed, bars, self._tapes)
         if self._walk.is_eventful(bars):
-            self._walk.along(at, bars)
+            self._walk.along(self.clock, bars)
         for symbol, bar in bars.items():
             self._tapes[symbol].last = bar.close
         for account in self._accounts.values():
@@ -239,14 +263,22 @@ class PaperMarket:
         return tuple(tape.instrument for tape in self._tapes.values())
 
     def snapshot(self, account: str, at: datetime | None = None, *, instruments: bool = True) -> AccountSnapshot:
-        """The account as it is; observed at `at`, or when the last bar closed.
+        """The account as it is; observed at `at`, or at the venue's time where that is later or `at` is None.
 
-        KeyError for an unknown account; ValueError before the first bar.
+        What happens after it is dated no earlier. KeyError for an unknown account; ValueError before the first bar.
         """
+        if at is not None:
+            self.move_clock(at)
         begun = self._begun()
         activity = self._activity if self.terms.shows_liquidity else None
-        holder = self._account(account)
-        return view(holder, self._tapes, self.rules, self._quotes, at or begun, instruments, activity)
+        lag = max(self.terms.fill_lag, self.terms.flow_lag)
+        return view(self._account(account), self._tapes, self.rules, self._quotes, begun, instruments, activity, lag)
+
+    def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
+        """What each symbol costs at the venue's time; one that the market does not have, or without a price, is left
+        out. The market has one price: mark, index and last are the same."""
+        found = ((symbol, self._tapes[symbol].last) for symbol in symbols if symbol in self._tapes)
+        return {symbol: Prices(last, last, last, self.clock) for symbol, last in found if last is not None}
 
     def submit(self, account: str, request: OrderRequest) -> OrderReport:
         """Accept an order and fill what can be filled at once. OrderRejectedError says why not."""
@@ -310,9 +342,10 @@ class PaperMarket:
         return order if order is not None and order.request.symbol == symbol else None
 
     def _begun(self) -> datetime:
-        if self.now is None:
+        """The venue's time."""
+        if self.clock is None:
             raise ValueError("the market has not begun: no bar yet")
-        return self.now
+        return self.clock
 
     def _account(self, name: str) -> PaperAccount:
         try:

@@ -9,6 +9,7 @@ from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO
 from killswitch.market.instruments import base_asset, quote_asset
 from killswitch.market.tape import Tape
+from killswitch.model.snapshot import Rate
 
 
 class Quotes:
@@ -35,6 +36,18 @@ class Quotes:
         last = self._tapes[symbol].last or ZERO
         bridge = self.bridge(account, symbol)
         return last if bridge is None else last * (bridge.last or ZERO)
+
+    def market_of(self, asset: str, account: PaperAccount) -> str | None:
+        """The symbol under which a cash account holds an asset; None where it cannot."""
+        if not account.is_cash:
+            return None
+        tape = self._markets.get((asset, account.currency)) or self._markets.get((asset, None))
+        return None if tape is None else account.held_as(tape.instrument.symbol)
+
+    def rates(self, currency: str) -> tuple[Rate, ...]:
+        """What one unit of a currency costs in others, as the spot markets here price it."""
+        found = ((quote, tape.last) for (base, quote), tape in self._markets.items() if base == currency)
+        return tuple(Rate(quote, last) for quote, last in found if quote is not None and last)
 
     def prices(self, account: PaperAccount) -> dict[str, Decimal]:
         """`price` of everything that is held."""

@@ -11,6 +11,8 @@ from msgspec import Struct
 from killswitch.model.venue import PLAIN_VENUE, ClientIdRule, Cost, RateLimit, VenueTraits
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+LONGEST_LAG = 10 * 365 * 86_400.0
+"""Seconds: a row that is shown after ten years is one that is never shown."""
 _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 
 
@@ -25,6 +27,10 @@ class VenueTerms(Struct, frozen=True):
     """As Binance's −4118: while resting orders already promise all that is held, a further exit is refused."""
     shows_liquidity: bool = False
     """Snapshots say what each market can take."""
+    fill_lag: float = 0.0
+    """Seconds after which a snapshot shows a fill. Who asks for the fills of one order has them at once."""
+    flow_lag: float = 0.0
+    """Seconds after which a snapshot shows money that moved."""
 
     def __post_init__(self) -> None:
         traits = self.traits
@@ -39,6 +45,9 @@ class VenueTerms(Struct, frozen=True):
                 raise ValueError(f"the cost of {cost.call} is of a limit {cost.limit!r} that is not there")
             if cost.units < 0 or cost.each < 0:
                 raise ValueError(f"the cost of {cost.call} must not be below zero")
+        for name, lag in (("fill_lag", self.fill_lag), ("flow_lag", self.flow_lag)):
+            if not 0 <= lag <= LONGEST_LAG:
+                raise ValueError(f"{name} {lag} must be seconds from 0 to {LONGEST_LAG:.0f}")
         if traits.batch < 1:
             raise ValueError(f"batch {traits.batch} must be at least 1")
 
@@ -63,6 +72,8 @@ class _Written(Struct, frozen=True, forbid_unknown_fields=True):
     client_ids: _ClientIds | None = None
     resting_exits_block: bool = False
     liquidity: bool = False
+    fill_lag: float = 0.0
+    flow_lag: float = 0.0
 
 
 def read_terms(written: object) -> VenueTerms:
@@ -85,6 +96,8 @@ def read_terms(written: object) -> VenueTerms:
         checks_client_ids=found.client_ids is not None,
         resting_exits_block=found.resting_exits_block,
         shows_liquidity=found.liquidity,
+        fill_lag=found.fill_lag,
+        flow_lag=found.flow_lag,
     )
 
 

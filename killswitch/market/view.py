@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -17,9 +17,10 @@ from killswitch.market.margin import Margin, initial_margin, liquidation_price
 from killswitch.market.quotes import Quotes
 from killswitch.market.rules import MarketRules
 from killswitch.market.tape import Tape
-from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Position
+from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position
 
 _ONE = Decimal(1)
+_MOMENT = timedelta.resolution
 
 
 def view(
@@ -30,15 +31,16 @@ def view(
     at: datetime,
     with_instruments: bool,
     activity: Activity | None = None,
+    row_lag: float = 0.0,
 ) -> AccountSnapshot:
     """Everything about `account` as of `at`. The paper market has one price: mark, index and last are the same.
 
-    With `activity` it says what each market that has a price can take.
+    With `activity` it says what each market that has a price can take. `row_lag`: seconds by which rows are late.
     """
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, holding, tapes[holding.symbol], margin, rules, marks[holding.symbol])
+        _position(account, holding, tapes[holding.symbol], margin, rules, marks[holding.symbol], at)
         for holding in account.holdings.values()
     )
     if account.is_cash:
@@ -47,6 +49,8 @@ def view(
             p if quotes.bridge(account, p.symbol) is None else replace(p, entry_price=None) for p in positions
         )
     cash = account.is_cash
+    # Time may stand still, so that a row of this very moment may be yet to come.
+    rows_until = at - _MOMENT
     return AccountSnapshot(
         account=account.name,
         venue=account.venue,
@@ -60,15 +64,29 @@ def view(
         maintenance_margin=ZERO if cash else _clean(margin.maintenance),
         margin_mode=None if cash else "cross",
         position_mode="hedge" if account.is_hedged else "one_way",
-        balances=_balances(account, marks),
-        flows=tuple(account.flows),
+        balances=_balances(account, marks, margin, at),
+        flows=account.flows.shown(at),
         positions=positions,
         orders=tuple(order.resting() for order in account.working),
-        fills=tuple(account.fills),
+        fills=account.fills.shown(at),
         instruments=tuple(tape.instrument for tape in tapes.values()) if with_instruments else None,
         liquidity=_liquidity(tapes, rules, activity),
         health=Health(latency_ms=0.0, requests=1, errors=0, timeouts=0, malformed=0, rate_limited=0, clock_skew_ms=0.0),
+        unrealized=ZERO if cash else _clean(margin.unrealized),
+        wallet_as_of=at,
+        positions_as_of=at,
+        fills_as_of=rows_until,
+        flows_as_of=rows_until,
+        row_lag_s=row_lag,
+        complete=True,
+        marks=_marks_of(account.vanished_since(at), tapes),
+        rates=quotes.rates(account.currency) or None,
     )
+
+
+def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark, ...]:
+    prices = ((symbol, tapes[symbol].last) for symbol in symbols)
+    return tuple(Mark(symbol, last) for symbol, last in prices if last is not None)
 
 
 def _liquidity(
@@ -80,7 +98,13 @@ def _liquidity(
 
 
 def _position(
-    account: PaperAccount, holding: Holding, tape: Tape, margin: Margin, rules: MarketRules, price: Decimal
+    account: PaperAccount,
+    holding: Holding,
+    tape: Tape,
+    margin: Margin,
+    rules: MarketRules,
+    price: Decimal,
+    at: datetime,
 ) -> Position:
     """`price` is the last one in the account's currency."""
     last = tape.last or ZERO
@@ -107,18 +131,24 @@ def _position(
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,
         unrealized_pnl=_clean(holding.unrealized(price)),
+        mark_at=at,
     )
 
 
-def _balances(account: PaperAccount, marks: Mapping[str, Decimal]) -> tuple[Balance, ...]:
+def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margin, at: datetime) -> tuple[Balance, ...]:
     """Money first. In a cash market what is held is a balance too; the sum at these prices is the equity."""
     if not account.is_cash:
-        return (Balance(account.currency, _clean(account.wallet), _ONE, ZERO),)
+        wallet = _clean(account.wallet)
+        return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
     held = tuple(
-        Balance(base_asset(symbol), holding.quantity, marks[symbol], ZERO)
-        for symbol, holding in account.holdings.items()
+        _whole(base_asset(symbol), holding.quantity, marks[symbol], at) for symbol, holding in account.holdings.items()
     )
-    return (Balance(account.currency, _clean(account.cash), _ONE, ZERO), *held)
+    return (_whole(account.currency, _clean(account.cash), _ONE, at), *held)
+
+
+def _whole(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
+    """What a cash account holds: no part of it is unrealised profit."""
+    return Balance(asset, amount, price, ZERO, amount, amount, at)
 
 
 def _clean(money: Decimal) -> Decimal:

@@ -151,6 +151,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     """What `step` and planning say must happen, with the reason.
 
     `kind` is absent for a stage that fires, `reset` for a return to a lower level, `manual` for a close by hand,
+    `suspicion` for the lock of a stage that has not fired, while it is not known whether a fall was a loss (it has no
+    intents, and leaves the level as it was; one whose lock ends at `as_of` withdraws those before it),
     `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
     reason of a hand.
     """
@@ -165,7 +167,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     level: int
     previous_level: int
     format: Literal["killswitch.decision/v1"] = DECISION_FORMAT
-    kind: Literal["reset", "manual", "hedge"] | None = None
+    kind: Literal["reset", "manual", "hedge", "suspicion"] | None = None
     commit: str | None = None
     triggers: tuple[TriggerReading, ...] = ()
     attribution: Attribution | None = None
@@ -179,6 +181,16 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     cause: Cause | None = None
     unwinding: Unwinding | None = None
     covers: tuple[Residual, ...] = ()
+
+    @property
+    def is_suspicion(self) -> bool:
+        """Whether no stage has fired: a lock and cancels of entries only, or the withdrawal of such."""
+        return self.kind == "suspicion"
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Whether it withdraws the locks on suspicion of its policy on its scope."""
+        return self.is_suspicion and self.lock is not None and self.lock.until == self.as_of
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):

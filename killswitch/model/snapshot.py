@@ -53,6 +53,8 @@ class Position(Struct, frozen=True, gc=False, omit_defaults=True):
     unrealized_pnl: Decimal | None = None
     adl_rank: int | None = None
     strategy: str | None = None
+    mark_at: Instant | None = None
+    """Venue time of `mark_price`."""
 
     @property
     def key(self) -> tuple[str, Side]:
@@ -106,12 +108,34 @@ class Flow(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Balance(Struct, frozen=True, gc=False, omit_defaults=True):
-    """A holding of one asset; `price` in the account's currency, `haircut` a fraction 0…1."""
+    """A holding of one asset; `price` in the account's currency, `haircut` a fraction 0…1.
+
+    `wallet` is the amount without unrealised profit, `equity` the amount with it, both in units of the asset;
+    `price_at` is the venue time of `price`. With the account's `unrealized` and every balance's `wallet` known, the
+    account's equity is Σ wallet × price + unrealized.
+    """
 
     asset: str
     amount: Decimal
     price: Decimal | None = None
     haircut: Decimal | None = None
+    wallet: Decimal | None = None
+    equity: Decimal | None = None
+    price_at: Instant | None = None
+
+
+class Mark(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The mark price of a symbol that is held, or was held in the last five minutes."""
+
+    symbol: str
+    mark_price: Decimal
+
+
+class Rate(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one unit of the account's currency costs in another `currency`, as the account's venue prices it."""
+
+    currency: str
+    price: Decimal
 
 
 class Instrument(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -184,9 +208,24 @@ class AccountSnapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     instruments: tuple[Instrument, ...] | None = None
     health: Health | None = None
     liquidity: tuple[Liquidity, ...] | None = None
+    unrealized: Decimal | None = None
+    """Unrealised profit of the same answer as `equity`."""
+    wallet_as_of: Instant | None = None
+    positions_as_of: Instant | None = None
+    fills_as_of: Instant | None = None
+    flows_as_of: Instant | None = None
+    """Venue time up to which every row is proven to have been read; not known where it is absent."""
+    row_lag_s: float | None = None
+    """How late the venue's rows come, in seconds, as far as that was measured."""
+    complete: bool | None = None
+    """False where the account holds products that the adapter does not read."""
+    marks: tuple[Mark, ...] | None = None
+    rates: tuple[Rate, ...] | None = None
 
 
-EventKind = Literal["reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "apply", "reload"]
+EventKind = Literal[
+    "reset", "pause", "resume", "approve", "lock", "unlock", "flag", "close", "apply", "reload", "give_up"
+]
 
 
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -202,6 +241,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     force: bool = False
     plan: str | None = None
     """The saved plan that an `apply` is about: the text of its file."""
+    decision: str | None = None
+    """The decision whose closing a `give_up` ends, on the account of its scope or on every one."""
 
 
 class Residual(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -26,6 +26,7 @@ JournalKind = Literal[
     "protected",  # protection is to be put back: client order id, amount, trigger; written before it leaves
     "guarded",  # what the venue said to that, or that none is needed any more
     "verified",  # the venue's own account of the position, after the attempts
+    "given_up",  # a person ends the decision's work on the account: who, and why; written with the tick that took it
     "locked",  # a lock was written
     "charged",  # what an order has cost in fees, where only its fills tell: asked for when closing is over
     "finished",  # the decision's work has an honest end: flat, residual, blocked or abandoned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal, Protocol, runtime_checkable
 
@@ -264,8 +265,55 @@ class SuspendingVenue(Protocol):
     async def suspend_trading(self, suspended: bool) -> None: ...
 
 
+class Prices(Struct, frozen=True):
+    """What a symbol costs at one moment, quote units per base unit; `at`: venue time. None is unknown."""
+
+    mark: Decimal | None = None
+    index: Decimal | None = None
+    last: Decimal | None = None
+    at: datetime | None = None
+
+
+@runtime_checkable
+class PricedVenue(Protocol):
+    """An adapter that reads prices by themselves, for a second look at a mark."""
+
+    async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
+        """Mark, index and last price of each symbol, in one round trip and never from memory.
+
+        A symbol of which the venue has no price is left out.
+        """
+        ...
+
+
+@runtime_checkable
+class RememberingVenue(Protocol):
+    """An adapter that must know which symbols were held before it was made: its venue wants them named."""
+
+    def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
+        """Ask for rows of these symbols too at the first snapshot, from `since` on; called before it.
+
+        `since`: the time of the last snapshot that was stored; None where it is not known.
+        """
+        ...
+
+
+@runtime_checkable
+class RuleKeepingVenue(Protocol):
+    """An adapter that can begin with the rules of an earlier run while the venue's own are on their way."""
+
+    def rules_to_keep(self) -> bytes | None:
+        """The rules of the symbols that the account holds; None while they are those of the last call."""
+        ...
+
+    def use_rules(self, kept: bytes) -> None:
+        """Begin with them; called before the first snapshot. What cannot be read, or is too old, is not used."""
+        ...
+
+
 OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",
-                         "suspend_trading", "inspect", "key_rights")  # fmt: skip
+                         "suspend_trading", "inspect", "key_rights", "prices", "remember",
+                         "rules_to_keep", "use_rules")  # fmt: skip
 """What only some adapters offer. Who wraps an adapter passes on what it has of these."""
 
 

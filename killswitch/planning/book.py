@@ -38,12 +38,8 @@ def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
 
 def _margin_ratio(view: ScopeView) -> Decimal | None:
     """Maintenance margin ÷ equity; unknown where either is, or equity is not above zero."""
-    total = ZERO
-    for account in view.sound:
-        if account.maintenance_margin is None:
-            return None
-        total += account.maintenance_margin
-    return total / view.equity if view.equity is not None and view.equity > ZERO else None
+    total = view.maintenance()
+    return total / view.equity if total is not None and view.equity is not None and view.equity > ZERO else None
 
 
 def _book(gross: Decimal, net: Decimal, ratio: Decimal | None) -> Book:

@@ -29,12 +29,16 @@ NO_MARKET_ORDERS = ("limit_only", "post_only")
 
 
 class Hindrance(Struct, frozen=True):
-    """One thing about closing a position. Only a warning means that it may stay open, or that this cannot be told."""
+    """One thing about closing a position. Only a warning means that it may stay open, or that this cannot be told.
+
+    `text` is about this position, `meaning` the same of every one of this kind.
+    """
 
     kind: Obstacle
     severity: Literal["warning", "note"]
     text: str
     way_out: str = ""
+    meaning: str = ""
 
 
 class Outlook(Struct, frozen=True):
@@ -183,8 +187,8 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
     face = position.contracts * rules.contract_size
     worth = face if rules.inverse else face * position.mark_price
     if worth < least:
-        text = f"worth {worth:f}, below the venue's least of {least:f}: it goes because reduce-only orders are exempt"
-        yield Hindrance("below notional", "note", text)
+        text = f"worth {worth:f}, below the venue's least of {least:f}"
+        yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 
 
 def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance]:
@@ -195,8 +199,9 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance
     yield Hindrance(
         "resting exits",
         "note",
-        f"{count} {promised:f} of {position.contracts:f}: where the venue refuses a close for that, what rests is "
-        "cancelled for it, and put back for what is left",
+        f"{count} {promised:f} of {position.contracts:f}",
+        meaning="where the venue refuses a close for that, what rests is cancelled for it, and put back for what is "
+        "left",
     )
 
 

@@ -1,4 +1,4 @@
-"""Holding a mark against the index and the last price before acting on it.
+"""Holding a mark against the index and the last price of its own moment before acting on it.
 
 A mark that lies further than `MARK_TOLERANCE` from the index (from the last price, where no index is given) is a
 print that does not hold. It is named, and the account is supposed as it would be at that other price; a stage
@@ -7,17 +7,23 @@ that would not fire then is not corroborated. Nothing is averaged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.venue import Prices
 from killswitch.signals.position import ZERO, move_value, sign
 from killswitch.signals.view import ScopeView
 
 MARK_TOLERANCE = Decimal("0.05")
 """Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""
+
+
+PricesOf = Mapping[str, Mapping[str, Prices]]
+"""Account → symbol → what a second look has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,45 @@ def corroborate(view: ScopeView) -> Corroborated:
         return Corroborated(view, ())
     known = [account for account in accounts if account is not None]
     whole = len(known) == len(accounts)
-    supposed = ScopeView(view.as_of, view.scheduled, known, view.instruments, None) if whole else None
+    supposed = view.of(known) if whole else None
     return Corroborated(supposed, tuple(failing))
+
+
+def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
+    """The scope at the prices of a second look; None where an account's worth at them cannot be computed.
+
+    A price of the first reading is older than the mark of the second, and so is nothing to hold it against. Accounts
+    that the second look did not reach stay as they were.
+    """
+    accounts = []
+    for account in view.sound:
+        found = prices.get(account.account)
+        looked = account if found is None or account.positions is None else _at(account, view, found)
+        if looked is None:
+            return None
+        accounts.append(looked)
+    return view.of(accounts)
+
+
+def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
+    equity, unrealized, positions = account.equity, account.unrealized, []
+    for position in account.positions or ():
+        now = prices.get(position.symbol)
+        mark = position.mark_price if now is None or now.mark is None else now.mark
+        index, last = (None, None) if now is None else (now.index, now.last)
+        if mark == position.mark_price or mark is None or position.mark_price is None:
+            positions.append(replace(position, index_price=index, last_price=last))
+            continue
+        move = _move(position, view.instrument(account.account, position.symbol), mark)
+        if move is None or equity is None:
+            return None
+        equity += move
+        unrealized = None if unrealized is None else unrealized + move
+        pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + move
+        positions.append(
+            replace(position, mark_price=mark, index_price=index, last_price=last, notional=None, unrealized_pnl=pnl)
+        )
+    return replace(account, equity=equity, unrealized=unrealized, positions=tuple(positions))
 
 
 def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
@@ -61,6 +104,8 @@ def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> 
         equity += move
         pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + move
         positions.append(replace(position, mark_price=reference, notional=None, unrealized_pnl=pnl))
+    if account.positions is None:
+        return account
     return replace(account, equity=equity, positions=tuple(positions)) if computable else None
 
 

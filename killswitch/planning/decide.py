@@ -102,8 +102,8 @@ def _ranking_window(graph: Graph, stage: Stage) -> int:
 
 
 def fired_triggers(watch: Watch, stage: Stage) -> list[int]:
-    """The stage's triggers that are confirmed, in the order written."""
-    confirmed = watch.state.triggers.confirmed
+    """The stage's triggers that are confirmed, or were when it fired, in the order written."""
+    confirmed = watch.fired_on(stage)
     return [i for i in (*stage.any_of, *stage.all_of) if confirmed >> i & 1]
 
 

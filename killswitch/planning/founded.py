@@ -31,7 +31,7 @@ def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
         yield "it holds no decision"
     basis = _Basis.of(plan.basis, markets)
     for decision in plan.decisions:
-        if decision.mode != "enforce" or decision.kind in ("reset", "hedge"):
+        if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
             yield f"decision {decision.id} is none that is carried out"
         for index, intent in enumerate(decision.intents):
             yield from _order(decision.intents, index, basis, _where(intent))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from killswitch.engine.state import Waiting
+from killswitch.graph.wording import span
 from killswitch.model.decision import Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
 from killswitch.planning.watch import Watch
-from killswitch.signals.history import News
+from killswitch.signals.explanation import ChangeEvent
 
+DOUBTED_FOR = 10 * SECOND
+"""A stage whose prices fail the second look for so long pages."""
+COUNTED_WITHIN = 600 * SECOND
 RESET = "reset"
 """`subject` of notices that answer a reset which found nothing to do."""
 
@@ -31,35 +38,90 @@ def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
     return found
 
 
-def unexplained(watch: Watch, now: int, change: News) -> Notice:
-    """A change of equity that nothing explains: that it appeared, was explained, or counts as loss."""
-    currency = watch.history.view.currency if watch.history.view is not None else None
-    amount = f"{change.amount.normalize():f} {currency or ''}".strip()
-    if change.kind == "lost":
-        text = f"a fall of {amount} that nothing explained in time counts as loss"
-        return _notice(watch, now, "unexplained", "page", text)
-    if change.kind == "explained":
-        return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
+    """A change of equity that nothing explains: that it appeared, was explained, or counts as loss.
+
+    The first of a fall that matters pages; those that follow within ten minutes are counted, and page no more.
+    """
+    amount = _money(watch, change.amount)
     if change.kind == "anew":
         return _notice(watch, now, "unexplained", "warning", f"{amount} came into a wiped-out account: a new series")
-    grace = watch.prepared.terms.flow_grace / SECOND
-    then = f"a fall counts as loss after {grace:g} s" if change.amount < 0 else "drawdown is an interval until then"
-    text = f"equity changed by {amount} and no flow, fill or price explains it; waiting for the ledger, {then}"
-    return _notice(watch, now, "unexplained", "warning", text)
+    if change.kind == "explained":
+        return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+    if change.kind == "lost":
+        what = "loss" if change.amount > 0 else "gain"
+        text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
+        return _paged(watch, now, text, pages=change.amount > 0)
+    if change.pending:
+        text = f"equity changed by {amount}, and trades or late answers may account for it; waiting for the ledger"
+        return _notice(watch, now, "unexplained", "warning", text)
+    text = (
+        f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money that "
+        "moved, and closes nothing"
+    )
+    return _paged(watch, now, text, pages=change.amount < 0)
+
+
+def _money(watch: Watch, amount: Decimal) -> str:
+    currency = watch.history.view.currency if watch.history.view is not None else None
+    return f"{amount.normalize():f} {currency or ''}".strip()
+
+
+def _paged(watch: Watch, now: int, text: str, *, pages: bool) -> Notice:
+    if not pages:
+        return _notice(watch, now, "unexplained", "warning", text)
+    watch.unexplained = [at for at in watch.unexplained if now - at < COUNTED_WITHIN]
+    watch.unexplained.append(now)
+    count = len(watch.unexplained)
+    if count == 1:
+        return _notice(watch, now, "unexplained", "page", text)
+    return _notice(watch, now, "unexplained", "info", f"{text} (number {count} within ten minutes)")
 
 
 def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:
     """A stage would have fired, and would have closed nothing of a book that is not empty."""
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
-    why = watch.history.unknown or f"with the loss {source}, its close selects no position"
+    missing = None if watch.history.view is None else watch.history.view.positions_unknown
+    why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
     text = f"{proposal.stage.name} should fire, but {why}; it is not latched"
+    waiting = watch.state.waiting
+    if waiting is not None and waiting.stage == proposal.stage.name:
+        text += f"; its close waits for {waited_for(waiting)}, {span(proposal.stage.close_within)} at the most"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
 
 
-def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> Notice:
-    """A stage's prints did not hold."""
-    return _notice(watch, now, "uncorroborated", "page", f"{stage} did not fire: {why}", stage)
+def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]:
+    """A stage's prints did not hold: that is worth a look at once, and a page where they go on not to hold."""
+    text = f"{stage} did not fire: {why}"
+    if watch.remember_barren(stage, "uncorroborated"):
+        watch.doubted[stage] = now
+        return [
+            _notice(watch, now, "uncorroborated", "warning", f"{text}; prices are looked at again each tick", stage)
+        ]
+    if now - watch.doubted.get(stage, now) >= DOUBTED_FOR and watch.remember_barren(stage, "uncorroborated for long"):
+        return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
+    return []
+
+
+def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
+    """A close that waited for an account is given up."""
+    text = (
+        f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and does not wait any longer for "
+        f"{waited_for(waiting)}: nothing was closed there"
+    )
+    return _notice(watch, now, "nothing_selected", "page", text, waiting.stage)
+
+
+def wait_ended(watch: Watch, now: int, waiting: Waiting) -> Notice:
+    """A reset ended the wait of a close."""
+    text = f"a reset came: {waiting.stage} does not wait any longer for {waited_for(waiting)}"
+    return _notice(watch, now, "warning", "warning", text, RESET)
+
+
+def waited_for(waiting: Waiting) -> str:
+    """The accounts that the close waits for, in words."""
+    return " and ".join(waiting.accounts) or "the scope's account"
 
 
 def blocked(watch: Watch, now: int, found: Blocked) -> Notice:

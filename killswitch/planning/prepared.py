@@ -9,7 +9,7 @@ from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Close, Graph, Stage
 from killswitch.planning.selection import AllIf
 from killswitch.signals.columns import ColumnReader, longest_window
-from killswitch.signals.history import EquityTerms
+from killswitch.signals.explanation import EquityTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ def prepare(graph: Graph) -> Prepared:
         reader=ColumnReader(graph.signals),
         windows=tuple(sorted(windows)),
         keep=keep,
-        terms=EquityTerms(graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace),
+        terms=EquityTerms(
+            graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace, graph.equity.closes_unexplained
+        ),
         all_if=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),

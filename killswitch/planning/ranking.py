@@ -2,7 +2,9 @@
 
 `normalised`: each term is scaled to 0…1 over the book and only harm scores; a position that gained in the
 window never outranks one that lost. `killswitch-v6`: 0.40·|P&L delta| + 0.25·|current loss| +
-0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it.
+0.20·liquidation proximity + 0.10·notional share + 0.05·margin loss in raw units, as the predecessor had it: its
+proximity is clamp(0.1 ÷ liquidation distance, 0, 1), that of `normalised` 1 − distance. `component-risk` and
+`genesis` also read recorded returns: they are in `component` and `genesis`.
 A term that is unknown for a position counts as the worst in the book: unknown is not harmless.
 """
 
@@ -18,10 +20,13 @@ from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.position import liquidation_distance, margin_loss, notional, unrealized
 from killswitch.signals.view import PnlKey, ScopeView
 
+V6_NEAR = 0.1
+"""Liquidation distance, as a fraction of the mark, up to which `killswitch-v6` counts a position as at liquidation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A position with what ranking knows of it: floats in the account's currency or as fractions; None unknown."""
+    """A position with what ranking knows of it: floats in the scope's currency or as fractions; None unknown."""
 
     account: AccountSnapshot
     position: Position
@@ -51,11 +56,16 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
     """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
     rows = view.positions()
     notionals = [notional(p, view.instrument(a.account, p.symbol)) for a, p in rows]
-    worth = [value for value in notionals if value is not None]
-    gross = sum(worth, Decimal(0)) if len(worth) == len(rows) else None
+    measured = [
+        None if value is None else view.converted(value, account)
+        for (account, _), value in zip(rows, notionals, strict=True)
+    ]
+    known = [value for value in measured if value is not None]
+    gross = sum(known, Decimal(0)) if len(known) == len(rows) else None
     found = []
-    for (account, position), value in zip(rows, notionals, strict=True):
+    for (account, position), value, share in zip(rows, notionals, measured, strict=True):
         instrument = view.instrument(account.account, position.symbol)
+        pnl = unrealized(position, instrument)
         key = (account.account, position.symbol, position.side)
         found.append(
             Candidate(
@@ -63,9 +73,9 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
                 position=position,
                 worth=value,
                 pnl_delta=None if delta is None else _float(delta.get(key)),
-                pnl=_float(unrealized(position, instrument)),
+                pnl=_float(None if pnl is None else view.converted(pnl, account)),
                 liquidation_distance=_float(liquidation_distance(position)),
-                notional_share=_float(value / gross if gross and value is not None else None),
+                notional_share=_float(share / gross if gross and share is not None else None),
                 margin_loss=_float(margin_loss(position, instrument)),
             )
         )
@@ -84,10 +94,25 @@ def _proximity(candidate: Candidate) -> float | None:
     return None if distance is None else 1.0 - min(1.0, distance)
 
 
+def _proximity_v6(candidate: Candidate) -> float | None:
+    """clamp(0.1 ÷ distance, 0, 1): 1 within a tenth of the price. Spot cannot be liquidated."""
+    if candidate.account.market in ("spot", "equity"):
+        return 0.0
+    distance = candidate.liquidation_distance
+    if distance is None:
+        return None
+    return 1.0 if distance <= V6_NEAR else V6_NEAR / distance
+
+
+def fall(candidate: Candidate) -> float | None:
+    """How far its P&L fell over the window, in the account's currency; 0 where it rose."""
+    return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
+
+
 Term = Callable[[Candidate], float | None]
 
 _HARM: dict[RankingTerm, Term] = {
-    "pnl_delta": lambda c: None if c.pnl_delta is None else max(0.0, -c.pnl_delta),
+    "pnl_delta": fall,
     "loss": lambda c: None if c.pnl is None else max(0.0, -c.pnl),
     "liquidation_proximity": _proximity,
     "notional_share": lambda c: c.notional_share,
@@ -97,6 +122,7 @@ _RAW: dict[RankingTerm, Term] = {
     **_HARM,
     "pnl_delta": lambda c: None if c.pnl_delta is None else abs(c.pnl_delta),
     "loss": lambda c: None if c.pnl is None else abs(min(0.0, c.pnl)),
+    "liquidation_proximity": _proximity_v6,
 }
 _ALREADY_SCALED: frozenset[RankingTerm] = frozenset({"liquidation_proximity", "notional_share"})
 
@@ -111,7 +137,7 @@ def _column(term: RankingTerm, compute: Term, book: Sequence[Candidate], *, scal
     return [value / largest if largest > 0 else 0.0 for value in filled]
 
 
-def _gained(candidate: Candidate) -> int:
+def gained(candidate: Candidate) -> int:
     """0 lost or unknown, 1 neither, 2 gained: over the window where that is known, else since entry."""
     change = candidate.pnl if candidate.pnl_delta is None else candidate.pnl_delta
     if change is None or change < 0:
@@ -140,7 +166,7 @@ def rank(rule: RankingRule, book: Sequence[Candidate]) -> list[Ranked]:
             scores[i] += weight * value
     order = sorted(
         range(len(book)),
-        key=lambda i: (_gained(book[i]) if normalised else 0, -scores[i], book[i].key),
+        key=lambda i: (gained(book[i]) if normalised else 0, -scores[i], book[i].key),
     )
     return [Ranked(book[i], place + 1, scores[i]) for place, i in enumerate(order)]
 

@@ -9,9 +9,10 @@ from datetime import datetime
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
-from killswitch.model.instant import SECOND, from_micros
+from killswitch.model.instant import from_micros
 from killswitch.planning.watch import Watch
 from killswitch.signals.falls import Interval, why_partly
+from killswitch.signals.position import ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +92,15 @@ def why_unknown(watch: Watch, trigger: Trigger) -> str:
 
 
 def _held_back(watch: Watch) -> str | None:
-    """That an unexplained change may yet be a flow, and until when a fall is taken for one; None without any."""
-    changes = watch.history.changes
-    if not changes.open:
+    """That a pending change may yet be a flow, and what it waits for; None without any."""
+    pending = [change for change in watch.history.changes.open if change.kind == "trade"]
+    if not pending:
         return None
-    text = f"a change of {changes.sum} that nothing explains leaves two readings open"
-    if all(change.amount > 0 for change in changes.open):
+    amount = sum((change.worth for change in pending), ZERO)
+    text = f"a change of {amount.normalize():f} that no row explains yet leaves two readings open"
+    if all(change.amount > 0 for change in pending):
         return text
-    grace = watch.prepared.terms.flow_grace / SECOND
-    return f"{text}: a fall may be money taken out, and counts as loss {grace:g} s after it was seen"
+    return f"{text}: a fall may be money taken out, and counts as loss once the ledger is known past it"
 
 
 def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from killswitch.graph.nodes import ScopeRule
+from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.signals.view import Instruments, ScopeView
 
@@ -35,11 +36,16 @@ def places_of(
 
 
 def view_of(
-    snapshot: Snapshot, now: int, places: tuple[int, ...] | None, instruments: Instruments, stale_after: int | None
+    snapshot: Snapshot,
+    now: int,
+    places: tuple[int, ...] | None,
+    instruments: Instruments,
+    stale_after: int | None,
+    reference: ReferenceCurrency | None = None,
 ) -> ScopeView:
-    """What the accounts at these places of the snapshot show together."""
+    """What the accounts at these places of the snapshot show together, in the reference currency where there is one."""
     accounts = () if places is None else tuple(snapshot.accounts[place] for place in places)
-    return ScopeView(now, snapshot.scheduled, accounts, instruments, stale_after)
+    return ScopeView(now, snapshot.scheduled, accounts, instruments, stale_after, snapshot.accounts, reference)
 
 
 def _scope_of(rule: ScopeRule, account: Identity) -> str:

@@ -11,6 +11,7 @@ from killswitch.graph.nodes import AttributionRule, Close, Fallback, Graph, Rank
 from killswitch.model.decision import Source
 from killswitch.planning.cap import Gross, remarks, under
 from killswitch.planning.component import BookRisk, book_risk
+from killswitch.planning.genesis import by_genesis
 from killswitch.planning.ranking import Candidate, Ranked, by_component, in_group_order, rank
 from killswitch.planning.routes import base_of
 from killswitch.planning.spread import Kept, least_risk, unspreadable, worst_first
@@ -52,26 +53,38 @@ def select(
 ) -> Selection:
     """What one close action selects, and what should be left of each; `book` is the whole scope's.
 
-    `history` is what component risk is known from; positions in `kept` are not selected, and count in the book.
+    `history` is what component risk and volatility are known from; positions in `kept` are not selected, and count in
+    the book.
     """
     ranking = next(r for r in graph.rankings if r.name == action.ranking)
     risk = _risk(ranking, book, history)
-    everyone = by_component(book, risk.shares) if isinstance(risk, BookRisk) else rank(ranking, book)
+    everyone, unranked = _ranked(ranking, book, risk, history)
     pool = [each for each in everyone if each.candidate.key not in kept and _allowed(action, each.candidate)]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
     most, capped = _most(graph, action, chosen, book, all_if)
     left, spread = _left(action, chosen, most, risk)
-    unranked = (f"the component risk is unknown ({risk}): ranked as {ranking.if_unknown}",)
     return Selection(
         [
             Target(ranked, left[ranked.candidate.key])
             for ranked in in_group_order(chosen, graph.groups)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],
-        (*(unranked if isinstance(risk, str) else ()), *capped, *spread),
+        (*unranked, *capped, *spread),
     )
+
+
+def _ranked(
+    ranking: RankingRule, book: Sequence[Candidate], risk: BookRisk | str | None, history: History | None
+) -> tuple[list[Ranked], tuple[str, ...]]:
+    """The book, the worst first, and what the ranking could not go by."""
+    if isinstance(risk, BookRisk):
+        return by_component(book, risk.shares), ()
+    if ranking.formula == "genesis":
+        return by_genesis(ranking, book, history)
+    remark = f"the component risk is unknown ({risk}): ranked as {ranking.if_unknown}"
+    return rank(ranking, book), (remark,) if isinstance(risk, str) else ()
 
 
 def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> BookRisk | str | None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from killswitch.engine.step import latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
@@ -18,11 +20,12 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
-from killswitch.planning.corroboration import corroborate
+from killswitch.planning.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.decide import Proposal, propose
 from killswitch.planning.hand_events import HandEvents
 from killswitch.planning.hands import applies, reset_record
 from killswitch.planning.hedging import Hedging
+from killswitch.planning.last_positions import LastKnown, with_last_positions
 from killswitch.planning.merge import Targets, least, meet, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
@@ -30,6 +33,8 @@ from killswitch.planning.readings import MachineStatus, status
 from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
+from killswitch.planning.suspicion import suspicion, withdrawal
+from killswitch.planning.unreachable import carried_out, due, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sound_instrument
@@ -60,6 +65,14 @@ class Pending:
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _SecondLook:
+    """What was read again for stages that ask for it."""
+
+    reading: Snapshot | None
+    prices: PricesOf
 
 
 class Interpreter:
@@ -125,8 +138,8 @@ class Interpreter:
         decisions: list[Decision] = []
         told: list[Notice] = []
         for watch, places in self._watching(snapshot):
-            stale_after = watch.prepared.graph.equity.stale_after
-            view = view_of(snapshot, now, places, self._instruments, stale_after)
+            rule = watch.prepared.graph.equity
+            view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
             unread = view.repeats(watch.history.view)
             if not unread:
                 told += [tell.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
@@ -134,15 +147,10 @@ class Interpreter:
                 decisions += self._reset(watch, now, event, told)
             if unread:
                 continue  # a pass that another account woke completes nothing here on a reading of before
-            moved = watch.step(view)
-            if moved.unknown:
-                told += tell.unknown(watch, now, moved.unknown)
-            if moved.reset:
-                decisions += self._reset(watch, now, None, told)
-            elif moved.eligible:
-                eligible.append((watch, view, moved.eligible))
-            if watch.state.barren:
-                watch.forget_barren([stage.name for stage in moved.eligible])
+            stages, moved = self._move(watch, view, told)
+            decisions += moved
+            if stages:
+                eligible.append((watch, view, stages))
         for event in events:
             if event.kind == "reset":
                 decisions += self._reset_orphans(event, now, told)
@@ -152,6 +160,21 @@ class Interpreter:
         if not (eligible or decisions or told or stuck):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(told), _reread(eligible))
+
+    def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
+        """Move one machine: the stages that may fire, and what is decided without firing."""
+        moved = watch.step(view)
+        if moved.unknown:
+            told += tell.unknown(watch, view.as_of, moved.unknown)
+        if moved.reset:
+            return (), self._reset(watch, view.as_of, None, told)
+        stages = due(watch, view, moved.eligible, told)
+        watch.forget_barren([*(stage.name for stage in moved.eligible), *watch.awaited()])
+        if stages or not (watch.history.changes.all or watch.suspected):
+            return stages, []
+        policies = self._policies.digest, self._policies.commit
+        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies))
+        return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
         """A symbol's rules hold until they are given again."""
@@ -202,11 +225,17 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
+        watch.suspected = None  # a reset lifts what was locked on suspicion too
         if event is not None:  # whoever resets takes the accounts that are there now for the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
+        waiting = watch.state.waiting
+        if waiting is not None:
+            told.append(tell.wait_ended(watch, now, waiting))
         if watch.state.level == 0:
-            told.append(tell.not_latched(watch, now))
+            if waiting is None:
+                told.append(tell.not_latched(watch, now))
+            watch.state = replace(watch.state, waiting=None)
             return []
         record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
         watch.state = reset()
@@ -228,13 +257,18 @@ class Interpreter:
 
     # Second half
 
-    def decide(self, pending: Pending, reread: Snapshot | None = None) -> Outcome:
-        """Fire what holds. `reread` is the second reading; without one only recorded prices corroborate."""
+    def decide(self, pending: Pending, reread: Snapshot | None = None, prices: PricesOf | None = None) -> Outcome:
+        """Fire what holds.
+
+        `prices` are those of a second look, and `reread` the second reading of accounts whose prices cannot be had by
+        themselves. Without either only recorded prices corroborate: a second look that cannot be had vetoes nothing.
+        """
         told = list(pending.notices)
+        second = _SecondLook(reread, prices or {})
         fired = [
             decision
             for watch, view, stages in pending.eligible
-            for decision in self._fire(watch, view, stages, reread, told)
+            for decision in self._fire(watch, view, stages, second, told)
         ]
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
@@ -270,34 +304,38 @@ class Interpreter:
         watch: Watch,
         view: ScopeView,
         stages: tuple[Stage, ...],
-        reread: Snapshot | None,
+        second: _SecondLook,
         told: list[Notice],
     ) -> list[Decision]:
         """Fire the highest stage that holds and selects something; what does not is told once."""
         for stage in stages:
-            doubt = self._doubt(watch, view, stage, reread) if stage.corroborate else None
+            waited = stage.name in watch.awaited()  # it fired already, and nothing has to hold any more
+            doubt = self._doubt(watch, view, stage, second) if stage.corroborate and not waited else None
             if doubt is not None:
-                if watch.remember_barren(stage.name, "uncorroborated"):
-                    told.append(tell.uncorroborated(watch, view.as_of, stage.name, doubt))
+                told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
                 continue
-            proposal = propose(watch, stage, view, self._policies)
+            last = with_last_positions(view, self._hands.read_last)
+            proposal = propose(watch, stage, last.view, self._policies)
             if proposal.empty_handed or proposal.partial:
-                return self._not_latching(watch, view, proposal, told)
+                return self._not_latching(watch, last, proposal, told)
             told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
             decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
-            value = watch.history.track.value
-            watch.state = latch(watch.state, stage, view.as_of, (value, value))
+            decision = last.remarked(carried_out(watch, stage, decision, watch.state.waiting))
+            watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
             watch.fired(decision.id)
             return [decision]
         return []
 
-    def _not_latching(self, watch: Watch, view: ScopeView, proposal: Proposal, told: list[Notice]) -> list[Decision]:
+    def _not_latching(self, watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice]) -> list[Decision]:
         """Neither latch nor cool down, so that the stage fires when it can; tell it once.
 
         Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
         """
-        stage, now = proposal.stage, view.as_of
+        stage, view, now = proposal.stage, last.view, last.view.as_of
         seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
+        waited = watch.state.waiting
+        if proposal.partial:
+            wait(watch, stage, view, seen)
         if not watch.remember_barren(stage.name, ",".join(seen)):
             return []
         told.append(tell.nothing_selected(watch, now, proposal))
@@ -305,8 +343,9 @@ class Interpreter:
         if not proposal.partial:
             return []
         decision = _without(proposal.decision, watch.resting(stage.name, now))
+        decision = carried_out(watch, stage, decision, waited)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
-        return [decision]
+        return [last.remarked(decision)]
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
         """A watch whose orders were left to another decision waits for that one's closing too."""
@@ -323,25 +362,33 @@ class Interpreter:
     def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
         """Rows that came with the second reading count, because an adapter may tell them only once."""
         for watch, places in self._watching(pending.snapshot):
-            view = view_of(reread, to_micros(reread.as_of), places, self._instruments, None)
+            view = self._again(watch, places, reread)
             watch.history.ledger.gather(view, watch.history.view)
 
-    def _doubt(self, watch: Watch, view: ScopeView, stage: Stage, reread: Snapshot | None) -> str | None:
-        """Why the stage's triggers do not hold on better prices or on the second reading; None if they do."""
-        if view.unknown is not None:
+    def _again(self, watch: Watch, places: tuple[int, ...] | None, reread: Snapshot) -> ScopeView:
+        """The scope in the second reading."""
+        now, reference = to_micros(reread.as_of), watch.prepared.graph.equity.reference
+        return view_of(reread, now, places, self._instruments, None, reference)
+
+    def _doubt(self, watch: Watch, view: ScopeView, stage: Stage, second: _SecondLook) -> str | None:
+        """Why the stage's triggers do not hold on better prices or on a second reading; None if they do."""
+        if view.unknown is not None and watch.history.dark is None:
             return None  # there are no prints to hold against anything
-        seen = corroborate(view)
+        read = view.read()
+        looked = (repriced(read, second.prices) if second.prices else None) or read
+        seen = corroborate(looked)
         if seen.failing and (seen.view is None or not self._still(watch, seen.view, stage)):
             return "; ".join(seen.failing)
-        if reread is None:
+        if looked is not read and not self._still(watch, looked, stage):
+            return f"at the prices of a second look equity is {looked.equity} and no trigger of the stage is true"
+        return None if second.reading is None else self._doubt_by_reading(watch, stage, second.reading)
+
+    def _doubt_by_reading(self, watch: Watch, stage: Stage, reading: Snapshot) -> str | None:
+        """Why the triggers do not hold on a second reading; None where that could not be had."""
+        again = self._again(watch, self._places[watch.policy, watch.scope], reading)
+        if again.unknown is not None or self._still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
             return None
-        places = self._places[watch.policy, watch.scope]
-        again = view_of(reread, to_micros(reread.as_of), places, self._instruments, None)
-        if again.unknown is not None:
-            return None  # the second reading could not be had: the first stands
-        if not self._still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
-            return f"read again, equity is {again.equity} and no trigger of the stage is true"
-        return None
+        return f"read again, equity is {again.equity} and no trigger of the stage is true"
 
     def _still(self, watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
         true = watch.supposed(view, moved)

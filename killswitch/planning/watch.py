@@ -10,18 +10,27 @@ from msgspec import json as msgjson
 from msgspec.structs import replace
 
 from killswitch.engine.state import State, StoredState, from_stored, initial, to_stored
-from killswitch.engine.step import Step, stage_told, step
+from killswitch.engine.step import Step, stage_told, stands, step
 from killswitch.graph.nodes import Stage
+from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import Closing
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
+from killswitch.signals.explanation import ChangeEvent
 from killswitch.signals.falls import Interval, unit_value
-from killswitch.signals.history import History, News
+from killswitch.signals.history import History
 from killswitch.signals.marks import Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import HistoryState, StoredRow, stored
 from killswitch.signals.view import ScopeView
+
+
+class Suspected(Struct, frozen=True):
+    """The lock that was written on suspicion last, and the stage that fires if it was a loss."""
+
+    stage: str
+    lock: LockOrder
 
 
 class Memory(Struct):
@@ -32,6 +41,8 @@ class Memory(Struct):
     decision: str | None
     costs: dict[str, Decimal]
     cost: float
+    suspicions: list[int] = []
+    suspected: Suspected | None = None
 
 
 _MEMORY = msgjson.Decoder(Memory)
@@ -57,12 +68,20 @@ class Watch:
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
+        self.doubted: dict[str, int] = {}
+        """Stage → since when its prices have failed the second look."""
+        self.unexplained: list[int] = []
+        """When unexplained falls last paged, or were counted with one that did."""
+        self.suspicions: list[int] = []
+        """When locks were last written on suspicion, or would have been."""
+        self.suspected: Suspected | None = None
+        """What is suspected now."""
 
     @property
     def policy(self) -> str:
         return self.prepared.graph.policy
 
-    def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[News]:
+    def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Take the scope's view into the history, and what its last close has cost."""
         units = self.history.track.units
         for closing in closings:
@@ -70,30 +89,31 @@ class Watch:
                 # in unit value as it was when it was paid: money moved later does not make it more or less
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
-        news = self.history.observe(view)
+        events = self.history.observe(view)
         if self.prepared.corroborates and view.unknown is None and self.history.jumped():
             # a stray print upwards would be a peak that good prints then fall from
             seen = corroborate(view)
             if seen.failing and seen.view is not None and seen.view.equity is not None:
                 self.history.doubt(seen.view.equity)
-        for each in news:
+        for each in events:
             self._restate(each)
-        return news
+        return events
 
-    def _restate(self, news: News) -> None:
+    def _restate(self, event: ChangeEvent) -> None:
         """Unit values from before count anew where the past was corrected, so the last firing's must follow."""
         fired, fired_at = self.state.fired_value, self.state.fired_at
         if fired is None or fired_at is None:
             return
-        if news.kind == "anew":
+        if event.kind == "anew":
             self.state = replace(self.state, fired_value=self.history.track.value)
-        elif news.kind == "explained" and news.factor > 0.0 and fired_at >= news.since:
-            self.state = replace(self.state, fired_value=fired / news.factor)
-            self.cost /= news.factor
+        elif event.kind == "explained" and event.factor > 0.0 and fired_at >= event.since:
+            self.state = replace(self.state, fired_value=fired / event.factor)
+            self.cost /= event.factor
 
     def fired(self, decision: str) -> None:
         """Wait for the closing of `decision` from now on."""
         self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
+        self.suspected = None
 
     def share(self, decision: str, paid: Decimal) -> None:
         """Another decision took some of this one's orders: what it costs beyond `paid` is this one's cost too."""
@@ -117,18 +137,35 @@ class Watch:
 
     def unit_value(self) -> Interval | None:
         """The unit value now, to stand beside that of the last firing; None where it is unknown."""
-        if self.history.unknown is not None:
+        if self.history.unknown is not None and self.history.dark is None:
             return None
         since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
         return unit_value(self.history, since or 0)
 
+    def value_at_firing(self) -> Interval:
+        """The unit value to be remembered of a firing now."""
+        value = self.history.track.value
+        return (value, value) if self.history.dark is None else (self.unit_value() or (value, value))
+
     def supposed(self, view: ScopeView, moved: Decimal = ZERO) -> int:
         """Mask of the conditions that would be true if the scope looked so, after `moved` came in since."""
         equity = ZERO if view.equity is None else view.equity - moved
-        history = self.history.supposing(equity)
+        dark = self.history.dark is not None
+        history = self.history.supposing_dark(view) if dark else self.history.supposing(equity)
         columns = self.prepared.reader.read(history, view)
         true, _ = self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
         return true
+
+    def suspecting(self, view: ScopeView) -> int:
+        """Mask of the conditions that would be true if every open fall of equity were a loss."""
+        columns = self.prepared.reader.read(self.history.suspecting(), view)
+        return self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
+
+    def may_suspect(self, now: int, most: int, within: int) -> bool:
+        """Whether fewer than `most` suspicions lie within the time before now; this one is counted."""
+        self.suspicions = [at for at in self.suspicions if now - at < within]
+        self.suspicions.append(now)
+        return len(self.suspicions) <= most
 
     def remember_barren(self, stage: str, why: str) -> bool:
         """Note that `stage` could not fire; True the first time, so that it is told once and not every tick."""
@@ -140,9 +177,26 @@ class Watch:
 
     def forget_barren(self, eligible: Collection[str]) -> None:
         """A stage that may not fire any more is news again the next time."""
+        if not self.state.barren:
+            return
         kept = tuple(told for told in self.state.barren if stage_told(told) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
+
+    def fired_on(self, stage: Stage) -> int:
+        """Mask of the triggers that are confirmed, or were when the stage fired that waits for an account."""
+        confirmed, waiting = self.state.triggers.confirmed, self.state.waiting
+        if waiting is not None and waiting.stage == stage.name and not self.holds(stage):
+            return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
+        return confirmed
+
+    def awaited(self) -> tuple[str, ...]:
+        """The name of the stage whose close waits for accounts that cannot be read, if there is one."""
+        return () if self.state.waiting is None else (self.state.waiting.stage,)
+
+    def holds(self, stage: Stage) -> bool:
+        """Whether the stage's triggers are confirmed now."""
+        return stands(stage, self.state.triggers.confirmed)
 
     def resting(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, and not long enough ago to act again."""
@@ -163,8 +217,11 @@ class Watch:
         """Everything but the rows, as JSON."""
         names = self.prepared.trigger_names
         return _ENCODER.encode(
-            Memory(to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost)
-        )
+            Memory(
+                to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
+                self.suspicions, self.suspected,
+            )
+        )  # fmt: skip
 
     def newest_row(self, at: int) -> bytes | None:
         """The row that the tick at `at` appended, or None."""
@@ -177,3 +234,4 @@ class Watch:
         self.state = from_stored(kept.engine, self.prepared.trigger_names)
         self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
+        self.suspicions, self.suspected = kept.suspicions, kept.suspected

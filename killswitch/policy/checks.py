@@ -13,7 +13,13 @@ from killswitch.policy.scalars import name
 from killswitch.policy.shape import MistakeError
 
 COMPARISONS = ("at_least", "at_most", "above", "below")
-COMPONENT_KEYS = ("sample", "least", "if_unknown")
+FORMULA_KEYS = {
+    "normalised": ("weights",),
+    "killswitch-v6": ("weights",),
+    "component-risk": ("weights", "sample", "least", "if_unknown"),
+    "genesis": ("sample", "least"),
+}
+"""The keys that each formula of a `Ranking` reads; all but `weights` are needed where they are read."""
 ACTIONS = ("lock_trading", "cancel_orders", "close")
 
 Path = tuple[str | int, ...]
@@ -45,16 +51,23 @@ def policy(written: object) -> Iterator[Breach]:
 
 
 def ranking(written: object) -> Iterator[Breach]:
-    """What only component risk has, and what it cannot do without."""
+    """What only some formulas read, and what those cannot do without."""
     spec = _mapping(_mapping(written).get("spec"))
-    by_component = spec.get("formula") == "component-risk"
-    for key in COMPONENT_KEYS:
-        if by_component and key not in spec:
-            fix = f"add `{key}:`; the built-in ranking component-risk has sample: 1m, least: 30, if_unknown: normalised"
-            yield Breach("KS2210", ("spec", "formula"), f"`component-risk` needs `{key}`", fix)
-        elif key in spec and not by_component and spec.get("formula") in ("normalised", "killswitch-v6"):
-            fix = "take it out, or write `formula: component-risk`"
-            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{spec.get('formula')}`", fix)
+    formula = str(spec.get("formula"))
+    if formula not in FORMULA_KEYS:
+        return
+    reads = FORMULA_KEYS[formula]
+    for key in FORMULA_KEYS["component-risk"]:
+        if key in reads and key != "weights" and key not in spec:
+            fix = f"add `{key}:`; the built-in ranking {formula} has {_BUILT_IN_KEYS[formula]}"
+            yield Breach("KS2210", ("spec", "formula"), f"`{formula}` needs `{key}`", fix)
+        elif key in spec and key not in reads:
+            others = [f"`formula: {name}`" for name, keys in FORMULA_KEYS.items() if key in keys]
+            fix = f"take it out, or write {' or '.join(others)}"
+            yield Breach("KS2210", ("spec", key), f"`{key}` says nothing to the formula `{formula}`", fix)
+
+
+_BUILT_IN_KEYS = {"component-risk": "sample: 1m, least: 30, if_unknown: normalised", "genesis": "sample: 1m, least: 30"}
 
 
 def _named(at: Path, key: str) -> Iterator[Breach]:

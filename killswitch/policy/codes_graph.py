@@ -133,10 +133,22 @@ _REFERENCES = (
     Page(
         "KS3017",
         "the window is too short for so many returns",
-        "Component risk asks for at least `least` returns, and a window of `window` holds at most window ÷ sample of "
-        "them: it would be unknown for ever.",
+        "Component risk, or a volatility, asks for at least `least` returns, and a window of `window` holds at most "
+        "window ÷ sample of them: it would be unknown for ever.",
         "kind: Ranking\nspec: {formula: component-risk, window: 15m, sample: 1m, least: 60, if_unknown: normalised}",
         "Lengthen the window, sample more often, or ask for fewer.",
+    ),
+    Page(
+        "KS3018",
+        "accounts of several currencies in one scope",
+        "The policy watches a venue or the portfolio as one, and its accounts are in different currencies. Their "
+        "equity cannot be added up without knowing what one currency is worth in the other, so every trigger on "
+        "equity, exposure in money or leverage would stay unknown, and no limit would ever fire. USDT, USDC and USD "
+        "are three currencies: that one is worth the other is what fails when it matters.",
+        "scope: {each: portfolio, match: {}}  # one Account in USDT, another in USDC",
+        "Add a reference currency: `reference: {currency: USD, rates_from: 2, within: 1%}` converts at the prices that "
+        "the venues themselves give, if so many of them agree; `otherwise: {USDT: 1, USDC: 1}` declares what to take "
+        "where they do not. Or narrow the scope with `match: {currency: USDT}`, or watch each account by itself.",
     ),
     Page(
         "KS3020",

@@ -161,11 +161,12 @@ _TOGETHER = (
     Page(
         "KS2210",
         "Keys of another formula",
-        "The formula component-risk is made of recorded returns: it needs the time between two marks (`sample`), how "
-        "many returns it takes to know anything (`least`), and what ranks until then (`if_unknown`). No other formula "
-        "has them.",
+        "The formulas component-risk and genesis read recorded returns: they need the time between two marks "
+        "(`sample`) and how many returns it takes to know anything (`least`); component-risk also what ranks until "
+        "then (`if_unknown`). No other formula has them, and genesis has no `weights`: it is a product.",
         "kind: Ranking\nspec: {formula: component-risk, window: 4h}",
-        "Add sample: 1m, least: 30 and if_unknown: normalised, with your own numbers; or take them out.",
+        "Add sample: 1m and least: 30, for component-risk if_unknown: normalised, with your own numbers; or take out "
+        "what the formula does not read.",
     ),
 )
 

@@ -9,7 +9,7 @@ its class may not be left out; what leaving out any other means is said beside i
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
-from killswitch.model.instant import SECOND
+from killswitch.model.instant import MINUTE, SECOND
 from killswitch.model.words import LockMode, PolicyMode
 from killswitch.policy.checks import COMPARISONS as COMPARISONS
 from killswitch.policy.ranking import RankingSpec as RankingSpec
@@ -24,6 +24,7 @@ from killswitch.policy.scalars import (
     Markets,
     Name,
     OrderNumber,
+    Price,
     RankCount,
     StageLevel,
     Text,
@@ -38,6 +39,8 @@ API_VERSION = "killswitch.dev/v1"
 DEFAULT_TOLERANCE = Decimal("0.001")
 DEFAULT_FLOW_GRACE = 60 * SECOND
 DEFAULT_GRACE = 60 * SECOND
+DEFAULT_AGREEMENT = Decimal("0.01")
+DEFAULT_CLOSE_WITHIN = 10 * MINUTE
 DEFAULT_CLOSING_SHARE = Decimal("0.5")
 
 ApiVersion = Literal["killswitch.dev/v1"]
@@ -84,12 +87,32 @@ class Scope(Part):
 
 
 class Unexplained(Part):
-    """When a change of equity that nothing explains counts."""
+    """How a change of equity that no price and no row explains is judged."""
 
-    tolerance: Annotated[Fraction, "Fraction of equity below which it is noise. Left out: 0.1%."] = DEFAULT_TOLERANCE
+    tolerance: Annotated[
+        Fraction,
+        "Fraction of equity below which it is noise; half of it where the venue gives the wallet. Left out: 0.1%.",
+    ] = DEFAULT_TOLERANCE
     flow_grace: Annotated[
-        DurationOrZero, "How long an unexplained fall waits for the ledger before it counts as loss. Left out: 60s."
+        DurationOrZero,
+        "How long a change that trades may account for waits for a ledger that does not answer, before it counts as "
+        "profit or loss. Left out: 60s.",
     ] = DEFAULT_FLOW_GRACE
+
+
+class Reference(Part):
+    """The currency that a scope with accounts of several is measured in, and what converts to it."""
+
+    currency: Annotated[Word, "Equity, profits, flows, notionals and thresholds in money are in it."]
+    rates_from: Annotated[
+        RankCount, "How many venues of the snapshot must agree on a price, each of them one voice. Left out: 2."
+    ] = 2
+    within: Annotated[Fraction, "How far apart prices of venues that agree may be. Left out: 1%."] = DEFAULT_AGREEMENT
+    otherwise: Annotated[
+        dict[str, Price],
+        "What one unit of a currency is taken for where too few venues agree. Left out: none, and then the scope is "
+        "unknown.",
+    ] = {}  # noqa: RUF012 - frozen
 
 
 class ThresholdTrigger(Part):
@@ -232,6 +255,16 @@ class Action(Part):
         return "cancel_orders" if self.cancel_orders is not None else "close"
 
 
+class WhenUnreachable(Part):
+    """What becomes of a close on accounts that cannot be read when the stage fires."""
+
+    close_within: Annotated[
+        DurationOrZero,
+        "It is carried out when the account answers again, if that is within this time of the last evaluation at which "
+        "the stage's triggers held. `0s` keeps nothing: only triggers that hold then close. Left out: 10m.",
+    ] = DEFAULT_CLOSE_WITHIN
+
+
 class Stage(Part):
     """A level of response: when it fires, what it does, and how it ends."""
 
@@ -242,7 +275,11 @@ class Stage(Part):
     level: Annotated[StageLevel, "1 to 9; a higher level may always fire over a lower one."]
     any_of: Annotated[tuple[Text, ...], "Triggers of which one must be confirmed. Left out: no demand."] = ()
     all_of: Annotated[tuple[Text, ...], "Triggers that must all be confirmed. Left out: no demand."] = ()
-    cooldown: Annotated[DurationOrZero, "How long before the same level may fire again, and then only on a new loss."]
+    cooldown: Annotated[
+        DurationOrZero,
+        "How long before the same level may fire again, and then only on a new loss, or on a condition (exposure, "
+        "leverage, margin, venue health) that has been false and is true again.",
+    ]
     reset: Annotated[Literal["manual"] | AutoReset, RESET, "Who returns the scope to normal."]
     corroborate: Annotated[
         bool, "Re-read once, and hold the mark against index and last price, before acting. Left out: false."
@@ -253,6 +290,9 @@ class Stage(Part):
     actions: Annotated[tuple[Action, ...], "What to do; `[]` records and notifies only."]
     notify: Annotated[tuple[Name, ...], "Whom to tell. Left out: nobody beyond the record."] = ()
     runbook: Annotated[Name | None, "The runbook to open. Left out: none."] = None
+    when_unreachable: Annotated[
+        WhenUnreachable, "What becomes of a close on accounts that cannot be read. Left out: close_within 10m."
+    ] = WhenUnreachable()
 
 
 class Override(Part):
@@ -279,11 +319,28 @@ class PolicySpec(Part):
     scope: Scope
     max_gap: Annotated[Duration, "A gap between evaluations longer than this makes a window partly known."]
     unexplained: Annotated[
-        Unexplained, "When an unexplained change of equity counts. Left out: tolerance 0.1%, flow_grace 60s."
+        Unexplained,
+        "Below which size a change of equity is noise, and how long one that trades may account for waits for a silent "
+        "ledger. Left out: tolerance 0.1%, flow_grace 60s.",
     ] = Unexplained()
+    on_unexplained: Annotated[
+        Literal["hold", "close"],
+        "What a fall of equity that neither prices nor trades explain is. `hold`: money that moved; it pages and never "
+        "closes. `close`: a loss, once the ledger was read past it and has no row for it. Left out: hold.",
+    ] = "hold"
+    on_suspicion: Annotated[
+        Literal["lock", "page"],
+        "While it is not known whether a fall is a loss. `lock`: the lock of a stage that would fire is written for at "
+        "most 20 s. `page`: nothing is written. Left out: lock.",
+    ] = "lock"
     stale_after: Annotated[
         Duration | None,
         "Data observed longer ago than this is unknown. Left out: the adapter's word on quality holds.",
+    ] = None
+    reference: Annotated[
+        Reference | None,
+        "The currency that a scope with accounts of several is measured in. Left out: the accounts' own, which must be "
+        "one.",
     ] = None
     variant: Annotated[
         Name | None, "Which of `variants` holds. Left out: none, the triggers hold as they are written."

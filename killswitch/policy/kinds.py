@@ -52,5 +52,7 @@ CHECKS: Mapping[str, Callable[[object], Iterator[Breach]]] = {
 }
 """What must hold between the keys of a kind, where anything must."""
 
-BUILT_IN: Mapping[str, frozenset[str]] = {"Ranking": frozenset({"default", "killswitch-v6", "component-risk"})}
+BUILT_IN: Mapping[str, frozenset[str]] = {
+    "Ranking": frozenset({"default", "killswitch-v6", "component-risk", "genesis"})
+}
 """Names that are always there, so that no document may take them."""

@@ -5,7 +5,6 @@
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
-from killswitch.policy.checks import COMPONENT_KEYS
 from killswitch.policy.scalars import Duration, ReturnCount, Weight
 from killswitch.policy.shape import Part
 
@@ -25,29 +24,34 @@ class RankingSpec(Part):
 
     # which formula has them is for `checks`: a schema of keys by the value of another says nothing in an editor
     SCHEMA: ClassVar = {
-        "dependentRequired": {key: [other for other in COMPONENT_KEYS if other != key] for key in COMPONENT_KEYS}
+        "dependentRequired": {"sample": ["least"], "least": ["sample"], "if_unknown": ["sample", "least"]}
     }
 
     formula: Annotated[
-        Literal["normalised", "killswitch-v6", "component-risk"],
-        "How the terms become a score; `component-risk` has no terms: it is a position's share of the variance of the "
-        "scope's P&L, from the returns of its marks over the window.",
+        Literal["normalised", "killswitch-v6", "component-risk", "genesis"],
+        "How the terms become a score. Two have no terms and go by the returns of the marks over the window: "
+        "`component-risk` is a position's share of the variance of the scope's P&L; `genesis` is share of the gross × "
+        "standard deviation of returns × fall of the P&L, the last two ÷ the book's largest, where an unknown factor "
+        "counts as the worst in the book.",
     ]
     weights: Annotated[
         Weights | None,
-        "Of the terms; with `component-risk` those of `if_unknown`. Left out: 0.40, 0.25, 0.20, 0.10, 0.05 in the "
-        "order of the terms.",
+        "Of the terms; with `component-risk` those of `if_unknown`, with `genesis` none. Left out: 0.40, 0.25, 0.20, "
+        "0.10, 0.05 in the order of the terms.",
     ] = None
     window: Annotated[
         Duration,
-        "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` the returns.",
+        "Time over which the loss is taken when no trigger's window is at hand; with `component-risk` and "
+        "`genesis` also the returns.",
     ]
     sample: Annotated[
-        Duration | None, "Of `component-risk`, which needs it: the time between two marks. Left out: not recorded."
+        Duration | None,
+        "Of `component-risk` and `genesis`, which need it: the time between two marks. Left out: not recorded.",
     ] = None
     least: Annotated[
         ReturnCount | None,
-        "Of `component-risk`, which needs it: with fewer returns in the window the component risk is unknown. "
+        "Of `component-risk` and `genesis`, which need it: with fewer returns in the window the component risk, or the "
+        "volatility of the position, is unknown. "
         "Left out: not asked.",
     ] = None
     if_unknown: Annotated[

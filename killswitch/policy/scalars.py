@@ -156,6 +156,14 @@ def weight(value: object) -> Decimal:
     return number
 
 
+def price(value: object) -> Decimal:
+    """A plain number above zero."""
+    number = plain_number(value)
+    if number is None or number <= 0:
+        raise MistakeError("KS2103", f"{spelled(value)} is not a price", "write a plain number above 0, such as 1.08")
+    return number
+
+
 def plain_number(value: object) -> Decimal | None:
     """A number written without a unit; None for anything else."""
     if isinstance(value, bool):
@@ -344,6 +352,7 @@ Fraction = Annotated[Decimal, Scalar(fraction, _SHARE_JSON)]
 ProperShare = Annotated[Decimal, Scalar(proper_share, _PROPER_SHARE_JSON)]
 Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
 Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
+Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 0})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]

@@ -28,7 +28,8 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
     """
     newest: dict[tuple[str, str], Decision] = {}
     for stored in store.decisions(REMEMBERED):
-        newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
+        if not stored.decision.is_suspicion:  # it latches nothing, and leaves what is latched
+            newest.setdefault((stored.decision.policy, stored.decision.scope), stored.decision)
     return tuple(
         decision
         for decision in newest.values()

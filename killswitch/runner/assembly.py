@@ -33,6 +33,7 @@ from killswitch.runner.metering import Meter, metered
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.publishing import Publisher
 from killswitch.runner.refreshing import Refreshing
+from killswitch.runner.remembering import Remembering, remind
 from killswitch.runner.sharing import SharedVenue, shared
 from killswitch.runner.status import LIVE_NAME, decode_view
 from killswitch.runner.suspending import Suspending
@@ -87,6 +88,7 @@ def assemble(
     meters = metered(accounts, clock, pace.interval)
     lease = LeaseHolder(store, clock, lease_seconds(pace))
     lease.take()
+    remind(store, accounts)
     keep_places(store, policies)
     arming = Arming(accounts, policies)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
@@ -109,7 +111,7 @@ def assemble(
         confirming=confirming,
         locking=_locking(arming, store, lease, pace, locks),
         recorder=recorder,
-        witnesses=(publisher, *witnesses),
+        witnesses=(publisher, Remembering(store, accounts), *witnesses),
         notifier=Notifier(policies, store, clock),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
         tracer=tracer,
@@ -137,7 +139,8 @@ def _closings(
 ) -> Closings:
     workers = {}
     for name in sorted(arming.names):
-        leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in unfinished.get(name, ())]
+        closes = [decision for decision in unfinished.get(name, ()) if not decision.is_suspicion]
+        leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in closes]
         meter = meters[name]
         closer = Closer(name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker)
         workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)

@@ -58,6 +58,12 @@ class Closings:
             for name in sorted(self.concerned((decision,))):
                 self._workers[name].adopt(decision)
 
+    def give_up(self, entries: Iterable[JournalEntry]) -> None:
+        """End the work that each entry, which is durable, names: of a decision on an account."""
+        for entry in entries:
+            if (worker := self._workers.get(entry.account or "")) is not None:
+                worker.give_up(entry)
+
     def hold(self, ways: Mapping[str, asyncio.Task[None]]) -> None:
         """Let the next pass of each named account begin its work only when its task is over."""
         for name in ways.keys() & self._workers.keys():

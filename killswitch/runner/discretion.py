@@ -131,7 +131,7 @@ def _asked(venue: DiscreetVenue, call: Callable[..., Awaitable[object]]) -> Call
 
 
 def _counted(venue: DiscreetVenue, call: Callable[..., object]) -> Callable[..., object]:
-    """A call that answers at once, with numbers."""
+    """A call that answers at once, with nothing that the venue was asked in words."""
     return call
 
 
@@ -166,7 +166,7 @@ def _righting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Call
 
 _SAID: Final[Mapping[str, _Wording]] = {
     "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
-    "key_rights": _righting,
+    "key_rights": _righting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
 }  # fmt: skip
 """How the words of those optional calls are made discreet whose answer holds some."""
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from killswitch.gate.strictness import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.results import Result, result_of
+from killswitch.incident.results import Standing, result_of
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -27,7 +27,7 @@ from killswitch.runner.standing import LockView
 from killswitch.runner.status import AccountView, RunnerView
 
 T = TypeVar("T")
-HandKind = Literal["close", "reset", "apply"]
+HandKind = Literal["close", "reset", "apply", "give_up"]
 
 LOOK_BACK = 50
 """How many of the newest decisions and notices are searched for the answer to a hand at first."""
@@ -61,11 +61,12 @@ def hand(
     *,
     cause: Cause | None = None,
     force: bool = False,
+    decision: str | None = None,
 ) -> Event:
     """The event of a command given at `at`."""
     return Event(
         id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
-        force=force,
+        force=force, decision=decision,
     )  # fmt: skip
 
 
@@ -169,9 +170,9 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
         limit = min(FAR_BACK, limit * 10)
 
 
-def progress_of(store: Store, decision: Decision) -> Result:
-    """What has come of `decision` so far."""
-    return result_of(decision, store.journal(decision.id), None)
+def standing_of_close(store: Store, decision: Decision) -> Standing:
+    """How far the close of `decision` has come, from its journal alone: cheap enough to be asked repeatedly."""
+    return result_of(decision, store.journal(decision.id), None).standing
 
 
 def _closes(event: Event) -> Callable[[Decision], bool]:
@@ -194,7 +195,11 @@ def _applies(event: Event) -> Callable[[Decision], bool]:
     return lambda decision: decision.id in ids
 
 
-_TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {"close": _closes, "apply": _applies}
+_TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
+    "close": _closes,
+    "apply": _applies,
+    "give_up": lambda event: lambda decision: decision.id == event.decision,
+}
 
 
 def _is_reset_notice(notice: Notice, event: Event) -> bool:

@@ -20,18 +20,30 @@ from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.runner.accounts import Arming
 from killswitch.runner.acting import REMEMBERED, left_to_do
 
+RAN_OUT = "the lock ran out before it was written"
 LIFTED = "lifted"
 """How the journal says that a decision's lock was taken back, so that no restart writes it again."""
+SUPERSEDED = "superseded by another lock"
+"""The same of a lock on suspicion where another lock is in force, or was written in its place."""
 
 
 class LockKeeper(Protocol):
     """The part of the gate's lock folder that the runner uses."""
 
     def write(
-        self, order: LockOrder, stage: str | None, reason: str | None, decision: str, now: datetime
+        self,
+        order: LockOrder,
+        stage: str | None,
+        reason: str | None,
+        decision: str,
+        now: datetime,
+        *,
+        on_suspicion: bool = False,
     ) -> object: ...
 
-    def holds(self, order: LockOrder, now: datetime) -> bool: ...
+    def holds(self, order: LockOrder, now: datetime, *, on_suspicion: bool = False) -> bool: ...
+
+    def has_other_lock(self, scope: str, now: datetime) -> bool: ...
 
     def decision_of(self, scope: str) -> str | None: ...
 
@@ -44,13 +56,15 @@ class LockKeeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One decision's lock: what it ordered, and for which policy."""
+    """One decision's lock: what it ordered, when, and for which policy."""
 
     order: LockOrder
     policy: str
     stage: str | None
     reason: str
     decision: str
+    ordered_at: datetime
+    on_suspicion: bool = False
 
     @property
     def scope(self) -> str:
@@ -86,7 +100,7 @@ class Locking:
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
         """What the decision's own transaction says of its lock, so that a crash before writing loses nothing."""
         order = decision.lock
-        if order is None:
+        if order is None or decision.is_withdrawal:
             return ()
         until = None if order.until is None else rfc3339(order.until)
         data = {"lock": order.mode, "scope": order.scope, "until": until}
@@ -99,10 +113,15 @@ class Locking:
             decision = stored.decision
             if decision.kind == "reset":
                 self._take_back(decision.scope, decision.policy)
+            elif decision.is_withdrawal:
+                self._withdraw(decision, now)
             elif decision.lock is not None and self._was_ordered(decision.id):
                 wanted = self._want(decision, decision.lock)
                 if decision.id in unfinished and not wanted.in_force(now):
-                    self._journal(wanted, "finished", now, "the lock ran out before it was written")
+                    self._journal(wanted, "finished", now, RAN_OUT)
+        for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
+            if self._has_other_wanted(suspected.scope, suspected.ordered_at):  # also one that has run out since
+                self._drop(suspected, now, SUPERSEDED)
         return self.settle(now)
 
     def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
@@ -119,6 +138,8 @@ class Locking:
         for decision in decisions:
             if decision.kind == "reset":
                 self._take_back(decision.scope, decision.policy)
+            elif decision.is_withdrawal:
+                self._withdraw(decision, now)
             elif decision.lock is not None:
                 self._want(decision, decision.lock)
         return self.settle(now)
@@ -131,8 +152,9 @@ class Locking:
         """
         problems: list[str] = []
         self._end_taken_back(now)
+        self._end_superseded(now)
         self._forget_expired(now)
-        self._unwritten |= {key: each for key, each in self._wanted.items() if not self._keeper.holds(each.order, now)}
+        self._unwritten |= {key: each for key, each in self._wanted.items() if not self._is_held(each, now)}
         for key, wanted in tuple(self._unwritten.items()):
             if _tried(partial(self._write, wanted, now), f"writing the lock of {wanted.scope}", problems):
                 del self._unwritten[key]
@@ -143,8 +165,12 @@ class Locking:
         return tuple(problems)
 
     def locked_whole(self, now: datetime) -> frozenset[str]:
-        """Armed accounts on which a lock of mode `all` is called for."""
-        whole = [each for each in self._wanted.values() if each.order.mode == "all" and each.in_force(now)]
+        """Armed accounts on which a lock of mode `all` is called for; a suspicion suspends no broker."""
+        whole = [
+            each
+            for each in self._wanted.values()
+            if each.order.mode == "all" and not each.on_suspicion and each.in_force(now)
+        ]
         return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> Wanted:
@@ -159,6 +185,31 @@ class Locking:
         ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
         earlier = self._taken_back.get((scope, policy), ())
         self._taken_back[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
+
+    def _withdraw(self, decision: Decision, now: datetime) -> None:
+        """Lift the locks on suspicion that the decision's policy has ordered on its scope."""
+        for wanted in tuple(self._wanted.values()):
+            if wanted.on_suspicion and (wanted.scope, wanted.policy) == (decision.scope, decision.policy):
+                self._drop(wanted, now, LIFTED)
+                self._to_lift.add(wanted.scope)
+
+    def _end_superseded(self, now: datetime) -> None:
+        """A suspicion never lengthens another lock: where one is in force it is over, and stays so after its end."""
+        for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
+            if self._has_other_wanted(wanted.scope, now) or self._keeper.has_other_lock(wanted.scope, now):
+                self._drop(wanted, now, SUPERSEDED)
+
+    def _has_other_wanted(self, scope: str, since: datetime) -> bool:
+        ordered = (each for each in self._wanted.values() if each.scope == scope and not each.on_suspicion)
+        return any(each.in_force(since) for each in ordered)
+
+    def _drop(self, wanted: Wanted, now: datetime, status: str) -> None:
+        self._wanted.pop(wanted.decision, None)
+        self._unwritten.pop(wanted.decision, None)
+        self._journal(wanted, "finished", now, status)
+
+    def _is_held(self, wanted: Wanted, now: datetime) -> bool:
+        return self._keeper.holds(wanted.order, now, on_suspicion=wanted.on_suspicion)
 
     def _end_taken_back(self, now: datetime) -> None:
         """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
@@ -187,11 +238,16 @@ class Locking:
                 self._by_hand.discard(scope)
 
     def _write(self, wanted: Wanted, now: datetime) -> None:
-        self._keeper.write(wanted.order, wanted.stage, wanted.reason, wanted.decision, now)
-        if any(entry.kind == "locked" for entry in self._store.journal(wanted.decision)):
+        self._keeper.write(
+            wanted.order, wanted.stage, wanted.reason, wanted.decision, now, on_suspicion=wanted.on_suspicion
+        )
+        if self._was_written(wanted):
             return
         said = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
         self._store.append_all(said)  # one transaction: the first order waits for it
+
+    def _was_written(self, wanted: Wanted) -> bool:
+        return any(entry.kind == "locked" for entry in self._store.journal(wanted.decision))
 
     def _journal(self, wanted: Wanted, kind: JournalKind, now: datetime, status: str) -> None:
         self._store.append(self._said(wanted, kind, now, status))
@@ -202,11 +258,14 @@ class Locking:
     def _was_ordered(self, decision: str) -> bool:
         """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
         journal = self._store.journal(decision)
-        lifted = any(entry.kind == "finished" and entry.data.get("status") == LIFTED for entry in journal)
-        return not lifted and any(entry.kind == "planned" and "lock" in entry.data for entry in journal)
+        over = any(entry.kind == "finished" and entry.data.get("status") in (LIFTED, SUPERSEDED) for entry in journal)
+        return not over and any(entry.kind == "planned" and "lock" in entry.data for entry in journal)
 
     def _forget_expired(self, now: datetime) -> None:
-        """The folder ends its locks by itself; here they only stop being wanted."""
+        """The folder ends its locks by itself; here they only stop being wanted. No unfinished work stays behind."""
+        for wanted in self._unwritten.values():
+            if not wanted.in_force(now) and not self._was_written(wanted):
+                self._journal(wanted, "finished", now, RAN_OUT)
         self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
 
@@ -220,7 +279,9 @@ def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str,
 def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     triggers = ", ".join(trigger.name for trigger in decision.triggers)
     reason = decision.reason or (f"{decision.policy}: {triggers}" if triggers else decision.policy)
-    return Wanted(order, decision.policy, decision.stage, reason, decision.id)
+    if decision.is_suspicion and order.until is not None:
+        reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
+    return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
 
 
 def _tried(step: Callable[[], object], what: str, problems: list[str]) -> bool:

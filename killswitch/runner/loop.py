@@ -30,6 +30,7 @@ from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
 from killswitch.runner.deadman import Timers
+from killswitch.runner.giving_up import given_up
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.listening import Listening
 from killswitch.runner.locking import Locking
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
 REREAD_WITHIN = 2.0
-"""Seconds that a second reading may take before the first one stands."""
+"""Seconds that a second look may take, and no longer than an interval, before the first one is acted on."""
 
 
 REMEMBERED_NOTICES = 200
@@ -219,9 +220,11 @@ class Runner:
         self._record(snapshot)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
-        notices = outcome.notices + self._notices(snapshot)
+        ended = given_up(snapshot.events, self._store, snapshot.as_of)
+        notices = outcome.notices + ended.notices + self._notices(snapshot)
         with span.span("commit"):
-            self._commit(snapshot, outcome, notices, acting)
+            self._commit(snapshot, outcome, notices, acting, ended.entries)
+        self._closings.give_up(ended.entries)
         await self._act(snapshot, acting)
         if acting:
             # The first orders leave before anyone is told of them.
@@ -330,14 +333,25 @@ class Runner:
     async def _outcome(self, snapshot: Snapshot, pending: Pending, span: Span) -> Outcome:
         if not pending.reread:
             return self._interpreter.decide(pending)
-        again = await self._pacing.beside(self._readers.gather_again(pending.reread, REREAD_WITHIN, span))
+        within = min(REREAD_WITHIN, self._pace.interval)
+        priced = self._readers.priced(snapshot, pending.reread)
+        prices = await self._pacing.beside(self._readers.prices(priced, within, span)) if priced else {}
+        unpriced = tuple(name for name in pending.reread if name not in priced)
+        if not unpriced:
+            return self._interpreter.decide(pending, prices=prices)
+        again = await self._pacing.beside(self._readers.gather_again(unpriced, within, span))
         self._learn(again.values())
         accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
         reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
-        return self._interpreter.decide(pending, reread)
+        return self._interpreter.decide(pending, reread, prices)
 
     def _commit(
-        self, snapshot: Snapshot, outcome: Outcome, notices: tuple[Notice, ...], acting: tuple[Decision, ...]
+        self,
+        snapshot: Snapshot,
+        outcome: Outcome,
+        notices: tuple[Notice, ...],
+        acting: tuple[Decision, ...],
+        ended: tuple[JournalEntry, ...],
     ) -> None:
         now = to_micros(snapshot.as_of)
         plans = [(decision, self._plan(decision, snapshot)) for decision in acting]
@@ -350,7 +364,7 @@ class Runner:
                 rows=self._interpreter.rows(),
                 decisions=outcome.decisions,
                 notices=notices,
-                journal=tuple(entry for _, plan in plans for entry in plan),
+                journal=(*(entry for _, plan in plans for entry in plan), *ended),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=tuple(event.id for event in snapshot.events),
                 prune_before=self._interpreter.keep_since(now),

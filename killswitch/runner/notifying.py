@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -11,11 +11,12 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.addressing import Addressing
 from killswitch.incident.apprise_target import AppriseSender
+from killswitch.incident.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.sending import KEPT_FOR, Lane, Sending
 from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.credentials import CredentialError, resolve
@@ -25,8 +26,12 @@ from killswitch.runner.witnesses import TickReport
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
+SAME_FALL = MINUTE
+"""A suspicion so soon after a page about an unexplained fall is about the same fall."""
 KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long what waits for a target that no route names any more may wait for the route to be put back."""
+RECALLED = 1_000
+"""How many of the newest notices and decisions are read at the start for what an earlier run has counted."""
 SHORTEST_SECRET = 4
 """Characters: a shorter part of a URL is no secret, and hiding it would make every reason unreadable."""
 
@@ -36,8 +41,11 @@ class Notifier:
 
     def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
         self._addressing = Addressing(policies)
+        self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
+        self._paged: dict[tuple[str, str], int] = {}
+        """(policy, scope) → when people were paged about an unexplained fall last (microseconds)."""
         self._fresh = True
         """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
         self._clock = clock
@@ -55,13 +63,28 @@ class Notifier:
             return ()
         acted = {decision.id for decision in acting}
         found: list[Outgoing] = []
+        notices = tuple(notices)
+        paged = self._paged_about(notices, to_micros(snapshot.as_of))
         for decision in decisions:
-            found += self._addressing.of_decision(decision, acted=decision.id in acted)
+            corrects = self._groups.fired(decision)
+            about = (decision.policy, decision.scope) in paged
+            found += self._addressing.of_decision(decision, acted=decision.id in acted, corrects=corrects, paged=about)
         found += self._of_closings(snapshot.closings, snapshot.as_of)
+        for repeats in self._groups.due(snapshot.as_of):
+            found += self._addressing.of_repeats(repeats)
         for notice in notices:
-            found += self._addressing.of_notice(notice)
+            if self._groups.leaves(notice):
+                found += self._addressing.of_notice(notice)
         self._fresh |= bool(found)
         return tuple(found)
+
+    def _paged_about(self, notices: Iterable[Notice], now: int) -> Collection[tuple[str, str]]:
+        """Of what (policy, scope) people were paged about an unexplained fall just now."""
+        for notice in notices:
+            if notice.kind == "unexplained" and notice.severity == "page":
+                self._paged[notice.policy, notice.scope] = now
+        self._paged = {about: at for about, at in self._paged.items() if now - at <= SAME_FALL}
+        return self._paged.keys()
 
     def ticked(self, _report: TickReport) -> None:
         """What was committed may leave."""
@@ -80,8 +103,17 @@ class Notifier:
         now = to_micros(self._clock.now())
         if self._addressing.has_routes:
             self._store.forget(now - KEPT_FOR)
+            self._recall_groups()
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
         self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sending.lanes)
+
+    def _recall_groups(self) -> None:
+        """What an earlier run has counted and not told yet is not lost, nor told twice."""
+        since = self._clock.now() - 2 * GROUP_INTERVAL
+        self._groups.recall(
+            (notice for notice in self._store.notices(RECALLED) if notice.as_of >= since),
+            (stored.decision for stored in self._store.decisions(RECALLED) if stored.decision.as_of >= since),
+        )
 
     def _strand(self, target: str, now: int) -> str:
         """End what has waited in vain for long; what a person must know of the rest."""

@@ -79,6 +79,7 @@ def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
         for decision in decisions
         if decision.mode == "enforce"
         and decision.kind != "hedge"  # opens what no book of the plan holds, and a tick opens it by itself
+        and not decision.is_suspicion  # over before anybody could apply it
         and (decision.intents or decision.cancels or decision.lock)
     )
     if not kept:
@@ -108,7 +109,8 @@ def under_way(store: Store | None) -> tuple[Closing, ...]:
     """What is being closed: a plan must not order again what is being worked on."""
     if store is None:
         return ()
-    return tuple(Closing(stored.decision.id, "closing", scope=stored.decision.scope) for stored in store.unfinished())
+    closes = [stored.decision for stored in store.unfinished() if not stored.decision.is_suspicion]
+    return tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
 
 
 def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[Interpreter, Snapshot | None, str]:

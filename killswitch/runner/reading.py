@@ -17,9 +17,16 @@ from msgspec import structs
 
 from killswitch.closing.executor import called_off
 from killswitch.model.legible import legible
-from killswitch.model.snapshot import AccountSnapshot
+from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.tracing import NO_SPAN, Span
-from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, RateLimitedError, VenueError
+from killswitch.model.venue import (
+    CredentialsRefusedError,
+    MalformedAnswerError,
+    PricedVenue,
+    Prices,
+    RateLimitedError,
+    VenueError,
+)
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.metering import Meter, NoRoomError
 
@@ -133,6 +140,22 @@ class AccountReader:
             await asyncio.wait((self._read,), timeout=self._timeout)
             self._read = None
 
+    @property
+    def tells_prices(self) -> bool:
+        """Whether the adapter reads prices by themselves."""
+        return isinstance(self._account.adapter, PricedVenue)
+
+    async def prices(self, symbols: frozenset[str], span: Span) -> Mapping[str, Prices] | None:
+        """Prices of one moment; None where they cannot be had, which the span says."""
+        adapter = self._account.adapter
+        assert isinstance(adapter, PricedVenue)  # the caller has looked
+        with span.span("prices", {"killswitch.account": self._account.name}) as part:
+            try:
+                return await adapter.prices(symbols)
+            except Exception as error:  # noqa: BLE001 - a second look that cannot be had is none, whatever went wrong
+                part.fail(_reason(error))
+                return None
+
     async def _watched(self, span: Span, *, poll: bool) -> AccountSnapshot:
         """The read as a span, which may outlast the tick that began it."""
         account = self._account
@@ -244,6 +267,32 @@ class Readers:
         """Read the named accounts once more, for at most `within` seconds (corroboration)."""
         chosen = {name: self._readers[name] for name in names if name in self._readers}
         return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
+
+    def priced(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Account → the symbols that it holds, of those named whose adapters tell prices by themselves."""
+        wanted = frozenset(names)
+        return {
+            account.account: frozenset(position.symbol for position in account.positions or ())
+            for account in snapshot.accounts
+            if account.account in wanted and self._readers[account.account].tells_prices and account.positions
+        }
+
+    async def prices(
+        self, symbols: Mapping[str, frozenset[str]], within: float, span: Span = NO_SPAN
+    ) -> dict[str, Mapping[str, Prices]]:
+        """Prices of one moment of these symbols, by account, after at most `within` seconds.
+
+        An account whose venue does not answer, or answers with an error, is left out.
+        """
+        asked = {name: asyncio.create_task(self._readers[name].prices(each, span)) for name, each in symbols.items()}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=within)
+        found = {}
+        for name, task in asked.items():
+            if task.done() and not task.cancelled() and (prices := task.result()) is not None:
+                found[name] = prices
+            task.cancel()
+        return found
 
     async def _gather(
         self, readers: Iterable[AccountReader], span: Span, within: float | None = None, *, poll: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.gate.reading import read_file, read_lock
-from killswitch.gate.strictness import UNION_SCOPE, scope_of
-from killswitch.incident.results import Result, result_of
+from killswitch.gate.strictness import UNION_SCOPE, is_on_suspicion, scope_of
+from killswitch.incident.results import Result, recorded_result
 from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
@@ -23,6 +24,10 @@ from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"
 
+AN_HOUR = timedelta(hours=1)
+MOST_SUSPICIONS = 5
+NEWEST = 100
+"""How many decisions back suspicions are looked for."""
 A_DAY = timedelta(days=1)
 MOST_BY_HAND = 5
 LOOKED_THROUGH = 100
@@ -58,6 +63,8 @@ class LockView(Struct, frozen=True):
     """Whether a lock was ordered, or stands in a file that cannot be read; else only staleness locks."""
     stale: bool
     """Nobody keeps the file alive any more: that alone locks, whatever else the file says."""
+    on_suspicion: bool = False
+    """It is not known whether a fall was a loss, and no stage has fired."""
 
 
 class OpenClosing(Struct, frozen=True):
@@ -98,6 +105,8 @@ class Standing(Struct, frozen=True):
     """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
     problems: tuple[str, ...] = ()
     """What no tick could say, because it is so since the last one: closes that nobody works on."""
+    suspicions: tuple[Decision, ...] = ()
+    """The newest locks on suspicion of the last hour, newest first."""
     format: str = STATUS_FORMAT
 
 
@@ -116,12 +125,13 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         view_problem=problem,
         locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
         closings=tuple(
-            OpenClosing(decision.id, decision.scope, account, result_of(decision, store.journal(decision.id), None))
+            OpenClosing(decision.id, decision.scope, account, recorded_result(store, decision))
             for account, decision in left
         ),
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
+        suspicions=_suspicions(store, now),
         by_hand=tuple(_by_hand(store, now, alone=runner.liveness != "alive")),
         problems=() if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left),
     )
@@ -134,11 +144,18 @@ def _stranded(account: str, decision: Decision) -> str:
     )
 
 
+def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
+    newest = (stored.decision for stored in store.decisions(NEWEST))
+    return tuple(
+        islice((each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR), MOST_SUSPICIONS)
+    )
+
+
 def _by_hand(store: Store, now: datetime, *, alone: bool) -> Iterator[HandClose]:
     given = [each.decision for each in store.decisions(LOOKED_THROUGH) if each.decision.kind == "manual"]
     fresh = [each for each in given if now - each.as_of <= A_DAY][:MOST_BY_HAND]
     for each in fresh or (given[:1] if alone else []):
-        result = result_of(each, store.journal(each.id), None)
+        result = recorded_result(store, each)
         yield HandClose(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
 
 
@@ -191,6 +208,7 @@ def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
         until=None if lock is None or endless else _instant(lock.expires_ts),
         alive_until=None if lock is None else _instant(lock.alive_until),
         ordered=lock is None or lock.locked,
+        on_suspicion=lock is not None and lock.locked and is_on_suspicion(lock),
         stale=lock is not None and lock.alive_until < now.timestamp(),
     )
 

@@ -83,7 +83,7 @@ class EventTeller:
                 )
             )  # fmt: skip
         for decision in report.decisions:
-            self._put(_reset(decision) if decision.kind == "reset" else _trip(decision, report))
+            self._put(_decided(decision, report))
         self._tell_closings(at, report.snapshot.closings)
 
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
@@ -166,6 +166,29 @@ def _machine(machine: MachineStatus) -> events.Machine:
 def _short(value: float) -> float:
     """To ten significant digits, as decisions show values."""
     return float(f"{value:.10g}")
+
+
+def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
+    if decision.kind == "reset":
+        return _reset(decision)
+    return _suspicion(decision, report) if decision.is_suspicion else _trip(decision, report)
+
+
+def _suspicion(decision: Decision, report: TickReport) -> events.Suspicion:
+    lock = decision.lock
+    return events.Suspicion(
+        at=decision.as_of,
+        decision=decision.id,
+        policy=decision.policy,
+        scope=decision.scope,
+        stage=decision.stage,
+        mode=decision.mode,
+        acted_on=decision.id in report.acting_on,
+        cancels=len(decision.cancels),
+        lock=None if lock is None else lock.mode,
+        until=None if lock is None else lock.until,
+        reason=decision.reason,
+    )
 
 
 def _trip(decision: Decision, report: TickReport) -> events.Trip:

@@ -41,6 +41,7 @@ def shortfall(closing: Closing) -> str | None:
     """What a person must know of a closing that has ended and left something; None for all others."""
     if closing.status not in ("residual", "blocked", "abandoned"):
         return None
-    left = ", ".join(f"{r.contracts:f} {r.symbol} {r.position_side} on {r.account}" for r in closing.residual)
+    residual = closing.residual
+    left = ", ".join(f"{r.contracts.normalize():f} {r.symbol} {r.position_side} on {r.account}" for r in residual)
     end = f"the closing of decision {closing.decision} ended {closing.status}"
     return f"{end}; left: {left or 'no position known'} (ksctl explain {closing.decision} says why)"

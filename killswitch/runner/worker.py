@@ -58,6 +58,10 @@ class AccountCloser(Protocol):
 
     def adopt(self, decision: Decision) -> None: ...
 
+    def give_up(self, entry: JournalEntry) -> None:
+        """A person ends the work on a decision; `entry` is durable."""
+        ...
+
     def learn(self, account: AccountSnapshot, at: float | None = None) -> None: ...
 
     async def advance(self) -> bool:
@@ -128,6 +132,10 @@ class ClosingWorker:
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
+    def give_up(self, entry: JournalEntry) -> None:
+        """Tell the closer that a person ends the work on a decision; recovery finds that in the journal by itself."""
+        self._closer.give_up(entry)
+
     def hold(self, way: asyncio.Task[None]) -> None:
         """Let the next pass begin its work only when `way` is over; it is bounded by itself."""
         self._way = way
@@ -193,7 +201,11 @@ class ClosingWorker:
 
     def progress(self) -> tuple[Closing, ...]:
         """What the next snapshot says of this account's closings, those not yet handed over included."""
-        waiting = tuple(Closing(decision.id, "planned", scope=decision.scope) for decision in self._waiting)
+        waiting = tuple(
+            Closing(decision.id, "planned", scope=decision.scope)
+            for decision in self._waiting
+            if not decision.is_suspicion
+        )
         return (self._closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:

@@ -1,33 +1,42 @@
-"""Changes of equity that nothing explains, and what becomes of them.
+"""Changes of equity that no row and no price accounts for, and what becomes of them.
 
-A change is a flow whose ledger row is late, or profit or loss. Until that is known both readings stand. If it was
-a flow, every unit value from the change on is `factor` times too high (too low for a withdrawal), where
+A change is money that moved or profit or loss. While that is open both readings are kept. If it was money that moved,
+every unit value from the change on is `factor` times too high (too low for money taken out), where
 factor = (equity before + change) ÷ equity before: that is what issuing units for it would have divided them by.
-A fall counts as loss after its own grace; a row that comes later still is matched against it all the same.
-Rises and falls never cancel each other out: only the ledger explains.
+
+Values follow equity, so that an open change is in them as profit or loss; one that is settled as money that moved is
+in them as issued units. Either is undone where a row comes that says otherwise. Rises and falls never cancel each other
+out, but for two answers of one venue that are not of one moment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from typing import Literal
 
 from msgspec import Struct
 
 from killswitch.model.instant import HOUR
+from killswitch.signals.loss_or_flow import SMALL, TRADES_AFTER, is_about, is_amount
 from killswitch.signals.position import ZERO
 
 REMEMBER = 48 * HOUR
-"""How long a row may be late. After that a rise counts as gain, and a written-off fall stays a loss."""
+"""How long a row may be late."""
+REMEMBER_SLIPS = HOUR
+"""How long one that counts as profit or loss is remembered where it was small."""
 MOST = 500
 """Changes kept apart at a time; beyond that the oldest count as what they seem."""
 
 
 class Change(Struct):
-    """One unexplained change, as it appeared `at` (microseconds).
+    """One unexplained change of `account`, which appeared `at`, the account having been read before at `since`.
 
-    `before` is equity and `value` the unit value just before it; `peak` the highest unit value since the change
-    before it; `lost` whether it counts as loss by now.
+    Microseconds. `before` is the scope's equity and `value` its unit value just before it; `peak` the highest unit
+    value since the change before it; `equity` the account's. `kind` is what it is taken for while it is open: `trade`
+    is pending, `money` a flow. `lost`: it counts as profit or loss by now; `moved`: it was settled as money that moved.
+    `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the
+    ledger was first known to lack its row, or was given up on. `suspected`: a lock was written on suspicion of it.
     """
 
     at: int
@@ -36,11 +45,32 @@ class Change(Struct):
     value: float
     peak: float
     lost: bool = False
+    account: str = ""
+    since: int = 0
+    equity: Decimal = ZERO
+    slack: Decimal = ZERO
+    kind: Literal["trade", "money"] = "money"
+    moved: bool = False
+    unanswered_since: int | None = None
+    hurried: bool = False
+    suspected: bool = False
+    rate: Decimal = Decimal(1)
+    """One unit of the account's currency, which `amount` is in, in the scope's currency, which `before` is in."""
+
+    @property
+    def worth(self) -> Decimal:
+        """The amount in the scope's currency."""
+        return self.amount * self.rate
 
     @property
     def factor(self) -> float:
         """What unit values from the change on would be divided by if it was a flow; 0 if all was taken out."""
-        return max(0.0, (self.before + float(self.amount)) / self.before) if self.before > 0.0 else 1.0
+        return max(0.0, (self.before + float(self.worth)) / self.before) if self.before > 0.0 else 1.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may still be either."""
+        return not self.lost and not self.moved
 
 
 Reading = Callable[[Change], float]
@@ -48,12 +78,18 @@ Reading = Callable[[Change], float]
 
 
 class Resolved(Struct, frozen=True):
-    """`amount` of the change that appeared `at` was a flow: divide by `factor` from there on."""
+    """`amount` of the change that appeared `at` was a flow: divide by `factor` from there on.
+
+    A `factor` of 0: all was taken out, at the unit value `value`. `undone`: it was taken for a flow and was none, and
+    `factor` is to be multiplied by.
+    """
 
     at: int
     amount: Decimal
     factor: float
     value: float
+    undone: bool = False
+    before: float = 0.0
 
 
 class Changes:
@@ -67,54 +103,118 @@ class Changes:
     @property
     def open(self) -> list[Change]:
         """Those that count as neither yet."""
+        return [change for change in self.all if change.is_open]
+
+    @property
+    def unexplained(self) -> list[Change]:
+        """Those that no row, no price and no trade has explained."""
         return [change for change in self.all if not change.lost]
 
     @property
     def sum(self) -> Decimal:
         """What is unexplained now; below zero for a fall."""
-        return sum((change.amount for change in self.open), ZERO)
+        return sum((change.worth for change in self.unexplained), ZERO)
 
-    def appear(self, at: int, amount: Decimal, before: float, value: float) -> None:
-        """A change that nothing explains."""
-        self.all.append(Change(at, amount, before, value, self.peak))
+    def appear(self, change: Change) -> None:
+        """Enter a change that nothing explains; its `peak` is taken from here."""
+        change.peak = self.peak
+        self.all.append(change)
         self.peak = 0.0
 
-    def explain(self, rows: Decimal, *, moved: bool) -> tuple[list[Resolved], Decimal]:
-        """Match late `rows` (a sum of money) with changes of their sign; what they leave unmatched.
+    def explain(
+        self, account: str, row: Decimal, row_at: int, noise: Decimal, *, moved: bool
+    ) -> tuple[list[Resolved], Decimal]:
+        """Hold a late row against the account's changes of its sign; what of them it explains, and what is left of it.
 
-        One of exactly that amount comes first, then those that are open, then those that count as loss; the oldest
-        of each.
-        `moved`: the rows are flows; otherwise they are profit or loss, which is what the change was taken for.
+        Changes of the row's own time come first, then one of its very amount. `moved`: the row is a flow; otherwise it
+        is profit or loss.
         """
+        own = [each for each in self.all if each.account == account and (each.amount > ZERO) == (row > ZERO)]
+        timely = [each for each in own if is_about(row_at, each.since, each.at)]
+        exact = [each for each in own if each not in timely and is_amount(row, each.amount, noise)]
         resolved: list[Resolved] = []
-        for change in sorted(self.all, key=lambda c: (c.amount != rows, c.lost, c.at)):
-            if rows == ZERO:
+        for change in (*sorted(timely, key=lambda it: not is_amount(row, it.amount, noise)), *exact[:1]):
+            if row == ZERO:
                 break
-            if (change.amount > ZERO) != (rows > ZERO):
-                continue
-            part = min(change.amount, rows) if rows > ZERO else max(change.amount, rows)
-            whole = change.factor
-            rows -= part
-            change.amount -= part
-            factor = whole / change.factor if change.factor > 0.0 else whole
-            resolved.append(Resolved(change.at, part, factor, change.value))
-            if moved:
-                self._divide_after(change, factor)
-            if change.amount == ZERO:
-                self._forget(change)
-        return resolved, rows
+            whole = is_amount(row, change.amount, noise)
+            part = change.amount if whole else min(change.amount, row, key=abs)
+            row = ZERO if whole else row - part
+            found = self._explained(change, part, moved=moved)
+            if found is not None:
+                resolved.append(found)
+        return resolved, row
 
-    def write_off(self, now: int, grace: int) -> Decimal:
-        """Count falls as loss whose grace is over; returns how much that is, above zero."""
-        lost = ZERO
-        for change in self.all:
-            if not change.lost and change.amount < ZERO and now - change.at >= grace:
-                change.lost = True
-                lost -= change.amount
-        return lost
+    def _explained(self, change: Change, part: Decimal, *, moved: bool) -> Resolved | None:
+        """Take `part` off the change; how values are to be corrected for it, or None where they hold it already."""
+        before = change.factor
+        change.amount -= part
+        factor = before / change.factor if change.factor > 0.0 else before
+        found = None
+        if moved and change.moved:  # values hold it as issued units already
+            found = Resolved(change.at, part, 1.0, change.value)
+        elif moved:
+            self._divide_after(change, factor)
+            found = Resolved(change.at, part, factor, change.value)
+        elif change.moved:
+            self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
+            found = Resolved(change.at, part, factor, change.value, undone=True, before=change.before)
+        if change.amount == ZERO:
+            self._forget(change)
+        return found
+
+    def fill(self, account: str, at: int, effect: Decimal) -> list[Resolved]:
+        """Take what late fills made of a trade, which positions showed `at`, off the change that appeared with it."""
+        resolved: list[Resolved] = []
+        own = [each for each in self.all if each.account == account and at <= each.at <= at + TRADES_AFTER]
+        for change in own[:1]:
+            if change.amount * effect > ZERO:
+                found = self._explained(change, min(change.amount, effect, key=abs), moved=False)
+                resolved += [] if found is None else [found]
+            elif not change.moved:
+                change.amount -= effect
+        return resolved
+
+    def settle_as_flow(self, change: Change) -> Resolved:
+        """An open change counts as money that moved from now on."""
+        change.moved = True
+        self._divide_after(change, change.factor)
+        return Resolved(change.at, change.amount, change.factor, change.value)
+
+    def reopen(self, change: Change) -> Resolved:
+        """A change that was settled as money that moved may be profit or loss after all."""
+        change.moved = False
+        factor = change.factor
+        self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
+        return Resolved(change.at, change.amount, factor, change.value, undone=True, before=change.before)
+
+    def net(self, change: Change, within: int) -> None:
+        """Count an open, pending change, and those of the other sign shortly before it, as profit and loss alike."""
+        for other in self.open:
+            if change.amount == ZERO or other is change or not _are_opposite(change, other, within):
+                continue
+            part = min(abs(change.amount), abs(other.amount))
+            for each in (other, change):
+                self._count(each, part if each.amount > ZERO else -part)
+
+    def _count(self, change: Change, part: Decimal) -> None:
+        """Let `part` of a change count as profit or loss; the rest stays open beside it."""
+        if part == change.amount:
+            change.lost = True
+            return
+        place = self.all.index(change)
+        rest = Change(
+            change.at, change.amount - part, change.before + float(part * change.rate), change.value, 0.0,
+            account=change.account, since=change.since, equity=change.equity, slack=change.slack, kind=change.kind,
+            unanswered_since=change.unanswered_since, hurried=change.hurried, suspected=change.suspected,
+            rate=change.rate,
+        )  # fmt: skip
+        change.amount, change.lost = part, True
+        self.all.insert(place + 1, rest)
 
     def expire(self, now: int) -> None:
-        """Let go of what no row will explain any more."""
+        """Let go of what no row will explain any more, and of small slips sooner."""
+        for change in [each for each in self.all if each.lost and now - each.at > REMEMBER_SLIPS and _is_small(each)]:
+            self._forget(change)
         while self.all and (now - self.all[0].at > REMEMBER or len(self.all) > MOST):
             self._forget(self.all[0])
 
@@ -122,12 +222,13 @@ class Changes:
         """The highest unit value ever, as it would be in the reading, in terms of the present value."""
         scale, best = 1.0, self.peak
         for change in reversed(self.all):
-            scale *= 1.0 if change.lost else reading(change)
+            scale *= reading(change) if change.is_open else 1.0
             best = max(best, change.peak * scale)
         return best
 
     def accept(self, value: float) -> None:
-        """A hand took the loss: what was before is no peak any more."""
+        """An operator accepted the loss: what was before is no peak any more, and what was unexplained is known."""
+        self.all = [change for change in self.all if not change.moved]
         for change in self.all:
             change.peak = 0.0
         self.peak = value
@@ -148,11 +249,25 @@ class Changes:
             self.peak = max(self.peak, change.peak)
 
 
-def as_flow_if_fall(change: Change) -> float:
-    """The reading in which the drawdown is smallest: falls were flows, rises were gains."""
-    return min(1.0, change.factor)
+def _is_small(change: Change) -> bool:
+    return abs(change.amount) <= SMALL * change.equity
 
 
-def as_flow_if_rise(change: Change) -> float:
-    """The reading in which it is greatest: rises were flows, falls were losses."""
+def _are_opposite(one: Change, other: Change, within: int) -> bool:
+    pending = one.kind == other.kind == "trade" and one.account == other.account
+    return pending and (one.amount > ZERO) != (other.amount > ZERO) and abs(one.at - other.at) <= within
+
+
+def optimistic(change: Change) -> float:
+    """The reading of the smallest drawdown: falls were flows, rises were gains; money that moved is a flow."""
+    return change.factor if change.kind == "money" else min(1.0, change.factor)
+
+
+def pessimistic(change: Change) -> float:
+    """The reading of the greatest drawdown of what is pending: rises were flows, falls were losses."""
+    return change.factor if change.kind == "money" else max(1.0, change.factor)
+
+
+def suspicious(change: Change) -> float:
+    """The reading that goes by the worst of every open change: every fall was a loss, and every rise a flow."""
     return max(1.0, change.factor)

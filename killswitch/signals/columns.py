@@ -75,20 +75,39 @@ def _largest_share(view: ScopeView) -> Interval:
 
 
 def _maintenance(view: ScopeView) -> Decimal | None:
-    if view.unknown is not None:
-        return None
-    parts = [account.maintenance_margin for account in view.sound]
-    return None if None in parts else sum((part for part in parts if part is not None), Decimal(0))
+    return None if view.unknown is not None else view.maintenance()
 
 
 def _equity(view: ScopeView) -> Decimal | None:
     return None if view.unknown is not None else view.equity
 
 
+def _worth(history: History, view: ScopeView) -> Interval:
+    """Equity; between two bounds while accounts cannot be read."""
+    found = history.equity_range
+    if view.unknown is None or found is None:
+        return known(_equity(view))
+    return float(found.low), math.inf if found.high is None else float(found.high)
+
+
 def _unexplained(history: History, view: ScopeView) -> Interval:
-    if view.unknown is not None or not history.explainable:
+    if view.unknown is not None or not history.explanation.complete:
         return UNKNOWN
     return known(history.changes.sum)
+
+
+def _unexplained_share(history: History, view: ScopeView) -> Interval:
+    if view.unknown is not None or view.equity is None or not history.explanation.complete:
+        return UNKNOWN
+    fallen = -sum((change.amount for change in history.changes.unexplained if change.amount < 0), Decimal(0))
+    return known(_share(fallen, view.equity + fallen))
+
+
+def _share(part: Decimal, whole: Decimal) -> Decimal:
+    """part ÷ whole, at most 1; 1 where nothing is left of the whole."""
+    if not part:
+        return Decimal(0)
+    return min(Decimal(1), part / whole) if whole > 0 else Decimal(1)
 
 
 def _health_sum(view: ScopeView, *counts: str) -> int | None:
@@ -116,10 +135,11 @@ def _error_rate(_: History, view: ScopeView) -> Interval:
 
 
 NUMBERS: dict[str, NumberReader] = {
-    "equity.value": lambda _, view: known(_equity(view)),
+    "equity.value": _worth,
     "equity.drawdown_from_peak": lambda history, _: drawdown_from_peak(history),
     "equity.loss_from_start": lambda history, _: loss_from_start(history),
     "equity.unexplained": _unexplained,
+    "equity.unexplained_share": _unexplained_share,
     "exposure.gross": lambda _, view: known(_gross(view)),
     "exposure.net": lambda _, view: known(_net(view)),
     "exposure.leverage": lambda _, view: _ratio(_gross(view), _equity(view)),

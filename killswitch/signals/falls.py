@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 
-from killswitch.signals.changes import Reading, as_flow_if_fall, as_flow_if_rise
+from killswitch.signals.changes import Reading
+from killswitch.signals.dark import UnitRange, fall_between
 from killswitch.signals.history import History
 from killswitch.signals.position import ZERO
 from killswitch.signals.units import fall_from
@@ -33,15 +35,29 @@ def why_partly(history: History, window: int) -> str | None:
 
 def drawdown(history: History, window: int) -> Interval:
     """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
+    if history.dark is not None:
+        return _drawdown_in_the_dark(history, window, history.dark)
     if history.unknown is not None:
         return UNKNOWN
     low = high = history.track.fall(window)
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
-        low, high = (_fall_read(history, edge, reading) for reading in (as_flow_if_fall, as_flow_if_rise))
+        low, high = (_fall_read(history, edge, reading) for reading in history.readings)
     if (history.gaps and history.gaps[-1][1] > edge) or (not history.rebased and (history.begun_at or 0) > edge):
         high = 1.0
     return low, high
+
+
+def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Interval:
+    """The fall from what was seen in the window to what the scope may be worth; [seen, 1] where it is partly known."""
+    edge = now.at - window
+    low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
+    least, most = fall_between((low, high), now)
+    gap = history.gaps[-1][1] > edge if history.gaps else False
+    begun = history.rebased or (history.begun_at or 0) <= edge
+    # what was highest before the window may still have been so at its edge: only rows on both sides of that tell
+    whole = begun and not gap and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
+    return least, most if whole else 1.0
 
 
 def _fall_read(history: History, edge: int, reading: Reading) -> float:
@@ -64,28 +80,32 @@ def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, 
 
 def drawdown_from_peak(history: History) -> Interval:
     """Fall from the highest value since the start or the last reset by hand."""
-    if history.unknown is not None:
+    if history.unknown is not None and history.dark is None:
         return UNKNOWN
-    low, high = (history.changes.highest(reading) for reading in (as_flow_if_fall, as_flow_if_rise))
+    low, high = (history.changes.highest(reading) for reading in history.readings)
+    if history.dark is not None:
+        return fall_between((low, high), history.dark)
     return fall_from(low, history.track.value), fall_from(high, history.track.value)
 
 
 def loss_from_start(history: History) -> Interval:
     """Fall from the value at the start or the last reset by hand."""
-    if history.unknown is not None:
+    if history.unknown is not None and history.dark is None:
         return UNKNOWN
     track = history.track
-    low, high = (
-        track.start * _scale(history, track.start_at, reading) for reading in (as_flow_if_fall, as_flow_if_rise)
-    )
+    low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.readings)
+    if history.dark is not None:
+        return fall_between((low, high), replace(history.dark, highest=0.0))
     return fall_from(low, track.value), fall_from(high, track.value)
 
 
 def unit_value(history: History, since: int) -> Interval:
     """The unit value now beside values of `since`, in either reading of what is unexplained after it."""
-    if history.unknown is not None:
+    if history.unknown is not None and history.dark is None:
         return UNKNOWN
-    low, high = (_scale(history, since, reading) for reading in (as_flow_if_rise, as_flow_if_fall))
+    low, high = (_scale(history, since, reading) for reading in reversed(history.readings))
+    if history.dark is not None:
+        return history.dark.low / low if low > 0.0 else -math.inf, history.dark.high / high if high > 0.0 else math.inf
     value = history.track.value
     return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
 

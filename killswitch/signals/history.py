@@ -8,46 +8,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
 from msgspec.structs import replace
 
-from killswitch.signals.changes import Changes, Resolved
-from killswitch.signals.ledger import Gathered, Ledger
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.changes import Changes, Reading, Resolved, optimistic, pessimistic, suspicious
+from killswitch.signals.dark import DarkAccounts, Range, UnitRange, unit_range
+from killswitch.signals.explanation import ChangeEvent, EquityTerms, Explained, Explanation
+from killswitch.signals.ledger import Ledger
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
+from killswitch.signals.trail import TrailState
 from killswitch.signals.units import Track
 from killswitch.signals.view import PnlKey, ScopeView
 
 JUMP = 1.02
 """A rise by more than this between two observations is looked at before it counts as a peak."""
-
-
-@dataclass(frozen=True, slots=True)
-class EquityTerms:
-    """How the policy judges equity: see `EquityRule` of the graph (microseconds, fraction)."""
-
-    max_gap: int
-    tolerance: float
-    flow_grace: int
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What became of unexplained money: a change appeared, was explained by the ledger, or counts as loss now.
-
-    `anew`: money came into a wiped-out account, so that a new series begins. An explained change says from when
-    on unit values were `factor` times too high.
-    """
-
-    kind: Literal["appeared", "explained", "lost", "anew"]
-    amount: Decimal
-    since: int = 0
-    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +49,9 @@ class History:
         """Sampled where a ranking reads returns; else None."""
         self._terms = terms
         self.track = Track(sorted(set(windows)))
-        self.changes = Changes()
-        self.ledger = Ledger()
+        self.explanation = Explanation(terms)
+        self.readings: tuple[Reading, Reading] = (optimistic, pessimistic)
+        """In which the lower and the upper end of an interval are read, as long as a change is open."""
         self.rows: deque[Row] = deque()
         self.view: ScopeView | None = None
         self.unknown: str | None = "nothing was observed yet"
@@ -78,17 +59,35 @@ class History:
         self.rebased = False
         self.last_at: int | None = None
         self.gaps: deque[tuple[int, int]] = deque()
-        self.explainable = True
         self.failures = 0
         """Scheduled observations in a row that told nothing; a known one ends the row, whatever called for it."""
         self.members: frozenset[str] = frozenset()
         self._rebase_due: bool | None = None
         self._corrections: list[Correction] = []
         self._equity: Decimal | None = None
-        self._open_pnl: Decimal | None = None
         self._peak_before = 0.0
+        self.dark: UnitRange | None = None
+        """The unit value as far as it is known, while accounts cannot be read."""
+        self.equity_range: Range | None = None
+        """The members' equity then, but for money that moved since they could be read last."""
+        self._dark_accounts = DarkAccounts()
 
-    def observe(self, view: ScopeView) -> list[News]:
+    @property
+    def max_gap(self) -> int:
+        """How long nothing may be known in a window that counts as known (microseconds)."""
+        return self._terms.max_gap
+
+    @property
+    def ledger(self) -> Ledger:
+        """The rows of flows and fills that were seen, and what each position realised."""
+        return self.explanation.ledger
+
+    @property
+    def changes(self) -> Changes:
+        """The changes of equity that nothing explains, or nothing did for a while."""
+        return self.explanation.changes
+
+    def observe(self, view: ScopeView) -> list[ChangeEvent]:
         """Take one snapshot of the scope; returns what became of unexplained money."""
         before, self.view = self.view, view
         self.ledger.gather(view, before)
@@ -96,8 +95,11 @@ class History:
         if view.unknown is not None or view.equity is None:
             # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
             self.failures += view.scheduled
+            self._look_into_the_dark(view)
             return []
         self.failures = 0
+        self.dark = self.equity_range = None
+        self._dark_accounts.clear()
         at = view.as_of
         news = self._enter(view, view.equity)
         if self.last_at is not None and at - self.last_at > self._terms.max_gap:
@@ -109,6 +111,30 @@ class History:
         if self._rebase_due is not None:
             self.rebase(accept=self._rebase_due)
         return news
+
+    def _look_into_the_dark(self, view: ScopeView) -> None:
+        """Bound what the scope is worth. It is no row: the next one is entered when every account can be read.
+
+        Where none of its own accounts can be read, everything stays unknown.
+        """
+        readable = view.readable()
+        if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
+            self.dark = self.equity_range = None
+            return
+        last = {name: trail.before for name, trail in self.explanation.trails.items() if trail.before is not None}
+        read = view.read()
+        unsettled = self.explanation.unsettled(read, _profits(read, read.pnl()))
+        self.equity_range = self._dark_accounts.equity_range(
+            readable, last, self.members, view.instruments, unsettled, view.convertible(last)
+        )
+        self.dark = unit_range(view.as_of, self.equity_range, self.track.units, self.dark)
+
+    def supposing_dark(self, view: ScopeView) -> History:
+        """The same past with another view of the accounts that can be read; it must not observe."""
+        other = copy(self)
+        other._dark_accounts = deepcopy(self._dark_accounts)
+        other._look_into_the_dark(view)
+        return other
 
     def pass_over(self, tail: Iterable[Observed], highest: Decimal) -> None:
         """Take observations between which nothing but prices moved, as `observe` would have one by one.
@@ -126,14 +152,14 @@ class History:
                 self.marks.recall(seen.at, seen.marks)
             self.rows.append(Row(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
             self.last_at, self._equity = seen.at, seen.equity
-            self._open_pnl = sum(seen.pnl.values(), ZERO)
         self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)
         self._forget_before((self.last_at or 0) - self._keep)
 
     @property
     def explained(self) -> bool:
         """Whether the newest observation is known, and nothing is unexplained, late or about to be re-based."""
-        return self.unknown is None and self.explainable and not self.changes.all and self._rebase_due is None
+        settled = not self.changes.all and not self.ledger.rows
+        return self.unknown is None and self.explanation.complete and settled and self._rebase_due is None
 
     def _forget_before(self, edge: int) -> None:
         while self.rows[0].at < edge:
@@ -141,32 +167,28 @@ class History:
         while self.gaps and self.gaps[0][1] <= edge:
             self.gaps.popleft()
 
-    def _enter(self, view: ScopeView, equity: Decimal) -> list[News]:
+    def _enter(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
         at, pnl = view.as_of, view.pnl()
-        open_pnl = None if pnl is None else sum(pnl.values(), ZERO)
-        if open_pnl is not None and not open_pnl.is_finite():
-            pnl = open_pnl = None
-        if len(view.accounts) != len(self.members):
-            self._meet(view)
-        news = self._account_for(at, equity, open_pnl)
+        if pnl is not None and not sum(pnl.values(), ZERO).is_finite():
+            pnl = None
+        events = self._account_for(view, equity, _profits(view, pnl))
         self.track.observe(at, float(equity))
         value = self.track.value
         self._peak_before = self.changes.peak
         self.changes.peak = max(self.changes.peak, value)
         marks = None if self.marks is None else self.marks.sample(view)
         self.rows.append(Row(at, value, self._total(pnl), marks))
-        self._equity, self._open_pnl = equity, open_pnl
-        return news
+        self._equity = equity
+        return events
 
-    def _meet(self, view: ScopeView) -> None:
-        """An account that joins the scope brings its equity as a flow, and its positions' P&L is not the scope's."""
-        for account in view.accounts:
-            if account.account in self.members:
-                continue
-            if self._equity is not None and account.equity is not None:
-                self.ledger.gathered.flows.append(account.equity)
-                self.ledger.gathered.add(_minus(view.pnl_of(account)))
+    def _joined(self, view: ScopeView) -> Decimal:
+        """The equity that accounts bring which join the scope: it is no gain."""
+        if len(view.accounts) == len(self.members):
+            return ZERO
+        new = [each for each in view.accounts if each.account not in self.members]
         self.members |= {account.account for account in view.accounts}
+        brought = (view.converted(each.equity, each) for each in new if each.equity is not None)
+        return ZERO if self._equity is None else sum(brought, ZERO)
 
     def _total(self, pnl: dict[PnlKey, Decimal] | None) -> dict[PnlKey, Decimal] | None:
         """Unrealised plus realised P&L per position, closed ones included."""
@@ -174,79 +196,59 @@ class History:
         if pnl is None or not realized:
             return pnl
         total = dict(realized)
+        if self.view is not None and self.view.reference is not None:
+            total = {key: value * self.view.rate(key[0]) for key, value in realized.items()}
         for key, value in pnl.items():
             total[key] = total.get(key, ZERO) + value
         return total
 
     # Explaining how equity changed
 
-    def _account_for(self, at: int, equity: Decimal, open_pnl: Decimal | None) -> list[News]:
-        """Issue units for flows, and hold what nothing explains apart."""
-        gathered, value = self.ledger.take(), float(equity)
+    def _account_for(self, view: ScopeView, equity: Decimal, profits: dict[str, Decimal | None]) -> list[ChangeEvent]:
+        """Issue units for money that moved, and hold apart what nothing explains."""
+        at, value = view.as_of, float(equity)
+        came = sum((row.amount for row in self.ledger.rows if row.moved), ZERO) if self.ledger.rows else ZERO
+        joined = self._joined(view)
+        found = self.explanation.explain(view, profits, self._equity)
         if self._equity is None:
             self.track.open(at, value)
             return []
-        if self.track.value <= 0.0 < min(float(gathered.unit_flow), value):
+        if self.track.value <= 0.0 < min(float(came + joined), value):
             self._begin_anew(at, value)
-            return [News("anew", gathered.unit_flow)]
-        news: list[News] = []
-        flow, residual = gathered.unit_flow, ZERO
-        self.explainable = gathered.whole and open_pnl is not None and self._open_pnl is not None
-        if open_pnl is not None and self._open_pnl is not None:
-            explained = open_pnl - self._open_pnl + gathered.pnl + flow
-            residual = equity - self._equity - explained
-            noise = Decimal(self._terms.tolerance) * max(abs(equity), abs(self._equity))
-            if abs(residual) > noise:
-                matched, late_flow = self._match(at, residual, gathered, news)
-                flow -= late_flow
-                residual += matched
-            if abs(residual) <= noise:
-                residual = ZERO
+            return [ChangeEvent("anew", came + joined)]
+        for each in found.resolved:
+            self._correct(at, each)
+        flow = found.flow + joined
         before, was = float(self._equity + flow), self.track.value
         if flow:
             self.track.issue(float(flow), value)
-        if residual:
-            self.changes.appear(at, residual, before, was)
-            news.append(News("appeared", residual))
-        lost = self.changes.write_off(at, self._terms.flow_grace)
-        if lost:
-            news.append(News("lost", lost))
-        self.changes.expire(at)
-        return news
+        events = [*found.events, *self._appear(found, before, was)]
+        settled = self.explanation.settle(view)
+        for each in settled.resolved:
+            self._correct(at, each)
+        return [*events, *settled.events]
 
-    def _match(self, at: int, residual: Decimal, gathered: Gathered, news: list[News]) -> tuple[Decimal, Decimal]:
-        """Rows that speak of an earlier change: how much of them was matched, and how much of that moved money.
-
-        Such rows leave a residual of the other sign, because equity changed when they happened, not now.
-        """
-        matched = late_flow = ZERO
-        for amount, moved in (*((row, True) for row in self._late_first(gathered.flows)), (gathered.pnl, False)):
-            late = _opposite_part(amount, residual + matched)
-            if not late:
-                continue
-            resolved, left = self.changes.explain(late, moved=moved)
-            for part in resolved:
-                if moved:
-                    self._correct(at, part)
-                news.append(News("explained", part.amount, part.at, part.factor if moved else 1.0))
-            matched += late - left
-            late_flow += late - left if moved else ZERO
-        return matched, late_flow
-
-    def _late_first(self, flows: list[Decimal]) -> list[Decimal]:
-        """Each row that is exactly a change apart, then the rest by sign: a fresh row must not hide a late one."""
-        changes = {change.amount for change in self.changes.all}
-        rest = [row for row in flows if row not in changes]
-        return [
-            *(row for row in flows if row in changes),
-            sum((row for row in rest if row > ZERO), ZERO),
-            sum((row for row in rest if row < ZERO), ZERO),
-        ]
+    def _appear(self, found: Explained, before: float, value: float) -> list[ChangeEvent]:
+        """Enter the new changes, each after the one before it."""
+        events = []
+        for change in found.appeared:
+            change.before, change.value = before, value
+            before += float(change.worth)
+            self.changes.appear(change)
+            if change.is_open:
+                events.append(ChangeEvent("appeared", change.amount, pending=change.kind == "trade"))
+        return events
 
     def _correct(self, now: int, part: Resolved) -> None:
-        """What was taken for profit or loss was a flow: values since then were on too many or too few units."""
-        self.track.correct(part.at, part.factor, part.value)
-        self._corrections.append(Correction(part.at, now, part.factor, part.value))
+        """What was taken for profit or loss was a flow, or the other way round: values since then change."""
+        if part.factor == 1.0:
+            return
+        value = part.value or self.track.value
+        if part.undone:
+            self.track.uncorrect(part.at, part.factor, value, part.before, float(self._equity or ZERO))
+        else:
+            self.track.correct(part.at, part.factor, value)
+        self._corrections.append(Correction(part.at, now, part.factor, value, part.undone))
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
         self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
         self.track.forget()
@@ -274,9 +276,8 @@ class History:
             return
         self.members &= present
         self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
-        self.ledger.take()
+        self.explanation.leave(self.members)
         self._equity = None
-        self.changes = Changes()
         self._corrections = []
         self.rows.clear()
         self.gaps.clear()
@@ -285,7 +286,8 @@ class History:
     def _begin_anew(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
-        self.changes = Changes(peak=equity)
+        self.ledger.drop()
+        self.explanation.changes = Changes(peak=equity)
         self._corrections = []
         self.rows.clear()
         self.gaps.clear()
@@ -313,25 +315,32 @@ class History:
         other.track = self.track.supposing(float(equity))
         return other
 
+    def suspecting(self) -> History:
+        """The same memory, read by the worst of every open change; it must not observe."""
+        other = copy(self)
+        other.readings = (suspicious, suspicious)
+        return other
+
     # Serialising
 
     def state(self) -> HistoryState:
         """Everything that rows do not hold."""
+        ledger, trails = self.explanation.state()
         return HistoryState(
             begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,
             gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all, peak=self.changes.peak,
-            corrections=self._corrections, equity=self._equity, open_pnl=self._open_pnl,
-            failures=self.failures, members=sorted(self.members), ledger=self.ledger.state(),
+            corrections=self._corrections, equity=self._equity,
+            failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
         """Take up where a history of the same policy left off; its windows may be others."""
         self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
-        self._corrections, self._equity, self._open_pnl = state.corrections, state.equity, state.open_pnl
-        self.changes = Changes(state.changes, state.peak)
+        self._corrections, self._equity = state.corrections, state.equity
         self.members = frozenset(state.members)
-        self.ledger.restore(state.ledger)
+        trails = state.trails or _before_trails(state)
+        self.explanation.restore(state.ledger, trails, Changes(state.changes, state.peak))
         self.track.restore(state.track)
         for row in rows:
             if self.marks is not None and row.marks is not None:  # markets know of no reset
@@ -348,12 +357,28 @@ class History:
         self.track.record(row.at, row.value)
 
 
-def _opposite_part(rows: Decimal, residual: Decimal) -> Decimal:
-    """The part of `rows` that a residual of the other sign says is late."""
-    if rows > ZERO > residual:
-        return min(rows, -residual)
-    return max(rows, -residual) if rows < ZERO < residual else ZERO
+def _before_trails(state: HistoryState) -> dict[str, TrailState]:
+    """The trail of a single account, of a state that was stored before there were any."""
+    if state.equity is None or state.last_at is None or len(state.members) != 1:
+        return {}
+    (name,) = state.members
+    last = AccountSnapshot(name, "", "swap", "", "ok", equity=state.equity, unrealized=state.open_pnl)
+    return {name: TrailState(last, state.last_at, state.open_pnl)}
 
 
-def _minus(amount: Decimal | None) -> Decimal | None:
-    return None if amount is None else -amount
+def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, Decimal | None]:
+    """Account → the unrealised profit of its positions together, in its own currency; None where one is not known.
+
+    `pnl` is each position's, in the scope's currency.
+    """
+    found: dict[str, Decimal | None] = {}
+    alone = len(view.accounts) == 1
+    for account in view.accounts:
+        if account.positions is None:
+            found[account.account] = None
+        elif pnl is None:
+            found[account.account] = None if alone else view.pnl_of(account)
+        else:
+            own = sum((value for key, value in pnl.items() if alone or key[0] == account.account), ZERO)
+            found[account.account] = own if account.currency == view.currency else own / view.rate(account.account)
+    return found

@@ -6,6 +6,7 @@ equity cannot be used, so they are gathered until the next equity that can.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
+from killswitch.signals.equity_change import holdings
 from killswitch.signals.position import ZERO, move_value
 from killswitch.signals.soundness import sane
 from killswitch.signals.view import PnlKey, ScopeView
@@ -21,27 +23,26 @@ LATEST = 48 * HOUR
 """Rows that happened longer before the last look than this are old news, told again: their ids may be forgotten."""
 
 
-class Gathered(Struct):
-    """What became known since the last usable equity: money that moved, and profit or loss.
+class Row(Struct):
+    """A row of an account's ledger that no change of equity has been found for yet.
 
-    `whole` is false where a row did not say what it was worth: then `pnl` is only the part that is known.
+    `at` is the venue's time, `seen` when it became known (microseconds); `amount` in the account's currency. `moved`:
+    it is a deposit, a withdrawal or a transfer; otherwise profit or loss.
     """
 
-    flows: list[Decimal] = []
-    pnl: Decimal = ZERO
-    whole: bool = True
+    account: str
+    at: int
+    seen: int
+    amount: Decimal
+    moved: bool
 
-    @property
-    def unit_flow(self) -> Decimal:
-        """All money that moved."""
-        return sum(self.flows, ZERO)
 
-    def add(self, amount: Decimal | None) -> None:
-        """Add profit or loss; None is an amount that is not known."""
-        if amount is None or not sane(amount):
-            self.whole = False
-        else:
-            self.pnl += amount
+class FillRow(Struct):
+    """A fill that became known since its account's equity was last usable, and what it realised less its fee."""
+
+    account: str
+    fill: Fill
+    gain: Decimal | None
 
 
 class LedgerState(Struct):
@@ -50,9 +51,10 @@ class LedgerState(Struct):
     seen: list[tuple[str, int]]
     realized: list[tuple[str, str, str, Decimal]]
     unknown: list[tuple[str, str, str, int]]
-    gathered: Gathered
     joined: list[tuple[str, int]]
     looked_at: int | None
+    rows: list[Row] = []
+    fills: list[FillRow] = []
 
 
 class Ledger:
@@ -64,7 +66,9 @@ class Ledger:
     def __init__(self) -> None:
         self.realized: dict[PnlKey, Decimal] = {}
         self.unknown: dict[PnlKey, int] = {}
-        self.gathered = Gathered()
+        self.rows: list[Row] = []
+        """Flows, funding, interest and fees that still wait for their change of equity, oldest first."""
+        self.fills: list[FillRow] = []
         self.joined: dict[str, int] = {}
         """When each account's equity was first counted: what happened to it before is in that already."""
         self._seen: dict[str, int] = {}
@@ -76,7 +80,7 @@ class Ledger:
             if account.flows:
                 for flow in account.flows:
                     if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
-                        self._take_flow(account, flow)
+                        self._take_flow(account, flow, view.as_of)
             if account.fills:
                 for fill in account.fills:
                     if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
@@ -88,20 +92,27 @@ class Ledger:
         self._forget_old()
 
     def unit_flow_in(self, view: ScopeView) -> Decimal:
-        """Money moved by rows of the view that were not counted yet; nothing is counted."""
+        """Money moved by rows of the view that were not counted yet, in its currency; nothing is counted."""
         total = ZERO
         for account in view.accounts:
             for flow in account.flows or ():
                 new = f"flow/{account.account}/{flow.id}" not in self._seen
                 amount = in_account_currency(account, flow.amount, flow.currency)
                 if new and flow.kind in UNIT_FLOWS and amount is not None and sane(amount):
-                    total += amount
+                    total += view.converted(amount, account)
         return total
 
-    def take(self) -> Gathered:
-        """What was gathered; gathering begins anew."""
-        taken, self.gathered = self.gathered, Gathered()
-        return taken
+    def fills_of(self, account: str) -> list[FillRow]:
+        """The account's new fills, each given once."""
+        found = [row for row in self.fills if row.account == account]
+        if found:
+            self.fills = [row for row in self.fills if row.account != account]
+        return found
+
+    def drop(self, accounts: Collection[str] | None = None) -> None:
+        """Forget what waits, of these accounts or of all."""
+        self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
+        self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
 
     def _is_new(self, account: str, key: str, at: datetime) -> bool:
         happened = to_micros(at)
@@ -119,14 +130,13 @@ class Ledger:
                 return
             del self._seen[oldest]
 
-    def _take_flow(self, account: AccountSnapshot, flow: Flow) -> None:
+    def _take_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
         amount = in_account_currency(account, flow.amount, flow.currency)
         if amount is None or not sane(amount):
             return  # what it moved shows as unexplained change, and is treated as such
-        if flow.kind in UNIT_FLOWS:
-            self.gathered.flows.append(amount)
-        else:
-            self.gathered.add(amount)
+        if amount:
+            moved = flow.kind in UNIT_FLOWS
+            self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, moved))
 
     def _take_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
         met = _position_met(account.account, fill, before)
@@ -136,13 +146,14 @@ class Ledger:
             gain = _realized(account.account, fill, met, side, view)
         fee = None if fill.fee is None else in_account_currency(account, fill.fee, fill.fee_currency)
         key = (account.account, fill.symbol, side)
-        self.gathered.add(gain)
-        self.gathered.add(None if fee is None or not sane(fee) else -fee)
+        known = None
         if gain is None or not sane(gain):
             self.unknown[key] = view.as_of
         else:
-            paid = fee if fee is not None and sane(fee) else ZERO
-            self.realized[key] = self.realized.get(key, ZERO) + gain - paid
+            known = gain - (fee if fee is not None and sane(fee) else ZERO)
+            self.realized[key] = self.realized.get(key, ZERO) + known
+        if sane(fill.amount) and sane(fill.price):
+            self.fills.append(FillRow(account.account, fill, known))
 
     def state(self) -> LedgerState:
         """Everything, for storing."""
@@ -150,9 +161,10 @@ class Ledger:
             seen=list(self._seen.items()),
             realized=[(*key, value) for key, value in self.realized.items()],
             unknown=[(*key, at) for key, at in self.unknown.items()],
-            gathered=self.gathered,
             joined=list(self.joined.items()),
             looked_at=self._looked_at,
+            rows=self.rows,
+            fills=self.fills,
         )
 
     def restore(self, state: LedgerState) -> None:
@@ -160,17 +172,16 @@ class Ledger:
         self._seen = dict(state.seen)
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
-        self.gathered, self.joined, self._looked_at = state.gathered, dict(state.joined), state.looked_at
+        self.joined, self._looked_at = dict(state.joined), state.looked_at
+        self.rows, self.fills = state.rows, state.fills
 
 
 def in_account_currency(account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
-    """`amount` of `currency` in the account's currency by its balances' prices; None where nothing converts."""
+    """`amount` of `currency` in the account's currency by the prices of what it holds; None where nothing converts."""
     if currency == account.currency:
         return amount
-    for balance in account.balances or ():
-        if balance.asset == currency and balance.price is not None and sane(balance.price) and sane(amount):
-            return amount * balance.price
-    return None
+    held = holdings(account).get(currency) if currency is not None and sane(amount) else None
+    return None if held is None else amount * held[1]
 
 
 def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Position | None:

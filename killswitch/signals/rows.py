@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from killswitch.signals.changes import Change
 from killswitch.signals.ledger import LedgerState
 from killswitch.signals.marks import MarkKey
+from killswitch.signals.trail import TrailState
 from killswitch.signals.units import TrackState
 from killswitch.signals.view import PnlKey
 
@@ -33,12 +34,16 @@ class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Correction(Struct, frozen=True):
-    """Rows stored from `start` until before `end` say values from before a change was found to be a flow."""
+    """Rows stored from `start` until before `end` say values from before a change was found to be a flow.
+
+    `undone`: to be one no longer.
+    """
 
     start: int
     end: int
     factor: float
     value: float
+    undone: bool = False
 
 
 class HistoryState(Struct):
@@ -54,16 +59,20 @@ class HistoryState(Struct):
     peak: float
     corrections: list[Correction]
     equity: Decimal | None
-    open_pnl: Decimal | None
     failures: int
     members: list[str]
     ledger: LedgerState
+    open_pnl: Decimal | None = None
+    """Of a state that was stored before there were trails."""
+    trails: dict[str, TrailState] = {}
 
 
 def corrected(row: Row, correction: Correction) -> Row:
     """The row as it would have been, had the change been known for a flow."""
     if row.at < correction.start:
         return row
+    if correction.undone:
+        return replace(row, value=row.value * correction.factor) if correction.factor > 0.0 else row
     return replace(row, value=row.value / correction.factor if correction.factor > 0.0 else correction.value)
 
 

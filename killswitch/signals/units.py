@@ -108,6 +108,17 @@ class Track:
         else:
             self.units, self.value = 0.0, value
 
+    def uncorrect(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
+        """What `correct` did is undone; `before`: the equity before the change, at the unit value `value`."""
+        if factor > 0.0:
+            self.units /= factor
+            self.value *= factor
+            if self.start_at >= at:
+                self.start *= factor
+        elif value > 0.0:
+            self.units = before / value
+            self.value = equity / self.units
+
     def fall(self, window: int) -> float:
         """The fall from the highest in the window to now."""
         maxima = self._maxima[window]

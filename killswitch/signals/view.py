@@ -8,7 +8,9 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.signals.currency import ONE, Conversion, conversion
 from killswitch.signals.position import ZERO, notional, together, unrealized
 from killswitch.signals.soundness import sane, sound_account
 
@@ -21,17 +23,27 @@ Instruments = Mapping[tuple[str, str], Instrument]
 
 def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
     """Why the account's numbers are unknown, or None where they may be used."""
+    doubt = doubt_of_equity(account, as_of, stale_after)
+    return positions_missing(account) if doubt is None else doubt
+
+
+def doubt_of_equity(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
+    """Why the account's equity is unknown, or None. Positions that are not given leave it known; absurd ones do not."""
     if account.quality != "ok":
         return f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
-    if account.equity is None or account.positions is None:
-        missing = "equity" if account.equity is None else "positions"
-        return f"{account.account} gives no {missing}"
+    if account.equity is None:
+        return f"{account.account} gives no equity"
     if not sane(account.equity):
         return f"{account.account} gives {account.equity} as its equity"
-    fault = _impossible(account, account.positions)
+    fault = None if account.positions is None else _impossible(account, account.positions)
     if fault is not None:
         return f"{account.account} {fault}"
     return None if stale_after is None else _stale(account, as_of, stale_after)
+
+
+def positions_missing(account: AccountSnapshot) -> str | None:
+    """That the account does not say what it holds, or None."""
+    return f"{account.account} gives no positions" if account.positions is None else None
 
 
 def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
@@ -64,16 +76,25 @@ def _is_again(account: AccountSnapshot, before: AccountSnapshot) -> bool:
 
 
 class ScopeView:
-    """One scope in one snapshot. `unknown` says why its numbers may not be used, or is None."""
+    """One scope in one snapshot. `unknown` says why its equity may not be used, or is None.
+
+    `positions_unknown` says why what it holds is not known although its equity is. `around` are all accounts of the
+    snapshot, also those outside of the scope. With a `reference` currency equity, profits, notionals and margin are in
+    it; accounts, positions and prices stay as their venues give them.
+    """
 
     __slots__ = (
+        "_conversions",
         "_sound",
         "_stale_after",
         "accounts",
+        "around",
         "as_of",
         "currency",
         "equity",
         "instruments",
+        "positions_unknown",
+        "reference",
         "scheduled",
         "unknown",
     )
@@ -85,12 +106,18 @@ class ScopeView:
         accounts: Sequence[AccountSnapshot],
         instruments: Instruments,
         stale_after: int | None,
+        around: Sequence[AccountSnapshot] | None = None,
+        reference: ReferenceCurrency | None = None,
     ) -> None:
         self.as_of = as_of
         self.scheduled = scheduled
         self.accounts = accounts
         self.instruments = instruments
+        self.around = accounts if around is None else around
+        self.reference = reference
+        self._conversions: dict[str, Conversion] = {}
         self.unknown: str | None = None
+        self.positions_unknown: str | None = None
         self.equity: Decimal | None = None
         self.currency: str | None = None
         self._sound: tuple[AccountSnapshot, ...] | None = None
@@ -115,24 +142,87 @@ class ScopeView:
             self.unknown = "the snapshot does not hold the scope's account"
             return
         total = ZERO
-        self.currency = self.accounts[0].currency
+        self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for account in self.accounts:
-            reason = distrust(account, self.as_of, stale_after)
+            reason = doubt_of_equity(account, self.as_of, stale_after)
             if reason is None and account.currency != self.currency:
-                reason = f"the scope mixes {self.currency} and {account.currency}; nothing converts between them"
+                reason = self.conversion(account.currency).unknown
             if reason is not None:
                 self.unknown = reason
                 return
-            assert account.equity is not None  # distrust() has looked
-            total += account.equity
+            self.positions_unknown = self.positions_unknown or positions_missing(account)
+            assert account.equity is not None  # doubt_of_equity() has looked
+            total += self.converted(account.equity, account)
         self.equity = total
 
     def trusted(self) -> ScopeView:
         """The scope without the accounts whose answers are not to be trusted; itself where all are."""
-        if self.unknown is None:
+        if self.unknown is None and self.positions_unknown is None:
             return self
         known = [account for account in self.accounts if distrust(account, self.as_of, self._stale_after) is None]
-        return ScopeView(self.as_of, self.scheduled, known, self.instruments, self._stale_after)
+        return self.of(known)
+
+    def of(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
+        """The scope as if these were its accounts."""
+        return ScopeView(
+            self.as_of, self.scheduled, accounts, self.instruments, self._stale_after, self.around, self.reference
+        )
+
+    # Currencies
+
+    def conversion(self, currency: str) -> Conversion:
+        """What one unit of a currency is worth in the scope's, or why that is not known."""
+        if currency == self.currency:
+            return Conversion(ONE)
+        found = self._conversions.get(currency)
+        if found is None:
+            mixed = Conversion(None, f"the scope mixes {self.currency} and {currency}; nothing converts between them")
+            found = mixed if self.reference is None else conversion(currency, self.reference, self.around)
+            self._conversions[currency] = found
+        return found
+
+    def rate(self, account: str) -> Decimal:
+        """What one unit of the account's currency is worth in the scope's; 1 for an account that is not in the view."""
+        if self.reference is None:
+            return ONE
+        currency = next((each.currency for each in self.accounts if each.account == account), None)
+        return ONE if currency is None else self.conversion(currency).rate or ONE
+
+    def converted(self, amount: Decimal, account: AccountSnapshot) -> Decimal:
+        """An amount of the account's currency in the scope's. The view is unknown where nothing converts."""
+        if account.currency == self.currency:
+            return amount
+        return amount * (self.conversion(account.currency).rate or ONE)
+
+    def maintenance(self) -> Decimal | None:
+        """The maintenance margin of all accounts; None where one is not known."""
+        total = ZERO
+        for account in self.sound:
+            if account.maintenance_margin is None:
+                return None
+            total += self.converted(account.maintenance_margin, account)
+        return total
+
+    def read(self) -> ScopeView:
+        """The scope without the accounts whose equity cannot be used; itself where it can of all."""
+        if self.unknown is None:
+            return self
+        readable = self.readable()
+        return self.of([account for account in self.accounts if account.account in readable])
+
+    def readable(self) -> dict[str, AccountSnapshot]:
+        """The accounts of the snapshot whose equity can be used, by name, in the scope and around it."""
+        return {
+            account.account: account
+            for account in (*self.around, *self.accounts)
+            if doubt_of_equity(account, self.as_of, self._stale_after) is None
+        }
+
+    def convertible(self, last: Mapping[str, AccountSnapshot]) -> dict[str, Decimal]:
+        """Account → rate, where its currency can be converted. `last`: snapshots of accounts that the view may lack."""
+        accounts = {**last, **{account.account: account for account in self.accounts}}
+        rates = {name: self.conversion(account.currency).rate for name, account in accounts.items()}
+        return {name: rate for name, rate in rates.items() if rate is not None}
 
     def positions(self) -> list[tuple[AccountSnapshot, Position]]:
         """Open positions with their accounts; a row of zero contracts is no position.
@@ -152,10 +242,12 @@ class ScopeView:
         return self.instruments.get((account, symbol))
 
     def pnl(self) -> dict[PnlKey, Decimal] | None:
-        """Unrealised P&L of every position; None if one position's is unknown."""
+        """Unrealised P&L of every position; None if one position's is unknown, or what is held is."""
+        if self.positions_unknown is not None:
+            return None
         found: dict[PnlKey, Decimal] = {}
         for account in self.accounts:
-            name = account.account
+            name, converts = account.account, account.currency != self.currency
             for position in account.positions or ():
                 value = position.unrealized_pnl
                 if value is None or not sane(value):
@@ -165,6 +257,8 @@ class ScopeView:
                             continue
                         return None
                 key = (name, position.symbol, position.side)
+                if converts:
+                    value = self.converted(value, account)
                 found[key] = found[key] + value if key in found else value
         return found
 
@@ -176,18 +270,20 @@ class ScopeView:
         return unrealized(replace(position, unrealized_pnl=None), self.instrument(account, position.symbol))
 
     def pnl_of(self, account: AccountSnapshot) -> Decimal | None:
-        """Sum of the unrealised P&L of one of the accounts; None if a position's is unknown."""
+        """Sum of the unrealised P&L of one of the accounts, in its own currency; None if a position's is unknown."""
         alone = ScopeView(self.as_of, self.scheduled, (account,), self.instruments, None).pnl()
         return None if alone is None else sum(alone.values(), ZERO)
 
     def notionals(self) -> list[tuple[AccountSnapshot, Position, Decimal]] | None:
-        """Every position with its absolute notional; None if one is unknown."""
+        """Every position with its absolute notional; None if one is unknown, or what is held is."""
+        if self.positions_unknown is not None:
+            return None
         rows = []
         for account, position in self.positions():
             value = notional(position, self.instrument(account.account, position.symbol))
             if value is None:
                 return None
-            rows.append((account, position, value))
+            rows.append((account, position, self.converted(value, account)))
         return rows
 
     def age(self) -> float | None:

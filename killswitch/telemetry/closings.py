@@ -52,6 +52,8 @@ class ClosingCourses:
         self._open: dict[tuple[str, str], _Closing] = {}
 
     def begun(self, decision: Decision, account: str, journal: Sequence[JournalEntry]) -> None:
+        if decision.is_suspicion:
+            return  # cancels of entries are no close
         closing = self._open[decision.id, account] = _Closing(decision, account)
         # What an earlier run has told of is not told again; what it left open is.
         for entry in journal:

@@ -132,6 +132,26 @@ class Reset(Struct, frozen=True, kw_only=True, tag="reset", tag_field="kind"):
     reason: str | None
 
 
+class Suspicion(Struct, frozen=True, kw_only=True, tag="suspicion", tag_field="kind"):
+    """Trading is locked while it is not known whether a fall was a loss. No stage has fired: this is no trip."""
+
+    format: Format = EVENT_FORMAT
+    at: Instant
+    decision: str
+    policy: str
+    scope: str
+    stage: str | None
+    """The stage that fires if it was a loss."""
+    mode: PolicyMode
+    acted_on: bool
+    """False: recorded only, and nothing is locked."""
+    cancels: int
+    lock: LockMode | None
+    until: Instant | None
+    """When the lock ends; `at` where the locks before it are withdrawn."""
+    reason: str | None
+
+
 class Close(Struct, frozen=True, kw_only=True, tag="close", tag_field="kind"):
     """A closing has come further, or ended. `cost`: fees and slippage so far, null where a part is not known."""
 
@@ -167,8 +187,8 @@ class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown", tag_field="kin
     """Decisions whose closing goes on at the next start."""
 
 
-RunEvent = Portfolio | Warned | Trip | Reset | Close | Shutdown
-KINDS: Final = (Portfolio, Warned, Trip, Reset, Close, Shutdown)
+RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | Close | Shutdown
+KINDS: Final = (Portfolio, Warned, Trip, Suspicion, Reset, Close, Shutdown)
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(RunEvent)

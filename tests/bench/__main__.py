@@ -10,7 +10,10 @@ import sys
 
 from tests.bench.measure import Measure
 
-PARTS = ("replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "reading")
+PARTS = (
+    "replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "reading", "latency",
+    "worlds",
+)  # fmt: skip
 
 
 def main(wanted: list[str]) -> int:

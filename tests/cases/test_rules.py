@@ -27,6 +27,20 @@ def test_c6_what_blocks_a_close_is_cancelled_and_only_that(resting: dict[str, ob
     assert [scene.exchange.orders[it].state for it in (blocks, other)] == ["canceled", "open"]
 
 
+@pytest.mark.parametrize("target", [0, 4])
+def test_c6_a_refusal_because_of_resting_orders_costs_two_round_trips(target: int) -> None:
+    """Of 40 ms each: the open orders are read, the one in the way is cancelled, and the next order arrives in 20 ms.
+
+    The first was refused after one, and the account was read before it where no tick has done so.
+    """
+    scene = Scene({BTC: 10}, blocking=True)
+    scene.exchange.rest("BTC", "sell", Decimal(10), **STOP)
+    scene.decide({BTC: target})
+    assert scene.play() == {"d1": "flat"}
+    refused, closed = scene.entries("rejected")[0], next(it for it in scene.exchange.deeds if it.actor == "ours")
+    assert closed.at - (refused.at - scene.time.start).total_seconds() <= 2 * 0.04 + 0.02 + 0.005
+
+
 def test_c6_trigger_orders_are_among_the_orders_and_do_not_stay_alive() -> None:
     """Nothing rests on the account after everything is closed, conditional orders included."""
     scene = Scene({BTC: 10})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from decimal import Decimal
 
 import aiohttp
@@ -19,6 +20,8 @@ from killswitch.model.venue import (
     OrderRejectedError,
     OrderReport,
     OrderRequest,
+    PricedVenue,
+    Prices,
     RateLimit,
     RateLimitedError,
     VenueAdapter,
@@ -84,6 +87,43 @@ def test_a_snapshot_is_what_the_market_says(keeps: Callable[[Promise], None]) ->
         assert (seen.health.requests, seen.health.errors, seen.health.malformed) == (1, 0, 0)
 
     keeps(promise)
+
+
+def test_prices_are_asked_by_themselves(keeps: Callable[[Promise], None]) -> None:
+    """For a second look: what each symbol costs, and when; one that is not there is left out."""
+
+    async def promise(venue: VenueAdapter, desk: Desk) -> None:
+        assert isinstance(venue, PricedVenue)
+        desk.pass_bar(A=bar("97.5"))
+        price = Decimal("97.5")
+        assert await venue.prices(["A", "Z"]) == {"A": Prices(price, price, price, desk.market.now)}
+        assert await venue.prices([]) == {}
+
+    keeps(promise)
+
+
+def test_what_happens_after_a_snapshot_is_dated_after_it() -> None:
+    """The server's clock runs on between bars: a fill is never older than the snapshot that did not show it."""
+    desk = Desk()
+    seconds = iter(range(1, 100))
+
+    async def run() -> None:
+        server = await serve(desk.market, port=0, now=lambda: START + timedelta(minutes=1, seconds=next(seconds)))
+        venue = adapter(_spec(endpoint=server.address))
+        try:
+            await venue.submit(_order(1, "buy", "1"))
+            before = await venue.snapshot()
+            await venue.submit(_order(2, "sell", "1", reduce_only=True, position_side="long"))
+            after = await venue.snapshot()
+        finally:
+            await venue.close()
+            await server.close()
+        (old,) = before.fills or ()
+        _, new = after.fills or ()
+        assert before.observed_at is not None and after.observed_at is not None
+        assert START + timedelta(minutes=1) < old.at < before.observed_at < new.at < after.observed_at
+
+    asyncio.run(run())
 
 
 def test_instruments_are_given_first_and_when_they_change(keeps: Callable[[Promise], None]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, Protocol
 
 from killswitch.model.snapshot import Fill, FillCause, InstrumentState, Order, OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, OrderState
@@ -25,7 +25,10 @@ FEE = Decimal("0.0005")
 
 @dataclass
 class Market:
-    """One symbol's market. `slip`: how far from `price` a taker trades; `shares`: of what the next takers get."""
+    """One symbol's market. `slip`: how far from `last_price` a taker trades; `shares`: of what the next takers get.
+
+    `price` is the mark; `index` and `last` are the same where they are not set.
+    """
 
     symbol: str
     price: Decimal = Decimal(100)
@@ -37,9 +40,19 @@ class Market:
     band: Decimal | None = None
     """Market orders are refused while they would slip further than this."""
     shares: list[Decimal] = field(default_factory=list)
+    index: Decimal | None = None
+    last: Decimal | None = None
+
+    @property
+    def index_price(self) -> Decimal:
+        return self.price if self.index is None else self.index
+
+    @property
+    def last_price(self) -> Decimal:
+        return self.price if self.last is None else self.last
 
     def taken_at(self, side: OrderSide) -> Decimal:
-        return self.price * (1 - self.slip if side == "sell" else 1 + self.slip)
+        return self.last_price * (1 - self.slip if side == "sell" else 1 + self.slip)
 
 
 @dataclass
@@ -85,6 +98,19 @@ class Deed:
         return self.before - self.after
 
 
+class Books(Protocol):
+    """Whoever keeps the money of an exchange's account."""
+
+    def filled(self, fill: Fill) -> None:
+        """A fill is booked; the change of its position follows."""
+
+    def changed(self, key: Key, before: Decimal, after: Decimal, price: Decimal | None, fill: Fill | None) -> None:
+        """A position has changed at a price; None: it was moved, and nobody traded."""
+
+    def repriced(self) -> None:
+        """A mark has moved."""
+
+
 class Exchange:
     """One account. `now` tells the seconds and the instant at which something is done."""
 
@@ -114,6 +140,7 @@ class Exchange:
         """Orders of ours that turned a position, which must never be."""
         self.watchers: list[Callable[[], object]] = []
         """Called after every change, for a venue's private stream."""
+        self.books: list[Books] = []
         self._last_id = 0
 
     # What a client can ask for
@@ -192,20 +219,24 @@ class Exchange:
     def trade(self, key: Key, by: Decimal, actor: Actor = "hand") -> None:
         """Someone else grows the position, or takes from it (no more than there is)."""
         before = self.held.get(key, ZERO)
-        self._set(key, max(ZERO, before + by), actor, None)
+        self._set(key, max(ZERO, before + by), actor, None, price=self.markets[key[0]].price)
 
-    def take_away(self, key: Key, amount: Decimal, cause: FillCause) -> None:
-        """The venue liquidates or deleverages `amount` contracts."""
+    def take_away(self, key: Key, amount: Decimal, cause: FillCause, price: Decimal | None = None) -> None:
+        """The venue liquidates or deleverages `amount` contracts, at the mark if no price is named."""
         taken = min(amount, self.held.get(key, ZERO))
         if taken > ZERO:
             side: OrderSide = "sell" if key[1] == "long" else "buy"
-            self._book_fill(self._next_id(), key, side, taken, self.markets[key[0]].price, cause)
-            self._set(key, self.held[key] - taken, "adl" if cause == "adl" else "liquidation", None)
+            price = self.markets[key[0]].price if price is None else price
+            fill = self._book_fill(self._next_id(), key, side, taken, price, cause)
+            actor: Actor = "adl" if cause == "adl" else "liquidation"
+            self._set(key, self.held[key] - taken, actor, None, price=price, fill=fill)
 
     def reprice(self, symbol: str, price: Decimal) -> None:
         """The mark moves: conditional orders whose condition comes true are sent, and what rests there is filled."""
         market = self.markets[symbol]
         market.price = price
+        for books in self.books:
+            books.repriced()
         for order in [it for it in self.orders.values() if it.symbol == symbol and it.waits]:
             assert order.trigger_price is not None
             falls = order.trigger_when == "falls"
@@ -297,16 +328,16 @@ class Exchange:
     def _fill(self, order: Placed, amount: Decimal, price: Decimal) -> None:
         order.filled += amount
         order.paid += amount * price
-        self._book_fill(order.id, order.key, order.side, amount, price, "trade")
+        fill = self._book_fill(order.id, order.key, order.side, amount, price, "trade")
         held = self.held.get(order.key, ZERO)
         if not self._closes(order.side, order.key):
-            self._set(order.key, held + amount, order.by, order.name)
+            self._set(order.key, held + amount, order.by, order.name, price=price, fill=fill)
             return
-        self._set(order.key, max(ZERO, held - amount), order.by, order.name)
+        self._set(order.key, max(ZERO, held - amount), order.by, order.name, price=price, fill=fill)
         if amount > held:
             self.turned.append(f"{order.name}: {amount} of {held} {order.key}")
             other: Key = (order.key[0], "short" if order.key[1] == "long" else "long")
-            self._set(other, self.held.get(other, ZERO) + amount - held, order.by, order.name)
+            self._set(other, self.held.get(other, ZERO) + amount - held, order.by, order.name, price=price, fill=fill)
         if self.mode == "spot":
             self._pay_out(order, amount * price * (1 - FEE))
 
@@ -321,23 +352,31 @@ class Exchange:
 
     def _book_fill(
         self, order: str, key: Key, side: OrderSide, amount: Decimal, price: Decimal, cause: FillCause
-    ) -> None:
-        self.fills.append(
-            Fill(
-                f"f{len(self.fills) + 1}", self.now()[1], key[0], side, amount, price, order=order,
-                position_side=key[1], fee=amount * price * FEE, fee_currency="USDT", cause=cause,
-            )
+    ) -> Fill:
+        fill = Fill(
+            f"f{len(self.fills) + 1}", self.now()[1], key[0], side, amount, price, order=order,
+            position_side=key[1], fee=amount * price * FEE, fee_currency="USDT", cause=cause,
         )  # fmt: skip
+        self.fills.append(fill)
+        for books in self.books:
+            books.filled(fill)
+        return fill
 
     def _changed(self) -> None:
         for watcher in self.watchers:
             watcher()
 
-    def _set(self, key: Key, amount: Decimal, actor: Actor, name: str | None) -> None:
+    def _set(
+        self, key: Key, amount: Decimal, actor: Actor, name: str | None, *, price: Decimal | None = None,
+        fill: Fill | None = None,
+    ) -> None:  # fmt: skip
+        """`price` at which the change was traded, by `fill` where one is booked."""
         before = self.held.get(key, ZERO)
         if amount == before:
             return
         self.held[key] = amount
+        for books in self.books:
+            books.changed(key, before, amount, price, fill)
         self.deeds.append(Deed(self.now()[0], actor, key, before, amount, name))
         self._changed()
         if amount == ZERO:

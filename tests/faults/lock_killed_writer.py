@@ -1,6 +1,7 @@
 """Writes a lock in a forked child that kills itself at the n-th line of the gate, for every n; prints what is left.
 
-Run as a program: `lock_killed_writer.py FOLDER`. Each printed line is one kill: `n TAB content of the file`,
+Run as a program: `lock_killed_writer.py FOLDER [suspicion]`; with `suspicion` the lock that is there already is one on
+suspicion. Each printed line is one kill: `n TAB content of the file`,
 and the last line is the write that was left to finish.
 """
 
@@ -39,13 +40,14 @@ def write_and_die(folder: LockFolder, line: int) -> None:
 
 
 def main() -> None:
-    root = Path(sys.argv[1])
+    root, suspected = Path(sys.argv[1]), sys.argv[2:] == ["suspicion"]
     line = 0
     while True:
         line += 1
         folder = LockFolder(root / str(line), root / str(line) / "union" / "v6.json", generation=1, alive_for=15)
         (root / str(line) / "union").mkdir(parents=True)
-        folder.write(LockOrder("account/main", "reduce_only", None), "old", "old", "d1", NOW)
+        order = LockOrder("account/main", "reduce_only", None)
+        folder.write(order, "old", "old", "d1", NOW, on_suspicion=suspected)
         child = os.fork()
         if child == 0:
             write_and_die(folder, line)

@@ -7,12 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).with_name("lock_killed_writer.py")
 
 
-def test_l1_kill_9_at_any_line_of_a_write_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    """Killed at every line of the gate in turn, scope file and union are each whole: the old or the new."""
-    ended = subprocess.run([sys.executable, PROGRAM, tmp_path], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("old", ["lock", "suspicion"])
+def test_l1_kill_9_at_any_line_of_a_write_leaves_the_old_file_or_the_new_one(tmp_path: Path, old: str) -> None:
+    """Killed at every line of the gate in turn, scope file and union are each whole: the old or the new.
+
+    That what is locked on suspicion only is to be locked for good opens nothing in between.
+    """
+    ended = subprocess.run([sys.executable, PROGRAM, tmp_path, old], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     stages = [
         tuple(json.loads(content)["stage"] for content in line.split("\t")[1:]) for line in ended.stdout.splitlines()

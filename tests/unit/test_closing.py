@@ -110,18 +110,21 @@ def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
 
 
 def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None:
-    """The venue says that nothing is held and that margin is in use: nothing is recorded as closed."""
+    """The venue says that nothing is held and that margin is in use: nothing is recorded as closed.
+
+    Of a trim: a full close goes on by what was known last.
+    """
 
     class Empty(Answering):
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
             return msgspec.structs.replace(true, positions=())
 
     venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
-    closer = close(venue, store, {"BTC": D(0)}, passes=60)
+    closer = close(venue, store, {"BTC": D(10)}, passes=60)
     assert "verified" not in kinds(store)
     assert "finished" not in kinds(store)
     assert closer.progress()[0].status == "closing"
-    assert closer.distrust == "an empty book with 1000.0 of margin in use"
+    assert closer.distrust == "an empty book with 1100.0 of margin in use"
 
 
 @pytest.mark.parametrize("quality", ["stale", "malformed", "down"])
@@ -180,13 +183,13 @@ def test_c4_close_all_is_not_done_until_the_venue_says_flat(store: Store) -> Non
 
 
 def test_c4_a_close_that_cannot_finish_says_what_is_left(store: Store) -> None:
-    """A venue that fills nothing more ends as `residual`, with the contracts, never as flat."""
+    """A trim of which a venue fills no more ends as `residual`, with the contracts, never as flat."""
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.3", *["0"] * 50))
-    closer = close(venue, store, {"BTC": D(0)})
+    closer = close(venue, store, {"BTC": D(10)})
     assert ending(store)["status"] == "residual"
     (closing,) = closer.progress()
     assert closing.status == "residual"
-    assert [(left.symbol, left.position_side, left.contracts) for left in closing.residual] == [("BTC", "long", D(70))]
+    assert [(left.symbol, left.position_side, left.contracts) for left in closing.residual] == [("BTC", "long", D(63))]
     restarted = closer_for(venue, store)
     asyncio.run(restarted.recover())
     assert restarted.progress() == (closing,)
@@ -370,7 +373,7 @@ def test_a_rate_limit_is_kept(store: Store) -> None:
 
 
 def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) -> None:
-    """A halted symbol is given up as blocked; the others, ranked after it, are closed meanwhile."""
+    """A trim that may not be traded is given up as blocked; the others, ranked after it, are closed meanwhile."""
 
     class Halted(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -379,7 +382,7 @@ def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) 
             return await super().submit(request)
 
     venue = Halted({"BTC": D(100), "ETH": D(10)})
-    closer = close(venue, store, {"BTC": D(0), "ETH": D(0)}, passes=1)
+    closer = close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=1)
     assert venue.position("ETH") == D(0)
     asyncio.run(drive(closer, passes=2000))
     assert ending(store)["status"] == "blocked"
@@ -709,8 +712,8 @@ def test_a_split_order_of_one_position_is_one_target(store: Store) -> None:
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(30), D(30), D(20)]
 
 
-def test_slippage_is_counted_against_the_mark_of_the_decision(store: Store) -> None:
-    """Sold at 100 where the decision saw 110: ten a contract, and the fees."""
+def test_slippage_is_counted_against_the_mark_of_the_order_and_delay_against_the_decisions(store: Store) -> None:
+    """Decided at 110, sent at 101 and sold at 100: one of slippage a contract and the fees, and nine of delay."""
     venue = HonestVenue({"BTC": D(10)})
     decision = decide(venue, {"BTC": D(0)})
     account = asyncio.run(venue.snapshot())
@@ -724,12 +727,13 @@ def test_slippage_is_counted_against_the_mark_of_the_decision(store: Store) -> N
     line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for entry in (
         planned,
-        order_entry("sending", amount="10", position="10"),
+        order_entry("sending", amount="10", position="10", mark="101", value="101"),
         order_entry("filled", filled="10", price="100", fee="5"),
     ):
         line.apply(entry)
     assert line.cost is not None
-    assert round(line.cost, 9) == D(10) * 10 + 5
+    assert line.delay is not None
+    assert (round(line.cost, 9), round(line.delay, 9)) == (D(10) * 1 + 5, D(10) * 9)
 
 
 def order_entry(kind: str, **data: str) -> JournalEntry:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from killswitch.closing.closer import Closer
 from killswitch.closing.pace import PACE
@@ -96,3 +97,22 @@ def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: 
     assert (venue.most, venue.position("BTC")) == (6, D(0))
     asyncio.run(drive(closer, 1))
     assert len([line for line in venue.state["log"] if line.startswith("cancel")]) == 6, "asked again at once"
+
+
+def test_the_cancels_of_a_suspicion_end_by_themselves_and_are_no_close(store: Store) -> None:
+    """A run dies with them planned: the next one cancels, leaves the position alone, and shows no close meanwhile."""
+    venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC", "o2": "BTC"})
+    decision = structs.replace(decide(venue, {}, cancels={"o1": ("BTC", "entry")}), kind="suspicion")
+    dead = Closer("main", venue, store, VirtualClock())
+    dead.adopt(commit(store, decision))
+    assert dead.progress() == ()
+    closer = Closer("main", venue, store, VirtualClock())
+    asyncio.run(closer.recover())
+    assert closer.progress() == ()
+    assert asyncio.run(drive(closer)), "the work has no end"
+    assert (closer.progress(), list(store.unfinished())) == ((), [])
+    assert (venue.position("BTC"), venue.state["log"].count("cancel o1")) == (100, 1)
+    assert "cancel o2" not in venue.state["log"]
+    later = Closer("main", venue, store, VirtualClock())
+    asyncio.run(later.recover())
+    assert later.progress() == ()

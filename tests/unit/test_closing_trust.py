@@ -77,7 +77,7 @@ def test_c1_a_position_that_stays_away_is_believed_to_be_gone(store: Store) -> N
 
 @pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
 def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, size: str) -> None:
-    """Such an answer closes nothing, and the close goes on when the venue makes sense again."""
+    """Such an answer trims nothing, and the close goes on when the venue makes sense again."""
 
     class Senseless(HonestVenue):
         lies = 30
@@ -92,11 +92,11 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
 
     venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
     closer = Closer("main", venue, store, VirtualClock())
-    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
     asyncio.run(drive(closer, 30))
     assert closer.distrust == f"BTC long is said to be {size} contracts"
     assert asyncio.run(drive(closer))
-    assert venue.position("BTC") == 0
+    assert venue.position("BTC") == 10
 
 
 def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:

@@ -389,3 +389,38 @@ def test_an_empty_or_a_torn_lock_file_may_be_written_again(tmp_path: Path, text:
     path = tmp_path / "v6.json"
     path.write_text(text)
     require_writable(tmp_path / "locks", path, NOW)
+
+
+def suspect(folder: LockFolder, now: datetime, mode: LockMode = "all", scope: str = MAIN) -> Lock:
+    order = LockOrder(scope, mode, now + timedelta(seconds=20))
+    return folder.write(order, "trim", "suspicion", "s1", now, on_suspicion=True)
+
+
+def test_a_lock_on_suspicion_is_never_joined_with_another_one(tmp_path: Path) -> None:
+    """The other one stays as it is, and takes the place of the suspicion as it is: mode, end and reason."""
+    folder = folder_in(tmp_path)
+    firm = lock(folder, NOW, until=at(5))
+    assert suspect(folder, at(1)) == firm
+    assert json.loads(ours(tmp_path).read_text())["reason"] == "fell"
+    folder.lift(MAIN, at(2))
+    suspect(folder, at(2))
+    assert lock(folder, at(3), until=at(6)).expires_ts == at(6).timestamp()
+    assert read_lock(ours(tmp_path), at(3)).mode == "reduce_only"
+
+
+def test_a_lock_on_suspicion_does_not_hold_what_a_firing_wants(tmp_path: Path) -> None:
+    """However strict and long it is: it ends when it is known what the fall was."""
+    folder = folder_in(tmp_path)
+    suspect(folder, NOW)
+    order = LockOrder(MAIN, "reduce_only", at(5))
+    assert not folder.holds(order, NOW)
+    assert folder.holds(order, NOW, on_suspicion=True)
+
+
+def test_the_union_is_on_suspicion_where_every_lock_in_it_is(tmp_path: Path) -> None:
+    """A lock of another scope, though it is the milder one, makes the sum one that a stage has fired for."""
+    folder = folder_in(tmp_path)
+    suspect(folder, NOW)
+    assert "on_suspicion" in folder.union_lock(NOW).details
+    lock(folder, NOW, scope="venue/paper", until=at(60))
+    assert "on_suspicion" not in folder.union_lock(NOW).details

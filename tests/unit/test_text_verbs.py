@@ -148,7 +148,8 @@ def test_the_signal_catalogue_is_printed_for_people_and_machines() -> None:
     text = ksctl("schema", "signals").stdout
     assert 'equity.drawdown("15m")  (fraction, of a scope)' in text
     signals = json.loads(ksctl("schema", "signals", "--output", "json").stdout)
-    assert {"name", "type", "unit", "windowed", "level", "meaning", "partly_known", "unknown"} == set(signals[0])
+    described = {"meaning", "partly_known", "unknown"}
+    assert {"name", "type", "unit", "windowed", "level", "measures", *described} == set(signals[0])
     assert all(signal["name"] in text and signal["unknown"] in text for signal in signals)
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 
-from killswitch.model.snapshot import Side
+from killswitch.model.snapshot import Fill, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
 from tests.faults.exchange import ZERO, Exchange, Key, Placed
 from tests.faults.mishaps import Mishap
@@ -26,14 +26,15 @@ from tests.wire.alpaca_rows import (
     covered,
     fill_activity,
     is_crypto,
+    move_activity,
     order,
     position,
-    signed,
     stamp,
     text,
     uuid_of,
 )
 from tests.wire.alpaca_stream import speak
+from tests.wire.ledger import Contract
 from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
 OPEN, CLOSE, EARLY, LATE_CLOSE = time(9, 30), time(16, 0), time(4, 0), time(20, 0)
@@ -50,6 +51,7 @@ class AlpacaWire(WireVenue):
     """One account. Set `configuration`, `account_flags`, `moves` and `rows` (more of orders) as a case needs them."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (RateLimit("requests", 200, 60.0),)
+    currency = "USD"
 
     def __init__(self, exchange: Exchange, *, fractionable: bool = True, **more: Any) -> None:
         # The client works in threads, for which time that jumps stands still: a server that waits would wait for ever.
@@ -74,6 +76,8 @@ class AlpacaWire(WireVenue):
         self.bars: dict[str, list[dict[str, Any]]] = {}
         self.adjustments: list[str | None] = []
         """How the bars were to be adjusted, each time they were asked for."""
+        self.traded_at: dict[str, datetime] = {}
+        """When a symbol was traded last, where that is not just now."""
         self.mute = False
         """The stream stays open, and nothing is said on it any more, not even a pong."""
         self.revoked = False
@@ -84,11 +88,7 @@ class AlpacaWire(WireVenue):
         """Each time `suspend_trade` was told: what, and how many positions were held then."""
         self.subscribed: list[str] = []
         """Streams that somebody listens to."""
-        self._at_first = {key: signed(exchange, key) for key in exchange.held}
-        self._by_others: dict[Key, Decimal] = {}
-        self._paid_by_others = ZERO
-        exchange.watchers.append(self._pay_for_others)
-        self._worth_at_first = sum((signed(exchange, key) * self._price(key[0]) for key in exchange.held), ZERO)
+        self._at_first = self.ledger.equity
 
     # Hours
 
@@ -210,6 +210,8 @@ class AlpacaWire(WireVenue):
             "/v2/account/activities": self._activities,
             "/v2/assets": self._assets,
             "/v2/stocks/quotes/latest": self._quotes,
+            "/v2/stocks/trades/latest": self._last_trades,
+            "/v1beta3/crypto/us/latest/trades": self._last_trades,
             "/v1beta3/crypto/us/bars": self._bars,
             "/v2/stocks/bars": self._bars,
         }
@@ -221,32 +223,20 @@ class AlpacaWire(WireVenue):
 
     # The account
 
-    def _price(self, symbol: str) -> Decimal:
-        return self.exchange.markets[symbol].price
+    def contract(self, symbol: str) -> Contract:
+        return Contract("USD")
 
-    def set_equity(self, equity: Decimal) -> None:
-        self.equity += equity - Decimal(self._account()["equity"])
-
-    def _pay_for_others(self) -> None:
-        """What another hand trades on the exchange is paid for at the price of the moment, though no fill tells it."""
-        for key, first in [(key, self._at_first.get(key, ZERO)) for key in self.exchange.held]:
-            filled = sum(
-                (
-                    it.amount if it.side == "buy" else -it.amount
-                    for it in self.exchange.fills
-                    if (it.symbol, it.position_side) == key
-                ),
-                ZERO,
-            )
-            untold = signed(self.exchange, key) - first - filled
-            self._paid_by_others -= (untold - self._by_others.get(key, ZERO)) * self._price(key[0])
-            self._by_others[key] = untold
+    def fee(self, fill: Fill) -> Decimal:
+        return ZERO
 
     def _account(self) -> dict[str, Any]:
-        worth = sum((signed(self.exchange, key) * self._price(key[0]) for key in self.exchange.held), ZERO)
-        paid = sum((f.amount * f.price * (1 if f.side == "sell" else -1) for f in self.exchange.fills), ZERO)
-        moved = sum((Decimal(it.get("net_amount") or 0) for it in self.moves), ZERO)
-        cash = self.equity - self._worth_at_first + paid + moved + self._paid_by_others
+        """Cash is what is left of the worth beside what is held; the moves that a test has planted are in it."""
+        book = self.book("equity")
+        values = [lot.amount * book.marks[key[0]] * (1 if key[1] == "long" else -1) for key, lot in book.lots.items()]
+        longs, shorts = (sum((it for it in values if (it > ZERO) is long), ZERO) for long in (True, False))
+        planted = sum((Decimal(it.get("net_amount") or 0) for it in self.moves), ZERO)
+        worth, equity = longs + shorts, book.equity + planted
+        cash = equity - worth
         return {
             "id": uuid_of("account"),
             "account_number": "PA3PLANTED00",
@@ -255,13 +245,13 @@ class AlpacaWire(WireVenue):
             "currency": "USD",
             "buying_power": text(2 * cash),
             "cash": text(cash),
-            "equity": text(cash + worth),
-            "last_equity": text(self.equity),
-            "portfolio_value": text(cash + worth),
-            "long_market_value": text(max(worth, ZERO)),
-            "short_market_value": text(min(worth, ZERO)),
-            "initial_margin": text(abs(worth) / 2),
-            "maintenance_margin": text(abs(worth) * 3 / 10),
+            "equity": text(equity),
+            "last_equity": text(self._at_first),
+            "portfolio_value": text(equity),
+            "long_market_value": text(longs),
+            "short_market_value": text(shorts),
+            "initial_margin": text((longs - shorts) / 2),
+            "maintenance_margin": text((longs - shorts) * 3 / 10),
             "multiplier": "2",
             "shorting_enabled": True,
             "account_blocked": False,
@@ -274,7 +264,8 @@ class AlpacaWire(WireVenue):
         } | self.account_flags
 
     def _positions(self) -> list[dict[str, Any]]:
-        return [position(self.exchange, key) for key, held in self.exchange.held.items() if held]
+        book = self.book("positions")
+        return [position(self.exchange, book, key) for key in book.lots]
 
     def _clock(self) -> dict[str, Any]:
         return {
@@ -313,7 +304,7 @@ class AlpacaWire(WireVenue):
     def _fills(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         after = params.get("after")
         since = datetime.fromisoformat(after) if after else datetime.min.replace(tzinfo=UTC)
-        found = [fill_activity(it, whole=True) for it in self.exchange.fills if it.at >= since]
+        found = [fill_activity(it, whole=True) for it in self.ledger.fills() if it.at >= since]
         found = found[::-1] if params.get("direction") == "desc" else found
         token = params.get("page_token")
         if token:
@@ -323,7 +314,8 @@ class AlpacaWire(WireVenue):
     def _activities(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         if params.get("category") != "non_trade_activity":
             raise NotImplementedError
-        return self.moves[: int(params.get("page_size", 100))]
+        booked = [move_activity(it) for it in self.ledger.shown() if it.fill is None]
+        return [*booked[::-1], *self.moves][: int(params.get("page_size", 100))]
 
     # Orders
 
@@ -449,6 +441,15 @@ class AlpacaWire(WireVenue):
             if symbol in str(params["symbols"]).split(",")
         }  # fmt: skip
         return {"quotes": found}
+
+    def _last_trades(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = str(params["symbols"]).split(",")
+        found = {
+            symbol: {"t": stamp(self.traded_at.get(symbol, self.now()[1])), "p": float(market.price), "s": 1}
+            for symbol, market in self.exchange.markets.items()
+            if symbol in wanted
+        }
+        return {"trades": found}
 
     def _bars(self, params: Mapping[str, Any]) -> dict[str, Any]:
         start, symbol = str(params["start"]), str(params["symbols"])

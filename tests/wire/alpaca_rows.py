@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key, Placed
+from tests.wire.ledger import Book, Row, RowKind
 
 EASTERN = timezone(timedelta(hours=-4))
 """New York in summer."""
@@ -43,11 +45,6 @@ def class_of(symbol: str) -> str:
     return "crypto" if is_crypto(symbol) else "us_equity"
 
 
-def signed(exchange: Exchange, key: Key) -> Decimal:
-    held = exchange.held.get(key, ZERO)
-    return held if key[1] == "long" else -held
-
-
 def covered(exchange: Exchange, key: Key) -> Decimal:
     """How much of a position its resting exits hold."""
     return sum(
@@ -60,8 +57,10 @@ def covered(exchange: Exchange, key: Key) -> Decimal:
     )
 
 
-def position(exchange: Exchange, key: Key) -> dict[str, Any]:
-    size, price = signed(exchange, key), exchange.markets[key[0]].price
+def position(exchange: Exchange, book: Book, key: Key) -> dict[str, Any]:
+    """One position: a short one has a negative size and a negative value."""
+    lot, price = book.lots[key], book.marks[key[0]]
+    size = lot.amount if key[1] == "long" else -lot.amount
     crypto = is_crypto(key[0])
     return {
         "asset_id": uuid_of(key[0]),
@@ -70,18 +69,18 @@ def position(exchange: Exchange, key: Key) -> dict[str, Any]:
         "asset_class": class_of(key[0]),
         "asset_marginable": not crypto,
         "qty": text(size),
-        "avg_entry_price": "90",
+        "avg_entry_price": text(lot.entry),
         "side": key[1],
         "market_value": text(size * price),
-        "cost_basis": text(size * 90),
-        "unrealized_pl": text(size * (price - 90)),
+        "cost_basis": text(size * lot.entry),
+        "unrealized_pl": text(book.unrealized(key)),
         "unrealized_plpc": "0",
         "unrealized_intraday_pl": "0",
         "unrealized_intraday_plpc": "0",
         "current_price": text(price),
         "lastday_price": "100",
         "change_today": "0",
-        "qty_available": text(abs(size) - covered(exchange, key)),
+        "qty_available": text(lot.amount - covered(exchange, key)),
     }
 
 
@@ -147,6 +146,22 @@ def fill_activity(fill: Fill, whole: bool) -> dict[str, Any]:
         "cum_qty": text(fill.amount),
         "order_status": "filled",
     }
+
+
+MOVES: Final[Mapping[RowKind, tuple[str, str]]] = {
+    "deposit": ("CSD", "CSD"), "withdrawal": ("CSW", "CSW"), "transfer": ("CSW", "CSD"), "funding": ("INT", "INT"),
+    "insurance": ("FEE", "FEE"), "rebate": ("PTR", "PTR"),
+}  # fmt: skip
+"""Kind of a change of the cash → `activity_type` of what went, and of what came."""
+
+
+def move_activity(row: Row) -> dict[str, Any]:
+    """An activity that is no trade."""
+    return {
+        "id": f"{row.at.astimezone(EASTERN):%Y%m%d}000000000::{uuid_of(f'move {row.number}')}",
+        "activity_type": MOVES[row.kind][row.amount > ZERO], "net_amount": text(row.amount),
+        "date": row.at.astimezone(EASTERN).date().isoformat(), "description": "", "status": "executed",
+    }  # fmt: skip
 
 
 def asset(symbol: str, minimum: Decimal, step: Decimal | None, *, fractionable: bool) -> dict[str, Any]:

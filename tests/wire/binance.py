@@ -72,14 +72,13 @@ class BinanceWire(WireVenue):
     )
 
     def __init__(self, exchange: Exchange, *, multi_assets: bool = False, **more: Any) -> None:
-        """`assets` and `indexes` (USD) count with `multi_assets`; `rights` is what the key may do.
+        """`assets` and `indexes` (USD) are the ledger's wallets and prices; `rights` is what the key may do.
 
         `fees_in`: an asset and its price, where fees are not taken in what is traded for.
         """
         super().__init__(exchange, **more)
         self.multi_assets = multi_assets
-        self.assets: dict[str, Decimal] = {"USDT": self.equity}
-        self.indexes: dict[str, Decimal] = {"USDT": Decimal(1)}
+        self.assets, self.indexes = self.ledger.wallets, self.ledger.prices
         self.min_notional = Decimal("0.01")
         self.fees_in: tuple[str, Decimal] | None = None
         self.incomes: list[dict[str, Any]] = []
@@ -255,17 +254,17 @@ class BinanceWire(WireVenue):
 
     def _account(self, ask: Ask) -> object:
         """Which assets are margin the third version leaves to accountConfig."""
-        body = words.account_body(self, positions=self.position_rows())
+        body = words.account_body(self)
         return body if "/v2/" in ask.path else {name: it for name, it in body.items() if name != "multiAssetsMargin"}
 
     def _balances(self, ask: Ask) -> object:
-        body = words.account_body(self, positions=self.position_rows())
+        body = words.account_body(self)
         return [{**row, "balance": row["walletBalance"]} for row in body["assets"]]
 
     def position_rows(self) -> list[dict[str, Any]]:
         """What is held, and nothing else."""
-        held = [key for key, amount in self.exchange.held.items() if amount > ZERO]
-        return [words.position_row(self.exchange, key, self.now_ms()) for key in held]
+        book = self.book("positions")
+        return [words.position_row(self.exchange, book, key, self.now_ms()) for key in book.lots]
 
     def _positions(self, ask: Ask) -> object:
         rows = [row for row in self.position_rows() if ask.params.get("symbol", row["symbol"]) == row["symbol"]]

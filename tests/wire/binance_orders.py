@@ -197,7 +197,9 @@ def count_down(wire: BinanceWire, ask: Ask) -> object:
 def trades(wire: BinanceWire, ask: Ask) -> object:
     """GET userTrades: of one symbol, since a time, of one order."""
     symbol = wire.symbol(ask.params["symbol"])
-    rows = [words.trade_row(wire.exchange, it, wire.fees_in) for it in wire.exchange.fills if it.symbol == symbol]
+    ledger = wire.ledger
+    shown = [it for it in ledger.fills() if it.symbol == symbol]
+    rows = [words.trade_row(wire.exchange, it, ledger.profits[it.id], wire.fees_in) for it in shown]
     if "orderId" in ask.params:
         rows = [row for row in rows if row["orderId"] == int(ask.params["orderId"])]
     return _since(ask, rows)
@@ -205,13 +207,14 @@ def trades(wire: BinanceWire, ask: Ask) -> object:
 
 def forced(wire: BinanceWire, ask: Ask) -> object:
     """GET forceOrders: what the venue took."""
-    return _since(ask, [words.forced_row(it) for it in wire.exchange.fills if it.cause != "trade"])
+    return _since(ask, [words.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
 
 
 def incomes(wire: BinanceWire, ask: Ask) -> object:
-    """GET income: oldest first, at most a thousand."""
+    """GET income: oldest first, at most a thousand; the test's own rows behind the ledger's."""
     kind = ask.params.get("incomeType")
-    return _since(ask, [row for row in wire.incomes if kind in (None, row["incomeType"])])
+    rows = [row for each in wire.ledger.shown() for row in words.income_rows(each)] + wire.incomes
+    return _since(ask, [row for row in rows if kind in (None, row["incomeType"])])
 
 
 def _since(ask: Ask, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -57,17 +57,18 @@ def _told(wire: BinanceWire, path: str, market: Market) -> dict[str, Any]:
     price, now = str(market.price), wire.now_ms()
     row: dict[str, Any] = {"symbol": words.market_id(market.symbol), "time": now}
     if path.endswith("premiumIndex"):
-        told = {"markPrice": price, "indexPrice": price, "estimatedSettlePrice": price}
+        told = {"markPrice": price, "indexPrice": str(market.index_price), "estimatedSettlePrice": price}
         return row | told | {"lastFundingRate": "0.0001", "nextFundingTime": now + 60 * MINUTE}
     if path.endswith("bookTicker"):
         return row | {"bidPrice": str(market.taken_at("sell")), "bidQty": "1000",
                       "askPrice": str(market.taken_at("buy")), "askQty": "1000", "lastUpdateId": 1}  # fmt: skip
     if path.endswith("24hr"):
-        return row | {"priceChange": "0", "priceChangePercent": "0", "weightedAvgPrice": price, "lastPrice": price,
+        return row | {"priceChange": "0", "priceChangePercent": "0", "weightedAvgPrice": price,
+                      "lastPrice": str(market.last_price),
                       "lastQty": "1", "openPrice": price, "highPrice": price, "lowPrice": price, "volume": "86400",
                       "quoteVolume": str(86400 * market.price), "openTime": now - 1440 * MINUTE, "closeTime": now,
                       "firstId": 1, "lastId": 2, "count": 2}  # fmt: skip
-    return row | {"price": price}
+    return row | {"price": str(market.last_price)}
 
 
 def _bars(wire: BinanceWire, ask: Ask) -> list[list[object]]:

@@ -49,7 +49,7 @@ async def _tell(
         events = [_order_event(wire, row) for name, row in new_orders.items() if row != orders.get(name)]
         changed = [key for key, amount in new_held.items() if amount != held.get(key, ZERO)]
         if changed:
-            rows = [words.position_row(wire.exchange, key, wire.now_ms()) for key in changed]
+            rows = [words.position_row(wire.exchange, wire.book(), key, wire.now_ms()) for key in changed]
             events.append(_account_event(wire, rows))
         orders, held = new_orders, new_held
         for event in events:
@@ -82,9 +82,13 @@ def _account_event(wire: BinanceWire, rows: list[dict[str, Any]]) -> dict[str, A
         "e": "ACCOUNT_UPDATE", "E": now, "T": now,
         "a": {
             "m": "ORDER",
-            "B": [{"a": "USDT", "wb": str(wire.equity), "cw": str(wire.equity), "bc": "0"}],
+            "B": [
+                {"a": asset, "wb": str(amount), "cw": str(amount), "bc": "0"}
+                for asset, amount in wire.ledger.wallets.items()
+            ],
             "P": [
-                {"s": row["symbol"], "pa": row["positionAmt"], "ep": row["entryPrice"], "cr": "0", "up": "0",
+                {"s": row["symbol"], "pa": row["positionAmt"], "ep": row["entryPrice"], "cr": "0",
+                 "up": row["unRealizedProfit"],
                  "mt": "cross", "iw": "0", "ps": row["positionSide"], "bep": row["entryPrice"]}
                 for row in rows
             ],

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import OrderRejectedError, RejectReason
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
+from tests.wire.ledger import Book, Row, RowKind
 from tests.wire.server import RefusedError, Reply
+
+if TYPE_CHECKING:
+    from tests.wire.binance import BinanceWire
 
 REFUSALS: Final[Mapping[RejectReason, tuple[int, str]]] = {
     "already_flat": (-2022, "ReduceOnly Order is rejected."),
@@ -94,16 +98,17 @@ def rules(market: Market, min_notional: Decimal) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def position_row(exchange: Exchange, key: Key, now: int) -> dict[str, Any]:
-    """One row of positionRisk (v3). What was paid is not known to an exchange of ours: the mark stands for it."""
-    price = exchange.markets[key[0]].price
-    amount = exchange.held.get(key, ZERO) * (1 if key[1] == "long" else -1)
+def position_row(exchange: Exchange, book: Book, key: Key, now: int) -> dict[str, Any]:
+    """One row of positionRisk (v3), and of the account, which spells the profit otherwise."""
+    mark, lot = book.marks[key[0]], book.lots.get(key)
+    amount = (lot.amount if lot else ZERO) * (1 if key[1] == "long" else -1)
+    entry, profit = (str(lot.entry), str(book.unrealized(key))) if lot else ("0.0", "0.00000000")
     side = key[1].upper() if exchange.mode == "hedge" else "BOTH"
-    margin = abs(amount) * price / 5
+    margin = book.notional(key) / 5 if lot else ZERO
     return {
-        "symbol": market_id(key[0]), "positionSide": side, "positionAmt": str(amount), "entryPrice": str(price),
-        "breakEvenPrice": str(price), "markPrice": str(price), "unRealizedProfit": "0.00000000",
-        "liquidationPrice": "0", "isolatedMargin": "0", "notional": str(amount * price), "marginAsset": "USDT",
+        "symbol": market_id(key[0]), "positionSide": side, "positionAmt": str(amount), "entryPrice": entry,
+        "breakEvenPrice": entry, "markPrice": str(mark), "unRealizedProfit": profit, "unrealizedProfit": profit,
+        "liquidationPrice": "0", "isolatedMargin": "0", "notional": str(amount * mark), "marginAsset": "USDT",
         "isolatedWallet": "0", "initialMargin": str(margin), "maintMargin": str(margin / 10),
         "positionInitialMargin": str(margin), "openOrderInitialMargin": "0", "adl": 2, "bidNotional": "0",
         "askNotional": "0", "updateTime": now,
@@ -148,13 +153,15 @@ def algo_row(exchange: Exchange, order: Placed, trigger: Decimal, now: int) -> d
     }  # fmt: skip
 
 
-def trade_row(exchange: Exchange, fill: Fill, fees_in: tuple[str, Decimal] | None = None) -> dict[str, Any]:
-    """One row of userTrades. `fees_in`: the asset that fees are taken in, and its price."""
+def trade_row(
+    exchange: Exchange, fill: Fill, profit: Decimal = ZERO, fees_in: tuple[str, Decimal] | None = None
+) -> dict[str, Any]:
+    """One row of userTrades. `profit`: what it has realised. `fees_in`: the asset of the fees, and its price."""
     asset, price = (fill.fee_currency, Decimal(1)) if fees_in is None else fees_in
     hedge = exchange.mode == "hedge" and fill.position_side is not None
     return {
         "symbol": market_id(fill.symbol), "id": number(fill.id), "orderId": number(fill.order or "x0"),
-        "side": fill.side.upper(), "price": str(fill.price), "qty": str(fill.amount), "realizedPnl": "0",
+        "side": fill.side.upper(), "price": str(fill.price), "qty": str(fill.amount), "realizedPnl": str(profit),
         "marginAsset": "USDT", "quoteQty": str(fill.price * fill.amount), "commission": str((fill.fee or ZERO) / price),
         "commissionAsset": asset, "time": int(fill.at.timestamp() * 1000),
         "positionSide": str(fill.position_side).upper() if hedge else "BOTH", "buyer": fill.side == "buy",
@@ -174,29 +181,58 @@ def forced_row(fill: Fill) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def account_body(wire: Any, *, positions: list[dict[str, Any]]) -> dict[str, Any]:
-    """The account (v2 and v3 alike); with several assets as margin the totals are in USD."""
+def account_body(wire: BinanceWire) -> dict[str, Any]:
+    """The account (v2 and v3 alike); with several assets as margin the totals are in USD, else of USDT alone."""
+    book, now = wire.book("equity"), wire.now_ms()
+    positions = [position_row(wire.exchange, book, key, now) for key in book.lots]
     used = sum((Decimal(row["initialMargin"]) for row in positions), ZERO)
-    equity = wire.equity if not wire.multi_assets else sum(
-        (amount * wire.indexes.get(asset, Decimal(1)) for asset, amount in wire.assets.items()), ZERO
-    )  # fmt: skip
-    held = wire.assets if wire.multi_assets else {"USDT": wire.equity}
+    if wire.multi_assets:
+        equity, profit = book.total, book.unrealized_total
+    else:
+        equity, profit = book.equity_in("USDT"), book.unrealized_in("USDT")
     return {
         "feeTier": 0, "canTrade": True, "canDeposit": True, "canWithdraw": True, "updateTime": 0,
         "multiAssetsMargin": wire.multi_assets, "tradeGroupId": -1, "totalInitialMargin": str(used),
-        "totalMaintMargin": str(used / 10), "totalWalletBalance": str(equity), "totalUnrealizedProfit": "0",
-        "totalMarginBalance": str(equity), "totalPositionInitialMargin": str(used),
-        "totalOpenOrderInitialMargin": "0", "totalCrossWalletBalance": str(equity), "totalCrossUnPnl": "0",
+        "totalMaintMargin": str(used / 10), "totalWalletBalance": str(equity - profit),
+        "totalUnrealizedProfit": str(profit), "totalMarginBalance": str(equity),
+        "totalPositionInitialMargin": str(used), "totalOpenOrderInitialMargin": "0",
+        "totalCrossWalletBalance": str(equity - profit), "totalCrossUnPnl": str(profit),
         "availableBalance": str(equity - used), "maxWithdrawAmount": str(equity - used),
-        "assets": [
-            {
-                "asset": asset, "walletBalance": str(amount), "unrealizedProfit": "0", "marginBalance": str(amount),
-                "maintMargin": "0", "initialMargin": "0", "positionInitialMargin": "0",
-                "openOrderInitialMargin": "0", "crossWalletBalance": str(amount), "crossUnPnl": "0",
-                "availableBalance": str(amount - used if asset == "USDT" else amount),
-                "maxWithdrawAmount": str(amount), "marginAvailable": True, "updateTime": wire.now_ms(),
-            }
-            for asset, amount in held.items()
-        ],
+        "assets": [_asset_row(book, asset, used if asset == "USDT" else ZERO, now) for asset in book.assets],
         "positions": positions,
     }  # fmt: skip
+
+
+def _asset_row(book: Book, asset: str, used: Decimal, now: int) -> dict[str, Any]:
+    wallet, profit = book.wallets.get(asset, ZERO), book.unrealized_in(asset)
+    margin = wallet + profit
+    return {
+        "asset": asset, "walletBalance": str(wallet), "unrealizedProfit": str(profit), "marginBalance": str(margin),
+        "maintMargin": str(used / 10), "initialMargin": str(used), "positionInitialMargin": str(used),
+        "openOrderInitialMargin": "0", "crossWalletBalance": str(wallet), "crossUnPnl": str(profit),
+        "availableBalance": str(margin - used), "maxWithdrawAmount": str(margin - used), "marginAvailable": True,
+        "updateTime": now,
+    }  # fmt: skip
+
+
+INCOMES: Final[Mapping[RowKind, str]] = {
+    "deposit": "TRANSFER", "withdrawal": "TRANSFER", "transfer": "TRANSFER", "funding": "FUNDING_FEE",
+    "insurance": "INSURANCE_CLEAR", "rebate": "COMMISSION_REBATE",
+}  # fmt: skip
+
+
+def income_rows(row: Row) -> list[dict[str, Any]]:
+    """Rows of the income history of one change of a wallet; a trade has one for its profit and one for its fee."""
+
+    def one(kind: str, income: Decimal, trade: str = "") -> dict[str, Any]:
+        return {
+            "symbol": market_id(row.symbol) if row.symbol else "", "incomeType": kind, "income": str(income),
+            "asset": row.asset, "info": trade or kind, "time": row.at_ms, "tranId": 9_689_322_000 + row.number,
+            "tradeId": trade,
+        }  # fmt: skip
+
+    if row.fill is None:
+        return [one(INCOMES[row.kind], row.amount)]
+    trade = str(number(row.fill.id))
+    told = [one("REALIZED_PNL", row.profit, trade)] if row.profit else []
+    return [*told, one("COMMISSION", -row.fee, trade)]

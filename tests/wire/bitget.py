@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
-from tests.faults.exchange import ZERO, Exchange, Placed
+from tests.faults.exchange import Exchange, Placed
 from tests.faults.mishaps import Mishap
 from tests.wire import bitget_words as words
 from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply, WireVenue, rows_without_one
@@ -146,13 +146,14 @@ class BitgetWire(WireVenue):
         return self.yes({"userId": "1", "ips": self.ips, "authorities": self.authorities, "parentId": 1})
 
     def _get_v2_mix_account_accounts(self, params: Mapping[str, Any]) -> Reply:
-        value = sum((n * self.exchange.markets[key[0]].price for key, n in self.exchange.held.items()), ZERO)
-        margin = value / words.LEVERAGE
+        book = self.book("equity")
+        margin, profit, equity = book.gross / words.LEVERAGE, book.unrealized_in("USDT"), book.equity_in("USDT")
         row = {
-            "marginCoin": "USDT", "locked": "0", "available": str(self.equity), "crossedMaxAvailable":
-            str(self.equity - margin), "isolatedMaxAvailable": str(self.equity - margin), "maxTransferOut":
-            str(self.equity - margin), "accountEquity": str(self.equity), "usdtEquity": str(self.equity),
-            "btcEquity": "2", "crossedRiskRate": "0", "unrealizedPL": "0", "coupon": "0", "unionTotalMargin": "",
+            "marginCoin": "USDT", "locked": "0", "available": str(equity - profit), "crossedMaxAvailable":
+            str(equity - margin), "isolatedMaxAvailable": str(equity - margin), "maxTransferOut":
+            str(equity - margin), "accountEquity": str(equity), "usdtEquity": str(equity),
+            "btcEquity": "2", "crossedRiskRate": "0", "unrealizedPL": str(profit), "coupon": "0",
+            "crossedUnrealizedPL": str(profit), "isolatedUnrealizedPL": "0", "unionTotalMargin": "",
             "crossedMargin": str(margin), "isolatedMargin": "0", "assetMode": "single", "grant": "0",
         }  # fmt: skip
         return self.yes([row] if params["productType"] == "USDT-FUTURES" else [])
@@ -165,8 +166,8 @@ class BitgetWire(WireVenue):
         return self.yes(row | {"crossedMarginLeverage": 10, "assetMode": "single"})
 
     def _get_v2_mix_position_all_position(self, params: Mapping[str, Any]) -> Reply:
-        held = [(key, amount) for key, amount in self.exchange.held.items() if amount > ZERO]
-        rows: list[object] = [words.position(self.exchange, key, amount) for key, amount in held]
+        book = self.book("positions")
+        rows: list[object] = [words.position(self.exchange, book, key) for key in book.lots]
         reply = self.yes(rows if params["productType"] == "USDT-FUTURES" else [])
         self._older = rows
         return reply
@@ -199,14 +200,18 @@ class BitgetWire(WireVenue):
         return self.yes(words.order(self.exchange, found[0], self.now_ms()))
 
     def _get_v2_mix_order_fills(self, params: Mapping[str, Any]) -> Reply:
-        rows = [words.fill(self.exchange, it) for it in reversed(self.exchange.fills)]
+        shown = list(self.ledger.fills())[::-1]
+        rows = [words.fill(self.exchange, it, self.ledger.profits[it.id]) for it in shown]
         for name in ("symbol", "orderId"):
             rows = [it for it in rows if params.get(name, it[name]) == it[name]]
         since = int(params.get("startTime", 0))
         return self._page([it for it in rows if int(str(it["cTime"])) >= since], params, "fillList")
 
     def _get_v2_mix_account_bill(self, params: Mapping[str, Any]) -> Reply:
-        return self._page(self.bills, params, "bills")
+        booked = [words.bill(it) for it in self.ledger.shown()]
+        begin, end = int(params.get("startTime", 0)), int(params.get("endTime", 10**15))
+        rows = [it for it in booked[::-1] if begin <= int(str(it["cTime"])) <= end]
+        return self._page([*rows, *self.bills], params, "bills")
 
     def _post_v2_mix_order_place_order(self, params: Mapping[str, Any]) -> Reply:
         return self.yes(self._placed(params))

@@ -11,6 +11,7 @@ from typing import Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
+from tests.wire.ledger import Book, Row, RowKind
 from tests.wire.server import SECRET
 
 LEVERAGE = Decimal(10)
@@ -95,23 +96,25 @@ def ticker(symbol: str, market: Market, at: int) -> dict[str, object]:
     """A row of `market/tickers`."""
     price = str(market.price)
     return {
-        "symbol": id_of(symbol), "lastPr": price, "askPr": str(market.taken_at("buy")), "askSz": "10",
-        "bidPr": str(market.taken_at("sell")), "bidSz": "10", "indexPrice": price, "markPrice": price, "ts": str(at),
+        "symbol": id_of(symbol), "lastPr": str(market.last_price), "askPr": str(market.taken_at("buy")), "askSz": "10",
+        "bidPr": str(market.taken_at("sell")), "bidSz": "10", "indexPrice": str(market.index_price),
+        "markPrice": price, "ts": str(at),
         "baseVolume": "1000", "quoteVolume": "100000",
     }  # fmt: skip
 
 
-def position(exchange: Exchange, key: Key, amount: Decimal) -> dict[str, object]:
+def position(exchange: Exchange, book: Book, key: Key) -> dict[str, object]:
     """A row of `position/all-position`. What resting orders that close cover is `locked`."""
-    price = exchange.markets[key[0]].price
+    amount, entry, price = book.lots[key].amount, book.lots[key].entry, book.marks[key[0]]
     covering = (it for it in exchange.orders.values() if it.state == "open" and it.key == key and it.reduce_only)
     locked = min(amount, sum((it.amount - it.filled for it in covering if not it.waits), ZERO))
     return {
         "marginCoin": "USDT", "symbol": id_of(key[0]), "holdSide": key[1], "openDelegateSize": "0",
         "marginSize": str(amount * price / LEVERAGE), "available": str(amount - locked), "locked": str(locked),
-        "total": str(amount), "leverage": str(LEVERAGE), "achievedProfits": "0", "openPriceAvg": str(price),
+        "total": str(amount), "leverage": str(LEVERAGE), "achievedProfits": "0", "openPriceAvg": str(entry),
         "marginMode": "crossed", "posMode": "hedge_mode" if exchange.mode == "hedge" else "one_way_mode",
-        "unrealizedPL": "0", "liquidationPrice": "0", "keepMarginRate": "0.004", "markPrice": str(price),
+        "unrealizedPL": str(book.unrealized(key)), "liquidationPrice": "0", "keepMarginRate": "0.004",
+        "markPrice": str(price),
         "marginRatio": "0.01", "cTime": "1700807507275", "uTime": "1700807507275", "autoMargin": "off",
     }  # fmt: skip
 
@@ -152,7 +155,7 @@ def plan(exchange: Exchange, placed: Placed, at: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def fill(exchange: Exchange, row: Fill) -> dict[str, object]:
+def fill(exchange: Exchange, row: Fill, profit: Decimal) -> dict[str, object]:
     """A row of `order/fills`."""
     assert row.order is not None
     hedged = exchange.mode == "hedge"
@@ -169,9 +172,37 @@ def fill(exchange: Exchange, row: Fill) -> dict[str, object]:
         "tradeId": row.id, "symbol": id_of(row.symbol), "orderId": order_id(row.order), "price": str(row.price),
         "baseVolume": str(row.amount), "side": opening if hedged else row.side,
         "quoteVolume": str(row.price * row.amount), "feeDetail": [fee],
-        "profit": "0", "enterPointSource": "api", "tradeSide": side, "tradeScope": "taker",
+        "profit": str(profit), "enterPointSource": "api", "tradeSide": side, "tradeScope": "taker",
         "posMode": "hedge_mode" if hedged else "one_way_mode", "cTime": str(int(row.at.timestamp() * 1000)),
         "clientOid": (placed.name if placed else None) or "",
+    }  # fmt: skip
+
+
+BILLS: Final[Mapping[RowKind, tuple[str, str]]] = {
+    "deposit": ("withdraw", "deposit"), "withdrawal": ("withdraw", "deposit"),
+    "transfer": ("trans_to_exchange", "trans_from_exchange"),
+    "funding": ("contract_settle_fee", "contract_settle_fee"),
+    "insurance": ("risk_captital_user_transfer", "risk_captital_user_transfer"),
+    "rebate": ("bonus_recycle", "bonus_issue"),
+}  # fmt: skip
+"""Kind of a change of the wallet → `businessType` of what went, and of what came."""
+
+
+def bill(row: Row) -> dict[str, object]:
+    """A row of `account/bill`: `amount` is without the fee of the trade."""
+    fill = row.fill
+    if fill is None:
+        kind = BILLS[row.kind][row.amount > ZERO]
+    elif fill.cause == "trade":
+        kind = fill.side
+    else:
+        causes = {"liquidation": "burst", "adl": "adl", "delivery": "delivery"}
+        short = "sell" if fill.side == "sell" else "buy"
+        kind = f"adl_{short}_in_single_side_mode" if fill.cause == "adl" else f"{causes[fill.cause]}_{short}"
+    return {
+        "billId": f"12{row.number:0>9}", "symbol": id_of(row.symbol) if row.symbol else "",
+        "amount": str(row.profit if fill else row.amount), "fee": str(-row.fee), "feeByCoupon": "",
+        "businessType": kind, "coin": row.asset, "balance": str(row.balance), "cTime": str(row.at_ms),
     }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any, ClassVar
 
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
@@ -53,7 +52,7 @@ UNITS: Mapping[str, str] = {
 
 
 class BybitWire(WireVenue):
-    """Bybit. `permissions`, `log` and `usd_price` are for tests to set."""
+    """Bybit. `permissions` and `log` are for tests to set."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
         RateLimit("create", 10, 1.0),
@@ -71,11 +70,8 @@ class BybitWire(WireVenue):
         super().__init__(exchange, **more)
         self.key_info = words.key_info(self.now_ms())
         self.margin_mode = "REGULAR_MARGIN"
-        self.currency = "USDT"
-        self.usd_price = Decimal(1)
-        """Dollars that one `currency` is worth: Bybit tells totals in dollars."""
         self.log: list[dict[str, object]] = []
-        """Rows of the transaction log, newest first."""
+        """Rows of the transaction log beside the ledger's, newest first."""
         self.protects = True
         """Whether disconnection protection is switched on for the account."""
         self.windows: dict[str, int] = {}
@@ -209,8 +205,8 @@ class BybitWire(WireVenue):
         return Reply(reply.body, reply.status, {**heads, **reply.headers})
 
     def wallet(self) -> dict[str, object]:
-        """The unified account."""
-        return words.wallet(self.exchange, self.currency, self.equity, self.usd_price)
+        """The unified account: totals in dollars, which are the ledger's unit of account."""
+        return words.wallet(self.book("equity"))
 
     @property
     def timed(self) -> tuple[str, ...]:

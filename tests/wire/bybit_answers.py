@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from killswitch.model.snapshot import Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
-from tests.faults.exchange import ZERO, Placed
+from tests.faults.exchange import Placed
 from tests.wire import bybit_words as words
 from tests.wire.server import RefusedError, Reply
 
@@ -100,8 +101,8 @@ class BybitAnswers:
 
     def get_execution_list(self, params: Mapping[str, Any]) -> Reply:
         rows = [
-            words.execution(words.listing(it.symbol), self._venue.exchange, it)
-            for it in reversed(self._venue.exchange.fills)
+            words.execution(words.listing(it.symbol), self._venue.exchange, it, self._venue.ledger.profits[it.id])
+            for it in reversed(list(self._venue.ledger.fills()))
             if words.listing(it.symbol).category == params["category"]
         ]
         for name in ("symbol", "orderId", "orderLinkId", "execType"):
@@ -115,7 +116,9 @@ class BybitAnswers:
         until = int(params.get("endTime", since + 86_400_000))
         if until - since > 7 * 86_400_000:
             return self._venue.no(10001, "The time range between startTime and endTime must be less than 7 days")
-        found = [it for it in self._venue.log if since <= int(str(it["transactionTime"])) <= until]
+        booked = [words.log_row(it) for it in self._venue.ledger.shown()]
+        rows = [*booked[::-1], *self._venue.log]
+        found = [it for it in rows if since <= int(str(it["transactionTime"])) <= until]
         return self._page(found, params, 20)
 
     def post_order_create(self, params: Mapping[str, Any]) -> Reply:
@@ -172,21 +175,20 @@ class BybitAnswers:
     def position_rows(self, category: str, settle: str | None, asked: str | None) -> list[dict[str, object]]:
         """Positions; of a symbol that is asked for also the flat ones."""
         rows: list[dict[str, object]] = []
-        if self._venue.exchange.mode == "spot":
+        book = self._venue.book("positions")
+        if book.spot:
             return rows
         for it in self._venue.listings.values():
             if it.category != category or settle not in (None, it.settle) or asked not in (None, it.id):
                 continue
-            held = [(side, self._venue.exchange.held.get((it.symbol, side), ZERO)) for side in ("long", "short")]
-            shown = [(side, amount) for side, amount in held if amount > ZERO]
+            sides: tuple[Side, Side] = ("long", "short")
+            held = [side for side in sides if (it.symbol, side) in book.lots]
             if asked and self._venue.exchange.mode == "hedge":
-                shown = held
-            elif asked and not shown:
-                shown = held[:1]
-            rows += [
-                words.position(it, self._venue.exchange, (it.symbol, side), amount, self._venue.now_ms())  # type: ignore[arg-type]
-                for side, amount in shown
-            ]
+                held = list(sides)
+            elif asked and not held:
+                held = list(sides[:1])
+            now = self._venue.now_ms()
+            rows += [words.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
         return rows
 
     def order_row(self, order: Placed) -> dict[str, object]:

@@ -142,9 +142,10 @@ class _Talk:
 
     def _positions(self) -> dict[str, str]:
         found = {}
-        for (symbol, side), amount in self._venue.exchange.held.items():
+        book = self._venue.book()
+        for symbol, side in self._venue.exchange.held:
             of = words.listing(symbol)
-            row = words.position(of, self._venue.exchange, (symbol, side), amount, 0)
+            row = words.position(of, self._venue.exchange, book, (symbol, side), 0)
             row["entryPrice"] = row.pop("avgPrice")  # as the stream calls it
             found[symbol + side] = json.dumps(row | {"category": of.category})
         return found

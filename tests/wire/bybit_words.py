@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
+from tests.wire.ledger import Book, Row, RowKind
 from tests.wire.server import SECRET
 
 LEVERAGE = Decimal(5)
@@ -91,25 +94,27 @@ def ticker(of: Listing, market: Market) -> dict[str, object]:
     """A row of `market/tickers`."""
     price = str(market.price)
     return {
-        "symbol": of.id, "lastPrice": price, "markPrice": price, "indexPrice": price,
+        "symbol": of.id, "lastPrice": str(market.last_price), "markPrice": price,
+        "indexPrice": str(market.index_price),
         "bid1Price": str(market.taken_at("sell")), "bid1Size": "10", "ask1Price": str(market.taken_at("buy")),
         "ask1Size": "10", "volume24h": "1000", "turnover24h": "100000", "usdIndexPrice": price,
     }  # fmt: skip
 
 
-def position(of: Listing, exchange: Exchange, key: Key, amount: Decimal, at: int) -> dict[str, object]:
+def position(of: Listing, exchange: Exchange, book: Book, key: Key, at: int) -> dict[str, object]:
     """A row of `position/list`; a flat one has no side."""
-    price = exchange.markets[key[0]].price
-    value = amount / price if of.category == "inverse" else amount * price
+    lot, mark = book.lots.get(key), str(book.marks[key[0]])
+    amount, value = (lot.amount, book.notional(key)) if lot else (ZERO, ZERO)
     index = 0 if exchange.mode != "hedge" else 1 if key[1] == "long" else 2
-    side = "" if amount == ZERO and index == 0 else "Buy" if key[1] == "long" else "Sell"
+    side = "" if lot is None and index == 0 else "Buy" if key[1] == "long" else "Sell"
     return {
         "positionIdx": index, "riskId": 1, "riskLimitValue": "150", "symbol": of.id, "side": side,
-        "size": str(amount), "avgPrice": str(price if amount else ZERO), "positionValue": str(value if amount else ""),
-        "tradeMode": 0, "positionStatus": "Normal", "autoAddMargin": 0, "adlRankIndicator": 2 if amount else 0,
-        "leverage": str(LEVERAGE), "positionBalance": "0", "markPrice": str(price), "liqPrice": "", "bustPrice": "",
+        "size": str(amount), "avgPrice": str(lot.entry if lot else ZERO), "positionValue": str(value if lot else ""),
+        "tradeMode": 0, "positionStatus": "Normal", "autoAddMargin": 0, "adlRankIndicator": 2 if lot else 0,
+        "leverage": str(LEVERAGE), "positionBalance": "0", "markPrice": mark, "liqPrice": "", "bustPrice": "",
         "positionMM": str(value * MAINTENANCE), "positionIM": str(value / LEVERAGE), "tpslMode": "Full",
-        "takeProfit": "", "stopLoss": "", "trailingStop": "0", "sessionAvgPrice": "", "unrealisedPnl": "0",
+        "takeProfit": "", "stopLoss": "", "trailingStop": "0", "sessionAvgPrice": "",
+        "unrealisedPnl": str(book.unrealized(key) if lot else ""),
         "curRealisedPnl": "0", "cumRealisedPnl": "0", "seq": 5723621632, "isReduceOnly": False,
         "mmrSysUpdatedTime": "", "leverageSysUpdatedTime": "", "createdTime": "1676538056258", "updatedTime": str(at),
     }  # fmt: skip
@@ -149,7 +154,7 @@ def order_row(of: Listing, exchange: Exchange, order: Placed, at: int) -> dict[s
     return row if of.category == "spot" else row | {"tpslMode": ""}
 
 
-def execution(of: Listing, exchange: Exchange, fill: Fill) -> dict[str, object]:
+def execution(of: Listing, exchange: Exchange, fill: Fill, profit: Decimal) -> dict[str, object]:
     """A row of `execution/list`."""
     assert fill.order is not None
     placed = exchange.orders.get(fill.order)
@@ -161,7 +166,7 @@ def execution(of: Listing, exchange: Exchange, fill: Fill) -> dict[str, object]:
         "execType": EXEC_TYPES[fill.cause], "execValue": str(fill.price * fill.amount),
         "execTime": str(int(fill.at.timestamp() * 1000)), "feeCurrency": "", "isMaker": False, "feeRate": "0.0005",
         "tradeIv": "", "markIv": "", "markPrice": str(fill.price), "indexPrice": "", "underlyingPrice": "",
-        "blockTradeId": "", "closedSize": str(fill.amount), "seq": 4688002127, "execPnl": "0",
+        "blockTradeId": "", "closedSize": str(fill.amount), "seq": 4688002127, "execPnl": str(profit),
     }  # fmt: skip
 
 
@@ -179,31 +184,59 @@ def key_info(at: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def wallet(exchange: Exchange, currency: str, equity: Decimal, dollars: Decimal) -> dict[str, object]:
-    """The row of `account/wallet-balance`: totals in dollars, coins in themselves. `dollars`: of one `currency`."""
-    total = equity * dollars
-    coins = [_coin(currency, equity, total)]
-    if exchange.mode == "spot":
-        for (symbol, _), amount in exchange.held.items():
-            coins.append(_coin(listing(symbol).base, amount, amount * exchange.markets[symbol].price * dollars))
-        total += sum((Decimal(str(it["usdValue"])) for it in coins[1:]), ZERO)
+LOG_TYPES: Final[Mapping[RowKind, tuple[str, str]]] = {
+    "trade": ("TRADE", "TRADE"), "deposit": ("TRANSFER_OUT", "TRANSFER_IN"),
+    "withdrawal": ("TRANSFER_OUT", "TRANSFER_IN"), "transfer": ("TRANSFER_OUT", "TRANSFER_IN"),
+    "funding": ("SETTLEMENT", "SETTLEMENT"), "insurance": ("INSURANCE_FUND", "INSURANCE_FUND"),
+    "rebate": ("BONUS", "BONUS"),
+}  # fmt: skip
+"""Kind of a change of a wallet → `type` of what went, and of what came."""
+
+
+def log_row(row: Row) -> dict[str, object]:
+    """A row of `account/transaction-log`. `fee` is + for what was paid, `funding` + for what was received."""
+    of, fill = (listing(row.symbol) if row.symbol else None), row.fill
+    kind = LOG_TYPES[row.kind][row.amount > ZERO]
+    if fill is not None:
+        kind = {"liquidation": "LIQUIDATION", "adl": "ADL", "delivery": "DELIVERY"}.get(fill.cause, kind)
+    return {
+        "id": f"l-{row.number}", "symbol": of.id if of else "", "category": of.category if of else "",
+        "side": fill.side.capitalize() if fill else "None", "transactionTime": str(row.at_ms), "type": kind,
+        "transSubType": "", "qty": str(fill.amount if fill else ZERO), "size": "", "currency": row.asset,
+        "tradePrice": str(fill.price) if fill else "", "funding": str(row.amount) if row.kind == "funding" else "",
+        "fee": str(row.fee), "cashFlow": str(row.profit if fill else row.amount), "change": str(row.amount),
+        "cashBalance": str(row.balance), "feeRate": "", "bonusChange": "", "tradeId": fill.id if fill else "",
+        "orderId": order_id(fill.order) if fill and fill.order else "", "orderLinkId": "",
+    }  # fmt: skip
+
+
+def wallet(book: Book) -> dict[str, object]:
+    """The row of `account/wallet-balance`: totals in dollars, coins in themselves."""
     # The venue reckons with prices of its own: one that it tells as no number leaves its totals what they are.
-    prices = {symbol: market.price for symbol, market in exchange.markets.items() if market.price.is_finite()}
-    value = sum((n * prices[key[0]] for key, n in exchange.held.items() if key[0] in prices), ZERO)
-    margin = ZERO if exchange.mode == "spot" else value * dollars / LEVERAGE
+    coins = [
+        _coin(asset, book.wallets.get(asset, ZERO), book.unrealized_in(asset), book.price(asset))
+        for asset in book.assets
+    ]
+    margin = ZERO if book.spot else book.gross / LEVERAGE
+    if book.spot:
+        own = book.price(book.currency)
+        held = ((listing(symbol).base, lot.amount, book.marks[symbol]) for (symbol, _), lot in book.lots.items())
+        coins += [_coin(asset, amount, ZERO, mark * own) for asset, amount, mark in held]
+    total, profit = book.total, book.unrealized_total
     return {
         "totalEquity": str(total), "accountIMRate": "0", "totalMarginBalance": str(total), "accountMMRate": "0",
         "totalInitialMargin": str(margin), "accountType": "UNIFIED", "totalAvailableBalance": str(total - margin),
-        "totalPerpUPL": "0", "totalWalletBalance": str(total), "accountLTV": "0",
+        "totalPerpUPL": str(profit), "totalWalletBalance": str(total - profit), "accountLTV": "0",
         "totalMaintenanceMargin": str(margin * MAINTENANCE * LEVERAGE), "coin": coins,
     }  # fmt: skip
 
 
-def _coin(name: str, amount: Decimal, dollars: Decimal) -> dict[str, object]:
+def _coin(name: str, wallet: Decimal, profit: Decimal, price: Decimal) -> dict[str, object]:
+    equity = wallet + profit
     return {
         "availableToBorrow": "", "bonus": "0", "accruedInterest": "0", "availableToWithdraw": "", "coin": name,
-        "totalOrderIM": "0", "equity": str(amount), "totalPositionMM": "0", "usdValue": str(dollars),
-        "unrealisedPnl": "0", "borrowAmount": "0", "totalPositionIM": "0", "walletBalance": str(amount),
+        "totalOrderIM": "0", "equity": str(equity), "totalPositionMM": "0", "usdValue": str(equity * price),
+        "unrealisedPnl": str(profit), "borrowAmount": "0", "totalPositionIM": "0", "walletBalance": str(wallet),
         "cumRealisedPnl": "0", "locked": "0", "collateralSwitch": True, "marginCollateral": True,
         "spotBorrow": "0", "spotHedgingQty": "0",
     }  # fmt: skip

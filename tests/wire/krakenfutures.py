@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote_plus
 from aiohttp import web
 
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
-from tests.faults.exchange import ZERO, Placed
+from tests.faults.exchange import Placed
 from tests.wire.krakenfutures_rows import (
     account_rows,
     event_rows,
@@ -28,6 +28,7 @@ from tests.wire.krakenfutures_rows import (
     history_rows,
     instrument_row,
     iso,
+    log_row,
     market_id,
     open_row,
     position_row,
@@ -63,6 +64,7 @@ class KrakenFuturesWire(WireVenue):
     armed: int | None = None
     """What the dead-man timer was set to, in seconds; None where it does not run."""
     timer: asyncio.TimerHandle | None = None
+    currency = "USD"
     logs: list[dict[str, Any]]
     """Rows of the account log that a test plants."""
     forgetful = True
@@ -99,7 +101,7 @@ class KrakenFuturesWire(WireVenue):
                 "tickers": [ticker_row(it, self.now()[1]) for it in exchange.markets.values()]
             },
             ("GET", "orderbook"): self._book,
-            ("GET", "accounts"): lambda _: {"accounts": account_rows(exchange, self.equity)},
+            ("GET", "accounts"): lambda _: {"accounts": account_rows(self.book("equity"))},
             ("GET", "openpositions"): lambda _: {"openPositions": self._positions()},
             ("GET", "openorders"): lambda _: {
                 "openOrders": [open_row(it, self.now()[1]) for it in exchange.orders.values() if it.state == "open"]
@@ -114,7 +116,7 @@ class KrakenFuturesWire(WireVenue):
             ("GET", "fills"): self._fills,
             ("GET", "transfers"): lambda _: {"transfers": []},
             ("GET", "history:orders"): lambda ask: history_rows(exchange, self.now_ms(), ask.params),
-            ("GET", "history:account-log"): lambda _: {"accountUid": "f7d5571c", "logs": self.logs},
+            ("GET", "history:account-log"): lambda ask: {"accountUid": "f7d5571c", "logs": self._log(ask)},
         }
 
     def _name(self, ask: Ask) -> str:
@@ -198,11 +200,8 @@ class KrakenFuturesWire(WireVenue):
     # Reading
 
     def _positions(self) -> list[dict[str, Any]]:
-        return [
-            position_row(key, amount, self.exchange.markets[key[0]], self.now()[1])
-            for key, amount in self.exchange.held.items()
-            if amount > ZERO
-        ]
+        book = self.book("positions")
+        return [position_row(key, book.lots[key], self.now()[1]) for key in book.lots]
 
     def _book(self, ask: Ask) -> dict[str, Any]:
         market = self.exchange.markets[self._by_id[str(ask.params["symbol"])]]
@@ -221,8 +220,13 @@ class KrakenFuturesWire(WireVenue):
 
     def _fills(self, ask: Ask) -> dict[str, Any]:
         names = {order: name for name, order in self.exchange.names.items()}
-        fills = [fill_row(it, names.get(it.order or "")) for it in self.exchange.fills]
+        fills = [fill_row(it, names.get(it.order or "")) for it in self.ledger.fills()]
         return {"fills": fills[::-1][:100]}
+
+    def _log(self, ask: Ask) -> list[dict[str, Any]]:
+        since = int(ask.params.get("since", 0))
+        booked = [log_row(it) for it in self.ledger.shown() if it.at_ms >= since]
+        return [*booked[::-1], *self.logs]
 
     # Doing
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import Exchange, Key, Market, Placed
+from tests.wire.ledger import Book, Lot, Row, RowKind
 
 KINDS: Final = {"market": "mkt", "limit": "lmt"}
 WORDS: Final = {"open": "placed", "filled": "placed", "expired": "placed"}
@@ -53,8 +54,8 @@ def instrument_row(market: Market) -> dict[str, Any]:
 def ticker_row(market: Market, at: datetime) -> dict[str, Any]:
     return {
         "symbol": market_id(market.symbol),
-        "last": float(market.price), "lastTime": iso(at), "tag": "perpetual", "pair": "X:USD",
-        "markPrice": float(market.price), "indexPrice": float(market.price),
+        "last": float(market.last_price), "lastTime": iso(at), "tag": "perpetual", "pair": "X:USD",
+        "markPrice": float(market.price), "indexPrice": float(market.index_price),
         "bid": float(market.taken_at("sell")), "bidSize": 1000.0,
         "ask": float(market.taken_at("buy")), "askSize": 1000.0,
         "vol24h": 100000.0, "volumeQuote": 1e7, "openInterest": 5000.0, "open24h": float(market.price),
@@ -62,26 +63,52 @@ def ticker_row(market: Market, at: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def account_rows(exchange: Exchange, equity: Decimal) -> dict[str, Any]:
+def account_rows(book: Book) -> dict[str, Any]:
     """A multi-collateral account in dollars, and an empty cash account."""
-    value = sum((amount * exchange.markets[key[0]].price for key, amount in exchange.held.items()), Decimal(0))
+    gross, profit, equity = float(book.gross), float(book.unrealized_total), float(book.total)
+    balance = equity - profit
+    currencies = {
+        asset: {"quantity": float(amount), "value": float(amount * book.price(asset)),
+                "collateral": float(amount * book.price(asset)), "available": float(amount)}
+        for asset, amount in book.wallets.items()
+    }  # fmt: skip
     flex = {
-        "type": "multiCollateralMarginAccount",
-        "currencies": {"USD": {"quantity": float(equity), "value": float(equity), "collateral": float(equity),
-                               "available": float(equity)}},
-        "initialMargin": float(value / 50), "initialMarginWithOrders": float(value / 50),
-        "maintenanceMargin": float(value / 100), "balanceValue": float(equity), "portfolioValue": float(equity),
-        "collateralValue": float(equity), "pnl": 0.0, "unrealizedFunding": 0.0, "totalUnrealized": 0.0,
-        "totalUnrealizedAsMargin": 0.0, "availableMargin": float(equity - value / 50), "marginEquity": float(equity),
+        "type": "multiCollateralMarginAccount", "currencies": currencies,
+        "initialMargin": gross / 50, "initialMarginWithOrders": gross / 50,
+        "maintenanceMargin": gross / 100, "balanceValue": balance, "portfolioValue": equity,
+        "collateralValue": balance, "pnl": profit, "unrealizedFunding": 0.0, "totalUnrealized": profit,
+        "totalUnrealizedAsMargin": profit, "availableMargin": equity - gross / 50, "marginEquity": equity,
     }  # fmt: skip
     return {"cash": {"type": "cashAccount", "balances": {"usd": 0.0}}, "flex": flex}
 
 
-def position_row(key: Key, amount: Decimal, market: Market, at: datetime) -> dict[str, Any]:
+def position_row(key: Key, lot: Lot, at: datetime) -> dict[str, Any]:
     """No notional, no leverage, no liquidation price, no mark: so is the real one."""
     return {
-        "side": key[1], "symbol": market_id(key[0]), "price": float(market.price), "fillTime": iso(at),
-        "size": float(amount), "unrealizedFunding": 0.0, "pnlCurrency": "USD",
+        "side": key[1], "symbol": market_id(key[0]), "price": float(lot.entry), "fillTime": iso(at),
+        "size": float(lot.amount), "unrealizedFunding": 0.0, "pnlCurrency": "USD",
+    }  # fmt: skip
+
+
+LOG_INFOS: Final[Mapping[RowKind, str]] = {
+    "trade": "futures trade", "deposit": "cross-exchange transfer", "withdrawal": "cross-exchange transfer",
+    "transfer": "cross-exchange transfer", "funding": "funding rate change", "insurance": "interest payment",
+    "rebate": "transfer",
+}  # fmt: skip
+
+
+def log_row(row: Row) -> dict[str, Any]:
+    """An entry of the account log."""
+    contract = market_id(row.symbol).lower() if row.symbol else None
+    info = LOG_INFOS[row.kind]
+    if row.fill is not None and row.fill.cause == "liquidation":
+        info = "futures liquidation"
+    return {
+        "id": 700_000 + row.number, "date": iso(row.at), "asset": row.asset.lower(), "info": info,
+        "booking_uid": f"b-{row.number}", "margin_account": "flex", "old_balance": float(row.balance - row.amount),
+        "new_balance": float(row.balance), "contract": contract, "realized_pnl": float(row.profit),
+        "fee": float(row.fee), "realized_funding": float(row.amount) if row.kind == "funding" else None,
+        "trade_price": float(row.fill.price) if row.fill else None, "execution": row.fill.id if row.fill else None,
     }  # fmt: skip
 
 

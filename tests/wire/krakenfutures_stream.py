@@ -233,14 +233,16 @@ class _Talk:
         return {"account": ACCOUNT, "positions": rows, **self._numbered("open_positions")}
 
     def _balances(self) -> dict[str, Any]:
-        equity = float(self._venue.equity)
+        book = self._venue.book()
+        equity, profit = float(book.total), float(book.unrealized_total)
+        balance = equity - profit
         whole = {
-            "balance_value": equity, "portfolio_value": equity, "collateral_value": equity, "initial_margin": 0.0,
-            "initial_margin_without_orders": 0.0, "maintenance_margin": 0.0, "pnl": 0.0, "unrealized_funding": 0.0,
-            "total_unrealized": 0.0, "total_unrealized_as_margin": 0.0, "margin_equity": equity,
+            "balance_value": balance, "portfolio_value": equity, "collateral_value": balance, "initial_margin": 0.0,
+            "initial_margin_without_orders": 0.0, "maintenance_margin": 0.0, "pnl": profit, "unrealized_funding": 0.0,
+            "total_unrealized": profit, "total_unrealized_as_margin": profit, "margin_equity": equity,
             "available_margin": equity,
         }  # fmt: skip
-        dollars = {"quantity": equity, "value": equity, "collateral_value": equity, "available": equity,
+        dollars = {"quantity": balance, "value": balance, "collateral_value": balance, "available": balance,
                    "haircut": 0.0, "conversion_spread": 0.0}  # fmt: skip
         flex = {"currencies": {"USD": dollars}, **whole, "isolated": {}, "cross": whole | {"effective_leverage": 0.0}}
         return {"account": ACCOUNT, "flex_futures": flex, **self._numbered("balances")}

@@ -11,24 +11,28 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
 from aiohttp import web
 
-from killswitch.model.snapshot import OrderSide, Side
+from killswitch.model.snapshot import Fill, OrderSide, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
 from tests.faults.exchange import ZERO, Placed
+from tests.wire.ledger import Contract, contract_of
 from tests.wire.mexc_rows import (
     asset_row,
     deal_row,
     detail_row,
+    funding_row,
     market_id,
     order_row,
     plan_row,
     position_row,
     stop_row,
     ticker_row,
+    transfer_row,
 )
 from tests.wire.mexc_stream import MexcStreams
 from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue, rows_without_one
@@ -72,13 +76,19 @@ class MexcWire(WireVenue):
     transfers: list[dict[str, Any]]
 
     def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
         self.sizes, self.attached, self.transfers = {}, set(), []
+        super().__init__(*args, **more)
         self.streams = MexcStreams(self)
         self._by_id = {market_id(symbol): symbol for symbol in self.exchange.markets}
 
     def size(self, symbol: str) -> Decimal:
         return self.sizes.get(symbol, Decimal("0.0001"))
+
+    def contract(self, symbol: str) -> Contract:
+        return replace(contract_of(symbol, self.currency), size=self.size(symbol))
+
+    def fee(self, fill: Fill) -> Decimal:
+        return (fill.fee or ZERO) * self.size(fill.symbol)
 
     @property
     def subscribed(self) -> list[str]:
@@ -105,15 +115,18 @@ class MexcWire(WireVenue):
             "ping": lambda ask, rest: self.now_ms(),
             "detail": lambda ask, rest: [detail_row(it, self.size(it.symbol)) for it in markets],
             "ticker": self._ticker,
-            "account/assets": lambda ask, rest: [asset_row(exchange, self.equity, self.size)],
-            "account/transfer_record": lambda ask, rest: _page(self.transfers),
-            "position/open_positions": lambda ask, rest: [
-                position_row(key, amount, exchange, self.now_ms())
-                for key, amount in exchange.held.items()
-                if amount > ZERO
-            ],
+            "account/assets": lambda ask, rest: [asset_row(self.book("equity"))],
+            "account/transfer_record": lambda ask, rest: _page(
+                [
+                    *(transfer_row(it) for it in reversed([*self.ledger.shown("deposit", "withdrawal", "transfer")])),
+                    *self.transfers,
+                ]
+            ),
+            "position/open_positions": lambda ask, rest: self._positions(),
             "position/position_mode": lambda ask, rest: 1 if exchange.mode == "hedge" else 2,
-            "position/funding_records": lambda ask, rest: _page([]),
+            "position/funding_records": lambda ask, rest: _page(
+                [funding_row(it) for it in reversed([*self.ledger.shown("funding")])]
+            ),
             "position/close_all": lambda ask, rest: exchange.close_book(),
             "order/list/open_orders": lambda ask, rest: _cut(self._resting(order_row, False, False), ask),
             "planorder/list/orders": lambda ask, rest: _cut(self._resting(plan_row, True, False), ask),
@@ -222,10 +235,14 @@ class MexcWire(WireVenue):
             if it.state == "open" and it.waits is plans and (it.id in self.attached) is attached
         ]
 
+    def _positions(self) -> list[dict[str, Any]]:
+        book = self.book("positions")
+        return [position_row(key, book, self.exchange, self.now_ms()) for key in book.lots]
+
     def _deals(self, symbol: str | None = None, order: str | None = None) -> list[object]:
         return [
-            deal_row(it, self.exchange.orders.get(it.order or ""), self.size(it.symbol))
-            for it in self.exchange.fills
+            deal_row(it, self.exchange.orders.get(it.order or ""), self.fee(it), self.ledger.profits[it.id])
+            for it in self.ledger.fills()
             if symbol in (None, it.symbol) and order in (None, it.order)
         ]
 

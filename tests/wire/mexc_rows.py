@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import FEE, Exchange, Key, Market, Placed
+from tests.wire.ledger import Book, Row
 
 STATES: Final = {"open": 2, "filled": 3, "canceled": 4, "expired": 4, "rejected": 5}
 MARKETS: Final = {"open": 0, "halted": 4, "cancel_only": 4, "delisted": 3}
@@ -57,27 +57,28 @@ def detail_row(market: Market, size: Decimal) -> dict[str, Any]:
 
 def ticker_row(market: Market, now: int) -> dict[str, Any]:
     return {
-        "contractId": 1, "symbol": market_id(market.symbol), "lastPrice": float(market.price),
+        "contractId": 1, "symbol": market_id(market.symbol), "lastPrice": float(market.last_price),
         "bid1": float(market.taken_at("sell")), "ask1": float(market.taken_at("buy")), "volume24": 1_000_000,
         "amount24": 1e8, "holdVol": 5000, "lower24Price": float(market.price), "high24Price": float(market.price),
-        "riseFallRate": 0.0, "riseFallValue": 0.0, "indexPrice": float(market.price),
+        "riseFallRate": 0.0, "riseFallValue": 0.0, "indexPrice": float(market.index_price),
         "fairPrice": float(market.price), "fundingRate": 0.0001, "timestamp": now,
     }  # fmt: skip
 
 
-def asset_row(exchange: Exchange, equity: Decimal, size: Callable[[str], Decimal]) -> dict[str, Any]:
-    value = sum(
-        (amount * exchange.markets[key[0]].price * size(key[0]) for key, amount in exchange.held.items()), Decimal(0)
-    )
-    margin = value / LEVERAGE
+def asset_row(book: Book) -> dict[str, Any]:
+    """`cashBalance` is without unrealised profit, `equity` with it."""
+    margin, profit, equity = book.gross / LEVERAGE, book.unrealized_in("USDT"), book.equity_in("USDT")
     return {
         "currency": "USDT", "positionMargin": float(margin), "availableBalance": float(equity - margin),
-        "cashBalance": float(equity), "frozenBalance": 0.0, "equity": float(equity), "unrealized": 0.0, "bonus": 0.0,
+        "cashBalance": float(equity - profit), "frozenBalance": 0.0, "equity": float(equity),
+        "unrealized": float(profit), "bonus": 0.0,
     }  # fmt: skip
 
 
-def position_row(key: Key, amount: Decimal, exchange: Exchange, now: int) -> dict[str, Any]:
-    """No notional and no mark price: so is the real one."""
+def position_row(key: Key, book: Book, exchange: Exchange, now: int) -> dict[str, Any]:
+    """No notional and no mark price: so is the real one. Flat where nothing is held."""
+    lot = book.lots.get(key)
+    amount, entry = (lot.amount, float(lot.entry)) if lot else (Decimal(0), 0.0)
     frozen = sum(
         (
             it.amount - it.filled
@@ -86,11 +87,10 @@ def position_row(key: Key, amount: Decimal, exchange: Exchange, now: int) -> dic
         ),
         Decimal(0),
     )
-    price = float(exchange.markets[key[0]].price)
     return {
         "positionId": 1394650 + sorted(exchange.held).index(key), "symbol": market_id(key[0]),
         "positionType": 1 if key[1] == "long" else 2, "openType": 2, "state": 1, "holdVol": whole(amount),
-        "frozenVol": float(frozen), "closeVol": 0, "holdAvgPrice": price, "openAvgPrice": price, "closeAvgPrice": 0,
+        "frozenVol": float(frozen), "closeVol": 0, "holdAvgPrice": entry, "openAvgPrice": entry, "closeAvgPrice": 0,
         "liquidatePrice": 0, "oim": 1.0, "im": 1.0, "holdFee": 0, "realised": 0, "leverage": LEVERAGE,
         "createTime": now, "updateTime": now, "autoAddIm": False,
     }  # fmt: skip
@@ -135,14 +135,31 @@ def stop_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def deal_row(fill: Fill, order: Placed | None, size: Decimal) -> dict[str, Any]:
-    """`size`: of a contract. The exchange behind it trades contracts of one, and takes its fee for such."""
+def deal_row(fill: Fill, order: Placed | None, fee: Decimal, profit: Decimal) -> dict[str, Any]:
+    """`fee`: the venue's own; the exchange behind it trades contracts of one, and takes its fee for such."""
     closes = (fill.side == "sell") is (fill.position_side == "long")
     code = (2 if closes else 1) if fill.side == "buy" else (4 if closes else 3)
     return {
         "id": fill.id, "symbol": market_id(fill.symbol), "side": code, "vol": float(fill.amount),
-        "price": float(fill.price), "fee": float((fill.fee or 0) * size), "feeCurrency": "USDT", "profit": 0,
+        "price": float(fill.price), "fee": float(fee), "feeCurrency": "USDT", "profit": float(profit),
         "isTaker": True, "category": 2 if fill.cause == "liquidation" else 4 if fill.cause == "adl" else 1,
         "orderId": fill.order, "externalOid": None if order is None else order.name,
         "timestamp": int(fill.at.timestamp() * 1000), "positionMode": 1,
+    }  # fmt: skip
+
+
+def transfer_row(row: Row) -> dict[str, Any]:
+    """Money moved into the futures wallet, or out of it."""
+    return {
+        "id": row.number, "txid": f"m{row.number}", "currency": row.asset, "amount": float(abs(row.amount)),
+        "type": "IN" if row.amount > 0 else "OUT", "state": "SUCCESS", "createTime": row.at_ms,
+        "updateTime": row.at_ms,
+    }  # fmt: skip
+
+
+def funding_row(row: Row) -> dict[str, Any]:
+    """Funding that was paid for a position, or received."""
+    return {
+        "id": row.number, "symbol": market_id(row.symbol or "BTC/USDT:USDT"), "positionType": 1, "positionValue": 1000,
+        "funding": float(row.amount), "rate": 0.0001, "settleTime": row.at_ms,
     }  # fmt: skip

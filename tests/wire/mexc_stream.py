@@ -136,16 +136,20 @@ class _Talk:
         elif name == "stop.order":
             rows = {it.id: stop_row(it, at, hedge) | _state(it) for it in orders if self._attached(it)}
         elif name == "order.deal":
-            size = self._venue.size
-            rows = {it.id: deal_row(it, exchange.orders.get(it.order or ""), size(it.symbol)) for it in exchange.fills}
-        elif name == "position":
+            venue = self._venue
             rows = {
-                f"{symbol} {side}": position_row((symbol, side), amount, exchange, at)
+                it.id: deal_row(it, exchange.orders.get(it.order or ""), venue.fee(it), venue.ledger.profits[it.id])
+                for it in exchange.fills
+            }
+        elif name == "position":
+            book = self._venue.book()
+            rows = {
+                f"{symbol} {side}": position_row((symbol, side), book, exchange, at)
                 | {"state": 1 if amount > ZERO else 3}
                 for (symbol, side), amount in exchange.held.items()
             }
         else:
-            rows = {"USDT": asset_row(exchange, self._venue.equity, self._venue.size)}
+            rows = {"USDT": asset_row(self._venue.book())}
         return {id_: json.dumps(row) for id_, row in rows.items()}
 
     def _order(self, order: Placed, hedge: bool) -> dict[str, Any]:

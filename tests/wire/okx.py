@@ -182,6 +182,7 @@ OCCASIONS: Final[Mapping[str, Call]] = {
 }
 LIMITS: Final[Mapping[str, str]] = {
     "GET account/positions": "positions",
+    "GET account/account-position-risk": "positions",
     "GET account/balance": "balance",
     "GET account/bills": "bills",
     "GET account/bills-archive": "bills archive",
@@ -213,6 +214,7 @@ ROUTES: Final[Mapping[str, Callable[[OkxWire, Ask], Reply]]] = {
     "GET account/config": OkxWire.config,
     "GET account/balance": OkxWire.balance,
     "GET account/positions": OkxWire.positions,
+    "GET account/account-position-risk": OkxWire.risk,
     "GET account/bills": OkxWire.bills,
     "GET account/bills-archive": OkxWire.bills,
     "GET asset/currencies": OkxWire.nothing,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from abc import ABC
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import ZERO, Exchange, Placed
+from tests.wire.ledger import Contract, contract_of
 from tests.wire.okx_answers import good, outcome, paged, refusal, row_of
 from tests.wire.okx_rows import Row, algo_row, instrument_id, order_id, order_row, ours_of, trigger_direction
 from tests.wire.server import Ask, RefusedError, Reply, WireVenue
@@ -33,12 +35,16 @@ class OkxOrders(WireVenue, ABC):
         usd: Decimal = Decimal("0.999"),
         **more: object,
     ) -> None:
-        super().__init__(exchange, **more)  # type: ignore[arg-type] # options of every wire venue
         self.sizes = dict(sizes or {})
+        super().__init__(exchange, **more)  # type: ignore[arg-type] # options of every wire venue
         self.isolated = isolated
         self.usd = usd
+        self.ledger.prices["USDT"] = usd
         self.algos: dict[str, str] = {}
         """Our id of each conditional order → the `ordType` as which it was placed, `conditional` for a hand's."""
+
+    def contract(self, symbol: str) -> Contract:
+        return replace(contract_of(symbol, self.currency), size=self.sizes.get(symbol, Decimal(1)))
 
     # Names
 

@@ -10,7 +10,17 @@ from decimal import Decimal
 from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.wire.okx_answers import good, paged, refusal
 from tests.wire.okx_orders import OkxOrders
-from tests.wire.okx_rows import Row, balance_row, fill_row, instrument_row, kind_of, position_row, text
+from tests.wire.okx_rows import (
+    Row,
+    balance_row,
+    bill_row,
+    fill_row,
+    instrument_row,
+    kind_of,
+    pair_of,
+    position_row,
+    text,
+)
 from tests.wire.server import Ask, Reply
 
 
@@ -24,7 +34,7 @@ class OkxReading(OkxOrders, ABC):
         self.perm = perm
         self.ip = ip
         self.bills_told: list[Row] = []
-        """Rows of `account/bills`, newest first, as the test gives them."""
+        """Rows of `account/bills` beside the ledger's, newest first, as the test gives them."""
         self.timer: asyncio.TimerHandle | None = None
         self.subscribed: list[str] = []
         """Channels that somebody listens to."""
@@ -58,7 +68,7 @@ class OkxReading(OkxOrders, ABC):
         return good(
             [
                 {
-                    "instType": kind, "instId": self.id_of(symbol), "last": text(it.price), "lastSz": "1",
+                    "instType": kind, "instId": self.id_of(symbol), "last": text(it.last_price), "lastSz": "1",
                     "bidPx": text(it.taken_at("sell")), "askPx": text(it.taken_at("buy")), "bidSz": "10", "askSz": "10",
                     "open24h": text(it.price), "high24h": text(it.price), "low24h": text(it.price), "vol24h": "1000",
                     "volCcy24h": "1000", "sodUtc0": text(it.price), "sodUtc8": text(it.price), "ts": str(self.now_ms()),
@@ -95,31 +105,46 @@ class OkxReading(OkxOrders, ABC):
 
     def balance_row(self) -> Row:
         """What the account is worth, as `account/balance` and the stream say it."""
-        value = ZERO
-        for (symbol, _), amount in self.exchange.held.items():
-            price = self.exchange.markets[symbol].price
-            if symbol not in self.isolated and price.is_finite():
-                value += amount * self.sizes.get(symbol, Decimal(1)) * price
-        margin = ZERO if self.exchange.mode == "spot" else value / 100
-        return balance_row(self.exchange, self.equity, self.usd, str(self.now_ms()), margin)
+        book, margin = self.book("equity"), ZERO
+        if not book.spot:
+            cross = (key for key in book.lots if key[0] not in self.isolated and book.marks[key[0]].is_finite())
+            margin = sum((book.notional(key) for key in cross), ZERO) / 100
+        return balance_row(book, str(self.now_ms()), margin)
 
     def index(self, ask: Ask) -> Reply:
-        """The price of a coin in US dollars; of USDT only."""
-        rows: list[Row] = [{"instId": "USDT-USD", "idxPx": text(self.usd), "ts": str(self.now_ms())}]
-        return good([it for it in rows if it["instId"] == ask.params["instId"]])
+        """Prices of what an account may hold, in US dollars and in USDT, and of what its contracts are about."""
+        found: dict[str, Decimal] = {}
+        for asset, price in self.ledger.prices.items():
+            found[f"{asset}-USD"] = price
+            if asset != "USDT":
+                found[f"{asset}-USDT"] = price / self.usd
+        for symbol, market in self.exchange.markets.items():
+            found.setdefault("-".join(pair_of(self.id_of(symbol))), market.index_price)
+        wanted, quote = ask.params.get("instId"), ask.params.get("quoteCcy")
+        rows: list[Row] = [
+            {"instId": name, "idxPx": text(price), "ts": str(self.now_ms())}
+            for name, price in found.items()
+            if wanted in (None, name) and quote in (None, name.rpartition("-")[2])
+        ]
+        return good(rows)
 
     def position_rows(self) -> list[Row]:
         """What is held, as `account/positions` and the stream say it."""
-        if self.exchange.mode == "spot":
-            return []
-        return [
-            position_row(
-                self.id_of(key[0]), key, amount, self.exchange.markets[key[0]], self.sizes.get(key[0], Decimal(1)),
-                self.more(key[0]),
-            )
-            for key, amount in self.exchange.held.items()
-            if amount > ZERO
-        ]  # fmt: skip
+        book = self.book("positions")
+        keys = () if book.spot else book.lots
+        return [position_row(self.id_of(key[0]), key, book, self.more(key[0])) for key in keys]
+
+    def risk(self, ask: Ask) -> Reply:
+        """`account/account-position-risk`: balances and positions of one moment."""
+        book = self.book("equity")
+        balances: list[Row] = [
+            {"ccy": asset, "eq": text(book.equity_in(asset)), "disEq": text(book.equity_in(asset) * book.price(asset))}
+            for asset in book.assets
+        ]
+        told = ("instId", "instType", "mgnMode", "notionalUsd", "pos", "posCcy", "posId", "posSide", "ccy")
+        rows = [position_row(self.id_of(key[0]), key, book, self.more(key[0])) for key in book.lots]
+        positions: list[Row] = [{name: row[name] for name in told} for row in rows]
+        return good([{"adjEq": "", "balData": balances, "posData": positions, "ts": str(self.now_ms())}])
 
     def positions(self, ask: Ask) -> Reply:
         wanted = str(ask.params.get("instId", "")).split(",")
@@ -129,19 +154,23 @@ class OkxReading(OkxOrders, ABC):
         begin = int(ask.params.get("begin", 0))
         rows: list[Row] = []
         trades: Counter[str] = Counter()
-        for fill in self.exchange.fills:
+        for fill in self.ledger.fills():
             trades[fill.symbol] += 1
             order: Placed | None = self.exchange.orders.get(fill.order or "")
             name = order.name if order else None
-            row = fill_row(self.id_of(fill.symbol), fill, trades[fill.symbol], name, self.exchange.mode)
+            profit = self.ledger.profits[fill.id]
+            row = fill_row(self.id_of(fill.symbol), fill, trades[fill.symbol], name, self.exchange.mode, profit)
             wanted = all(ask.params.get(it) in (None, row[it]) for it in ("instType", "instId", "ordId"))
             if wanted and int(str(row["ts"])) >= begin:
                 rows.insert(0, row)
         return good(paged(rows, ask, "billId"))
 
     def bills(self, ask: Ask) -> Reply:
-        begin = int(ask.params.get("begin", 0))
-        return good(paged([it for it in self.bills_told if int(str(it["ts"])) >= begin], ask, "billId"))
+        begin, kind = int(ask.params.get("begin", 0)), ask.params.get("type")
+        booked = [bill_row(it, self.id_of(it.symbol) if it.symbol else "") for it in self.ledger.shown()]
+        rows = [*booked[::-1], *self.bills_told]
+        kept = [it for it in rows if int(str(it["ts"])) >= begin and kind in (None, it["type"])]
+        return good(paged(kept, ask, "billId"))
 
     def nothing(self, ask: Ask) -> Reply:
         return good([])

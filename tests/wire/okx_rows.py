@@ -9,7 +9,9 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Fill, OrderSide
-from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode, Placed
+from tests.faults.exchange import ZERO, Key, Market, Mode, Placed
+from tests.wire.ledger import Book, RowKind
+from tests.wire.ledger import Row as LedgerRow
 
 Row = dict[str, object]
 FIRST_ID: Final = 2_497_956_918_703_000_000
@@ -94,21 +96,22 @@ def _expiry(yymmdd: str) -> int:
     return int(day.timestamp() * 1000)
 
 
-def position_row(
-    inst_id: str, key: Key, amount: Decimal, market: Market, size: Decimal, more: Mapping[str, str]
-) -> Row:
+def position_row(inst_id: str, key: Key, book: Book, more: Mapping[str, str]) -> Row:
     """`account/positions`: signed in net mode, and unsigned beside its side in long/short mode."""
     hedged = more["posMode"] == "long_short_mode"
     base, quote = pair_of(inst_id)
-    notional = amount * size if quote == "USD" else amount * size * market.price
+    lot, mark, contract = book.lots[key], text(book.marks[key[0]]), book.contracts(key[0])
+    amount, profit, notional = lot.amount, book.unrealized(key), book.notional(key)
+    dollars = lot.amount * contract.size if contract.inverse else notional * Decimal(more["usd"])
     return {
         "instType": kind_of(inst_id), "instId": inst_id, "mgnMode": more["mgnMode"], "posId": "7",
         "posSide": key[1] if hedged else "net", "pos": text(amount if hedged or key[1] == "long" else -amount),
         "availPos": text(amount), "ccy": quote if quote != "USD" else base,
-        "posCcy": "", "avgPx": text(market.price), "markPx": text(market.price), "last": text(market.price),
-        "idxPx": text(market.price), "upl": "0", "uplRatio": "0", "lever": "5", "liqPx": "", "imr": "", "mmr": "",
+        "posCcy": "", "avgPx": text(lot.entry), "markPx": mark, "last": text(book.lasts[key[0]]),
+        "idxPx": text(book.indexes[key[0]]), "upl": text(profit), "uplRatio": "0", "lever": "5",
+        "liqPx": "", "imr": "", "mmr": "",
         "margin": text(notional / 5) if more["mgnMode"] == "isolated" else "",
-        "notionalUsd": text(notional * Decimal(more["usd"])),
+        "notionalUsd": text(dollars),
         "adl": "1", "mgnRatio": "", "cTime": more["time"], "uTime": more["time"], "tradeId": "1", "realizedPnl": "0",
     }  # fmt: skip
 
@@ -152,7 +155,7 @@ def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
     return row | ({"slTriggerPx": trigger, "slOrdPx": limit} if stop else {"tpTriggerPx": trigger, "tpOrdPx": limit})
 
 
-def fill_row(inst_id: str, fill: Fill, number: int, name: str | None, mode: Mode) -> Row:
+def fill_row(inst_id: str, fill: Fill, number: int, name: str | None, mode: Mode, profit: Decimal) -> Row:
     """`trade/fills`: a fee that was charged is negative. `number`: which trade of its instrument it is."""
     long = fill.position_side == "long"
     opens = (fill.side == "buy") is long
@@ -166,33 +169,64 @@ def fill_row(inst_id: str, fill: Fill, number: int, name: str | None, mode: Mode
         "ordId": order_id(fill.order) if fill.order else "", "clOrdId": name or "", "tag": "", "subType": kind,
         "fillPx": text(fill.price), "fillSz": text(fill.amount), "side": fill.side, "execType": "T",
         "posSide": fill.position_side if mode == "hedge" else "net", "feeCcy": fill.fee_currency or "",
-        "fee": text(-fill.fee) if fill.fee is not None else "", "fillPnl": "0", "ts": stamp, "fillTime": stamp,
+        "fee": text(-fill.fee) if fill.fee is not None else "", "fillPnl": text(profit), "ts": stamp, "fillTime": stamp,
     }  # fmt: skip
 
 
-def balance_row(exchange: Exchange, equity: Decimal, usd: Decimal, stamp: str, margin: Decimal = ZERO) -> Row:
-    """`account/balance`. Totals are in US dollars. `margin`: what maintains cross positions."""
+BILLS: Final[Mapping[RowKind, tuple[str, str]]] = {
+    "trade": ("2", ""), "deposit": ("1", "11"), "withdrawal": ("1", "12"), "transfer": ("1", ""),
+    "funding": ("8", ""), "insurance": ("10", ""), "rebate": ("251", ""),
+}  # fmt: skip
+"""Kind of a change of a wallet → `type` and `subType` of its bill."""
+BILLS_OF_CAUSES: Final = {"liquidation": "5", "adl": "9", "delivery": "3"}
 
-    def detail(ccy: str, amount: Decimal, price: Decimal, margin: Decimal = ZERO) -> Row:
+
+def bill_row(row: LedgerRow, inst_id: str) -> Row:
+    """`account/bills`: every change of a currency's cash, with the balance after it."""
+    kind, detail = BILLS[row.kind]
+    fill = row.fill
+    if row.kind in ("transfer", "funding"):
+        detail = {"transfer": ("12", "11"), "funding": ("173", "174")}[row.kind][row.amount > ZERO]
+    elif fill is not None:
+        kind, detail = BILLS_OF_CAUSES.get(fill.cause, kind), "1" if fill.side == "buy" else "2"
+    return {
+        "billId": f"6{row.number:0>9}", "type": kind, "subType": detail, "ccy": row.asset, "balChg": text(row.amount),
+        "bal": text(row.balance), "posBalChg": "0", "posBal": "0", "pnl": text(row.profit), "fee": text(-row.fee),
+        "sz": text(fill.amount) if fill else text(abs(row.amount)), "px": text(fill.price) if fill else "",
+        "ordId": order_id(fill.order) if fill and fill.order else "", "tradeId": "", "clOrdId": "", "tag": "",
+        "instType": kind_of(inst_id) if inst_id else "", "instId": inst_id, "mgnMode": "cross" if inst_id else "",
+        "execType": "T" if fill else "", "from": "", "to": "", "interest": "0", "notes": "",
+        "ts": str(row.at_ms), "fillTime": str(row.at_ms) if fill else "",
+    }  # fmt: skip
+
+
+def balance_row(book: Book, stamp: str, margin: Decimal = ZERO) -> Row:
+    """`account/balance`. Totals are in US dollars. `margin`: what maintains cross positions, in USDT."""
+
+    def detail(ccy: str, cash: Decimal, profit: Decimal, price: Decimal, margin: Decimal = ZERO) -> Row:
+        equity = cash + profit
         return {
-            "ccy": ccy, "eq": text(amount), "cashBal": text(amount), "availBal": text(amount - margin),
-            "availEq": text(amount - margin),
-            "frozenBal": text(margin), "ordFrozen": "0", "upl": "0", "eqUsd": text(amount * price), "isoEq": "0",
-            "liab": "",
-            "imr": text(margin), "mmr": text(margin), "disEq": text(amount * price), "interest": "", "uTime": stamp,
+            "ccy": ccy, "eq": text(equity), "cashBal": text(cash), "availBal": text(equity - margin),
+            "availEq": text(equity - margin),
+            "frozenBal": text(margin), "ordFrozen": "0", "upl": text(profit), "eqUsd": text(equity * price),
+            "isoEq": "0", "liab": "",
+            "imr": text(margin), "mmr": text(margin), "disEq": text(equity * price), "interest": "", "uTime": stamp,
         }  # fmt: skip
 
-    details = [detail("USDT", equity, usd, margin)]
-    total = equity * usd
-    if exchange.mode == "spot":
-        for (symbol, _), amount in exchange.held.items():
-            if amount > ZERO:
-                price = exchange.markets[symbol].price * usd
-                details.append(detail(symbol.partition("/")[0], amount, price))
-                total += amount * price
+    details = [
+        detail(
+            asset, book.wallets.get(asset, ZERO), book.unrealized_in(asset), book.price(asset),
+            margin if asset == book.currency else ZERO,
+        )
+        for asset in book.assets
+    ]  # fmt: skip
+    if book.spot:
+        held = ((symbol.partition("/")[0], lot.amount, book.marks[symbol]) for (symbol, _), lot in book.lots.items())
+        own = book.price(book.currency)
+        details += [detail(asset, amount, ZERO, mark * own) for asset, amount, mark in held]
     return {
         "adjEq": "", "imr": "", "mmr": "", "mgnRatio": "", "isoEq": "0", "ordFroz": "", "upl": "", "notionalUsd": "",
-        "totalEq": text(total), "details": details, "uTime": stamp,
+        "totalEq": text(book.total), "details": details, "uTime": stamp,
     }  # fmt: skip
 
 

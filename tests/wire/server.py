@@ -20,10 +20,12 @@ from urllib.parse import parse_qsl
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from killswitch.model.snapshot import Fill
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
-from tests.faults.exchange import Exchange
+from tests.faults.exchange import ZERO, Exchange
 from tests.faults.mishaps import Mishap, Mishaps, Script
 from tests.faults.wire import LATE, SLOW
+from tests.wire.ledger import Book, Contract, Ledger, Part, contract_of
 
 KEY = "KEY-PLANTED"
 SECRET = "SECRET-PLANTED"
@@ -85,6 +87,8 @@ class WireVenue(ABC):
 
     limits: ClassVar[tuple[RateLimit, ...]] = ()
     """Documented limits; counted always, enforced where `enforced`."""
+    currency: str = "USDT"
+    """What the account begins with."""
 
     def __init__(
         self,
@@ -95,12 +99,17 @@ class WireVenue(ABC):
         enforced: bool = False,
         equity: Decimal = Decimal(100_000),
     ) -> None:
-        """`latency` in seconds for a round trip. The clock of the venue is `exchange.now`."""
+        """`latency` in seconds for a round trip. The clock of the venue is `exchange.now`.
+
+        `equity`: what the account begins with; from then on it is worth what the ledger makes of prices and fills.
+        """
         self.exchange = exchange
         self.mishaps: Mishaps = Script() if mishaps is None else mishaps
         self.latency = latency
         self.enforced = enforced
-        self.equity = equity
+        self.ledger = Ledger(exchange, equity, currency=self.currency, contracts=self.contract, fees=self.fee)
+        self.failing: set[str] = set()
+        """Parts of paths: what is asked there fails, and surely nothing is done."""
         self.seen: list[Seen] = []
         self.refusals: list[str] = []
         """What was asked for and is not spoken here, or broke the venue itself: a test that leaves some has a hole."""
@@ -160,9 +169,28 @@ class WireVenue(ABC):
         """Speak on a stream until it is closed; `told` is set after every change. Where a venue has one."""
         await socket.close()
 
+    # Money
+
+    def contract(self, symbol: str) -> Contract:
+        """What the contracts of a symbol are."""
+        return contract_of(symbol, self.currency)
+
+    def fee(self, fill: Fill) -> Decimal:
+        """What a fill has cost."""
+        return fill.fee or ZERO
+
+    def book(self, part: Part | None = None) -> Book:
+        """The account as the venue's answers about a part show it."""
+        return self.ledger.book(part)
+
+    @property
+    def equity(self) -> Decimal:
+        """What the account is worth now, in its own currency."""
+        return self.ledger.equity
+
     def set_equity(self, equity: Decimal) -> None:
-        """The account is worth so much from now on."""
-        self.equity = equity
+        """The account is worth so much from now on, and nothing tells why."""
+        self.ledger.set_equity(equity)
 
     # The life of a server
 
@@ -275,7 +303,7 @@ class WireVenue(ABC):
         return reply
 
     def _do(self, ask: Ask, units: Mapping[str, int]) -> Reply:
-        if self.maintenance:
+        if self.maintenance or any(part in ask.path for part in self.failing):
             return self.down()
         wait = self._count(units)
         if wait is not None:

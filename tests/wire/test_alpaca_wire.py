@@ -37,8 +37,8 @@ def test_a_snapshot_tells_the_whole_account() -> None:
             (AAPL, "long", 10, 100, 1000), (SPY, "short", 4, 400, 1600), (BTC, "long", D("0.5"), 50000, 25000),
         }  # fmt: skip
         assert seen.equity == 100_000
-        # Half, and three tenths, of 1,000 − 1,600 + 25,000.
-        assert (seen.margin_used, seen.maintenance_margin) == (12_200, 7_320)
+        # Half, and three tenths, of 1,000 + 1,600 + 25,000: a short position ties up money too.
+        assert (seen.margin_used, seen.maintenance_margin) == (13_800, 8_280)
         (order,) = seen.orders or ()
         assert (order.symbol, order.side, order.amount, order.trigger_price, order.type) == (
             AAPL,

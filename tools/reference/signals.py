@@ -37,6 +37,11 @@ LEVELS = {
     ),
 }
 
+AGAIN = {
+    "loss": "only after a new loss",
+    "condition": "when it has been false and is true again, or after a new loss",
+}
+
 
 def signals_page() -> str:
     """The page: every signal, those of scopes before those of positions."""
@@ -49,8 +54,10 @@ def signals_page() -> str:
 
 def _entry(signal: SignalSpec) -> str:
     written = f'{signal.name}("15m")' if signal.windowed else signal.name
-    facts = [
-        f"- **Unit**: {UNITS.get(signal.unit, signal.unit)}",
+    facts = [f"- **Unit**: {UNITS.get(signal.unit, signal.unit)}"]
+    if signal.level == "scope":
+        facts.append(f"- **The same level again**: {AGAIN[signal.measures]}")
+    facts += [
         f"- **Window**: {'needed, such as 15m' if signal.windowed else 'takes none'}",
         f"- **Partly known**: {_when(signal.partly_known)}",
         f"- **Unknown**: {_when(signal.unknown)}",

@@ -8,20 +8,20 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Balance, Position
+from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.numbers import UnreadableError, flag, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues import binance_rows
+from killswitch_ccxt.venues import binance_rows, binance_worth
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.venues.binance_rows import told
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
-FRESH: Final = 10.0
-"""Seconds for which the venue's prices of assets in USD are used."""
 FEW: Final = 3
 """Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
+FEW_INDEXES: Final = 5
+"""Up to so many assets their index is asked for one by one, at a weight of 1 each: all at once weigh 10."""
 
 
 class BinanceUsdm(BinanceFutures):
@@ -37,9 +37,10 @@ class BinanceUsdm(BinanceFutures):
         RateLimit("orders-1m", 1200, 60.0),
     )
     costs = (
-        # 5 + 5 every time; 80 for all open orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 16. Where a
-        # symbol trades every second, 80 in 15 s and 25 for its fills in 10 s.
-        Cost("snapshot", "weight", units=17),
+        # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
+        # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
+        # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
+        Cost("snapshot", "weight", units=19),
         Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
         Cost("submit_batch", "orders-10s", units=5), Cost("submit_batch", "orders-1m", units=1),
         Cost("submit_batch", "weight", units=5),
@@ -79,7 +80,10 @@ class BinanceUsdm(BinanceFutures):
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._multi_assets: bool | None = None
-        self._indexes: tuple[float, Mapping[str, Decimal]] = (float("-inf"), {})
+        self._indexed: frozenset[str] = frozenset()
+        """Assets whose index was asked for in the last reading."""
+        self._listed: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        """Assets that were looked for in the venue's whole list, and all that are in it."""
 
     async def position_mode(self) -> PositionMode | None:
         row = await self.ask("GetAccountConfig")
@@ -88,18 +92,33 @@ class BinanceUsdm(BinanceFutures):
         return None if hedged is None else "hedge" if hedged else "one_way"
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        """Worth and positions by two questions that must agree: each of them lists what is held."""
+        """Worth and positions by two questions that must agree: each of them lists what is held.
+
+        Prices of what the last reading needed them for are asked for beside them.
+        """
         if self._multi_assets is None:
             await self.position_mode()
-        body, rows = await asyncio.gather(self.client.call(self.account_method), self.read_positions())
+        body, rows, dollars = await asyncio.gather(
+            self.client.call(self.account_method), self.read_positions(), self._dollars(self._indexed)
+        )
         found = self.positions_of(rows)
         self._agreeing(body, found)
-        return await self.worth_of(body), await self.in_own_currency(found)
+        needed_for = self._priced_assets(body, found)
+        if not needed_for <= self._indexed:
+            dollars = await self._dollars(needed_for)
+        self._indexed = needed_for
+        return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
 
-    async def prices_of_coins(self) -> Mapping[str, Decimal]:
-        dollars = {"USD": Decimal(1), **await self._dollars()}
-        own = dollars.get(self.spec.currency)
-        return {} if own is None else {asset: price / own for asset, price in dollars.items()}
+    async def worth_alone(self) -> Wealth | None:
+        body, dollars = await asyncio.gather(self.client.call(self.account_method), self._dollars(self._indexed))
+        needed_for = self._priced_assets(body, ())
+        return self.worth_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
+
+    def _priced_assets(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> frozenset[str]:
+        """Assets whose price in USD is needed: none where everything is in the account's currency."""
+        held = {str(row.get("asset")) for row in body.get("assets") or () if _holds(row)}
+        others = (held | {self.settled(position.symbol) for position in found}) - {self.spec.currency}
+        return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
 
     def _agreeing(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
@@ -108,63 +127,77 @@ class BinanceUsdm(BinanceFutures):
             if read["contracts"] and (read["symbol"], read["side"]) not in keys:
                 raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
 
-    async def worth_of(self, body: Mapping[str, Any]) -> Wealth:
-        """With several assets as margin the venue tells totals in USD; else each asset stands for itself."""
-        currency = self.spec.currency
-        held = binance_rows.balances(body.get("assets") or ())
-        rows = {str(row.get("asset")): row for row in body.get("assets") or ()}
-        others = {asset for asset in held if asset != currency}
-        prices = await self._dollars() if others or self._multi_assets else {}
-        own = prices.get(currency)
-        balances = tuple(
-            Balance(asset, amount, Decimal(1) if asset == currency else _over(prices.get(asset), own))
-            for asset, amount in sorted(held.items())
-        )
+    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
+        """Each asset at the venue's index. `dollars`: prices in USD."""
+        currency, assets = self.spec.currency, body.get("assets") or ()
+        own, prices = dollars.get(currency), binance_worth.in_own(dollars, currency)
+        balances = binance_worth.balances(assets, prices)
         used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
-        # The venue's own total follows prices once there are several assets in it.
-        cash = binance_rows.wallets(body.get("assets") or ())
+        profit = binance_worth.unrealized(assets, prices)
+        rates = binance_worth.rates(dollars, currency)
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
+            if balances and all(each.price is not None for each in balances):
+                equity = binance_worth.equity_of(balances)
+            else:
+                profit = None
             free = told(body.get("availableBalance"))
             return Wealth(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
-                kept and from_dollars(kept, own, currency), balances, cash, "multi_assets",
+                kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
+                rates=rates,
             )  # fmt: skip
-        if currency not in rows and body.get("assets") and currency not in prices:
+        rows = {str(row.get("asset")): row for row in assets}
+        if currency not in rows and rows and currency not in dollars:
             raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
-        row = rows.get(currency) or {"marginBalance": "0" if rows else body.get("totalMarginBalance")}
-        equity = needed(row.get("marginBalance"), f"what is held of {currency}")
-        equity += sum(
-            (each.amount * each.price for each in balances if each.asset in others and each.price), Decimal(0)
-        )
-        return Wealth(equity, told(row.get("availableBalance")), used, kept, balances, cash, "single_asset")
+        if not rows:
+            # An account without any asset has totals, which are zero.
+            equity, profit = needed(body.get("totalMarginBalance"), f"what is held of {currency}"), None
+        else:
+            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"what is held of {currency}")
+            equity = binance_worth.equity_of(balances)
+        free = told(rows.get(currency, {}).get("availableBalance"))
+        return Wealth(
+            equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
+        )  # fmt: skip
 
-    async def _dollars(self) -> Mapping[str, Decimal]:
-        """Asset → its price in USD, as the venue reckons margin with."""
-        now = asyncio.get_running_loop().time()
-        if now - self._indexes[0] > FRESH or now < self._indexes[0]:
-            rows = await self.client.call("fapiPublicGetAssetIndex")
-            found = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
-            self._indexes = now, {asset: price for asset, price in found.items() if price}
-        return self._indexes[1]
+    async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
+        """Asset → its price in USD, as the venue reckons margin with; nothing is asked where there are no assets."""
+        if not assets:
+            return {}
+        looked_for, listed = self._listed
+        few = sorted(assets & listed)
+        is_known = assets <= looked_for and len(few) <= FEW_INDEXES
+        asked: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
+        answers = await asyncio.gather(*(self.client.call("fapiPublicGetAssetIndex", it) for it in asked))
+        rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
+        told_of = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
+        found = {asset: price for asset, price in told_of.items() if price is not None}
+        if not is_known:
+            self._listed = looked_for | assets, frozenset(found)
+        return found
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index and last by two questions."""
+        return await self._quotes(symbols, ("fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex"))
+
+    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        found = await self._quotes(symbols, ("fapiPublicGetPremiumIndex",))
+        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices, last and index; the mark comes with the positions."""
-        asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
         methods = ("fapiPublicGetTickerBookTicker", "fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex")
+        return await self._quotes(symbols, methods)
+
+    async def _quotes(self, symbols: Sequence[str], methods: Sequence[str]) -> Mapping[str, Quote]:
+        asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
         answers = await asyncio.gather(*(self.client.call(method, params) for method in methods for params in asked))
         found: dict[str, dict[str, Any]] = {}
         for answer in answers:
             for row in answer if isinstance(answer, list) else [answer]:
                 found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {
-            symbol: Quote(
-                positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
-                positive(row.get("indexPrice")), positive(row.get("markPrice")),
-            )
-            for symbol in symbols
-            if (row := found.get(self.id_of(symbol)))
-        }  # fmt: skip
+        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
 
     async def status(self) -> str | None:
         """Demo trading has no status of its own."""
@@ -176,8 +209,8 @@ class BinanceUsdm(BinanceFutures):
             raise
 
 
-def _over(price: Decimal | None, own: Decimal | None) -> Decimal | None:
-    return None if price is None or not own else price / own
+def _holds(row: Mapping[str, Any]) -> bool:
+    return bool(decimal(row.get("marginBalance", row.get("balance"))) or told(row.get("walletBalance")))
 
 
 DIALECTS = {"binanceusdm": BinanceUsdm}

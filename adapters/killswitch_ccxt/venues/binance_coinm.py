@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.inspection import Capability
-from killswitch.model.snapshot import Balance, Position
-from killswitch.model.venue import AccountSpec, Cost, RateLimit
+from killswitch.model.snapshot import Position
+from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues import binance_codes, binance_rows
-from killswitch_ccxt.venues.binance import FRESH, BinanceUsdm
+from killswitch_ccxt.venues import binance_codes, binance_rows, binance_worth
+from killswitch_ccxt.venues.binance import BinanceUsdm
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.wealth import Wealth
 
@@ -46,65 +46,92 @@ class BinanceCoinm(BinanceFutures):
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._indexes: tuple[float, Mapping[str, Decimal]] = (float("-inf"), {})
+        self._premium: asyncio.Future[Any] | None = None
 
     async def position_mode(self) -> PositionMode | None:
         hedged = flag((await self.ask("GetPositionSideDual")).get("dualSidePosition"))
         return None if hedged is None else "hedge" if hedged else "one_way"
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        body, rows = await asyncio.gather(self.client.call(self.account_method), self.read_positions())
-        return await self.worth_of(body), await self.in_own_currency(self.positions_of(rows))
+        """The index is asked for beside worth and positions each time: what coins are worth is of the same moment.
 
-    async def prices_of_coins(self) -> Mapping[str, Decimal]:
-        dollars = {"USD": Decimal(1), **await self._dollars()}
-        own = dollars.get(self.spec.currency)
-        return {} if own is None else {coin: price / own for coin, price in dollars.items()}
+        It may fail where everything is in the account's own coin.
+        """
+        body, rows, premium = await asyncio.gather(
+            self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
+        )
+        failure = premium if isinstance(premium, Exception) else None
+        dollars = {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)}
+        try:
+            return self.worth_of(body, dollars), self.in_own_currency(self.positions_of(rows), dollars)
+        except UnreadableError:
+            if failure is not None:
+                raise failure from None
+            raise
 
-    async def worth_of(self, body: Mapping[str, Any]) -> Wealth:
-        """The coins at the venue's index. UnreadableError where a coin is held that has none."""
+    async def worth_alone(self) -> Wealth | None:
+        body, premium = await asyncio.gather(self.client.call(self.account_method), self._premium_or_failure())
+        return self.worth_of(body, {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)})
+
+    async def _premium_or_failure(self) -> Sequence[Mapping[str, Any]] | Exception:
+        try:
+            return await self._premium_rows()
+        except (VenueError, UnreadableError) as error:
+            return error
+
+    def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
+        """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none."""
         currency, assets = self.spec.currency, body.get("assets")
         if not isinstance(assets, list):
             raise UnreadableError("the venue says nothing of the account's assets")
-        held = binance_rows.balances(assets)
+        prices = binance_worth.in_own(dollars, currency)
         rows = {str(row.get("asset")): row for row in assets}
-        prices = {currency: Decimal(1)}
-        if set(held) - {currency}:
-            prices = {**await self.prices_of_coins(), **prices}
-        unpriced = sorted(set(held) - set(prices))
-        if unpriced or (currency not in rows and currency not in prices):
-            raise UnreadableError(f"the venue has no price of {', '.join(unpriced) or currency} in {currency}")
-        equity = sum((amount * prices[asset] for asset, amount in held.items()), Decimal(0))
+        balances = binance_worth.balances(assets, prices)
+        unpriced = [each.asset for each in balances if each.price is None]
+        if unpriced:
+            raise UnreadableError(f"the venue has no price of {', '.join(unpriced)} in {currency}")
         used, kept, free = (
             _summed(rows, prices, name) for name in ("initialMargin", "maintMargin", "availableBalance")
         )
-        balances = tuple(Balance(asset, amount, prices[asset]) for asset, amount in sorted(held.items()))
-        return Wealth(equity, free, used, kept, balances, binance_rows.wallets(assets))
+        return Wealth(
+            binance_worth.equity_of(balances), free, used, kept, balances,
+            unrealized=binance_worth.unrealized(assets, prices), rates=binance_worth.rates(dollars, currency),
+        )  # fmt: skip
 
-    async def _dollars(self) -> Mapping[str, Decimal]:
-        """Coin → the index price of its perpetual contract, in USD."""
-        now = asyncio.get_running_loop().time()
-        if now - self._indexes[0] > FRESH or now < self._indexes[0]:
-            rows = await self.client.call("dapiPublicGetPremiumIndex")
-            found = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
-            self._indexes = now, {coin: price for coin, price in found.items() if price}
-        return self._indexes[1]
+    async def _premium_rows(self) -> list[Mapping[str, Any]]:
+        """Index and mark of all contracts: one question, whoever asks at the same time."""
+        if self._premium is None or self._premium.done():
+            self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
+        rows = await asyncio.shield(self._premium)
+        if not isinstance(rows, list):
+            raise UnreadableError("the venue's index is no list")
+        return rows
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index and last by two questions."""
+        return await self._quotes(symbols, "dapiPublicGetTickerPrice")
+
+    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        found = await self._quotes(symbols)
+        return {symbol: quote.mark for symbol, quote in found.items() if quote.mark is not None}
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one; the mark comes with the positions."""
-        methods = ("dapiPublicGetTickerBookTicker", "dapiPublicGetTickerPrice", "dapiPublicGetPremiumIndex")
+        return await self._quotes(symbols, "dapiPublicGetTickerBookTicker", "dapiPublicGetTickerPrice")
+
+    async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
+        answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
         found: dict[str, dict[str, Any]] = {}
-        for answer in await asyncio.gather(*(self.client.call(method) for method in methods)):
+        for answer in answers:
             for row in answer:
                 found.setdefault(str(row.get("symbol")), {}).update(row)
-        return {
-            symbol: Quote(
-                positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
-                positive(row.get("indexPrice")), positive(row.get("markPrice")),
-            )
-            for symbol in symbols
-            if (row := found.get(self.id_of(symbol)))
-        }  # fmt: skip
+        return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+
+
+def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
+    """Coin → the index price of its perpetual contract, in USD."""
+    told = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
+    return {coin: price for coin, price in told.items() if price is not None}
 
 
 def _summed(rows: Mapping[str, Mapping[str, Any]], prices: Mapping[str, Decimal], name: str) -> Decimal | None:

@@ -6,13 +6,14 @@ notional, needs a request of its own for margin brackets, and puts the refused r
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import FillCause, Flow, FlowKind, InstrumentState
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.quotes import Quote
 
 Row = Mapping[str, Any]
 SymbolOf = Callable[[str], str]
@@ -39,7 +40,9 @@ FLOWS: Final[Mapping[str, FlowKind]] = {
     "COMMISSION_REBATE": "rebate", "API_REBATE": "rebate", "FEE_RETURN": "rebate",
     "POSITION_LIMIT_INCREASE_FEE": "fee", "OPTIONS_PREMIUM_FEE": "fee",
 }  # fmt: skip
-TOLD_BY_FILLS: Final = frozenset({"COMMISSION", "REALIZED_PNL", "DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"})
+TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
+"""Incomes of which every trade has one, or it has moved no money."""
+TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
 
 
 def told(value: Any) -> Decimal | None:
@@ -131,13 +134,24 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
     return tuple(found)
 
 
-def wallets(rows: Iterable[Row]) -> Decimal:
-    """A number that is another one as soon as any coin's wallet has moved, and the same whatever prices do."""
-    held = sorted(f"{row.get('asset')} {decimal(row.get('walletBalance'))}" for row in rows)
-    return Decimal(int.from_bytes(hashlib.blake2b("; ".join(held).encode(), digest_size=8).digest()))
+def traded(rows: Iterable[Row], symbol_of: SymbolOf) -> dict[str, datetime]:
+    """Symbol → its latest trade in an income history; none of symbols that the rules do not have."""
+    found: dict[str, datetime] = {}
+    for row in rows:
+        at = instant(row.get("time"))
+        if row.get("incomeType") not in TRADES or at is None:
+            continue
+        try:
+            symbol = symbol_of(str(row.get("symbol")))
+        except NoSuchSymbolError:
+            continue
+        found[symbol] = max(at, found.get(symbol, at))
+    return found
 
 
-def balances(rows: Iterable[Row]) -> dict[str, Decimal]:
-    """Asset → its margin balance, of an account's assets, without what is zero."""
-    found = {str(row.get("asset")): decimal(row.get("marginBalance", row.get("balance"))) for row in rows}
-    return {asset: amount for asset, amount in found.items() if amount}
+def quote(row: Row) -> Quote:
+    """Of a symbol's rows of bookTicker, ticker/price and premiumIndex in one; the time is that of the last one."""
+    return Quote(
+        positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(row.get("price")),
+        positive(row.get("indexPrice")), positive(row.get("markPrice")), instant(row.get("time")),
+    )  # fmt: skip

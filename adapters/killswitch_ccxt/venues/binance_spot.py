@@ -16,7 +16,7 @@ from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_moves, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
@@ -50,6 +50,7 @@ class BinanceSpot(Dialect):
     client_ids = ClientIdRule(longest=36)
     streams = ("orders", "balance")
     fills_need_symbol = True
+    keeps_rules = True
     # Flows often: they weigh next to nothing, and where a book trades nothing else tells a withdrawal from a loss.
     ages = Ages(orders=20.0, fills=30.0, flows=15.0, quotes=None, orders_least=10.0, rows_least=10.0)
     limits = (
@@ -139,21 +140,30 @@ class BinanceSpot(Dialect):
     # Reading
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
-        body = await self.client.call(self._call_of("GetAccount"))
-        return await holdings(balance_of(body, self.spec.currency), self.spec, self.rules, self.last_prices)
+        """Amounts and prices are asked for at once: what is held is worth what it costs at that moment."""
+        body, tickers = await asyncio.gather(self.client.call(self._call_of("GetAccount")), self._tickers())
+
+        async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
+            return self._quotes(symbols, tickers)
+
+        return await holdings(balance_of(body, self.spec.currency), self.spec, self.rules, prices)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one of all symbols: two questions, whatever is held."""
-        best, last = await asyncio.gather(
+        return self._quotes(symbols, await self._tickers())
+
+    async def _tickers(self) -> Mapping[str, Row]:
+        """Name → its best prices and its last one."""
+        found: dict[str, dict[str, Any]] = {}
+        for rows in await asyncio.gather(
             self.client.call("publicGetTickerBookTicker"), self.client.call("publicGetTickerPrice")
-        )
-        bests, lasts = ({str(row.get("symbol")): row for row in rows} for rows in (best, last))
-        found = {}
-        for symbol in symbols:
-            name = str(self.rules[symbol]["id"])
-            row, price = bests.get(name, {}), lasts.get(name, {}).get("price")
-            found[symbol] = Quote(positive(row.get("bidPrice")), positive(row.get("askPrice")), positive(price))
+        ):
+            for row in rows:
+                found.setdefault(str(row.get("symbol")), {}).update(row)
         return found
+
+    def _quotes(self, symbols: Sequence[str], tickers: Mapping[str, Row]) -> dict[str, Quote]:
+        return {symbol: binance_rows.quote(tickers.get(str(self.rules[symbol]["id"]), {})) for symbol in symbols}
 
     async def orders(self) -> tuple[Any, ...]:
         rows = await self.client.call(self._call_of("GetOpenOrders"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
@@ -89,6 +91,14 @@ class Bitget(Dialect):
         return self._rules
 
     # Reading
+
+    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """As generic. Without positions nothing is unrealised: Bitget leaves that empty then."""
+        wealth, found = await super().account()
+        if not found and wealth.unrealized is None and wealth.balances is not None:
+            flat = tuple(structs.replace(it, wallet=it.amount) for it in wealth.balances)
+            wealth = replace(wealth, unrealized=Decimal(0), balances=flat)
+        return wealth, found
 
     async def wealth(self) -> Wealth:
         return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)

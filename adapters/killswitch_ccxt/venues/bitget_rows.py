@@ -6,17 +6,19 @@ In hedge mode Bitget writes the side of the position, not of the order: a `buy` 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, OrderSide, Side
+from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.wealth import Wealth
 
 Row = Mapping[str, Any]
+ZERO: Final = Decimal(0)
 
 
 def with_largest(rule: Row) -> Row:
@@ -28,23 +30,59 @@ def with_largest(rule: Row) -> Row:
 
 
 def wealth_of(rows: Any, currency: str) -> Wealth:
-    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT."""
+    """Of `account/accounts`. With several assets as margin the worth is that of all of them, which is told in USDT.
+
+    A wallet is the equity of a coin less the unrealised profit that the same row tells.
+    """
     own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
     if own is None:
         raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
     equity = needed(own.get("accountEquity"), "accountEquity")
-    if any(it.get("assetMode") == "union" for it in rows):
+    union = any(it.get("assetMode") == "union" for it in rows)
+    if union:
         if currency != "USDT":
             raise UnreadableError(f"several assets are margin, and their worth is told in USDT, not in {currency}")
-        equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=equity * 0)
+        equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
-    balance = [decimal(own.get(name)) for name in ("available", "locked")]
+    found = [it for it in map(_balance, rows if union else [own]) if it is not None]
+    balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
+    profits = [None if it.wallet is None or it.price is None else (it.amount - it.wallet) * it.price for it in balances]
     return Wealth(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
-        margin_used=sum((it for it in used if it is not None), start=equity * 0) if any(used) else None,
-        cash=None if balance[0] is None else balance[0] + (balance[1] or 0),
+        margin_used=sum((it for it in used if it is not None), start=ZERO) if any(used) else None,
+        balances=balances,
+        unrealized=None if None in profits else sum((it for it in profits if it is not None), start=ZERO),
+        rates=_rates(own, currency),
     )
+
+
+def _balance(row: Row) -> Balance | None:
+    """One coin, priced in USDT by what Bitget says that it is worth there; None of a coin with nothing in it."""
+    equity = needed(row.get("accountEquity"), "accountEquity")
+    profit, dollars = _unrealized(row), decimal(row.get("usdtEquity"))
+    wallet = None if profit is None else equity - profit
+    if not equity and not wallet:
+        return None
+    price = dollars / equity if equity and dollars is not None else None
+    return Balance(str(row.get("marginCoin")), equity, price, wallet=wallet, equity=equity)
+
+
+def _unrealized(row: Row) -> Decimal | None:
+    """Of all positions in the coin; of the two margin modes together where it does not say."""
+    whole = decimal(row.get("unrealizedPL"))
+    if whole is not None:
+        return whole
+    parts = [decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL")]
+    return None if None in parts else sum((it for it in parts if it is not None), start=ZERO)
+
+
+def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
+    """What the account's currency costs in USDT."""
+    equity, dollars = decimal(own.get("accountEquity")), decimal(own.get("usdtEquity"))
+    if currency == "USDT" or not equity or dollars is None:
+        return None
+    return (Rate("USDT", dollars / equity),)
 
 
 def _of_position(info: Row) -> tuple[Side, bool] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
@@ -19,14 +20,14 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
-from killswitch_ccxt.quotes import Quote, quotes
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.venues.bybit_portions import Portions
 from killswitch_ccxt.venues.bybit_rows import (
     dollar_prices,
     in_currency,
+    quote_of,
     rate,
     refined_fill,
     refined_order,
@@ -36,6 +37,8 @@ from killswitch_ccxt.venues.bybit_rows import (
 )
 from killswitch_ccxt.wealth import Wealth
 
+FEW: Final = 5
+"""Up to so many symbols their prices are asked for one by one: all of a category are half a megabyte."""
 MOST_PAGES: Final = 40
 """Pages of one question; a book that needs more is not read in part, but called unreadable."""
 
@@ -46,6 +49,7 @@ class BybitReading(Dialect):
     exchange: ClassVar[str] = "bybit"
     codes = words.CODES
     has_hedge_mode = True
+    keeps_rules = True
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -55,6 +59,8 @@ class BybitReading(Dialect):
         """Names of symbols of which nobody tells the rules."""
         self._prices: dict[str, Decimal] = {}
         """Dollars for one of each coin that the account has, as the venue told it last."""
+        self._positions_at: datetime | None = None
+        """Venue time of the oldest of the answers that positions were read from last."""
         self._known: Mapping[str, Row] | None = None
         self._rules: Mapping[str, Row] = {}
         self._log = Portions(lambda asked: self._page("privateGetV5AccountTransactionLog", asked))
@@ -117,22 +123,27 @@ class BybitReading(Dialect):
             found = tuple(in_currency(it, self._rate(self.rules[it.symbol].get("settle"))) for it in found)
         if not found and wealth.margin_used == 0:
             wealth = replace(wealth, maintenance_margin=None)
-        return wealth, found
+        return replace(wealth, positions_as_of=self._positions_at), found
 
     async def wealth(self) -> Wealth:
         answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
         self._prices = dollar_prices(answer)
-        return wealth_of(answer, self.spec.currency)
+        return wealth_of(answer, self.spec.currency, self.client.answered_at(answer.get("time")))
 
     def _rate(self, coin: object) -> Decimal | None:
         return rate(self._prices, coin, self.spec.currency)
 
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         """By the equity of each coin, which is without what was borrowed of it."""
-        answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
-        return await holdings(spot_balance(answer), self.spec, self.rules, self.last_prices)
+
+        async def balance() -> Row:
+            asked = {"accountType": "UNIFIED"}
+            return spot_balance(await self.client.call("privateGetV5AccountWalletBalance", asked))
+
+        return await self.priced(balance())
 
     async def positions(self) -> tuple[Position, ...]:
+        self._positions_at = None
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
         rows = [row for answer in answers for row in answer if decimal(row.get("size"))]
         for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
@@ -210,12 +221,18 @@ class BybitReading(Dialect):
         return await self._log.flows(since, int(self.client.now().timestamp() * 1000))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """One question for each category: ccxt would ask for one of them only."""
-        by_category: dict[str, list[str]] = {}
-        for symbol in symbols:
-            by_category.setdefault(self._category(symbol), []).append(symbol)
-        answers = await asyncio.gather(*(self.client.call("fetch_tickers", it) for it in by_category.values()))
-        return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
+        """Mark, index, last and best prices in one answer for each symbol, or for each category of many."""
+        asked = [self._named(symbol) for symbol in symbols]
+        if len(asked) > FEW:
+            asked = [{"category": it} for it in sorted({named["category"] for named in asked})]
+        answers = await asyncio.gather(*(self.client.call("publicGetV5MarketTickers", it) for it in asked))
+        found: dict[tuple[str, str], Quote] = {}
+        for named, answer in zip(asked, answers, strict=True):
+            at = self.client.answered_at(answer.get("time"))
+            for row in (answer.get("result") or {}).get("list") or ():
+                found[named["category"], str(row.get("symbol"))] = quote_of(row, at)
+        keys = ((symbol, (self._category(symbol), str(self.rules[symbol]["id"]))) for symbol in symbols)
+        return {symbol: found[key] for symbol, key in keys if key in found}
 
     async def position_mode(self) -> PositionMode | None:
         """That of the positions; of a symbol that could be held, where there are none."""
@@ -247,7 +264,10 @@ class BybitReading(Dialect):
 
     async def _page(self, method: str, asked: Mapping[str, Any]) -> tuple[list[Row], str | None]:
         """One page, and the cursor of the next one; None where there is none."""
-        result = (await self.client.call(method, asked)).get("result")
+        answer = await self.client.call(method, asked)
+        result = answer.get("result")
+        if method == "privateGetV5PositionList" and (at := self.client.answered_at(answer.get("time"))) is not None:
+            self._positions_at = min(at, self._positions_at or at)
         if not isinstance(result, Mapping) or not isinstance(result.get("list"), list):
             raise UnreadableError(f"{method}: an answer without a list")
         rows: list[Row] = result["list"]

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Balance, Fill, Position, Side
+from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
+ROUNDED: Final = Decimal("1e-5")
+"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+SMALL: Final = Decimal("5e-4")
+"""The share of the equity from which on what is in no wallet and no profit is taken for options: interest is less."""
 
 
 def with_largest(rule: Row) -> Row:
@@ -29,7 +34,7 @@ def with_largest(rule: Row) -> Row:
     return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
 
 
-def wealth_of(answer: Row, currency: str) -> Wealth:
+def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Wealth:
     """Of `account/wallet-balance`: dollars, divided by what Bybit itself reckons one of `currency` at.
 
     Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
@@ -47,15 +52,55 @@ def wealth_of(answer: Row, currency: str) -> Wealth:
         found = decimal(value)
         return found if not found else from_dollars(found, price, currency)
 
-    own = next((it for it in coins if it.get("coin") == currency), None)
+    balances = tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity")))
+    equity = from_dollars(total, price, currency) if total else total
+    parts = sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
+    # The total is the sum of the coins, rounded in dollars.
+    equity = parts if abs(parts - equity) <= ROUNDED * abs(equity) else equity
     return Wealth(
-        equity=from_dollars(total, price, currency) if total else total,
+        equity=equity,
         free=money(row.get("totalAvailableBalance")),
         margin_used=money(row.get("totalInitialMargin")),
         maintenance_margin=money(row.get("totalMaintenanceMargin")),
-        balances=tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity"))),
-        cash=None if own is None else decimal(own.get("walletBalance")),
+        balances=balances,
+        unrealized=_unrealized(balances),
+        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        as_of=as_of,
+        complete=False if _has_options(coins, balances, equity) else None,
     )
+
+
+def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
+    """What of the equity is in no wallet, in the account's currency; None where a coin's wallet is not told."""
+    total = Decimal(0)
+    for it in balances:
+        if it.price is not None:
+            if it.wallet is None:
+                return None
+            total += (it.amount - it.wallet) * it.price
+    return total
+
+
+def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Decimal) -> bool:
+    """Whether the equity holds more than wallets and the profit of futures: the value of options, which are not read.
+
+    Prices move it, so that it counts as unrealised; there are no positions that say why.
+    """
+    told = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
+    rest = Decimal(0)
+    for it in balances:
+        profit = told.get(it.asset)
+        if it.price is not None and it.wallet is not None and profit is not None:
+            rest += abs((it.amount - it.wallet - profit) * it.price)
+    return rest > SMALL * abs(equity)
+
+
+def quote_of(row: Row, at: datetime | None) -> Quote:
+    """Of a ticker."""
+    return Quote(
+        positive(row.get("bid1Price")), positive(row.get("ask1Price")), positive(row.get("lastPrice")),
+        positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
+    )  # fmt: skip
 
 
 def spot_balance(answer: Row) -> dict[str, Any]:
@@ -123,9 +168,12 @@ def _dollars(coin: Row) -> Decimal | None:
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
-    own = _dollars(coin)
+    """One coin. What is owed of it is off its equity, and off its wallet too."""
+    own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
-    return Balance(str(coin["coin"]), needed(coin.get("equity"), "equity"), each)
+    held = decimal(coin.get("walletBalance"))
+    wallet = None if held is None else held - (decimal(coin.get("spotBorrow")) or Decimal(0))
+    return Balance(str(coin["coin"]), equity, each, wallet=wallet, equity=equity)
 
 
 def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:

@@ -7,15 +7,24 @@ the contract size is 1 everywhere, whatever `contract_size` says: that is how ma
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position
-from killswitch.model.venue import AccountSpec, Cost, OrderReport, OrderRequest, RateLimit, VenueError
+from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Position, Rate
+from killswitch.model.venue import (
+    AccountSpec,
+    Cost,
+    OrderReport,
+    OrderRequest,
+    RateLimit,
+    VenueDownError,
+    VenueError,
+)
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
@@ -24,12 +33,15 @@ from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said
+from killswitch_ccxt.venues.deribit_worth import of_all, of_one
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
 PAGES: Final = 50
+MOST_TICKERS: Final = 5
+"""Symbols that are asked for one by one in a second look."""
 
 
 class Deribit(Dialect):
@@ -40,7 +52,8 @@ class Deribit(Dialect):
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     streams = ("orders", "balance")
-    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0)
+    # The log is dear, and asked for each currency that is collateral.
+    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     changes_by_get = True
     tried = "answers as its documents give them"
@@ -50,6 +63,8 @@ class Deribit(Dialect):
         self._dollars: Decimal | None = None
         """US dollars for one of the account's currency, where worth is told in dollars."""
         self._crossed = False
+        self._collateral: frozenset[str] = frozenset((spec.currency,))
+        """Currencies that the account holds, as far as they are its worth."""
         self._settled: frozenset[str] = frozenset((spec.currency,))
         """Currencies that the account's positions settle in."""
         self._corrected: tuple[object, dict[str, Row]] = (None, {})
@@ -101,22 +116,37 @@ class Deribit(Dialect):
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        answer, rows = await asyncio.gather(
-            self.client.call("private_get_get_account_summaries"), self.client.call("fetch_positions")
-        )
-        wealth = await self._wealth(answer)
+        answer, rows, dollars = await asyncio.gather(
+            self.client.call("private_get_get_account_summaries"), self.client.call("fetch_positions"),
+            self._indexes(self._collateral if self._crossed else ()),
+        )  # fmt: skip
+        wealth = await self._wealth(answer, dollars)
         if not self._crossed:
             rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
         found = positions.positions(rows, self.rules, self.refine_position)
         settled = {str(self.rules[each.symbol].get("settle")) for each in found}
         self._settled = frozenset({self.spec.currency, *settled})
+        if wealth.rates is None and self.spec.currency != "USD":
+            wealth = replace(wealth, rates=self._rates_of(found))
         return wealth, found
+
+    async def worth_alone(self) -> Wealth | None:
+        answer, dollars = await asyncio.gather(
+            self.client.call("private_get_get_account_summaries"),
+            self._indexes(self._collateral if self._crossed else ()),
+        )
+        return await self._wealth(answer, dollars)
+
+    def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
+        """What the account's coin costs in USD, where a position is priced by the index of that coin."""
+        inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
+        return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
 
     def _settles(self, row: Row) -> str | None:
         rule = self.rules.get(str(row.get("symbol")))
         return None if rule is None else str(rule.get("settle"))
 
-    async def _wealth(self, answer: Any) -> Wealth:
+    async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
         """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
         result = answer.get("result") if isinstance(answer, Mapping) else None
         summaries = result.get("summaries") if isinstance(result, Mapping) else None
@@ -131,30 +161,32 @@ class Deribit(Dialect):
         if not self._crossed:
             if row is None:
                 raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
-            return Wealth(
-                equity=needed(row.get("equity"), f"the equity in {currency}"),
-                free=decimal(row.get("available_funds")),
-                margin_used=decimal(row.get("initial_margin")),
-                maintenance_margin=decimal(row.get("maintenance_margin")),
-                cash=decimal(row.get("balance")),
-                margin_mode="cross",
-            )
-        if currency != "USD":
-            index = await self.client.call("public_get_get_index_price", {"index_name": f"{currency.lower()}_usd"})
-            self._dollars = positive((index.get("result") or {}).get("index_price"))
+            self._collateral = frozenset((currency,))
+            return of_one(row)
+        summed = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
+        self._collateral = frozenset((currency, *(str(it.get("currency")) for it in summed)))
+        missing = self._collateral - dollars.keys()
+        dollars = {**dollars, **(await self._indexes(missing) if missing else {})}
+        self._dollars = dollars.get(currency)
+        return of_all(first, summed, currency, dollars)
 
-        def worth(dollars: Any) -> Decimal | None:
-            found = decimal(dollars)
-            return None if found is None else from_dollars(found, self._dollars, currency)
+    async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
+        """Currency → Deribit's index of it, in USD; without those that it has none of."""
 
-        total = needed(first.get("total_equity_usd"), "the account's total equity")
-        return Wealth(
-            equity=from_dollars(total, self._dollars, currency),
-            margin_used=worth(first.get("total_initial_margin_usd")),
-            maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
-            cash=sum((decimal(it.get("balance")) or Decimal(0) for it in summaries), Decimal(0)),
-            margin_mode="cross",
-        )
+        async def asked(currency: str) -> Decimal | None:
+            if currency == "USD":
+                return Decimal(1)
+            try:
+                answer = await self.client.call("public_get_get_index_price", {"index_name": f"{currency.lower()}_usd"})
+            except VenueDownError:
+                if currency == self.spec.currency:
+                    raise
+                return None  # without it, or where there is no such index, Deribit's own total stands alone
+            return positive((answer.get("result") or {}).get("index_price"))
+
+        names = sorted(currencies)
+        found = await asyncio.gather(*map(asked, names))
+        return {name: price for name, price in zip(names, found, strict=True) if price is not None}
 
     def refine_position(self, position: Position, info: Row) -> Position:
         """Money that is not in the account's currency is not told as if it were."""
@@ -238,11 +270,15 @@ class Deribit(Dialect):
         )
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        """What the transaction log calls deposits, withdrawals and transfers."""
+        """What the transaction logs of the account's currencies call deposits, withdrawals and transfers."""
+        answers = await asyncio.gather(*(self._moves(currency, since) for currency in sorted(self._collateral)))
+        return tuple(flow for found in answers for flow in found)
+
+    async def _moves(self, currency: str, since: int) -> list[Flow]:
         found: list[Flow] = []
         until = int(self.client.now().timestamp() * 1000) + 60_000
         asked: dict[str, Any] = {
-            "currency": self.spec.currency, "start_timestamp": since, "end_timestamp": until, "count": 250,
+            "currency": currency, "start_timestamp": since, "end_timestamp": until, "count": 250,
         }  # fmt: skip
         for _ in range(PAGES):
             answer = await self.client.call("private_get_get_transaction_log", asked)
@@ -256,7 +292,7 @@ class Deribit(Dialect):
                 change = needed(row.get("change"), f"the change of log entry {row['id']}")
                 found.append(Flow(str(row["id"]), at, kind, change, str(row.get("currency"))))
             if result.get("continuation") is None:
-                return tuple(found)
+                return found
             asked = {**asked, "continuation": result["continuation"]}
         raise UnreadableError("more entries of the transaction log than can be read")
 
@@ -269,13 +305,32 @@ class Deribit(Dialect):
         )
         rows = [row for it in answers for row in _rows(it.get("result"), "prices")]
         return {
-            wanted[row["instrument_name"]]: Quote(
-                positive(row.get("bid_price")), positive(row.get("ask_price")), positive(row.get("last")), None,
-                positive(row.get("mark_price")),
-            )
+            symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
             for row in rows
-            if row.get("instrument_name") in wanted
-        }  # fmt: skip
+            if (symbol := wanted.get(str(row.get("instrument_name")))) is not None
+        }
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """With the index, of each symbol by itself; of many without it, in an answer for each currency."""
+        if len(symbols) > MOST_TICKERS:
+            return await self.quotes(symbols)
+        answers = await asyncio.gather(
+            *(self.client.call("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
+        )
+        names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
+        return {
+            symbol: self._quote(symbol, result, *names)
+            for symbol, answer in zip(symbols, answers, strict=True)
+            if isinstance(result := answer.get("result"), Mapping)
+        }
+
+    def _quote(self, symbol: str, row: Row, bid: str, ask: str, last: str, at: str) -> Quote:
+        """The last price of an option may be hours old, and Deribit does not say when it was made: it is left out."""
+        return Quote(
+            positive(row.get(bid)), positive(row.get(ask)),
+            None if self.rules[symbol].get("option") else positive(row.get(last)),
+            positive(row.get("index_price")), positive(row.get("mark_price")), instant(row.get(at)),
+        )  # fmt: skip
 
     # Acting
 

@@ -74,7 +74,13 @@ def generic(exchange: str) -> type[Dialect]:
 
 
 class Generic(Dialect):
-    """What cannot be taken for granted of an exchange that nobody has looked at."""
+    """What cannot be taken for granted of an exchange that nobody has looked at.
+
+    Whether a balance has unrealised profit in it, each exchange decides for itself, so that no wallet is told; and
+    whether a list of rows came whole, nobody can say.
+    """
+
+    rows_whole = frozenset()
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
         """Many exchanges count trades of each symbol by themselves."""

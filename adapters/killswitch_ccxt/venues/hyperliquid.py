@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, Position
+from killswitch.model.snapshot import Balance, Fill, Flow, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -32,6 +32,7 @@ from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.hyperliquid_rows import (
     CODES,
     allowed_price,
@@ -49,6 +50,8 @@ from killswitch_ccxt.wealth import Wealth
 BOUND: Final = Decimal("0.05")
 """How far from the middle a market order may go: there are none, only limits that take at once."""
 LONGEST_PAGE: Final = 2000
+PUBLIC: Final = frozenset({"allMids", "metaAndAssetCtxs"})
+"""Questions that are about nobody's account."""
 FILLS_BACK: Final = 86_400_000
 
 
@@ -68,7 +71,11 @@ class Hyperliquid(Dialect):
     client_ids = ClientIdRule("hex", 34)
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
-    ages = Ages(orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0)
+    # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
+    ages = Ages(
+        orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, rows_hurried=1,
+        fills_hurried=1, hurried_saved=1,  # a list costs 20 of the 1,200 a minute: three saved up would be too many
+    )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
     capabilities = (
@@ -135,16 +142,41 @@ class Hyperliquid(Dialect):
         rows = state.get("assetPositions")
         if not isinstance(summary, Mapping) or not isinstance(rows, list):
             raise UnreadableError("the answer has no margin summary or no positions")
-        wealth = Wealth(
-            needed(summary.get("accountValue"), "the account value"), free=decimal(state.get("withdrawable")),
-            margin_used=decimal(summary.get("totalMarginUsed")),
-            maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
-            cash=decimal(summary.get("totalRawUsd")),
-        )  # fmt: skip
-        found = tuple(it for it in map(self._position, rows) if it is not None)
+        at = instant(state.get("time"))
+        found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
             raise UnreadableError("the venue shows a position twice")
+        equity = needed(summary.get("accountValue"), "the account value")
+        profits = [it.unrealized_pnl for it in found]
+        profit = None if None in profits else sum((it for it in profits if it is not None), Decimal(0))
+        # `totalRawUsd` is no wallet: what a trade takes or brings moves it.
+        wallet = None if profit is None else equity - profit
+        wealth = Wealth(
+            equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
+            maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
+            balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
+            unrealized=profit, as_of=at, positions_as_of=at, complete=False if self._shares_margin else None,
+        )  # fmt: skip
         return wealth, found
+
+    async def worth_alone(self) -> Wealth | None:
+        return None
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, oracle price and the middle, which stands for a last price, of one answer."""
+        answer = await self._info("metaAndAssetCtxs")
+        universe = answer[0].get("universe") if isinstance(answer, list) and len(answer) == 2 else None
+        if not isinstance(universe, list) or len(universe) != len(answer[1]):
+            raise UnreadableError("the answer has no prices")
+        told = {str(coin.get("name")): row for coin, row in zip(universe, answer[1], strict=True)}
+        named = {symbol: str((self.rules[symbol].get("info") or {}).get("name")) for symbol in symbols}
+        return {
+            symbol: Quote(
+                last=positive(row.get("midPx")), index=positive(row.get("oraclePx")), mark=positive(row.get("markPx"))
+            )
+            for symbol, name in named.items()
+            if (row := told.get(name)) is not None
+        }
 
     def refine_order(self, row: Row) -> Row:
         """A stop for the whole position has no size of its own."""
@@ -245,6 +277,8 @@ class Hyperliquid(Dialect):
 
     _sizes: Mapping[str, Decimal] = {}
     _checked: float = float("-inf")
+    _shares_margin: bool = False
+    """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
 
     async def _act(self, action: Mapping[str, Any]) -> Any:
         """Sign and send. The order of the fields is part of what is signed."""
@@ -323,10 +357,10 @@ class Hyperliquid(Dialect):
                 f"the account is unified ({kept}): the venue does not tell its worth in one number; "
                 "set its abstraction to disabled, or watch it elsewhere"
             )
-        self._checked = now
+        self._checked, self._shares_margin = now, kept == "dexAbstraction"
 
     async def _info(self, kind: str, *, user: str | None = None, **more: object) -> Any:
-        asked = {"type": kind, **({} if kind == "allMids" else {"user": user or self.user}), **more}
+        asked = {"type": kind, **({} if kind in PUBLIC else {"user": user or self.user}), **more}
         return await self.client.call("publicPostInfo", asked)
 
     def _wallet(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -31,7 +32,6 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.holdings import holdings
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.venues.kraken_counter import ROWS, SPARE, Counter, Tier, tier_of
 from killswitch_ccxt.venues.kraken_rows import (
@@ -71,7 +71,11 @@ class Kraken(Dialect):
     client_ids = ClientIdRule("uuid", 36)
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
-    ages = Ages(orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0)
+    # Each list counts as two questions, of which the counter lets few go by.
+    ages = Ages(
+        orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
+        rows_hurried=1, fills_hurried=1,
+    )  # fmt: skip
     kinds_apart = False
     tried = "answers from its documents"
     capabilities = (
@@ -104,6 +108,8 @@ class Kraken(Dialect):
         self._tier: Tier = tier_of(spec)
         self._counter = Counter(self._tier)
         self._kept_answers: tuple[Any, ...] = ()
+        self._kept_as_of: datetime | None = None
+        """The venue's time when the question of these answers was asked."""
         self._kept_at = self._done_at = self._busy_until = float("-inf")
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
@@ -127,6 +133,11 @@ class Kraken(Dialect):
     async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
         if self.spec.market == "margin":
             return await self._margin()
+        wealth, found = await self.priced(self._spot_balance())
+        return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
+
+    async def _spot_balance(self) -> Row:
+        """What is held, as ccxt would tell it."""
         (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
         amounts = held_amounts(told)
         totals: dict[str, Decimal] = {}
@@ -136,8 +147,7 @@ class Kraken(Dialect):
             code = self.client.ccxt.safe_currency_code(asset.removesuffix(".F"))
             totals[code] = totals.get(code, Decimal(0)) + amount
             free[code] = free.get(code, Decimal(0)) + amount - (blocked or Decimal(0))
-        balance = {"total": totals} | {code: {"total": totals[code], "free": free[code]} for code in totals}
-        return await holdings(balance, self.spec, self.rules, self.last_prices)
+        return {"total": totals} | {code: {"total": totals[code], "free": free[code]} for code in totals}
 
     async def states(self) -> Mapping[str, InstrumentState]:
         of_all = STATES.get(await self._status() or "")
@@ -243,8 +253,10 @@ class Kraken(Dialect):
         if not isinstance(result, Mapping):
             raise UnreadableError("the answer has no equity")
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
+        # Of collateral only the sum is told, which its prices move: there is no wallet in it.
         wealth = Wealth(
             needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
+            unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
         )  # fmt: skip
         told = await self.quotes(sorted({it.symbol for it in found}))
         priced = tuple(
@@ -281,9 +293,10 @@ class Kraken(Dialect):
         watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
         if not self._kept_answers or old or watched or now < self._kept_at:
             await self._counter.taken(len(questions))
-            now = asyncio.get_running_loop().time()
+            now, asked_at = asyncio.get_running_loop().time(), int(self.client.now().timestamp() * 1000)
             told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
             self._kept_answers, self._kept_at = tuple(told), now
+            self._kept_as_of = self.client.venue_time(asked_at)
         return self._kept_answers
 
     async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
+from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -44,10 +44,17 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     refused_on_stream,
     single,
     wallet_of,
+    wallets_of,
 )
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
+ROUNDED: Final = Decimal("1e-4")
+"""The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""
+FILL_ROWS: Final = 100
+"""Fills of one answer."""
+FILL_PAGES: Final = 10
 LOG_ROWS: Final = 500
+SHORT_LOG: Final = 25
 HISTORY: Final = 7 * 86_400_000
 """Milliseconds of order events that are looked through for an order that this process has not sent."""
 BEFORE_SENT: Final = 600_000
@@ -64,8 +71,9 @@ class KrakenFutures(Dialect):
     exchange = "krakenfutures"
     more_options = ("wallet",)
     codes = CODES
-    limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 60, 600.0))
-    """The venue's history pool is 100 in ten minutes; the account log takes 3 of it each 60 s."""
+    limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 600.0))
+    """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
+    money moves, and two more when it begins to."""
     costs = (
         Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
         Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
@@ -77,7 +85,7 @@ class KrakenFutures(Dialect):
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "positions", "balance")
-    ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0)
+    ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, rows_hurried=1)
     kinds_apart = False
     tried = "wire level"
     capabilities = (
@@ -85,7 +93,7 @@ class KrakenFutures(Dialect):
         Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
         Capability("orders", "yes"),
         Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "partly", "the last 100; the fee where the venue tells it"),
+        Capability("fills", "yes", "the fee where the venue tells it"),
         Capability("flows", "yes", "from the account log"),
         Capability("prices", "yes"),
         Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
@@ -110,6 +118,8 @@ class KrakenFutures(Dialect):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._wallet = str(spec.options.get("wallet", "flex"))
+        self._busy_log = False
+        """Whether the account log was longer than a short list when it was read last."""
         self._sent: dict[str, int] = {}
         """Client id → when the order was sent first (UTC ms)."""
 
@@ -158,10 +168,16 @@ class KrakenFutures(Dialect):
         equity = told("portfolioValue")
         if equity is None:
             raise UnreadableError("the flex wallet has no portfolioValue")
+        balances = wallets_of(held, price, currency)
+        profit = told("totalUnrealized")
+        parts = None
+        if profit is not None:
+            parts = sum((it.amount * it.price for it in balances if it.price is not None), profit)
         return Wealth(
-            equity, free=told("availableMargin"), margin_used=told("initialMargin"),
-            maintenance_margin=told("maintenanceMargin"),
-            cash=sum((needed(it.get("quantity"), "the quantity of a currency") for it in held.values()), Decimal(0)),
+            parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
+            free=told("availableMargin"), margin_used=told("initialMargin"),
+            maintenance_margin=told("maintenanceMargin"), balances=balances, unrealized=profit,
+            rates=None if price is None or currency == "USD" else (Rate("USD", price),),
         )  # fmt: skip
 
     async def positions(self) -> tuple[Position, ...]:
@@ -181,27 +197,47 @@ class KrakenFutures(Dialect):
         return {**row, "price": info.get("limitPrice"), "clientOrderId": name, "type": info.get("orderType")}
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        return tuple(fill for fill in await self._last_fills() if fill.at.timestamp() * 1000 >= since)
+        """The newest first, in pages of a hundred, back to `since`. UnreadableError where that is too far back."""
+        found: dict[str, Fill] = {}
+        asked: dict[str, str] = {}
+        for _ in range(FILL_PAGES):
+            rows = part(await self.client.call("privateGetFills", dict(asked)), "fills", list)
+            page = {fill.id: fill for fill in (self._fill(row) for row in rows if self._ours(row.get("symbol")))}
+            oldest = min((str(row.get("fillTime")) for row in rows), default="")
+            at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
+            found |= page
+            if len(rows) < FILL_ROWS or at is None or at.timestamp() * 1000 < since:
+                return tuple(fill for fill in found.values() if fill.at.timestamp() * 1000 >= since)
+            if asked.get("lastFillTime") == oldest:
+                break
+            asked = {"lastFillTime": oldest}
+        raise UnreadableError(f"more than {len(found)} fills since the last reading: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         return tuple(fill for fill in await self._last_fills() if fill.order == order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        answer = await self.client.call("historyGetAccountLog", {"since": since, "count": LOG_ROWS})
-        rows = part(answer, "logs", list)
-        if len(rows) >= LOG_ROWS:
+        """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
+        for count in (LOG_ROWS,) if self._busy_log else (SHORT_LOG, LOG_ROWS):
+            answer = await self.client.call("historyGetAccountLog", {"since": since, "count": count})
+            rows = part(answer, "logs", list)
+            self._busy_log = len(rows) >= SHORT_LOG
+            if len(rows) < count:
+                break
+        else:
             raise UnreadableError(f"more than {LOG_ROWS} entries of the account log since the last reading")
         return tuple(flow for flow in map(self._flow, rows) if flow is not None)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Of the few that are held: the venue tells all, and reading them all would cost more than the question."""
         wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
-        rows = part(await self.client.call("publicGetTickers"), "tickers", list) if wanted else []
+        answer = await self.client.call("publicGetTickers") if wanted else {"tickers": []}
+        rows, at = part(answer, "tickers", list), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
         told = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
         return {
             symbol: Quote(
                 positive(row.get("bid")), positive(row.get("ask")), positive(row.get("last")),
-                positive(row.get("indexPrice")), positive(row.get("markPrice")),
+                positive(row.get("indexPrice")), positive(row.get("markPrice")), at,
             )
             for symbol, row in told.items()
             if symbol is not None

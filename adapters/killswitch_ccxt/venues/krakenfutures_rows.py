@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import FillCause, FlowKind
+from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import VenueDownError, VenueError
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
@@ -111,6 +111,18 @@ def price_of(row: Row | None) -> Decimal | None:
     return value / quantity if quantity and value is not None else None
 
 
+def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
+    """What is held of each currency, priced as the flex wallet values it; `own` is the account's currency in USD."""
+    found = []
+    for asset, row in sorted(held.items()):
+        quantity, dollars = needed(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
+        if not quantity:
+            continue
+        price = dollars if currency == "USD" else None if own is None or dollars is None else dollars / own
+        found.append(Balance(asset, quantity, Decimal(1) if asset == currency else price, wallet=quantity))
+    return tuple(found)
+
+
 def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
     """The worth of a single-collateral wallet, which is kept in `held`."""
     if held != currency:
@@ -121,7 +133,9 @@ def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
     cash = next((decimal(it) for asset, it in balances.items() if asset == row.get("currency")), None)
     return Wealth(
         equity, free=decimal(auxiliary.get("af")), margin_used=decimal(margin.get("im")),
-        maintenance_margin=decimal(margin.get("mm")), cash=cash,
+        maintenance_margin=decimal(margin.get("mm")),
+        balances=(Balance(currency, equity, Decimal(1), wallet=cash, equity=equity),),
+        unrealized=None if cash is None else equity - cash,
     )  # fmt: skip
 
 

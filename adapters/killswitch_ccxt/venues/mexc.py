@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
+from killswitch.model.snapshot import Balance, Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -26,7 +27,7 @@ from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.mexc_lists import back_to, every_row
 from killswitch_ccxt.venues.mexc_plans import Plans
@@ -139,9 +140,12 @@ class Mexc(Dialect):
         row = next((it for it in rows_of(answer) if it.get("currency") == self.spec.currency), None)
         if row is None:
             raise UnreadableError(f"the venue says nothing of {self.spec.currency}, the account's currency")
+        equity, profit = needed(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
+        wallet = None if profit is None else equity - profit
         return Wealth(
-            needed(row.get("equity"), "the equity"), free=decimal(row.get("availableBalance")),
-            margin_used=decimal(row.get("positionMargin")), cash=decimal(row.get("cashBalance")),
+            equity, free=decimal(row.get("availableBalance")), margin_used=decimal(row.get("positionMargin")),
+            balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
+            unrealized=profit,
         )  # fmt: skip
 
     async def positions(self) -> tuple[Position, ...]:
@@ -206,7 +210,7 @@ class Mexc(Dialect):
         return {
             wanted[row["symbol"]]: Quote(
                 positive(row.get("bid1")), positive(row.get("ask1")), positive(row.get("lastPrice")),
-                positive(row.get("indexPrice")), positive(row.get("fairPrice")),
+                positive(row.get("indexPrice")), positive(row.get("fairPrice")), instant(row.get("timestamp")),
             )
             for row in rows_of(answer)
             if row.get("symbol") in wanted

@@ -43,6 +43,7 @@ class Okx(OkxActing):
     """One trading account. Its ways are told in docs/venues/okx.md."""
 
     exchange = "okx"
+    keeps_rules = True
     more_options = ("margin_mode",)
     codes: ClassVar[Mapping[str, Meaning]] = CODES
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
@@ -81,6 +82,7 @@ class Okx(OkxActing):
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        """By two questions at once. `account-position-risk` is one moment, and tells neither wallets nor marks."""
         if self.spec.market == "spot":
             return await self.held()
         worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
@@ -98,7 +100,7 @@ class Okx(OkxActing):
             index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
             price = positive(okx_rows.only_row(index, "index").get("idxPx"))
         self._dollars = price
-        return okx_rows.wealth(account, currency, price)
+        return okx_rows.wealth(account, currency, price, self.client.answered_at(account.get("uTime")))
 
     def _check(self, rows: Sequence[Row]) -> None:
         """What the switch cannot close as it is makes the positions unknown, and says so."""
@@ -217,6 +219,30 @@ class Okx(OkxActing):
             kinds.setdefault(str(self.rules[symbol].get("type")), []).append(symbol)
         answers = await asyncio.gather(*(self.client.call("fetch_tickers", each) for each in kinds.values()))
         return {symbol: quote for answer in answers for symbol, quote in quotes(answer).items()}
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index and last at once: each kind of contract, and each currency of an index, is one question."""
+        rules = {symbol: self.rules[symbol] for symbol in symbols}
+        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
+        quoted = sorted({okx_rows.index_of(rule).rpartition("-")[2] for rule in rules.values()})
+        call = self.client.call
+        answers = await asyncio.gather(
+            *(call("public_get_public_mark_price", {"instType": kind}) for kind in kinds if kind != "SPOT"),
+            *(call("public_get_market_tickers", {"instType": kind}) for kind in kinds),
+            *(call("public_get_market_index_tickers", {"quoteCcy": currency}) for currency in quoted),
+        )
+        return okx_rows.prices(rules, [row for answer in answers for row in okx_rows.rows_of(answer, "prices")])
+
+    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        if self.spec.market == "spot":
+            return await super().marks(symbols)
+        rules = {symbol: self.rules[symbol] for symbol in symbols}
+        kinds = sorted({okx_rows.kind_of(rule) for rule in rules.values()})
+        answers = await asyncio.gather(
+            *(self.client.call("public_get_public_mark_price", {"instType": kind}) for kind in kinds)
+        )
+        rows = [row for answer in answers for row in okx_rows.rows_of(answer, "marks")]
+        return {symbol: it.mark for symbol, it in okx_rows.prices(rules, rows).items() if it.mark is not None}
 
     async def states(self) -> Mapping[str, InstrumentState]:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, FillCause, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, positive
+from killswitch.model.snapshot import Balance, FillCause, Rate, Side
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
+ROUNDED: Final = Decimal("1e-6")
+"""The share of a total by which the sum of its parts may differ from it, for rounding."""
+UNSEEN: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
+"""What bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
 _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
     **dict.fromkeys(("125", "126", "127", "128"), "adl"),
@@ -48,13 +54,13 @@ def parsed(parse: Callable[[list[Row]], list[Row]], rows: Sequence[Row]) -> list
 
 
 def dollar_price(account: Row, currency: str) -> Decimal | None:
-    """US dollars for one of `currency`, as OKX itself reckons; None where the account holds none of it."""
+    """US dollars for one of `currency`, as OKX itself reckons; None where the account has no row of it."""
     if currency == "USD":
         return Decimal(1)
     for detail in account.get("details") or ():
-        held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
-        if detail.get("ccy") == currency and held and worth:
-            return worth / held
+        if detail.get("ccy") == currency:
+            held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
+            return worth / held if held and worth else positive(detail.get("coinUsdPrice"))
     return None
 
 
@@ -67,52 +73,97 @@ def _initial(own: Row, *, isolated: bool) -> Decimal | None:
     return decimal(own.get("frozenBal")) if told is None else told
 
 
-def wealth(account: Row, currency: str, price: Decimal | None) -> Wealth:
-    """The worth of the trading account.
+def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> Wealth:
+    """The worth of the trading account, with its parts from the same answer.
 
     Where all that is held is `currency`, its own figures, exactly. Otherwise the totals, which OKX gives in US dollars,
     at `price` dollars for one of `currency`. UnreadableError where that price is not known.
     """
-    details = {str(it.get("ccy")): it for it in account.get("details") or ()}
-    equities = {ccy: needed(it.get("eq"), f"the equity in {ccy}") for ccy, it in details.items()}
-    others = [ccy for ccy, equity in equities.items() if equity and ccy != currency]
-    own = details.get(currency, {})
-    cash = sum((decimal(it.get("cashBal")) or ZERO for it in details.values()), ZERO)
-    owes = any(decimal(it.get("liab")) for it in details.values())
-    isolated = any(decimal(it.get("isoEq")) for it in details.values())
-    if not others:
-        total = equities.get(currency, ZERO)
-        told = needed(account.get("totalEq"), "the account's total equity")
-        if not equities.get(currency) and told:
-            raise UnreadableError(f"the venue tells a total of {told} USD and names nothing that it is made of")
-        return Wealth(
-            equity=total,
-            free=decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal")),
-            margin_used=_initial(own, isolated=isolated),
-            # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
-            maintenance_margin=None if isolated or owes else decimal(own.get("mmr")),
-            balances=tuple(Balance(ccy, equity, Decimal(1)) for ccy, equity in equities.items() if equity),
-            cash=cash,
-        )
+    details = [it for it in account.get("details") or () if needed(it.get("eq"), f"the equity in {it.get('ccy')}")]
+    own: Row = next((it for it in account.get("details") or () if it.get("ccy") == currency), {})
+    owes = any(decimal(it.get("liab")) for it in details)
+    isolated = any(decimal(it.get("isoEq")) for it in details)
+    told = needed(account.get("totalEq"), "the account's total equity")
+    if not details and told:
+        raise UnreadableError(f"the venue tells a total of {told} USD and names nothing that it is made of")
+    is_alone = all(it.get("ccy") == currency for it in details)
 
     def worth(dollars: Any) -> Decimal | None:
         found = decimal(dollars)
         return None if found is None else from_dollars(found, price, currency)
 
-    total = from_dollars(needed(account.get("totalEq"), "the account's total equity"), price, currency)
-    balances = []
-    for ccy, equity in equities.items():
-        dollars = decimal(details[ccy].get("eqUsd"))
-        each = from_dollars(dollars, price, currency) / equity if equity and dollars is not None else None
-        balances.append(Balance(ccy, equity, Decimal(1) if ccy == currency else each))
+    balances = tuple(_balance(it, currency, worth) for it in details)
+    parts = sum((it.amount * it.price for it in balances if it.price is not None), ZERO)
+    total = parts if is_alone else from_dollars(told, price, currency)
+    # The total is the sum of what is listed, rounded another way.
+    equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
+    maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
+    available = decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal"))
     return Wealth(
-        equity=total,
-        free=worth(account.get("availEq")),
-        margin_used=worth(account.get("imr")),
-        maintenance_margin=None if isolated or owes else worth(account.get("mmr")),
-        balances=tuple(it for it in balances if it.amount),
-        cash=cash,
+        equity=equity,
+        free=available if is_alone else worth(account.get("availEq")),
+        margin_used=_initial(own, isolated=isolated) if is_alone else worth(account.get("imr")),
+        # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
+        maintenance_margin=None if isolated or owes else maintenance,
+        balances=balances,
+        unrealized=_unrealized(balances),
+        rates=None if price is None or currency == "USD" else (Rate("USD", price),),
+        as_of=as_of,
+        complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
     )
+
+
+def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None]) -> Balance:
+    """One currency. Its wallet is what is left of the equity without the unrealised profit.
+
+    `cashBal` is less than that: what an isolated position, or a bot, holds is not in it.
+    """
+    ccy, equity = str(detail["ccy"]), needed(detail.get("eq"), "an equity")
+    dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
+    if profit is None and decimal(detail.get("cashBal")) == equity:
+        profit = ZERO  # accounts that have no positions leave it empty
+    return Balance(
+        ccy, equity, Decimal(1) if ccy == currency else None if dollars is None else dollars / equity,
+        wallet=None if profit is None else equity - profit, equity=equity,
+    )  # fmt: skip
+
+
+def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
+    """That of all currencies that have a price; None where one of them does not tell it."""
+    total = ZERO
+    for it in balances:
+        if it.price is not None:
+            if it.wallet is None:
+                return None
+            total += (it.amount - it.wallet) * it.price
+    return total
+
+
+def kind_of(rule: Row) -> str:
+    """`instType` of one of ccxt's markets."""
+    return "SPOT" if rule.get("spot") else "SWAP" if rule.get("swap") else "FUTURES"
+
+
+def index_of(rule: Row) -> str:
+    """OKX's name of the index that a contract follows: `BTC-USDT`."""
+    return str((rule.get("info") or {}).get("uly") or "") or f"{rule.get('base')}-{rule.get('quote')}"
+
+
+def prices(rules: Mapping[str, Row], rows: Sequence[Row]) -> dict[str, Quote]:
+    """Symbol → its prices, of rows of mark prices, tickers and index tickers; the time is that of the mark."""
+    marks = {row.get("instId"): row for row in rows if "markPx" in row}
+    last = {row.get("instId"): row for row in rows if "last" in row}
+    indexes = {row.get("instId"): row for row in rows if "idxPx" in row}
+    found = {}
+    for symbol, rule in rules.items():
+        mark, ticker = marks.get(rule["id"], {}), last.get(rule["id"], {})
+        if mark or ticker:
+            found[symbol] = Quote(
+                positive(ticker.get("bidPx")), positive(ticker.get("askPx")), positive(ticker.get("last")),
+                positive(indexes.get(index_of(rule), {}).get("idxPx")), positive(mark.get("markPx")),
+                instant(mark.get("ts") or ticker.get("ts")),
+            )  # fmt: skip
+    return found
 
 
 def plain_order(row: Row, info: Row) -> dict[str, Any]:

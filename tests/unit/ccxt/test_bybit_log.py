@@ -89,7 +89,7 @@ def test_a_venue_that_wants_less_costs_no_progress() -> None:
         read(portions, NOW - DAY, NOW)
     log.refusal = None
     assert read(portions, NOW - DAY, NOW) == {str(number) for number in range(2100)}
-    assert len(log.asked) == 40 + 1 + 2 + 2  # the two pages that were left, and the 61 rows of the last minute
+    assert len(log.asked) == 40 + 1 + 2 + 4  # the two pages that were left, and the 181 rows of the last three minutes
 
 
 def test_an_outage_of_an_hour_leaves_one_question_more() -> None:

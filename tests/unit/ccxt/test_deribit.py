@@ -76,7 +76,7 @@ STOP = ORDER | {
 
 
 class Answers(WireVenue):
-    """Gives what it was told to give for a path, and an empty result for any other."""
+    """Gives what it was told to give for a path, or what that makes of a question; an empty result for any other."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(Exchange({}, lambda: (time.monotonic(), time.now())))
@@ -90,6 +90,7 @@ class Answers(WireVenue):
 
     def answer(self, ask: Ask) -> Reply:
         result = self.said.get(ask.path.removeprefix("/api/v2/"), [])
+        result = result(ask.params) if callable(result) else result
         return result if isinstance(result, Reply) else Reply({"jsonrpc": "2.0", "result": result})
 
     def asked(self, path: str) -> list[Mapping[str, Any]]:

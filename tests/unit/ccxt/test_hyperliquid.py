@@ -168,7 +168,7 @@ def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
     declared = spoken.run(minute, time)
     cheap = {"clearinghouseState", "exchangeStatus"}
     weight = sum(2 if it["type"] in cheap else 20 for it in spoken.asked)
-    assert weight <= declared * 60 <= 1200
+    assert weight <= declared * 60 <= 1200, weight
 
 
 def test_a_unified_account_has_no_worth_that_the_venue_tells() -> None:

@@ -7,13 +7,13 @@ import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from killswitch.model.snapshot import Fill, Flow, Order, Position
+from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect
@@ -38,6 +38,8 @@ class Venue:
     cash: Decimal = Decimal(1000)
     size: Decimal = Decimal(2)
     maintenance: Decimal | None = None
+    wallet: Decimal | None = None
+    unrealized: Decimal | None = None
     flows: tuple[Flow, ...] = ()
     fills: tuple[Fill, ...] = ()
     broken: dict[str, BaseException] = field(default_factory=dict)
@@ -64,7 +66,12 @@ def _dialect(venue: Venue) -> type[Dialect]:
         async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
             venue.hear("account")
             held = (Position(SYMBOL, "long", venue.size, mark_price=Decimal(10)),) if venue.size else ()
-            return Wealth(venue.cash, cash=venue.cash, maintenance_margin=venue.maintenance), held
+            own = Balance("USDT", venue.cash, Decimal(1), wallet=venue.wallet)
+            balances = None if venue.wallet is None else (own,)
+            return Wealth(
+                venue.cash, cash=venue.cash, maintenance_margin=venue.maintenance, balances=balances,
+                unrealized=venue.unrealized,
+            ), held  # fmt: skip
 
         async def orders(self) -> tuple[Order, ...]:
             venue.hear("orders")
@@ -81,6 +88,10 @@ def _dialect(venue: Venue) -> type[Dialect]:
         async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
             venue.hear("quotes")
             return {SYMBOL: Quote(bid=Decimal("9.9"), ask=Decimal("10.1"))}
+
+        async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+            venue.hear("marks")
+            return dict.fromkeys(symbols, Decimal(11))
 
     return Told
 
@@ -140,8 +151,8 @@ def test_accounts_that_begin_together_do_not_ask_for_their_orders_together() -> 
     assert max(seconds.values()) <= 10
 
 
-def test_a_position_that_moved_brings_fills_in_the_same_snapshot_and_orders_soon() -> None:
-    """What explains a change is asked for with it, not when its time comes."""
+def test_a_position_that_moved_brings_fills_and_flows_in_the_same_snapshot_and_orders_soon() -> None:
+    """What explains a change is asked for with it, flows too: who closes and takes the money out does both at once."""
     venue = Venue()
     fill = Fill("f1", START, SYMBOL, "sell", Decimal(1), Decimal(10))
 
@@ -152,10 +163,10 @@ def test_a_position_that_moved_brings_fills_in_the_same_snapshot_and_orders_soon
         await time.sleep(1.0)
         venue.size, venue.fills = Decimal(1), (fill,)
         seen = await reading.snapshot()
-        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 2, 2, 1)
+        assert (seen.fills, venue.count("orders"), venue.count("fills"), venue.count("flows")) == ((fill,), 2, 2, 2)
         await time.sleep(1.0)
         await reading.snapshot()
-        assert (venue.count("orders"), venue.count("fills")) == (3, 2)
+        assert venue.count("orders") == 3
 
     _read(venue, course)
 
@@ -220,8 +231,8 @@ def test_a_row_that_was_read_in_a_snapshot_that_failed_is_told_in_the_next() -> 
     _read(venue, course)
 
 
-def test_rows_are_asked_for_no_more_than_every_five_seconds_however_much_moves() -> None:
-    """A crash must not spend on lists what closing needs."""
+def test_a_storm_of_movement_spends_no_more_on_rows_than_its_allowance() -> None:
+    """In half a minute of movement: six of each, and three that the allowance brings back; fills each 5 s too."""
     venue = Venue()
 
     async def course(reading: Reading, time: VirtualTime) -> None:
@@ -231,7 +242,133 @@ def test_rows_are_asked_for_no_more_than_every_five_seconds_however_much_moves()
             await time.sleep(1.0)
 
     _read(venue, course)
-    assert (venue.count("fills"), venue.count("flows")) == (6, 2)
+    assert venue.count("flows") <= 1 + 6 + 3
+    assert venue.count("fills") <= 1 + 6 + 3 + 6
+
+
+def test_rows_are_asked_for_at_once_and_again_until_they_are_known_past_the_movement() -> None:
+    """After a withdrawal: at once, after 1, 2, 5, 10 and 20 s, and then as rarely as before."""
+    venue, asked = Venue(), []
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        for second in range(80):
+            venue.cash = Decimal(1000 if second < 25 else 700)
+            before = venue.count("flows")
+            seen = await reading.snapshot()
+            asked.extend([second] * (venue.count("flows") - before))
+            if second == 45:
+                assert seen.flows_as_of == START + timedelta(seconds=45)
+            await time.sleep(1.0)
+
+    _read(venue, course)
+    assert asked == [0, 20, 25, 26, 27, 30, 35, 45, 65]
+
+
+def test_up_to_when_rows_are_known_is_the_time_of_the_question_until_one_fails() -> None:
+    """By the venue's clock; a reading that failed proves nothing, however young the one before it."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await reading.snapshot()
+        reading._client.skew_ms = 250.0
+        seen = await reading.snapshot()
+        assert (seen.fills_as_of, seen.flows_as_of) == (START + timedelta(milliseconds=250),) * 2
+        await time.sleep(AGES.fills - 1)
+        seen = await reading.snapshot()
+        assert seen.fills_as_of == START + timedelta(milliseconds=250)
+        venue.broken["fills"] = VenueDownError("the trades are away")
+        await time.sleep(1.0)
+        seen = await reading.snapshot()
+        assert (seen.fills_as_of, seen.flows_as_of) == (None, START + timedelta(milliseconds=250))
+
+    _read(venue, course)
+
+
+def test_how_late_rows_come_is_measured_by_those_that_an_earlier_reading_lacked() -> None:
+    """Filled at 3 s, not there at 15 s, there at 16 s: 13 s late. One that is younger than the last reading is not."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        assert (await reading.snapshot()).row_lag_s is None
+        await time.sleep(15.0)
+        on_time = Fill("f0", START + timedelta(seconds=7), SYMBOL, "sell", Decimal(1), Decimal(10))
+        venue.fills = (on_time,)
+        assert (await reading.snapshot()).row_lag_s is None
+        await time.sleep(1.0)
+        late = Fill("f1", START + timedelta(seconds=3), SYMBOL, "sell", Decimal(1), Decimal(10))
+        venue.cash, venue.fills = Decimal(999), (on_time, late)
+        seen = await reading.snapshot()
+        assert ([row.id for row in seen.fills or ()], seen.row_lag_s) == (["f1"], 13.0)
+        await time.sleep(3601.0)
+        assert (await reading.snapshot()).row_lag_s is None
+
+    _read(venue, course)
+
+
+def test_a_symbol_that_is_held_no_more_has_its_mark_for_five_minutes() -> None:
+    """In the snapshot in which it vanished and in those after it; a venue that does not tell it delays nothing."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        assert (await reading.snapshot()).marks is None
+        await time.sleep(1.0)
+        venue.size = Decimal(0)
+        seen = await reading.snapshot()
+        assert (seen.positions, seen.marks) == ((), (Mark(SYMBOL, Decimal(11)),))
+        await time.sleep(1.0)
+        assert (await reading.snapshot()).marks == (Mark(SYMBOL, Decimal(11)),)
+        venue.broken["marks"] = VenueDownError("no prices")
+        await time.sleep(1.0)
+        seen = await reading.snapshot()
+        assert (seen.quality, seen.marks) == ("ok", None)
+        venue.broken.clear()
+        await time.sleep(300.0)
+        before = venue.count("marks")
+        assert ((await reading.snapshot()).marks, venue.count("marks")) == (None, before)
+
+    _read(venue, course)
+
+
+def test_no_price_is_put_beside_a_mark_that_is_more_than_a_second_younger() -> None:
+    """An index from before a crash beside the mark in it would say that the mark does not hold."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        await reading.snapshot()
+        await time.sleep(2.0)
+        (position,) = (await reading.snapshot()).positions or ()
+        assert (position.mark_price, position.bid, position.ask) == (Decimal(10), None, None)
+
+    _read(venue, course)
+
+
+def test_parts_that_do_not_add_up_to_the_equity_are_not_told() -> None:
+    """1000 of equity are not a wallet of 900 and 50 of profit; 950 and 50 are."""
+    venue = Venue(wallet=Decimal(900), unrealized=Decimal(50))
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        seen = await reading.snapshot()
+        assert (seen.quality, seen.equity, seen.unrealized) == ("ok", Decimal(1000), None)
+        assert "differ from the equity by 50" in (seen.reason or "")
+        venue.wallet = Decimal(950)
+        seen = await reading.snapshot()
+        assert (seen.unrealized, seen.reason) == (Decimal(50), None)
+
+    _read(venue, course)
+
+
+def test_a_wallet_that_differs_by_binary_rounding_has_not_moved() -> None:
+    """Some venues reckon with floats: the ledger would be asked for each second."""
+    venue = Venue(wallet=Decimal(1000), unrealized=Decimal(0))
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        for second in range(10):
+            venue.wallet = Decimal(1000) + Decimal("1e-12") * second
+            await reading.snapshot()
+            await time.sleep(1.0)
+
+    _read(venue, course)
+    assert venue.count("flows") == 1
 
 
 def test_a_fill_that_the_venue_writes_down_late_is_still_found() -> None:

@@ -12,6 +12,7 @@ from killswitch.closing.life import ForbiddenTransitionError, State
 from killswitch.closing.line import AsideOrder, Line
 from killswitch.closing.pace import Pace
 from killswitch.model.store import JournalEntry, JournalKind
+from killswitch.risk.shortfall import Marked
 
 D = Decimal
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -46,7 +47,7 @@ def test_an_order_that_has_left_is_known_by_everything_that_was_journaled() -> N
     of = fold(line(), sending("o3", 3, "4", rung="2", order="limit", price="99", mark="100", value="100"))
     assert (of.state, of.attempt, of.client_order_id, of.sent_at) == (State.SENDING, 3, "o3", AT)
     assert (of.sent_amount, of.may_fill, of.rung, of.bounded, of.rests) == (D(4), D(4), 2, True, True)
-    assert (of.mark, of.value, of.in_flight) == (D(100), D(100), True)
+    assert (of.arrival, of.in_flight) == (Marked(D(100), D(100)), True)
 
 
 def test_an_order_at_market_neither_rests_nor_is_bounded() -> None:
@@ -96,7 +97,7 @@ def test_cost_is_the_fee_and_the_slippage_against_the_mark(side: str, cost: str)
 def test_costs_of_several_orders_add_up() -> None:
     """Two fills of 4 and 6 at 99 with fees of 1 and 2: 3 + 5."""
     of = fold(line(), sending(amount="4", mark="100", value="50"), entry("filled", filled="4", price="99", fee="1"))
-    of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice"))
+    of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice", mark="100", value="50"))
     of = fold(of, entry("filled", "o2", 2, filled="6", price="98", fee="2"))
     assert of.cost == D(2) + D(1) + D(2) + D(6)
     assert (of.received, of.filled) == (D(396) + D(588), D(10))
@@ -129,11 +130,27 @@ def test_an_order_that_filled_nothing_costs_nothing() -> None:
     assert (of.cost, of.received, of.fruitless, of.tried, of.whole) == (D(0), D(0), 1, 1, False)
 
 
-def test_the_first_whole_pair_of_mark_and_value_counts() -> None:
-    """A mark without a value is passed over; what comes after the first pair does not move it."""
+def test_the_first_whole_pair_of_mark_and_value_is_the_decisions() -> None:
+    """A mark without a value is passed over; the mark of an order does not move it."""
     of = fold(line(), entry("planned", None, None, mark="100"), entry("planned", None, None, mark="90", value="45"))
     of = fold(of, sending(mark="80", value="40"))
-    assert (of.mark, of.value) == (D(90), D(45))
+    assert (of.decided_at, of.arrival) == (Marked(D(90), D(45)), Marked(D(80), D(40)))
+
+
+def test_what_the_market_moved_before_an_order_is_delay_and_no_cost_of_it() -> None:
+    """10 contracts of 100, decided at 100 and sold at 119 after a rise to 120: 10 of slippage, 200 gained before."""
+    of = fold(line(), entry("planned", None, None, mark="100", value="100"), sending(mark="120", value="120"))
+    of = fold(of, entry("filled", filled="10", price="119", fee="1"))
+    assert (of.cost, of.delay) == (D(11), D(-200))
+
+
+def test_an_order_of_unknown_fate_is_counted_against_the_mark_when_it_was_sent() -> None:
+    """4 sent at 100 are set aside, 6 sent at 80; when the first is known to have sold at 99 it slipped 4, not 76."""
+    of = fold(line(), entry("planned", None, None, mark="100", value="100"))
+    of = fold(of, sending(amount="4", mark="100", value="100"), entry("unknown"), entry("set_aside", at=LATER))
+    of = fold(of, sending("o2", 2, "6", mark="80", value="80"))
+    of = fold(of, entry("filled", filled="4", price="99", fee="0"))
+    assert (of.cost, of.delay) == (D(4), D(0))
 
 
 def test_a_fill_that_cannot_be_read_counts_as_all_that_may_fill() -> None:

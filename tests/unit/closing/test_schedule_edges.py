@@ -60,30 +60,38 @@ def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
     [("permission", Do.BLOCKED), ("unknown_symbol", Do.GIVE_UP), (None, Do.GIVE_UP)],
 )
 def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: Do) -> None:
-    """The venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
-    of = line(refusal=refusal, fruitless=3)
+    """Of a trim the venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
+    of = line("1", "9", refusal=refusal, fruitless=3)
     verdict = judge(of, D(10), BLANK, None, attempts=3)
     assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
     assert judge(of, D(10), BLANK, None, attempts=4).do is Do.SEND
 
 
-@pytest.mark.parametrize("refusal", ["market_closed", "other", "price_band", "insufficient_margin", "blocked_by_order"])
-def test_a_full_close_outlasts_what_time_may_lift_and_a_trim_does_not(refusal: str) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "market_closed",
+        "other",
+        "price_band",
+        "insufficient_margin",
+        "blocked_by_order",
+        "permission",
+        "already_flat",
+        None,
+    ],
+)
+def test_a_full_close_outlasts_every_refusal_and_a_trim_does_not(refusal: str | None) -> None:
     """Nor does what is counted by its own fills."""
     assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is Do.SEND
     ended = (Do.BLOCKED, Do.GIVE_UP)
     assert judge(line("1", "9", refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do in ended
     hop = line(refusal=refusal, fruitless=99, purpose="hop")
     assert judge(hop, D(10), BLANK, None, attempts=8).do in ended
-    assert judge(line("1", "9", refusal="market_closed", fruitless=8), D(10), BLANK, None, attempts=8).do is Do.BLOCKED
 
 
-def test_a_bounded_full_close_waits_for_the_price_to_come_back() -> None:
-    """Not refused and resting: it goes on; one at market that fills nothing is given up; refused for good, too."""
-    assert judge(line(fruitless=99, rests=True), D(10), BLANK, None, attempts=8).do is Do.SEND
-    assert judge(line(fruitless=99), D(10), BLANK, None, attempts=8).do is Do.GIVE_UP
-    barred = line(fruitless=99, rests=True, refusal="permission")
-    assert judge(barred, D(10), BLANK, None, attempts=8).do is Do.BLOCKED
+def test_what_is_below_the_minimum_ends_a_full_close_too() -> None:
+    """No further order changes that: only the venue's own minimum ends it while a position is shown."""
+    assert judge(line(refusal="below_minimum", fruitless=1), D(10), BLANK, None, attempts=8).do is Do.BLOCKED
 
 
 def test_a_trim_never_sends_more_than_was_decided() -> None:

@@ -134,10 +134,13 @@ def test_a_cancel_that_was_done_or_cannot_be_is_due_no_longer() -> None:
 
 
 def test_a_flat_work_says_so_and_what_it_cost() -> None:
-    """Fees of 1 and 2 on two positions sold at their marks; nothing is left, and no reason given."""
+    """Fees of 1 and 2 on two positions sold at their marks; nothing is left, and no reason given.
+
+    No mark was planned with, so what the market moved before the orders is unknown.
+    """
     of = work(intent(), intent("ETH"), entries=(*sold("BTC", "10", fee="1"), *sold("ETH", "10", fee="2")))
     assert of.result([FLAT, FLAT], {("BTC", "long"): D(0), ("ETH", "long"): D(0)}) == {
-        "status": "flat", "reason": None, "cost": "3"
+        "status": "flat", "reason": None, "cost": "3", "delay": None
     }  # fmt: skip
 
 

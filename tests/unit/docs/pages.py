@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple
+
+from killswitch.graph.compile import compile_loaded
+from killswitch.graph.nodes import PolicySet
+from killswitch.policy.loader import load
 
 Rows = list[dict[str, str]]
 
@@ -34,3 +40,22 @@ def _tables(text: str) -> list[Rows]:
         head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.strip().splitlines()]
         tables.append([dict(zip(head, row, strict=True)) for row in rows])
     return tables
+
+
+def compiled(folder: Path, *texts: str) -> PolicySet:
+    for number, text in enumerate(texts):
+        (folder / f"{number}.yaml").write_text(text, encoding="utf-8")
+    policies, problems = compile_loaded(load([folder]))
+    assert problems == ()
+    assert policies is not None
+    return policies
+
+
+def number(text: str) -> Decimal:
+    """A number as the page writes it: `−4,000`, `10%`."""
+    plain = text.replace("−", "-").replace(",", "")
+    return Decimal(plain[:-1]) / 100 if plain.endswith("%") else Decimal(plain)
+
+
+def percent(share: float) -> str:
+    return f"{round(share * 100, 6):g}%"

@@ -27,6 +27,8 @@ FORMATS = {
     "Fill": snapshot.Fill,
     "Flow": snapshot.Flow,
     "Balance": snapshot.Balance,
+    "Mark": snapshot.Mark,
+    "Rate": snapshot.Rate,
     "Instrument": snapshot.Instrument,
     "Liquidity": snapshot.Liquidity,
     "Health": snapshot.Health,
@@ -55,6 +57,9 @@ FORMATS = {
     "Against": summary.Against,
 }
 
+NEEDED = ("Account", "Position", "Order", "Fill", "Balance", "Mark", "Rate")
+"""The formats of which the page says what is needed."""
+
 
 def keys_of(page: str, heading: str) -> list[str]:
     """The keys in the first column of the table below a heading."""
@@ -71,7 +76,7 @@ def test_the_page_names_every_key_once(repository: Path, heading: str) -> None:
     assert sorted(keys_of(page, heading)) == sorted(written)
 
 
-@pytest.mark.parametrize("heading", [name for name in FORMATS if name in ("Account", "Position", "Order", "Fill")])
+@pytest.mark.parametrize("heading", [name for name in FORMATS if name in NEEDED])
 def test_what_is_needed_is_said_to_be(repository: Path, heading: str) -> None:
     """A line that ends in `needed` names keys that the decoder demands, and all of them."""
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ def test_the_terms_of_the_page_are_terms() -> None:
     assert [limit.name for limit in terms.traits.limits] == ["orders-10s", "weight"]
     assert (terms.traits.batch, terms.traits.whole_book) == (5, True)
     assert terms.checks_client_ids and terms.resting_exits_block and terms.shows_liquidity
+    assert (terms.fill_lag, terms.flow_lag) == (10, 15)
 
 
 def test_the_account_of_the_page_makes_an_adapter_with_its_traits(tmp_path: Path) -> None:

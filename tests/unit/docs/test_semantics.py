@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,11 +12,11 @@ import pytest
 
 from killswitch.closing.ledger import PositionLedger
 from killswitch.gate.reading import read_lock
-from killswitch.graph.compile import compile_loaded
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.rankings import BUILT_IN
 from killswitch.model.decision import Decision
-from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Flow, Position, Snapshot
+from killswitch.model.instant import HOUR, MINUTE, to_micros
+from killswitch.model.snapshot import Flow, Position, Rate, Snapshot
+from killswitch.planning.genesis import by_genesis
 from killswitch.planning.ranking import Candidate, rank
 from killswitch.planning.readings import Reading
 from killswitch.planning.tick import Interpreter
@@ -22,8 +24,12 @@ from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.risk.cut import least_variance
 from killswitch.runner.opening import open_accounts
+from killswitch.signals.currency import conversion
+from killswitch.signals.explanation import EquityTerms
+from killswitch.signals.history import History
+from killswitch.signals.marks import Marks
 from tests.graphs import DEFAULT_RANKING
-from tests.unit.docs.pages import Rows, Section, sections
+from tests.unit.docs.pages import Rows, Section, compiled, number, percent, sections
 from tests.worlds import account, after, flow, hand, position, rules, snapshot
 
 BEFORE = 15
@@ -46,21 +52,6 @@ def worked() -> list[object]:
     ]
 
 
-def compiled(folder: Path, *texts: str) -> PolicySet:
-    for number, text in enumerate(texts):
-        (folder / f"{number}.yaml").write_text(text, encoding="utf-8")
-    policies, problems = compile_loaded(load([folder]))
-    assert problems == ()
-    assert policies is not None
-    return policies
-
-
-def number(text: str) -> Decimal:
-    """A number as the page writes it: `−4,000`, `10%`."""
-    plain = text.replace("−", "-").replace(",", "")
-    return Decimal(plain[:-1]) / 100 if plain.endswith("%") else Decimal(plain)
-
-
 class Account:
     """The account of the examples, moved by the columns of a table."""
 
@@ -68,7 +59,7 @@ class Account:
         self.moved = Decimal(0)
 
     def at(self, row: dict[str, str]) -> Snapshot:
-        """What a row says, as a snapshot; its equity is worked out here unless nothing explains it."""
+        """What a row says, as a snapshot; its equity is held against its parts in a test of its own."""
         minute = Decimal(re.match(r"\d+", next(iter(row.values())))[0])  # type: ignore[index]  # rows begin with a minute
         now = after(minutes=BEFORE + float(minute))
         long, short = (row.get(f"{side} P&L", "0") for side in ("long", "short"))
@@ -139,10 +130,6 @@ def told(column: str, row: dict[str, str], interpreter: Interpreter, decisions: 
     return row[column]
 
 
-def percent(share: float) -> str:
-    return f"{round(share * 100, 6):g}%"
-
-
 def truth(reading: Reading) -> str:
     if reading.truth is None:
         return "unknown"
@@ -151,12 +138,62 @@ def truth(reading: Reading) -> str:
     return "confirmed" if reading.confirmed else "true"
 
 
+def test_the_bounds_of_a_portfolio_with_an_account_down_are_those_of_the_page(page: dict[str, Section]) -> None:
+    """By hand: 4 × 10,500 lost; of 50,000 long between nothing and 21%, and 1% of it either way."""
+    rows = {row[""]: row for row in page["What is partly unknown is bounded"].tables[0]}
+    b, together, fall = rows["`b`"], rows["together"], rows["fall from 200,000"]
+    move = Decimal(10_500) / 50_000
+    for case, moved, margin in (("best case", Decimal(0), 500), ("worst case", -50_000 * move, -500)):
+        assert number(rows["`a`"][case].split(" ")[0]) == 100_000 - 4 * 10_500
+        assert number(b[case]) == 100_000 + moved + margin
+        assert number(together[case]) == number(b[case]) + 58_000
+        assert number(fall[case]) == 1 - number(together[case]) / 200_000
+
+
+def test_rates_are_those_of_the_page(page: dict[str, Section], tmp_path: Path) -> None:
+    """Each price by a venue of its own; the policy of the page compiles, with the reference that it has."""
+    section = page["Several currencies are measured in one"]
+    reference = compiled(tmp_path, *section.yaml).graphs[0].equity.reference
+    assert reference is not None
+    for row in section.tables[0]:
+        prices = re.findall(r"[0-9.]+", row["prices of one USDC in USD"])
+        seen = [
+            account("1", [], name=str(n), venue=str(n), currency="USDC", rates=(Rate("USD", Decimal(price)),))
+            for n, price in enumerate(prices)
+        ]
+        declared = (("USDC", Decimal(1)),) if "otherwise" in row["what declares it"] else ()
+        found = conversion("USDC", replace(reference, declared=declared), seen).rate
+        assert ("unknown" if found is None else f"{found.normalize():f}") == row["rate"], row
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_limit_fires_as_often_as_the_page_says(page: dict[str, Section], tmp_path: Path, place: int) -> None:
+    """The leverage of each row is that of 100,000 with positions of so much notional; equity never moves."""
+    section = page["A limit acts as often as it is broken"]
+    interpreter = Interpreter(compiled(tmp_path, *section.yaml))
+    for row in section.tables[place]:
+        now = after(minutes=float(row["after"].split(" ")[0]))
+        if row["leverage"] == "unknown":
+            seen = account(None, None, quality="down", reason="no answer")
+        else:
+            notional = str(Decimal(row["leverage"]) * 100_000)
+            book = [position("L", "long", "0", contracts="10", notional=notional, margin="10000")]
+            seen = account("100000", book, instruments=[rules("L")])
+        events = [hand("reset", now)] if "reset" in row["after"] else []
+        fired = decisions(interpreter.tick(snapshot(now, seen, events=events)).decisions)
+        assert [row["fires"]] == (fired or ["—"]), row
+
+
+def decisions(found: tuple[Decision, ...]) -> list[str]:
+    """The stages that fired, without what an operator did."""
+    return [str(decision.stage) for decision in found if decision.kind is None]
+
+
 def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> None:
-    """100,000 and all that was moved, won and lost; only where the page says "nothing explains" it is not."""
-    unexplained = page["Unit value: money moved is no loss"].tables[3]
+    """100,000 and all that was moved, won and lost."""
     for section in page.values():
         for rows in section.tables:
-            if not next(iter(rows[0])).startswith("minute") or rows == unexplained:
+            if not next(iter(rows[0])).startswith("minute"):
                 continue
             moved = Decimal(0)
             for row in rows:
@@ -167,7 +204,7 @@ def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> 
 
 def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Section]) -> None:
     """Scores and places of the three positions."""
-    rows, _ = page["Ranking: the worst first, and only harm counts"].tables
+    rows, *_ = page["Ranking: the worst first, and only harm counts"].tables
     ranked = rank(DEFAULT_RANKING, [candidate(row) for row in rows])
     assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {
         row["position"]: (row["score"], row["rank"]) for row in rows
@@ -176,7 +213,7 @@ def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Sect
 
 def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Section], repository: Path) -> None:
     """What is kept of each position, and the two variances; minimising by hand gives 250/7, 250/7 and 25/7."""
-    _, rows = page["Ranking: the worst first, and only harm counts"].tables
+    _, rows, _ = page["Ranking: the worst first, and only harm counts"].tables
     exposures = [float(number(row["exposure"])) for row in rows]
     covariance = [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]]
     kept = least_variance(exposures, covariance, [50.0, 50.0, 50.0], 75.0)
@@ -186,6 +223,38 @@ def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Sect
     text = (repository / "docs" / "semantics.md").read_text(encoding="utf-8")
     said = f"a variance of {variance(even, covariance):.0f} in proportion, and of {variance(kept, covariance):.0f} by"
     assert said in text
+
+
+def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section]) -> None:
+    """Scores and places, from marks whose three returns r, −r and 0 have the standard deviation r."""
+    _, _, rows = page["Ranking: the worst first, and only harm counts"].tables
+    marks = Marks(MINUTE, HOUR, HOUR)
+    for minute, swing in enumerate(((0, 0), (1, 0), (1, -1), (1, -1))):
+        at = {
+            ("main", row["position"]): math.prod(1 + k * float(number(row["volatility"])) for k in swing)
+            for row in rows
+        }
+        marks.recall(to_micros(after(minutes=minute)), at)
+    history = History((), HOUR, EquityTerms(HOUR, 0.001, MINUTE), marks)
+    history.last_at = to_micros(after(minutes=3))
+    ranked, _ = by_genesis(replace(BUILT_IN["genesis"], least=3), [of_genesis(row) for row in rows], history)
+    assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {
+        row["position"]: (row["score"], row["rank"]) for row in rows
+    }
+
+
+def of_genesis(row: dict[str, str]) -> Candidate:
+    share = number(row["part of the gross"])
+    return Candidate(
+        account=account("100000"),
+        position=position(row["position"], "long"),
+        worth=share * 10_000,
+        pnl_delta=float(number(row["change in the window"])),
+        pnl=None,
+        liquidation_distance=None,
+        notional_share=float(share),
+        margin_loss=None,
+    )
 
 
 def variance(kept: list[float], covariance: list[list[float]]) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from killswitch.engine.state import State, StoredState, StoredTrigger, Triggers, from_stored, to_stored
+import msgspec
+
+from killswitch.engine.state import State, StoredState, StoredTrigger, Triggers, Waiting, from_stored, to_stored
 
 NAMES = ("held", "confirmed", "unknown", "quiet", "counting")
 STATE = State(
@@ -24,6 +26,8 @@ STATE = State(
     reset_since=23,
     barren=("one/why",),
     acted={"main": 24},
+    spent=0b01010,
+    waiting=Waiting("three", ("held",), since=25, until=26, accounts=("other",)),
 )
 STORED = StoredState(
     triggers={
@@ -40,6 +44,8 @@ STORED = StoredState(
     reset_since=23,
     barren=("one/why",),
     acted={"main": 24},
+    spent=("confirmed", "quiet"),
+    waiting=Waiting("three", ("held",), since=25, until=26, accounts=("other",)),
 )
 
 
@@ -55,3 +61,29 @@ def test_a_stored_state_comes_back_whole_and_is_looked_at_with_the_next_step() -
     assert back.triggers.due <= 0
     assert (back.triggers.ticks, back.triggers.unknown, back.triggers.reported) == ({4: 2}, 0b00101, 0b00100)
     assert (back.reset_since, back.acted, back.barren, back.fired_at) == (23, {"main": 24}, ("one/why",), 21)
+
+
+def _older() -> dict[str, object]:
+    """The state as a version stored it that knew neither what was fired on nor of closes that wait."""
+    older: dict[str, object] = msgspec.to_builtins(STORED)
+    del older["spent"], older["waiting"]
+    return older
+
+
+def test_a_state_of_an_older_version_has_fired_on_what_held_since_before() -> None:
+    """`held` began at 11 and `confirmed` at 12; the stage fired at 12: a trigger that began at 13 is a new breach."""
+    back = from_stored(msgspec.convert({**_older(), "fired_at": 12}, StoredState), NAMES)
+    assert back.spent == 0b00011
+    assert back.waiting is None
+
+
+def test_a_state_of_an_older_version_that_never_fired_has_fired_on_nothing() -> None:
+    """Without a firing nothing was answered."""
+    assert from_stored(msgspec.convert({**_older(), "fired_at": None}, StoredState), NAMES).spent == 0
+
+
+def test_an_older_version_reads_what_this_one_stores() -> None:
+    """Every key that it knew is there, and keys that it does not know are ignored by its decoder, as by this one."""
+    stored = msgspec.json.decode(msgspec.json.encode(STORED))
+    assert stored.keys() >= _older().keys()
+    assert msgspec.convert({**stored, "of a later version": 1}, StoredState) == STORED

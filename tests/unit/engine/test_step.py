@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.engine.state import State, from_stored, initial, to_stored
 from killswitch.engine.step import Machine, Step, latch, reset, step
 from killswitch.graph.lowering import lower
-from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, SignalRead
+from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead, SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
 
@@ -62,11 +64,11 @@ class Run:
         hour: float | None = None,
         cost: float = 0.0,
     ) -> Run:
-        """Evaluate at `seconds`, with this fall in both windows (None: unknown)."""
+        """Evaluate at `seconds`, with this fall in both windows (None: unknown); `hour`: another second column."""
         now = round(seconds * SECOND) + 1
         low, high = UNKNOWN if fall is None else (fall, fall)
         wide = fall if hour is None else hour
-        low1, high1 = UNKNOWN if wide is None else (wide, wide)
+        low1, high1 = UNKNOWN if wide is None or math.isnan(wide) else (wide, wide)
         worth = None if fall is None else 1 - fall if value is None else value
         unit_value = None if worth is None else (worth, worth)
         moved = step(
@@ -245,6 +247,77 @@ def test_an_edit_that_adds_and_removes_triggers_moves_state_by_name() -> None:
     run = Run(ladder()).at(0, 0.08)
     state = from_stored(to_stored(run.state, ("a", "b", "c")), ("new", "b"))
     assert (state.triggers.held, state.triggers.since) == (0b10, {1: 1})
+
+
+LEVERAGE = SignalRef("exposure.leverage")
+
+
+def limits(on_unknown: OnUnknown = "hold") -> Graph:
+    """One stage on a fall of 5% or a leverage of 3, cooling down for 30m; column 0 is the fall, 1 the leverage."""
+    return graph(
+        (FALL_15M, LEVERAGE),
+        (trigger("fall", 0, 0.05), trigger("leverage", 1, 3.0, rearms=True, on_unknown=on_unknown)),
+        (stage("cut", 1, 0, 1, cooldown=30 * MINUTE),),
+    )
+
+
+def test_a_leverage_limit_fires_again_when_it_is_broken_again() -> None:
+    """6× fires and is cut to 2×; 15× an hour later fires although the unit value is where it was."""
+    run = Run(limits()).at(0, 0.0, hour=6.0).at(60, 0.0, hour=2.0).at(3600, 0.0, hour=15.0)
+    assert run.fired == [(0, 1), (3600, 1)]
+
+
+def test_a_leverage_limit_that_is_broken_again_inside_the_cooldown_fires_when_that_is_over() -> None:
+    """Broken again at 10m and still so at 30m, when the stage has rested."""
+    run = Run(limits()).at(0, 0.0, hour=6.0).at(60, 0.0, hour=2.0).at(600, 0.0, hour=4.0).at(1799, 0.0, hour=4.0)
+    assert run.fired == [(0, 1)]
+    assert run.at(1800, 0.0, hour=4.0).fired == [(0, 1), (1800, 1)]
+
+
+def test_a_leverage_that_never_came_back_below_its_limit_fires_again_only_on_a_new_loss() -> None:
+    """6× and then 5× for two hours without a loss is one breach; with the unit value 1% lower it is acted on again."""
+    run = Run(limits()).at(0, 0.0, hour=6.0).at(3600, 0.0, hour=5.0).at(7200, 0.0, hour=5.0)
+    assert run.fired == [(0, 1)]
+    assert run.at(7260, 0.01, hour=5.0).fired == [(0, 1), (7260, 1)]
+
+
+def test_a_fall_that_was_over_and_is_true_again_needs_a_new_loss_all_the_same() -> None:
+    """5% down at 0.95; recovered; 5% down from a higher peak, at 0.97: nothing was lost since the firing."""
+    run = Run(limits()).at(0, 0.05, value=0.95, hour=1.0).at(2000, 0.0, value=1.02, hour=1.0)
+    assert run.at(4000, 0.05, value=0.97, hour=1.0).fired == [(0, 1)]
+
+
+def test_of_a_stage_with_a_loss_and_a_condition_the_one_that_is_new_decides() -> None:
+    """It fired on the fall; a leverage that was below its limit then is a breach of its own, and not for the fall."""
+    run = Run(limits()).at(0, 0.05, value=0.95, hour=1.0).at(2000, 0.05, value=0.95, hour=1.0)
+    assert run.fired == [(0, 1)]
+    run.at(2060, 0.05, value=0.95, hour=3.5)
+    assert run.fired == [(0, 1), (2060, 1)]
+    run.at(2120, 0.05, value=0.95, hour=1.0).at(4000, 0.05, value=0.95, hour=1.0)
+    assert run.fired == [(0, 1), (2060, 1)]
+
+
+@pytest.mark.parametrize("answer", ["hold", "warn", "trip"])
+def test_no_data_is_not_the_end_of_a_breach(answer: OnUnknown) -> None:
+    """6×, unknown for an hour, 6× again: whatever unknown counts as, it was never seen to be below the limit."""
+    run = Run(limits(answer)).at(0, 0.0, value=1.0, hour=6.0)
+    run.at(1000, 0.0, value=1.0, hour=math.nan).at(4000, 0.0, value=1.0, hour=6.0)
+    assert run.fired == [(0, 1)]
+    run.at(4060, 0.0, value=1.0, hour=1.0).at(4120, 0.0, value=1.0, hour=6.0)
+    assert run.fired == [(0, 1), (4120, 1)]
+
+
+def test_a_second_stage_of_the_level_fires_on_its_own_condition_once() -> None:
+    """Both limits are broken; the first stage fires, the other one after its cooldown, and then neither again."""
+    two = graph(
+        (FALL_15M, LEVERAGE),
+        (trigger("leverage", 1, 3.0, rearms=True), trigger("higher", 1, 4.0, rearms=True)),
+        (stage("cut", 1, 0), stage("trim", 1, 1)),
+    )
+    run = Run(two)
+    for minute in range(180):
+        run.at(60 * minute, 0.0, value=1.0, hour=6.0)
+    assert [step.eligible[0].name for step in run.steps if step.eligible] == ["cut", "trim"]
 
 
 falls = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.046, 0.05, 0.075, 0.11, 0.2]))

@@ -33,7 +33,8 @@ def test_bounds_others_dust_and_protection_are_explained() -> None:
         decision,
         entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100"),
         entry(FIRST, "unprotected", after(seconds=1), order="s1"),
-        entry(FIRST, "sending", after(seconds=2), side="sell", amount="4", order="market", rung="1", mark="100"),
+        entry(FIRST, "sending", after(seconds=2), side="sell", amount="4", order="market", rung="1", mark="100",
+              value="100"),
         entry(FIRST, "filled", after(seconds=3), state="filled", filled="4", price="99", fee="1"),
         structs.replace(entry(FIRST, "guarded", after(seconds=5), **{"for": "s1", "state": "resting"}),
                         client_order_id=None),
@@ -42,6 +43,7 @@ def test_bounds_others_dust_and_protection_are_explained() -> None:
               reason="dust: 0.009 BTC is below the venue's minimum"),
     )  # fmt: skip
     assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in found
+    assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in found
     assert "  BTC long on main: 5.991 went without an order of this decision, what is left is dust, 0.90" in found
     assert "  BTC long on main without protective order s1 for 4.0 s: put back" in found
     assert "  5.0 s from the first order to the last look at the venue" in found

@@ -120,6 +120,7 @@ def test_what_the_record_says_is_what_happened(incident: Incident) -> None:
     ]  # fmt: skip
     assert {part.what: (part.known, part.orders) for part in incident.money.missing} == {
         "realised": (Decimal("-54.1"), (1,)), "fees": (Decimal("0.25"), (1,)), "slippage": (Decimal("4.1"), (1,)),
+        "delay": (Decimal(0), (1,)),
     }  # fmt: skip
     assert [incident.money.realised, incident.money.fees, incident.money.cost] == [None, None, None]
     assert [order.fate for order in incident.orders] == ["abandoned", "final", "final"]

@@ -12,7 +12,7 @@ from msgspec import structs
 from killswitch.cli.hands_text import _failed
 from killswitch.cli.status_text import _closings
 from killswitch.incident.causes import intended, remainders
-from killswitch.incident.totals import UNREAD
+from killswitch.incident.totals import UNMARKED, UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
@@ -154,10 +154,11 @@ def test_a_close_of_what_could_not_be_read_says_why_its_sums_are_unknown() -> No
     """By force on the last known positions there is no mark: fees are known, and what was realised never will be."""
     blind = structs.replace(planned(), data={"contracts": "10", "target": "0"})
     unread = snapshot(after(), account(None, None, quality="down", reason="no answer"))
-    found = result(decision(banded("BTC", "sell", "10", None)), blind, *CLOSED[1:], snapshot=unread)
+    unmarked = sent(1, "10", order="market", mark=None, value=None)
+    found = result(decision(banded("BTC", "sell", "10", None)), blind, unmarked, *CLOSED[2:], snapshot=unread)
     assert found.fees == Decimal(1)
     assert [(each.what, each.orders, each.why) for each in found.missing] == [
-        ("realised", (1,), UNREAD), ("slippage", (1,), UNREAD),
+        ("realised", (1,), UNREAD), ("slippage", (1,), UNMARKED), ("delay", (1,), UNMARKED),
     ]  # fmt: skip
     known = result(decision(banded("BTC", "sell", "10", None)), *CLOSED, snapshot=incidents.snapshot(after()))
     assert not any(each.why for each in known.missing)

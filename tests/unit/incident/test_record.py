@@ -60,7 +60,7 @@ def test_the_policys_line_and_the_readings_are_quoted(written: HandWritten) -> N
     assert (first.equity, first.currency) == (Decimal(1000), "USDT")
 
 
-def test_every_order_has_its_outcome_and_its_slippage_against_the_decisions_mark(written: HandWritten) -> None:
+def test_every_order_has_its_outcome_and_its_slippage_against_the_mark_when_it_was_sent(written: HandWritten) -> None:
     """5 sold at 99 against a mark of 100 cost 5, and so do 5 bought at 51 against 50."""
     incidents.whole_incident(written)
     found = read(written)
@@ -82,6 +82,20 @@ def test_the_close_comes_to_realised_fees_and_slippage(written: HandWritten) -> 
     assert (found.realised, found.fees, found.slippage, found.cost, found.currency) == (
         Decimal(-65), Decimal(3), Decimal(15), Decimal(18), "USDT",
     )  # fmt: skip
+
+
+def test_each_close_of_an_incident_has_its_own_time(written: HandWritten) -> None:
+    """The first from second 1 to 3, the second from 61 to 69; the minute between them belongs to neither."""
+    incidents.whole_incident(written)
+    found = read(written)
+    assert [firing.took for firing in found.firings] == [2.0, 8.0]
+    assert found.totals.took is None
+    text = report_markdown(found)
+    ends = "s, from its first order to its last look at the venue |"
+    assert f"| time of the close, trim at 00:00:00 | 2.0 {ends}" in text
+    assert f"| time of the close, close-everything at 00:01:00 | 8.0 {ends}" in text
+    assert "69.0 s" not in text
+    assert "68.0 s" not in text
 
 
 def test_what_is_not_known_is_unknown_and_never_zero(written: HandWritten) -> None:
@@ -124,7 +138,7 @@ def test_what_the_record_proves_is_ticked_and_the_rest_left_to_a_person(written:
     )  # fmt: skip
     assert items["reconciled"][0] == "proved"
     assert items["counted"] == (
-        "proved", "realised -65.00 USDT before fees, fees 3.00 USDT, slippage 15.00 USDT",
+        "proved", "realised -65.00 USDT before fees, fees 3.00 USDT, slippage 15.00 USDT, delay cost 0.00 USDT",
     )  # fmt: skip
     assert items["notified"][0] == "open"
     assert {key: items[key][0] for key in ("cause", "recovery", "debrief")} == dict.fromkeys(

@@ -64,7 +64,8 @@ def test_a_report_holds_everything_that_the_engineer_on_call_needs(ended: HandWr
         ["00:00:00", "", "trigger fall became true"], ["00:00:00", "1", "level 1 trim fired (fall confirmed)"],
     ]  # fmt: skip
     assert cells(found["Orders"])[2] == [
-        "3", "00:01:02", "buy 5", "ETH short", "main", "5", "51", "5.00", "1.00", "filled", f"`ks{SECOND[:4]}ETH`",
+        "3", "00:01:02", "buy 5", "ETH short", "main", "5", "51", "50", "5.00", "0.00", "1.00", "filled",
+        f"`ks{SECOND[:4]}ETH`",
     ]  # fmt: skip
     assert found["Still open"].strip() == "Nothing that was acted on: the venue itself shows 2 positions at target."
     ticks = re.findall(r"^- \[(.)\] \*\*(.+?)\*\*", found["Checklist"], flags=re.MULTILINE)

@@ -101,5 +101,5 @@ def test_a_snapshot_is_complete() -> None:
     desk.send("buy", "50")
     seen, held = desk.seen, desk.position()
     absent = [n for n in seen.__struct_fields__ if getattr(seen, n) is None]
-    assert absent == ["reason"]
+    assert absent == ["reason", "rates"]  # nothing here prices USDT
     assert [n for n in held.__struct_fields__ if getattr(held, n) is None] == ["adl_rank", "strategy"]

@@ -119,7 +119,7 @@ def test_resting_exits_of_the_position_are_told() -> None:
     elsewhere = Order("x", "ETH/USDT:USDT", "sell", Decimal(1), reduce_only=True)
     found = outlook("2", orders=[stop("a", "1"), stop("b", "0.5"), stop("c", "9", "buy"), entry, elsewhere])
     assert kinds(found) == [("resting exits", "note")]
-    assert found.hindrances[0].text.startswith("2 resting exits promise 1.5 of 2:")
+    assert found.hindrances[0].text == "2 resting exits promise 1.5 of 2"
 
 
 def test_unknown_positions_have_no_outlook() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from killswitch.graph.nodes import OnUnknown
 from killswitch.model.decision import Notice
-from killswitch.model.instant import from_micros
+from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.planning import notices
 from killswitch.planning.cuts import Blocked
 from killswitch.planning.prepared import prepare
 from killswitch.planning.watch import Watch
-from killswitch.signals.history import News
+from killswitch.signals.explanation import ChangeEvent as News
 from killswitch.signals.view import ScopeView
 from tests.graphs import FALL_15M, graph, stage, trigger
 from tests.worlds import account, hand
@@ -46,17 +46,18 @@ def test_a_long_unknown_pages_unless_its_trigger_only_warns(answer: OnUnknown, s
 @pytest.mark.parametrize(
     ("kind", "amount", "severity", "words"),
     [
-        ("lost", "-50", "page", ("a fall of -50 USDT", "counts as loss")),
+        ("lost", "50", "page", ("equity by -50 USDT", "counts as loss", "the ledger has no row for it")),
+        ("lost", "-50", "warning", ("equity by 50 USDT", "counts as gain")),
         ("explained", "-50", "info", ("-50 USDT", "is explained by the ledger now")),
         ("anew", "50", "warning", ("50 USDT", "wiped-out account", "a new series")),
-        ("appeared", "-50.500", "warning", ("changed by -50.5 USDT", "counts as loss after 60 s")),
-        ("appeared", "50", "warning", ("changed by 50 USDT", "drawdown is an interval until then")),
+        ("appeared", "-50.500", "page", ("changed by -50.5 USDT", "taken for money that moved", "closes nothing")),
+        ("appeared", "50", "warning", ("changed by 50 USDT", "taken for money that moved")),
     ],
 )
 def test_unexplained_money_is_told_by_what_became_of_it(
     kind: str, amount: str, severity: str, words: tuple[str, ...]
 ) -> None:
-    """Only money that counts as lost wakes anyone; a fall says when it will, a rise what is unknown until then."""
+    """A fall that counts as loss, and one that nothing explains, wake somebody; a rise does not."""
     found = notices.unexplained(watching(), NOW, News(kind, Decimal(amount)))  # type: ignore[arg-type]  # literal
     assert about(found) == (from_micros(NOW), "p", "account/main", "unexplained", severity, None)
     assert [word for word in words if word not in found.text] == []
@@ -64,20 +65,34 @@ def test_unexplained_money_is_told_by_what_became_of_it(
 
 def test_money_that_is_gone_is_told_without_a_currency_where_none_is_known() -> None:
     """The amount alone, with nothing around it."""
-    found = notices.unexplained(watching(seen=False), NOW, News("lost", Decimal("-50")))
-    assert "a fall of -50 that" in found.text
+    found = notices.unexplained(watching(seen=False), NOW, News("lost", Decimal(50)))
+    assert "equity by -50 counts" in found.text
 
 
-def test_a_fall_of_nothing_is_no_fall() -> None:
-    """0 is told as a rise is: it never counts as loss."""
-    assert "interval" in notices.unexplained(watching(), NOW, News("appeared", Decimal(0))).text
+def test_a_pending_change_says_what_it_waits_for_and_wakes_nobody() -> None:
+    """It may be a trade or an answer that lags."""
+    found = notices.unexplained(watching(), NOW, News("appeared", Decimal(-50), pending=True))
+    assert (found.severity, "waiting for the ledger" in found.text) == ("warning", True)
 
 
-def test_a_stage_whose_prints_did_not_hold_pages_and_is_named() -> None:
-    """With the print that failed."""
-    found = notices.uncorroborated(watching(), NOW, "one", "BTC mark 90 against index 100")
-    assert about(found) == (from_micros(NOW), "p", "account/main", "uncorroborated", "page", "one")
-    assert found.text == "one did not fire: BTC mark 90 against index 100"
+def test_one_crash_pages_once_for_what_nothing_explains_and_counts_the_rest() -> None:
+    """Three falls in ten minutes are one page and two counts; one after that pages again."""
+    watch = watching()
+    told = [
+        notices.unexplained(watch, NOW + minute * MINUTE, News("appeared", Decimal(-50))) for minute in (0, 1, 9, 25)
+    ]
+    assert [each.severity for each in told] == ["page", "info", "info", "page"]
+    assert "number 3 within ten minutes" in told[2].text
+
+
+def test_a_stage_whose_prints_go_on_not_to_hold_pages_once() -> None:
+    """At once a warning with the print that failed; after ten seconds a page; then nothing more."""
+    watch = watching()
+    why = "BTC mark 90 against index 100"
+    told = [notices.uncorroborated(watch, NOW + s * SECOND, "one", why) for s in (0, 1, 9, 10, 11)]
+    assert [[each.severity for each in found] for found in told] == [["warning"], [], [], ["page"], []]
+    assert about(told[3][0]) == (from_micros(NOW + 10 * SECOND), "p", "account/main", "uncorroborated", "page", "one")
+    assert told[3][0].text == "one did not fire: BTC mark 90 against index 100, for 10 s now"
 
 
 @pytest.mark.parametrize(("dust", "severity"), [(True, "warning"), (False, "page")])

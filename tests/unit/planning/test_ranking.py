@@ -44,13 +44,25 @@ def test_d5_a_winner_of_900_does_not_outrank_a_loser_of_500() -> None:
 
 
 def test_d5_the_predecessors_formula_does_just_that_and_stays_available() -> None:
-    """killswitch-v6 by hand: 0.40·900 + 0.25·0 + 0.20·0.5 + 0.10·0.5 + 0 = 360.15;
-    0.40·500 + 0.25·500 + 0.20·0.5 + 0.10·0.5 + 0.05·0.25 = 325.1625."""
+    """killswitch-v6 by hand: 0.40·900 + 0.25·0 + 0.20·(0.1/0.5) + 0.10·0.5 + 0 = 360.09;
+    0.40·500 + 0.25·500 + 0.20·(0.1/0.5) + 0.10·0.5 + 0.05·0.25 = 325.1025."""
     rows = ranked(book(), {"WINNER": "900", "LOSER": "-500"}, V6)
     assert [(row.candidate.position.symbol, pytest.approx(row.score)) for row in rows] == [
-        ("WINNER", 360.15),
-        ("LOSER", 325.1625),
+        ("WINNER", 360.09),
+        ("LOSER", 325.1025),
     ]
+
+
+@pytest.mark.parametrize(
+    ("liquidation", "proximity"), [("100", 1.0), ("95", 1.0), ("90", 1.0), ("80", 0.5), ("50", 0.2), ("0", 0.1)]
+)
+def test_the_predecessors_liquidation_proximity_is_a_tenth_over_the_distance(
+    liquidation: str, proximity: float
+) -> None:
+    """clamp(0.1 ÷ distance, 0, 1): 1 within a tenth of the mark, at a distance of a fifth one half."""
+    alone = position("A", "long", "0", mark_price="100", liquidation_price=liquidation, notional="1000", margin="100")
+    (row,) = ranked([alone], {"A": "0"}, V6)
+    assert row.score == pytest.approx(0.20 * proximity + 0.10)
 
 
 def test_d5_liquidation_distance_counts_for_more_than_cents() -> None:

@@ -101,31 +101,30 @@ def test_a_reading_says_what_the_trigger_reads_and_what_it_makes_of_it() -> None
 
 
 def test_a_fall_that_may_be_money_out_is_told_beside_the_short_history() -> None:
-    """150 of 1,000 are gone and the position lost nothing: both causes are said, and when the second one ends."""
+    """150 of 1,000 are gone with a position of 1,000: both causes are said, and what the second one waits for."""
     watch = Watch(prepare(watching().prepared.graph), "account/main")
     for minute, equity in enumerate(("1000", "850")):
-        held = account(equity, [position("BTC/USDT:USDT", "long", "0")])
+        gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
+        held = account(equity, gone)
         view = ScopeView(NOW + minute * MINUTE, True, [held], {}, None)
         watch.observe(view, ())
         watch.step(view)
     shown = reading(watch, 1)
     assert (shown.value, shown.truth) == ((0.0, 1.0), None)
     assert shown.unknown_because == (
-        "history does not reach back to the window's start; a change of -150 that nothing explains leaves two readings "
-        "open: a fall may be money taken out, and counts as loss 60 s after it was seen"
+        "history does not reach back to the window's start; a change of -150 that no row explains yet leaves two "
+        "readings open: a fall may be money taken out, and counts as loss once the ledger is known past it"
     )
 
 
 def test_a_rise_that_nothing_explains_is_not_said_to_become_a_loss() -> None:
-    """It waits for the ledger, and falls of no later moment are taken for it."""
+    """150 more with a position of 1,000 that vanished: it waits for the ledger."""
     watch = Watch(prepare(watching().prepared.graph), "account/main")
     for minute, equity in enumerate(("1000", "1150")):
-        view = ScopeView(
-            NOW + minute * MINUTE, True, [account(equity, [position("BTC/USDT:USDT", "long", "0")])], {}, None
-        )
-        watch.observe(view, ())
+        gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
+        watch.observe(ScopeView(NOW + minute * MINUTE, True, [account(equity, gone)], {}, None), ())
     assert why_unknown(watch, watch.prepared.graph.triggers[0]).endswith(
-        "; a change of 150 that nothing explains leaves two readings open"
+        "; a change of 150 that no row explains yet leaves two readings open"
     )
 
 

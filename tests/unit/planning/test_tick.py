@@ -169,7 +169,7 @@ def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
     ("seen", "why"),
     [
         (account("50000", [], margin_used="9000"), "main shows no positions, but 9000 of margin in use"),
-        (account("50000", None), "main gives no positions"),
+        (account(None, None), "main gives no equity"),
         (account(None, None, quality="down", reason="timeout"), "main is down: timeout"),
         (account("50000", [], quality="stale", reason="feed stopped"), "main is stale: feed stopped"),
     ],
@@ -210,14 +210,18 @@ def only_corroborated() -> Graph:
 
 
 def test_d16_one_stray_print_does_not_close_the_book() -> None:
-    """A mark at half of index and last: level 3 does not fire, the print is named and paged, once."""
+    """A mark at half of index and last: level 3 does not fire, the print is named, once."""
     interpreter = Interpreter(policy_set(only_corroborated()))
     steady = [prints(minute, "1000", "1000", "1000") for minute in range(16)]
     outcomes = run(interpreter, *steady, prints(16, "500", "995", "998"), prints(16.1, "500", "995", "998"))
     assert fired(outcomes) == []
     told = [notice for outcome in outcomes for notice in outcome.notices if notice.kind == "uncorroborated"]
     assert [(notice.severity, notice.text) for notice in told] == [
-        ("page", "everything did not fire: BCH mark 500 against index 995 and last 998"),
+        (
+            "warning",
+            "everything did not fire: BCH mark 500 against index 995 and last 998; "
+            "prices are looked at again each tick",
+        ),
     ]
     assert fired(run(interpreter, prints(17, "998", "998", "998"))) == []
 

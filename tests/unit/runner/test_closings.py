@@ -55,6 +55,9 @@ class FakeCloser:
         self.wait = 0.0
         self.owing = False
 
+    def give_up(self, entry: object) -> None:
+        """Nobody gives anything up here."""
+
     def abandon(self) -> asyncio.Future[object] | None:
         """Nothing is asked beside its passes."""
 

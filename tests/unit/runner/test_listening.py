@@ -434,14 +434,25 @@ class SlowToFill(PushingTestVenue):
         super().__init__(time, account, script, traits)
         self.left: list[float] = []
 
-    def fall(self) -> None:
-        one = book("850", self.account)
+    def hold(self, mark: int) -> None:
+        """1,100 at cost with 10 contracts long of each of three symbols, bought at 110."""
+        one = book("1100", self.account)
         assert one.positions is not None
         assert one.instruments is not None
         symbols = ("C0", "C1", "C2")
-        positions = tuple(structs.replace(one.positions[0], symbol=symbol) for symbol in symbols)
+        pnl = Decimal(10 * (mark - 110))
+        positions = tuple(
+            structs.replace(
+                one.positions[0],
+                symbol=symbol,
+                mark_price=Decimal(mark),
+                notional=Decimal(10 * mark),
+                unrealized_pnl=pnl,
+            )
+            for symbol in symbols
+        )
         rules = tuple(structs.replace(one.instruments[0], symbol=symbol) for symbol in symbols)
-        self.answer = structs.replace(one, positions=positions, instruments=rules)
+        self.answer = structs.replace(one, positions=positions, instruments=rules, equity=1100 + 3 * pnl)
 
     async def submit(self, request):  # type: ignore[no-untyped-def] # as its base
         self.left.append(self.time.monotonic())
@@ -453,7 +464,8 @@ def test_a_close_keeps_the_venues_own_pace_under_a_storm_of_pushes(site: Site) -
     """Orders leave every two seconds, as the limit says, while fifty pushes a second wake passes."""
     script = tuple((1.5 + number * 0.02, said("orders")) for number in range(400))
     venue = SlowToFill(site.time, "one", script)
-    venue.on_push = lambda _: venue.fall() if not venue.left and len(venue.read_at) < 4 else None
+    venue.hold(mark=108)
+    venue.on_push = lambda _: venue.hold(mark=102) if not venue.left and len(venue.read_at) < 4 else None
     site.run(site.runner(venue), 10)
     assert len(venue.left) == 3
     gaps = [late - early for early, late in zip(venue.left, venue.left[1:], strict=False)]

@@ -115,8 +115,8 @@ def test_history_has_the_result_with_what_is_known_of_the_money(crashed: World) 
     shown = told(history, *at(crashed)).stdout.splitlines()
     assert len(shown) == 2
     assert "level 3 close-everything: crash on account/main" in shown[1]
-    assert shown[0].split()[-6:] == ["closed", "realised", "fees", "slippage", "took", "remarks"]
-    assert shown[1].split()[-8:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00"]
+    assert shown[0].split()[-7:] == ["closed", "realised", "fees", "slippage", "delay", "took", "remarks"]
+    assert shown[1].split()[-9:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00", "0.00"]
     record = json.loads(told(history, *at(crashed), "--output", "json").stdout)
     assert record["decision"]["format"] == "killswitch.decision/v1"
     assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-250")

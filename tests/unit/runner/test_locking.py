@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.gate.errors import LockError
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
@@ -59,11 +60,35 @@ class Site:
     def says(self, path: Path) -> Verdict:
         return read_lock(path, self.now)
 
-    def fires(self, policy: str = "crash", mode: LockMode = "reduce_only") -> Decision:
+    def fires(self, policy: str = "crash", mode: LockMode = "reduce_only", seconds: float | None = None) -> Decision:
+        until = None if seconds is None else self.now + timedelta(seconds=seconds)
         return Decision(
             id=f"{policy}-fires-{self.now.timestamp():.0f}", as_of=self.now, policy=policy, policy_set="sha256:test",
-            scope=MAIN, mode="enforce", stage="stop", level=1, previous_level=0, lock=LockOrder(MAIN, mode, None),
+            scope=MAIN, mode="enforce", stage="stop", level=1, previous_level=0, lock=LockOrder(MAIN, mode, until),
         )  # fmt: skip
+
+    def suspects(self, policy: str = "crash", mode: LockMode = "reduce_only", seconds: float = 20) -> Decision:
+        """A lock on suspicion for so many seconds; for 0, the withdrawal of those before it."""
+        until = self.now + timedelta(seconds=seconds)
+        return Decision(
+            id=f"{policy}-suspects-{self.now.timestamp():.0f}", as_of=self.now, policy=policy,
+            policy_set="sha256:test", scope=MAIN, mode="enforce", stage="stop", level=0, previous_level=0,
+            kind="suspicion", lock=LockOrder(MAIN, mode, until), reason="suspicion: equity fell by 30000 USDT",
+        )  # fmt: skip
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether bots are locked, which the scope's file and the union say alike."""
+        scope, union = self.says(self.file).locked, self.says(self.union).locked
+        assert scope == union
+        return scope
+
+    def written(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.file.read_text())
+        return found
+
+    def unfinished(self) -> list[str]:
+        return [stored.decision.id for stored in self.store.unfinished()]
 
     def resets(self, policy: str = "crash", author: str | None = None) -> Decision:
         return Decision(
@@ -190,3 +215,188 @@ def test_only_a_hand_lifts_what_cannot_be_read(site: Site) -> None:
     site.later(1)
     assert site.file.read_bytes() == b"garbage"
     assert site.says(site.union).locked
+
+
+def test_a_lock_on_suspicion_says_so_and_until_when_and_ends_by_itself(site: Site) -> None:
+    """20 s from 00:00:00; the reason is what bots and people read, and `details` is what programs read."""
+    site.commit(site.suspects())
+    assert site.is_locked
+    reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless it is known before"
+    assert site.written()["reason"] == reason
+    assert site.written()["details"] == {"decision": "crash-suspects-1704067200", "on_suspicion": "yes"}
+    assert "on_suspicion" in json.loads(site.union.read_text())["details"]
+    site.later(19)
+    assert site.is_locked
+    site.later(1)
+    assert not site.is_locked
+    assert site.unfinished() == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("first", ["lock", "suspicion"])
+def test_a_suspicion_never_lengthens_another_lock(site: Site, first: str, restart: bool) -> None:
+    """A lock of 5 s by another policy, before the suspicion or after it: trading opens when the 5 s are over."""
+    lock, suspicion = site.fires("other", "all", seconds=5), site.suspects()
+    for decision in (lock, suspicion) if first == "lock" else (suspicion, lock):
+        site.commit(decision)
+    assert site.says(site.file).mode == "all"
+    assert "on_suspicion" not in json.loads(site.union.read_text())["details"]
+    site.later(4)
+    assert site.is_locked
+    site.later(1)
+    assert not site.is_locked
+    if restart:
+        site.started()
+        assert not site.is_locked
+    assert site.unfinished() == []
+
+
+def test_a_suspicion_of_the_same_tick_leaves_the_lock_as_it_is(site: Site) -> None:
+    """Both are committed before either is written; the milder mode and the nearer end of the lock hold."""
+    lock, suspicion = site.fires("other", seconds=5), site.suspects(mode="all")
+    site.store.commit_tick(
+        TickRecord(
+            site.now, "sha256:test", (), (), (suspicion, lock), (),
+            (*site.gate.planned(suspicion), *site.gate.planned(lock)), None, (), 0,
+        )
+    )  # fmt: skip
+    site.gate.act((suspicion, lock), site.now)
+    assert site.says(site.file).mode == "reduce_only"
+    assert site.written()["details"] == {"decision": lock.id}
+    site.later(5)
+    assert not site.is_locked
+
+
+def test_a_suspicion_leaves_a_lock_that_this_store_did_not_order(site: Site) -> None:
+    """Another writer has locked the scope for 5 s: the file stays as it is, and nothing follows its end."""
+    until = site.now + timedelta(seconds=5)
+    others = LockFolder(site.folder, site.union, generation=1, alive_for=3600.0)
+    others.write(LockOrder(MAIN, "reduce_only", until), "theirs", "theirs", "theirs", site.now)
+    before = site.file.read_bytes()
+    site.commit(site.suspects(mode="all"))
+    assert site.file.read_bytes() == before
+    site.later(5)
+    assert not site.is_locked
+
+
+def test_two_suspicions_hold_to_the_later_end(site: Site) -> None:
+    """Of two policies, or of two falls: each has its own 20 s."""
+    site.commit(site.suspects())
+    site.later(10)
+    site.commit(site.suspects("other"))
+    site.later(19)
+    assert site.is_locked
+    site.later(1)
+    assert not site.is_locked
+
+
+@pytest.mark.parametrize("restart", ["none", "before", "after"])
+def test_a_suspicion_that_is_withdrawn_opens_at_once(site: Site, restart: str) -> None:
+    """Its fall was money that moved; also where a new run withdraws it, and where a new run begins afterwards."""
+    site.commit(site.suspects())
+    if restart == "before":
+        site.started()
+    site.later(5)
+    assert site.is_locked
+    site.commit(site.suspects(seconds=0))
+    if restart == "after":
+        site.started()
+    assert not site.is_locked
+    assert site.unfinished() == []
+
+
+def test_a_withdrawal_leaves_the_suspicion_of_another_policy(site: Site) -> None:
+    """What one policy knows by now, the other may not."""
+    site.commit(site.suspects())
+    site.commit(site.suspects("other"))
+    site.later(1)
+    site.commit(site.suspects(seconds=0))
+    assert site.is_locked
+    site.later(19)
+    assert not site.is_locked
+
+
+def test_a_withdrawal_leaves_the_lock_that_took_the_place_of_the_suspicion(site: Site) -> None:
+    """The stage has fired since: what it locked, it locked for good."""
+    site.commit(site.suspects())
+    site.commit(site.fires())
+    site.later(1)
+    site.commit(site.suspects(seconds=0))
+    assert site.is_locked
+
+
+def crashed_before_acting(site: Site, *decisions: Decision) -> None:
+    """A tick that was committed by a run that did not live to act on it."""
+    for one in decisions:
+        site.store.commit_tick(
+            TickRecord(site.now, "sha256:test", (), (), (one,), (), site.gate.planned(one), None, (), 0)
+        )
+
+
+@pytest.mark.parametrize(("later", "locked"), [(5, True), (20, False)])
+def test_a_suspicion_that_was_planned_and_not_written_is_over_after_its_end(
+    site: Site, later: int, locked: bool
+) -> None:
+    """A run dies between commit and lock. The next one writes what is left of the 20 s, or nothing at all."""
+    crashed_before_acting(site, site.suspects())
+    site.now += timedelta(seconds=later)
+    site.started()
+    assert site.is_locked is locked
+    assert site.unfinished() == []
+    site.later(20)
+    assert not site.is_locked
+
+
+def test_a_withdrawal_that_was_not_carried_out_is_carried_out_by_the_next_run(site: Site) -> None:
+    """A run dies between the withdrawal's commit and the lifting."""
+    site.commit(site.suspects())
+    site.now += timedelta(seconds=2)
+    crashed_before_acting(site, site.suspects(seconds=0))
+    site.started()
+    assert not site.is_locked
+
+
+def test_a_suspicion_that_another_lock_outlived_stays_unwritten_after_a_crash(site: Site) -> None:
+    """A lock of 5 s was in force when a run died with a suspicion planned; the next one begins after those 5 s."""
+    site.commit(site.fires("other", seconds=5))
+    crashed_before_acting(site, site.suspects())
+    site.now += timedelta(seconds=6)
+    site.started()
+    assert not site.is_locked
+    assert site.unfinished() == []
+
+
+def test_a_suspicion_that_could_not_be_written_in_time_leaves_no_unfinished_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for its 20 s: by then it is over, and nobody writes it afterwards."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise LockError("no space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(LockFolder, "write", refuse)
+        site.commit(site.suspects())
+        assert len(site.unfinished()) == 1
+        site.later(20)
+    assert site.unfinished() == []
+    site.later(1)
+    assert not site.is_locked
+
+
+def test_a_suspicion_suspends_no_broker(site: Site) -> None:
+    """It writes a lock of mode `all`, and no account counts as one that is locked whole."""
+    site.commit(site.suspects(mode="all"))
+    assert site.says(site.file).mode == "all"
+    assert site.gate.locked_whole(site.now) == frozenset()
+
+
+def test_a_suspicion_that_gave_way_does_not_come_back_when_the_lock_is_reset(site: Site) -> None:
+    """A stage fires and is reset within the 20 s of another policy's suspicion; a new run begins in them."""
+    site.commit(site.suspects("other"))
+    site.commit(site.fires())
+    site.later(1)
+    site.commit(site.resets())
+    assert not site.is_locked
+    site.started()
+    assert not site.is_locked

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -101,8 +102,6 @@ def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: st
 
 def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
     """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
-    from dataclasses import replace
-
     from killswitch.graph.nodes import ScopeRule
     from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import assemble
@@ -359,9 +358,9 @@ def test_a_latch_that_was_only_observed_is_paged_when_the_account_is_armed(world
     assert any("which was only observed" in problem for problem in seen.reports[0].problems)
 
 
-async def _one_tick(world: World, store: SqlStore, venue: ScriptedVenue) -> Seen:
+async def _one_tick(world: World, store: SqlStore, venue: ScriptedVenue, policies: PolicySet | None = None) -> Seen:
     seen = Seen()
-    runner = world.runner(store, [venue], witnesses=(seen,))
+    runner = world.runner(store, [venue], policies=policies, witnesses=(seen,))
     await runner.start()
     await world.clock.sleep(1.0)
     await runner.tick()
@@ -394,11 +393,17 @@ def test_a_stop_is_heeded_between_ticks_and_gives_the_lease_back(world: World) -
 
 
 def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) -> None:
-    """C4: what could not be closed is told with what is left, and a restart does not tell it again."""
+    """C4: what a trim could not close is told with what is left, and a restart does not tell it again.
+
+    A full close would go on while the venue shows the position.
+    """
     store, venue = world.open(), UnwillingVenue(None)
+    crash = crash_policy()
+    trim = replace(crash.stages[0], actions=(graphs.close(fraction="0.5"),))
+    policies = graphs.policy_set(replace(crash, stages=(trim,)))
 
     async def until_ended() -> None:
-        runner = world.runner(store, [venue])
+        runner = world.runner(store, [venue], policies=policies)
         venue.answer = book("1000")
         await runner.start()
         await runner.tick()
@@ -412,8 +417,8 @@ def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) 
         await runner.finish()
 
     asyncio.run(until_ended())
-    asyncio.run(_one_tick(world, store, venue))
-    told = [notice for notice in store.notices(50) if "left: 10 BTC long on main" in notice.text]
+    asyncio.run(_one_tick(world, store, venue, policies))
+    told = [notice for notice in store.notices(50) if "left: 5 BTC long on main" in notice.text]
     assert [(notice.policy, notice.severity) for notice in told] == [("runner", "page")]
 
 
@@ -430,16 +435,14 @@ class GatedVenue(ScriptedVenue):
 
 
 class UnwillingVenue(ScriptedVenue):
-    """Refuses every order."""
+    """Refuses every order by the one rule that ends a full close."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.sent.append(request)
-        raise OrderRejectedError("permission", "this key may not trade")
+        raise OrderRejectedError("below_minimum", "the order is below the minimum")
 
 
 def corroborated() -> PolicySet:
-    from dataclasses import replace
-
     graph = crash_policy()
     return graphs.policy_set(replace(graph, stages=(replace(graph.stages[0], corroborate=True),)))
 

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,17 @@ from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.message import decode_message
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR
+from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import TickRecord
 from killswitch.runner.hands import hand
+from killswitch.runner.notifying import Notifier
 from killswitch.runner.standing import encode_standing, standing_of
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, crash_policy
 from tests.webhooks import Webhook, free_port
+from tests.worlds import START
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
@@ -165,6 +169,68 @@ def test_a_tick_that_is_not_committed_tells_nobody(world: World, monkeypatch: py
         asyncio.run(crash(world, store, routed(in_file(world))))
     assert list(store.deliveries(10)) == []
     assert lines(world) == []
+
+
+def fallen(seconds: float) -> Notice:
+    at = START + timedelta(seconds=seconds)
+    return Notice(at, "crash", "account/main", "unexplained", "page", f"a fall of {seconds:g} counts as loss")
+
+
+def test_a_wall_of_pages_for_one_crash_is_one_page_and_later_one_with_their_count(world: World) -> None:
+    """159 notices in 159 seconds: one leaves at once; after five minutes one says that there were 158 more."""
+    notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
+    sent = []
+    for second in range(400):
+        seen = Snapshot(START + timedelta(seconds=second), (), "killswitch.snapshot/v1")
+        notices = [fallen(second)] if second < 159 else []
+        sent += [(second, decode_message(each.body)) for each in notifier.outgoing(seen, (), notices, ())]
+    assert [(second, message.severity, message.count) for second, message in sent] == [
+        (0, "page", 1), (300, "page", 158),
+    ]  # fmt: skip
+    assert sent[1][1].title == "[page] notice: crash on account/main: 158 more"
+    assert sent[1][1].body.splitlines() == [
+        "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
+        "a fall of 158 counts as loss",
+        "look further: ksctl status",
+    ]
+
+
+def test_a_runner_that_takes_over_tells_the_count_once(world: World) -> None:
+    """Killed after the message with the count was committed, or before: the next run makes the same message."""
+    store = world.open()
+    notices = tuple(fallen(second) for second in range(10))
+    store.commit_tick(
+        TickRecord(
+            as_of=START, policy_set="sha256:test", states=(), rows=(), decisions=(), notices=notices, journal=(),
+            snapshot=None, consumed_events=(), prune_before=0, messages=(),
+        )
+    )  # fmt: skip
+    asyncio.run(world.clock.sleep(20.0))
+    ids = []
+    for _ in range(2):
+        notifier = Notifier(routed(in_file(world)), store, world.clock)
+        notifier.start()
+        seen = Snapshot(START + timedelta(seconds=310), (), "killswitch.snapshot/v1")
+        (found,) = notifier.outgoing(seen, (), (), ())
+        assert decode_message(found.body).count == 9
+        ids.append(found.id)
+    assert ids[0] == ids[1]
+
+
+def test_a_stage_that_fires_after_it_did_not_corrects_what_people_were_told(world: World) -> None:
+    """A second look held it back for two seconds: the page of the firing says that it replaces the first one."""
+    notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
+    held = Notice(START, "crash", "account/main", "uncorroborated", "page", "close did not fire: stale", "close")
+    decision = Decision(
+        "d1", START + timedelta(seconds=2), "crash", "sha256:test", "account/main", "enforce", "close", 3, 0
+    )
+    seen = Snapshot(START, (), "killswitch.snapshot/v1")
+    later = Snapshot(START + timedelta(seconds=2), (), "killswitch.snapshot/v1")
+    assert len(notifier.outgoing(seen, (), (held,), ())) == 1
+    (fired,) = notifier.outgoing(later, (decision,), (), (decision,))
+    assert decode_message(fired.body).body.splitlines()[0] == (
+        "this corrects what was sent since 2024-01-01T00:00:00Z: it has fired now"
+    )
 
 
 def test_without_a_route_nothing_is_kept_for_sending(world: World) -> None:

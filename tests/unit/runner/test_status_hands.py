@@ -11,12 +11,13 @@ import pytest
 from msgspec import json
 
 from killswitch.cli.hands_once import once
+from killswitch.cli.hands_text import Order, tell
 from killswitch.cli.status_hands import outcome
 from killswitch.cli.status_text import status_text
 from killswitch.incident.closed_positions import ClosedPosition
 from killswitch.incident.order_lines import OrderLine
-from killswitch.incident.results import Result
-from killswitch.runner.hands import hand
+from killswitch.incident.results import Result, decided
+from killswitch.runner.hands import answer_to, hand
 from killswitch.runner.standing import Standing, encode_standing, standing_of
 from killswitch.store.sql import SqlStore
 from tests import worlds
@@ -70,6 +71,23 @@ def test_a_close_without_a_runner_is_told_afterwards(world: World) -> None:
         "risk-desk", "account/main", "order 12", "drill",
     )  # fmt: skip
     assert found["result"]["standing"] == "flat"
+
+
+def test_the_answer_to_a_close_and_status_tell_what_history_tells(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held 10 BTC from 110, sold at its mark of 120: all three tell 100 realised before fees."""
+    store = world.open()
+    runner = world.runner(store, [ScriptedVenue(book("1200"))])
+    event = hand("close", "account/main", "risk-desk", "order 12", world.clock.now(), cause="drill")
+    asyncio.run(once(runner, store, event, 600.0))
+    order = Order("close", "account/main", "risk-desk", "order 12", 0.0, json=True)
+    tell(order, store, answer_to(store, event), None)
+    (answered,) = json.decode(capsys.readouterr().out)["decisions"]
+    (found,) = json.decode(encode_standing(told(world, store)))["by_hand"]
+    ((_, recorded),) = decided(store, 1)
+    assert recorded.realised == Decimal(100)
+    assert answered["result"] == found["result"] == json.decode(json.encode(recorded))
 
 
 def test_the_last_one_stays_where_no_runner_lives(world: World) -> None:

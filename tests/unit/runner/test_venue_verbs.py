@@ -18,7 +18,7 @@ from killswitch.cli.snapshot import snapshot
 from killswitch.cli.venues import venues
 from killswitch.lab.recording import read
 from killswitch.model.inspection import Capability, Inspection, KeyRights, VenueListing
-from killswitch.model.snapshot import AccountSnapshot, Health
+from killswitch.model.snapshot import AccountSnapshot, Health, Order
 from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.model.venue import (
     AccountSpec,
@@ -330,6 +330,23 @@ def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
     assert "BIG long    25         3       (above maximum)" in done.stdout
     shown = {each["symbol"]: each for each in desk.checked()["outlooks"]}
     assert (shown["HALT"]["shut"], shown["DUST"]["leaves"], shown["BIG"]["orders"]) == (True, "0.0001", 3)
+
+
+def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
+    """Eleven positions with a stop each, of other sizes, and three of them halted: two paragraphs, not fourteen."""
+    names = [f"P{number:02}" for number in range(1, 12)]
+    held = [worlds.position(name, "long", contracts=str(n), mark_price="10") for n, name in enumerate(names, start=1)]
+    stops = [
+        Order(f"s{name}", name, "sell", Decimal(n), reduce_only=True, trigger_price=Decimal(1))
+        for n, name in enumerate(names, start=1)
+    ]
+    rules = [worlds.rules(name, **({"state": "halted"} if name in names[:3] else {})) for name in names]
+    desk.add(Inspected(worlds.account("1000", held, instruments=rules, orders=stops, position_mode="one_way")))
+    shown = " ".join(desk.check().stdout.split())
+    assert shown.count("where the venue refuses a close for that") == 1
+    assert shown.count("the venue takes no order that closes it") == 1
+    assert "P01 long 1, P02 long 2, P03 long 3" in shown
+    assert "P07 long 7 1 (resting exits) 1 resting exit promises 7 of 7" in shown
 
 
 def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.explanation import ChangeEvent as News
+from killswitch.signals.explanation import EquityTerms
 from killswitch.signals.falls import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
-from killswitch.signals.history import EquityTerms, History, News
+from killswitch.signals.history import History
 from killswitch.signals.rows import stored
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, after, fill, flow, position
@@ -87,16 +89,28 @@ def test_an_account_emptied_by_its_owner_has_not_lost() -> None:
     assert past.track.value == pytest.approx(110_000)
 
 
-def test_d21_an_unexplained_fall_counts_as_loss_after_its_grace_and_pages() -> None:
-    """A fall that no row explains leaves two readings for 60 s; then it is a loss."""
+def test_d3_a_fall_that_nothing_explains_is_money_that_moved_however_long_it_takes() -> None:
+    """12% is gone at unchanged positions and prices, and no row ever comes: time makes no loss of it."""
     past = history()
     flat = [position("BTC", "long", "0")]
     observe(past, after(), account("100000", flat))
-    news = observe(past, after(seconds=10), account("88000", flat))
-    assert news == [News("appeared", Decimal(-12000))]
+    assert observe(past, after(seconds=10), account("88000", flat)) == [News("appeared", Decimal(-12000))]
+    for seconds in (60, 70, 600, 6000):
+        assert observe(past, after(seconds=seconds), account("88000", flat)) == []
+        assert fall_of(past) == pytest.approx(0)
+    assert past.changes.sum == -12000
+
+
+def test_d21_a_fall_that_trades_may_account_for_counts_once_the_ledger_stays_silent_for_its_grace() -> None:
+    """A position of 100,000 vanishes without a fill and 12% with it: pending for 60 s of silence, then a loss."""
+    past = history()
+    held = [position("BTC", "long", "0", notional="100000", mark_price="100000")]
+    observe(past, after(minutes=7), account("100000", held))
+    news = observe(past, after(minutes=7, seconds=10), account("88000", []))
+    assert news == [News("appeared", Decimal(-12000), pending=True)]
     assert drawdown_from_peak(past) == pytest.approx((0.0, 0.12))
-    assert observe(past, after(seconds=60), account("88000", flat)) == []
-    assert observe(past, after(seconds=70), account("88000", flat)) == [News("lost", Decimal(12000))]
+    assert observe(past, after(minutes=8), account("88000", [])) == []
+    assert observe(past, after(minutes=8, seconds=10), account("88000", [])) == [News("lost", Decimal(12000))]
     assert fall_of(past) == pytest.approx(0.12)
 
 
@@ -113,24 +127,25 @@ def test_a_fall_that_the_ledger_explains_late_was_a_withdrawal() -> None:
 
 
 def test_a_row_after_the_grace_takes_the_loss_back() -> None:
-    """Counted as loss at 60 s, explained at 90 s: the drawdown goes away again."""
+    """Counted as loss after 60 s of a silent ledger, explained at 90 s: the drawdown goes away again."""
     past = history()
-    flat = [position("BTC", "long", "0")]
-    observe(past, after(), account("100000", flat))
-    observe(past, after(seconds=10), account("40000", flat))
-    observe(past, after(seconds=80), account("40000", flat))
+    held = [position("BTC", "long", "0", notional="400000", mark_price="100000")]
+    observe(past, after(minutes=7), account("100000", held))
+    observe(past, after(minutes=7, seconds=10), account("40000", []))
+    observe(past, after(minutes=8, seconds=10), account("40000", []))
     assert fall_of(past) == pytest.approx(0.6)
-    (news,) = observe(past, after(seconds=90), account("40000", flat, flows=[flow("w", after(seconds=5), "-60000")]))
+    row = flow("w", after(minutes=7, seconds=5), "-60000")
+    (news,) = observe(past, after(minutes=8, seconds=30), account("40000", [], flows=[row]))
     assert (news.kind, news.amount) == ("explained", Decimal(-60000))
     assert fall_of(past) == pytest.approx(0)
 
 
-def test_an_unexplained_rise_is_neither_gain_nor_deposit_until_the_ledger_says() -> None:
-    """Both readings stay open, and a fall that is seen in both counts."""
+def test_a_rise_that_nothing_explains_is_money_that_came_in_and_hides_no_loss() -> None:
+    """50% more without a row, then a real fall of a fifth: it is a fifth of all that is there."""
     past = history()
     observe(past, after(), account("100000", [position("BTC", "long", "0")]))
     observe(past, after(minutes=1), account("150000", [position("BTC", "long", "0")]))
-    assert unit_value(past, to_micros(after())) == pytest.approx((100_000, 150_000))
+    assert unit_value(past, to_micros(after())) == pytest.approx((100_000, 100_000))
     observe(past, after(minutes=2), account("120000", [position("BTC", "long", "-30000")]))
     assert drawdown_from_peak(past) == pytest.approx((0.2, 0.2))
 
@@ -162,7 +177,7 @@ def test_equity_without_pnl_of_positions_is_taken_as_the_venue_says() -> None:
     observe(past, after(), account("100000", [position("BTC", "long")]))
     assert observe(past, after(minutes=1), account("90000", [position("BTC", "long")])) == []
     assert fall_of(past) == pytest.approx(0.1)
-    assert not past.explainable
+    assert not past.explanation.complete
 
 
 @given(

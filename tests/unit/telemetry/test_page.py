@@ -55,7 +55,7 @@ def names(cell: str) -> set[str]:
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan], dict[str, Metric], list[Any]]:
     """Spans, metrics and events of a crash in which everything happens: a venue that refuses, loses an answer, and
-    tells of its health; a second reading; a resting order to cancel; a reset by hand; a report."""
+    tells of its health; a second reading; a resting order to cancel; a reset by hand; a suspicion; a report."""
     folder = tmp_path_factory.mktemp("page")
     world, found = World(folder), _policies()
     exported = Exported(world, found)
@@ -74,6 +74,11 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
             span.fail("no such template")
         store.put_event(Event("e1", world.clock.now(), "reset", scope="account/main", author="me", reason="seen"))
         await runner.tick()
+        for _ in range(2):  # half of it is gone, and the ledger, which is known up to now, has no row for it
+            await world.clock.sleep(1.0)
+            now = world.clock.now()
+            venue.answer = worlds.account("450", unrealized=Decimal(0), fills_as_of=now, flows_as_of=now)
+            await runner.tick()
         venue.answer = None
         await world.clock.sleep(1.0)
         await runner.tick()

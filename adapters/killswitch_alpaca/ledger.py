@@ -1,0 +1,85 @@
+"""What happened to an account: its trades, and money that moved; when each list was read, and how late rows come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+
+from killswitch.model.snapshot import Fill, Flow
+from killswitch_alpaca.activities import Known, read_fill, read_flow
+from killswitch_alpaca.hurry import Hurry
+from killswitch_alpaca.parts import MOVES, TRADES, Part
+from killswitch_alpaca.questions import Questions
+from killswitch_alpaca.settings import Settings
+
+FLOWS_BEHIND = timedelta(days=1)
+"""Rows of money that moved come up to a day later: of the last day none are proven to be known."""
+
+
+class Ledger:
+    """Rows that no snapshot has given yet, and what they explain. `venue_time`: now, by Alpaca's clock."""
+
+    def __init__(self, settings: Settings, ask: Questions, venue_time: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._ask = ask
+        self._venue_time = venue_time
+        self.trades = Part(TRADES, 300.0)
+        self.moves = Part(MOVES, 300.0)
+        self.hurry = Hurry()
+        self.row_lag: float | None = None
+        """Seconds by which the latest of the trades came; None before the first."""
+        self._fills: list[Fill] = []
+        self._flows: list[Flow] = []
+        self._trades_known, self._moves_known = Known(), Known()
+
+    async def read_trades(self, coins: Iterable[str]) -> None:
+        """Read what was traded. `coins` are symbols that are known: trades write them without a slash."""
+        asked_at, before = self._venue_time(), self.trades.as_of
+        names = {symbol.replace("/", ""): symbol for symbol in coins}
+        answer = await self._ask.activities(self._trades_known, "/account/activities/FILL")
+        new = [read_fill(each, names) for each in self._trades_known.new(answer)]
+        self._fills += new
+        self._trades_known.learn(answer)
+        now = asyncio.get_running_loop().time()
+        for fill in new:
+            self.hurry.filled(now, fill)
+            # Late is what was not in an answer to a question that was asked after it had happened.
+            late = before is not None and fill.at < before
+            self.row_lag = max(self.row_lag or 0.0, (asked_at - fill.at).total_seconds() if late else 0.0)
+
+    async def read_moves(self) -> None:
+        """Read what money moved beside trades."""
+        answer = await self._ask.activities(
+            self._moves_known, "/account/activities", category="non_trade_activity"
+        )  # fmt: skip
+        seen = self._settings.now()
+        new = [read_flow(each, self._settings.currency, seen) for each in self._moves_known.new(answer)]
+        flows = [flow for flow in new if flow is not None]
+        self._flows += flows
+        self._moves_known.learn(answer)
+        now = asyncio.get_running_loop().time()
+        for flow in flows:
+            if flow.currency == self._settings.currency:
+                self.hurry.moved(now, flow.amount)
+
+    def new_fills(self, now: float) -> tuple[Fill, ...] | None:
+        """Those that were not given before; None where they are not known."""
+        found, self._fills = tuple(self._fills), []
+        return found if self.trades.is_good(now) else None
+
+    def new_flows(self, now: float) -> tuple[Flow, ...] | None:
+        """The same of money that moved."""
+        found, self._flows = tuple(self._flows), []
+        return found if self.moves.is_good(now) else None
+
+    @property
+    def fills_as_of(self) -> datetime | None:
+        """Up to when all fills were given; None once reading them has failed."""
+        return self.trades.as_of if self.trades.trouble is None else None
+
+    @property
+    def flows_as_of(self) -> datetime | None:
+        """The same of money that moved: a day before it was asked for."""
+        asked_at = self.moves.as_of if self.moves.trouble is None else None
+        return None if asked_at is None else asked_at - FLOWS_BEHIND

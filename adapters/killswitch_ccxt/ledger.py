@@ -1,0 +1,336 @@
+"""Fills and flows of one account: which rows are new, up to when all are known, and how late the venue writes them.
+
+They are what explains money that moved. When money or a position has moved, both are asked for in the same snapshot,
+whatever their age, and again after a second, two, five and ten, since venues write rows down late; the last of these
+readings is asked for when `SETTLED` seconds have passed, so that `as_of` is past the movement by that much. An
+allowance keeps a book that trades every second from spending on lists what closing needs. Where it does not suffice
+for all of them, those after one, two and five seconds are left out: a loss is decided by the later ones. While
+something moves with every tick, the lists are read each ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from killswitch.model.snapshot import Fill, Flow
+from killswitch_ccxt.client import Client
+from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.parts import (
+    KNOWN_ROWS,
+    LATE_ROWS,
+    LONGEST_LOOK_BACK,
+    LOOK_BACK,
+    MOST_SYMBOLS,
+    OVERLAP,
+    Part,
+)
+
+Row = TypeVar("Row", Fill, Flow)
+ReadPart = Callable[[Part[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
+NEVER: Final = float("-inf")
+AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
+"""Seconds after a movement at which rows are hurried, a little less than whole ones: ticks come a second apart."""
+SETTLED: Final = 20.0
+"""Seconds after a movement at which rows are hurried for the last time; later where the venue was seen to be later."""
+DECISIVE: Final = 3
+"""Readings that decide what a movement was: at once, after ten seconds, and the last."""
+LAG_KEPT: Final = 3600.0
+"""Seconds for which a lag that was measured is told."""
+LAG_STEP: Final = 5000
+"""Milliseconds: of a row that came between two readings further apart than this nobody knows when."""
+
+
+class Allowance:
+    """So many questions a minute; all of them at once at first, and `saved` where they are fewer."""
+
+    def __init__(self, a_minute: int, saved: int) -> None:
+        self._a_minute = a_minute
+        self._left = float(max(a_minute, saved))
+        self._most = self._left
+        self._at = NEVER
+
+    def left(self, now: float) -> int:
+        if self._at != NEVER:
+            self._left = min(self._most, self._left + self._within(now - self._at))
+        self._at = now
+        return int(self._left)
+
+    def left_after(self, now: float, seconds: float) -> float:
+        """What there will be by then if nothing is asked."""
+        self.left(now)
+        return self._left + self._within(seconds)
+
+    def _within(self, seconds: float) -> float:
+        return seconds * self._a_minute / 60
+
+    def spend(self, questions: int) -> None:
+        self._left -= questions
+
+
+class RowList(Generic[Row]):
+    """Rows of one kind. Times in seconds of the loop's clock, `asked_at` in ms of our own clock."""
+
+    def __init__(self, kind: str, part: Part[bool], allowance: Allowance) -> None:
+        self.part = part
+        self.allowance = allowance
+        self.asked_at: int | None = None
+        """When the question that was answered last was asked."""
+        self._hurried_at = NEVER
+        self._since: int | None = None
+        self._look_back = LOOK_BACK[kind]
+        self._known: dict[str, None] = {}
+        self._new: dict[str, Row] = {}
+        self._lags: deque[tuple[float, float]] = deque()
+
+    def look_back_to(self, since: int, now: int) -> None:
+        """Ask from then on at first, in ms, if that is earlier than without it."""
+        self._since = min(now - self._look_back, max(since - OVERLAP, now - LONGEST_LOOK_BACK))
+
+    def since(self, now: int) -> int:
+        """From when on, in ms, rows are to be asked for."""
+        return now - self._look_back if self._since is None else self._since
+
+    def is_hurried(self, now: float, moved_at: float, settled: float, questions: int = 1) -> bool:
+        """Whether the rows are wanted before their time: something moved at `moved_at`. `questions`: of one reading."""
+        if self.part.why is not None:
+            return False  # after a failure they are due again by themselves
+        read, age = self.part.at - moved_at, now - moved_at
+        wanted = [it for it in (*AFTER, settled) if read < it <= age]
+        if not wanted:
+            return False
+        if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= AFTER[-1]:
+            return self.allowance.left(now) > 0
+        # This one, the one after ten seconds, and the last.
+        return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
+
+    def hurry(self, now: float, questions: int) -> None:
+        """They are asked for before their time, by so many questions."""
+        self.allowance.spend(questions)
+        self._hurried_at = now
+
+    def took(self, rows: Iterable[Row], asked_at: int, lag_of: Callable[[Row], float | None], now: float) -> None:
+        """Rows of a question asked at `asked_at`; `lag_of`: how late one of them is, in seconds, if it is late."""
+        for row in rows:
+            if row.id not in self._known:
+                self._known[row.id], self._new[row.id] = None, row
+                if (lag := lag_of(row)) is not None:
+                    self._lags.append((now, lag))
+            elif row.id in self._new:
+                self._new[row.id] = row
+        while len(self._known) > KNOWN_ROWS:
+            self._known.pop(next(iter(self._known)))
+        self.asked_at, self._since = asked_at, asked_at - OVERLAP
+
+    def lag(self, now: float) -> float | None:
+        """The most by which a row was late in the last hour, in seconds; None until one was."""
+        while self._lags and now - self._lags[0][0] > LAG_KEPT:
+            self._lags.popleft()
+        return max((lag for _, lag in self._lags), default=None)
+
+    def is_known(self, now: float) -> bool:
+        """Whether the last reading brought rows, not too long ago: those that could not be asked for may be there."""
+        return bool(self.part.known(now)) and self.part.why is None
+
+    def news(self, now: float) -> tuple[Row, ...] | None:
+        """The rows that were not told before; None where they are not known."""
+        if not self.is_known(now):
+            return None
+        new, self._new = tuple(self._new.values()), {}
+        return new
+
+
+class Ledger:
+    """Fills and flows of one account."""
+
+    def __init__(self, client: Client, dialect: Dialect, phase: float, read: ReadPart) -> None:
+        """`read`: reads a part, and keeps why that failed."""
+        ages = dialect.ages
+        self._client = client
+        self._dialect = dialect
+        self._read_part = read
+        fills, flows = (Allowance(each, ages.hurried_saved) for each in (ages.fills_hurried, ages.rows_hurried))
+        self.fills: RowList[Fill] = RowList("fills", Part(ages.fills, phase), fills)
+        self.flows: RowList[Flow] = RowList("flows", Part(ages.flows, phase), flows)
+        self._moved_at = NEVER
+        self._touched: dict[str, float] = {}
+        """Symbol → when it moved last."""
+        self._asked_for: dict[str, float] = {}
+        """Symbol → when its fills were asked for last, with an answer; the same of every symbol where none is named."""
+        self._traded: dict[str, datetime] = {}
+        self._remembered: tuple[str, ...] = ()
+
+    # What happened
+
+    def remember(self, symbols: Collection[str], since: datetime | None) -> None:
+        """Symbols that were held before this reading began."""
+        self._remembered = tuple(symbols)
+        if since is not None:
+            then, now = int(since.timestamp() * 1000), self._now()
+            self.fills.look_back_to(then, now)
+            self.flows.look_back_to(then, now)
+
+    def begin(self, symbols: Iterable[str], now: float) -> None:
+        """The first look at the account, which holds `symbols`. What happened before has been written down by now."""
+        known = (symbol for symbol in self._remembered if symbol in self._dialect.rules)
+        self._touched = dict.fromkeys((*symbols, *known), now - LATE_ROWS)
+
+    def stir(self, symbols: Iterable[str], now: float) -> None:
+        """Something was done, or the venue said that something happened: fills are worth a look."""
+        self._touched |= dict.fromkeys(symbols, now)
+        self._soon(self.fills.part)
+
+    def moved(self, symbols: Collection[str], held: Collection[str], now: float) -> None:
+        """Money has moved, or positions in `symbols`: rows are wanted in this snapshot.
+
+        Where money moved alone and no ledger tells whose trades did it, it may be those of anything that is `held`.
+        """
+        is_silent = self._dialect.fills_need_symbol and not self._dialect.trades_in_flows
+        self.stir(symbols or (held if is_silent else ()), now)
+        self._moved_at = now
+
+    def expire(self) -> None:
+        """Both are due at the next snapshot."""
+        self.fills.part.due = self.flows.part.due = NEVER
+
+    # Reading
+
+    async def read(self, now: float) -> None:
+        """Ask for what is due, or wanted because something moved."""
+        settled = max(SETTLED, self.lag(now) or 0.0)
+        asked, since = [], self.fills.since(self._now())
+        is_hurried = self.flows.is_hurried(now, self._moved_at, settled)
+        if is_hurried or self.flows.part.due <= now:
+            if is_hurried:
+                self.flows.hurry(now, 1)
+            asked.append(self._read_flows())
+        questions = min(MOST_SYMBOLS, len(self._touched)) if self._dialect.fills_need_symbol else 1
+        is_hurried = self.fills.is_hurried(now, self._moved_at, settled, questions)
+        if is_hurried or self.fills.part.due <= now:
+            asked.append(self._read_fills(self._symbols(now, is_hurried=is_hurried), since, now))
+        await asyncio.gather(*asked)
+        symbols = self._newly_traded(since, now)
+        if symbols:
+            await self._read_fills(symbols[:MOST_SYMBOLS], since, now)
+
+    async def _read_flows(self) -> None:
+        await self._rows(self.flows, self._dialect.flows, self.flows.since(self._now()), lambda _: self.flows.asked_at)
+
+    async def _read_fills(self, symbols: list[str], since: int, now: float) -> None:
+        """Where symbols must be named, each is asked for until a while after it moved."""
+        ask = partial(self._dialect.fills, symbols)
+        if not await self._rows(self.fills, ask, since, self._asked_before):
+            return
+        for symbol in symbols:
+            self._asked_for[symbol] = now
+            if self._touched.get(symbol, now) + LATE_ROWS <= now:
+                self._touched.pop(symbol, None)
+        if self._unasked():
+            self._soon(self.fills.part)
+
+    def _symbols(self, now: float, *, is_hurried: bool) -> list[str]:
+        """Those whose fills are asked for: those first that were not for the longest."""
+        order = sorted(self._touched, key=lambda it: (self._asked_for.get(it, NEVER), self._touched[it]))
+        if not self._dialect.fills_need_symbol:
+            if is_hurried:
+                self.fills.hurry(now, 1)
+            return order
+        most = min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_hurried else MOST_SYMBOLS
+        if is_hurried:
+            self.fills.hurry(now, len(order[:most]))
+        return order[:most]
+
+    def _unasked(self) -> list[str]:
+        """Symbols that were not asked for since they moved."""
+        return [it for it, at in self._touched.items() if self._asked_for.get(it, NEVER) < at]
+
+    def _newly_traded(self, since: int, now: float) -> list[str]:
+        """Symbols whose trades the ledger tells for the first time, and which were not asked for in this snapshot."""
+        if not self._dialect.trades_in_flows or self.flows.part.why is not None:
+            return []
+        latest = self._dialect.traded()
+        news = {
+            symbol: at
+            for symbol, at in latest.items()
+            if self._traded.get(symbol) != at and self._ours(at) >= since
+        }  # fmt: skip
+        self._traded |= latest
+        self._touched |= dict.fromkeys(news, now)
+        return [symbol for symbol in news if self._asked_for.get(symbol, NEVER) < now]
+
+    async def _rows(
+        self,
+        rows: RowList[Any],
+        ask: Callable[[int], Awaitable[Any]],
+        since: int,
+        asked_before: Callable[[Any], int | None],
+    ) -> bool:
+        asked_at, now = self._now(), asyncio.get_running_loop().time()
+        found: list[Any] = []
+
+        async def is_told() -> bool:
+            answer = await ask(since)
+            found.extend(answer or ())
+            return answer is not None
+
+        if not await self._read_part(rows.part, is_told):
+            return False
+        rows.took(found, asked_at, lambda row: self._lag_of(row, asked_before(row), asked_at), now)
+        return True
+
+    def _asked_before(self, fill: Fill) -> int | None:
+        """When the last reading was asked for that should have had this fill, in ms of our clock."""
+        if not self._dialect.fills_need_symbol:
+            return self.fills.asked_at
+        asked = self._asked_for.get(fill.symbol)
+        return None if asked is None else self._now() - int((asyncio.get_running_loop().time() - asked) * 1000)
+
+    def _lag_of(self, row: Fill | Flow, before: int | None, asked_at: int) -> float | None:
+        """Seconds by which a row is late: it is older than the reading `before`, which did not have it.
+
+        A row that is older than questions go back is dated by something else than its money.
+        """
+        late = 0 if before is None else before - self._ours(row.at)
+        if before is None or not 0 < late < OVERLAP:
+            return None
+        return (late + min(LAG_STEP, asked_at - before)) / 1000
+
+    # What is known
+
+    def fills_as_of(self, now: float) -> datetime | None:
+        """Venue time up to which every fill is known; None while a symbol that moved has not been asked for."""
+        if "fills" not in self._dialect.rows_whole or not self.fills.is_known(now):
+            return None
+        if not self._dialect.fills_need_symbol:
+            return self._venue_time(self.fills.asked_at)
+        if self._unasked():
+            return None
+        # What no ledger tells of has not traded; without such a ledger, what has not moved.
+        return self.flows_as_of(now) if self._dialect.trades_in_flows else self._venue_time(self.fills.asked_at)
+
+    def flows_as_of(self, now: float) -> datetime | None:
+        """Venue time up to which every flow is known."""
+        whole = "flows" in self._dialect.rows_whole and self.flows.is_known(now)
+        return self._venue_time(self.flows.asked_at) if whole else None
+
+    def lag(self, now: float) -> float | None:
+        """How late rows come, in seconds; None until one came late."""
+        lags = (self.fills.lag(now), self.flows.lag(now))
+        return max((lag for lag in lags if lag is not None), default=None)
+
+    def _venue_time(self, ours: int | None) -> datetime | None:
+        return None if ours is None else self._client.venue_time(ours)
+
+    def _ours(self, at: datetime) -> int:
+        """Milliseconds of our clock at a time of the venue."""
+        return int(at.timestamp() * 1000 - (self._client.skew_ms or 0.0))
+
+    def _now(self) -> int:
+        return int(self._client.now().timestamp() * 1000)
+
+    def _soon(self, part: Part[Any]) -> None:
+        part.due = min(part.due, part.at + self._dialect.ages.rows_least)

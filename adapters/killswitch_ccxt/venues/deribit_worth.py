@@ -1,0 +1,86 @@
+"""What an account at Deribit is worth: of one currency by its summary, with cross collateral by all of them.
+
+Deribit books what futures gain and lose at the daily settlement only: until then the balance stands still. Equity is
+the balance, what futures have realised and not realised in the session, and what options are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.model.snapshot import Balance, Rate
+from killswitch_ccxt.numbers import decimal, needed
+from killswitch_ccxt.wealth import Wealth, from_dollars
+
+Row = Mapping[str, Any]
+ANOTHER_MOMENT: Final = Decimal("0.005")
+"""The share of the total by which the sum of the currencies may differ from it: prices move between two answers."""
+
+
+def of_one(row: Row) -> Wealth:
+    """Of an account that is its own currency's alone."""
+    own = _balance(row, Decimal(1))
+    return Wealth(
+        equity=own.amount,
+        free=decimal(row.get("available_funds")),
+        margin_used=decimal(row.get("initial_margin")),
+        maintenance_margin=decimal(row.get("maintenance_margin")),
+        margin_mode="cross",
+        balances=(own,),
+        unrealized=None if own.wallet is None else own.amount - own.wallet,
+    )
+
+
+def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> Wealth:
+    """With cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each currency.
+
+    Deribit reckons its total at an index of another moment, so that it would move by prices that no balance has: where
+    the sum of the currencies is near to it, the sum is the equity. Else the total stands alone. UnreadableError where
+    the account's currency has no index.
+    """
+    own = dollars.get(currency)
+
+    def worth(told: Any) -> Decimal | None:
+        found = decimal(told)
+        return None if found is None else from_dollars(found, own, currency)
+
+    equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
+    prices = {asset: price / own for asset, price in dollars.items()} if own else {}
+    balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
+    profit = _unrealized(balances)
+    parts = None if profit is None else sum((it.amount * it.price for it in balances if it.price), Decimal(0))
+    if parts is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
+        equity = parts
+    else:
+        profit = None
+    return Wealth(
+        equity=equity,
+        margin_used=worth(first.get("total_initial_margin_usd")),
+        maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
+        margin_mode="cross",
+        balances=balances,
+        unrealized=profit,
+        rates=None if currency == "USD" or own is None else (Rate("USD", own),),
+    )
+
+
+def _balance(row: Row, price: Decimal | None) -> Balance:
+    """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
+    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth.
+    """
+    name = str(row.get("currency"))
+    equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
+    realized = decimal(row.get("futures_session_rpl")) or Decimal(0)
+    return Balance(name, equity, price, wallet=None if balance is None else balance + realized, equity=equity)
+
+
+def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
+    """What of the equity is in no wallet, in the account's currency; None where a price or a wallet is missing."""
+    total = Decimal(0)
+    for it in balances:
+        if it.wallet is None or it.price is None:
+            return None
+        total += (it.amount - it.wallet) * it.price
+    return total

@@ -1,0 +1,62 @@
+"""`ksctl close --give-up`: a person ends a close that would go on for as long as the venue shows a position."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import click
+
+from killswitch.cli.hands_text import tell_results
+from killswitch.cli.session import friendly, opened_store
+from killswitch.model.snapshot import Event
+from killswitch.model.store import Store
+from killswitch.runner import hands
+from killswitch.runner.acting import left_to_do
+from killswitch.runner.giving_up import accounts_closing
+from killswitch.runner.standing import runner_state
+
+POLL = 0.1
+"""Seconds between two looks at the store while waiting for a runner."""
+
+
+def give_up(
+    store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
+) -> None:
+    """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
+    with friendly(), opened_store(store_at, read_only=False) as store:
+        accounts = accounts_closing(store, decision, scope)
+        if not accounts:
+            raise click.ClickException(_nothing(store, decision, scope))
+        event = hands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
+        store.put_event(event)
+        if not _lives(store):
+            click.echo(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")
+            return
+        _await_tick(store, event, wait)
+        deadline = time.monotonic() + wait
+        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and _lives(store):
+            time.sleep(POLL)
+        tell_results(hands.answer_to(store, event), store, json=json)
+        if left := accounts_closing(store, decision, scope):
+            what = "it ends when every order of it has an answer"
+            raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
+
+
+def _await_tick(store: Store, event: Event, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while hands.is_waiting(store, event):
+        if time.monotonic() > deadline or not _lives(store):
+            raise click.ClickException(f"no tick has taken {event.id} yet; the next one will. See `ksctl status`")
+        time.sleep(POLL)
+
+
+def _lives(store: Store) -> bool:
+    return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
+
+
+def _nothing(store: Store, decision: str, scope: str | None) -> str:
+    """What there is to give up instead."""
+    open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
+    known = f" Not over: {', '.join(open_ones)}" if open_ones else " No close is under way"
+    return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

@@ -1,0 +1,159 @@
+"""Locking while it is not known whether a fall of equity was a loss.
+
+What can be taken back goes by the pessimistic reading, and what cannot by the optimistic one: a stage that would fire
+if every unexplained fall were a loss writes its lock, and nothing else, for a short while. Each fall is suspected once,
+from the first answer of the ledger that lacks its row on; after three suspicions in ten minutes people are paged only.
+As soon as it is known what the falls were, the lock is withdrawn: by the stage that fires, or because none does.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from killswitch.engine.step import bits
+from killswitch.graph.nodes import CancelOrders, LockTrading, Stage
+from killswitch.model.decision import Cancel, Decision, LockOrder, decision_id
+from killswitch.model.instant import SECOND, from_micros, to_micros
+from killswitch.planning.cancels import cancels
+from killswitch.planning.decide import lock_order
+from killswitch.planning.readings import trigger_reading
+from killswitch.planning.watch import Suspected, Watch
+from killswitch.signals.changes import Change
+from killswitch.signals.position import ZERO
+from killswitch.signals.view import ScopeView
+
+LASTS = 20 * SECOND
+"""How long a lock on suspicion holds, at most, from the answer of the ledger that lacked the row."""
+MOST = 3
+WITHIN = 600 * SECOND
+"""So many suspicions in so long lock; the others only page."""
+
+
+def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
+    """The lock to write now, or None. The changes that it is about are marked, so that each is suspected once."""
+    now = view.as_of
+    if not watch.prepared.graph.equity.locks_on_suspicion or watch.history.unknown is not None:
+        return None
+    falls = [change for change in watch.history.changes.open if _is_suspect(change, now)]
+    if not falls:
+        return None
+    stage = _suspected_stage(watch, view)
+    if stage is None:
+        return None
+    for change in falls:
+        change.suspected = True
+    if not watch.may_suspect(now, MOST, WITHIN):
+        return None
+    since = min(change.unanswered_since or now for change in falls)
+    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), (digest, commit))
+    if decision.lock is not None:
+        watch.suspected = Suspected(stage.name, decision.lock)
+    return decision
+
+
+def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
+    """The end of the lock before its time, where it is known of every fall that it was about what that was."""
+    suspected, as_of = watch.suspected, from_micros(view.as_of)
+    if suspected is None:
+        return None
+    if suspected.lock.until is None or suspected.lock.until <= as_of:
+        watch.suspected = None
+        return None
+    open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
+    if open_ or watch.history.unknown is not None:
+        return None
+    watch.suspected = None
+    graph = watch.prepared.graph
+    return Decision(
+        id=decision_id(graph.policy, watch.scope, f"end of the suspicion of {suspected.stage}", as_of),
+        as_of=as_of,
+        policy=graph.policy,
+        policy_set=digest,
+        commit=commit,
+        scope=watch.scope,
+        mode=graph.mode,
+        stage=suspected.stage,
+        level=watch.state.level,
+        previous_level=watch.state.level,
+        kind="suspicion",
+        lock=replace(suspected.lock, until=as_of),
+        reason=f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire",
+    )
+
+
+def _is_suspect(change: Change, now: int) -> bool:
+    since = change.unanswered_since
+    return change.amount < ZERO and not change.suspected and since is not None and now - since < LASTS
+
+
+def _suspected_stage(watch: Watch, view: ScopeView) -> Stage | None:
+    """The highest stage with a lock that would fire if every open fall were a loss; None below what is latched.
+
+    None, too, while the lock of the latched stage holds: nothing could be locked that is open.
+    Triggers that want to be true for a while are taken as they stand: a suspicion is over before they are confirmed.
+    """
+    machine, state = watch.prepared.machine, watch.state
+    if _is_locked(watch, view.as_of):
+        return None
+    true = watch.suspecting(view)
+    at_once = sum(1 << i for i in bits(true & machine.all) if machine.confirm[i] == 0 and machine.confirm_ticks[i] == 0)
+    confirmed = at_once | state.triggers.confirmed
+    for stage in watch.prepared.graph.stages:
+        locks = any(isinstance(action, LockTrading) for action in stage.actions)
+        any_of = not stage.any_of or any(confirmed >> i & 1 for i in stage.any_of)
+        if locks and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
+            return stage
+    return None
+
+
+def _is_locked(watch: Watch, now: int) -> bool:
+    latched, since = watch.state.stage, watch.state.fired_at
+    for stage in watch.prepared.graph.stages:
+        if stage.name == latched and since is not None:
+            order = lock_order(watch.scope, stage, since)
+            return order is not None and (order.until is None or to_micros(order.until) > now)
+    return False
+
+
+def _decision(
+    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: tuple[str, str | None]
+) -> Decision:
+    graph, as_of = watch.prepared.graph, from_micros(view.as_of)
+    order = lock_order(watch.scope, stage, view.as_of)
+    assert order is not None  # the stage has a lock
+    end = from_micros(until)
+    fallen = -sum((change.worth for change in falls), ZERO)
+    return Decision(
+        id=decision_id(graph.policy, watch.scope, f"suspicion of {stage.name}", as_of),
+        as_of=as_of,
+        policy=graph.policy,
+        policy_set=policies[0],
+        commit=policies[1],
+        scope=watch.scope,
+        mode=graph.mode,
+        stage=stage.name,
+        level=watch.state.level,
+        previous_level=watch.state.level,
+        kind="suspicion",
+        triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),
+        cancels=_entries(watch, view, stage),
+        lock=LockOrder(order.scope, order.mode, end if order.until is None else min(order.until, end)),
+        reason=(
+            f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
+            f"if it was a loss, {stage.name} fires"
+        ),
+    )
+
+
+def _entries(watch: Watch, view: ScopeView, stage: Stage) -> tuple[Cancel, ...]:
+    """Entries are cancelled only where the loss by marks alone is half of a threshold: their place is lost for good."""
+    if not any(isinstance(action, CancelOrders) for action in stage.actions) or watch.columns is None:
+        return ()
+    graph = watch.prepared.graph
+    halfway = False
+    for index in (*stage.any_of, *stage.all_of):
+        threshold = graph.triggers[index].threshold
+        if threshold is not None and threshold.op in (">", ">=") and threshold.value > 0:
+            halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
+    found = cancels(view.trusted(), stage.actions) if halfway else ()
+    return tuple(each for each in found if each.why == "entry")

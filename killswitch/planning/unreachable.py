@@ -1,0 +1,89 @@
+"""A close that waits: a stage fired while accounts could not be read, and they answer again, or do not.
+
+What can be read is closed at once. For the rest the intent to close is kept in the engine's state, by stage: it is
+carried out on the first snapshot in which an account can be read, whether or not the triggers still hold, and is given
+up when the time that the policy allows has passed since they held last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from killswitch.engine.state import Waiting
+from killswitch.graph.nodes import CancelOrders, Close, Stage
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import from_micros
+from killswitch.planning import notices
+from killswitch.planning.merge import only
+from killswitch.planning.watch import Watch
+from killswitch.signals.view import ScopeView
+
+
+def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str]) -> None:
+    """Keep the stage's close for the accounts that are not `readable`. Its time begins anew while the triggers hold."""
+    if not stage.close_within or not any(isinstance(action, Close | CancelOrders) for action in stage.actions):
+        return
+    waiting = watch.state.waiting
+    if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
+        return
+    accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
+    if waiting is not None and waiting.stage == stage.name and not watch.holds(stage):
+        waiting = replace(waiting, accounts=accounts)  # carried out in part
+    else:
+        since = waiting.since if waiting is not None and waiting.stage == stage.name else view.as_of
+        confirmed = watch.state.triggers.confirmed
+        names = tuple(name for i, name in enumerate(watch.prepared.trigger_names) if confirmed >> i & 1)
+        waiting = Waiting(stage.name, names, since, view.as_of + stage.close_within, accounts)
+    watch.state = replace(watch.state, waiting=waiting)
+
+
+def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], told: list[Notice]) -> tuple[Stage, ...]:
+    """The stages to fire, highest first: the eligible ones, and the one that waits if an account answers again.
+
+    A wait that is over, or whose stage is gone, is dropped.
+    """
+    waiting = watch.state.waiting
+    if waiting is None:
+        return eligible
+    stage = next((each for each in watch.prepared.graph.stages if each.name == waiting.stage), None)
+    if stage is None or (view.as_of > waiting.until and stage not in eligible):
+        told.append(notices.no_longer_waits(watch, view.as_of, waiting))
+        watch.state = replace(watch.state, waiting=None)
+        return eligible
+    if stage in eligible or not _answers(watch, view, waiting):
+        return eligible
+    return tuple(sorted((stage, *eligible), key=lambda each: (-each.level, each is not stage)))
+
+
+def carried_out(watch: Watch, stage: Stage, decision: Decision, waiting: Waiting | None) -> Decision:
+    """The decision as the stage that waited makes it: with the remark that it fired earlier.
+
+    Where its triggers do not hold any more it is about the accounts that were waited for, and no others.
+    """
+    if waiting is None or waiting.stage != stage.name:
+        return decision
+    remark = f"fired at {from_micros(waiting.since).isoformat()}, when {notices.waited_for(waiting)} could not be read"
+    decision = replace(decision, reason=remark if decision.reason is None else f"{remark}; {decision.reason}")
+    if not waiting.accounts or watch.holds(stage):
+        return decision
+    cancels = tuple(cancel for cancel in decision.cancels if cancel.account in waiting.accounts)
+    return replace(only(decision, lambda intent: intent.account in waiting.accounts), cancels=cancels)
+
+
+def _answers(watch: Watch, view: ScopeView, waiting: Waiting) -> bool:
+    """Whether an account that the close waits for can be read; where none was ever known, the whole scope."""
+    readable = {account.account for account in view.trusted().accounts}
+    if not waiting.accounts:
+        return bool(readable) and readable >= _accounts(watch, view)
+    return not readable.isdisjoint(waiting.accounts)
+
+
+def _level(watch: Watch, name: str) -> int:
+    return next((stage.level for stage in watch.prepared.graph.stages if stage.name == name), 0)
+
+
+def _accounts(watch: Watch, view: ScopeView) -> set[str]:
+    """The scope's accounts: those in the snapshot, and those that it had before."""
+    return {account.account for account in view.accounts} | set(watch.history.members)

@@ -1,0 +1,83 @@
+"""Event at the venue → first closing order: every named case at every wire-level venue, in the venues' own time.
+
+    python -m tests.bench latency
+
+A row a case: the bound, what was measured before, and the seconds at each venue. A row whose bound is `never` is of
+money that only moved. `none`: no order came; `-`: the venue has not what the case needs; `!`: the bound is missed, or
+the case did not go as it says, which is written under the row. Nothing here depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from tests.bench.measure import Measure
+from tests.latency.cases import CASES, Case
+from tests.latency.running import Outcome, cases_of, run
+from tests.latency.sites import ROUND_TRIP, TICK, VENUES
+
+NO_ORDER: Final = 3600.0
+"""Seconds that stand for an order that never came."""
+BEFORE: Final[Mapping[str, str]] = {
+    "plain": "15 s",
+    "grinding": "10 s",
+    "stops fill, rows 0s": "5-9 s",
+    "stops fill, rows 30s": "36 s",
+    "restart during the fall, stops fill": "62 s",
+    "collateral falls 0.2% a second": "60 s",
+    "cut in ten clips in a fall, rows never": "79-108 s",
+    "positions unreadable": "none",
+    "spot: 30% out, rows 1s": "sold",
+    "spot: 80% in, rows 1s": "sold",
+    "one of three down": "none",
+}
+"""Seconds from the event to the first order at commit 751e4db, on a wire-level Binance that others had written."""
+HEAD: Final = f"{'case':<38}{'bound':>7}{'751e4db':>9}" + "".join(f"{name[:7]:>8}" for name in VENUES)
+
+
+def measures() -> Iterator[Measure]:
+    """A row for each case, and of all of them the delay that is worst against its bound, and the false closes."""
+    print(f"event to first order, in seconds; a round trip is {ROUND_TRIP:g} s, the tick {TICK:g} s")
+    if free := [name for name, venue in VENUES.items() if not venue.round_trip]:
+        print(f"{', '.join(free)}: requests take no time, so that the bound is {3 * ROUND_TRIP:g} s lower")
+    print(HEAD)
+    outcomes = []
+    for case in CASES.values():
+        found = {name: run(name, case.name) for name, venue in VENUES.items() if case in cases_of(venue)}
+        print(row(case, found), flush=True)
+        outcomes += list(found.values())
+    yield _slowest([it for it in outcomes if CASES[it.case].fires])
+    yield _false_closes([it for it in outcomes if not CASES[it.case].fires])
+
+
+def row(case: Case, outcomes: Mapping[str, Outcome]) -> str:
+    """The case's line of the table, and under it what else was wrong."""
+    bound = f"{TICK + 3 * ROUND_TRIP + case.more:.2f}" if case.fires else "never"
+    cells = "".join(f"{_cell(outcomes.get(name)):>8}" for name in VENUES)
+    problems = "".join(f"\n  {it.venue}: {each}" for it in outcomes.values() for each in it.problems)
+    return f"{case.name:<38}{bound:>7}{BEFORE.get(case.name, ''):>9}{cells}{problems}"
+
+
+def _cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "-"
+    took = "none" if outcome.took is None else f"{outcome.took:.2f}"
+    return took if outcome.holds else f"{took}!"
+
+
+def _slowest(outcomes: list[Outcome]) -> Measure:
+    def seconds(it: Outcome) -> float:
+        return NO_ORDER if it.took is None or it.problems or it.took < 0 else it.took
+
+    # An order before its event has no bound, and is as wrong as none.
+    worst = max(outcomes, key=lambda it: NO_ORDER if it.must_by is None else seconds(it) / it.must_by)
+    ours = NO_ORDER if worst.must_by is None else seconds(worst)
+    missed = sum(not it.holds for it in outcomes)
+    name = f"event to first order, {missed} of {len(outcomes)} missed, worst {worst.case} at {worst.venue}"
+    return Measure(name, ours, worst.must_by or 1.0, "bound", 1.0, "s")
+
+
+def _false_closes(outcomes: list[Outcome]) -> Measure:
+    closed = sum(not it.holds for it in outcomes)
+    return Measure("orders where money only moved", float(closed), float(len(outcomes)), "all such runs", 0.0, "runs")

@@ -1,0 +1,32 @@
+"""The latency suite as a table: `python -m tests.latency [VENUE] [CASE]`; a part of a case's name is enough.
+
+Seconds from the event at the venue to the first closing order that it received, by the venue's own clock. Exit 1 if
+one misses its bound.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.latency.running import cases_of, run
+from tests.latency.sites import VENUES
+
+
+def main(wanted: list[str]) -> int:
+    """Print a line for every case at every venue, or for those that are wanted."""
+    venues = [it for it in wanted if it in VENUES] or list(VENUES)
+    parts = [it for it in wanted if it not in VENUES]
+    missed = total = 0
+    for name in venues:
+        for case in cases_of(VENUES[name]):
+            if parts and not any(part in case.name for part in parts):
+                continue
+            outcome = run(name, case.name)
+            print(outcome.line, flush=True)
+            total, missed = total + 1, missed + (not outcome.holds)
+    print(f"{total} cases, {missed} missed")
+    return bool(missed) or not total
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""Runs one case at one venue, and holds what came of it against the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from tests.latency.cases import CASES, Case
+from tests.latency.sites import OPEN_MARKET, TICK, VENUES, WARM_UP, Site, Venue
+from tests.virtual_time import START, VirtualTime
+
+D = Decimal
+STEP = 0.05
+"""Seconds between two looks whether a run is over."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case at a venue. `must_by`: the seconds within which it had to fire; None: never.
+
+    `took`: seconds from the event (where there is none: from the beginning of the story) to the first closing order,
+    or to the decision where that is what counts; None: there was none.
+    """
+
+    venue: str
+    case: str
+    took: float | None
+    must_by: float | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        if self.problems:
+            return False
+        if self.must_by is None:
+            return self.took is None
+        return self.took is not None and 0 <= self.took <= self.must_by + 1e-6
+
+    @property
+    def line(self) -> str:
+        """A row of the table."""
+        took = "none" if self.took is None else f"{self.took:.2f} s"
+        must = "never" if self.must_by is None else f"≤ {self.must_by:.2f} s"
+        end = "" if self.holds else "  MISSED"
+        more = "".join(f"\n    {it}" for it in self.problems)
+        return f"{self.case:<42} {self.venue:<14} {took:>9}  {must:>10}{end}{more}"
+
+
+def cases_of(venue: Venue) -> tuple[Case, ...]:
+    """Those that the venue has what they need for."""
+    return tuple(it for it in CASES.values() if it.needs <= venue.can)
+
+
+def run(venue_name: str, case_name: str) -> Outcome:
+    """The case at the venue, in time that jumps."""
+    venue, case = VENUES[venue_name], CASES[case_name]
+    time = VirtualTime(OPEN_MARKET if venue.market == "equity" else START)
+    with tempfile.TemporaryDirectory() as folder:
+        return time.run(_play(Site(
+            venue, Path(folder), time, accounts=case.accounts, mode=case.mode, portfolio=len(case.accounts) > 1,
+            pushed=case.pushed,
+        ), case))  # fmt: skip
+
+
+async def _play(site: Site, case: Case) -> Outcome:
+    _prepare(site, case)
+    await site.open()
+    site.start()
+    try:
+        await asyncio.sleep(WARM_UP)
+        early = site.look()
+        if early.order_at is not None or early.decided_at is not None:
+            site.seen.problems.append(f"it fired before anything happened: {early}")
+        site.begin()
+        began = site.time.elapsed
+        story = asyncio.ensure_future(_told(site, case))
+        while site.now < case.lasts:
+            await asyncio.sleep(STEP)
+            seen = site.look()
+            if (seen.order_at if case.by == "order" else seen.decided_at) is not None:
+                break
+        story.cancel()
+        await asyncio.gather(story, return_exceptions=True)
+    finally:
+        await site.close()
+    return _outcome(site, case, began)
+
+
+def _prepare(site: Site, case: Case) -> None:
+    """What a case finds at its venue."""
+    if "collateral" in case.needs:
+        wire, asset = site.wire, site.venue.collateral[0]
+        wire.ledger.prices[asset] = D(50_000)
+        wire.ledger.wallets[asset] = D("1.9")
+        wire.ledger.wallets[wire.currency] = D(5_000)
+        if hasattr(wire, "multi_assets"):
+            wire.multi_assets = True
+        for key in list(wire.exchange.held):
+            wire.exchange.held[key] /= 10
+        wire.ledger.keep()
+    for name, wire in site.wires.items():
+        if name == "dark":
+            for key in list(wire.exchange.held):
+                wire.exchange.held[key] /= 100
+
+
+async def _told(site: Site, case: Case) -> None:
+    try:
+        await case.story(site)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        site.seen.problems.append(f"the story broke off: {type(error).__name__}: {error}")
+        raise
+
+
+def _outcome(site: Site, case: Case, began: float) -> Outcome:
+    seen = site.look()
+    at = seen.order_at if case.by == "order" else seen.decided_at
+    event = site.wires[case.of].ledger.truth.fell_to(case.threshold, since=began, until=at)
+    lost = site.wires[case.of].ledger.truth.fell_to(case.threshold, since=began) is not None
+    if lost is not case.fires and (at is None or lost):
+        seen.problems.append(f"the story is not what it says: {'too much' if lost else 'nothing'} was lost in it")
+    # A runner that was not there when it happened has seen it from its start on.
+    since = began if event is None else max(event, site.began_runner)
+    bound = None if event is None else TICK + 3 * site.venue.round_trip + case.more
+    took = None if at is None else at - since
+    return Outcome(site.venue.name, case.name, took, bound, tuple(seen.problems))

@@ -1,0 +1,58 @@
+"""From an event at the venue to the first closing order: every named case at one venue, and a few at all of them.
+
+Which venue a case is told at goes round, so that each has its share; three cases are told at all of them. Seconds are
+those of the venues' clocks, which a busy machine does not slow. All cases at all venues are `make bench` (its part
+`latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is in `docs/benchmarks.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.latency.cases import CASES
+from tests.latency.running import Outcome, cases_of, run
+from tests.latency.sites import VENUES
+
+EVERYWHERE: Final = ("plain", "stops fill, rows 10s", "30% out, rows 15s")
+
+
+def _told() -> Iterator[tuple[str, str]]:
+    able = {name: {case.name for case in cases_of(venue)} for name, venue in VENUES.items()}
+    for number, name in enumerate(CASES):
+        venues = [venue for venue in VENUES if name in able[venue]]
+        yield from ((venue, name) for venue in (venues if name in EVERYWHERE else [venues[number % len(venues)]]))
+
+
+@pytest.mark.parametrize(("venue", "name"), list(_told()), ids=str)
+def test_a_loss_is_closed_in_time_and_money_that_moved_is_left_alone(venue: str, name: str) -> None:
+    """The first order comes within the case's bound; where nothing was lost, none comes at all."""
+    outcome = run(venue, name)
+    assert outcome.holds, outcome.line
+
+
+def test_every_case_is_told_somewhere() -> None:
+    """No case and no venue falls through the rotation."""
+    assert {name for _, name in _told()} == set(CASES)
+    assert {venue for venue, _ in _told()} == set(VENUES)
+
+
+@pytest.mark.parametrize(
+    ("took", "must_by", "holds"),
+    [
+        (1.0, 1.3, True),
+        (1.4, 1.3, False),
+        (None, 1.3, False),
+        (-0.5, 1.3, False),
+        (None, None, True),
+        (3.0, None, False),
+    ],
+)
+def test_an_outcome_holds_where_it_fired_in_time_or_never_had_to(
+    took: float | None, must_by: float | None, holds: bool
+) -> None:
+    """An order before the event is as wrong as one that comes too late."""
+    assert Outcome("okx", "plain", took, must_by).holds is holds
+    assert not Outcome("okx", "plain", took, must_by, ("the runner died",)).holds

@@ -1,0 +1,190 @@
+"""Worth with its parts from one answer: equity is Σ wallet × price + unrealised profit, at prices of that moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.model.snapshot import Balance, Rate
+from killswitch_ccxt.venue import CcxtVenue
+from killswitch_ccxt.venues.bybit_rows import wealth_of
+from killswitch_ccxt.venues.okx_rows import wealth
+from killswitch_ccxt.wealth import Wealth
+from tests.unit.ccxt.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
+from tests.unit.ccxt.test_binance_busy import play
+
+D = Decimal
+
+
+def parts_of(found: Any) -> Decimal:
+    """Σ wallet × price + unrealised profit."""
+    assert found.balances is not None
+    return sum((it.wallet * it.price for it in found.balances), D(0)) + found.unrealized
+
+
+def asset(name: str, wallet: str, profit: str) -> dict[str, str]:
+    return {"asset": name, "walletBalance": wallet, "unrealizedProfit": profit,
+            "marginBalance": str(D(wallet) + D(profit)), "availableBalance": wallet, "initialMargin": "0",
+            "maintMargin": "0"}  # fmt: skip
+
+
+# Binance
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_a_binance_account_in_several_assets_is_the_sum_of_its_wallets_and_profits(multi: bool) -> None:
+    """1000 USDT and −50 of profit, 0.02 BTC at 50 000 ÷ 1.25: 950 + 800. In USD, one USDT costs 1.25.
+
+    The venue's own total, here with a haircut of 5% on the BTC, is another number, and moves otherwise.
+    """
+    assets = [asset("USDT", "1000", "-50"), asset("BTC", "0.02", "0")]
+    answers = {
+        **QUIET, "/fapi/v1/accountConfig": CONFIG | {"multiAssetsMargin": multi},
+        "/fapi/v3/account": account(assets=assets, totalMarginBalance="2137.5", totalMaintMargin="0"),
+        "/fapi/v1/assetIndex": [{"symbol": "USDTUSD", "index": "1.25"}, {"symbol": "BTCUSD", "index": "50000"}],
+    }  # fmt: skip
+    found = snapshot_of(answers)
+    assert (found.equity, found.unrealized, parts_of(found)) == (1750, -50, 1750)
+    assert found.balances == (
+        Balance("BTC", D("0.02"), D(40_000), wallet=D("0.02"), equity=D("0.02")),
+        Balance("USDT", D(950), D(1), wallet=D(1000), equity=D(950)),
+    )
+    assert found.rates == (Rate("USD", D("1.25")),)
+
+
+def test_collateral_at_binance_is_priced_at_every_reading() -> None:
+    """BTC falls by 100 USD a second: each snapshot has its own price, by a question for each asset after the first."""
+    seconds, asked = [0], []
+
+    def index(query: dict[str, str]) -> Any:
+        asked.append(query.get("symbol"))
+        rows = [{"symbol": "USDTUSD", "index": "1"}, {"symbol": "BTCUSD", "index": str(50_000 - 100 * seconds[0])},
+                {"symbol": "ETHUSD", "index": "2500"}]  # fmt: skip
+        return rows if "symbol" not in query else next(row for row in rows if row["symbol"] == query["symbol"])
+
+    async def story(venue: CcxtVenue) -> list[Decimal | None]:
+        found = []
+        for second in range(3):
+            seconds[0] = second
+            found.append((await venue.snapshot()).equity)
+            await asyncio.sleep(1)
+        return found
+
+    body = account(assets=[asset("USDT", "1000", "0"), asset("BTC", "1", "0")], totalMaintMargin="0")
+    found, _ = play({**QUIET, "/fapi/v3/account": body, "/fapi/v1/assetIndex": index}, story)
+    assert found == [51_000, 50_900, 50_800]
+    assert asked == [None, "BTCUSD", "USDTUSD", "BTCUSD", "USDTUSD"]
+
+
+def test_an_account_in_its_own_currency_alone_asks_for_no_index() -> None:
+    """Nothing needs a price."""
+    body = account(assets=[asset("USDT", "1000", "7")], totalMaintMargin="0")
+
+    async def story(venue: CcxtVenue) -> Any:
+        await venue.snapshot()
+        return await venue.snapshot()
+
+    found, asked = play({**QUIET, "/fapi/v3/account": body}, story)
+    assert (found.equity, parts_of(found), asked["/fapi/v1/assetIndex"]) == (1007, 1007, 0)
+
+
+def test_coins_of_inverse_contracts_are_wallets_and_profits_at_the_index() -> None:
+    """1 BTC and −0.1 of profit at 50 000, 2 ETH at 2 500: 45 000 + 5 000 USD. A BTC account says what a BTC costs."""
+    assets = [asset("BTC", "1", "-0.1"), asset("ETH", "2", "0")]
+    index = [{"pair": "BTCUSD", "symbol": "BTCUSD_PERP", "indexPrice": "50000"},
+             {"pair": "ETHUSD", "symbol": "ETHUSD_PERP", "indexPrice": "2500"}]  # fmt: skip
+    answers = {
+        "/dapi/v1/exchangeInfo": INVERSE, "/dapi/v1/account": {"assets": assets}, "/dapi/v1/positionRisk": [],
+        "/dapi/v1/premiumIndex": index, "/dapi/v1/positionSide/dual": {"dualSidePosition": False},
+        "/dapi/v1/openOrders": [], "/dapi/v1/openAlgoOrders": [], "/dapi/v1/income": [],
+        "/dapi/v1/time": {"serverTime": 1}, "/dapi/v1/userTrades": [],
+    }  # fmt: skip
+    dollars = snapshot_of(answers, exchange="binancecoinm", currency="USD")
+    assert (dollars.equity, dollars.unrealized, parts_of(dollars)) == (50_000, -5000, 50_000)
+    coins = snapshot_of(answers, exchange="binancecoinm", currency="BTC")
+    assert (coins.equity, parts_of(coins), coins.rates) == (1, 1, (Rate("USD", D(50_000)),))
+
+
+def test_spot_holdings_are_wallets_without_a_profit_and_priced_with_the_balance() -> None:
+    """10 000 USDT and 2 BTC at 50 000. Amounts and prices are asked for at once."""
+    order: list[str] = []
+    balances = [{"asset": "USDT", "free": "10000", "locked": "0"}, {"asset": "BTC", "free": "1.5", "locked": "0.5"}]
+
+    def body(_: Any) -> Any:
+        order.append("account")
+        return {"balances": balances}
+
+    def last(_: Any) -> Any:
+        order.append("prices")
+        return SPOT_QUIET["/api/v3/ticker/price"]
+
+    answers = {**SPOT_QUIET, "/api/v3/account": body, "/api/v3/ticker/price": last}
+    found, asked = play(answers, lambda venue: venue.snapshot(), exchange="binance", market="spot")
+    assert (found.equity, found.unrealized, parts_of(found)) == (110_000, 0, 110_000)
+    assert [(it.asset, it.wallet) for it in found.balances] == [("USDT", 10_000), ("BTC", 2)]
+    assert (sorted(order), asked["/api/v3/ticker/price"]) == (["account", "prices"], 1)
+
+
+# OKX and Bybit
+
+
+def test_the_recorded_okx_balance_has_the_margin_of_its_isolated_position_in_its_wallet(shared: Path) -> None:
+    """94.42… of cash and 5.46… isolated, of which −0.0273 is profit: 99.92… are the wallet, 99.89… the equity."""
+    body = json.loads((shared / "data/payloads/okx/http_get_account_balance.json").read_text())
+    found = wealth(body["data"][0], "USDT", D("0.99994"))
+    (own,) = found.balances or ()
+    assert (found.equity, found.unrealized) == (D("99.89469657000001"), D("-0.0273000000000002"))
+    assert own.wallet == D("99.89469657000001") + D("0.0273000000000002")
+    assert (found.gap, found.rates, found.complete) == (0, (Rate("USD", D("0.99994")),), None)
+
+
+def _detail(ccy: str, equity: str, dollars: str, profit: str, **more: str) -> dict[str, str]:
+    return {"ccy": ccy, "eq": equity, "eqUsd": dollars, "upl": profit, "cashBal": "0", "liab": "", "isoEq": "0"} | more
+
+
+def test_an_okx_account_in_two_currencies_adds_up_in_its_own() -> None:
+    """At 0.8 USD a USDT: 1000 USDT, of which 100 are profit, and 0.1 BTC for 4000 USD, of which 0.02 are profit.
+
+    4000 ÷ 0.8 are 5000 USDT for the BTC, 50 000 each; the profit is 100 + 1000. A bot's share is not seen whole.
+    """
+    details = [_detail("USDT", "1000", "800", "100"), _detail("BTC", "0.1", "4000", "0.02", stgyEq="0.01")]
+    found = wealth({"totalEq": "4800", "details": details}, "USDT", D("0.8"))
+    assert (found.equity, found.unrealized, found.gap, found.complete) == (6000, 1100, 0, False)
+    assert [(it.asset, it.price, it.wallet) for it in found.balances or ()] == [
+        ("USDT", 1, 900), ("BTC", 50_000, D("0.08")),
+    ]  # fmt: skip
+
+
+def test_an_okx_account_that_leaves_the_profit_empty_has_none_only_if_all_is_cash() -> None:
+    """A simple account holds its cash; where there is more than that, what is a profit in it is not known."""
+    cash = _detail("USDT", "1000", "1000", "", cashBal="1000")
+    more = _detail("USDT", "1000", "1000", "", cashBal="900")
+    assert wealth({"totalEq": "1000", "details": [cash]}, "USDT", D(1)).unrealized == 0
+    assert wealth({"totalEq": "1000", "details": [more]}, "USDT", D(1)).unrealized is None
+
+
+def _bybit(total: str, *coins: dict[str, str]) -> Wealth:
+    return wealth_of({"result": {"list": [{"totalEquity": total, "coin": list(coins)}]}}, "USDT")
+
+
+def _coin(name: str, equity: str, dollars: str, wallet: str, profit: str, borrowed: str = "0") -> dict[str, str]:
+    return {"coin": name, "equity": equity, "usdValue": dollars, "walletBalance": wallet, "unrealisedPnl": profit,
+            "spotBorrow": borrowed}  # fmt: skip
+
+
+def test_a_bybit_account_adds_up_without_what_is_borrowed() -> None:
+    """1200 USDT of which 200 are borrowed, and −100 of profit; 0.01 BTC at 50 000: 900 + 500, at a dollar each."""
+    found = _bybit("1400", _coin("USDT", "900", "900", "1200", "-100", "200"), _coin("BTC", "0.01", "500", "0.01", "0"))
+    assert (found.equity, found.unrealized, found.gap, found.complete) == (1400, -100, 0, None)
+    assert [(it.asset, it.wallet) for it in found.balances or ()] == [("USDT", 1000), ("BTC", D("0.01"))]
+
+
+def test_options_of_a_bybit_account_count_as_profit_and_are_said_not_to_be_seen() -> None:
+    """1000 USDT in the wallet, 50 of futures profit and 300 of options: prices move the 300, no transfer does."""
+    found = _bybit("1350", _coin("USDT", "1350", "1350", "1000", "50"))
+    assert (found.equity, found.unrealized, found.gap, found.complete) == (1350, 350, 0, False)

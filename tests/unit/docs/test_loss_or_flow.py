@@ -1,0 +1,319 @@
+"""The worked examples of docs/semantics.md on what counts as a loss are what the program decides, second by second.
+
+A row of a table is what the venue shows from that second on: marks, contracts, wallet, rows of its ledger. Equity is
+checked here to be the sum of its parts, so that no table can show a fall that did not happen; drawdown, decisions and
+pages come out of the program. In the seconds between two rows nothing changes and nothing is decided.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision
+from killswitch.model.instant import to_micros
+from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Mark, Position, Rate
+from killswitch.model.store import HistoryRow
+from killswitch.planning.tick import Interpreter, Outcome
+from tests.unit.docs.pages import Section, compiled, number, percent, sections
+from tests.worlds import account, after, fill, flow, position, rules, snapshot
+
+HEADING = "What is a loss, and what is money that moved"
+BEFORE = 15 * 60
+"""Seconds of quiet before an example."""
+ENTRY = Decimal(100)
+"""The entry price of `L`."""
+SEVERITIES = ("info", "warning", "page")
+
+Row = dict[str, str]
+
+
+def page_text() -> str:
+    return (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Section]:
+    return sections(page_text())
+
+
+def worked() -> list[object]:
+    """Every table of the section that is an account over seconds, by its place."""
+    tables = sections(page_text())[HEADING].tables
+    return [place for place, rows in enumerate(tables) if next(iter(rows[0])) == "second"]
+
+
+def second(row: Row) -> int:
+    return int(row["second"].split(" ")[0])
+
+
+def at(seconds: float) -> datetime:
+    return after(seconds=BEFORE + seconds)
+
+
+class Example:
+    """An account as the columns of a table show it, and the program that watches it."""
+
+    def __init__(self, folder: Path, policy: str) -> None:
+        self.policies = compiled(folder, policy)
+        self.interpreter = Interpreter(self.policies)
+        self.stored: list[HistoryRow] = []
+
+    def tick(self, row: Row, seconds: float, *, rows: bool) -> Outcome:
+        """Show the row at a second; with the rows of the ledger that come with it, or without any."""
+        found = self.interpreter.tick(snapshot(at(seconds), shown(row, seconds, rows=rows)))
+        self.stored += self.interpreter.rows()
+        return found
+
+    def restart(self) -> None:
+        """Another process takes up the stored memory."""
+        states = self.interpreter.states()
+        self.interpreter = Interpreter(self.policies)
+        self.interpreter.restore(states, lambda *_: list(self.stored))
+
+    def cell(self, column: str, row: Row, outcome: Outcome) -> str:
+        """What the program makes of a column; of one that is given, what is given."""
+        if column == "drawdown":
+            return drawdown(self.interpreter)
+        if column.startswith("decides"):
+            return "; ".join(decided(each) for each in outcome.decisions) or "—"
+        if column == "notice":
+            severities = [each.severity for each in outcome.notices if each.kind == "unexplained"]
+            return max(severities, key=SEVERITIES.index, default="—")
+        return row[column]
+
+
+def decided(decision: Decision) -> str:
+    if decision.kind == "suspicion":
+        assert decision.lock is not None
+        assert decision.lock.until is not None
+        assert not decision.intents
+        return f"lock until {(to_micros(decision.lock.until) - to_micros(at(0))) // 1_000_000}"
+    orders = ", ".join(f"{each.side} {each.contracts.normalize():,f} {each.symbol}" for each in decision.intents)
+    return f"{decision.stage}: {orders}" if orders else f"{decision.stage}"
+
+
+def shown(row: Row, seconds: float, *, rows: bool) -> AccountSnapshot:
+    """The account of a row: a swap account that holds `L`, or a spot account where the row gives no wallet."""
+    ledger = ledger_of(row, seconds) if rows else []
+    proven = at(min(float(row.get("read to") or 0), seconds))
+    spot = "wallet" not in row
+    balances, positions = [], []
+    wallet = number(row["USDT" if spot else "wallet"])
+    equity, unrealized = wallet, Decimal(0)
+    balances.append(Balance("USDT", wallet, Decimal(1), wallet=wallet))
+    if coins := row.get("BTC"):
+        amount, price = map(number, coins.split(" at "))
+        balances.append(Balance("BTC", amount, price, wallet=amount))
+        equity += amount * price
+        if spot:
+            holding = {"contracts": str(amount), "mark_price": str(price), "notional": str(amount * price)}
+            positions.append(position("BTC/USDT", "long", **holding))
+    mark = row.get("mark", "—")
+    held = row.get("L", "0")
+    positions_known = held != "unknown"
+    contracts = number(held) if positions_known else Decimal(1000)
+    if contracts:
+        unrealized = contracts * (number(mark) - ENTRY)
+        equity += unrealized
+        positions.append(long(contracts, number(mark)))
+    equity += number(row.get("beside", "0"))
+    assert f"{equity.normalize():,f}".replace("-", "−") == row["equity"], row
+    return account(
+        str(equity),
+        positions if positions_known else None,
+        market="spot" if spot else "swap",
+        balances=tuple(balances),
+        unrealized=None if spot else unrealized,
+        fills=[each for each in ledger if isinstance(each, Fill)],
+        flows=[each for each in ledger if isinstance(each, Flow)],
+        fills_as_of=proven,
+        flows_as_of=proven,
+        complete=False if row.get("complete") == "false" else None,
+        marks=(Mark("L", number(mark)),) if mark != "—" else None,
+        instruments=[rules("L"), rules("BTC/USDT")],
+    )
+
+
+def long(contracts: Decimal, mark: Decimal) -> Position:
+    return position(
+        "L", "long", str(contracts * (mark - ENTRY)), contracts=str(contracts), mark_price=str(mark),
+        notional=str(contracts * mark), entry_price=str(ENTRY),
+    )  # fmt: skip
+
+
+def ledger_of(row: Row, seconds: float) -> list[Fill | Flow]:
+    """`withdrawal −30,000`, `fill −1,000 at 89`, each `of 1` where it is dated otherwise than by its row."""
+    found: list[Fill | Flow] = []
+    for place, text in enumerate(each for each in row.get("rows", "").split("; ") if each not in ("", "—")):
+        parts = re.fullmatch(r"(\w+) ([−\d,]+)(?: at ([\d,.]+))?(?: of (\d+))?", text)
+        assert parts, text
+        kind, amount, price, of = parts.groups()
+        when = at(float(of) - 0.5 if of else seconds - 0.5)
+        name = f"{seconds}-{place}"
+        if kind == "fill":
+            side = "sell" if number(amount) < 0 else "buy"
+            found.append(fill(name, when, "L", side, str(abs(number(amount))), price))
+        else:
+            found.append(flow(name, when, str(number(amount)), kind))
+    return found
+
+
+def policy_for(page: dict[str, Section], rows: list[Row]) -> str:
+    """The policy at the top of the page, with the key that the head of the `decides` column gives."""
+    (text,) = page[""].yaml
+    (column,) = [each for each in rows[0] if each.startswith("decides")]
+    key = re.search(r"`(.+)`", column)
+    return text if key is None else text.replace("  max_gap: 30m\n", f"  max_gap: 30m\n  {key[1]}\n")
+
+
+@pytest.mark.parametrize("place", worked())
+def test_an_example_is_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path, place: int) -> None:
+    """Each row's equity is the sum of its parts; its drawdown, decisions and notices come out of the policy."""
+    table = page[HEADING].tables[place]
+    example = Example(tmp_path, policy_for(page, table))
+    for minute in (0, 5, 10, 14):
+        example.tick({**table[0], "read to": str(60 * minute - BEFORE)}, 60 * minute - BEFORE, rows=False)
+    before, then = table[0], -1
+    for row in table:
+        for seconds in range(then + 1, second(row)):
+            outcome = example.tick(before, seconds, rows=False)
+            assert not outcome.decisions, (seconds, outcome.decisions)
+        if "restart" in row["second"]:
+            example.restart()
+        outcome = example.tick(row, second(row), rows=True)
+        assert {column: example.cell(column, row, outcome) for column in row} == row
+        before, then = row, second(row)
+
+
+SAME = {"second": "0", "mark": "100", "L": "1,000", "wallet": "100,000", "equity": "100,000"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "row"),
+    [
+        ("the same, by more than 20%", {"L": "200", "wallet": "80,000", "equity": "80,000"}),
+        ("a position grows, the wallet falls, no fill", {"L": "1,100", "wallet": "88,000", "equity": "88,000"}),
+    ],
+)
+def test_money_is_what_the_page_says_that_nothing_bounds(
+    page: dict[str, Section], tmp_path: Path, seen: str, row: Row
+) -> None:
+    """20,000 beside 800 × 100 that were sold, 12,000 beside 100 × 100 that were bought: a fifth is less."""
+    rows = [each for table in page[HEADING].tables for each in table]
+    (choice,) = [each for each in rows if each.get("what is seen") == seen]
+    assert "money" in choice["the rule takes it for"]
+    fired = decided_until(90, Example(tmp_path, page[""].yaml[0]), row, read=True)
+    assert [each for each in fired if not each[1].startswith("lock until")] == []
+
+
+def test_a_ledger_that_does_not_answer_holds_up_a_pending_fall_for_the_grace(
+    page: dict[str, Section], tmp_path: Path
+) -> None:
+    """The stops far from the mark, and rows that are never known: 60 s, as in the table of keys."""
+    keys = {each["key"]: each["default"] for rows in page[HEADING].tables for each in rows if "key" in each}
+    assert keys["`unexplained.flow_grace`"].startswith("60 s")
+    row = {"mark": "95", "L": "100", "wallet": "89,200", "equity": "88,700"}
+    fired = decided_until(90, Example(tmp_path, page[""].yaml[0]), row, read=False)
+    assert fired == [(6, "lock until 26"), (61, "everything: sell 100 L")]
+
+
+def decided_until(end: int, example: Example, row: Row, *, read: bool) -> list[tuple[int, str]]:
+    """What is decided, and when, of an account that is as in `row` from second 1 on; `read`: its ledger answers."""
+    for seconds in (-900, -600, -300, -60):
+        example.tick({**SAME, "read to": str(seconds)}, seconds, rows=False)
+    found = []
+    for seconds in range(end):
+        now = {**SAME, **(row if seconds else {}), "read to": str(seconds if read else 0)}
+        outcome = example.tick(now, seconds, rows=False)
+        found += [(seconds, decided(each)) for each in outcome.decisions]
+    return found
+
+
+def test_a_portfolio_with_a_venue_down_is_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path) -> None:
+    """By hand: `a` lost 4 × 10,500; `b` held 50,000, which moved by 21%: 168,500 or 147,500 are left of 200,000."""
+    (text,) = page[""].yaml
+    policy = text.replace("each: account", "each: portfolio").replace("at_least: 10%", "at_least: 15%")
+
+    def accounts(row: Row) -> list[AccountSnapshot]:
+        return [one_of_two(name, held, row) for name, held in (("a", 4), ("b", 1))]
+
+    are_decided(compiled(tmp_path, policy), page["What is partly unknown is bounded"].tables[1], accounts)
+
+
+def one_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
+    """An account of 100,000 that is long so many at 50,000, at its price of the row."""
+    known = {"name": name, "venue": name, "instruments": [rules("BTC")]}
+    price = row[f"price at `{name}`"]
+    if price == "down":
+        return account(None, None, quality="down", reason="no answer", **known)
+    profit = held * (number(price) - 50_000)
+    assert 100_000 + profit == number(row[f"equity of `{name}`"])
+    book = position(
+        "BTC", "long", str(profit), contracts=str(held), mark_price=str(number(price)),
+        notional=str(held * number(price)), entry_price="50000",
+    )  # fmt: skip
+    return account(str(100_000 + profit), [book], unrealized=profit, **known)
+
+
+def test_accounts_of_two_currencies_are_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path) -> None:
+    """By hand: the USDT of `a`, and the USDC of `b` and `c` times the rate."""
+    section = page["Several currencies are measured in one"]
+
+    def accounts(row: Row) -> list[AccountSnapshot]:
+        rate, a, b, c = (number(row[name]) for name in ("USDC in USD", "`a`, USDT", "`b`, USDC", "`c`, USDC"))
+        assert a + rate * (b + c) == number(row["together, USD"])
+        rates = (Rate("USD", rate),)
+        return [
+            in_currency("a", "USDT", a, a - 100_000, None),
+            in_currency("b", "USDC", b, b - 50_000, rates),
+            in_currency("c", "USDC", c, c - 50_000, rates),
+        ]
+
+    are_decided(compiled(tmp_path, *section.yaml), section.tables[1], accounts)
+
+
+def in_currency(
+    name: str, currency: str, equity: Decimal, profit: Decimal, rates: tuple[Rate, ...] | None
+) -> AccountSnapshot:
+    """An account that is long 500 at 100, by which it made the profit."""
+    mark = ENTRY + profit / 500
+    book = position(
+        "L", "long", str(profit), contracts="500", mark_price=str(mark), notional=str(500 * mark), entry_price="100"
+    )
+    return account(
+        str(equity), [book], name=name, venue=name, currency=currency, unrealized=profit, rates=rates,
+        instruments=[rules("L")],
+    )  # fmt: skip
+
+
+def are_decided(policies: PolicySet, rows: list[Row], accounts: Callable[[Row], list[AccountSnapshot]]) -> None:
+    """Assert drawdown and decisions of each row, after a quarter of an hour as in the first."""
+    interpreter = Interpreter(policies)
+    for minute in (0, 5, 10, 14):
+        interpreter.tick(snapshot(after(minutes=minute), *accounts(rows[0])))
+    for row in rows:
+        outcome = interpreter.tick(snapshot(at(int(row["second"])), *accounts(row)))
+        assert (drawdown(interpreter), by_account(outcome)) == (row["drawdown"], row["decides"])
+
+
+def drawdown(interpreter: Interpreter) -> str:
+    (machine,) = interpreter.status()
+    (reading,) = [each for each in machine.readings if each.trigger.name == "fall-10"]
+    low, high = (round(end, 5) for end in reading.value or (0.0, 1.0))
+    return percent(low) if low == high else f"{percent(low)} … {percent(high)}"
+
+
+def by_account(outcome: Outcome) -> str:
+    """Stages and their orders, each with its account."""
+    found = []
+    for decision in outcome.decisions:
+        orders = [f"{it.side} {it.contracts.normalize():,f} {it.symbol} of {it.account}" for it in decision.intents]
+        found.append(f"{decision.stage}: {', '.join(sorted(orders, key=lambda text: text[-1]))}")
+    return "; ".join(found) or "—"

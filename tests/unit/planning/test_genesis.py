@@ -1,0 +1,138 @@
+"""The ranking `genesis`: exposure × volatility × loss, by hand-worked numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+import pytest
+
+from killswitch.graph.nodes import RankingRule
+from killswitch.graph.rankings import BUILT_IN
+from killswitch.model.instant import HOUR, MINUTE, to_micros
+from killswitch.model.snapshot import Instrument, Position
+from killswitch.planning.genesis import by_genesis
+from killswitch.planning.ranking import Ranked, candidates
+from killswitch.planning.tick import Interpreter
+from killswitch.signals.history import EquityTerms, History
+from killswitch.signals.marks import Marks
+from killswitch.signals.view import PnlKey, ScopeView
+from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, position, rules, snapshot
+
+RULE = RankingRule("genesis", "genesis", (), HOUR, sample=MINUTE, least=3)
+MARKS = {"A": (100.0, 102.0, 99.96, 99.96), "B": (100.0, 101.0, 99.99, 99.99), "C": (100.0, 101.5, 99.9775, 99.9775)}
+"""A minute apart: three returns r, −r, 0, whose sample standard deviation is r: 2%, 1% and 1.5%."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A position: its notional and its P&L at the last minute (0 before), None where unknown."""
+
+    notional: str | None
+    pnl: str | None
+    since: int = 0
+    """The first minute at which it is held."""
+
+
+BOOK = {"A": Held("2000", "-2000"), "B": Held("3000", "-4000"), "C": Held("5000", "500")}
+
+
+def held(book: Mapping[str, Held], minute: int) -> list[Position]:
+    return [
+        position(
+            symbol, "long", each.pnl if minute == 3 else "0", contracts="10", mark_price=str(MARKS[symbol][minute]),
+            **({} if each.notional is None else {"notional": each.notional}),
+        )
+        for symbol, each in book.items()
+        if minute >= each.since
+    ]  # fmt: skip
+
+
+def ranked(book: Mapping[str, Held]) -> tuple[list[tuple[str, float]], tuple[str, ...]]:
+    """Symbol and score in the order of closing, and the remarks. No instrument says a contract's size."""
+    history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, MINUTE), Marks(MINUTE, HOUR, 10 * MINUTE))
+    for minute in range(4):
+        view = ScopeView(to_micros(after(minutes=minute)), True, (account("1000000", held(book, minute)),), {}, None)
+        history.observe(view)
+    delta: dict[PnlKey, Decimal] = {
+        ("main", symbol, "long"): Decimal(each.pnl) for symbol, each in book.items() if each.pnl is not None
+    }
+    found, remarks = by_genesis(RULE, candidates(view, delta), history)
+    return [(symbol(each), each.score) for each in found], remarks
+
+
+def symbol(row: Ranked) -> str:
+    return row.candidate.position.symbol
+
+
+def test_the_score_is_exposure_times_volatility_times_loss() -> None:
+    """B: 0.3 · (1%/2%) · (4,000/4,000) = 0.15; A: 0.2 · 1 · 0.5 = 0.1; C gained: 0.5 · 0.75 · 0 = 0."""
+    scores, remarks = ranked(BOOK)
+    assert scores == [("B", pytest.approx(0.15)), ("A", pytest.approx(0.1)), ("C", 0.0)]
+    assert remarks == ()
+
+
+def test_a_position_that_gained_never_outranks_one_that_lost() -> None:
+    """A lost a cent, B nothing; C is nearly the whole gross, and gained."""
+    scores, _ = ranked({"A": Held("100", "-0.01"), "B": Held("100", "0"), "C": Held("9800", "500")})
+    assert scores == [("A", pytest.approx(0.01)), ("B", 0.0), ("C", 0.0)]
+
+
+def test_without_a_loss_the_sum_of_the_factors_decides() -> None:
+    """Every product is 0. C: 0.5 + 0.75 = 1.25, A: 0.2 + 1 = 1.2, B: 0.3 + 0.5 = 0.8; not the order of the alphabet."""
+    scores, _ = ranked({name: Held(each.notional, "0") for name, each in BOOK.items()})
+    assert scores == [("C", 0.0), ("A", 0.0), ("B", 0.0)]
+
+
+def test_an_unknown_volatility_counts_as_the_largest_and_is_remarked() -> None:
+    """B is held for two samples only, one return where three are asked for: 0.3 · 1 · 1 = 0.3."""
+    scores, remarks = ranked({**BOOK, "B": Held("3000", "-4000", since=2)})
+    assert scores[0] == ("B", pytest.approx(0.3))
+    assert remarks == (
+        "the volatility of B is unknown (fewer than 3 returns were recorded): it counts as the book's largest",
+    )
+
+
+def test_an_unknown_notional_counts_as_the_largest_share_of_what_is_known() -> None:
+    """Of the 8,000 known C has 0.625, so A scores 0.625 · 1 · 0.5; B has 0.375 · 0.5 · 1."""
+    scores, _ = ranked({**BOOK, "A": Held(None, "-2000")})
+    assert scores == [("A", pytest.approx(0.3125)), ("B", pytest.approx(0.1875)), ("C", 0.0)]
+
+
+def test_an_unknown_loss_counts_as_the_largest_also_where_nobody_lost() -> None:
+    """B's P&L is unknown: 0.3 · 0.5 · 1; A lost nothing and C gained: 0."""
+    scores, _ = ranked({**BOOK, "A": Held("2000", "0"), "B": Held("3000", None)})
+    assert scores == [("B", pytest.approx(0.15)), ("A", 0.0), ("C", 0.0)]
+
+
+def test_a_policy_closes_by_genesis_and_its_decision_names_the_unknown_volatility() -> None:
+    """From snapshot to orders: A and B lost 2,000 and 4,000 of 100,000, B is held since one minute."""
+    made = graph(
+        (FALL_15M,), (trigger("fall", 0, 0.05),),
+        (stage("trim", 1, 0, actions=(close("both", "0.5", ranking="genesis"),)),), rankings=(RULE,),
+    )  # fmt: skip
+    book = {"A": Held("2000", "-2000"), "B": Held("3000", "-4000", since=2)}
+    interpreter = Interpreter(policy_set(made))
+    instruments: list[Instrument] = [rules(name) for name in book]
+    decisions = [
+        decision
+        for minute in range(4)
+        for decision in interpreter.tick(
+            snapshot(
+                after(minutes=minute),
+                account("100000" if minute < 3 else "94000", held(book, minute), instruments=instruments),
+            )
+        ).decisions
+    ]
+    assert [[intent.symbol for intent in decision.intents] for decision in decisions] == [["B", "A"]]
+    assert decisions[0].reason == (
+        "the volatility of B is unknown (fewer than 3 returns were recorded): it counts as the book's largest"
+    )
+
+
+def test_the_built_in_genesis_takes_the_returns_of_minutes_over_four_hours() -> None:
+    """The marks that component risk reads."""
+    rule = BUILT_IN["genesis"]
+    assert (rule.formula, rule.window, rule.sample, rule.least, rule.weights) == ("genesis", 4 * HOUR, MINUTE, 30, ())

@@ -1,0 +1,356 @@
+"""Locking while it is not known whether a fall of equity was a loss; every expectation is worked by hand.
+
+An account of 100,000 USDT holds a long worth 50,000, and is read each second. The policy closes at a fall of 10%. What
+leaves is 30%, which neither a price nor a trade explains, so that only a row of the ledger can say what it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.graph.compile import compile_policies
+from killswitch.graph.nodes import CancelOrders, EquityRule, Graph, LockTrading, SignalRef
+from killswitch.model.decision import Decision
+from killswitch.model.instant import HOUR, MINUTE, SECOND
+from killswitch.model.snapshot import Flow, Order, Snapshot
+from killswitch.planning.tick import Interpreter
+from killswitch.policy.loader import load
+from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, flow, hand, position, snapshot
+
+ENTRY = Order(id="entry", symbol="L", side="buy", type="limit", amount=Decimal(1), price=Decimal(90), reduce_only=False)
+STOP = Order(id="stop", symbol="L", side="sell", type="stop", amount=Decimal(1), price=Decimal(80), reduce_only=True)
+
+
+def policy(*, locks: bool = True, **rule: Any) -> Graph:
+    """Everything is closed at a fall of 10%, with the lock and cancels of all orders."""
+    lock = (LockTrading("reduce_only", 30 * MINUTE),) if locks else ()
+    actions = (*lock, CancelOrders("all"), close())
+    equity = EquityRule(10 * MINUTE, 0.001, 60 * SECOND, None, **rule)
+    return graph(
+        (FALL_15M,), (trigger("fall", 0, 0.10),), (stage("stop", 1, 0, cooldown=6 * HOUR, actions=actions),),
+        equity=equity,
+    )  # fmt: skip
+
+
+class Account:
+    """What is read of one account each second, and what is decided on it."""
+
+    def __init__(self, made: Graph | None = None) -> None:
+        self.policies = policy_set(made or policy())
+        self.interpreter = Interpreter(self.policies)
+        self.wallet = Decimal(100_000)
+        self.pnl = Decimal(0)
+        self.now = 0
+        self.proven: int | None = None
+        """The second up to which the ledger is known; None: up to the reading before."""
+        self.rows: list[Flow] = []
+        self.decided: list[tuple[int, Decision]] = []
+
+    def read(self, **more: Any) -> Snapshot:
+        known = after(seconds=self.now - 1 if self.proven is None else self.proven)
+        # What the long is worth follows its mark: 500 of them, entered at 100.
+        long = position("L", "long", str(self.pnl), contracts="500", notional=str(50_000 + self.pnl), margin="10000",
+                        entry_price="100", mark_price=str(100 + self.pnl / 500))  # fmt: skip
+        seen = account(
+            str(self.wallet + self.pnl), [long], flows=tuple(self.rows), orders=(ENTRY, STOP), unrealized=self.pnl,
+            fills_as_of=known, flows_as_of=known,
+        )  # fmt: skip
+        return snapshot(after(seconds=self.now), seen, **more)
+
+    def until(self, second: int) -> list[tuple[int, Decision]]:
+        """Read each second up to this one; what was decided in them."""
+        before = len(self.decided)
+        while self.now < second:
+            self.now += 1
+            outcome = self.interpreter.tick(self.read())
+            self.decided += [(self.now, decision) for decision in outcome.decisions]
+        return self.decided[before:]
+
+    def leaves(self, amount: int, row_after: int | None = None) -> None:
+        """Money goes at the next second; its row comes so many seconds later, or never."""
+        self.wallet -= amount
+        if row_after is not None:
+            moved_at = self.now + 1
+            self.until(self.now + row_after)
+            self.rows.append(flow(f"out{moved_at}", after(seconds=moved_at), str(-amount)))
+
+    def restart(self) -> None:
+        states, rows = self.interpreter.states(), []
+        self.interpreter = Interpreter(self.policies)
+        self.interpreter.restore(states, lambda *_: rows)
+
+
+@pytest.fixture
+def seen() -> Account:
+    """An account that was read quietly for a while."""
+    calm = Account()
+    calm.until(10)
+    return calm
+
+
+def calm(**rule: Any) -> Account:
+    made = Account(policy(**rule))
+    made.until(10)
+    return made
+
+
+def kinds(decided: list[tuple[int, Decision]]) -> list[tuple[int, str | None]]:
+    return [(second, decision.kind) for second, decision in decided]
+
+
+def test_a_fall_that_nothing_explains_locks_for_at_most_twenty_seconds_and_closes_nothing(seen: Account) -> None:
+    """30% goes at 11 s, and at 12 s the ledger is known up to then: a lock until 32 s, and no stage is latched."""
+    seen.leaves(30_000)
+    ((second, decision),) = seen.until(200)
+    assert (second, decision.kind, decision.stage) == (12, "suspicion", "stop")
+    assert decision.lock is not None
+    assert (decision.lock.mode, decision.lock.until) == ("reduce_only", after(seconds=32))
+    assert (decision.level, decision.previous_level, decision.intents, decision.cancels) == (0, 0, (), ())
+    assert decision.reason is not None
+    assert decision.reason.startswith("suspicion: equity fell by 30000 USDT")
+    assert [each.level for each in seen.interpreter.status()] == [0]
+
+
+def test_the_lock_begins_with_the_first_answer_of_the_ledger_that_lacks_the_row(seen: Account) -> None:
+    """Until 13 s it is known up to 10 s only, and then up to the reading before: not knowing is no suspicion yet."""
+    seen.proven = 10
+    seen.leaves(30_000)
+    assert seen.until(13) == []
+    seen.proven = None
+    ((second, decision),) = seen.until(60)
+    assert second == 14
+    assert decision.lock is not None
+    assert decision.lock.until == after(seconds=34)
+
+
+def test_a_row_that_comes_before_the_end_withdraws_the_lock_at_once(seen: Account) -> None:
+    """The row of the 30% comes 7 s late: what is known to have moved locks nothing any longer."""
+    seen.leaves(30_000, row_after=7)
+    seen.until(60)
+    (_, begun), (_, ended) = seen.decided
+    assert kinds(seen.decided) == [(12, "suspicion"), (18, "suspicion")]
+    assert (begun.is_withdrawal, ended.is_withdrawal) == (False, True)
+    assert ended.lock is not None
+    assert ended.lock.until == ended.as_of == after(seconds=18)
+
+
+@pytest.mark.parametrize("row_after", [15, 61])
+def test_money_that_moved_is_locked_on_once_and_never_closed(seen: Account, row_after: int) -> None:
+    """A row 15 s late ends the lock 6 s before its time; one that is 61 s late comes when it is long over."""
+    seen.leaves(30_000, row_after=row_after)
+    seen.until(200)
+    assert kinds(seen.decided) == [(12, "suspicion"), *([(26, "suspicion")] if row_after == 15 else [])]
+
+
+def test_a_withdrawal_survives_a_restart(seen: Account) -> None:
+    """What is suspected is stored: the row comes to a new run, which lifts the lock of the one before."""
+    seen.leaves(30_000)
+    seen.until(14)
+    seen.restart()
+    seen.rows.append(flow("out", after(seconds=11), "-30000"))
+    ((second, decision),) = seen.until(40)
+    assert (second, decision.is_withdrawal) == (15, True)
+
+
+def test_a_policy_that_only_pages_locks_nothing() -> None:
+    """`on_suspicion: page`."""
+    paging = calm(locks_on_suspicion=False)
+    paging.leaves(30_000)
+    assert paging.until(200) == []
+
+
+def test_a_policy_that_takes_the_unexplained_for_a_loss_closes_when_the_ledger_was_read_past_it() -> None:
+    """`on_unexplained: close`: a lock, and the close at 28 s, when fills and flows are known 16 s past the fall."""
+    closing = calm(closes_unexplained=True)
+    closing.leaves(30_000)
+    first, second = closing.until(200)
+    assert kinds([first, second]) == [(12, "suspicion"), (28, None)]
+    assert second[1].intents
+
+
+def test_a_policy_that_takes_the_unexplained_for_a_loss_waits_for_the_row() -> None:
+    """`on_unexplained: close`, and the row comes 15 s late: it was money that moved, and nothing is closed."""
+    closing = calm(closes_unexplained=True)
+    closing.leaves(30_000, row_after=15)
+    closing.until(200)
+    assert kinds(closing.decided) == [(12, "suspicion"), (26, "suspicion")]
+
+
+def test_the_fourth_suspicion_in_ten_minutes_locks_nothing(seen: Account) -> None:
+    """15% of what there is goes each 100 s, at 11, 111, 211 and 311 s. After ten quiet minutes it locks again."""
+    for minute in range(4):
+        seen.until(10 + 100 * minute)
+        seen.leaves(int(seen.wallet * 15 / 100))
+    seen.until(1000)
+    assert [second for second, _ in seen.decided] == [12, 112, 212]
+    seen.leaves(int(seen.wallet * 15 / 100))
+    seen.until(1100)
+    assert [second for second, _ in seen.decided] == [12, 112, 212, 1002]
+
+
+def test_a_stage_that_fires_takes_the_place_of_the_suspicion(seen: Account) -> None:
+    """At 13 s prices take 12% of the equity that is left: a loss, and no end of a suspicion follows."""
+    seen.leaves(30_000)
+    seen.until(12)
+    seen.pnl = Decimal(-8_400)
+    seen.until(15)
+    seen.rows.append(flow("out", after(seconds=11), "-30000"))
+    seen.until(60)
+    assert kinds(seen.decided) == [(12, "suspicion"), (13, None)]
+
+
+def test_nothing_is_suspected_while_the_lock_of_the_latched_stage_holds(seen: Account) -> None:
+    """A stage fired for a loss at 11 s, with a lock of half an hour; what leaves at 21 s could lock nothing more."""
+    seen.pnl = Decimal(-12_000)
+    seen.until(20)
+    seen.leaves(25_000)
+    seen.until(120)
+    assert kinds(seen.decided) == [(11, None)]
+
+
+def two_stages() -> Graph:
+    """A lock of half an hour at a fall of 10%, and everything closed at one of 30%."""
+    lock = LockTrading("reduce_only", 30 * MINUTE)
+    stages = (stage("stop", 1, 0, actions=(lock, close())), stage("all", 2, 1, actions=(lock, close())))
+    return replace(
+        graph((FALL_15M,), (trigger("fall", 0, 0.10), trigger("deep", 0, 0.30)), stages), equity=policy().equity
+    )
+
+
+def test_a_higher_stage_is_not_suspected_while_the_lock_of_the_latched_one_holds() -> None:
+    """12% are lost at 11 s. 25% leave at 21 s, which with them is more than 30%: what is locked needs no suspicion."""
+    one = Account(two_stages())
+    one.until(10)
+    one.pnl = Decimal(-12_000)
+    one.until(20)
+    one.leaves(25_000)
+    one.until(120)
+    assert kinds(one.decided) == [(11, None)]
+
+
+def test_how_near_a_threshold_from_below_is_says_nothing_of_a_loss() -> None:
+    """`equity.value < 10,000`, beside a fall of 10%: that equity is above half of 10,000 cancels no entry."""
+    small = trigger("small", 1, 10_000, op="<")
+    actions = (LockTrading("reduce_only", 30 * MINUTE), CancelOrders("all"), close())
+    made = replace(policy(), signals=(FALL_15M, SignalRef("equity.value")))
+    triggers = (*made.triggers, small)
+    conditions = tuple(each.condition for each in triggers)
+    one = Account(
+        replace(made, triggers=triggers, conditions=conditions, stages=(stage("stop", 1, 0, 1, actions=actions),))
+    )
+    one.until(10)
+    one.leaves(30_000)
+    ((_, decision),) = one.until(60)
+    assert (decision.kind, decision.cancels) == ("suspicion", ())
+
+
+def test_a_reset_by_hand_ends_the_suspicion(seen: Account) -> None:
+    """It lifts the lock, so that no end of a suspicion is decided on when the row comes."""
+    seen.leaves(30_000)
+    seen.until(12)
+    seen.now = 13
+    seen.interpreter.tick(seen.read(events=(hand("reset", after(seconds=13)),)))
+    seen.rows.append(flow("out", after(seconds=11), "-30000"))
+    assert [each for each in seen.until(60) if each[1].is_withdrawal] == []
+
+
+def test_a_stage_without_a_lock_is_not_suspected() -> None:
+    """There is nothing that could be taken back."""
+    lockless = Account(policy(locks=False))
+    lockless.until(10)
+    lockless.leaves(30_000)
+    assert lockless.until(60) == []
+
+
+@pytest.mark.parametrize(("lost", "cancelled"), [(4_000, ()), (6_000, ("entry",))])
+def test_entries_are_cancelled_where_the_loss_by_marks_is_half_of_the_threshold(
+    seen: Account, lost: int, cancelled: tuple[str, ...]
+) -> None:
+    """4% lost by marks is less than half of 10%, and 6% is more; the stop that protects the long stays either way."""
+    seen.pnl = Decimal(-lost)
+    seen.until(20)
+    seen.leaves(30_000)
+    ((_, decision),) = seen.until(25)
+    assert tuple(cancel.order for cancel in decision.cancels) == cancelled
+
+
+def test_an_observing_policy_suspects_on_the_record() -> None:
+    """The decision says `observe`, so that nothing is locked for it."""
+    observing = Account(replace(policy(), mode="observe"))
+    observing.until(10)
+    observing.leaves(30_000)
+    ((_, decision),) = observing.until(60)
+    assert (decision.kind, decision.mode) == ("suspicion", "observe")
+
+
+WRITTEN = """\
+apiVersion: killswitch.dev/v1
+kind: Policy
+metadata: {name: written}
+spec:
+  mode: enforce
+  scope: {each: account, match: {}}
+  max_gap: 10m
+  triggers: {fall: {signal: equity.drawdown, window: 15m, at_least: 10%, on_unknown: hold}}
+  stages:
+    - name: stop
+      level: 1
+      any: [fall]
+      cooldown: 6h
+      reset: manual
+      actions: [{lock_trading: {mode: reduce_only, for: 30m}}, {close: {side: both, fraction: 100%}}]
+"""
+
+
+def as_written(folder: Path, *keys: str) -> tuple[Graph | None, list[str]]:
+    """The policy with these keys, compiled; and the codes of what is wrong with it."""
+    (folder / "p.yaml").write_text(WRITTEN + "".join(f"  {key}\n" for key in keys), encoding="utf-8")
+    loaded = load([folder])
+    compiled, problems = compile_policies(loaded.documents)
+    found = [*loaded.diagnostics, *problems]
+    return None if compiled is None or found else compiled.graphs[0], [each.code for each in found]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ((), [(12, "suspicion")]),
+        (("on_suspicion: lock", "on_unexplained: hold"), [(12, "suspicion")]),
+        (("on_suspicion: page",), []),
+        (("on_unexplained: close",), [(12, "suspicion"), (28, None)]),
+        (("on_suspicion: page", "on_unexplained: close"), [(28, None)]),
+    ],
+)
+def test_the_two_keys_of_a_policy_say_what_a_suspicion_does(
+    tmp_path: Path, keys: tuple[str, ...], expected: list[tuple[int, str | None]]
+) -> None:
+    """As the documents write them: 30% leaves at 11 s, and its row never comes."""
+    made, problems = as_written(tmp_path, *keys)
+    assert (problems, made is None) == ([], False)
+    one = Account(made)
+    one.until(10)
+    one.leaves(30_000)
+    one.until(100)
+    assert kinds(one.decided) == expected
+
+
+def test_writing_what_holds_anyway_leaves_the_digest_as_it_is(tmp_path: Path) -> None:
+    """A policy of before these keys is the same policy."""
+    digests = []
+    for keys in ((), ("on_suspicion: lock", "on_unexplained: hold"), ("on_suspicion: page",)):
+        made, _ = as_written(tmp_path, *keys)
+        assert made is not None
+        digests.append(made.digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("key", ["on_suspicion: close", "on_unexplained: lock"])
+def test_another_word_is_an_error(tmp_path: Path, key: str) -> None:
+    """Each key takes its own two words."""
+    assert as_written(tmp_path, key)[1] == ["KS2004"]

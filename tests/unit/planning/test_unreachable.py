@@ -1,0 +1,221 @@
+"""A stage that fires while an account cannot be read: its close waits, and is carried out when the account answers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as put
+
+from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, ScopeRule, SignalRef
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
+from killswitch.planning.tick import Interpreter
+from tests.graphs import close, graph, policy_set, stage, trigger
+from tests.worlds import account, after, hand, position, snapshot
+
+FAILURES = SignalRef("venue.consecutive_failures")
+LEVERAGE = SignalRef("exposure.leverage")
+
+
+def failing(each: str = "account", **more: Any) -> Graph:
+    """Halve everything after three readings that failed; what cannot be read may wait ten minutes."""
+    fields: dict[str, Any] = {"close_within": 10 * MINUTE, "cooldown": HOUR, "actions": (close("both", "0.5"),)}
+    return graph(
+        (FAILURES, LEVERAGE),
+        (trigger("failing", 0, 3.0, rearms=True), trigger("geared", 1, 3.0, rearms=True)),
+        (stage("halve", 2, 0, **{**fields, **more}), stage("trim", 1, 1, cooldown=HOUR, actions=fields["actions"])),
+        scope=ScopeRule(each, None, None, None, None),  # type: ignore[arg-type]  # literal by the caller
+    )
+
+
+def up(name: str, **more: Any) -> AccountSnapshot:
+    """Long ten of one symbol, worth half the account."""
+    held = [position("L", "long", "0", contracts="10", notional="50000", margin="5000")]
+    return account("100000", held, name=name, **more)
+
+
+def down(name: str) -> AccountSnapshot:
+    return account(None, None, name=name, quality="down", reason="timeout")
+
+
+def tick(interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any) -> list[Decision]:
+    return list(both(interpreter, second, *accounts, **more)[0])
+
+
+def both(
+    interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any
+) -> tuple[list[Decision], list[Notice]]:
+    seen: Snapshot = snapshot(after(seconds=second), *accounts, **more)
+    outcome = interpreter.tick(seen)
+    return list(outcome.decisions), list(outcome.notices)
+
+
+def closed(decisions: list[Decision]) -> list[tuple[str, Decimal]]:
+    return [(intent.account, intent.contracts) for decision in decisions for intent in decision.intents]
+
+
+def fired_blind(graph: Graph | None = None) -> Interpreter:
+    """One account that was read once and then failed three times: the stage fired at 3 s, and could close nothing."""
+    interpreter = Interpreter(policy_set(graph or failing()))
+    tick(interpreter, 0, up("main"))
+    for second in (1, 2, 3):
+        assert closed(tick(interpreter, second, down("main"))) == []
+    return interpreter
+
+
+def test_the_close_is_carried_out_on_the_first_reading_after_the_outage() -> None:
+    """The failures are over, so that the trigger is false: half of ten contracts is closed, and the stage latches."""
+    interpreter = fired_blind()
+    (decision,) = tick(interpreter, 60, up("main"))
+    assert closed([decision]) == [("main", Decimal(5))]
+    assert [each.name for each in decision.triggers] == ["failing"]
+    assert decision.reason == "fired at 2024-01-01T00:00:03+00:00, when main could not be read"
+    assert interpreter.status()[0].stage == "halve"
+    assert tick(interpreter, 61, up("main")) == []
+
+
+def test_a_page_says_that_the_close_waits_for_which_account_and_how_long() -> None:
+    """Once, and not at every tick of the outage."""
+    interpreter = Interpreter(policy_set(failing()))
+    tick(interpreter, 0, up("main"))
+    told = [notice for second in range(1, 20) for notice in both(interpreter, second, down("main"))[1]]
+    (page,) = [notice for notice in told if notice.kind == "nothing_selected"]
+    assert page.severity == "page"
+    assert page.text.endswith("it is not latched; its close waits for main, 10m at the most")
+
+
+def test_the_time_runs_from_when_the_triggers_held_last() -> None:
+    """Twenty minutes of failures hold the trigger all the time: the close is carried out at the end of them."""
+    interpreter = fired_blind()
+    for minute in range(1, 21):
+        tick(interpreter, 60 * minute, down("main"))
+    assert closed(tick(interpreter, 1201, up("main"))) == [("main", Decimal(5))]
+
+
+def pair(**more: Any) -> Interpreter:
+    """Two accounts of one portfolio; `b` failed three times while `a` answered."""
+    interpreter = Interpreter(policy_set(failing("portfolio", **more)))
+    tick(interpreter, 0, up("a"), up("b"))
+    found = [closed(tick(interpreter, second, up("a"), down("b"))) for second in (1, 2, 3, 4)]
+    assert found == [[], [], [("a", Decimal(5))], []]
+    return interpreter
+
+
+def test_what_can_be_read_is_closed_at_once_and_the_rest_when_it_answers() -> None:
+    """`a` is halved at 3 s and not again; `b` is when it can be read; then the stage is latched."""
+    interpreter = pair()
+    assert interpreter.status()[0].level == 0
+    assert closed(tick(interpreter, 30, up("a"), up("b"))) == [("b", Decimal(5))]
+    assert interpreter.status()[0].stage == "halve"
+
+
+def test_what_was_closed_at_once_is_not_closed_again_after_its_cooldown() -> None:
+    """The stage cools down for a second only; the close that waited is about `b`, and cancels nothing on `a`."""
+    entry = Order(id="o", symbol="L", side="buy", amount=Decimal(1), reduce_only=False)
+    interpreter = pair(cooldown=1_000_000, actions=(CancelOrders("entry"), close("both", "0.5")))
+    (decision,) = tick(interpreter, 30, up("a", orders=(entry,)), up("b", orders=(entry,)))
+    assert closed([decision]) == [("b", Decimal(5))]
+    assert [cancel.account for cancel in decision.cancels] == ["b"]
+
+
+def test_of_two_accounts_that_are_down_each_is_closed_when_it_answers() -> None:
+    """Both failed; `a` answers after 20 s and `b` after 40 s: the stage latches with the second."""
+    interpreter = Interpreter(policy_set(failing("portfolio")))
+    tick(interpreter, 0, up("a"), up("b"))
+    for second in (1, 2, 3):
+        tick(interpreter, second, down("a"), down("b"))
+    assert closed(tick(interpreter, 20, up("a"), down("b"))) == [("a", Decimal(5))]
+    assert interpreter.status()[0].level == 0
+    assert closed(tick(interpreter, 30, up("a"), down("b"))) == []
+    assert closed(tick(interpreter, 40, up("a"), up("b"))) == [("b", Decimal(5))]
+    assert interpreter.status()[0].stage == "halve"
+
+
+@pytest.mark.parametrize(("second", "expected"), [(603, [("main", Decimal(5))]), (604, [])])
+def test_an_account_that_answers_later_than_the_policy_allows_is_not_closed(second: int, expected: object) -> None:
+    """Ten minutes after the last evaluation at which the trigger held, which was at 3 s."""
+    interpreter = fired_blind()
+    assert closed(tick(interpreter, second, up("main"))) == expected
+
+
+def test_a_page_says_that_a_close_is_given_up() -> None:
+    """With the account and what it means."""
+    interpreter = fired_blind()
+    _, told = both(interpreter, 604, up("main"))
+    (page,) = [notice for notice in told if notice.severity == "page"]
+    assert page.text == (
+        "halve fired at 2024-01-01T00:00:03+00:00 and does not wait any longer for main: nothing was closed there"
+    )
+
+
+def test_a_stage_that_keeps_nothing_closes_only_while_its_triggers_hold() -> None:
+    """`close_within: 0s`."""
+    assert tick(fired_blind(failing(close_within=0)), 60, up("main")) == []
+
+
+def test_a_stage_that_closes_nothing_has_nothing_to_wait_for() -> None:
+    """A lock is written while the account is down; when it answers, there is no second one."""
+    interpreter = fired_blind(failing(actions=(LockTrading("all", None),)))
+    assert tick(interpreter, 60, up("main")) == []
+
+
+def test_a_close_that_waits_survives_a_restart() -> None:
+    """Stored with the machine, and carried out by the next process."""
+    before = fired_blind()
+    again = Interpreter(policy_set(failing()))
+    again.restore(before.states(), lambda *_: ())
+    assert closed(tick(again, 60, up("main"))) == [("main", Decimal(5))]
+
+
+def test_a_reset_by_hand_ends_the_wait() -> None:
+    """Nothing is latched, and the operator does not want the close any more."""
+    interpreter = fired_blind()
+    reset = hand("reset", after(seconds=30))
+    decisions, told = both(interpreter, 30, down("main"), events=(reset,))
+    assert decisions == []
+    assert [notice.text for notice in told if notice.kind == "warning"] == [
+        "a reset came: halve does not wait any longer for main"
+    ]
+
+
+def slow(each: AccountSnapshot, latency: float) -> AccountSnapshot:
+    return put(each, health=Health(latency_ms=latency))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(5000, 1500, "halve"), (1500, 5000, "halve")],
+    ids=["a lower stage fires later", "a higher stage fires later"],
+)
+def test_of_two_stages_that_would_wait_the_higher_one_does(first: float, second: float, expected: str) -> None:
+    """`trim` fires on an answer that takes a second, `halve` on one of three; both while `b` is down."""
+    actions = (close("both", "0.5"),)
+    latency = graph(
+        (SignalRef("venue.latency"),),
+        (trigger("slow", 0, 1000.0, rearms=True), trigger("slower", 0, 3000.0, rearms=True)),
+        (
+            stage("trim", 1, 0, actions=actions, close_within=MINUTE),
+            stage("halve", 2, 1, actions=actions, close_within=MINUTE),
+        ),
+        scope=ScopeRule("portfolio", None, None, None, None),
+    )
+    interpreter = Interpreter(policy_set(latency))
+    tick(interpreter, 0, slow(up("a"), 10), slow(up("b"), 10))
+    tick(interpreter, 1, slow(up("a"), first), slow(down("b"), 10))
+    tick(interpreter, 2, slow(up("a"), second), slow(down("b"), 10))
+    decisions = tick(interpreter, 30, slow(up("a"), 10), slow(up("b"), 10))
+    assert [(each.stage, closed([each])) for each in decisions] == [(expected, [("b", Decimal(5))])]
+
+
+def test_a_stage_that_an_edit_took_out_waits_for_nothing() -> None:
+    """The close is dropped with a page."""
+    before = fired_blind()
+    edited = graph((LEVERAGE,), (trigger("geared", 0, 3.0),), (stage("trim", 1, 0, actions=(close(),)),))
+    again = Interpreter(policy_set(edited))
+    again.restore(before.states(), lambda *_: ())
+    decisions, told = both(again, 60, up("main"))
+    assert decisions == []
+    assert [notice.severity for notice in told if "does not wait any longer" in notice.text] == ["page"]

@@ -1,0 +1,192 @@
+"""A person ends a close that would go on: nothing more is sent, it ends as residual, and who and why are on record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from msgspec import structs
+
+from killswitch.cli.hands import close
+from killswitch.incident.results import decided
+from killswitch.model.store import JournalEntry
+from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
+from killswitch.runner.hands import hand
+from tests.cases.test_going_on import Unwilling
+from tests.faults.mishaps import Rule
+from tests.faults.scene import Scene, long
+from tests.runner_world import ScriptedVenue, World, book
+
+BTC, ETH = long("BTC", "ETH")
+
+
+def giving_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:
+    """What the tick does that takes the command."""
+
+    def happens() -> None:
+        entry = JournalEntry(
+            decision=decision, kind="given_up", at=scene.time.now(), account="main",
+            data={"author": "mia", "reason": "sold over the phone"},
+        )  # fmt: skip
+        scene.store.append(entry)
+        scene.closer.give_up(entry)
+
+    return happens
+
+
+def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
+    """BTC is refused for twenty minutes and given up after two; ETH was closed before."""
+    scene = Scene({BTC: 10, ETH: 4}, exchange=Unwilling)
+    scene.decide({BTC: 0, ETH: 0})
+    scene.at(120.0, giving_up(scene))
+    assert scene.play() == {"d1": "residual"}
+    (finished,) = scene.entries("finished")
+    assert finished.data["reason"] == "BTC: given up by mia: sold over the phone"
+    assert finished.data["left long BTC"] == "10"
+    last = max((entry.at - scene.time.start).total_seconds() for entry in scene.entries("sending"))
+    assert last <= 120.0
+    assert scene.ended_at is not None
+    assert scene.ended_at < 123.0
+
+
+def test_a_close_that_cannot_read_its_account_can_be_given_up() -> None:
+    """Neither orders nor positions get through."""
+    scene = Scene({BTC: 10}, Rule("submit", "down", times=10**6), Rule("snapshot", "down", times=10**6))
+    scene.decide({BTC: 0})
+    scene.at(60.0, giving_up(scene))
+    assert scene.play() == {"d1": "residual"}
+    assert scene.ended_at is not None
+    assert scene.ended_at < 75.0
+
+
+def test_an_order_under_way_is_followed_to_its_end_first() -> None:
+    """What became of it is asked until the venue says so; the close does not end before that."""
+    scene = Scene(
+        {BTC: 10}, Rule("submit", "done"), Rule("find_order", "lost", times=20), Rule("fills", "lost", times=20)
+    )
+    scene.decide({BTC: 5})
+    scene.at(1.0, giving_up(scene))
+    assert scene.play() == {"d1": "flat"}
+    assert sum(order.filled for order in scene.orders()) == 5
+
+
+def test_another_decision_on_the_position_goes_on() -> None:
+    """The trim is given up, the full close is not."""
+    scene = Scene({BTC: 10}, Rule("submit", "down", times=40))
+    scene.decide({BTC: 5})
+    scene.decide({BTC: 0})
+    scene.at(1.0, giving_up(scene))
+    assert scene.play()["d2"] == "flat"
+    assert scene.held(BTC) == [0]
+
+
+def test_a_restart_knows_that_it_was_given_up() -> None:
+    """Killed right after the command was journaled: the next process sends nothing either."""
+    scene = Scene({BTC: 10}, exchange=Unwilling)
+    scene.decide({BTC: 0})
+    scene.at(119.9, giving_up(scene))
+    assert scene.play(kills=[120.0]) == {"d1": "residual"}
+    assert max((entry.at - scene.time.start).total_seconds() for entry in scene.entries("sending")) <= 120.0
+
+
+class Refusing(ScriptedVenue):
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent.append(request)
+        raise OrderRejectedError("permission", "this key may not trade")
+
+
+@pytest.mark.parametrize("scope", [None, "account/main"])
+def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str | None) -> None:
+    """With the transaction in which the command is consumed; the venue is asked for no order after it."""
+
+    async def course(world: World) -> tuple[int, int]:
+        store, venue = world.open(), Refusing(book("1100"))
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("900")
+        await runner.tick()
+        (open_one,) = store.unfinished()
+        event = hand("give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=open_one.decision.id)
+        store.put_event(event)
+        sent = len(venue.sent)
+        report = await runner.tick()
+        assert [notice.subject for notice in report.notices if "given up" in notice.text] == [event.id]
+        await runner.work_through(30.0)
+        await runner.finish()
+        await runner.let_go()
+        ((decision, result), *_) = decided(store, 1)
+        (entry,) = (it for it in store.journal(decision.id) if it.kind == "given_up")
+        assert entry.data == {"author": "mia", "reason": "sold over the phone", "event": event.id}
+        assert (result.standing, result.endings[0].reason) == (
+            "residual", "BTC: given up by mia: sold over the phone"
+        )  # fmt: skip
+        assert not store.pending_events()
+        return sent, len(venue.sent)
+
+    world = World(tmp_path)
+    try:
+        before, after = asyncio.run(course(world))
+    finally:
+        world.close()
+    assert before == after >= 1
+
+
+def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> None:
+    """It is answered, and nothing is journaled."""
+
+    async def course(world: World) -> None:
+        store, venue = world.open(), ScriptedVenue(book("1100"))
+        runner = world.runner(store, [venue])
+        await runner.start()
+        store.put_event(hand("give_up", None, "mia", "why not", world.clock.now(), decision="nobody"))
+        report = await runner.tick()
+        (notice,) = (it for it in report.notices if it.severity == "page")
+        assert "nothing is being closed for nobody" in notice.text
+        await runner.finish()
+        await runner.let_go()
+
+    world = World(tmp_path)
+    try:
+        asyncio.run(course(world))
+    finally:
+        world.close()
+
+
+def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_run(tmp_path: Path) -> None:
+    """Where no runner lives, the command waits in the store."""
+    world = World(tmp_path)
+    store = world.open()
+    store_at = str(tmp_path / "store.sqlite")
+
+    async def course() -> str:
+        venue = Refusing(book("1100"))
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        venue.answer = structs.replace(book("900"))
+        await runner.tick()
+        await runner.finish()
+        await runner.let_go()
+        return store.unfinished()[0].decision.id
+
+    try:
+        decision = asyncio.run(course())
+        told = CliRunner().invoke(close, ["--give-up", "nobody", "--reason", "operator", "--store", store_at])
+        assert told.exit_code == 1
+        assert f"Not over: {decision} on main" in told.output
+        told = CliRunner().invoke(close, ["--give-up", decision, "--reason", "operator", "--store", store_at])
+        assert told.exit_code == 0, told.output
+        assert "the first tick of the next run ends the close" in told.output
+        (event,) = store.pending_events()
+        assert (event.kind, event.decision, event.reason) == ("give_up", decision, "operator")
+        told = CliRunner().invoke(
+            close, ["--give-up", decision, "--force", "--reason", "operator", "--store", store_at]
+        )  # fmt: skip
+        assert told.exit_code != 0
+        assert "--give-up sends nothing" in told.output
+    finally:
+        world.close()

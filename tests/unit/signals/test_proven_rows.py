@@ -1,0 +1,35 @@
+"""Up to when the rows that may explain a change are known."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.model.instant import to_micros
+from killswitch.signals.changes import Change
+from killswitch.signals.explanation import _proven
+from tests.worlds import account, after
+
+CHANGE = Change(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flows_at", "expected"),
+    [("trade", 599, 599), ("trade", 541, 541), ("trade", 539, 601), ("money", 539, 539)],
+    ids=["a minute before", "59 minutes before", "61 minutes before", "what no trade accounts for"],
+)
+def test_flows_that_are_known_hours_late_are_not_waited_for_where_trades_may_account_for_a_fall(
+    kind: Literal["trade", "money"], flows_at: int, expected: int
+) -> None:
+    """Fills are known a minute past the change, flows up to some time before it."""
+    seen = account("1000", [], fills_as_of=after(minutes=601), flows_as_of=after(minutes=flows_at))
+    assert _proven(seen, replace(CHANGE, kind=kind)) == to_micros(after(minutes=expected))
+
+
+def test_without_either_nothing_is_proven() -> None:
+    """The list of flows was never read whole."""
+    seen = account("1000", [], fills_as_of=after(minutes=601))
+    assert _proven(seen, replace(CHANGE, kind="trade")) is None

@@ -1,0 +1,125 @@
+"""A close ends soon after the venue is flat, at the shortest tick that `venues check` allows, at every venue.
+
+The account is read at that tick within reading's share of the venue's documented limits, as a run does it, while an
+order whose answer is lost has to be accounted for by the closer, which draws on the same limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+import pytest
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budgets
+from killswitch.closing.closer import Closer
+from killswitch.closing.reading_cost import Reader, reading_costs
+from killswitch.conformance.stand import Key
+from killswitch.model.venue import VenueAdapter, VenueError, traits_of
+from killswitch.runner.metering import Meter, NoRoomError
+from tests.conformance.stands import Wired, WireStand
+from tests.conformance.wires import WIRES
+from tests.faults.mishaps import Mishap, Rule
+from tests.faults.scene import committed, decision_on
+from tests.faults.witness import MemoryJournal
+
+SHARE: Final = Decimal("0.5")
+"""What reading leaves to closing where the Account document does not say otherwise."""
+CALM: Final = 75.0
+"""Seconds of readings before the decision, so that limits for a minute are as full as they get."""
+SOON: Final = 8.0
+"""Seconds: two until an absence may be believed, one until the question after that, and two windows of a limit."""
+QUARTER: Final = Decimal("0.25")
+
+
+def tightest(adapter: VenueAdapter) -> float:
+    """The shortest tick, in seconds, at which `venues check` finds room for every reading of one account."""
+    costs = reading_costs([Reader("main", "here", traits_of(adapter), SHARE)], 1.0)["main"]
+    return max((cost.least for cost in costs), default=0.0) or 0.1
+
+
+class WatchedClose:
+    """One account at a wire-level venue that is read at a tick, and closed at its end."""
+
+    def __init__(self, wired: Wired) -> None:
+        self.stand = WireStand(wired)
+        self.keys: list[Key] = [(symbol, "long") for symbol in (*self.stand.symbols, *self.stand.more[:4])]
+        self.store = MemoryJournal()
+        self.missed = self.read = 0
+        """Readings that found no room, and those that did."""
+        self.flat_at = self.ended_at = float("inf")
+        """Seconds since the decision."""
+
+    def play(self, *rules: Rule) -> str:
+        """Close everything; how it ended."""
+        return self.stand.run(self._play(rules))
+
+    async def _play(self, rules: tuple[Rule, ...]) -> str:
+        stand, time = self.stand, self.stand._time
+        adapter = await stand.open(dict.fromkeys(self.keys, Decimal(4)))
+        exchange = stand.wire.exchange
+        stand.wire.enforced = True
+        interval = tightest(adapter)
+        budgets = Budgets(interval)
+        meter = Meter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
+        closer = Closer("main", adapter, self.store, time, budget=meter.budget, breaker=meter.breaker)
+        await closer.recover()
+        reading = asyncio.create_task(self._ticks(adapter, meter, closer, interval))
+        try:
+            await asyncio.sleep(CALM)
+            for symbol, _ in self.keys:
+                exchange.markets[symbol] = replace(exchange.markets[symbol], shares=[QUARTER])
+            stand._script.rules += rules
+            begun = time.monotonic()
+            exchange.watchers.append(lambda: self._look(begun))
+            targets = dict.fromkeys(self.keys, Decimal(0))
+            decision = decision_on(exchange, "d1", time.now(), targets, reduce_only=True)
+            closer.adopt(committed(self.store, decision))
+            while await closer.advance():
+                if time.monotonic() - begun > 300.0:
+                    return "does not end"
+            self.ended_at = time.monotonic() - begun
+            return next(iter(it.data["status"] or "" for it in self.store.entries if it.kind == "finished"))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            if (ending := closer.abandon()) is not None:
+                await asyncio.gather(ending, return_exceptions=True)
+            await adapter.close()
+            await stand.close()
+
+    def _look(self, begun: float) -> None:
+        if not any(self.stand.held(key) for key in self.keys) and self.flat_at == float("inf"):
+            self.flat_at = self.stand._time.monotonic() - begun
+
+    async def _ticks(self, adapter: VenueAdapter, meter: Meter, closer: Closer, interval: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                ticket = await meter.admit(interval)
+            except NoRoomError:
+                self.missed += 1
+            else:
+                self.read += 1
+                asked = meter.monotonic()
+                try:
+                    closer.learn(await adapter.snapshot(), asked)
+                except VenueError:
+                    pass
+                finally:
+                    meter.over(ticket, adapter)
+            due = max(due + interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+
+@pytest.mark.parametrize("answer", ["lost", "done", "silent", "done_silent"])
+@pytest.mark.parametrize("name", WIRES)
+def test_an_order_whose_answer_is_lost_holds_no_close_open(name: str, answer: Mishap) -> None:
+    """One request with orders gets no answer, and every order fills a quarter: the close ends when that is known."""
+    close = WatchedClose(WIRES[name])
+    assert close.play(Rule("submit", answer), Rule("submit_batch", answer)) == "flat"
+    assert close.ended_at <= SOON

@@ -1,0 +1,260 @@
+"""Runs a world through the product and holds what it did against the naive truth.
+
+A close is *false* if it fires while the true drawdown never came to 80% of the threshold before it. The delay of a loss
+that is real counts from the instant at which the true drawdown was clearly beyond the threshold (by 5%, for two ticks),
+because between two reads a venue shows less than the truth; while no runner lives or the venue is down, from the end of
+that. It is *missed* when nothing fires within 120 s or before the world's end, and *late* when it took longer than the
+world allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from killswitch.graph.compile import compile_loaded
+from killswitch.graph.nodes import PolicySet
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import HistoryRow, MachineState
+from killswitch.planning.tick import Interpreter, Outcome
+from killswitch.policy.loader import load
+from tests.worlds.reference import Reference
+from tests.worlds.truth import Truth
+from tests.worlds.venue_view import Feed, View
+from tests.worlds.world import World
+
+THRESHOLD = 0.10
+NEAR = 0.8
+CLEAR = 1.05
+HELD = 2.0
+MISSED = 120.0
+
+
+@dataclass(slots=True)
+class Setup:
+    """A world, how it is read, and what is asked of the reader in it."""
+
+    world: World
+    views: dict[str, View]
+    scope: str = "account"
+    """`account` or `portfolio`: which policy watches."""
+    restarts: list[tuple[float, float]] = field(default_factory=list)
+    tick: float = 1.0
+    allowed: float = 2.5
+    """The longest delay of a real loss, in seconds."""
+    still_seen: bool = False
+    """Delays count also while one of the venues is down: the rest tells enough."""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A close that the product decided."""
+
+    at: float
+    scope: str
+    intents: int
+    true_fall: float
+    worst: float
+    """The deepest true drawdown up to then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A lock without orders: what a suspicion may do, and must not do often."""
+
+    at: float
+    scope: str
+    true_fall: float
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of one world. `delays` has one entry for each scope that truly lost."""
+
+    family: str
+    seed: int
+    fired: list[Fired] = field(default_factory=list)
+    false: list[Fired] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    locked: list[Locked] = field(default_factory=list)
+    notices: dict[str, int] = field(default_factory=dict)
+    worst: float = 0.0
+    moved: float = 0.0
+    allowed: float = 0.0
+    text: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"family {self.family!r} seed {self.seed}"]
+        if self.text:
+            parts.append(self.text)
+        parts.append(f"true drawdown at most {self.worst:.2%}, {self.moved:,.0f} merely moved")
+        for each in self.false:
+            parts.append(
+                f"FALSE CLOSE of {each.scope} at {each.at:.2f} s ({each.intents} orders), "
+                f"true drawdown {each.true_fall:.2%}, never deeper than {each.worst:.2%}"
+            )
+        parts += [f"MISSED: {each}" for each in self.missed]
+        parts += [f"LATE: {each:.1f} s, {self.allowed:.1f} s allowed" for each in self.late]
+        parts.append(f"look: python -m tests.worlds --show {self.family!r} --seed {self.seed}")
+        return "\n    ".join(parts)
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.false or self.missed or self.late)
+
+
+@cache
+def policies(scope: str) -> PolicySet:
+    """A drawdown of 10% over 15m closes all, at once."""
+    found, problems = compile_loaded(load([Path(__file__).parent / f"{scope}.yaml"]))
+    assert found is not None, problems
+    return found
+
+
+class Runner:
+    """Interpreters one after the other, each taking up the memory that the last one stored."""
+
+    def __init__(self, scope: str) -> None:
+        self._policies = policies(scope)
+        self.interpreter = Interpreter(self._policies)
+        self._states: dict[tuple[str, str], MachineState] = {}
+        self._rows: list[HistoryRow] = []
+        self._keeps = False
+
+    def keep(self) -> None:
+        """Store what each tick leaves, as a run does; worlds without restarts save the time."""
+        self._keeps = True
+
+    def restart(self) -> None:
+        self.interpreter = Interpreter(self._policies)
+        rows = list(self._rows)
+
+        def since(policy: str, scope: str, at: int) -> list[HistoryRow]:
+            return [row for row in rows if (row.policy, row.scope) == (policy, scope) and row.at >= at]
+
+        self.interpreter.restore(list(self._states.values()), since)
+
+    def tick(self, snapshot: Snapshot) -> Outcome:
+        outcome = self.interpreter.tick(snapshot)
+        if self._keeps:
+            self._states.update(((state.policy, state.scope), state) for state in self.interpreter.states())
+            self._rows += self.interpreter.rows()
+        return outcome
+
+
+Watching = Callable[[float, Snapshot, Interpreter, Outcome], None]
+
+
+def play(setup: Setup, seed: int, watching: Watching | None = None) -> Iterator[tuple[float, Decision | Notice]]:
+    """Every decision and notice of the world, with its time."""
+    feed = Feed(setup.world, setup.views, Random(seed ^ 0x5EED), tick=setup.tick, restarts=setup.restarts)
+    runner = Runner(setup.scope)
+    if setup.restarts:
+        runner.keep()
+    for at, snapshot, fresh in feed:
+        if fresh:
+            runner.restart()
+        outcome = runner.tick(snapshot)
+        if watching is not None:
+            watching(at, snapshot, runner.interpreter, outcome)
+        for each in (*outcome.decisions, *outcome.notices):
+            yield at, each
+
+
+def is_close(decision: Decision) -> bool:
+    """Whether the decision is a stage that fires and closes; with a flat book it has nothing to send."""
+    return decision.kind is None and decision.level >= 3
+
+
+def is_lock(decision: Decision) -> bool:
+    """Whether the decision locks and sends nothing: the hook for locks on suspicion."""
+    return decision.lock is not None and not decision.intents and not is_close(decision)
+
+
+def judge_reference(setup: Setup, family: str, seed: int) -> Verdict:
+    """The same for the first rule read naively (`reference.py`): it shows what a world allows to be seen."""
+    verdict = Verdict(family, seed, allowed=setup.allowed, text=setup.text)
+    truths = {_scope(truth.scope): truth for truth, _ in setup.world.truths}
+    feed = Feed(setup.world, setup.views, Random(seed ^ 0x5EED), tick=setup.tick, restarts=setup.restarts)
+    reader = Reference(setup.scope, THRESHOLD)
+    first: dict[str, float] = {}
+    for at, snapshot, _ in feed:
+        for scope in reader.tick(snapshot):
+            first[scope] = at
+            shot = Fired(at, scope, 1, truths[scope].fall(at), truths[scope].worst(at))
+            verdict.fired.append(shot)
+            if shot.worst < NEAR * THRESHOLD:
+                verdict.false.append(shot)
+    for scope, truth in truths.items():
+        if (scope == "portfolio") == (setup.scope == "portfolio"):
+            _hold(verdict, setup, scope, truth, first.get(scope))
+    verdict.moved = setup.world.moved
+    return verdict
+
+
+def judge(setup: Setup, family: str, seed: int, watching: Watching | None = None) -> Verdict:
+    """Run the world to its end and say what was right and what was wrong."""
+    verdict = Verdict(family, seed, allowed=setup.allowed, text=setup.text)
+    truths = {_scope(truth.scope): truth for truth, _ in setup.world.truths}
+    first: dict[str, float] = {}
+    raw: list[tuple[float, Decision]] = []
+    for at, each in play(setup, seed, watching):
+        if isinstance(each, Notice):
+            verdict.notices[each.kind] = verdict.notices.get(each.kind, 0) + 1
+        elif each.kind is None:
+            raw.append((at, each))
+    for at, decision in raw:
+        truth = truths[decision.scope]
+        if is_close(decision):
+            shot = Fired(at, decision.scope, len(decision.intents), truth.fall(at), truth.worst(at))
+            verdict.fired.append(shot)
+            first.setdefault(decision.scope, at)
+            if shot.worst < NEAR * THRESHOLD and shot.intents:
+                verdict.false.append(shot)
+        elif is_lock(decision):
+            verdict.locked.append(Locked(at, decision.scope, truth.fall(at)))
+    for scope, truth in truths.items():
+        if (scope == "portfolio") == (setup.scope == "portfolio"):
+            _hold(verdict, setup, scope, truth, first.get(scope))
+    verdict.moved = setup.world.moved
+    return verdict
+
+
+def _hold(verdict: Verdict, setup: Setup, scope: str, truth: Truth, fired: float | None) -> None:
+    """Hold the first close of a scope against when it truly lost."""
+    verdict.worst = max(verdict.worst, truth.worst(setup.world.seconds))
+    clear = truth.crossed(THRESHOLD * CLEAR, HELD * setup.tick)
+    if clear is None:
+        return
+    unread = list(setup.restarts)
+    if not setup.still_seen:
+        unread += (gap for view in setup.views.values() for gap in view.down)
+    if fired is None or fired - clear > MISSED:
+        if setup.world.seconds - clear > setup.allowed:
+            verdict.missed.append(f"{scope} lost {truth.worst(setup.world.seconds):.2%}, from {clear:.2f} s on")
+        return
+    for begin, end in sorted(unread):
+        if begin <= clear < end:
+            clear = end  # nobody could see it before
+    delay = max(fired - clear, 0.0)
+    verdict.delays.append(delay)
+    if delay > setup.allowed:
+        verdict.late.append(delay)
+
+
+def _scope(name: str) -> str:
+    return name if name == "portfolio" else f"account/{name}"
+
+
+def seeded(family: str, seed: int) -> Random:
+    """The randomness of one world: the same for the same family and seed, on every machine."""
+    digest = hashlib.blake2b(f"{family}/{seed}".encode(), digest_size=8).digest()
+    return Random(int.from_bytes(digest, "big"))
