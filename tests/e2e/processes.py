@@ -67,10 +67,25 @@ def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def paper(*options: str) -> Iterator[str]:
     """The address of a running paper venue."""
     with process("paper", *options) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:"), address
-        yield address
+        yield address_of(server)
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    """What a paper venue that has been started prints first."""
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()
+    assert address.startswith("http://127.0.0.1:"), address
+    return address
+
+
+@contextmanager
+def stopped(server: subprocess.Popen[str]) -> Iterator[None]:
+    """The process answers nobody meanwhile."""
+    server.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send_signal(signal.SIGCONT)
 
 
 def ksctl(*arguments: str) -> subprocess.CompletedProcess[str]:

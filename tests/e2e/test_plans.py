@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.e2e.processes import PATIENCE, POLICY, Site, ksctl, paper, process, terminate, until
+from tests.e2e.processes import PATIENCE, POLICY, Site, address_of, ksctl, paper, process, stopped, terminate, until
 
 MOVING = ("--crash", "7", "--speed", "600")
 WHY = ("--reason", "operator: desk order")
@@ -44,12 +44,15 @@ def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path
 
 def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_path: Path) -> None:
     """Ctrl-C leaves with 130 and one sentence; the runner closes on, and a second watcher sees it through to flat."""
-    with paper(*MOVING) as address:
-        site = Site(tmp_path, address)
+    with process("paper", *MOVING) as venue:
+        site = Site(tmp_path, address_of(venue))
         with site.running("--live") as runner:
             handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
-            assert "handed to the runner" in handed.stderr  # a drill sends an order a second: there is time to watch
-            with process("status", "--watch", "--store", str(site.store), "--output", "json") as watcher:
+            assert "handed to the runner" in handed.stderr
+            until(site.decisions, "the runner has decided")
+            # A drill sends an order a second, and none is answered until the watcher has been seen to watch.
+            watching = process("status", "--watch", "--store", str(site.store), "--output", "json")
+            with stopped(venue), watching as watcher:
                 assert watcher.stdout is not None
                 shown = json.loads(watcher.stdout.readline())
                 assert (shown["format"], shown["positions"]) == ("killswitch.progress/v1", 8)
