@@ -116,13 +116,13 @@ class Questions:
     async def _trades(self, path: str, version: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
         answer = await self._client.call(lambda data: data.get(path, query, api_version=version), data=True)
         found = row(row(answer, "trades").get("trades") or {}, "trades")
-        told = {}
+        prices = {}
         for symbol, each in found.items():
             last = row(each, f"the last trade of {symbol}")
             price, at = positive(last.get("p")), instant(last.get("t"))
             if price is not None and at is not None:
-                told[symbol] = price, at
-        return told
+                prices[symbol] = price, at
+        return prices
 
     async def assets(self, symbols: Collection[str]) -> tuple[list[Asset], int]:
         """The assets that Alpaca gives of these, and how many requests that took. One by one, or by whole lists."""

@@ -61,16 +61,16 @@ class Client:
         """The clock that snapshots are dated with."""
         return self._clock() if self._clock is not None else datetime.now(UTC)
 
-    def venue_time(self, ours: int) -> datetime:
-        """The time at the venue when our clock said `ours` (ms); the same where the difference was not measured."""
-        return datetime.fromtimestamp(ours / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
+    def venue_time(self, at: int) -> datetime:
+        """The time at the venue when our clock said `at` (ms); the same where the difference was not measured."""
+        return datetime.fromtimestamp(at / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
 
-    def answered_at(self, told: Any) -> datetime | None:
-        """The venue time (ms) of an answer that is being read; None where what it tells is none.
+    def answered_at(self, stamp: Any) -> datetime | None:
+        """The venue's time `stamp` (ms) of an answer that is being read; None where it is none.
 
         Some venues date what they tell by its last change, and a quiet account would look hours old.
         """
-        at = instant(told)
+        at = instant(stamp)
         now = self.venue_time(int(self.now().timestamp() * 1000))
         return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
 

@@ -297,8 +297,8 @@ class Dialect:
         """
         is_spot = self.spec.market in ("spot", "margin")
         found = await self.prices(symbols)
-        told = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
-        return {symbol: price for symbol, price in told.items() if price is not None}
+        prices = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
+        return {symbol: price for symbol, price in prices.items() if price is not None}
 
     async def states(self) -> Mapping[str, InstrumentState]:
         """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""

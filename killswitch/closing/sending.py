@@ -219,9 +219,9 @@ class Sending:
             return ()
         self._cleared |= {line.name for line in blocked}
         every = self._memory.lines()
-        ours = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
-        names = frozenset(name for name in ours if name is not None)
-        return await self._guarding.clear_the_way(blocked, names, verdicts.reading.positions)
+        names = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
+        own = frozenset(name for name in names if name is not None)
+        return await self._guarding.clear_the_way(blocked, own, verdicts.reading.positions)
 
     def _is_newly_blocked(self, line: Line) -> bool:
         """Whether resting orders stand in its way that it has not been tried to take away yet."""

@@ -130,8 +130,8 @@ class BinanceCoinm(BinanceFutures):
 
 def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
     """Coin → the index price of its perpetual contract, in USD."""
-    told = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
-    return {coin: price for coin, price in told.items() if price is not None}
+    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
+    return {coin: price for coin, price in prices.items() if price is not None}
 
 
 def _summed(rows: Mapping[str, Mapping[str, Any]], prices: Mapping[str, Decimal], name: str) -> Decimal | None:

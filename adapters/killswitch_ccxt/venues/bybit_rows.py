@@ -86,10 +86,10 @@ def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Deci
 
     Prices move it, so that it counts as unrealised; there are no positions that say why.
     """
-    told = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
+    profits = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
     rest = Decimal(0)
     for it in balances:
-        profit = told.get(it.asset)
+        profit = profits.get(it.asset)
         if it.price is not None and it.wallet is not None and profit is not None:
             rest += abs((it.amount - it.wallet - profit) * it.price)
     return rest > SMALL * abs(equity)

@@ -168,14 +168,14 @@ class Hyperliquid(Dialect):
         universe = answer[0].get("universe") if isinstance(answer, list) and len(answer) == 2 else None
         if not isinstance(universe, list) or len(universe) != len(answer[1]):
             raise UnreadableError("the answer has no prices")
-        told = {str(coin.get("name")): row for coin, row in zip(universe, answer[1], strict=True)}
+        rows = {str(coin.get("name")): row for coin, row in zip(universe, answer[1], strict=True)}
         named = {symbol: str((self.rules[symbol].get("info") or {}).get("name")) for symbol in symbols}
         return {
             symbol: Quote(
                 last=positive(row.get("midPx")), index=positive(row.get("oraclePx")), mark=positive(row.get("markPx"))
             )
             for symbol, name in named.items()
-            if (row := told.get(name)) is not None
+            if (row := rows.get(name)) is not None
         }
 
     def refine_order(self, row: Row) -> Row:

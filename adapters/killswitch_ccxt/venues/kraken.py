@@ -33,6 +33,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
+from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.kraken_counter import ROWS, SPARE, Counter, Tier, tier_of
 from killswitch_ccxt.venues.kraken_rows import (
     CODES,
@@ -258,18 +259,8 @@ class Kraken(Dialect):
             needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
             unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
         )  # fmt: skip
-        told = await self.quotes(sorted({it.symbol for it in found}))
-        priced = tuple(
-            structs.replace(
-                it, mark_price=told[it.symbol].last, last_price=told[it.symbol].last, bid=told[it.symbol].bid,
-                ask=told[it.symbol].ask,
-                notional=None if told[it.symbol].last is None else it.contracts * told[it.symbol].last,  # type: ignore[operator] # not None
-            )
-            if it.symbol in told
-            else it
-            for it in found
-        )  # fmt: skip
-        return wealth, priced
+        quotes = await self.quotes(sorted({it.symbol for it in found}))
+        return wealth, tuple(_priced(it, quotes[it.symbol]) if it.symbol in quotes else it for it in found)
 
     def _position(self, pair: str, kind: str, row: Mapping[str, Decimal | None]) -> Position:
         symbol = self._symbol(pair)
@@ -356,6 +347,13 @@ class Kraken(Dialect):
 
     def _under_way(self) -> None:
         self._busy_until = asyncio.get_running_loop().time() + BUSY
+
+
+def _priced(position: Position, quote: Quote) -> Position:
+    return structs.replace(
+        position, mark_price=quote.last, last_price=quote.last, bid=quote.bid, ask=quote.ask,
+        notional=None if quote.last is None or position.contracts is None else position.contracts * quote.last,
+    )  # fmt: skip
 
 
 def _result(answer: Any) -> Mapping[str, Any]:

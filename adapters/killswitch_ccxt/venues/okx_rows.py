@@ -83,9 +83,9 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
     own: Row = next((it for it in account.get("details") or () if it.get("ccy") == currency), {})
     owes = any(decimal(it.get("liab")) for it in details)
     isolated = any(decimal(it.get("isoEq")) for it in details)
-    told = needed(account.get("totalEq"), "the account's total equity")
-    if not details and told:
-        raise UnreadableError(f"the venue tells a total of {told} USD and names nothing that it is made of")
+    dollars = needed(account.get("totalEq"), "the account's total equity")
+    if not details and dollars:
+        raise UnreadableError(f"the venue tells a total of {dollars} USD and names nothing that it is made of")
     is_alone = all(it.get("ccy") == currency for it in details)
 
     def worth(dollars: Any) -> Decimal | None:
@@ -94,7 +94,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
 
     balances = tuple(_balance(it, currency, worth) for it in details)
     parts = sum((it.amount * it.price for it in balances if it.price is not None), ZERO)
-    total = parts if is_alone else from_dollars(told, price, currency)
+    total = parts if is_alone else from_dollars(dollars, price, currency)
     # The total is the sum of what is listed, rounded another way.
     equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
     maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
