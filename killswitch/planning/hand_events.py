@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec.structs import replace
-
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import SECOND, to_micros
@@ -13,8 +11,7 @@ from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning import notices as tell
 from killswitch.planning.hands import RefusedHandError, close_by_hand
 from killswitch.planning.saved import LONGEST_WAIT, RefusedPlanError, apply_plan
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import Instruments, distrust
+from killswitch.signals.view import Instruments, doubt_of_positions
 
 
 class HandEvents:
@@ -35,8 +32,7 @@ class HandEvents:
         for account in snapshot.accounts:
             if account.positions is None or (not account.positions and account.margin_used):
                 continue
-            # what it says of its equity is of no matter here: it is its positions that count
-            if distrust(replace(account, equity=ZERO), 0, None) is None:
+            if doubt_of_positions(account) is None:
                 self.read_last[account.account] = account
 
     def take(

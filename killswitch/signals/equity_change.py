@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -31,6 +32,8 @@ SPLIT = Decimal("0.01")
 
 Rules = Mapping[tuple[str, str], Instrument]
 """(account, symbol) → the symbol's rules."""
+
+_size = attrgetter("symbol", "side", "contracts")
 
 
 class Untold(Struct, frozen=True):
@@ -171,13 +174,7 @@ def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
     one, other = before.positions, after.positions
     if one is None or other is None:
         return True
-    if len(one) == len(other):
-        for a, b in zip(one, other, strict=True):
-            if a.contracts != b.contracts or a.symbol != b.symbol or a.side != b.side:
-                break
-        else:
-            return False
-    return _sizes(one) != _sizes(other)
+    return [*map(_size, one)] != [*map(_size, other)] and _sizes(one) != _sizes(other)
 
 
 def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
+
+from msgspec import Struct
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
@@ -71,14 +73,13 @@ class ChangeEvent:
     pending: bool = False
 
 
-@dataclass(slots=True)
-class Explained:
+class Explained(Struct):
     """What one observation came to: `flow` for which units are issued, corrections of the past, and new changes."""
 
     flow: Decimal = ZERO
-    resolved: list[Resolved] = field(default_factory=list)
-    appeared: list[Change] = field(default_factory=list)
-    events: list[ChangeEvent] = field(default_factory=list)
+    resolved: list[Resolved] = []
+    appeared: list[Change] = []
+    events: list[ChangeEvent] = []
 
 
 class Explanation:

@@ -169,9 +169,11 @@ class History:
 
     def _enter(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
         at, pnl = view.as_of, view.pnl()
-        if pnl is not None and not sum(pnl.values(), ZERO).is_finite():
+        profits = _profits(view, pnl)
+        if pnl is not None and not all(profit is None or profit.is_finite() for profit in profits.values()):
             pnl = None
-        events = self._account_for(view, equity, _profits(view, pnl))
+            profits = _profits(view, pnl)
+        events = self._account_for(view, equity, profits)
         self.track.observe(at, float(equity))
         value = self.track.value
         self._peak_before = self.changes.peak
@@ -379,6 +381,6 @@ def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, De
         elif pnl is None:
             found[account.account] = None if alone else view.pnl_of(account)
         else:
-            own = sum((value for key, value in pnl.items() if alone or key[0] == account.account), ZERO)
+            own = sum(pnl.values() if alone else (it for key, it in pnl.items() if key[0] == account.account), ZERO)
             found[account.account] = own if account.currency == view.currency else own / view.rate(account.account)
     return found

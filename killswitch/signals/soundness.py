@@ -12,6 +12,8 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument
 
 _Record = TypeVar("_Record", bound=Struct)
 
+LEAST, MOST = Decimal("1e-29"), Decimal("1e30")
+"""A positive number is sane from the one on and below the other."""
 _POSITIVE = ("contract_size", "amount_step", "price_step", "max_amount")
 
 

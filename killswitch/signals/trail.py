@@ -69,8 +69,7 @@ class TrailState(Struct):
     slips: list[Entry] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Unexplained:
+class Unexplained(Struct, frozen=True):
     """What neither prices nor fills account for, from one snapshot of an account to the next, before its other rows.
 
     `noise` is n; `slack` what may be missing without a row, `equity` the greater of the two equities.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -12,13 +13,15 @@ from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.signals.currency import ONE, Conversion, conversion
 from killswitch.signals.position import ZERO, notional, together, unrealized
-from killswitch.signals.soundness import sane, sound_account
+from killswitch.signals.soundness import LEAST, MOST, sane, sound_account
 
 PnlKey = tuple[str, str, str]
 """(account, symbol, side): what makes a position one position in a scope."""
 
 Instruments = Mapping[tuple[str, str], Instrument]
 """(account, symbol) → the symbol's rules."""
+
+_contracts = attrgetter("contracts")
 
 
 def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
@@ -29,16 +32,20 @@ def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> s
 
 def doubt_of_equity(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
     """Why the account's equity is unknown, or None. Positions that are not given leave it known; absurd ones do not."""
+    if account.quality == "ok" and account.equity is None:
+        return f"{account.account} gives no equity"
+    if account.quality == "ok" and account.equity is not None and not sane(account.equity):
+        return f"{account.account} gives {account.equity} as its equity"
+    doubt = doubt_of_positions(account)
+    return _stale(account, as_of, stale_after) if doubt is None and stale_after is not None else doubt
+
+
+def doubt_of_positions(account: AccountSnapshot) -> str | None:
+    """Why what the account says that it holds is absurd, or None; it is no matter whether its equity is known."""
     if account.quality != "ok":
         return f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
-    if account.equity is None:
-        return f"{account.account} gives no equity"
-    if not sane(account.equity):
-        return f"{account.account} gives {account.equity} as its equity"
     fault = None if account.positions is None else _impossible(account, account.positions)
-    if fault is not None:
-        return f"{account.account} {fault}"
-    return None if stale_after is None else _stale(account, as_of, stale_after)
+    return None if fault is None else f"{account.account} {fault}"
 
 
 def positions_missing(account: AccountSnapshot) -> str | None:
@@ -48,6 +55,9 @@ def positions_missing(account: AccountSnapshot) -> str | None:
 
 def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
     """What the positions say that cannot be: then the whole answer is in doubt."""
+    sizes = [*map(_contracts, positions)]
+    if sizes and all(map(Decimal.is_finite, sizes)) and min(sizes) >= LEAST and max(sizes) < MOST:
+        return None  # nearly every snapshot: all are open, and none is absurd
     open_ones = False
     for position in positions:
         contracts = position.contracts
