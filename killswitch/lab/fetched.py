@@ -101,9 +101,12 @@ class BarFile:
     def covered(self) -> Coverage | None:
         """What is there; None for nothing. FetchError for a file of another origin, or one that was changed."""
         if not self._coverage_at.exists():
-            # With a part of ours beside it, it was put there a moment before the process ended.
-            if self.path.exists() and not self._parts():
-                raise FetchError(f"{self.path} is there and was not fetched by this command: choose another --out")
+            if self.path.exists():
+                if not self._parts():
+                    raise FetchError(f"{self.path} is there and was not fetched by this command: choose another --out")
+                # With a part of ours beside it, it was put there out of that a moment before the process ended. It is
+                # made anew: if it stayed and the part did not, nobody would know it for ours.
+                self.path.unlink()
             return None
         try:
             found = msgspec.json.decode(self._coverage_at.read_bytes(), type=Coverage)

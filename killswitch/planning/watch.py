@@ -22,7 +22,7 @@ from killswitch.signals.falls import Interval, unit_value
 from killswitch.signals.history import History
 from killswitch.signals.marks import Marks
 from killswitch.signals.position import ZERO
-from killswitch.signals.rows import HistoryState, StoredRow, stored
+from killswitch.signals.rows import Correction, HistoryState, StoredRow, restated, stored
 from killswitch.signals.view import ScopeView
 
 
@@ -95,20 +95,20 @@ class Watch:
             seen = corroborate(view)
             if seen.failing and seen.view is not None and seen.view.equity is not None:
                 self.history.doubt(seen.view.equity)
-        for each in events:
-            self._restate(each)
+        if any(each.kind == "anew" for each in events) and self.state.fired_value is not None:
+            self.state = replace(self.state, fired_value=self.history.track.value)
+        for correction in self.history.corrected_now:
+            self._restate(correction)
         return events
 
-    def _restate(self, event: ChangeEvent) -> None:
+    def _restate(self, correction: Correction) -> None:
         """Unit values from before count anew where the past was corrected, so the last firing's must follow."""
         fired, fired_at = self.state.fired_value, self.state.fired_at
         if fired is None or fired_at is None:
             return
-        if event.kind == "anew":
-            self.state = replace(self.state, fired_value=self.history.track.value)
-        elif event.kind == "explained" and event.factor > 0.0 and fired_at >= event.since:
-            self.state = replace(self.state, fired_value=fired / event.factor)
-            self.cost /= event.factor
+        value = restated(fired_at, fired, correction)
+        self.state = replace(self.state, fired_value=value)
+        self.cost *= value / fired if fired > 0.0 else 1.0
 
     def fired(self, decision: str) -> None:
         """Wait for the closing of `decision` from now on."""

@@ -37,6 +37,7 @@ class Change(Struct):
     is pending, `money` a flow. `lost`: it counts as profit or loss by now; `moved`: it was settled as money that moved.
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the
     ledger was first known to lack its row, or was given up on. `suspected`: a lock was written on suspicion of it.
+    `in_transit`: about as much arrived in another account of the scope.
     """
 
     at: int
@@ -54,6 +55,7 @@ class Change(Struct):
     unanswered_since: int | None = None
     hurried: bool = False
     suspected: bool = False
+    in_transit: bool = False
     rate: Decimal = Decimal(1)
     """One unit of the account's currency, which `amount` is in, in the scope's currency, which `before` is in."""
 
@@ -78,14 +80,14 @@ Reading = Callable[[Change], float]
 
 
 class Resolved(Struct, frozen=True):
-    """`amount` of the change that appeared `at` was a flow: divide by `factor` from there on.
+    """`worth`, in the scope's currency, of the change that appeared `at` was a flow: divide by `factor` from there on.
 
     A `factor` of 0: all was taken out, at the unit value `value`. `undone`: it was taken for a flow and was none, and
     `factor` is to be multiplied by.
     """
 
     at: int
-    amount: Decimal
+    worth: Decimal
     factor: float
     value: float
     undone: bool = False
@@ -121,6 +123,11 @@ class Changes:
         self.all.append(change)
         self.peak = 0.0
 
+    def has(self, account: str, row: Decimal, row_at: int, noise: Decimal) -> bool:
+        """Whether a change of the row's own time and amount is remembered, which may be what the row tells of."""
+        own = (each for each in self.all if each.account == account)
+        return any(is_about(row_at, each.since, each.at) and is_amount(row, each.amount, noise) for each in own)
+
     def explain(
         self, account: str, row: Decimal, row_at: int, noise: Decimal, *, moved: bool
     ) -> tuple[list[Resolved], Decimal]:
@@ -151,41 +158,49 @@ class Changes:
         factor = before / change.factor if change.factor > 0.0 else before
         found = None
         if moved and change.moved:  # values hold it as issued units already
-            found = Resolved(change.at, part, 1.0, change.value)
+            found = Resolved(change.at, part * change.rate, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = Resolved(change.at, part, factor, change.value)
+            found = Resolved(change.at, part * change.rate, factor, change.value)
         elif change.moved:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-            found = Resolved(change.at, part, factor, change.value, undone=True, before=change.before)
+            found = Resolved(change.at, part * change.rate, factor, change.value, undone=True, before=change.before)
         if change.amount == ZERO:
             self._forget(change)
         return found
 
     def fill(self, account: str, at: int, effect: Decimal) -> list[Resolved]:
-        """Take what late fills made of a trade, which positions showed `at`, off the change that appeared with it."""
-        resolved: list[Resolved] = []
+        """Take what late fills made of a trade, which positions showed `at`, off the change that appeared with it.
+
+        Where the trade made more than the change, something else made the difference, of the other sign: it is open.
+        """
         own = [each for each in self.all if each.account == account and at <= each.at <= at + TRADES_AFTER]
-        for change in own[:1]:
-            if change.amount * effect > ZERO:
-                found = self._explained(change, min(change.amount, effect, key=abs), moved=False)
-                resolved += [] if found is None else [found]
-            elif not change.moved:
-                change.amount -= effect
+        if not own:
+            return []
+        change = own[0]
+        if change.amount * effect <= ZERO:
+            change.amount -= ZERO if change.moved else effect
+            return []
+        beyond = effect - change.amount
+        if beyond * effect <= ZERO:
+            found = self._explained(change, effect, moved=False)
+            return [] if found is None else [found]
+        resolved = [self.reopen(change)] if change.moved else []
+        change.amount, change.kind, change.lost = -beyond, "money", False
         return resolved
 
     def settle_as_flow(self, change: Change) -> Resolved:
         """An open change counts as money that moved from now on."""
         change.moved = True
         self._divide_after(change, change.factor)
-        return Resolved(change.at, change.amount, change.factor, change.value)
+        return Resolved(change.at, change.worth, change.factor, change.value)
 
     def reopen(self, change: Change) -> Resolved:
         """A change that was settled as money that moved may be profit or loss after all."""
         change.moved = False
         factor = change.factor
         self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-        return Resolved(change.at, change.amount, factor, change.value, undone=True, before=change.before)
+        return Resolved(change.at, change.worth, factor, change.value, undone=True, before=change.before)
 
     def net(self, change: Change, within: int) -> None:
         """Count an open, pending change, and those of the other sign shortly before it, as profit and loss alike."""
@@ -206,7 +221,7 @@ class Changes:
             change.at, change.amount - part, change.before + float(part * change.rate), change.value, 0.0,
             account=change.account, since=change.since, equity=change.equity, slack=change.slack, kind=change.kind,
             unanswered_since=change.unanswered_since, hurried=change.hurried, suspected=change.suspected,
-            rate=change.rate,
+            in_transit=change.in_transit, rate=change.rate,
         )  # fmt: skip
         change.amount, change.lost = part, True
         self.all.insert(place + 1, rest)

@@ -59,17 +59,15 @@ class EquityTerms:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """What became of unexplained money.
+    """What became of unexplained money; `amount` in the scope's currency.
 
     `appeared`: nothing explains it; it is `pending`, or taken for money that moved. `explained`: a row of the ledger
-    did; unit values from `since` on were `factor` times too high. `lost`: it counts as profit or loss from now on.
-    `anew`: money came into a wiped-out account, so that a new series begins.
+    did. `lost`: it counts as profit or loss from now on. `anew`: money came into a wiped-out account, so that a new
+    series begins.
     """
 
     kind: Literal["appeared", "explained", "lost", "anew"]
     amount: Decimal
-    since: int = 0
-    factor: float = 1.0
     pending: bool = False
 
 
@@ -116,7 +114,7 @@ class Explanation:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
                 found.flow += trail.swing * view.rate(account.account)
-                found.resolved += _taken_out(trail.noise_found, before)
+                found.resolved += _taken_out(trail.noise_found, view.rate(account.account), before)
             rows = [row for row in self.ledger.rows if row.account == account.account] if self.ledger.rows else []
             if rest is None:
                 self.complete = self.complete and first
@@ -131,6 +129,23 @@ class Explanation:
         found = Explained()
         if self.changes.all or self.ledger.rows:
             self._settle(view, found)
+            self._give_up_rows(view, found)
+        return found
+
+    def settle_readable(self, view: ScopeView) -> Explained:
+        """The same while other accounts of the scope cannot be read: `view` has those that can.
+
+        Their rows are held against what appeared before; those of what happens meanwhile wait until all can be read.
+        """
+        found = Explained()
+        if not self.changes.all:
+            return found
+        readable = {account.account for account in view.accounts}
+        for row in [each for each in self.ledger.rows if each.account in readable]:
+            trail = self.trails.get(row.account)
+            if trail is not None and trail.before is not None and trail.before.equity is not None:
+                self._explain_earlier(row, trail.noise_of(trail.before.equity), found)
+        self._settle(view, found)
         return found
 
     def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, Unsettled]:
@@ -163,7 +178,14 @@ class Explanation:
     ) -> None:
         """Hold the rows against the residual, then against earlier changes; judge what is left."""
         left = rest.amount
-        for row in sorted(rows, key=lambda it: not is_amount(it.amount, left, rest.noise)):
+        timely = self._together(trail, account, rest, rows)
+        for row in timely:
+            left -= row.amount
+            found.flow += row.amount * rate
+            self._arrive(rest.at, account, row.amount * rate)
+        self._drop(timely)
+        others = [row for row in rows if row not in timely] if timely else rows
+        for row in sorted(others, key=lambda it: not is_amount(it.amount, left, rest.noise)):
             part = _part(row, left, rest)
             left -= part
             found.flow += part * rate if row.moved else ZERO
@@ -172,19 +194,15 @@ class Explanation:
                 self._drop([row])
                 continue
             row.amount -= part
-            resolved, row.amount = self.changes.explain(account, row.amount, row.at, rest.noise, moved=row.moved)
-            found.resolved += resolved
-            found.events += [ChangeEvent("explained", it.amount, it.at, _restating(it)) for it in resolved]
-            if row.amount == ZERO:
-                self._drop([row])
+            self._explain_earlier(row, rest.noise, found)
         kind = trail.judge(left, rest)
         if kind in ("trade", "money"):
             change = Change(
                 rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, slack=rest.slack,
                 kind="trade" if kind == "trade" else "money", rate=rate,
             )  # fmt: skip
-            if left < ZERO and self._terms.closes:
-                change.kind, change.slack = "trade", abs(left)
+            if self._may_be_lost(change):
+                change.kind = "trade"
             found.appeared.append(change)
             self._arrive(rest.at, account, left * rate)
         elif kind == "slip" and left:
@@ -192,6 +210,30 @@ class Explanation:
             slip = Change(rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate)
             slip.equity = rest.equity
             found.appeared.append(slip)
+
+    def _explain_earlier(self, row: LedgerRow, noise: Decimal, found: Explained) -> None:
+        """Hold a row against changes that have appeared before it."""
+        resolved, row.amount = self.changes.explain(row.account, row.amount, row.at, noise, moved=row.moved)
+        found.resolved += resolved
+        found.events += [ChangeEvent("explained", it.worth) for it in resolved]
+        if row.amount == ZERO:
+            self._drop([row])
+
+    def _together(self, trail: Trail, account: str, rest: Unexplained, rows: list[LedgerRow]) -> list[LedgerRow]:
+        """The flows dated inside the interval, where all of them belong to its residual; else none.
+
+        They do where they add up to it. They do too where they hide a fall that trades may have made which no fill
+        accounts for: a deposit hides no loss.
+        """
+        timely = [it for it in rows if it.moved and is_about(it.at, rest.since, rest.at)]
+        timely = [it for it in timely if not self.changes.has(account, it.amount, it.at, rest.noise)]
+        if not timely:
+            return []
+        left = rest.amount - sum((it.amount for it in timely), ZERO)
+        if abs(left) <= rest.noise:
+            return timely
+        may_be_lost = left < min(rest.amount, -rest.noise) and -left <= trail.trades.bound(rest.at) + rest.slack
+        return timely if may_be_lost else []
 
     def _late_fill(self, trail: Trail, row: FillRow, currency: str) -> list[Resolved]:
         """Let a fill say what an earlier change was: against the mark of its trade, else by what it realised."""
@@ -228,21 +270,28 @@ class Explanation:
             if account is not None:
                 self._resolve(change, account, now, found)
         self.changes.expire(now)
-        self._give_up_rows(now, found)
 
     def _judge_anew(self, change: Change, now: int, found: Explained) -> None:
         """Trades that were seen later than the change bound it too, and fills that came say what they made of it."""
+        if change.moved and now - change.at > EARLY:
+            return
         trail = self.trails[change.account]
         size = abs(change.amount)
         bounded = size <= trail.trades.bound(change.at) + change.slack
         if change.moved:
-            if bounded and now - change.at <= EARLY:
+            if bounded:
                 change.kind = "trade"
                 found.resolved.append(self.changes.reopen(change))
         elif size <= trail.noise_of(change.equity) or trail.takes_for_slip(change.amount, change.equity, change.at):
             change.lost = True
+        elif change.in_transit:
+            change.kind = "money"
         else:
-            change.kind = "trade" if bounded else "money"
+            change.kind = "trade" if bounded or self._may_be_lost(change) else "money"
+
+    def _may_be_lost(self, change: Change) -> bool:
+        """Whether it may be a loss although no trade accounts for it: by the policy's choice, or as one of many."""
+        return change.amount < ZERO and (self._terms.closes or change.hurried)
 
     def _many_falls(self, now: int, found: Explained) -> None:
         """Falls that come one after the other, and no rises among them: trades that nobody shows."""
@@ -257,7 +306,7 @@ class Explanation:
             for change in falls:
                 if change.lost or change.hurried:
                     continue
-                change.kind, change.slack, change.hurried = "trade", abs(change.amount), True
+                change.kind, change.hurried = "trade", True
                 if change.moved:
                     found.resolved.append(self.changes.reopen(change))
 
@@ -272,14 +321,14 @@ class Explanation:
                 found.resolved.append(self.changes.settle_as_flow(change))
             return
         if change.amount < ZERO and self._is_in_transit(change):
-            change.kind = "money"
+            change.kind, change.in_transit = "money", True
             return
         lag = LAG_OF_A_SMALL_ONE if change.hurried else lag_of(change.amount, change.equity, account.row_lag_s)
         known = proven is not None and proven >= change.at + lag
         silent = age >= self._terms.flow_grace and (proven is None or now - proven >= self._terms.flow_grace)
         if known or silent:
             change.lost = True
-            found.events.append(ChangeEvent("lost", -change.amount))
+            found.events.append(ChangeEvent("lost", -change.worth))
 
     def _is_in_transit(self, change: Change) -> bool:
         """Whether about as much arrived in another account of the scope shortly before or after."""
@@ -288,14 +337,18 @@ class Explanation:
             for at, account, amount in self._arrived
         )
 
-    def _give_up_rows(self, now: int, found: Explained) -> None:
+    def _give_up_rows(self, view: ScopeView, found: Explained) -> None:
         """Rows whose change was never seen: a small one went as noise, the others never touched this equity."""
-        late = [row for row in self.ledger.rows if now - row.seen > EARLY]
+        late = [row for row in self.ledger.rows if view.as_of - row.seen > EARLY]
         for row in late:
             trail = self.trails.get(row.account)
-            before = None if trail is None or trail.before is None else trail.before.equity
-            if row.moved and before is not None and before > ZERO and abs(row.amount) * 500 <= before:
-                found.resolved.append(Resolved(row.at, row.amount, float((before + row.amount) / before), 0.0))
+            own = None if trail is None or trail.before is None else trail.before.equity
+            if not row.moved or own is None or abs(row.amount) * 500 > own or view.equity is None:
+                continue
+            worth = row.amount * view.rate(row.account)
+            before = view.equity - worth
+            if before > ZERO:
+                found.resolved.append(Resolved(row.at, worth, float(view.equity / before), 0.0))
         self._drop(late)
 
     # Keeping
@@ -344,15 +397,9 @@ def _proven(account: AccountSnapshot, change: Change) -> int | None:
     return fills if change.kind == "trade" and flows < change.at - OUT_OF_REACH else min(fills, flows)
 
 
-def _taken_out(swings: list[Swing], equity: Decimal | None) -> list[Resolved]:
+def _taken_out(swings: list[Swing], rate: Decimal, equity: Decimal | None) -> list[Resolved]:
     """Earlier swings of an account as what they were: no profit and no loss. `equity` is the scope's."""
     if equity is None or equity <= ZERO:
         return []
-    return [Resolved(it.at, it.amount, float(1 + it.amount / equity), 0.0) for it in swings if -it.amount < equity]
-
-
-def _restating(resolved: Resolved) -> float:
-    """By what unit values that were remembered from after the change are to be divided."""
-    if not resolved.undone:
-        return resolved.factor
-    return 1.0 / resolved.factor if resolved.factor > 0.0 else 0.0
+    worths = [(it.at, it.amount * rate) for it in swings]
+    return [Resolved(at, worth, float(1 + worth / equity), 0.0) for at, worth in worths if -worth < equity]

@@ -64,6 +64,8 @@ class History:
         self.members: frozenset[str] = frozenset()
         self._rebase_due: bool | None = None
         self._corrections: list[Correction] = []
+        self.corrected_now: list[Correction] = []
+        """Of the last observation: unit values from before it count anew."""
         self._equity: Decimal | None = None
         self._peak_before = 0.0
         self.dark: UnitRange | None = None
@@ -90,13 +92,15 @@ class History:
     def observe(self, view: ScopeView) -> list[ChangeEvent]:
         """Take one snapshot of the scope; returns what became of unexplained money."""
         before, self.view = self.view, view
+        self.corrected_now = []
         self.ledger.gather(view, before)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
             # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
             self.failures += view.scheduled
+            news = self._settle(view, self.explanation.settle_readable(view.read()))
             self._look_into_the_dark(view)
-            return []
+            return news
         self.failures = 0
         self.dark = self.equity_range = None
         self._dark_accounts.clear()
@@ -209,7 +213,8 @@ class History:
     def _account_for(self, view: ScopeView, equity: Decimal, profits: dict[str, Decimal | None]) -> list[ChangeEvent]:
         """Issue units for money that moved, and hold apart what nothing explains."""
         at, value = view.as_of, float(equity)
-        came = sum((row.amount for row in self.ledger.rows if row.moved), ZERO) if self.ledger.rows else ZERO
+        rows = self.ledger.rows
+        came = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
         joined = self._joined(view)
         found = self.explanation.explain(view, profits, self._equity)
         if self._equity is None:
@@ -225,10 +230,12 @@ class History:
         if flow:
             self.track.issue(float(flow), value)
         events = [*found.events, *self._appear(found, before, was)]
-        settled = self.explanation.settle(view)
+        return [*events, *self._settle(view, self.explanation.settle(view))]
+
+    def _settle(self, view: ScopeView, settled: Explained) -> list[ChangeEvent]:
         for each in settled.resolved:
-            self._correct(at, each)
-        return [*events, *settled.events]
+            self._correct(view.as_of, each)
+        return settled.events
 
     def _appear(self, found: Explained, before: float, value: float) -> list[ChangeEvent]:
         """Enter the new changes, each after the one before it."""
@@ -238,7 +245,7 @@ class History:
             before += float(change.worth)
             self.changes.appear(change)
             if change.is_open:
-                events.append(ChangeEvent("appeared", change.amount, pending=change.kind == "trade"))
+                events.append(ChangeEvent("appeared", change.worth, pending=change.kind == "trade"))
         return events
 
     def _correct(self, now: int, part: Resolved) -> None:
@@ -250,7 +257,8 @@ class History:
             self.track.uncorrect(part.at, part.factor, value, part.before, float(self._equity or ZERO))
         else:
             self.track.correct(part.at, part.factor, value)
-        self._corrections.append(Correction(part.at, now, part.factor, value, part.undone))
+        self.corrected_now.append(Correction(part.at, now, part.factor, value, part.undone))
+        self._corrections.append(self.corrected_now[-1])
         self._corrections = [each for each in self._corrections if each.end > now - self._keep]
         self.rows = deque(corrected(row, self._corrections[-1]) for row in self.rows)
         self.track.forget()

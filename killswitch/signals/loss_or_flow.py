@@ -42,6 +42,8 @@ HOUR_OF_FUNDING = 3600 * SECOND
 
 LAG = 16 * SECOND
 """The least time by which the ledger must be known past a pending change before that is profit or loss."""
+LONGEST_LAG = 180 * SECOND
+"""The most, however late a row was seen to be: what waits longer leaves the windows that triggers look at."""
 LAG_OF_A_SMALL_ONE = 5 * SECOND
 SMALL = Decimal("0.01")
 """A pending change of at most this fraction of equity waits for the shorter lag."""
@@ -103,7 +105,7 @@ def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None) -> int:
     """By how much the ledger must be known past a pending change (microseconds)."""
     if abs(amount) <= SMALL * abs(equity):
         return LAG_OF_A_SMALL_ONE
-    return LAG if row_lag is None else max(LAG, int(row_lag * SECOND))
+    return LAG if row_lag is None else int(min(max(LAG, row_lag * SECOND), LONGEST_LAG))
 
 
 def is_about(row_at: int, since: int, at: int) -> bool:

@@ -69,11 +69,17 @@ class HistoryState(Struct):
 
 def corrected(row: Row, correction: Correction) -> Row:
     """The row as it would have been, had the change been known for a flow."""
-    if row.at < correction.start:
-        return row
+    value = restated(row.at, row.value, correction)
+    return row if value == row.value else replace(row, value=value)
+
+
+def restated(at: int, value: float, correction: Correction) -> float:
+    """The unit value of `at` as it would have been."""
+    if at < correction.start:
+        return value
     if correction.undone:
-        return replace(row, value=row.value * correction.factor) if correction.factor > 0.0 else row
-    return replace(row, value=row.value / correction.factor if correction.factor > 0.0 else correction.value)
+        return value * correction.factor if correction.factor > 0.0 else value
+    return value / correction.factor if correction.factor > 0.0 else correction.value
 
 
 def stored(row: Row) -> StoredRow:

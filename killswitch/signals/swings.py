@@ -25,11 +25,10 @@ CORRECTED = 60 * SECOND
 
 
 class Swing(Struct, frozen=True):
-    """By how much what the parts do not show has changed; `before` is the account's equity just before it."""
+    """By how much what the parts do not show has changed."""
 
     at: int
     amount: Decimal
-    before: Decimal
 
 
 class Swings:
@@ -49,9 +48,9 @@ class Swings:
         self.level = _level(account, profit)
 
     def observe(
-        self, at: int, before: Decimal, account: AccountSnapshot, profit: Decimal | None, noise: Decimal, *, still: bool
+        self, at: int, account: AccountSnapshot, profit: Decimal | None, noise: Decimal, *, still: bool
     ) -> tuple[Decimal, list[Swing]]:
-        """What of the change from `before` to the account's equity is noise, and which earlier swings were.
+        """What of the last change of the account's equity is noise, and which earlier swings were.
 
         `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
         """
@@ -63,7 +62,7 @@ class Swings:
         swing = self.level - last
         was_noisy = self._is_noisy
         if abs(swing) > noise:
-            self._entries.append(Swing(at, swing, before))
+            self._entries.append(Swing(at, swing))
         if not self._is_noisy:
             return ZERO, []
         return swing, [] if was_noisy else [it for it in self.entries[:-1] if it.at >= at - CORRECTED]

@@ -67,6 +67,7 @@ class TrailState(Struct):
     carried: Carried = NOTHING_CARRIED
     noise: list[Entry] = []
     slips: list[Entry] = []
+    had_parts: bool = False
 
 
 class Unexplained(Struct, frozen=True):
@@ -116,6 +117,8 @@ class Trail:
         self._carried = NOTHING_CARRIED
         self._was_apart: bool | None = None
         """Whether worth and positions were apart at the last observation; None where that is not known."""
+        self._had_parts = False
+        """Whether it was ever said what its equity is made of: then a snapshot without parts is a gap."""
         self._noise: deque[Entry] = deque()
         self._slips: deque[Entry] = deque()
 
@@ -144,6 +147,7 @@ class Trail:
             return None
         change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
         by_wallet = _by_wallet(before, account, change)
+        self._had_parts = self._had_parts or by_wallet is not None
         exact = by_wallet is not None and account.unrealized is not None
         equity = max(abs(before.equity), abs(account.equity))
         self._tolerance = tolerance / 2 if exact else tolerance
@@ -151,7 +155,7 @@ class Trail:
         traded = sizes_changed(before, account)
         still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
-            self.swing, self.noise_found = self.swings.observe(at, before.equity, account, profit, noise, still=still)
+            self.swing, self.noise_found = self.swings.observe(at, account, profit, noise, still=still)
         apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
         if still and by_wallet is not None and not apart and not self._carried.is_open:
             self._was_apart = apart
@@ -196,7 +200,7 @@ class Trail:
         amount = by_wallet if by_worth else by_marks
         self._carried, self._was_apart = NOTHING_CARRIED, interval.apart
         if amount is None:
-            return None
+            return self._unknown_parts(interval, before, account)
         if waits and by_marks is not None:
             self._carried = Carried(by_marks - amount, partly, begun)
         # The figure by the wallet is of one answer, where that gives its unrealised profit too.
@@ -204,6 +208,15 @@ class Trail:
         if amount < ZERO:
             allowed += unrecorded(moves.gross, moves.liquidated, interval.since, interval.at)
         return Unexplained(interval.since, interval.at, amount, noise, allowed, interval.equity)
+
+    def _unknown_parts(
+        self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
+    ) -> Unexplained | None:
+        """All of the change where parts that are given else are missing: prices or trades may have made it, or money."""
+        if not self._had_parts or before.equity is None or account.equity is None:
+            return None
+        change = account.equity - before.equity
+        return Unexplained(interval.since, interval.at, change, interval.noise, abs(change), interval.equity)
 
     def _left_of(self, late: list[FillRow], currency: str) -> list[FillRow]:
         """Late fills without those that say what a trade made whose loss or gain is carried."""
@@ -258,7 +271,7 @@ class Trail:
         )
         return TrailState(
             slim, self.at, self._unrealized, self.trades.state(), self.swings.level, self.swings.entries, self._carried,
-            list(self._noise), list(self._slips),
+            list(self._noise), list(self._slips), self._had_parts,
         )  # fmt: skip
 
     @classmethod
@@ -268,6 +281,7 @@ class Trail:
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
         trail.trades, trail.swings = Trades(state.trades), Swings(state.level, state.swings)
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
+        trail._had_parts = state.had_parts
         return trail
 
 

@@ -528,6 +528,22 @@ def test_any_page_size_and_any_kills_come_to_the_same_file(
     assert not list(folder.glob("*.part")), "nothing is left over"
 
 
+def test_bars_put_in_place_by_a_killed_fetch_are_known_for_ours_when_their_part_is_torn_too(tmp_path: Path) -> None:
+    """Killed after the bars and before the word of what they cover, with a byte of the part lost; then before the
+    first request; then called again."""
+    history = PublicHistory([bar(n) for n in range(3)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _after(4, os.fsync))
+        with pytest.raises(KilledError):
+            fetch(history, tmp_path)
+    (part,) = tmp_path.glob("*.part")
+    part.write_bytes(part.read_bytes()[:-1])
+    history.mishaps = {len(history.asked) + 1: KilledError()}
+    with pytest.raises(KilledError):
+        fetch(history, tmp_path)
+    assert fetch(history, tmp_path).bars == 3
+
+
 def _killed_once(history: PublicHistory, folder: Path, span: tuple[int, int], data: st.DataObject) -> None:
     """One fetch that ends where it is told to, if it comes there."""
     how = data.draw(st.sampled_from(["request", "write", "replace", "unlink"]), label="killed at")
