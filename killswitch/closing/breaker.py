@@ -37,7 +37,7 @@ class Breaker:
         if self.state == "closed":
             return 0.0
         until = self.probe_at if self._probe_until is None else self._probe_until
-        return min(max(until - now, 0.0), self._longest)  # a sum of floats, less a part of it, may be more than the rest
+        return min(max(until - now, 0.0), self._longest)  # rounding may make it a little more
 
     def allows(self, now: float) -> bool:
         """Whether an order may leave now. While it is open, a yes is the probe: one at a time, and none too early.

@@ -120,7 +120,9 @@ class Explanation:
                 self.complete = self.complete and first
                 found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(account.account)
                 self._drop(rows)
-            elif rows or rest.amount:
+                continue
+            self.complete = self.complete and rest.complete
+            if rows or rest.amount:
                 self._account_for(trail, account.account, rest, rows, found, view.rate(account.account))
         return found
 

@@ -107,6 +107,8 @@ def unit_value(history: History, since: int) -> Interval:
     if history.dark is not None:
         return history.dark.low / low if low > 0.0 else -math.inf, history.dark.high / high if high > 0.0 else math.inf
     value = history.track.value
+    if low <= 0.0 < value:
+        return UNKNOWN  # all that was there may have been taken out: there is nothing to stand beside
     return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
 
 

@@ -350,6 +350,9 @@ class History:
         self._corrections, self._equity = state.corrections, state.equity
         self.members = frozenset(state.members)
         trails = state.trails or _before_trails(state)
+        if self.members:
+            for change in state.changes:  # of a state from before changes were an account's: they waited for the scope
+                change.account = change.account or min(self.members)
         self.explanation.restore(state.ledger, trails, Changes(state.changes, state.peak))
         self.track.restore(state.track)
         for row in rows:

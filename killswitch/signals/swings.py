@@ -3,7 +3,9 @@
 Some venues give an equity that its parts do not add up to, and that jumps up and down while the wallet and the
 positions' profits do not. What the parts do not show, G = E − Σ w p − Σ profit of positions, is profit or loss at
 first: it may be a product that is not listed. Once it has both risen and fallen it is noise, and equity counts without
-it.
+it, as far as it swings both ways: what goes beyond the smaller of the greatest rise and the greatest fall is profit or
+loss. Positions that are read later than the worth look like noise too: a rise or fall of the equity that they do not
+show yet. They hide no more of a loss than prices moved both ways before it, and only until they show it.
 """
 
 from __future__ import annotations
@@ -25,17 +27,21 @@ CORRECTED = 60 * SECOND
 
 
 class Swing(Struct, frozen=True):
-    """By how much what the parts do not show has changed."""
+    """By how much equity moved in a way that its parts do not show."""
 
     at: int
     amount: Decimal
 
 
 class Swings:
-    """One account's. `level` is G, None where it is not known or has just been moved by a trade."""
+    """One account's. `level` is G, None where it is not known or has just been moved by a trade.
 
-    def __init__(self, level: Decimal | None = None, entries: list[Swing] | None = None) -> None:
+    `taken` is how much of G equity counts without.
+    """
+
+    def __init__(self, level: Decimal | None = None, entries: list[Swing] | None = None, taken: Decimal = ZERO) -> None:
         self.level = level
+        self.taken = taken
         self._entries = deque(entries or ())
 
     @property
@@ -48,30 +54,49 @@ class Swings:
         self.level = _level(account, profit)
 
     def observe(
-        self, at: int, account: AccountSnapshot, profit: Decimal | None, noise: Decimal, *, still: bool
+        self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
     ) -> tuple[Decimal, list[Swing]]:
-        """What of the last change of the account's equity is noise, and which earlier swings were.
+        """What of the last `change` of the account's equity is noise, and which earlier swings were.
 
         `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
         """
-        while self._entries and self._entries[0].at < at - NOISY_FOR:
-            self._entries.popleft()
+        self._forget_before(at - NOISY_FOR)
         last, self.level = self.level, _level(account, profit)
         if last is None or self.level is None or not still:
             return ZERO, []
         swing = self.level - last
-        was_noisy = self._is_noisy
-        if abs(swing) > noise:
-            self._entries.append(Swing(at, swing))
-        if not self._is_noisy:
+        was_noisy = bool(self._both_ways())
+        own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
+        if abs(own) > noise:
+            self._entries.append(Swing(at, own))
+        bound = self._both_ways()
+        if not bound:
             return ZERO, []
-        return swing, [] if was_noisy else [it for it in self.entries[:-1] if it.at >= at - CORRECTED]
+        found = [] if was_noisy else [it for it in self.entries[:-1] if it.at >= at - CORRECTED]
+        self.taken += sum((it.amount for it in found), ZERO)
+        return self._take(swing, change, bound), found
 
-    @property
-    def _is_noisy(self) -> bool:
-        if len(self._entries) < 2:
-            return False
-        return any(it.amount > ZERO for it in self._entries) and any(it.amount < ZERO for it in self._entries)
+    def _take(self, swing: Decimal, change: Decimal, bound: Decimal) -> Decimal:
+        """How much more of G is to be taken out, or given back where it is below zero for a rise.
+
+        More than before only as far as equity itself moved so: else it is the positions that show what it did before.
+        """
+        reach = (ZERO, self.taken, self.taken + change)
+        wanted = max(-bound, min(bound, self.taken + swing))
+        before, self.taken = self.taken, max(min(reach), min(max(reach), wanted))
+        return self.taken - before
+
+    def _both_ways(self) -> Decimal:
+        """The smaller of the greatest rise and the greatest fall; 0 while it has not done both."""
+        risen = max((it.amount for it in self._entries), default=ZERO)
+        fallen = min((it.amount for it in self._entries), default=ZERO)
+        return max(min(risen, -fallen), ZERO)
+
+    def _forget_before(self, edge: int) -> None:
+        while self._entries and self._entries[0].at < edge:
+            self._entries.popleft()
+            if not self._both_ways():
+                self.taken = ZERO  # what was taken out stays so: it is no more than swung both ways
 
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:

@@ -30,6 +30,8 @@ from killswitch.signals.soundness import sane, sound_account
 from killswitch.signals.swings import Swing, Swings
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of
 
+CONTRADICTION = Decimal("0.1")
+"""Wallet and equity that move so far apart, as a fraction of equity, are not of one account: an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
 """How long worth and positions may be out of step before they are judged as they are."""
 Entry = tuple[int, Decimal]
@@ -68,12 +70,14 @@ class TrailState(Struct):
     noise: list[Entry] = []
     slips: list[Entry] = []
     had_parts: bool = False
+    taken: Decimal = ZERO
 
 
 class Unexplained(Struct, frozen=True):
     """What neither prices nor fills account for, from one snapshot of an account to the next, before its other rows.
 
-    `noise` is n; `slack` what may be missing without a row, `equity` the greater of the two equities.
+    `noise` is n; `slack` what may be missing without a row, `equity` the greater of the two equities. Not `complete`:
+    parts are missing that are given else, and it is all of the change.
     """
 
     since: int
@@ -82,6 +86,7 @@ class Unexplained(Struct, frozen=True):
     noise: Decimal
     slack: Decimal
     equity: Decimal
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +152,20 @@ class Trail:
             return None
         change = None if unrealized is None or unrealized_before is None else unrealized - unrealized_before
         by_wallet = _by_wallet(before, account, change)
-        self._had_parts = self._had_parts or by_wallet is not None
+        self._had_parts = self._had_parts or unrealized_before is not None
         exact = by_wallet is not None and account.unrealized is not None
         equity = max(abs(before.equity), abs(account.equity))
         self._tolerance = tolerance / 2 if exact else tolerance
         noise = self.noise_of(equity)
+        if by_wallet is not None and abs(by_wallet) > noise and _contradicts(before, account, change, by_wallet):
+            by_wallet = None
         traded = sizes_changed(before, account)
         still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
-            self.swing, self.noise_found = self.swings.observe(at, account, profit, noise, still=still)
+            change_of_equity = account.equity - before.equity
+            self.swing, self.noise_found = self.swings.observe(
+                at, account, change_of_equity, profit, noise, still=still
+            )
         apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
         if still and by_wallet is not None and not apart and not self._carried.is_open:
             self._was_apart = apart
@@ -212,11 +222,13 @@ class Trail:
     def _unknown_parts(
         self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
     ) -> Unexplained | None:
-        """All of the change where parts that are given else are missing: prices or trades may have made it, or money."""
+        """All of the change where parts are missing that are given else: prices may have made it, trades or money."""
         if not self._had_parts or before.equity is None or account.equity is None:
             return None
         change = account.equity - before.equity
-        return Unexplained(interval.since, interval.at, change, interval.noise, abs(change), interval.equity)
+        return Unexplained(
+            interval.since, interval.at, change, interval.noise, abs(change), interval.equity, complete=False
+        )
 
     def _left_of(self, late: list[FillRow], currency: str) -> list[FillRow]:
         """Late fills without those that say what a trade made whose loss or gain is carried."""
@@ -271,7 +283,7 @@ class Trail:
         )
         return TrailState(
             slim, self.at, self._unrealized, self.trades.state(), self.swings.level, self.swings.entries, self._carried,
-            list(self._noise), list(self._slips), self._had_parts,
+            list(self._noise), list(self._slips), self._had_parts, self.swings.taken,
         )  # fmt: skip
 
     @classmethod
@@ -279,7 +291,7 @@ class Trail:
         """Take up where a stored trail left off."""
         trail = cls()
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
-        trail.trades, trail.swings = Trades(state.trades), Swings(state.level, state.swings)
+        trail.trades, trail.swings = Trades(state.trades), Swings(state.level, state.swings, state.taken)
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
         trail._had_parts = state.had_parts
         return trail
@@ -293,6 +305,14 @@ def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decima
     if profit is None or by_prices is None or before.equity is None or account.equity is None:
         return by_prices
     return min(by_prices, account.equity - before.equity - profit, key=abs)
+
+
+def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal) -> bool:
+    """Whether the wallet moved in a way that the equity did not, by more than noise ever is: one of them is wrong."""
+    if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
+        return False
+    by_equity = account.equity - before.equity - change - collateral_effect(before, account)
+    return abs(by_wallet - by_equity) > CONTRADICTION * max(abs(before.equity), abs(account.equity))
 
 
 def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Traded) -> Decimal | None:

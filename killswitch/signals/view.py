@@ -12,6 +12,7 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.signals.currency import ONE, Conversion, conversion
+from killswitch.signals.equity_change import HOLDINGS
 from killswitch.signals.position import ZERO, notional, together, unrealized
 from killswitch.signals.soundness import LEAST, MOST, sane, sound_account
 
@@ -20,6 +21,9 @@ PnlKey = tuple[str, str, str]
 
 Instruments = Mapping[tuple[str, str], Instrument]
 """(account, symbol) → the symbol's rules."""
+
+PROFIT_OF_NOTHING = Decimal("0.01")
+"""An account without positions has no unrealised profit; so much of its equity is more than rounding."""
 
 _contracts = attrgetter("contracts")
 
@@ -67,7 +71,17 @@ def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str 
     margin = account.margin_used
     if not open_ones and margin is not None and margin.is_finite() and margin > ZERO:
         return f"shows no positions, but {margin} of margin in use"
+    if not open_ones and _has_profit(account):
+        return f"shows no positions, but {account.unrealized} of unrealised profit"
     return None
+
+
+def _has_profit(account: AccountSnapshot) -> bool:
+    """Whether it shows a profit that its positions must have made, if it lists all of them."""
+    profit, equity = account.unrealized, account.equity
+    if profit is None or equity is None or account.complete is False or account.market in HOLDINGS:
+        return False
+    return profit.is_finite() and equity.is_finite() and abs(profit) > PROFIT_OF_NOTHING * abs(equity)
 
 
 def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None:
