@@ -33,25 +33,34 @@ class Swing(Struct, frozen=True):
     amount: Decimal
 
 
-class Swings:
-    """One account's. `level` is G, None where it is not known or has just been moved by a trade.
+class SwingsState(Struct):
+    """What is remembered of one account.
 
-    `taken` is how much of G equity counts without.
+    `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved while
+    it was noisy, and `taken` how much of that equity counts without.
     """
 
-    def __init__(self, level: Decimal | None = None, entries: list[Swing] | None = None, taken: Decimal = ZERO) -> None:
-        self.level = level
-        self.taken = taken
-        self._entries = deque(entries or ())
+    level: Decimal | None = None
+    entries: list[Swing] = []
+    swung: Decimal = ZERO
+    taken: Decimal = ZERO
 
-    @property
-    def entries(self) -> list[Swing]:
-        """The swings of the last ten minutes, oldest first."""
-        return list(self._entries)
+
+class Swings:
+    """One account's."""
+
+    def __init__(self, state: SwingsState | None = None) -> None:
+        state = state or SwingsState()
+        self._level, self._swung, self._taken = state.level, state.swung, state.taken
+        self._entries = deque(state.entries)
+
+    def state(self) -> SwingsState:
+        """Everything, for storing."""
+        return SwingsState(self._level, list(self._entries), self._swung, self._taken)
 
     def begin(self, account: AccountSnapshot, profit: Decimal | None) -> None:
         """Take the first snapshot; `profit`: that of its positions together."""
-        self.level = _level(account, profit)
+        self._level = _level(account, profit)
 
     def observe(
         self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
@@ -61,10 +70,10 @@ class Swings:
         `profit`: that of its positions together. `still`: nothing was traded and the wallet did not move.
         """
         self._forget_before(at - NOISY_FOR)
-        last, self.level = self.level, _level(account, profit)
-        if last is None or self.level is None or not still:
+        last, self._level = self._level, _level(account, profit)
+        if last is None or self._level is None or not still:
             return ZERO, []
-        swing = self.level - last
+        swing = self._level - last
         was_noisy = bool(self._both_ways())
         own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
         if abs(own) > noise:
@@ -72,19 +81,21 @@ class Swings:
         bound = self._both_ways()
         if not bound:
             return ZERO, []
-        found = [] if was_noisy else [it for it in self.entries[:-1] if it.at >= at - CORRECTED]
-        self.taken += sum((it.amount for it in found), ZERO)
-        return self._take(swing, change, bound), found
+        found = [] if was_noisy else [it for it in [*self._entries][:-1] if it.at >= at - CORRECTED]
+        earlier = sum((it.amount for it in found), ZERO)
+        self._swung += earlier + swing
+        self._taken += earlier
+        return self._take(change, bound), found
 
-    def _take(self, swing: Decimal, change: Decimal, bound: Decimal) -> Decimal:
-        """How much more of G is to be taken out, or given back where it is below zero for a rise.
+    def _take(self, change: Decimal, bound: Decimal) -> Decimal:
+        """How much more is to be taken out; below zero what is to be given back of a rise, and taken of a fall.
 
         More than before only as far as equity itself moved so: else it is the positions that show what it did before.
         """
-        reach = (ZERO, self.taken, self.taken + change)
-        wanted = max(-bound, min(bound, self.taken + swing))
-        before, self.taken = self.taken, max(min(reach), min(max(reach), wanted))
-        return self.taken - before
+        reach = (ZERO, self._taken, self._taken + change)
+        wanted = max(-bound, min(bound, self._swung))
+        before, self._taken = self._taken, max(min(reach), min(max(reach), wanted))
+        return self._taken - before
 
     def _both_ways(self) -> Decimal:
         """The smaller of the greatest rise and the greatest fall; 0 while it has not done both."""
@@ -96,7 +107,7 @@ class Swings:
         while self._entries and self._entries[0].at < edge:
             self._entries.popleft()
             if not self._both_ways():
-                self.taken = ZERO  # what was taken out stays so: it is no more than swung both ways
+                self._swung = self._taken = ZERO  # what was taken out stays so: it is no more than swung both ways
 
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:

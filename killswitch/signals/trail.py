@@ -27,7 +27,7 @@ from killswitch.signals.loss_or_flow import (
 )
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sane, sound_account
-from killswitch.signals.swings import Swing, Swings
+from killswitch.signals.swings import Swing, Swings, SwingsState
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of
 
 CONTRADICTION = Decimal("0.1")
@@ -64,13 +64,11 @@ class TrailState(Struct):
     at: int
     unrealized: Decimal | None
     trades: TradesState = field(default_factory=TradesState)
-    level: Decimal | None = None
-    swings: list[Swing] = []
+    swings: SwingsState = field(default_factory=SwingsState)
     carried: Carried = NOTHING_CARRIED
     noise: list[Entry] = []
     slips: list[Entry] = []
     had_parts: bool = False
-    taken: Decimal = ZERO
 
 
 class Unexplained(Struct, frozen=True):
@@ -282,8 +280,8 @@ class Trail:
             self.before, orders=None, fills=None, flows=None, instruments=None, health=None, liquidity=None, reason=None
         )
         return TrailState(
-            slim, self.at, self._unrealized, self.trades.state(), self.swings.level, self.swings.entries, self._carried,
-            list(self._noise), list(self._slips), self._had_parts, self.swings.taken,
+            slim, self.at, self._unrealized, self.trades.state(), self.swings.state(), self._carried,
+            list(self._noise), list(self._slips), self._had_parts,
         )  # fmt: skip
 
     @classmethod
@@ -291,7 +289,7 @@ class Trail:
         """Take up where a stored trail left off."""
         trail = cls()
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
-        trail.trades, trail.swings = Trades(state.trades), Swings(state.level, state.swings, state.taken)
+        trail.trades, trail.swings = Trades(state.trades), Swings(state.swings)
         trail._carried, trail._noise, trail._slips = state.carried, deque(state.noise), deque(state.slips)
         trail._had_parts = state.had_parts
         return trail
