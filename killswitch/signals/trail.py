@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity_change import HOLDINGS, Rules, collateral_effect, sizes_changed, wallet_change
+from killswitch.signals.equity_change import HOLDINGS, collateral_effect, sizes_changed, wallet_change
 from killswitch.signals.ledger import FillRow
 from killswitch.signals.loss_or_flow import (
     MINUTE_OF_SUMS,
@@ -29,6 +29,7 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sane, sound_account
 from killswitch.signals.swings import Swing, Swings
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of
+from killswitch.signals.view import Instruments
 
 CARRIED_FOR = 5 * SECOND
 """How long worth and positions may be out of step before they are judged as they are."""
@@ -124,7 +125,7 @@ class Trail:
         at: int,
         account: AccountSnapshot,
         profit: Decimal | None,
-        rules: Rules,
+        rules: Instruments,
         fills: list[FillRow],
         tolerance: Decimal,
     ) -> Unexplained | None:
