@@ -174,9 +174,11 @@ class Trail:
         """The residual where something was traded, the wallet has moved, or worth and positions are not in step."""
         moves, noise = found.moves, interval.noise
         by_marks = _by_marks(before, account, found)
+        moved = True
         if account.market in HOLDINGS:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
+            moved = abs(by_wallet) > noise
             by_wallet -= _realized(found.timely)
         by_marks = None if by_marks is None else by_marks + self._carried.amount
         skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
@@ -185,7 +187,8 @@ class Trail:
         still = by_wallet is not None and abs(by_wallet) <= noise
         # Marks say that closed positions lost, and the wallet does not hold it yet.
         ahead = partly and still and by_marks is not None and by_marks > bound
-        if interval.apart is False and (moves.is_covered or not still):
+        # A fill that is known before the wallet holds it must not make a wallet that has not moved look as if it had.
+        if interval.apart is False and (moves.is_covered or (moved and not still)):
             self.trades.settle(interval.at)
         begun = self._carried.since or interval.at
         waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR

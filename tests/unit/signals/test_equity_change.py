@@ -368,6 +368,20 @@ def test_a_sweep_beside_both_legs_closed_at_their_mark_is_no_loss() -> None:
     assert drawdown_of([at(second) for second in range(100)], RULES) == 0
 
 
+def test_a_fill_that_is_known_before_the_wallet_has_moved_does_not_hide_what_the_others_lose() -> None:
+    """1,000 from 100 are sold at 86, a tenth of it with a fill; the wallet holds the 14,000 a second after both."""
+
+    def at(second: int) -> AccountSnapshot:
+        held = [position(LINEAR, "long", "0", contracts="1000", mark_price="100")] if second < 5 else []
+        sold = fill("1", when(4.5), LINEAR, "sell", "100", "86", realized_pnl="-1400")
+        return as_read(
+            second, "100000" if second < 6 else "86000", "0", held, marks=(Mark(LINEAR, Decimal(100)),),
+            fills=[sold] if second == 5 else (),
+        )  # fmt: skip
+
+    assert drawdown_of([at(second) for second in range(40)], RULES) == pytest.approx(0.14)
+
+
 # Order and cost
 
 
