@@ -12,20 +12,17 @@ it or left it: the bounds are wrong then. Money is Decimal in the scope's curren
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from killswitch.model.snapshot import AccountSnapshot, Instrument
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.currency import ONE
 from killswitch.signals.equity_change import HOLDINGS, holdings
-from killswitch.signals.position import ZERO, notional, sign
+from killswitch.signals.position import ZERO, base_of, notional, sign
 from killswitch.signals.soundness import sane
 from killswitch.signals.units import fall_from
-
-Rules = Mapping[tuple[str, str], Instrument]
-"""(account, symbol) → the symbol's rules."""
+from killswitch.signals.view import Instruments
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,7 @@ class Holding:
         return Range(min(ends), max(ends))
 
 
-def held_by(account: AccountSnapshot, rules: Rules) -> tuple[Holding, ...] | None:
+def held_by(account: AccountSnapshot, rules: Instruments) -> tuple[Holding, ...] | None:
     """What the account's price risk comes from: positions, and assets other than its currency; None is unknown."""
     if account.positions is None or account.complete is False:
         return None
@@ -153,11 +150,6 @@ def marks_of(account: AccountSnapshot) -> dict[str, Decimal]:
     return {symbol: mark for symbol, mark in found.items() if sane(mark) and mark > ZERO}
 
 
-def base_of(symbol: str) -> str:
-    """The base asset: `BTC` of `BTC/USDT:USDT`, `BTC_USDT`, `BTC-USDT` and `BTC`."""
-    return re.split("[/_-]", symbol, maxsplit=1)[0]
-
-
 def range_of(last: AccountSnapshot, held: tuple[Holding, ...] | None, moves: Mapping[str, Move | None]) -> Range:
     """What an account that cannot be read is worth. `moves`: of each symbol it held; None, or none, is not known."""
     if last.equity is None or not sane(last.equity) or held is None:
@@ -205,7 +197,7 @@ class DarkAccounts:
         readable: Mapping[str, AccountSnapshot],
         last: Mapping[str, AccountSnapshot],
         members: Iterable[str],
-        rules: Rules,
+        rules: Instruments,
         unsettled: Mapping[str, Unsettled],
         rates: Mapping[str, Decimal] | None = None,
     ) -> Range:
@@ -235,7 +227,7 @@ class DarkAccounts:
         """How far what the account held has moved so far."""
         before, marks = self._moves.get(name, {}), marks_of(last)
         found: dict[str, Move | None] = {}
-        for symbol in {each.symbol for each in held}:
+        for symbol in dict.fromkeys(each.symbol for each in held):
             move, so_far = prices.move_of(symbol, marks.get(symbol)), before.get(symbol, Move())
             found[symbol] = None if move is None or so_far is None else move | so_far
         self._moves[name] = found

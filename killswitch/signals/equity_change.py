@@ -5,23 +5,28 @@ both. With E = Σ w p + U (wallet amounts at the prices of the assets, plus unre
 
 - C = Σ w₀ (p₁ − p₀), what the prices of held assets made; the wallet moved by ΔW = ΔE − ΔU − C.
 - M = Σ k (q₀ (x₁ − x₀) + Σ dq (x₁ − x(price))), what marks made, trades at the prices of their fills, where q is the
-  signed size, k the value of a contract per unit of x, and x(m) = m; of an inverse contract x(m) = −1 ÷ m.
+  signed size, k the value of a contract per unit of x, and x(m) = m; of an inverse contract x(m) = −1 ÷ m. k is the
+  contract's size times what the coin that it settles in is worth; only where that is not known is it the position's
+  notional by its mark, and never an option's: its notional may be that of the underlying, its mark is the premium.
 
 All money is Decimal in the account's currency.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Position
-from killswitch.signals.position import ZERO, liquidation_distance, sign
+from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Position, Side
+from killswitch.signals.position import ZERO, base_of, liquidation_distance, sign
 from killswitch.signals.soundness import sane
+from killswitch.signals.view import Instruments
 
 HOLDINGS = frozenset({"spot", "margin", "equity"})
 """Markets whose positions are holdings: their whole value is in the equity, and not only their profit."""
@@ -30,8 +35,9 @@ NEAR_LIQUIDATION = Decimal("0.05")
 SPLIT = Decimal("0.01")
 """Size and mark that jump inversely leave the notional as it was, but for this fraction: a split, and no trade."""
 
-Rules = Mapping[tuple[str, str], Instrument]
-"""(account, symbol) → the symbol's rules."""
+_OPTION = re.compile(r"-\d[\d.d]*-[CP]$")
+"""How symbols of options end: with the strike, and what it is."""
+_SIDES: tuple[Side, Side] = ("long", "short")
 
 _size = attrgetter("symbol", "side", "contracts")
 
@@ -41,7 +47,8 @@ class Untold(Struct, frozen=True):
 
     It is valued at the later mark: `unit` is the value of a contract per unit of x, and `x` that of the mark. `closes`:
     whether it may have realised something. One that is not marked is valued by its notional before. `span`: what the
-    price made of the quantity meanwhile, of which the trade may have had any part.
+    price made of the quantity meanwhile, of which the trade may have had any part. `side`: of which position it is in
+    hedge mode, where the two sides do not account for each other; None in one-way mode, and where fills do not say.
     """
 
     symbol: str
@@ -52,17 +59,33 @@ class Untold(Struct, frozen=True):
     closes: bool
     is_marked: bool = True
     span: Decimal = ZERO
+    side: Side | None = None
 
     @property
     def notional(self) -> Decimal:
-        """Its notional at the later mark."""
-        return abs(self.quantity * self.unit / self.x) if self.inverse else abs(self.quantity * self.unit * self.x)
+        """Its notional at the later mark, in the account's currency: of an inverse contract x is 1 ÷ mark already."""
+        return abs(self.quantity * self.unit * self.x)
+
+    @property
+    def opens(self) -> bool:
+        """Whether it makes the position of its side larger; not so where the side is not known."""
+        return self.side is not None and (self.quantity > ZERO) == (self.side == "long")
+
+    def is_about(self, fill: Fill) -> bool:
+        """Whether the fill may account for it: one that does not say its side may be of either."""
+        return self.symbol == fill.symbol and (self.side is None or fill.position_side in (None, self.side))
 
     def effect(self, quantity: Decimal, price: Decimal) -> Decimal:
         """What a fill of `quantity` (signed) at `price` makes of it, against the mark at which it was valued."""
         if not self.is_marked:
             return ZERO
         return self.unit * quantity * (self.x - _x(price, inverse=self.inverse))
+
+    def less(self, quantity: Decimal) -> Untold:
+        """What is left of it once `quantity` (signed) is accounted for; its span is of what is left."""
+        left = self.quantity - quantity
+        span = abs(self.span * left / self.quantity) if self.quantity else self.span
+        return replace(self, quantity=left, span=span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +163,7 @@ def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
     if account.market in HOLDINGS:
         held = {balance.asset for balance in account.balances or ()}
         for position in account.positions or ():
-            asset = _base(position.symbol)
+            asset = base_of(position.symbol)
             if asset not in held and position.mark_price is not None and sane(position.mark_price):
                 amount, _ = found.get(asset, (ZERO, ZERO))
                 found[asset] = (amount + position.contracts * sign(position), position.mark_price)
@@ -186,17 +209,17 @@ def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
 
 
 class _Symbol:
-    """One symbol of an account before and after: sizes by side, mark, value of a contract."""
+    """One symbol of an account before or after: sizes by side, mark, value of a contract."""
 
-    __slots__ = ("distance", "inverse", "mark", "notional", "pnl", "sizes", "unit")
+    __slots__ = ("distance", "mark", "notional", "pnl", "sizes", "unit")
 
-    def __init__(self) -> None:
-        self.sizes: dict[str, Decimal] = {}
+    def __init__(self, unit: Decimal | None = None) -> None:
+        self.sizes: dict[Side, Decimal] = {}
         self.mark: Decimal | None = None
-        self.unit: Decimal | None = None
-        self.inverse = False
+        self.unit = unit
+        """The value of a contract per unit of x, in the account's currency; None where it is not known."""
         self.notional: Decimal | None = ZERO
-        """Its positions' own, added up; None where one does not say."""
+        """Its positions' own, added up; None where one does not say, and of options."""
         self.pnl: Decimal | None = ZERO
         self.distance: dict[str, Decimal | None] = {}
 
@@ -204,24 +227,146 @@ class _Symbol:
     def net(self) -> Decimal:
         return self.sizes.get("long", ZERO) - self.sizes.get("short", ZERO)
 
-    def add(self, position: Position, rules: Instrument | None) -> None:
+    @property
+    def held(self) -> Decimal:
+        """Contracts of both sides."""
+        return sum(self.sizes.values(), ZERO)
+
+    def add(self, position: Position, *, inverse: bool) -> None:
         """Take one row of the symbol."""
         self.sizes[position.side] = self.sizes.get(position.side, ZERO) + position.contracts
         self.distance[position.side] = liquidation_distance(position)
         self.pnl = None if self.pnl is None or position.unrealized_pnl is None else self.pnl + position.unrealized_pnl
         if position.mark_price is not None and sane(position.mark_price) and position.mark_price > ZERO:
             self.mark = position.mark_price
-        known = self.notional is not None and position.notional is not None
-        self.notional = (self.notional or ZERO) + abs(position.notional or ZERO) if known else None
-        self.inverse = rules is not None and rules.inverse
+        if self.notional is None or position.notional is None or is_option(position.symbol):
+            self.notional = None
+            return
+        self.notional += abs(position.notional)
         if self.unit is None and position.notional and self.mark and position.contracts:
-            # The notional is in the account's currency, whatever the contract settles in.
             each = abs(position.notional) / position.contracts
-            self.unit = each * self.mark if self.inverse else each / self.mark
+            self.unit = each * self.mark if inverse else each / self.mark
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A symbol in `one` snapshot and in the `other`, and the fills of the time between; see `is_hedged`."""
+
+    symbol: str
+    one: _Symbol
+    other: _Symbol
+    fills: Sequence[Fill]
+    inverse: bool
+    hedged: bool
+
+    @property
+    def sizes(self) -> dict[Side, Decimal]:
+        """By how much the position of each side grew."""
+        return {side: self.other.sizes.get(side, ZERO) - self.one.sizes.get(side, ZERO) for side in _SIDES}
+
+    @property
+    def moved(self) -> Decimal:
+        return sum((abs(change) for change in self.sizes.values()), ZERO)
+
+    def untold(self, unit: Decimal, x0: Decimal, x1: Decimal, *, is_marked: bool = True) -> tuple[Untold, ...]:
+        """What positions show and fills do not, for each side by itself in hedge mode."""
+        sizes = self.sizes
+
+        def of(quantity: Decimal, side: Side | None, *, closes: bool) -> Untold:
+            span = abs(unit * quantity * (x1 - x0)) if is_marked else ZERO
+            inverse = is_marked and self.inverse
+            return Untold(self.symbol, quantity, unit, x1, inverse, closes, is_marked, span, side)
+
+        if not self.hedged:
+            quantity = self.other.net - self.one.net - sum(map(signed, self.fills), ZERO)
+            return (of(quantity, None, closes=any(it < ZERO for it in sizes.values())),) if quantity else ()
+        left, unplaced = self._by_side(sizes)
+        found = [of(left[side], side, closes=sizes[side] < ZERO) for side in _SIDES if left[side]]
+        return (*found, of(-unplaced, None, closes=False)) if unplaced else tuple(found)
+
+    def _by_side(self, sizes: Mapping[Side, Decimal]) -> tuple[dict[Side, Decimal], Decimal]:
+        """What fills leave of each side's change, signed as trades are, and what of the fills belongs to neither.
+
+        A fill that does not say its side may have been of either. It goes to the side that it opens first, so that what
+        was closed without a fill is not taken for told.
+        """
+        left: dict[Side, Decimal] = {"long": sizes["long"], "short": -sizes["short"]}
+        bought = sold = ZERO
+        for fill in self.fills:
+            if fill.position_side is not None:
+                left[fill.position_side] -= signed(fill)
+            elif fill.side == "buy":
+                bought += fill.amount
+            else:
+                sold -= fill.amount
+        unplaced = ZERO
+        for quantity, sides in ((bought, _SIDES), (sold, _SIDES[::-1])):
+            rest = quantity
+            for side in sides:
+                part = part_of(rest, left[side])
+                left[side] -= part
+                rest -= part
+            unplaced += rest
+        return left, unplaced
+
+
+def signed(fill: Fill) -> Decimal:
+    """The amount of a fill, negative where it sold."""
+    return fill.amount if fill.side == "buy" else -fill.amount
+
+
+def part_of(quantity: Decimal, wanted: Decimal) -> Decimal:
+    """As much of a quantity as is wanted; none where the two have opposite signs."""
+    return min(quantity, wanted, key=abs) if quantity * wanted > ZERO else ZERO
+
+
+def is_option(symbol: str) -> bool:
+    """Whether the symbol is that of an option, as in `BTC/USD:BTC-260327-60000-C`."""
+    return _OPTION.search(symbol) is not None
+
+
+def is_hedged(symbol: str, before: AccountSnapshot, after: AccountSnapshot) -> bool:
+    """Whether the account may hold both sides of a symbol: it is in hedge mode, or it is seen to hold both."""
+    if "hedge" in (before.position_mode, after.position_mode):
+        return True
+    return any(
+        len({each.side for each in account.positions or () if each.symbol == symbol and each.contracts}) > 1
+        for account in (before, after)
+    )
+
+
+def is_inverse(symbol: str, rules: Instrument | None) -> bool:
+    """Whether the value of a contract goes by x = −1 ÷ mark. Not of an option: its mark is a premium."""
+    return rules is not None and rules.inverse and not is_option(symbol)
+
+
+def contract_value(account: AccountSnapshot, symbol: str, rules: Instrument | None) -> Decimal | None:
+    """The value of a contract per unit of x, in the account's currency; None where it is not known.
+
+    A contract's size counts in the coin that it settles in.
+    """
+    if rules is None or rules.contract_size is None:
+        return None
+    settled = symbol.partition(":")[2].partition("-")[0]
+    if settled in ("", account.currency):
+        return rules.contract_size
+    price = _price_of(settled, account)
+    return None if price is None else rules.contract_size * price
+
+
+def _price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
+    """What one coin is worth in the account's currency, as its venue says; None where it does not."""
+    for balance in account.balances or ():
+        if balance.asset == coin and balance.price is not None and sane(balance.price) and balance.price > ZERO:
+            return balance.price
+    for rate in account.rates or ():
+        if rate.currency == coin and sane(rate.price) and rate.price > ZERO:
+            return 1 / rate.price
+    return None
 
 
 def position_moves(
-    before: AccountSnapshot, after: AccountSnapshot, rules: Rules, fills: Sequence[Fill] = ()
+    before: AccountSnapshot, after: AccountSnapshot, rules: Instruments, fills: Sequence[Fill] = ()
 ) -> PositionMoves:
     """What marks and trades made of the positions from `before` to `after`; `fills` are those of the time between.
 
@@ -239,10 +384,15 @@ def position_moves(
     traded = repriced = gross = liquidated = ZERO
     untold: tuple[Untold, ...] = ()
     none, holds = _Symbol(), before.market in HOLDINGS
-    for symbol in first.keys() | second.keys() | executed.keys():
+    in_hedge_mode = "hedge" in (before.position_mode, after.position_mode)
+    # In the order of the snapshots: what is stored is the same in every process.
+    for symbol in dict.fromkeys((*first, *second, *executed)):
         one, other = first.get(symbol, none), second.get(symbol, none)
-        contract = Decimal(1) if holds else _contract(rules.get((after.account, symbol)), symbol, after.currency)
-        move = _symbol_moves(symbol, one, other, later.get(symbol), executed.get(symbol, ()), contract, holds=holds)
+        known = rules.get((after.account, symbol))
+        contract = contract_value(after, symbol, known) or (Decimal(1) if holds else None)
+        hedged = in_hedge_mode or len(one.sizes) > 1 or len(other.sizes) > 1
+        change = _Change(symbol, one, other, executed.get(symbol, ()), is_inverse(symbol, known), hedged)
+        move = _symbol_moves(change, later.get(symbol), contract, holds=holds)
         if move is None:
             by_marks = None
             continue
@@ -253,111 +403,73 @@ def position_moves(
     return PositionMoves(by_marks, traded, repriced, gross, liquidated, untold)
 
 
-def _symbols(account: AccountSnapshot, rules: Rules) -> dict[str, _Symbol]:
+def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]:
     found: dict[str, _Symbol] = {}
     for position in account.positions or ():
         if sane(position.contracts) and position.contracts:
-            found.setdefault(position.symbol, _Symbol()).add(position, rules.get((account.account, position.symbol)))
-    for symbol, each in found.items():
-        each.unit = each.unit or _contract(rules.get((account.account, symbol)), symbol, account.currency)
+            symbol = position.symbol
+            known = rules.get((account.account, symbol))
+            if symbol not in found:
+                found[symbol] = _Symbol(contract_value(account, symbol, known))
+            found[symbol].add(position, inverse=is_inverse(symbol, known))
     return found
 
 
-def _contract(rules: Instrument | None, symbol: str, currency: str) -> Decimal | None:
-    """The contract size, where it counts in the account's currency: an inverse one counts in the coin it settles in."""
-    if rules is None or rules.contract_size is None:
-        return None
-    settled = symbol.partition(":")[2].partition("-")[0]
-    return None if rules.inverse and settled not in ("", currency) else rules.contract_size
-
-
 def _symbol_moves(
-    symbol: str,
-    one: _Symbol,
-    other: _Symbol,
-    told_mark: Decimal | None,
-    fills: Sequence[Fill],
-    contract: Decimal | None,
-    *,
-    holds: bool,
+    change: _Change, later_mark: Decimal | None, contract: Decimal | None, *, holds: bool
 ) -> PositionMoves | None:
     """What became of one symbol; None where nothing about it can be valued."""
-    sizes = {side: other.sizes.get(side, ZERO) - one.sizes.get(side, ZERO) for side in ("long", "short")}
-    moved = sum((abs(change) for change in sizes.values()), ZERO)
+    one, other, fills, inverse = change.one, change.other, change.fills, change.inverse
+    moved = change.moved
     unit = other.unit or one.unit or contract
-    inverse = one.inverse or other.inverse
-    mark0, mark1 = one.mark, other.mark or told_mark
+    mark0, mark1 = one.mark, other.mark or later_mark
     if mark1 is None:
         mark1 = mark0 if mark0 is not None else next((fill.price for fill in reversed(fills)), None)
     mark0 = mark0 if mark0 is not None else mark1
-    by_profit = None if one.pnl is None or other.pnl is None or moved else other.pnl - one.pnl
     if unit is None or mark0 is None or mark1 is None or mark0 <= ZERO or mark1 <= ZERO:
-        return _unmarked(symbol, one, sizes, by_profit, fills)
+        return _unmarked(change)
     if one.net and other.net and _is_split(one.net, other.net, mark0, mark1):
         profit = ZERO if one.pnl is None or other.pnl is None else other.pnl - one.pnl
         return PositionMoves(profit, ZERO, ZERO, _notional(unit, one, mark0, inverse=inverse), ZERO)
     x0, x1 = _x(mark0, inverse=inverse), _x(mark1, inverse=inverse)
-    executed = [(fill.amount if fill.side == "buy" else -fill.amount, fill.price) for fill in fills]
     effect = ZERO if holds else unit * one.net * (x1 - x0)
-    effect += unit * sum((dq * (x1 - _x(price, inverse=inverse)) for dq, price in executed if price > ZERO), ZERO)
+    effect += unit * sum((signed(it) * (x1 - _x(it.price, inverse=inverse)) for it in fills if it.price > ZERO), ZERO)
     each = unit / mark1 if inverse else unit * mark1
-    filled = sum((abs(dq) for dq, _ in executed), ZERO)
+    filled = sum((abs(fill.amount) for fill in fills), ZERO)
     near = sum(
         (
-            -change * each
-            for side, change in sizes.items()
-            if change < ZERO and _is_near(one.distance.get(side), one, side, mark0, mark1)
+            -grown * each
+            for side, grown in change.sizes.items()
+            if grown < ZERO and _is_near(one.distance.get(side), one, side, mark0, mark1)
         ),
         ZERO,
     )
-    held = sum(one.sizes.values(), ZERO)
     return PositionMoves(
         by_marks=effect,
         traded=max(moved, filled) * each,
-        repriced=abs(unit * held * (x1 - x0)),
+        repriced=abs(unit * one.held * (x1 - x0)),
         gross=_notional(unit, one, mark0, inverse=inverse),
         liquidated=near,
-        untold=_untold(symbol, one, other, sizes, sum((dq for dq, _ in executed), ZERO), (unit, x1), x0),
+        untold=change.untold(unit, x0, x1),
     )
 
 
-def _unmarked(
-    symbol: str, one: _Symbol, sizes: Mapping[str, Decimal], by_profit: Decimal | None, fills: Sequence[Fill]
-) -> PositionMoves | None:
+def _unmarked(change: _Change) -> PositionMoves | None:
     """What can be said of a symbol without a mark: its own profit, and how much of its notional was traded."""
-    moved = sum((abs(change) for change in sizes.values()), ZERO)
+    one, other, moved = change.one, change.other, change.moved
     if not moved:
-        return None if by_profit is None or fills else PositionMoves(by_profit, ZERO, abs(by_profit), ZERO, ZERO)
-    held = sum(one.sizes.values(), ZERO)
-    if not held or not one.notional:
+        if one.pnl is None or other.pnl is None or change.fills:
+            return None
+        by_profit = other.pnl - one.pnl
+        return PositionMoves(by_profit, ZERO, abs(by_profit), ZERO, ZERO)
+    if not one.held or not one.notional:
         return None
-    each = one.notional / held
-    closes = any(change < ZERO for change in sizes.values())
-    untold = Untold(symbol, moved, each, Decimal(1), inverse=False, closes=closes, is_marked=False)
-    return PositionMoves(None, moved * each, ZERO, one.notional, ZERO, (untold,))
+    each = one.notional / one.held
+    untold = change.untold(each, Decimal(1), Decimal(1), is_marked=False)
+    return PositionMoves(None, moved * each, ZERO, one.notional, ZERO, untold)
 
 
-def _untold(
-    symbol: str,
-    one: _Symbol,
-    other: _Symbol,
-    sizes: Mapping[str, Decimal],
-    filled: Decimal,
-    value: tuple[Decimal, Decimal],
-    x0: Decimal,
-) -> tuple[Untold, ...]:
-    """What positions show and fills do not. In hedge mode both sides may have changed by the same: that closes too."""
-    quantity = other.net - one.net - filled
-    shrank = any(change < ZERO for change in sizes.values())
-    if not quantity and (bool(filled) or not shrank):
-        return ()
-    quantity = quantity or sum((abs(change) for change in sizes.values()), ZERO)
-    unit, x1 = value
-    span = abs(unit * quantity * (x1 - x0))
-    return (Untold(symbol, quantity, unit, x1, one.inverse or other.inverse, shrank, span=span),)
-
-
-def _is_near(distance: Decimal | None, one: _Symbol, side: str, mark0: Decimal, mark1: Decimal) -> bool:
+def _is_near(distance: Decimal | None, one: _Symbol, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
     """Whether the mark was close to the liquidation price, or went more than half of the way to it."""
     if distance is None or not one.sizes.get(side):
         return False
@@ -371,14 +483,8 @@ def _is_split(size0: Decimal, size1: Decimal, mark0: Decimal, mark1: Decimal) ->
 
 
 def _notional(unit: Decimal, one: _Symbol, mark: Decimal, *, inverse: bool) -> Decimal:
-    held = sum(one.sizes.values(), ZERO)
-    return unit * held / mark if inverse else unit * held * mark
+    return unit * one.held / mark if inverse else unit * one.held * mark
 
 
 def _x(price: Decimal, *, inverse: bool) -> Decimal:
     return -1 / price if inverse else price
-
-
-def _base(symbol: str) -> str:
-    """The asset that a spot symbol is a holding of: `BTC` of `BTC/USDT`, `BTC_USDT` and `BTC`."""
-    return symbol.replace("_", "/").partition("/")[0]

@@ -8,6 +8,7 @@ notional = contracts × size ÷ price, P&L = ± contracts × size × (1 ÷ entry
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -15,6 +16,11 @@ from msgspec.structs import replace
 from killswitch.model.snapshot import Instrument, Position
 
 ZERO = Decimal(0)
+
+
+def base_of(symbol: str) -> str:
+    """The base asset: `BTC` of `BTC/USDT:USDT`, `BTC_USDT`, `BTC-USDT` and `BTC`."""
+    return re.split("[/_-]", symbol, maxsplit=1)[0]
 
 
 def sign(position: Position) -> int:

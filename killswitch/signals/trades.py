@@ -17,11 +17,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity_change import PositionMoves, Rules, Untold, position_moves
+from killswitch.model.snapshot import AccountSnapshot, Fill, Side
+from killswitch.signals.equity_change import (
+    PositionMoves,
+    Untold,
+    contract_value,
+    is_hedged,
+    is_inverse,
+    part_of,
+    position_moves,
+    signed,
+)
 from killswitch.signals.ledger import FillRow
 from killswitch.signals.loss_or_flow import TRADED, TRADES_AFTER, TRADES_BEFORE, is_about
 from killswitch.signals.position import ZERO
+from killswitch.signals.view import Instruments
 
 KEPT = 300 * SECOND
 """How long trades are remembered, for fills that come late."""
@@ -44,11 +54,15 @@ class Trade(Struct):
 
 
 class EarlyFill(Struct, frozen=True):
-    """A fill of a position that had not changed when it became known, `at`; `quantity` is signed."""
+    """A fill of a position that had not changed when it became known, `at`; `quantity` is signed.
+
+    `side`: of which position it was in hedge mode; None where that is not known, and in one-way mode.
+    """
 
     at: int
     symbol: str
     quantity: Decimal
+    side: Side | None = None
 
 
 class FilledNotional(Struct, frozen=True):
@@ -89,14 +103,27 @@ class Trades:
         return TradesState(list(self._trades), self._early, list(self._filled))
 
     def observe(
-        self, at: int, since: int, before: AccountSnapshot, account: AccountSnapshot, rules: Rules, fills: list[FillRow]
+        self,
+        at: int,
+        since: int,
+        before: AccountSnapshot,
+        account: AccountSnapshot,
+        rules: Instruments,
+        fills: list[FillRow],
     ) -> Traded:
         """Take what the positions of two snapshots and the new fills show. Both accounts are sound."""
         self._forget_before(at)
-        timely = [row for row in fills if self._is_timely(row, before, account, since)]
-        late = [row for row in fills if row not in timely]
-        self._early += [EarlyFill(at, it.fill.symbol, _signed(it)) for it in late if self._trade_of(it) is None]
-        self._filled.extend(FilledNotional(to_micros(row.fill.at), _notional(row, rules)) for row in fills)
+        timely: list[FillRow] = []
+        late: list[FillRow] = []
+        for row in fills:
+            (timely if self._is_timely(row, before, account, since) else late).append(row)
+        for row in late:
+            if self._trade_of(row) is None:
+                side = _side_of(row.fill, before, account)
+                self._early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
+        self._filled.extend(
+            FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills
+        )
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
@@ -124,12 +151,12 @@ class Trades:
     def bound(self, at: int) -> Decimal:
         """What trades that no fill accounts for may have made: 20% of their notional beyond the price's own way.
 
-        Net of each symbol: a position that comes and goes in the venue's answers was not traded each time.
+        Net of each position: one that comes and goes in the venue's answers was not traded each time.
         """
-        net: dict[str, list[Untold]] = {}
+        net: dict[tuple[str, Side | None], list[Untold]] = {}
         for trade in self._about(at):
             for each in trade.untold:
-                net.setdefault(each.symbol, []).append(each)
+                net.setdefault((each.symbol, each.side), []).append(each)
         return sum((_bound_of(untold) for untold in net.values()), ZERO)
 
     def _about(self, at: int) -> list[Trade]:
@@ -146,7 +173,10 @@ class Trades:
         """Whether a fill is of the time between the two snapshots, and not of a position that had changed before."""
         if to_micros(row.fill.at) > since:
             return True
-        return self._trade_of(row) is None and _size(row.fill.symbol, before) != _size(row.fill.symbol, account)
+        if self._trade_of(row) is not None:
+            return False
+        side = _side_of(row.fill, before, account)
+        return _size(row.fill.symbol, side, before) != _size(row.fill.symbol, side, account)
 
     def _without_early_fills(
         self, at: int, moves: PositionMoves, before: AccountSnapshot, account: AccountSnapshot
@@ -154,15 +184,32 @@ class Trades:
         """Fills that were known before their position changed account for its change, and are no trade of their own."""
         self._early = [each for each in self._early if at - each.at <= EARLY]
         untold = []
-        for each in moves.untold:
-            if _size(each.symbol, before) == _size(each.symbol, account):
-                self._early.append(EarlyFill(at, each.symbol, -each.quantity))
+        for each in sorted(moves.untold, key=lambda it: not it.opens):
+            if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
+                self._early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
-            known = sum((early.quantity for early in self._early if early.symbol == each.symbol), ZERO)
+            known = self._take_early(each)
             if each.quantity != known:
-                untold.append(replace(each, quantity=each.quantity - known))
-            self._early = [early for early in self._early if early.symbol != each.symbol]
+                untold.append(each.less(known))
         return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
+
+    def _take_early(self, untold: Untold) -> Decimal:
+        """Take out the fills that were known before; how much of the quantity they account for.
+
+        Of one that does not say its side, as much as the position of this side has changed.
+        """
+        known, kept = ZERO, []
+        for early in sorted(self._early, key=lambda it: it.side is None):
+            if early.symbol != untold.symbol or early.side not in (untold.side, None):
+                kept.append(early)
+                continue
+            is_own = early.side == untold.side
+            part = early.quantity if is_own else part_of(early.quantity, untold.quantity - known)
+            known += part
+            if part != early.quantity:
+                kept.append(replace(early, quantity=early.quantity - part))
+        self._early = kept
+        return known
 
     def _forget_before(self, at: int) -> None:
         while self._filled and self._filled[0].at < at - KEPT:
@@ -186,39 +233,47 @@ def fee_of(row: FillRow, currency: str) -> Decimal:
 
 
 def _take_off(trade: Trade, row: FillRow) -> Decimal:
-    """Account for a part of a trade by one of its fills; what that made, against the mark."""
-    quantity, effect, kept = _signed(row), ZERO, []
-    for each in trade.untold:
-        if each.symbol != row.fill.symbol:
-            kept.append(each)
-            continue
-        effect = each.effect(quantity, row.fill.price)
-        if each.quantity != quantity:
-            kept.append(replace(each, quantity=each.quantity - quantity))
-    trade.untold = tuple(kept)
+    """Account for a part of a trade by one of its fills; what that made, against the mark.
+
+    One that does not say its side, where both sides were traded: of each as much as was, what was opened first.
+    """
+    fill = row.fill
+    about = sorted((each for each in trade.untold if each.is_about(fill)), key=lambda it: not it.opens)
+    left: list[Untold] = [each for each in trade.untold if not each.is_about(fill)]
+    effect, rest = ZERO, signed(fill)
+    for each in about:
+        part = rest if len(about) == 1 else part_of(rest, each.quantity)
+        rest -= part
+        effect = each.effect(signed(fill), fill.price)
+        if each.quantity != part:
+            left.append(each.less(part))
+    trade.untold = tuple(left)
     return effect
 
 
-def _size(symbol: str, account: AccountSnapshot) -> list[tuple[str, Decimal]]:
-    return sorted((each.side, each.contracts) for each in account.positions or () if each.symbol == symbol)
+def _size(symbol: str, side: Side | None, account: AccountSnapshot) -> list[tuple[str, Decimal]]:
+    """The contracts of a symbol by side; those of one side where it is given."""
+    held = (each for each in account.positions or () if each.symbol == symbol and side in (None, each.side))
+    return sorted((each.side, each.contracts) for each in held)
 
 
-def _signed(row: FillRow) -> Decimal:
-    return row.fill.amount if row.fill.side == "buy" else -row.fill.amount
+def _side_of(fill: Fill, before: AccountSnapshot, account: AccountSnapshot) -> Side | None:
+    """Of which position a fill was; None in one-way mode, where it only names the side that it made or took."""
+    return fill.position_side if is_hedged(fill.symbol, before, account) else None
 
 
 def _has(trade: Trade, row: FillRow) -> bool:
-    return any(each.symbol == row.fill.symbol for each in trade.untold)
+    return any(each.is_about(row.fill) for each in trade.untold)
 
 
 def _is_near(then: int, at: int) -> bool:
     return at - TRADES_BEFORE <= then <= at + TRADES_AFTER
 
 
-def _notional(row: FillRow, rules: Rules) -> Decimal:
-    """The notional of a fill; none where the contract's size is not known, since then it bounds nothing."""
-    known = rules.get((row.account, row.fill.symbol))
-    if known is None or known.contract_size is None:
+def _notional(fill: Fill, account: AccountSnapshot, rules: Instruments) -> Decimal:
+    """The notional of a fill in the account's currency; none where its unit is not known: then it bounds nothing."""
+    known = rules.get((account.account, fill.symbol))
+    unit = contract_value(account, fill.symbol, known)
+    if unit is None or fill.price <= ZERO:
         return ZERO
-    amount = row.fill.amount * known.contract_size
-    return amount / row.fill.price if known.inverse else amount * row.fill.price
+    return fill.amount * unit / fill.price if is_inverse(fill.symbol, known) else fill.amount * unit * fill.price

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity_change import HOLDINGS, Rules, collateral_effect, sizes_changed, wallet_change
+from killswitch.signals.equity_change import HOLDINGS, collateral_effect, sizes_changed, wallet_change
 from killswitch.signals.ledger import FillRow
 from killswitch.signals.loss_or_flow import (
     MINUTE_OF_SUMS,
@@ -29,6 +29,7 @@ from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sane, sound_account
 from killswitch.signals.swings import Swing, Swings, SwingsState
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of
+from killswitch.signals.view import Instruments
 
 CONTRADICTION = Decimal("0.1")
 """Wallet and equity that move so far apart, as a fraction of equity, are not of one account: an answer is wrong."""
@@ -130,7 +131,7 @@ class Trail:
         at: int,
         account: AccountSnapshot,
         profit: Decimal | None,
-        rules: Rules,
+        rules: Instruments,
         fills: list[FillRow],
         tolerance: Decimal,
     ) -> Unexplained | None:
@@ -185,9 +186,11 @@ class Trail:
         """The residual where something was traded, the wallet has moved, or worth and positions are not in step."""
         moves, noise = found.moves, interval.noise
         by_marks = _by_marks(before, account, found)
+        moved = True
         if account.market in HOLDINGS:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
+            moved = abs(by_wallet) > noise
             by_wallet -= _realized(found.timely)
         by_marks = None if by_marks is None else by_marks + self._carried.amount
         skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
@@ -196,7 +199,8 @@ class Trail:
         still = by_wallet is not None and abs(by_wallet) <= noise
         # Marks say that closed positions lost, and the wallet does not hold it yet.
         ahead = partly and still and by_marks is not None and by_marks > bound
-        if interval.apart is False and (moves.is_covered or not still):
+        # A fill that is known before the wallet holds it must not make a wallet that has not moved look as if it had.
+        if interval.apart is False and (moves.is_covered or (moved and not still)):
             self.trades.settle(interval.at)
         begun = self._carried.since or interval.at
         waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR

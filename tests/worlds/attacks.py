@@ -35,6 +35,7 @@ from tests.worlds.world import GRID, NEVER, Book, World, exact, walk
 SEEN = (0.5, 2.0, 15.0)
 """Lags of fills that come before the rule has to choose without them."""
 
+INVERSE, CALL, DOGE = "BTC/USD:BTC", "BTC/USD:BTC-240329-60000-C", "DOGE/USDT:USDT"
 OTHERS = ("XRP/USDT:USDT", "ADA/USDT:USDT", "DOT/USDT:USDT")
 """What account A holds beside B: a symbol has one mark, wherever it is held."""
 
@@ -501,21 +502,27 @@ def coins_leave(rng: Random) -> Setup:
     return Setup(world, {"main": view(rng)})
 
 
-@family("inverse: close and sweep")
-def inverse_sweep(rng: Random) -> Setup:
-    """A coin-margined position is closed, and coins leave at once."""
+def coin_margined(rng: Random, *, gross: float, fall: float = 0.0) -> tuple[World, Book, float]:
+    """A BTC account, in BTC or USD, long the inverse perpetual; `fall` of BTC from 10 to 20 s."""
     world = World(DAY)
-    gross = rng.uniform(1.0, 3.0)
-    path = walk(rng, 60_000, DAY, CALM, [(10.0, 20.0, -rng.uniform(0.0, 0.04) / (gross + 1))], digits=1)
+    path = walk(rng, 60_000, DAY, CALM, [(10.0, 20.0, -fall)], digits=1)
     world.prices["BTC"] = path
     currency = rng.choice(["BTC", "USD"])
     book = Book(world, "main", {"BTC": rng.uniform(0.5, 20.0)}, currency=currency)
-    symbol, held = "BTC/USD:BTC", float(book.wallets["BTC"])
-    book.list(symbol, path, settle="BTC", size=Decimal(100), inverse=True, step=Decimal(1))
-    book.open(symbol, "long", held * gross * (1 if currency == "BTC" else 60_000))
+    held = float(book.wallets["BTC"])
+    book.list(INVERSE, path, settle="BTC", size=Decimal(100), inverse=True, step=Decimal(1))
+    book.open(INVERSE, "long", held * gross * (1 if currency == "BTC" else 60_000))
+    return world, book, held
+
+
+@family("inverse: close and sweep")
+def inverse_sweep(rng: Random) -> Setup:
+    """A coin-margined position is closed, and coins leave at once."""
+    gross = rng.uniform(1.0, 3.0)
+    world, book, held = coin_margined(rng, gross=gross, fall=rng.uniform(0.0, 0.04) / (gross + 1))
     t, share, lag = when(rng), rng.uniform(0.08, 0.4), rng.choice(LAGS)
     seen = rng.choice(SEEN)
-    world.at(t, lambda now: book.trade(now, symbol, "sell", book.net(symbol), slip=0.0003, lag=seen), "closed")
+    world.at(t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE), slip=0.0003, lag=seen), "closed")
     world.at(
         t + rng.uniform(0, 1), lambda now: book.flow(now, "transfer", -held * share, asset="BTC", lag=lag),
         f"{share:.1%} leaves, row {lag:g} s after it",
@@ -537,6 +544,103 @@ def hedge_sweep(rng: Random) -> Setup:
     )  # fmt: skip
     desk.out(t + rng.uniform(0, 1), rng.uniform(0.08, 0.4), rng.choice(LAGS))
     return desk.setup()
+
+
+@family("inverse: sold without a fill and swept")
+def inverse_untold(rng: Random) -> Setup:
+    """A little of a coin-margined position is sold, its fill 20 s late or never, and a far larger amount leaves."""
+    gross = rng.uniform(1.0, 3.0)
+    world, book, held = coin_margined(rng, gross=gross, fall=rng.uniform(0.0, 0.03) / (gross + 1))
+    t, sold, seen = when(rng), rng.uniform(0.01, 0.15), rng.choice([20.0, NEVER])
+    share, lag = rng.uniform(0.12, 0.4), rng.choice(LAGS)
+
+    def sell(now: float) -> None:
+        count = held * sold * 60_000 / 100
+        book.trade(now, INVERSE, "sell", count, slip=0.0003, lag=seen)
+
+    world.at(t, sell, f"{sold:.1%} of the equity sold, row {seen:g} s after it")
+    world.at(
+        t + rng.uniform(0, 1), lambda now: book.flow(now, "transfer", -held * share, asset="BTC", lag=lag),
+        f"{share:.1%} leaves, row {lag:g} s after it",
+    )  # fmt: skip
+    return Setup(world, {"main": view(rng)})
+
+
+@family("options: sold beside them and swept")
+def options_swept(rng: Random) -> Setup:
+    """Options whose notional is the underlying lose a little of their premium while the future beside them is sold."""
+    world, book, held = coin_margined(rng, gross=rng.uniform(0.05, 0.3))
+    t, seen, lag = when(rng), rng.choice([2.5, 20.0, NEVER]), rng.choice(LAGS)
+    premium, worth = 0.02, rng.uniform(0.05, 0.3)
+    path = walk(rng, premium, DAY, 0.0, [(t, t, -rng.uniform(0.02, 0.1))], digits=5)
+    book.list(CALL, path, settle="BTC", step=Decimal("0.1"), option=True)
+    rate = 1 if book.currency == "BTC" else 60_000
+    book.open(CALL, "long", held * worth * rate)
+    world.at(
+        t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE) * Decimal("0.2"), lag=seen),
+        f"a fifth of the future sold, row {seen:g} s after it",
+    )  # fmt: skip
+    if rng.random() < 0.7:
+        share = rng.uniform(0.08, 0.3)
+        world.at(
+            t + rng.uniform(0, 1), lambda now: book.flow(now, "transfer", -held * share, asset="BTC", lag=lag),
+            f"{share:.1%} leaves, row {lag:g} s after it",
+        )  # fmt: skip
+    return Setup(world, {"main": view(rng)})
+
+
+@family("options fall beside a trade", "0-2 s")
+def options_fall(rng: Random) -> Setup:
+    """The premium falls by half or more in the second in which the future beside it is sold."""
+    world, book, held = coin_margined(rng, gross=rng.uniform(0.05, 0.3))
+    t, seen, loss, worth = when(rng), rng.choice([2.5, 20.0, NEVER]), lost(rng), rng.uniform(0.4, 0.6)
+    book.list(
+        CALL, walk(rng, 0.02, DAY, 0.0, [(t, t, -loss / worth)], digits=5), settle="BTC", step=Decimal("0.1"),
+        option=True,
+    )  # fmt: skip
+    book.open(CALL, "long", held * worth * (1 if book.currency == "BTC" else 60_000))
+    world.at(t, lambda now: book.trade(now, INVERSE, "sell", book.net(INVERSE) * Decimal("0.2"), lag=seen), "sold")
+    return Setup(world, {"main": view(rng)})
+
+
+def hedged(rng: Random) -> tuple[Desk, Decimal]:
+    """A book that is long and short of the same size in one symbol: prices make nothing of it."""
+    desk = Desk(rng, hedge=True, gross=rng.uniform(0.3, 0.6))
+    desk.book.list(DOGE, walk(rng, 100.0, DAY, CALM))
+    for side in ("long", "short"):
+        desk.book.open(DOGE, side, desk.equity * rng.uniform(1.5, 2.0))  # type: ignore[arg-type]
+    return desk, min(desk.book.holdings[DOGE, side].contracts for side in ("long", "short"))  # type: ignore[index]
+
+
+@family("hedge mode: both legs closed and swept")
+def hedge_closed(rng: Random) -> Setup:
+    """As much of either leg is closed at the market, with fills, and 8-25% leaves in the same second."""
+    desk, count = hedged(rng)
+    t, seen, share = when(rng), rng.choice(SEEN), Decimal(str(rng.choice([0.3, 1.0])))
+
+    def close(now: float) -> None:
+        desk.book.trade(now, DOGE, "sell", count * share, position_side="long", slip=0.0003, lag=seen)
+        desk.book.trade(now, DOGE, "buy", count * share, position_side="short", slip=0.0003, lag=seen)
+
+    desk.world.at(t, close, f"{share:.0%} of both legs closed, rows {seen:g} s after it")
+    desk.out(t + rng.uniform(0, 0.5), rng.uniform(0.08, 0.25), rng.choice([15.0, 61.0, NEVER]))
+    return desk.setup(view(rng, hurried=1.0))
+
+
+@family("hedge mode: legs slip, only some fills")
+def hedge_slips(rng: Random) -> Setup:
+    """Both legs close far from the mark; of their fills one is seen, and it is as much as the two legs differ by."""
+    desk, count = hedged(rng)
+    slip = Decimal(str(lost(rng))) * Decimal(str(desk.equity)) / (2 * count * 100)
+    part = count * Decimal("0.1")
+
+    def close(now: float) -> None:
+        desk.book.trade(now, DOGE, "sell", count - part, position_side="long", slip=float(slip), lag=NEVER)
+        desk.book.trade(now, DOGE, "buy", count - part, position_side="short", slip=float(slip), lag=NEVER)
+        desk.book.trade(now, DOGE, "buy", part, position_side="short", slip=float(slip), lag=0.1)
+
+    desk.world.at(when(rng), close, f"both legs closed, slip {slip:.1%}, rows of most never")
+    return desk.setup(view(rng, hurried=1.0), allowed=23.0)
 
 
 @family("positions late: close and sweep")

@@ -336,7 +336,7 @@ def _rules(contract: Contract) -> Instrument:
 def _notional(book: Book, contract: Contract, contracts: Decimal, mark: Decimal, t: float) -> Decimal:
     """In the account's currency."""
     base = contracts * contract.size
-    value = base / mark if contract.inverse else base * mark
+    value = base if contract.option else base / mark if contract.inverse else base * mark
     rate = ONE if contract.settle == book.currency else book.price(contract.settle, t)
     return exact(value * rate)
 

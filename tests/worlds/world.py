@@ -95,6 +95,8 @@ class Contract:
     size: Decimal = ONE
     inverse: bool = False
     step: Decimal = Decimal("0.001")
+    option: bool = False
+    """Its price is a premium in coins, and its notional is given as that of the underlying, as at Deribit."""
 
 
 @dataclass(slots=True)
