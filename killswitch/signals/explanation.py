@@ -298,7 +298,7 @@ class Explanation:
     def _many_falls(self, now: int, found: Explained) -> None:
         """Falls that come one after the other, and no rises among them: trades that nobody shows."""
         recent = [each for each in self.changes.all if now - each.at <= FALLS_WITHIN and _is_loose(each)]
-        for account in {each.account for each in recent}:
+        for account in dict.fromkeys(each.account for each in recent):
             own = [each for each in recent if each.account == account]
             falls = [each for each in own if each.amount < ZERO]
             risen = sum((each.amount for each in own if each.amount > ZERO), ZERO)
