@@ -24,12 +24,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Position, Side
-from killswitch.signals.position import ZERO, base_of, liquidation_distance, sign
+from killswitch.signals.position import HOLDINGS, ZERO, base_of, liquidation_distance, sign
 from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments
 
-HOLDINGS = frozenset({"spot", "margin", "equity"})
-"""Markets whose positions are holdings: their whole value is in the equity, and not only their profit."""
 NEAR_LIQUIDATION = Decimal("0.05")
 """A position that shrank from within this distance of its liquidation price may have been liquidated."""
 SPLIT = Decimal("0.01")

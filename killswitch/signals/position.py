@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from killswitch.model.snapshot import Instrument, Position
 
+HOLDINGS = frozenset({"spot", "margin", "equity"})
+"""Markets whose positions are holdings: their whole value is in the equity, and not only their profit."""
 ZERO = Decimal(0)
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity_change import HOLDINGS, collateral_effect, sizes_changed, wallet_change
+from killswitch.signals.equity_change import collateral_effect, sizes_changed, wallet_change
 from killswitch.signals.ledger import FillRow
 from killswitch.signals.loss_or_flow import (
     MINUTE_OF_SUMS,
@@ -25,7 +25,7 @@ from killswitch.signals.loss_or_flow import (
     skew_of,
     unrecorded,
 )
-from killswitch.signals.position import ZERO
+from killswitch.signals.position import HOLDINGS, ZERO
 from killswitch.signals.soundness import sane, sound_account
 from killswitch.signals.swings import Swing, Swings, SwingsState
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of

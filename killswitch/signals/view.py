@@ -12,8 +12,7 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.signals.currency import ONE, Conversion, conversion
-from killswitch.signals.equity_change import HOLDINGS
-from killswitch.signals.position import ZERO, notional, together, unrealized
+from killswitch.signals.position import HOLDINGS, ZERO, notional, together, unrealized
 from killswitch.signals.soundness import LEAST, MOST, sane, sound_account
 
 PnlKey = tuple[str, str, str]
