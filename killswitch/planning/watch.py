@@ -65,6 +65,8 @@ class Watch:
         self.history = History(prepared.windows, prepared.keep, prepared.terms, marks)
         self.state: State = initial()
         self.columns: Columns | None = None
+        self.eligible: frozenset[str] = frozenset()
+        """The stages that may fire by what was observed last."""
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
@@ -133,6 +135,7 @@ class Watch:
             cost=self.cost,
         )
         self.state = moved.state
+        self.eligible = frozenset(stage.name for stage in moved.eligible)
         return moved
 
     def unit_value(self) -> Interval | None:
@@ -190,9 +193,18 @@ class Watch:
             return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
         return confirmed
 
-    def awaited(self) -> tuple[str, ...]:
-        """The name of the stage whose close waits for accounts that cannot be read, if there is one."""
-        return () if self.state.waiting is None else (self.state.waiting.stage,)
+    def remember_reported(self, stage: str, why: str) -> bool:
+        """Note that people are told why `stage` does not fire; False where they were, and its close has waited since.
+
+        Its triggers may come and go meanwhile: then it is decided on anew, and told no second time.
+        """
+        waiting = self.state.waiting
+        if waiting is None or waiting.stage != stage:
+            return True
+        new = why not in waiting.reported
+        if new:
+            self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
+        return new
 
     def holds(self, stage: Stage) -> bool:
         """Whether the stage's triggers are confirmed now."""
