@@ -33,6 +33,13 @@ class Suspected(Struct, frozen=True):
     lock: LockOrder
 
 
+class Paged(Struct, frozen=True):
+    """When an unexplained fall last paged (microseconds), and the count of falls since, that one included."""
+
+    at: int
+    count: int
+
+
 class Memory(Struct):
     """A watch as serialised, but for its history's rows."""
 
@@ -43,6 +50,7 @@ class Memory(Struct):
     cost: float
     suspicions: list[int] = []
     suspected: Suspected | None = None
+    paged: Paged | None = None
 
 
 _MEMORY = msgjson.Decoder(Memory)
@@ -72,8 +80,8 @@ class Watch:
         self.cost = 0.0
         self.doubted: dict[str, int] = {}
         """Stage → since when its prices have failed the second look."""
-        self.unexplained: list[int] = []
-        """When unexplained falls last paged, or were counted with one that did."""
+        self.paged: Paged | None = None
+        """The last page of an unexplained fall, with those that were counted since."""
         self.suspicions: list[int] = []
         """When locks were last written on suspicion, or would have been."""
         self.suspected: Suspected | None = None
@@ -231,7 +239,7 @@ class Watch:
         return _ENCODER.encode(
             Memory(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
-                self.suspicions, self.suspected,
+                self.suspicions, self.suspected, self.paged,
             )
         )  # fmt: skip
 
@@ -246,4 +254,4 @@ class Watch:
         self.state = from_stored(kept.engine, self.prepared.trigger_names)
         self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
-        self.suspicions, self.suspected = kept.suspicions, kept.suspected
+        self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
