@@ -37,6 +37,7 @@ class Waiting(Struct, frozen=True):
     """A stage that fired while accounts could not be read, and whose close is kept for them.
 
     `triggers` are those that were confirmed; `since` and `until` are microseconds; `accounts` could not be read.
+    `reported`: with which accounts readable people were told that it waits, so that they are told once.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class Waiting(Struct, frozen=True):
     since: int
     until: int
     accounts: tuple[str, ...]
+    reported: tuple[str, ...] = ()
 
 
 class State(Struct, frozen=True):

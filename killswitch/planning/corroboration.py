@@ -73,15 +73,12 @@ def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices])
         if mark == position.mark_price or mark is None or position.mark_price is None:
             positions.append(replace(position, index_price=index, last_price=last))
             continue
-        move = _move(position, view.instrument(account.account, position.symbol), mark)
-        if move is None or equity is None:
+        moved = _moved(position, view.instrument(account.account, position.symbol), account.currency, mark)
+        if moved is None or equity is None:
             return None
-        equity += move
-        unrealized = None if unrealized is None else unrealized + move
-        pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + move
-        positions.append(
-            replace(position, mark_price=mark, index_price=index, last_price=last, notional=None, unrealized_pnl=pnl)
-        )
+        equity += moved.gain
+        unrealized = None if unrealized is None else unrealized + moved.gain
+        positions.append(replace(moved.position, index_price=index, last_price=last))
     return replace(account, equity=equity, unrealized=unrealized, positions=tuple(positions))
 
 
@@ -97,13 +94,12 @@ def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> 
             f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
             f" and last {position.last_price}"
         )
-        move = _move(position, view.instrument(account.account, position.symbol), reference)
-        if move is None or equity is None:
+        moved = _moved(position, view.instrument(account.account, position.symbol), account.currency, reference)
+        if moved is None or equity is None:
             computable = False
             continue
-        equity += move
-        pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + move
-        positions.append(replace(position, mark_price=reference, notional=None, unrealized_pnl=pnl))
+        equity += moved.gain
+        positions.append(moved.position)
     if account.positions is None:
         return account
     return replace(account, equity=equity, positions=tuple(positions)) if computable else None
@@ -117,9 +113,36 @@ def _reference(position: Position) -> Decimal | None:
     return None if abs(position.mark_price - other) <= MARK_TOLERANCE * other else other
 
 
-def _move(position: Position, instrument: Instrument | None, reference: Decimal) -> Decimal | None:
-    """P&L from the mark to the reference: by the contract's rules, else in proportion to the notional given."""
-    by_rules = move_value(position, instrument, position.mark_price, reference)
-    if by_rules is not None or position.notional is None or not position.mark_price:
-        return by_rules
-    return abs(position.notional) * (reference / position.mark_price - 1) * sign(position)
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A position at another mark, and what the move made of it in the account's currency."""
+
+    position: Position
+    gain: Decimal
+
+
+def _moved(position: Position, instrument: Instrument | None, currency: str, mark: Decimal) -> _Moved | None:
+    """The position of an account in `currency` at another mark; None where that cannot be valued.
+
+    By the contract's rules, else in proportion to the notional given. The rules say what it makes in the currency that
+    it settles in: of another than the account's only the notional, which is in the account's, tells what that is worth.
+    """
+    gain = move_value(position, instrument, position.mark_price, mark)
+    own = _settles_in(position.symbol) in ("", currency)
+    after: Decimal | None = None
+    if gain is None or not own:
+        if position.notional is None or not position.mark_price:
+            return None
+        held, ratio = abs(position.notional), mark / position.mark_price
+        gain = held * (ratio - 1) * sign(position)
+        if not own:
+            # the face of an inverse contract is money already, and what it settles in is worth more as its mark rises
+            after = None if instrument is None else held if instrument.inverse else held * ratio
+    pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + gain
+    return _Moved(replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain)
+
+
+def _settles_in(symbol: str) -> str:
+    """The currency of what the symbol makes: `BTC` of `BTC/USD:BTC-250926`, `USD` of `BTC/USD`; empty where unsaid."""
+    pair, _, settled = symbol.partition(":")
+    return settled.partition("-")[0] or pair.partition("/")[2]

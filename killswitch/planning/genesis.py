@@ -1,6 +1,6 @@
 """The ranking `genesis`: a position's score is exposure × volatility × loss, each in 0…1 over the book.
 
-- exposure: its notional ÷ the gross of all positions whose notional is known;
+- exposure: its notional ÷ the gross of all positions whose notional is known, all in the scope's currency;
 - volatility: the sample standard deviation of the returns of its marks over the ranking's window, ÷ the book's largest;
 - loss: how far its P&L fell over the window of the decision, ÷ the book's largest fall; 0 where it rose.
 
@@ -23,8 +23,8 @@ def by_genesis(
 ) -> tuple[list[Ranked], tuple[str, ...]]:
     """The book in order of closing, the worst first, and which volatilities are unknown, in words."""
     volatilities = [_volatility(rule, candidate, history) for candidate in book]
-    gross = sum(float(candidate.worth) for candidate in book if candidate.worth is not None)
-    shares = [None if each.worth is None else float(each.worth) / gross if gross else 0.0 for each in book]
+    gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
+    shares = [None if each.measured is None else float(each.measured) / gross if gross else 0.0 for each in book]
     worst_share = max((share for share in shares if share is not None), default=1.0)
     exposure = [worst_share if share is None else share for share in shares]
     volatility = _over_the_largest(volatilities)

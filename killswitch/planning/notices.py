@@ -11,7 +11,7 @@ from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
-from killswitch.planning.watch import Watch
+from killswitch.planning.watch import Paged, Watch
 from killswitch.signals.explanation import ChangeEvent
 
 DOUBTED_FOR = 10 * SECOND
@@ -41,7 +41,8 @@ def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
 def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     """A change of equity that nothing explains: that it appeared, was explained, or counts as loss.
 
-    The first of a fall that matters pages; those that follow within ten minutes are counted, and page no more.
+    The amount is in the scope's currency. The first of a fall that matters pages; those that follow within ten minutes
+    of that page are counted, and page no more.
     """
     amount = _money(watch, change.amount)
     if change.kind == "anew":
@@ -63,19 +64,20 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
 
 
 def _money(watch: Watch, amount: Decimal) -> str:
-    currency = watch.history.view.currency if watch.history.view is not None else None
+    view, reference = watch.history.view, watch.prepared.graph.equity.reference
+    currency = reference.currency if reference is not None else None if view is None else view.currency
     return f"{amount.normalize():f} {currency or ''}".strip()
 
 
 def _paged(watch: Watch, now: int, text: str, *, pages: bool) -> Notice:
     if not pages:
         return _notice(watch, now, "unexplained", "warning", text)
-    watch.unexplained = [at for at in watch.unexplained if now - at < COUNTED_WITHIN]
-    watch.unexplained.append(now)
-    count = len(watch.unexplained)
-    if count == 1:
+    last = watch.paged
+    if last is None or now - last.at >= COUNTED_WITHIN:
+        watch.paged = Paged(now, 1)
         return _notice(watch, now, "unexplained", "page", text)
-    return _notice(watch, now, "unexplained", "info", f"{text} (number {count} within ten minutes)")
+    watch.paged = Paged(last.at, last.count + 1)
+    return _notice(watch, now, "unexplained", "info", f"{text} (number {last.count + 1} within ten minutes)")
 
 
 def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:

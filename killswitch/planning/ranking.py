@@ -37,6 +37,8 @@ class Candidate:
     liquidation_distance: float | None
     notional_share: float | None
     margin_loss: float | None
+    measured: Decimal | None = None
+    """Absolute notional in the scope's currency: what can be compared between accounts."""
 
     @property
     def key(self) -> PnlKey:
@@ -57,7 +59,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
     rows = view.positions()
     notionals = [notional(p, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
-        None if value is None else view.converted(value, account)
+        None if value is None else view.measured(value, account)
         for (account, _), value in zip(rows, notionals, strict=True)
     ]
     known = [value for value in measured if value is not None]
@@ -73,10 +75,11 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
                 position=position,
                 worth=value,
                 pnl_delta=None if delta is None else _float(delta.get(key)),
-                pnl=_float(None if pnl is None else view.converted(pnl, account)),
+                pnl=_float(None if pnl is None else view.measured(pnl, account)),
                 liquidation_distance=_float(liquidation_distance(position)),
                 notional_share=_float(share / gross if gross and share is not None else None),
                 margin_loss=_float(margin_loss(position, instrument)),
+                measured=share,
             )
         )
     return found
@@ -105,7 +108,7 @@ def _proximity_v6(candidate: Candidate) -> float | None:
 
 
 def fall(candidate: Candidate) -> float | None:
-    """How far its P&L fell over the window, in the account's currency; 0 where it rose."""
+    """How far its P&L fell over the window, in the scope's currency; 0 where it rose."""
     return None if candidate.pnl_delta is None else max(0.0, -candidate.pnl_delta)
 
 

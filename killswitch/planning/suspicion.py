@@ -24,6 +24,8 @@ from killswitch.signals.view import ScopeView
 
 LASTS = 20 * SECOND
 """How long a lock on suspicion holds, at most, from the answer of the ledger that lacked the row."""
+LOSSES = frozenset({"equity.drawdown", "equity.drawdown_from_peak", "equity.loss_from_start"})
+"""Signals that say how much was lost: what is half of a threshold of any other is no half of a loss."""
 MOST = 3
 WITHIN = 600 * SECOND
 """So many suspicions in so long lock; the others only page."""
@@ -146,14 +148,19 @@ def _decision(
 
 
 def _entries(watch: Watch, view: ScopeView, stage: Stage) -> tuple[Cancel, ...]:
-    """Entries are cancelled only where the loss by marks alone is half of a threshold: their place is lost for good."""
+    """Entries are cancelled only where the loss by marks alone is half of its threshold: their place is lost for good.
+
+    Columns have the lower end of each interval, which holds nothing that may have been money that moved.
+    """
     if not any(isinstance(action, CancelOrders) for action in stage.actions) or watch.columns is None:
         return ()
     graph = watch.prepared.graph
     halfway = False
     for index in (*stage.any_of, *stage.all_of):
         threshold = graph.triggers[index].threshold
-        if threshold is not None and threshold.op in (">", ">=") and threshold.value > 0:
+        if threshold is None or graph.signals[threshold.index].name not in LOSSES:
+            continue
+        if threshold.op in (">", ">=") and threshold.value > 0:
             halfway = halfway or watch.columns.lo[threshold.index] >= threshold.value / 2
     found = cancels(view.trusted(), stage.actions) if halfway else ()
     return tuple(each for each in found if each.why == "entry")

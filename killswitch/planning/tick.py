@@ -34,7 +34,7 @@ from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
 from killswitch.planning.suspicion import suspicion, withdrawal
-from killswitch.planning.unreachable import carried_out, due, wait
+from killswitch.planning.unreachable import answers, carried_out, due, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sound_instrument
@@ -169,7 +169,7 @@ class Interpreter:
         if moved.reset:
             return (), self._reset(watch, view.as_of, None, told)
         stages = due(watch, view, moved.eligible, told)
-        watch.forget_barren([*(stage.name for stage in moved.eligible), *watch.awaited()])
+        watch.forget_barren([stage.name for stage in stages])
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
         policies = self._policies.digest, self._policies.commit
@@ -309,24 +309,28 @@ class Interpreter:
     ) -> list[Decision]:
         """Fire the highest stage that holds and selects something; what does not is told once."""
         for stage in stages:
-            waited = stage.name in watch.awaited()  # it fired already, and nothing has to hold any more
-            doubt = self._doubt(watch, view, stage, second) if stage.corroborate and not waited else None
+            owed = stage.name not in watch.eligible  # it fired already, and nothing has to hold any more
+            doubt = self._doubt(watch, view, stage, second) if stage.corroborate and not owed else None
             if doubt is not None:
                 told += tell.uncorroborated(watch, view.as_of, stage.name, doubt)
-                continue
+                owed = answers(watch, stage, view)
+                if not owed:
+                    continue
             last = with_last_positions(view, self._hands.read_last)
             proposal = propose(watch, stage, last.view, self._policies)
             if proposal.empty_handed or proposal.partial:
-                return self._not_latching(watch, last, proposal, told)
+                return self._not_latching(watch, last, proposal, told, owed=owed)
             told += [tell.blocked(watch, view.as_of, found) for found in proposal.blocked]
             decision = _without(proposal.decision, watch.resting(stage.name, view.as_of))
-            decision = last.remarked(carried_out(watch, stage, decision, watch.state.waiting))
+            decision = last.remarked(carried_out(stage, decision, watch.state.waiting, owed=owed))
             watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
             watch.fired(decision.id)
             return [decision]
         return []
 
-    def _not_latching(self, watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice]) -> list[Decision]:
+    def _not_latching(
+        self, watch: Watch, last: LastKnown, proposal: Proposal, told: list[Notice], *, owed: bool
+    ) -> list[Decision]:
         """Neither latch nor cool down, so that the stage fires when it can; tell it once.
 
         Where a part of the book is unknown, the lock and what concerns the rest of it are not held back.
@@ -335,15 +339,16 @@ class Interpreter:
         seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
         waited = watch.state.waiting
         if proposal.partial:
-            wait(watch, stage, view, seen)
+            wait(watch, stage, view, seen, owed=owed)
         if not watch.remember_barren(stage.name, ",".join(seen)):
             return []
-        told.append(tell.nothing_selected(watch, now, proposal))
+        if watch.remember_reported(stage.name, ",".join(seen)):
+            told.append(tell.nothing_selected(watch, now, proposal))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
         decision = _without(proposal.decision, watch.resting(stage.name, now))
-        decision = carried_out(watch, stage, decision, waited)
+        decision = carried_out(stage, decision, waited, owed=owed)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
         return [last.remarked(decision)]
 

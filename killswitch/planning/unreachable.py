@@ -21,21 +21,25 @@ from killswitch.planning.watch import Watch
 from killswitch.signals.view import ScopeView
 
 
-def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str]) -> None:
-    """Keep the stage's close for the accounts that are not `readable`. Its time begins anew while the triggers hold."""
+def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str], *, owed: bool) -> None:
+    """Keep the stage's close for the accounts that are not `readable`.
+
+    Its time begins anew while the stage may fire, and not where it only carries out what it is `owed`.
+    """
     if not stage.close_within or not any(isinstance(action, Close | CancelOrders) for action in stage.actions):
         return
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
         return
     accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
-    if waiting is not None and waiting.stage == stage.name and not watch.holds(stage):
-        waiting = replace(waiting, accounts=accounts)  # carried out in part
+    same = waiting if waiting is not None and waiting.stage == stage.name else None
+    if same is not None and owed:
+        waiting = replace(same, accounts=accounts)  # carried out in part
     else:
-        since = waiting.since if waiting is not None and waiting.stage == stage.name else view.as_of
+        since, reported = (view.as_of, ()) if same is None else (same.since, same.reported)
         confirmed = watch.state.triggers.confirmed
         names = tuple(name for i, name in enumerate(watch.prepared.trigger_names) if confirmed >> i & 1)
-        waiting = Waiting(stage.name, names, since, view.as_of + stage.close_within, accounts)
+        waiting = Waiting(stage.name, names, since, view.as_of + stage.close_within, accounts, reported)
     watch.state = replace(watch.state, waiting=waiting)
 
 
@@ -57,16 +61,22 @@ def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], told: list[N
     return tuple(sorted((stage, *eligible), key=lambda each: (-each.level, each is not stage)))
 
 
-def carried_out(watch: Watch, stage: Stage, decision: Decision, waiting: Waiting | None) -> Decision:
+def answers(watch: Watch, stage: Stage, view: ScopeView) -> bool:
+    """Whether the stage's close waits, and an account that it waits for can be read."""
+    waiting = watch.state.waiting
+    return waiting is not None and waiting.stage == stage.name and _answers(watch, view, waiting)
+
+
+def carried_out(stage: Stage, decision: Decision, waiting: Waiting | None, *, owed: bool) -> Decision:
     """The decision as the stage that waited makes it: with the remark that it fired earlier.
 
-    Where its triggers do not hold any more it is about the accounts that were waited for, and no others.
+    Where it only carries out what it is `owed` it is about the accounts that were waited for, and no others.
     """
     if waiting is None or waiting.stage != stage.name:
         return decision
     remark = f"fired at {from_micros(waiting.since).isoformat()}, when {notices.waited_for(waiting)} could not be read"
     decision = replace(decision, reason=remark if decision.reason is None else f"{remark}; {decision.reason}")
-    if not waiting.accounts or watch.holds(stage):
+    if not waiting.accounts or not owed:
         return decision
     cancels = tuple(cancel for cancel in decision.cancels if cancel.account in waiting.accounts)
     return replace(only(decision, lambda intent: intent.account in waiting.accounts), cancels=cancels)

@@ -33,6 +33,13 @@ class Suspected(Struct, frozen=True):
     lock: LockOrder
 
 
+class Paged(Struct, frozen=True):
+    """When an unexplained fall last paged (microseconds), and the count of falls since, that one included."""
+
+    at: int
+    count: int
+
+
 class Memory(Struct):
     """A watch as serialised, but for its history's rows."""
 
@@ -43,6 +50,7 @@ class Memory(Struct):
     cost: float
     suspicions: list[int] = []
     suspected: Suspected | None = None
+    paged: Paged | None = None
 
 
 _MEMORY = msgjson.Decoder(Memory)
@@ -65,13 +73,15 @@ class Watch:
         self.history = History(prepared.windows, prepared.keep, prepared.terms, marks)
         self.state: State = initial()
         self.columns: Columns | None = None
+        self.eligible: frozenset[str] = frozenset()
+        """The stages that may fire by what was observed last."""
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
         self.doubted: dict[str, int] = {}
         """Stage → since when its prices have failed the second look."""
-        self.unexplained: list[int] = []
-        """When unexplained falls last paged, or were counted with one that did."""
+        self.paged: Paged | None = None
+        """The last page of an unexplained fall, with those that were counted since."""
         self.suspicions: list[int] = []
         """When locks were last written on suspicion, or would have been."""
         self.suspected: Suspected | None = None
@@ -133,6 +143,7 @@ class Watch:
             cost=self.cost,
         )
         self.state = moved.state
+        self.eligible = frozenset(stage.name for stage in moved.eligible)
         return moved
 
     def unit_value(self) -> Interval | None:
@@ -190,9 +201,18 @@ class Watch:
             return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
         return confirmed
 
-    def awaited(self) -> tuple[str, ...]:
-        """The name of the stage whose close waits for accounts that cannot be read, if there is one."""
-        return () if self.state.waiting is None else (self.state.waiting.stage,)
+    def remember_reported(self, stage: str, why: str) -> bool:
+        """Note that people are told why `stage` does not fire; False where they were, and its close has waited since.
+
+        Its triggers may come and go meanwhile: then it is decided on anew, and told no second time.
+        """
+        waiting = self.state.waiting
+        if waiting is None or waiting.stage != stage:
+            return True
+        new = why not in waiting.reported
+        if new:
+            self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
+        return new
 
     def holds(self, stage: Stage) -> bool:
         """Whether the stage's triggers are confirmed now."""
@@ -219,7 +239,7 @@ class Watch:
         return _ENCODER.encode(
             Memory(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
-                self.suspicions, self.suspected,
+                self.suspicions, self.suspected, self.paged,
             )
         )  # fmt: skip
 
@@ -234,4 +254,4 @@ class Watch:
         self.state = from_stored(kept.engine, self.prepared.trigger_names)
         self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
-        self.suspicions, self.suspected = kept.suspicions, kept.suspected
+        self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged

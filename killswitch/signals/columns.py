@@ -99,7 +99,7 @@ def _unexplained(history: History, view: ScopeView) -> Interval:
 def _unexplained_share(history: History, view: ScopeView) -> Interval:
     if view.unknown is not None or view.equity is None or not history.explanation.complete:
         return UNKNOWN
-    fallen = -sum((change.amount for change in history.changes.unexplained if change.amount < 0), Decimal(0))
+    fallen = -sum((change.worth for change in history.changes.unexplained if change.worth < 0), Decimal(0))
     return known(_share(fallen, view.equity + fallen))
 
 

@@ -28,7 +28,11 @@ class Conversion:
 
 
 def conversion(currency: str, reference: ReferenceCurrency, accounts: Iterable[AccountSnapshot]) -> Conversion:
-    """What one unit of `currency` is worth in the reference currency, by the accounts of the snapshot."""
+    """What one unit of `currency` is worth in the reference currency.
+
+    `accounts`: those of the snapshot that are not too old to count. What is declared is taken wherever too few venues
+    agree: where they say nothing, and where they disagree.
+    """
     if currency == reference.currency:
         return Conversion(ONE)
     prices = prices_by_venue(currency, reference.currency, accounts)

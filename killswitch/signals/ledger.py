@@ -110,9 +110,16 @@ class Ledger:
         return found
 
     def drop(self, accounts: Collection[str] | None = None) -> None:
-        """Forget what waits, of these accounts or of all."""
+        """Forget what waits, of these accounts or of all; of all, also what accounts realised that have left."""
+        if accounts is None:
+            self._keep_joined()
         self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
         self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
+
+    def _keep_joined(self) -> None:
+        """What accounts realised which are not in the scope any more is in a currency that is not known any more."""
+        self.realized = {key: value for key, value in self.realized.items() if key[0] in self.joined}
+        self.unknown = {key: at for key, at in self.unknown.items() if key[0] in self.joined}
 
     def _is_new(self, account: str, key: str, at: datetime) -> bool:
         happened = to_micros(at)
@@ -173,6 +180,7 @@ class Ledger:
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
         self.joined, self._looked_at = dict(state.joined), state.looked_at
+        self._keep_joined()
         self.rows, self.fills = state.rows, state.fills
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
-from killswitch.signals.currency import ONE, Conversion, conversion
+from killswitch.signals.currency import ONE, Conversion, conversion, prices_by_venue
 from killswitch.signals.position import HOLDINGS, ZERO, notional, together, unrealized
 from killswitch.signals.soundness import LEAST, MOST, sane, sound_account
 
@@ -194,36 +194,69 @@ class ScopeView:
     # Currencies
 
     def conversion(self, currency: str) -> Conversion:
-        """What one unit of a currency is worth in the scope's, or why that is not known."""
+        """What one unit of a currency is worth in the scope's, or why that is not known.
+
+        By accounts that are no staler than those whose equity is used.
+        """
         if currency == self.currency:
             return Conversion(ONE)
         found = self._conversions.get(currency)
         if found is None:
             mixed = Conversion(None, f"the scope mixes {self.currency} and {currency}; nothing converts between them")
-            found = mixed if self.reference is None else conversion(currency, self.reference, self.around)
+            found = mixed if self.reference is None else self._by_venues(currency, self.reference)
             self._conversions[currency] = found
         return found
 
+    def _by_venues(self, currency: str, reference: ReferenceCurrency) -> Conversion:
+        stale = {} if self._stale_after is None else self._too_old(self._stale_after)
+        fresh = [account for account in self.around if account.account not in stale]
+        found = conversion(currency, reference, fresh)
+        if found.rate is not None or not stale:
+            return found
+        unused = [account for account in self.around if account.account in stale]
+        reasons = [stale[it.account] for it in unused if prices_by_venue(currency, reference.currency, (it,))]
+        return Conversion(None, "; ".join((found.unknown or "", *reasons)))
+
+    def _too_old(self, stale_after: int) -> dict[str, str]:
+        """Account → why what it says is too old, for those of the snapshot of which it is."""
+        reasons = {account.account: _stale(account, self.as_of, stale_after) for account in self.around}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
     def rate(self, account: str) -> Decimal:
-        """What one unit of the account's currency is worth in the scope's; 1 for an account that is not in the view."""
-        if self.reference is None:
-            return ONE
-        currency = next((each.currency for each in self.accounts if each.account == account), None)
-        return ONE if currency is None else self.conversion(currency).rate or ONE
+        """What one unit of the account's currency is worth in the scope's.
+
+        LookupError for an account that is not in the view, and where its currency cannot be converted: then the view
+        is unknown.
+        """
+        for each in self.accounts:
+            if each.account == account:
+                return self._rate(each.currency)
+        raise LookupError(f"{account} is not in the scope, so that its currency is not known")
 
     def converted(self, amount: Decimal, account: AccountSnapshot) -> Decimal:
-        """An amount of the account's currency in the scope's. The view is unknown where nothing converts."""
-        if account.currency == self.currency:
-            return amount
-        return amount * (self.conversion(account.currency).rate or ONE)
+        """An amount of the account's currency in the scope's. LookupError as with `rate`."""
+        return amount if account.currency == self.currency else amount * self._rate(account.currency)
+
+    def measured(self, amount: Decimal, account: AccountSnapshot) -> Decimal | None:
+        """An amount of the account's currency in the scope's; None where nothing converts."""
+        rate = self.conversion(account.currency).rate
+        return None if rate is None else amount if account.currency == self.currency else amount * rate
+
+    def _rate(self, currency: str) -> Decimal:
+        found = self.conversion(currency)
+        if found.rate is None:
+            raise LookupError(found.unknown)
+        return found.rate
 
     def maintenance(self) -> Decimal | None:
         """The maintenance margin of all accounts; None where one is not known."""
         total = ZERO
         for account in self.sound:
-            if account.maintenance_margin is None:
+            margin = account.maintenance_margin
+            margin = None if margin is None else self.measured(margin, account)
+            if margin is None:
                 return None
-            total += self.converted(account.maintenance_margin, account)
+            total += margin
         return total
 
     def read(self) -> ScopeView:
@@ -265,12 +298,15 @@ class ScopeView:
         return self.instruments.get((account, symbol))
 
     def pnl(self) -> dict[PnlKey, Decimal] | None:
-        """Unrealised P&L of every position; None if one position's is unknown, or what is held is."""
+        """Unrealised P&L of every position; None if one position's is unknown, what is held, or a rate is."""
         if self.positions_unknown is not None:
             return None
         found: dict[PnlKey, Decimal] = {}
         for account in self.accounts:
-            name, converts = account.account, account.currency != self.currency
+            name, rate = account.account, self.conversion(account.currency).rate
+            if rate is None:
+                return None
+            converts = account.currency != self.currency
             for position in account.positions or ():
                 value = position.unrealized_pnl
                 if value is None or not sane(value):
@@ -281,7 +317,7 @@ class ScopeView:
                         return None
                 key = (name, position.symbol, position.side)
                 if converts:
-                    value = self.converted(value, account)
+                    value *= rate
                 found[key] = found[key] + value if key in found else value
         return found
 
@@ -298,15 +334,16 @@ class ScopeView:
         return None if alone is None else sum(alone.values(), ZERO)
 
     def notionals(self) -> list[tuple[AccountSnapshot, Position, Decimal]] | None:
-        """Every position with its absolute notional; None if one is unknown, or what is held is."""
+        """Every position with its absolute notional; None if one is unknown, what is held, or a rate is."""
         if self.positions_unknown is not None:
             return None
         rows = []
         for account, position in self.positions():
             value = notional(position, self.instrument(account.account, position.symbol))
+            value = None if value is None else self.measured(value, account)
             if value is None:
                 return None
-            rows.append((account, position, self.converted(value, account)))
+            rows.append((account, position, value))
         return rows
 
     def age(self) -> float | None:

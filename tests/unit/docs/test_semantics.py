@@ -244,11 +244,16 @@ def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section])
 
 
 def of_genesis(row: dict[str, str]) -> Candidate:
+    """A position of an account in a currency of its own, of which one unit is worth its share of the scope's.
+
+    So that the numbers in the accounts' currencies are all the same, and only those in the scope's are the page's.
+    """
     share = number(row["part of the gross"])
     return Candidate(
-        account=account("100000"),
+        account=account("100000", currency=row["position"]),
         position=position(row["position"], "long"),
-        worth=share * 10_000,
+        worth=Decimal(10_000),
+        measured=share * 10_000,
         pnl_delta=float(number(row["change in the window"])),
         pnl=None,
         liquidation_distance=None,

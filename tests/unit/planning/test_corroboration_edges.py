@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from msgspec.structs import replace as put
 
-from killswitch.model.snapshot import AccountSnapshot, Instrument
-from killswitch.planning.corroboration import corroborate
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.venue import Prices
+from killswitch.planning.corroboration import corroborate, repriced
 from killswitch.signals.view import ScopeView
 from tests.worlds import account, position, rules
 
@@ -112,3 +115,67 @@ def test_one_account_that_cannot_be_supposed_spoils_the_scope() -> None:
     supposed = corroborate(view(good)).view
     assert supposed is not None
     assert supposed.equity == Decimal(1010)
+
+
+# Contracts that settle in another currency than the account's: 1,000 of 100 USD each, at a mark of 50,000.
+
+COIN = "BTC/USD:BTC"
+FACE = rules(COIN, contract_size="100", inverse=True)
+
+
+def coined(side: str, notional: str | None = "100000", **more: str) -> Position:
+    return position(COIN, side, "0", contracts="1000", mark_price="50000", notional=notional, **more)
+
+
+def looked_at(held: Position, mark: str, known: Instrument, **more: Any) -> AccountSnapshot | None:
+    """The account at the price of a second look."""
+    seen = view(account("90000", [held], unrealized=Decimal(0), **more), known=(known,))
+    found = repriced(seen, {"main": {held.symbol: Prices(Decimal(mark), Decimal(mark), None, None)}})
+    return None if found is None else found.sound[0]
+
+
+@pytest.mark.parametrize(("side", "gain"), [("long", 10_000), ("short", -10_000)])
+def test_a_contract_that_settles_in_coins_is_valued_in_the_accounts_dollars(side: str, gain: int) -> None:
+    """100,000 × (1/50,000 − 1/55,000) = 2/11 BTC, and at 55,000 that is 10,000 USD. Its face stays 100,000 USD."""
+    again = looked_at(coined(side), "55000", FACE, currency="USD")
+    assert again is not None
+    assert again.equity == pytest.approx(Decimal(90_000 + gain))
+    assert again.unrealized == pytest.approx(Decimal(gain))
+    (held,) = again.positions or ()
+    assert (held.mark_price, held.notional) == (Decimal(55_000), Decimal(100_000))
+    assert held.unrealized_pnl == pytest.approx(Decimal(gain))
+
+
+def test_a_stray_print_of_a_contract_that_settles_in_coins_is_replaced_in_the_accounts_dollars() -> None:
+    """The mark of 50,000 stands beside an index of 55,000: 10,000 USD more, and not 2/11."""
+    found = corroborate(view(account("90000", [coined("long", index_price="55000")], currency="USD"), known=(FACE,)))
+    assert found.view is not None
+    assert found.view.equity == pytest.approx(Decimal(100_000))
+    assert found.view.notionals() == [(*found.view.positions()[0], Decimal(100_000))]
+
+
+def test_in_an_account_of_coins_it_is_valued_in_coins() -> None:
+    """2/11 BTC by the contract's rules."""
+    again = looked_at(coined("long", notional="2"), "55000", FACE, currency="BTC")
+    assert again is not None
+    assert again.equity is not None
+    assert again.equity - 90_000 == pytest.approx(Decimal(2) / 11)
+
+
+def test_a_linear_contract_of_another_currency_is_valued_by_its_notional() -> None:
+    """45,000 EUR of a contract in USDT, whose mark rises by a tenth: 4,500 EUR, and then 49,500 of notional."""
+    held = position(BTC, "long", "0", mark_price="50000", notional="45000")
+    again = looked_at(held, "55000", rules(BTC), currency="EUR")
+    assert again is not None
+    assert again.equity == Decimal(94_500)
+    assert [each.notional for each in again.positions or ()] == [Decimal(49_500)]
+
+
+@pytest.mark.parametrize("held", [coined("long", None), position(BTC, "long", "0", mark_price="50000")])
+def test_without_a_notional_what_settles_in_another_currency_is_unknown(held: Position) -> None:
+    """Nothing says what a coin is worth in the account's currency."""
+    known = FACE if held.symbol == COIN else rules(BTC)
+    assert looked_at(held, "55000", known, currency="USD") is None
+    stray = put(held, index_price=Decimal(55_000))
+    found = corroborate(view(account("90000", [stray], currency="USD"), known=(known,)))
+    assert (found.view, len(found.failing)) == (None, 1)

@@ -11,6 +11,7 @@ import pytest
 from killswitch.graph.nodes import RankingRule
 from killswitch.graph.rankings import BUILT_IN
 from killswitch.model.instant import HOUR, MINUTE, to_micros
+from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.planning.genesis import by_genesis
 from killswitch.planning.ranking import Ranked, candidates
@@ -136,3 +137,18 @@ def test_the_built_in_genesis_takes_the_returns_of_minutes_over_four_hours() -> 
     """The marks that component risk reads."""
     rule = BUILT_IN["genesis"]
     assert (rule.formula, rule.window, rule.sample, rule.least, rule.weights) == ("genesis", 4 * HOUR, MINUTE, 30, ())
+
+
+def test_exposures_of_accounts_in_different_currencies_are_compared_in_the_scopes() -> None:
+    """10 BTC of 50,000 beside 5,000 USDT: 500,000 of 505,000 are 100/101. Both lost 100, both volatilities unknown."""
+    reference = ReferenceCurrency("USDT", 2, Decimal("0.01"), (("BTC", Decimal(50_000)),))
+    coins = account("20", [position("COIN", "long", notional="10")], name="coins", currency="BTC")
+    money = account("9000", [position("FIAT", "long", notional="5000")], name="money", currency="USDT")
+    view = ScopeView(0, True, (money, coins), {}, None, None, reference)
+    delta: dict[PnlKey, Decimal] = {
+        ("coins", "COIN", "long"): Decimal(-100), ("money", "FIAT", "long"): Decimal(-100),
+    }  # fmt: skip
+    found, _ = by_genesis(RULE, candidates(view, delta), None)
+    assert [(symbol(each), each.score) for each in found] == [
+        ("COIN", pytest.approx(100 / 101)), ("FIAT", pytest.approx(1 / 101)),
+    ]  # fmt: skip

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
-from killswitch.graph.nodes import OnUnknown
+from killswitch.graph.nodes import EquityRule, OnUnknown
 from killswitch.model.decision import Notice
 from killswitch.model.instant import MINUTE, SECOND, from_micros
+from killswitch.model.reference_currency import ReferenceCurrency
+from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.cuts import Blocked
 from killswitch.planning.prepared import prepare
@@ -83,6 +86,54 @@ def test_one_crash_pages_once_for_what_nothing_explains_and_counts_the_rest() ->
     ]
     assert [each.severity for each in told] == ["page", "info", "info", "page"]
     assert "number 3 within ten minutes" in told[2].text
+
+
+def falls(watch: Watch, *minutes: int) -> list[str]:
+    """The severity of a fall of 50 at each of these minutes."""
+    return [notices.unexplained(watch, NOW + it * MINUTE, News("appeared", Decimal(-50))).severity for it in minutes]
+
+
+def test_a_drip_of_falls_pages_again_ten_minutes_after_the_last_page() -> None:
+    """Every nine minutes for a day: 160 falls, of which every second one is later than ten minutes after a page."""
+    assert falls(watching(), 0, 9, 10, 19, 20) == ["page", "info", "page", "info", "page"]
+    told = falls(watching(), *range(0, 1440, 9))
+    assert (told.count("page"), told.count("info")) == (80, 80)
+
+
+def test_a_fall_that_follows_a_page_is_counted_after_a_restart_too() -> None:
+    """When it paged is stored with the memory of the watch."""
+    before, again = watching(), watching()
+    assert falls(before, 0, 1) == ["page", "info"]
+    again.restore(before.memory(), [])
+    third = notices.unexplained(again, NOW + 2 * MINUTE, News("appeared", Decimal(-50)))
+    assert (third.severity, "number 3 within ten minutes" in third.text) == ("info", True)
+
+
+def test_a_memory_of_before_the_page_was_stored_is_read() -> None:
+    """Without it the next fall pages."""
+    before, again = watching(), watching()
+    stored = msgspec.json.decode(before.memory())
+    assert stored.pop("paged", None) is None
+    again.restore(msgspec.json.encode(stored), [])
+    assert falls(again, 0) == ["page"]
+
+
+def in_dollars(*accounts: AccountSnapshot) -> Watch:
+    """A watch over a portfolio that is measured in USD, with 1.20 declared for the EUR."""
+    reference = ReferenceCurrency("USD", 2, Decimal("0.01"), (("EUR", Decimal("1.2")),))
+    equity = EquityRule(10 * MINUTE, 0.001, MINUTE, None, reference=reference)
+    made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("one", 1, 0),), equity=equity)
+    watch = Watch(prepare(made), "portfolio")
+    watch.observe(ScopeView(NOW, True, accounts, {}, None, None, reference), ())
+    return watch
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not in the snapshot"])
+def test_money_is_told_in_the_currency_that_the_scope_is_measured_in(seen: bool) -> None:
+    """The account is in EUR, and amounts of changes are in USD; also where the newest snapshot lacks the account."""
+    watch = in_dollars(*([account("1000", currency="EUR")] if seen else []))
+    found = notices.unexplained(watch, NOW, News("appeared", Decimal(-36_000)))
+    assert found.text.startswith("equity changed by -36000 USD, and no price")
 
 
 def test_a_stage_whose_prints_go_on_not_to_hold_pages_once() -> None:

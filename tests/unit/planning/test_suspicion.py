@@ -250,6 +250,35 @@ def test_how_near_a_threshold_from_below_is_says_nothing_of_a_loss() -> None:
     assert (decision.kind, decision.cancels) == ("suspicion", ())
 
 
+@pytest.mark.parametrize(
+    ("signal", "threshold", "any_of", "all_of"),
+    [
+        (SignalRef("exposure.leverage"), 0.9, (0, 1), ()),
+        (SignalRef("exposure.leverage"), 0.6, (0,), (1,)),
+        (SignalRef("equity.value"), 60_000, (0,), (1,)),
+        (SignalRef("attribution.long_share", 15 * MINUTE), 0.65, (0,), (1,)),
+        (SignalRef("equity.unexplained_share"), 0.2, (0,), (1,)),
+    ],
+)
+def test_how_near_a_threshold_that_is_no_loss_is_cancels_no_entry(
+    signal: SignalRef, threshold: float, any_of: tuple[int, ...], all_of: tuple[int, ...]
+) -> None:
+    """4% are lost by marks, less than half of 10%, whatever else the stage wants to be true."""
+    actions = (LockTrading("reduce_only", 30 * MINUTE), CancelOrders("all"), close())
+    made = replace(policy(), signals=(FALL_15M, signal))
+    triggers = (*made.triggers, trigger("other", 1, threshold))
+    stages = (stage("stop", 1, *any_of, all_of=all_of, actions=actions),)
+    one = Account(
+        replace(made, triggers=triggers, conditions=tuple(each.condition for each in triggers), stages=stages)
+    )
+    one.until(1000)
+    one.pnl = Decimal(-4_000)
+    one.until(1010)
+    one.leaves(30_000)
+    ((_, decision),) = one.until(1060)
+    assert (decision.kind, decision.cancels) == ("suspicion", ())
+
+
 def test_a_reset_by_hand_ends_the_suspicion(seen: Account) -> None:
     """It lifts the lock, so that no end of a suspicion is decided on when the row comes."""
     seen.leaves(30_000)

@@ -219,3 +219,95 @@ def test_a_stage_that_an_edit_took_out_waits_for_nothing() -> None:
     decisions, told = both(again, 60, up("main"))
     assert decisions == []
     assert [notice.severity for notice in told if "does not wait any longer" in notice.text] == ["page"]
+
+
+# What can be read is decided on as if nothing else waited.
+
+FALL = SignalRef("equity.drawdown_from_peak")
+
+
+def falling(close_within: int, **more: Any) -> Interpreter:
+    """Everything is closed at a fall of 10% of the portfolio, which rests for a minute."""
+    fields: dict[str, Any] = {"cooldown": MINUTE, "actions": (close(),), "close_within": close_within, **more}
+    made = graph(
+        (FALL,), (trigger("fall", 0, 0.10),), (stage("stop", 1, 0, **fields),),
+        scope=ScopeRule("portfolio", None, None, None, None),
+    )  # fmt: skip
+    interpreter = Interpreter(policy_set(made))
+    tick(interpreter, 0, large(100), SMALL)
+    return interpreter
+
+
+def large(mark: int, index: int | None = None) -> AccountSnapshot:
+    """`a`: long 500 entered at 100, in an account of 100,000 beside what they made."""
+    pnl, index = 500 * (mark - 100), mark if index is None else index
+    long = position("L", "long", str(pnl), contracts="500", notional=str(500 * mark), margin="10000",
+                    entry_price="100", mark_price=str(mark), index_price=str(index))  # fmt: skip
+    return account(str(100_000 + pnl), [long], name="a", unrealized=Decimal(pnl))
+
+
+SMALL = account(
+    "1000",
+    [position("L", "long", "0", contracts="1", notional="100", entry_price="100", mark_price="100")],
+    name="b",
+    unrealized=Decimal(0),
+)
+"""`b`, with nothing that moves the portfolio."""
+
+
+FELL = (*range(10, 20), *range(280, 300))
+"""The seconds at which `a` is marked 60: a fall of 20,000 of 101,000, whatever `b` is worth."""
+
+
+@pytest.mark.parametrize("close_within", [0, HOUR])
+@pytest.mark.parametrize("corroborate", [False, True])
+def test_an_account_that_can_be_read_is_closed_a_second_time_while_another_is_waited_for(
+    close_within: int, corroborate: bool
+) -> None:
+    """`b` is down from 9 s on, `a` falls at 10 s, comes back, and falls at 280 s again: closed both times."""
+    interpreter = falling(close_within, corroborate=corroborate)
+    found, pages = [], []
+    for second in range(1, 300):
+        b = SMALL if second < 9 else down("b")
+        decisions, told = both(interpreter, second, large(60 if second in FELL else 100), b)
+        found += [(second, closed([each])) for each in decisions]
+        pages += [second for notice in told if notice.kind == "nothing_selected"]
+    assert found == [(10, [("a", Decimal(500))]), (280, [("a", Decimal(500))])]
+    assert pages == ([10] if close_within else [10, 280])
+
+
+@pytest.mark.parametrize("close_within", [0, HOUR])
+def test_a_print_that_does_not_hold_closes_nothing_while_an_account_is_waited_for(close_within: int) -> None:
+    """At 280 s only the mark of `a` falls, and its index stays: the stage asks for a second look at it as ever."""
+    interpreter = falling(close_within, corroborate=True)
+    found = []
+    for second in range(1, 300):
+        b = SMALL if second < 9 else down("b")
+        a = large(60 if second in FELL else 100, 60 if second in FELL[:10] else 100)
+        found += [(second, closed([each])) for each in tick(interpreter, second, a, b)]
+    assert found == [(10, [("a", Decimal(500))])]
+
+
+def test_what_is_waited_for_is_closed_although_the_print_of_another_does_not_hold() -> None:
+    """At 280 s `b` answers, and the mark of `a` strays: the kept close is about `b`, and about nothing else."""
+    interpreter = falling(HOUR, corroborate=True)
+    found = []
+    for second in range(1, 300):
+        b = down("b") if 9 <= second < 280 else SMALL
+        a = large(60 if second in FELL else 100, 60 if second in FELL[:10] else 100)
+        found += [(second, closed([each])) for each in tick(interpreter, second, a, b)]
+    assert found == [(10, [("a", Decimal(500))]), (280, [("b", Decimal(1))])]
+
+
+def test_a_page_of_a_close_that_waits_comes_once_although_the_triggers_come_and_go() -> None:
+    """`a` falls and comes back every ten seconds; a restart between them tells nothing anew either."""
+    interpreter = falling(HOUR)
+    pages = 0
+    for second in range(10, 100):
+        if second == 50:
+            again = Interpreter(interpreter._policies)
+            again.restore(interpreter.states(), lambda *_: ())
+            interpreter = again
+        _, told = both(interpreter, second, large(60 if second // 10 % 2 else 100), down("b"))
+        pages += sum(notice.kind == "nothing_selected" for notice in told)
+    assert pages == 1

@@ -6,10 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as put
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Balance, Rate
+from killswitch.planning.ranking import candidates
 from killswitch.signals.columns import ColumnReader
 from killswitch.signals.currency import agreed_price, conversion, prices_by_venue
 from killswitch.signals.explanation import EquityTerms
@@ -17,7 +19,7 @@ from killswitch.signals.falls import drawdown, loss_from_start, pnl_change, unit
 from killswitch.signals.history import History
 from killswitch.signals.view import ScopeView
 from tests.graphs import SignalRef
-from tests.worlds import account, after, flow, position
+from tests.worlds import account, after, fill, flow, position
 
 USD = ReferenceCurrency("USD", 2, Decimal("0.01"))
 
@@ -151,6 +153,24 @@ def test_what_nothing_explains_is_in_the_reference_currency() -> None:
     assert past.changes.sum == -36_000
 
 
+def test_the_share_that_nothing_explains_is_of_the_reference_currency() -> None:
+    """30,000 EUR are missing, 36,000 of what would be 200,000 USD: 18%, and not 30,000 of 194,000."""
+    seen = desk("70000", "80000")
+    past = watched(desk("100000", "80000"), seen)
+    names = ("equity.unexplained", "equity.unexplained_share")
+    columns = ColumnReader([SignalRef(name) for name in names]).read(past, view(1, seen))
+    assert columns.lo == columns.hi == [-36_000.0, pytest.approx(0.18)]
+
+
+def test_falls_of_two_currencies_are_added_up_in_the_reference_currency() -> None:
+    """10,000 EUR and 8,000 USD are missing: 20,000 of 200,000 USD."""
+    seen = desk("90000", "72000")
+    columns = ColumnReader([SignalRef("equity.unexplained_share")]).read(
+        watched(desk("100000", "80000"), seen), view(1, seen)
+    )
+    assert columns.lo == columns.hi == [pytest.approx(0.1)]
+
+
 def test_a_currency_that_loses_its_worth_is_a_loss() -> None:
     """The EUR falls from 1.20 to 0.90 at both venues: 30,000 of 200,000 USD, and nothing is unexplained."""
     past = watched(desk("100000", "80000"), desk("100000", "80000", rate="0.9"))
@@ -211,3 +231,66 @@ def test_a_flat_dark_account_is_worth_its_last_equity_at_the_present_rate() -> N
     past.observe(ScopeView(to_micros(after(minutes=1)), True, (down, u), {}, None, (down, u, other), USD))
     assert past.equity_range is not None
     assert past.equity_range.low == past.equity_range.high == Decimal(190_000)
+
+
+# How old a rate may be, and what has none.
+
+
+@pytest.mark.parametrize(("old", "rate"), [(60, Decimal("1.2")), (61, None)])
+def test_a_rate_is_as_stale_as_the_equity_of_the_account_that_gives_it(old: int, rate: Decimal | None) -> None:
+    """Both venues give 1.20; `two` was read so many seconds ago, and the policy takes no data older than 60 s."""
+    e, u = desk("100000", "80000")
+    e, u = put(e, observed_at=after(seconds=old)), put(u, observed_at=after(seconds=0))
+    seen = ScopeView(to_micros(after(seconds=old)), True, (e,), {}, 60 * SECOND, (e, u), USD)
+    assert seen.conversion("EUR").rate == rate
+    assert seen.equity == (None if rate is None else Decimal(120_000))
+
+
+def test_an_unknown_rate_names_the_answer_that_was_too_old() -> None:
+    """Who reads that a price is missing finds which account gave it, and when."""
+    e, u = desk("100000", "80000")
+    e, u = put(e, observed_at=after(hours=28)), put(u, observed_at=after(seconds=0))
+    seen = ScopeView(to_micros(after(hours=28)), True, (e,), {}, 60 * SECOND, (e, u), USD)
+    assert seen.unknown == (
+        "the price of EUR in USD is not known: 2 venues within 1% of each other are wanted (one 1.2); "
+        "u was last observed at 2024-01-01T00:00:00+00:00"
+    )
+
+
+def test_what_an_account_has_no_rate_for_is_no_number() -> None:
+    """Venues that disagree: neither an amount nor the rate is taken for one of the scope's currency."""
+    e, _ = desk("100000", "80000")
+    _, u = desk("100000", "80000", rate="1.1")
+    seen = view(0, (e, u))
+    with pytest.raises(LookupError, match="the price of EUR in USD is not known"):
+        seen.rate("e")
+    with pytest.raises(LookupError, match="the price of EUR in USD is not known"):
+        seen.converted(Decimal(1), e)
+    assert (seen.rate("u"), seen.converted(Decimal(7), u)) == (Decimal(1), Decimal(7))
+    assert (seen.pnl(), seen.notionals(), seen.maintenance()) == (None, None, None)
+
+
+@pytest.mark.parametrize("reference", [USD, None])
+def test_an_account_that_is_not_in_the_view_has_no_rate(reference: ReferenceCurrency | None) -> None:
+    """Its currency is not known."""
+    _, u = desk("100000", "80000")
+    with pytest.raises(LookupError, match="gone is not in the scope"):
+        view(0, (u,), reference).rate("gone")
+
+
+def test_a_position_without_a_rate_has_an_unknown_share_for_the_ranking() -> None:
+    """What it is worth beside the others is not known, and not what the number is in its own currency."""
+    e, _ = desk("100000", "80000", pnl="-10")
+    _, u = desk("100000", "80000", rate="1.1")
+    (found,) = candidates(view(0, (e, u)), None)
+    assert (found.worth, found.measured, found.notional_share, found.pnl) == (Decimal(50_000), None, None, None)
+
+
+def test_what_was_realised_on_an_account_that_left_the_scope_is_left_behind() -> None:
+    """`e` closes at a gain and is then taken out by a hand: what is left goes on without a rate of it."""
+    gain = fill("f", after(seconds=30), "L", "sell", "1", "110", realized_pnl="10")
+    e, u = desk("100000", "80000")
+    past = watched((e, u), desk("100010", "80000", fills=[gain]))
+    past.leave(frozenset({"u"}))
+    past.observe(view(2, (u,)))
+    assert past.rows[-1].pnl == {}
