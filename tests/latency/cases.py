@@ -101,6 +101,53 @@ async def late_positions(site: Site) -> None:
         await site.until(5 + step)
 
 
+JITTER = tuple(D(each) for each in ("0.001", "-0.0012", "0.0004", "-0.0007", "0.0011", "0", "-0.0009", "0.0013")) * 5
+"""By how much the longs have fallen, every half second: a market as it is on any day."""
+
+
+async def _jitter(site: Site) -> None:
+    """Twenty seconds of an ordinary market, of which positions are told a second late."""
+    site.wire.ledger.ages["positions"] = 1.0
+    for step, fallen in enumerate(JITTER):
+        site.fall(fallen)
+        await site.until((step + 1) / 2)
+    site.fall(D(0))
+    await site.until(23)
+
+
+@case("a bot trades through, positions 1 s old", lasts=80.0)
+async def traded_through(site: Site) -> None:
+    """After that the longs fall by 26% at once, and half a percent of one is bought and sold every half second."""
+    await _jitter(site)
+    site.fall(D("0.26"))
+    for step in range(1, 101):
+        await site.until(23 + step / 2)
+        site.wire.exchange.trade((site.symbols[0], "long"), D(-3 if step % 2 else 3))
+
+
+@case("positions stand still", lasts=80.0, more=0.5)
+async def positions_stand_still(site: Site) -> None:
+    """After that the list of positions never changes again, and the longs fall by 1% every half second.
+
+    As much of it is hidden as prices had moved both ways, which is less than one step more.
+    """
+    await _jitter(site)
+    for step in range(1, 27):
+        site.wire.ledger.ages["positions"] = 1.0 + step / 2
+        site.fall(D("0.01") * step)
+        await site.until(23 + step / 2)
+
+
+@case("6% lost, a trade before it, positions 1 s old", lasts=45.0, fires=False)
+async def little_lost(site: Site) -> None:
+    """After that half a percent of one is bought and a second later the longs fall by 6%: too little to close on."""
+    await _jitter(site)
+    site.wire.exchange.trade((site.symbols[0], "long"), D(3))
+    await site.until(24)
+    site.fall(D("0.06"))
+    await site.until(45)
+
+
 @case("positions unreadable", by="decision")
 async def positions_unreadable(site: Site) -> None:
     """The positions cannot be read from two seconds before the fall on; worth can."""
