@@ -99,6 +99,8 @@ class Swings:
 
     def _both_ways(self) -> Decimal:
         """The smaller of the greatest rise and the greatest fall; 0 while it has not done both."""
+        if len(self._entries) < 2:
+            return ZERO
         risen = max((it.amount for it in self._entries), default=ZERO)
         fallen = min((it.amount for it in self._entries), default=ZERO)
         return max(min(risen, -fallen), ZERO)
