@@ -36,8 +36,8 @@ class Swing(Struct, frozen=True):
 class SwingsState(Struct):
     """What is remembered of one account.
 
-    `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved while
-    it was noisy, and `taken` how much of that equity counts without.
+    `level` is G, None where it is not known or has just been moved by a trade. `swung` is how far it has moved since
+    the first of the `entries`, and `taken` how much of that equity counts without.
     """
 
     level: Decimal | None = None
@@ -78,14 +78,25 @@ class Swings:
         own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
         if abs(own) > noise:
             self._entries.append(Swing(at, own))
+        if not self._entries:
+            return ZERO, []
+        before, self._swung = self._swung, self._swung + swing
         bound = self._both_ways()
         if not bound:
             return ZERO, []
-        found = [] if was_noisy else [it for it in [*self._entries][:-1] if it.at >= at - CORRECTED]
-        earlier = sum((it.amount for it in found), ZERO)
-        self._swung += earlier + swing
-        self._taken += earlier
+        found = [] if was_noisy else self._found(at - CORRECTED, max(-bound, min(bound, before)))
+        self._taken += sum((it.amount for it in found), ZERO)
         return self._take(change, bound), found
+
+    def _found(self, since: int, amount: Decimal) -> list[Swing]:
+        """What of the swings before the newest, `since` then, is noise: `amount` together."""
+        earlier = [it for it in [*self._entries][:-1] if it.at >= since]
+        found, taken = [], ZERO
+        for it in earlier:
+            reached = max(min(ZERO, amount), min(max(ZERO, amount), taken + it.amount))
+            found.append(Swing(it.at, amount - taken if it is earlier[-1] else reached - taken))
+            taken = reached
+        return [it for it in found if it.amount]
 
     def _take(self, change: Decimal, bound: Decimal) -> Decimal:
         """How much more is to be taken out; below zero what is to be given back of a rise, and taken of a fall.

@@ -178,6 +178,13 @@ def test_a_crash_that_positions_show_late_counts_at_once_however_prices_moved_be
     assert fall(past) == pytest.approx(0.2, abs=0.003)
 
 
+def test_a_crash_that_positions_have_shown_by_now_is_no_noise_because_prices_rise_again() -> None:
+    """100 to 92 in a second of which positions know a second later, and then up by 0.2: 8,000 stay lost."""
+    past = history()
+    late_positions(past, [("100", "100"), ("92", "100"), ("92", "92"), ("92.2", "92"), ("92.2", "92.2")])
+    assert drawdown_from_peak(past) == (pytest.approx(0.078), pytest.approx(0.078))
+
+
 def test_a_list_of_positions_that_stands_still_hides_no_falling_equity() -> None:
     """The worth falls by 1% a second to 70, and the positions never move again."""
     past = history()
