@@ -405,7 +405,7 @@ class Reading:
             positions_as_of=self._positions_as_of,
             fills_as_of=self.ledger.fills_as_of,
             flows_as_of=self.ledger.flows_as_of,
-            row_lag_s=self.ledger.row_lag,
+            row_lag_s=self.ledger.lag(now),
             complete=None if total is None else True,
             marks=tuple(self._marks.values()) if self._marks else None,
         )
