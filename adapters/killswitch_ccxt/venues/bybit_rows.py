@@ -168,11 +168,14 @@ def _dollars(coin: Row) -> Decimal | None:
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
-    """One coin. What is owed of it is off its equity, and off its wallet too."""
+    """One coin. What is owed of it is off its equity, and off its wallet too, which is unknown where Bybit does not say.
+
+    Every answer of Bybit's has what is borrowed, zero too.
+    """
     own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
-    held = decimal(coin.get("walletBalance"))
-    wallet = None if held is None else held - (decimal(coin.get("spotBorrow")) or Decimal(0))
+    held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
+    wallet = None if held is None or borrowed is None else held - borrowed
     return Balance(str(coin["coin"]), equity, each, wallet=wallet, equity=equity)
 
 

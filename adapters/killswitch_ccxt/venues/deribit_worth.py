@@ -68,12 +68,14 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
 
 def _balance(row: Row, price: Decimal | None) -> Balance:
     """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
-    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth.
+    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth. Where
+    one of the two is missing, the wallet is unknown: Deribit always tells both, zero too.
     """
     name = str(row.get("currency"))
     equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
-    realized = decimal(row.get("futures_session_rpl")) or Decimal(0)
-    return Balance(name, equity, price, wallet=None if balance is None else balance + realized, equity=equity)
+    realized = decimal(row.get("futures_session_rpl"))
+    wallet = None if balance is None or realized is None else balance + realized
+    return Balance(name, equity, price, wallet=wallet, equity=equity)
 
 
 def _unrealized(balances: Sequence[Balance]) -> Decimal | None:

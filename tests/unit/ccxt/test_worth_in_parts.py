@@ -184,6 +184,16 @@ def test_a_bybit_account_adds_up_without_what_is_borrowed() -> None:
     assert [(it.asset, it.wallet) for it in found.balances or ()] == [("USDT", 1000), ("BTC", D("0.01"))]
 
 
+@pytest.mark.parametrize("missing", ["spotBorrow", "walletBalance"])
+def test_a_bybit_wallet_without_what_is_borrowed_is_unknown(missing: str) -> None:
+    """1200 USDT, and no word of what is owed of them: the equity stands alone."""
+    coin = _coin("USDT", "900", "900", "1200", "-100", "200")
+    del coin[missing]
+    found = _bybit("900", coin)
+    assert (found.equity, found.unrealized, found.gap) == (900, None, None)
+    assert [it.wallet for it in found.balances or ()] == [None]
+
+
 def test_options_of_a_bybit_account_count_as_profit_and_are_said_not_to_be_seen() -> None:
     """1000 USDT in the wallet, 50 of futures profit and 300 of options: prices move the 300, no transfer does."""
     found = _bybit("1350", _coin("USDT", "1350", "1350", "1000", "50"))
