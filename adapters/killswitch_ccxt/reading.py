@@ -205,11 +205,12 @@ class Reading:
     async def _worth_alone(self) -> Wealth | None:
         """What the account is worth while its positions cannot be read; None where that cannot be had either."""
         try:
-            return await self._dialect.worth_alone()
+            alone = await self._dialect.worth_alone()
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (VenueError, UnreadableError, *ODD):
             return None  # the snapshot fails with the reason why the account could not be read
+        return None if alone is None or alone.equity is None else alone
 
     async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
         """Worth and positions, and at the same moment the marks of what is held no more, for a while."""
@@ -322,9 +323,9 @@ class Reading:
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
-        gap = wealth.gap
-        self._odd_parts = None
-        if gap is None or abs(gap) <= PARTS_OFF * max(abs(wealth.equity), Decimal(1)):
+        gap, equity = wealth.gap, wealth.equity
+        self._odd_parts = wealth.why if equity is None else None
+        if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
         self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"
         return replace(wealth, unrealized=None)

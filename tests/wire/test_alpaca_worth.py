@@ -301,7 +301,7 @@ def test_a_lag_is_told_for_an_hour() -> None:
 
 
 def test_the_longest_lag_is_told_and_no_longer_one_than_was_ever_sensible() -> None:
-    """Twenty seconds, then eleven: 20 are told. A row that is ten minutes late counts for the three minutes of a storm."""
+    """Twenty seconds, then eleven: 20 are told. A row that is ten minutes late counts for three."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()

@@ -168,9 +168,9 @@ def _dollars(coin: Row) -> Decimal | None:
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
-    """One coin. What is owed of it is off its equity, and off its wallet too, which is unknown where Bybit does not say.
+    """One coin. What is owed of it is off its equity, and off its wallet too.
 
-    Every answer of Bybit's has what is borrowed, zero too.
+    Every answer of Bybit's has what is borrowed, zero too: where it is missing, the wallet is unknown.
     """
     own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
