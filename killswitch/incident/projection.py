@@ -19,7 +19,6 @@ from killswitch.incident.note import Note, note_of
 from killswitch.incident.orders import endings, money_of, outcomes, positions, stage_of
 from killswitch.incident.record import (
     Course,
-    Firing,
     Incident,
     OrderOutcome,
     Person,
@@ -235,8 +234,3 @@ def _doubts(acted: Sequence[Acted], note: Note, course: Course | None) -> tuple[
     if fired and course is None:
         doubts.append("no course of equity was kept")
     return tuple(doubts)
-
-
-def firings_by_stage(incident: Incident) -> dict[str, Firing]:
-    """Stage → its newest firing."""
-    return {firing.stage: firing for firing in incident.firings}
