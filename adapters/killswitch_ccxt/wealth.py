@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -52,6 +52,22 @@ class Wealth:
                 return None
             wallets += balance.wallet * balance.price
         return self.equity - wallets - self.unrealized
+
+
+def worth_of(balances: Iterable[Balance]) -> Decimal:
+    """Σ amount × price of the balances that have a price."""
+    return sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
+
+
+def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
+    """What of `worth_of` is in no wallet; None where a balance that has a price has no wallet."""
+    total = Decimal(0)
+    for it in balances:
+        if it.price is not None:
+            if it.wallet is None:
+                return None
+            total += (it.amount - it.wallet) * it.price
+    return total
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:

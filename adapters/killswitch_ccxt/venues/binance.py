@@ -18,7 +18,7 @@ from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows, binance_worth
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.venues.binance_rows import told
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
 
 FEW: Final = 3
 """Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
@@ -149,7 +149,7 @@ class BinanceUsdm(BinanceFutures):
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
             if balances and all(each.price is not None for each in balances):
-                equity = binance_worth.equity_of(balances)
+                equity = worth_of(balances)
             else:
                 profit = None
             free = told(body.get("availableBalance"))
@@ -166,7 +166,7 @@ class BinanceUsdm(BinanceFutures):
             equity, profit = needed(body.get("totalMarginBalance"), f"what is held of {currency}"), None
         else:
             needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"what is held of {currency}")
-            equity = binance_worth.equity_of(balances)
+            equity = worth_of(balances)
         free = told(rows.get(currency, {}).get("availableBalance"))
         found = Wealth(
             equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates

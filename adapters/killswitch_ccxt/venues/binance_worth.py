@@ -60,8 +60,3 @@ def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | 
                 return None
             total += profit * prices[asset]
     return total
-
-
-def equity_of(found: Iterable[Balance]) -> Decimal:
-    """Σ amount × price of the balances that have a price."""
-    return sum((it.amount * it.price for it in found if it.price is not None), Decimal(0))

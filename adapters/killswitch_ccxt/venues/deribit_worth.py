@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, Rate
 from killswitch_ccxt.numbers import decimal, needed
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ANOTHER_MOMENT: Final = Decimal("0.005")
@@ -29,7 +29,7 @@ def of_one(row: Row) -> Wealth:
         maintenance_margin=decimal(row.get("maintenance_margin")),
         margin_mode="cross",
         balances=(own,),
-        unrealized=None if own.wallet is None else own.amount - own.wallet,
+        unrealized=unrealized_of((own,)),
     )
 
 
@@ -49,9 +49,9 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
     equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
     prices = {asset: price / own for asset, price in dollars.items()} if own else {}
     balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
-    profit = _unrealized(balances)
-    parts = None if profit is None else sum((it.amount * it.price for it in balances if it.price), Decimal(0))
-    if parts is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
+    parts = worth_of(balances)
+    profit = unrealized_of(balances) if all(it.price is not None for it in balances) else None
+    if profit is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
         equity = parts
     else:
         profit = None
@@ -76,13 +76,3 @@ def _balance(row: Row, price: Decimal | None) -> Balance:
     realized = decimal(row.get("futures_session_rpl"))
     wallet = None if balance is None or realized is None else balance + realized
     return Balance(name, equity, price, wallet=wallet, equity=equity)
-
-
-def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
-    """What of the equity is in no wallet, in the account's currency; None where a price or a wallet is missing."""
-    total = Decimal(0)
-    for it in balances:
-        if it.wallet is None or it.price is None:
-            return None
-        total += (it.amount - it.wallet) * it.price
-    return total

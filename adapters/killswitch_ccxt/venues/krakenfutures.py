@@ -46,7 +46,7 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     wallet_of,
     wallets_of,
 )
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
 
 ROUNDED: Final = Decimal("1e-4")
 """The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""
@@ -172,7 +172,7 @@ class KrakenFutures(Dialect):
         profit = told("totalUnrealized")
         parts = None
         if profit is not None:
-            parts = sum((it.amount * it.price for it in balances if it.price is not None), profit)
+            parts = profit + worth_of(balances)
         return Wealth(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
             free=told("availableMargin"), margin_used=told("initialMargin"),
