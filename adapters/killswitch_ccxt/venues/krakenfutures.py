@@ -25,8 +25,9 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive

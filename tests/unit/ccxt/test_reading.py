@@ -15,8 +15,9 @@ import pytest
 
 from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect
+from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, phase_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.reading import Reading
@@ -227,6 +228,25 @@ def test_a_row_that_was_read_in_a_snapshot_that_failed_is_told_in_the_next() -> 
         assert (await reading.snapshot()).quality == "down"
         venue.broken.clear()
         assert (await reading.snapshot()).flows == (flow,)
+
+    _read(venue, course)
+
+
+def test_an_account_without_rules_is_down_even_where_its_worth_alone_could_be_read() -> None:
+    """The venue's list of markets does not answer at the start: that is told, and nothing breaks."""
+    venue = Venue()
+
+    async def course(reading: Reading, time: VirtualTime) -> None:
+        async def ready(**_: Any) -> None:
+            raise VenueDownError("no list of markets")
+
+        async def worth_alone() -> Wealth:
+            return Wealth(Decimal(1000))
+
+        reading._rules.ready = ready  # type: ignore[assignment]
+        reading._dialect.worth_alone = worth_alone  # type: ignore[method-assign]
+        seen = await reading.snapshot()
+        assert (seen.quality, seen.reason, seen.equity) == ("down", "no list of markets", None)
 
     _read(venue, course)
 
