@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
 from killswitch.model.snapshot import Fill, Flow
 from killswitch_alpaca.activities import Known, read_fill, read_flow
@@ -15,6 +17,11 @@ from killswitch_alpaca.settings import Settings
 
 FLOWS_BEHIND = timedelta(days=1)
 """Rows of money that moved come up to a day later: of the last day none are proven to be known."""
+LAG_KEPT: Final = 3600.0
+"""Seconds for which a lag that was measured is told."""
+LONGEST_LAG: Final = 180.0
+"""Seconds; no more is told. In storms rows have come a minute late, and this is three times that. A fill that is later
+came after an outage, or its trade was corrected: of the next fill it says no more than that this one may be late."""
 
 
 class Ledger:
@@ -27,8 +34,8 @@ class Ledger:
         self.trades = Part(TRADES, 300.0)
         self.moves = Part(MOVES, 300.0)
         self.hurry = Hurry()
-        self.row_lag: float | None = None
-        """Seconds by which the latest of the trades came; None before the first."""
+        self._lags: deque[tuple[float, float]] = deque()
+        """When a trade came, in seconds of the loop, and how late it was; each later one was less late."""
         self._fills: list[Fill] = []
         self._flows: list[Flow] = []
         self._trades_known, self._moves_known = Known(), Known()
@@ -46,7 +53,7 @@ class Ledger:
             self.hurry.filled(now, fill)
             # Late is what was not in an answer to a question that was asked after it had happened.
             late = before is not None and fill.at < before
-            self.row_lag = max(self.row_lag or 0.0, (asked_at - fill.at).total_seconds() if late else 0.0)
+            self._measured(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
     async def read_moves(self) -> None:
         """Read what money moved beside trades."""
@@ -62,6 +69,17 @@ class Ledger:
         for flow in flows:
             if flow.currency == self._settings.currency:
                 self.hurry.moved(now, flow.amount)
+
+    def _measured(self, now: float, lag: float) -> None:
+        while self._lags and self._lags[-1][1] <= lag:
+            self._lags.pop()  # what came before and was less late is never the most any more
+        self._lags.append((now, lag))
+
+    def lag(self, now: float) -> float | None:
+        """The most by which a trade was late in the last hour, in seconds, `LONGEST_LAG` at most; None without one."""
+        while self._lags and now - self._lags[0][0] > LAG_KEPT:
+            self._lags.popleft()
+        return min(self._lags[0][1], LONGEST_LAG) if self._lags else None
 
     def new_fills(self, now: float) -> tuple[Fill, ...] | None:
         """Those that were not given before; None where they are not known."""

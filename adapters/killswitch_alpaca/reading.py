@@ -17,7 +17,7 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.model.snapshot import AccountSnapshot, Health, Instrument, Mark, Order, Position, Quality
+from killswitch.model.snapshot import AccountSnapshot, Health, Mark, Order, Position, Quality
 from killswitch.model.venue import (
     CredentialsRefusedError,
     MalformedAnswerError,
@@ -25,26 +25,23 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.client import TOO_LATE, Client, RefusedError, called_off
+from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.hours import Hours, Session
-from killswitch_alpaca.instruments import Asset, barred, instrument
+from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.ledger import Ledger
+from killswitch_alpaca.markets import Markets
 from killswitch_alpaca.numbers import Row, UnreadableError, decimal
 from killswitch_alpaca.parts import (
     ACCOUNT,
-    ASSETS,
-    CALENDAR,
-    CLOCK,
     MARKS,
     ORDERS,
     OWED,
-    QUOTES,
     SAVED,
     Part,
 )
 from killswitch_alpaca.positions import is_crypto, worth
-from killswitch_alpaca.questions import Book, Questions
+from killswitch_alpaca.questions import Questions
+from killswitch_alpaca.sessions import Sessions
 from killswitch_alpaca.settings import Settings
 from killswitch_alpaca.traits import FIFTHS, SNAPSHOT
 from killswitch_alpaca.value import Base, agrees, balances, base_of, changes, held_of
@@ -59,28 +56,20 @@ class Reading:
     def __init__(self, settings: Settings, client: Client) -> None:
         self._settings = settings
         self._client = client
-        self._extended = settings.outside_hours == "extended"
         self.ask = Questions(settings, client)
-        self.ledger = Ledger(settings, self.ask, self.venue_time)
-        self.hours = Hours()
+        self.sessions = Sessions(settings, client, self.ask)
+        self.ledger = Ledger(settings, self.ask, self.sessions.venue_time)
+        self._markets = Markets(self.ask, extended=self.sessions.extended)
         self.account = Part(ACCOUNT, ACCOUNT)
         self.orders = Part(ORDERS, 60.0)
-        self.clock = Part(CLOCK, 3600.0)
-        self.calendar = Part(CALENDAR, 4 * 86_400.0)
-        self.quotes = Part(QUOTES, QUOTES)
         self.marks = Part(MARKS, MARKS)
         self.positions: tuple[Position, ...] = ()
         self.open_orders: tuple[Order, ...] = ()
-        self._assets: dict[str, Asset] = {}
-        self._asset_at: dict[str, float] = {}
         self._base: Base | None = None
-        self._quotes: dict[str, Book] = {}
         self._vanished: dict[str, float] = {}
         """What is held no more, and since when."""
         self._marks: dict[str, Mark] = {}
         self._positions_as_of: datetime | None = None
-        self._told: dict[str, Instrument] = {}
-        self._clock_read: asyncio.Task[None] | None = None
         self._credit = SAVED
         self._first = True
         """Whether nothing was read yet: what every part costs once is not saved up for."""
@@ -91,11 +80,6 @@ class Reading:
         if fills:
             self.account.touch()
             self.ledger.trades.touch()
-
-    def session(self) -> Session | None:
-        """Which session is on; None while the clock is unknown, or was read too long ago."""
-        good = self.clock.is_good(asyncio.get_running_loop().time())
-        return self.hours.session(self._settings.now()) if good else None
 
     async def snapshot(self) -> AccountSnapshot:
         """The account now. RateLimitedError and CredentialsRefusedError are raised; other failures are its quality."""
@@ -122,7 +106,7 @@ class Reading:
         self._forget_vanished(now)
         marks = [self._part(self.marks, self._read_marks, now)] if self._vanished else []
         parts = [self._part(part, read, now) for part, read in self._due(now)]
-        asked_at = self.venue_time()
+        asked_at = self.sessions.venue_time()
         held = asyncio.create_task(self._held())
         tasks = [asyncio.create_task(each) for each in (*parts, *marks)]
         account_due = self._base is None or self.account.is_due(now, credit=self._credit)
@@ -145,11 +129,11 @@ class Reading:
             again = self._read_after_trade(positions, now)
         if again or (account is None and worth(positions) is None):
             # Whether an account that was read beside the positions knows of the trade, it does not say.
-            asked, account_at = self.account.touches, self.venue_time()
+            asked, account_at = self.account.touches, self.sessions.venue_time()
             account, *_ = await asyncio.gather(self._account(), *again)
         if account is not None and not agrees(account, positions):
             # One of the two was read before a trade, the other after it.
-            asked, account_at = self.account.touches, self.venue_time()
+            asked, account_at = self.account.touches, self.sessions.venue_time()
             self._pay()
             asked_at = account_at
             account, positions = await asyncio.gather(self._account(), self.ask.positions())
@@ -158,7 +142,7 @@ class Reading:
             self._take_account(base_of(account, positions, account_at), now)
             self.account.was_read(now, asked)
         await self._read_in_a_hurry(now, traded=bool(again))
-        await self._learn_assets(now)
+        await self._learn_rules(now)
         await self._learn_quotes(now)
         if self._first:
             self._first, self._credit = False, SAVED
@@ -182,7 +166,7 @@ class Reading:
         meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedError) else why
         if self._base is None or isinstance(meant, CredentialsRefusedError):
             raise why
-        read_at = self.venue_time()
+        read_at = self.sessions.venue_time()
         account = account or await self._account()
         prices = await self._prices_of_held()
         supposed = tuple(_at(position, prices[position.symbol]) for position in self.positions) if prices else ()
@@ -250,17 +234,12 @@ class Reading:
         self._vanished = {symbol: at for symbol, at in self._vanished.items() if now - at <= MARKED}
         self._marks = {symbol: mark for symbol, mark in self._marks.items() if symbol in self._vanished}
 
-    def venue_time(self) -> datetime:
-        """Now, by Alpaca's clock as far as that is known."""
-        now = self._settings.now().astimezone(UTC)
-        return now if self.hours.clock is None else now + self.hours.clock.skew
-
     # Parts
 
     def _due(self, now: float) -> list[tuple[Part, Callable[[], Awaitable[None]]]]:
         found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
         for part, read in (
-            (self.clock, self._read_clock_in_turn), (self.orders, self.read_orders),
+            (self.sessions.clock, self.sessions.read_in_turn), (self.orders, self.read_orders),
             (self.ledger.trades, self._read_trades), (self.ledger.moves, self.ledger.read_moves),
         ):  # fmt: skip
             if part.is_due(now, credit=self._credit):
@@ -273,7 +252,7 @@ class Reading:
 
     async def _part(self, part: Part, read: Callable[[], Awaitable[None]], now: float) -> None:
         """Read a part; a failure is remembered, and the part grows older."""
-        asked, as_of = part.touches, self.venue_time()
+        asked, as_of = part.touches, self.sessions.venue_time()
         try:
             await read()
         except RateLimitedError:
@@ -289,18 +268,13 @@ class Reading:
         self._pay()
         return await self.ask.account()
 
-    async def _read_clock_in_turn(self) -> None:
-        """Over a connection that stands: the time that opening one takes would be told as a skew."""
-        await self._client.connected()
-        await self.read_clock()
-
     async def read_orders(self) -> None:
         """Read all open orders."""
         prices = {p.symbol: p.mark_price for p in self.positions if p.mark_price is not None}
         self.open_orders = await self.ask.orders(prices)
 
     async def _read_trades(self) -> None:
-        await self.ledger.read_trades(symbol for symbol in self._assets if is_crypto(symbol))
+        await self.ledger.read_trades(self._markets.coins())
 
     async def _read_marks(self) -> None:
         """The last prices of what is held no more."""
@@ -312,64 +286,20 @@ class Reading:
             raise VenueDownError(str(error)) from error
         self._marks = {symbol: Mark(symbol, price) for symbol, (price, _) in found.items()}
 
-    async def read_clock(self) -> None:
-        """Read the clock, and the calendar where the extended session matters.
-
-        Whoever asks while that is under way waits for the same answer: a close of many orders asks once.
-        """
-        if self._clock_read is None or self._clock_read.done():
-            self._clock_read = asyncio.create_task(self._read_clock())
-            # Of a failure that nobody waits for any more nothing is to be said.
-            self._clock_read.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            await asyncio.shield(self._clock_read)
-        except asyncio.CancelledError:
-            if called_off():
-                raise
-            raise VenueDownError(TOO_LATE) from None
-
-    async def _read_clock(self) -> None:
-        self.hours.clock = await self.ask.clock()
-        now = asyncio.get_running_loop().time()
-        if self._extended and self.calendar.is_due(now):
-            self.hours.days = await self.ask.calendar(self.hours.clock)
-            self.calendar.was_read(now, self.calendar.touches)
-
-    async def close(self) -> None:
-        """End what is under way for several."""
-        if self._clock_read is not None:
-            self._clock_read.cancel()
-            await asyncio.gather(self._clock_read, return_exceptions=True)
-
     async def _learn_quotes(self, now: float) -> None:
         """Bid and ask of the shares that are held, where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
-        if not (self._extended and names and self.session() == "extended"):
+        if not (self.sessions.extended and names and self.sessions.now() == "extended"):
             return
 
-        async def read() -> None:
-            self._quotes = await self.ask.quotes(names)
+        if self._markets.quotes.is_due(now):
+            await self._part(self._markets.quotes, lambda: self._markets.read_quotes(names), now)
 
-        if self.quotes.is_due(now):
-            await self._part(self.quotes, read, now)
-
-    async def _learn_assets(self, now: float) -> None:
+    async def _learn_rules(self, now: float) -> None:
         """The rules of what is held and ordered, as far as they are unknown or old."""
         wanted = {p.symbol for p in self.positions} | {o.symbol for o in self.open_orders}
-        due = {s for s in wanted if now - self._asset_at.get(s, float("-inf")) >= ASSETS}
-        if not due:
-            return
-        # A failure is tried again after a minute, not with the next tick.
-        self._asset_at |= dict.fromkeys(due, now - ASSETS + CLOCK)
-        try:
-            found, requests = await self.ask.assets(due)
-        except RateLimitedError:
-            raise
-        except (VenueError, RefusedError, UnreadableError):
-            return
+        requests = await self._markets.learn(wanted, now)
         self._credit = max(OWED, self._credit - requests)
-        self._assets |= {asset.symbol: asset for asset in found}
-        self._asset_at |= dict.fromkeys((asset.symbol for asset in found), now)
 
     # The snapshot
 
@@ -395,17 +325,20 @@ class Reading:
             position_mode="one_way",
             balances=held,
             flows=self.ledger.new_flows(now),
-            positions=tuple(self._quoted(position, now) for position in self.positions),
+            positions=tuple(self._markets.quoted(position, now) for position in self.positions),
             orders=self.open_orders if self.orders.is_good(now) else None,
             fills=self.ledger.new_fills(now),
-            instruments=self._news() or None,
+            instruments=self._markets.news(
+                self.positions, self.open_orders, self.sessions.now(), barred=self.bars is not None
+            )
+            or None,
             health=self._health(),
             unrealized=None if total is None else Decimal(0),
             wallet_as_of=base.read_at,
             positions_as_of=self._positions_as_of,
             fills_as_of=self.ledger.fills_as_of,
             flows_as_of=self.ledger.flows_as_of,
-            row_lag_s=self.ledger.row_lag,
+            row_lag_s=self.ledger.lag(now),
             complete=None if total is None else True,
             marks=tuple(self._marks.values()) if self._marks else None,
         )
@@ -416,7 +349,7 @@ class Reading:
             ("orders", self.orders),
             ("fills", self.ledger.trades),
             ("flows", self.ledger.moves),
-            ("the clock", self.clock),
+            ("the clock", self.sessions.clock),
         )
         found = [f"{name}: {part.trouble}" for name, part in parts if part.trouble and not part.is_good(now)]
         if (bars := self.bars) is not None:
@@ -428,26 +361,6 @@ class Reading:
         """Why the account takes no orders; None if it does."""
         return barred(self._base.account) if self._base is not None else None
 
-    def _quoted(self, position: Position, now: float) -> Position:
-        quote = self._quotes.get(position.symbol) if self.quotes.is_good(now) else None
-        return position if quote is None else structs.replace(position, bid=quote[0], ask=quote[1])
-
-    def _news(self) -> tuple[Instrument, ...]:
-        """The rules that are new or have changed."""
-        session = self.session()
-        held = {position.symbol: position for position in self.positions}
-        wanted = [*held, *(order.symbol for order in self.open_orders)]
-        found = {
-            symbol: instrument(
-                self._assets[symbol], held.get(symbol), session, extended=self._extended, barred=self.bars is not None
-            )
-            for symbol in dict.fromkeys(wanted)
-            if symbol in self._assets
-        }
-        news = tuple(each for symbol, each in found.items() if self._told.get(symbol) != each)
-        self._told |= found
-        return news
-
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
         settings = self._settings
         return AccountSnapshot(
@@ -457,7 +370,6 @@ class Reading:
 
     def _health(self) -> Health:
         tally = self._client.take_tally()
-        skew = None if self.hours.clock is None else self.hours.clock.skew.total_seconds() * 1000
         return Health(
             latency_ms=tally.latency * 1000,
             requests=tally.requests,
@@ -465,7 +377,7 @@ class Reading:
             timeouts=tally.timeouts,
             malformed=tally.malformed,
             rate_limited=tally.rate_limited,
-            clock_skew_ms=skew,
+            clock_skew_ms=self.sessions.skew_ms,
         )
 
 

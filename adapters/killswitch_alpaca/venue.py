@@ -61,7 +61,7 @@ class AlpacaVenue:
         """See `PricedVenue`. The mark is the price that Alpaca values what is held at, and has no time of its own; the
         last price is given if it was made within a second before the question. There is no index."""
         names = sorted(set(symbols))
-        asked_at = self._reading.venue_time()
+        asked_at = self._reading.sessions.venue_time()
         try:
             held, trades = await asyncio.gather(self._reading.ask.positions(), self._last_prices(names))
         except RefusedError as error:
@@ -87,7 +87,7 @@ class AlpacaVenue:
         """OrderRejectedError, and nothing sent, outside hours unless the account says what to do then."""
         session = "regular" if is_crypto(request.symbol) else await self._session()
         extended = self._settings.outside_hours == "extended"
-        opens = self._reading.hours.next_session(self._settings.now(), extended=extended)
+        opens = self._reading.sessions.hours.next_session(self._settings.now(), extended=extended)
         how = manner(request, session, self._settings.outside_hours, opens)
         limit = bound(request, await self._price(request), self._settings.extended_band) if how == "bounded" else None
         body = order_body(request, how, limit)
@@ -161,21 +161,21 @@ class AlpacaVenue:
 
     async def close(self) -> None:
         await self._client.close()
-        await self._reading.close()
+        await self._reading.sessions.close()
 
     async def _session(self) -> Session:
         """Which session is on. Where the clock is unknown or old it is asked; VenueDownError where it does not say."""
         now = asyncio.get_running_loop().time()
-        part = self._reading.clock
+        part = self._reading.sessions.clock
         if part.is_due(now) and not (part.is_good(now) and part.trouble):
             try:
-                await self._reading.read_clock()
+                await self._reading.sessions.read()
                 part.was_read(now, part.touches)
             except RefusedError as error:
                 _refuse(error)
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock makes no sense, and nothing was sent: {error}") from error
-        session = self._reading.session()
+        session = self._reading.sessions.now()
         if session is None:
             raise VenueDownError("Alpaca does not say whether the market is open, and nothing was sent")
         return session

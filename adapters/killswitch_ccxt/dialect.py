@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
@@ -27,6 +26,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError, Meaning, first_said
 from killswitch_ccxt.hearing import Answer
@@ -39,34 +39,6 @@ from killswitch_ccxt.wealth import Wealth, in_one_currency
 
 PositionMode = Literal["one_way", "hedge"]
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """How often each part of a snapshot is read, in seconds; equity and positions every time. See `reading`.
-
-    They keep a snapshot inside the venue's documented limits at a tick of one second. `quotes`: None where they are
-    not read, since the positions bring what is needed.
-    """
-
-    orders: float = 5.0
-    fills: float = 15.0
-    flows: float = 20.0
-    quotes: float | None = 10.0
-    mode: float = 60.0
-    states: float = 60.0
-    clock: float = 300.0
-    orders_least: float = 2.0
-    rows_least: float = 5.0
-    """The least time between two readings of all orders, and of fills or flows, however much moves meanwhile."""
-    rows_hurried: int = 6
-    """How many readings of flows a minute may be earlier than their age, because money or a position has moved."""
-    fills_hurried: int = 6
-    """The same of fills; each symbol counts, where symbols must be named. Together they weigh at most a tenth of what
-    the venue's limits leave to reading."""
-    hurried_saved: int = 3
-    """Hurried readings that even the smallest of these allowances saves up for the next movement."""
-    rules: float = 3600.0
 
 
 class Dialect:

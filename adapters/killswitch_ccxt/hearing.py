@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from killswitch.model.snapshot import Health
 from killswitch_ccxt.numbers import UnreadableError
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ class Tally:
     rate_limited: int = 0
     network: float = 0.0
     paths: list[str] = field(default_factory=list)
+
+    def health(self, seconds: float, clock_skew_ms: float | None) -> Health:
+        """As a snapshot tells it, which took so many `seconds`."""
+        return Health(
+            latency_ms=seconds * 1000,
+            requests=self.requests,
+            errors=self.errors,
+            timeouts=self.timeouts,
+            malformed=self.malformed,
+            rate_limited=self.rate_limited,
+            clock_skew_ms=clock_skew_ms,
+        )
 
 
 @dataclass(slots=True)

@@ -25,12 +25,12 @@ async def holdings(
     for which the venue has no such market, or no price, makes the worth unknown (UnreadableError): whoever wants to
     leave it out says so in the account's option `ignore_assets`.
     """
-    ignored = _ignored(spec)
+    ignored = ignored_assets(spec)
     held = {asset: amount for asset, amount in amounts(balance).items() if asset not in ignored}
     symbols = {asset: f"{asset}/{spec.currency}" for asset in held if asset != spec.currency}
     homeless = sorted(asset for asset, symbol in symbols.items() if symbol not in rules)
     if homeless:
-        raise UnreadableError(_unpriced(homeless, spec, "the venue has no market"))
+        raise UnreadableError(unpriced(homeless, spec, "the venue has no market"))
     told = await prices(sorted(symbols.values())) if symbols else {}
     found, worth = [], held.get(spec.currency, Decimal(0))
     balances = [_balance(spec.currency, worth, Decimal(1))] if worth else []
@@ -38,7 +38,7 @@ async def holdings(
         quote = told.get(symbol, Quote())
         price = price_of(quote)
         if price is None:
-            raise UnreadableError(_unpriced([asset], spec, "the venue has no price"))
+            raise UnreadableError(unpriced([asset], spec, "the venue has no price"))
         amount = held[asset]
         worth += amount * price
         balances.append(_balance(asset, amount, price, quote.at))
@@ -60,12 +60,14 @@ def _position(symbol: str, amount: Decimal, price: Decimal, quote: Quote) -> Pos
     )  # fmt: skip
 
 
-def _ignored(spec: AccountSpec) -> frozenset[str]:
+def ignored_assets(spec: AccountSpec) -> frozenset[str]:
+    """Assets that the account's document leaves out of its worth."""
     option = spec.options.get("ignore_assets", ())
     return frozenset(map(str, option)) if isinstance(option, Sequence) and not isinstance(option, str) else frozenset()
 
 
-def _unpriced(assets: Sequence[str], spec: AccountSpec, why: str) -> str:
+def unpriced(assets: Sequence[str], spec: AccountSpec, why: str) -> str:
+    """What is said of assets without a price, `why`, and what can be done about them."""
     return (
         f"{why} for {', '.join(assets)} in {spec.currency}, so the account's worth is unknown; "
         "name what is to be left out in options: {ignore_assets: […]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -34,6 +34,26 @@ def instruments(
     """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
     states = states or {}
     return tuple(_instrument(rule, states.get(str(rule["symbol"])), tick_size) for rule in rules)
+
+
+class Given:
+    """What was given of them, so that only what has changed since is given again."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Instrument, ...] = ()
+        self._made_of: object = None
+
+    def any_shut(self, symbols: Collection[str]) -> bool:
+        """Whether one of these takes no orders, as far as that was given."""
+        return any(each.symbol in symbols and each.state not in ("open", None) for each in self._last)
+
+    def news(self, made_of: object, make: Callable[[], tuple[Instrument, ...]]) -> tuple[Instrument, ...] | None:
+        """What of `make` is new; None where that is nothing, or where it is made of the same readings as before."""
+        if made_of == self._made_of:
+            return None
+        found, old = make(), {each.symbol: each for each in self._last}
+        self._last, self._made_of = found, made_of
+        return tuple(each for each in found if old.get(each.symbol) != each) or None
 
 
 def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_size: bool) -> Instrument:

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from killswitch.model.snapshot import Position, Side
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
+from killswitch_ccxt.quotes import Quote
 
 Rules = Mapping[str, Mapping[str, Any]]
 """ccxt's markets by symbol."""
@@ -70,6 +71,23 @@ def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
         return None
     base = position.contracts * size
     return base / mark if rule.get("inverse") else base * mark
+
+
+def quoted(position: Position, quote: Quote, rule: Mapping[str, Any], currency: str) -> Position:
+    """With what the market says, where the position itself does not; its notional too, if that is in `currency`."""
+    is_marked = position.mark_price is not None
+    fuller = structs.replace(
+        position,
+        mark_price=position.mark_price or quote.mark,
+        mark_at=position.mark_at if is_marked else quote.at,
+        index_price=position.index_price or quote.index,
+        last_price=position.last_price or quote.last,
+        bid=position.bid or quote.bid,
+        ask=position.ask or quote.ask,
+    )
+    if fuller.notional is not None or not in_currency(rule, currency):
+        return fuller
+    return structs.replace(fuller, notional=worth(fuller, rule))
 
 
 def in_currency(rule: Mapping[str, Any], currency: str) -> bool:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
-
-from msgspec import structs
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -39,12 +37,12 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.hearing import Tally
 from killswitch_ccxt.inspecting import clock_skew
-from killswitch_ccxt.instruments import instruments
+from killswitch_ccxt.instruments import Given, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.movement import Movement
 from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, shapeless
 from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Part, phase_of
-from killswitch_ccxt.positions import in_currency, worth
+from killswitch_ccxt.positions import quoted
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.wealth import Wealth
@@ -56,6 +54,16 @@ MARKS_PATIENCE: Final = 0.5
 """Seconds after which the marks of what is held no more are not waited for."""
 PARTS_OFF: Final = Decimal("1e-6")
 """The share of the equity by which the sum of its parts may differ from it, for rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read every time, and when it was asked for: by our clock, and in seconds of the loop."""
+
+    wealth: Wealth
+    positions: tuple[Position, ...] | None
+    asked_at: datetime
+    asked: float
 
 
 class Reading:
@@ -74,8 +82,7 @@ class Reading:
         self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
         self._states: Part[dict[str, InstrumentState]] = Part(ages.states, phase)
-        self._given: tuple[Instrument, ...] = ()
-        self._given_for: tuple[int, object] = (0, None)
+        self._given = Given()
         self._shut = False
         self._odd_parts: str | None = None
         self._no_positions: str | None = None
@@ -139,37 +146,48 @@ class Reading:
 
         RateLimitedError is raised: who counts requests must know. So is CredentialsRefusedError: a person must.
         """
-        observed_at = self._client.now()
-        began = asyncio.get_running_loop().time()
+        observed_at, began = self._client.now(), asyncio.get_running_loop().time()
         with self._client.tallied() as tally:
-            try:
-                await self._rules.ready(every=SHUT_RULES if self._shut else None)
-                asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
-                positions: tuple[Position, ...] | None
-                wealth, positions = await self._account_beside_marks(asked)
-                self._plausible(wealth, positions)
-            except (RateLimitedError, CredentialsRefusedError):
-                raise
-            except (MalformedAnswerError, UnreadableError) as error:
-                tally.malformed += isinstance(error, UnreadableError)
-                return self._failed("malformed", str(error), tally, began)
-            except VenueError as error:
-                alone = await self._worth_alone()
-                if alone is None:
-                    return self._failed("down", str(error), tally, began)
-                wealth, positions, self._no_positions = alone, None, f"positions: {error}"
-            except ODD as error:
-                tally.malformed += 1
-                return self._failed("malformed", shapeless(error), tally, began)
-            if positions is not None:
+            read = await self._account_or_failure(tally, began)
+            if isinstance(read, AccountSnapshot):
+                return read
+            if read.positions is not None:
                 self._no_positions = None
-                self._look_for_movement(wealth, positions)
-            await self._read_due(positions or (), asked)
+                self._look_for_movement(read.wealth, read.positions)
+            await self._read_due(read.positions or (), read.asked)
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
-        now = asyncio.get_running_loop().time()
-        wealth, dated = self._with_parts(wealth), self._client.venue_time(int(asked_at.timestamp() * 1000))
+        return self._snapshot_of(read, observed_at, self._health(tally, began))
+
+    async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
+        """Worth and positions, or worth alone; else the snapshot that says why it is none."""
+        asked: float | None = None
+        try:
+            await self._rules.ready(every=SHUT_RULES if self._shut else None)
+            asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
+            wealth, positions = await self._account_beside_marks(asked)
+            self._plausible(wealth, positions)
+        except (RateLimitedError, CredentialsRefusedError):
+            raise
+        except (MalformedAnswerError, UnreadableError) as error:
+            tally.malformed += isinstance(error, UnreadableError)
+            return self._failed("malformed", str(error), tally, began)
+        except VenueError as error:
+            # Without rules nothing else of the account could be read.
+            alone = None if asked is None else await self._worth_alone()
+            if alone is None or asked is None:
+                return self._failed("down", str(error), tally, began)
+            self._no_positions = f"positions: {error}"
+            return _Read(alone, None, asked_at, asked)
+        except ODD as error:
+            tally.malformed += 1
+            return self._failed("malformed", shapeless(error), tally, began)
+        return _Read(wealth, positions, asked_at, asked)
+
+    def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
+        now, asked, positions = asyncio.get_running_loop().time(), read.asked, read.positions
+        wealth, dated = self._with_parts(read.wealth), self._client.venue_time(int(read.asked_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
@@ -190,7 +208,7 @@ class Reading:
             orders=self._orders.known(now),
             fills=self._ledger.fills.news(now),
             instruments=self._new_instruments(positions or ()),
-            health=self._health(tally, began),
+            health=health,
             unrealized=wealth.unrealized,
             wallet_as_of=wealth.as_of or dated,
             positions_as_of=None if positions is None else wealth.positions_as_of or dated,
@@ -205,11 +223,12 @@ class Reading:
     async def _worth_alone(self) -> Wealth | None:
         """What the account is worth while its positions cannot be read; None where that cannot be had either."""
         try:
-            return await self._dialect.worth_alone()
+            alone = await self._dialect.worth_alone()
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (VenueError, UnreadableError, *ODD):
             return None  # the snapshot fails with the reason why the account could not be read
+        return None if alone is None or alone.equity is None else alone
 
     async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
         """Worth and positions, and at the same moment the marks of what is held no more, for a while."""
@@ -322,9 +341,9 @@ class Reading:
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
-        gap = wealth.gap
-        self._odd_parts = None
-        if gap is None or abs(gap) <= PARTS_OFF * max(abs(wealth.equity), Decimal(1)):
+        gap, equity = wealth.gap, wealth.equity
+        self._odd_parts = wealth.why if equity is None else None
+        if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
         self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"
         return replace(wealth, unrealized=None)
@@ -346,40 +365,23 @@ class Reading:
         return tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None
 
     def _priced(self, position: Position, asked: float, now: float) -> Position:
-        """With what the market says, where the position itself does not, and of the moment of its mark."""
+        """With what the market says of the moment of its mark."""
         quote = (self._quotes.known(now) or {}).get(position.symbol)
         if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
             return position
-        is_marked = position.mark_price is not None
-        fuller = structs.replace(
-            position,
-            mark_price=position.mark_price or quote.mark,
-            mark_at=position.mark_at if is_marked else quote.at,
-            index_price=position.index_price or quote.index,
-            last_price=position.last_price or quote.last,
-            bid=position.bid or quote.bid,
-            ask=position.ask or quote.ask,
-        )
-        rule = self._dialect.rules[fuller.symbol]
-        if fuller.notional is not None or not in_currency(rule, self._spec.currency):
-            return fuller
-        return structs.replace(fuller, notional=worth(fuller, rule))
+        return quoted(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
         """All of them the first time, and those that have changed after the rules or the states were read anew."""
-        held = {position.symbol for position in positions}
-        self._shut = any(each.symbol in held and each.state not in ("open", None) for each in self._given)
-        read_for = (self._rules.version, self._states.at)
-        if read_for == self._given_for:
-            return None
-        dialect = self._dialect
-        chosen = (rule for symbol, rule in dialect.rules.items() if symbol in held or dialect.concerns(rule))
-        tick_size = self._client.ccxt.precisionMode != 2  # ccxt's DECIMAL_PLACES
-        found = instruments(chosen, self._states.value or {}, tick_size=tick_size)
-        old = {each.symbol: each for each in self._given}
-        changed = tuple(each for each in found if old.get(each.symbol) != each)
-        self._given, self._given_for = found, read_for
-        return changed or None
+        held, dialect = {position.symbol for position in positions}, self._dialect
+        self._shut = self._given.any_shut(held)
+
+        def make() -> tuple[Instrument, ...]:
+            chosen = (rule for symbol, rule in dialect.rules.items() if symbol in held or dialect.concerns(rule))
+            tick_size = self._client.ccxt.precisionMode != 2  # ccxt's DECIMAL_PLACES
+            return instruments(chosen, self._states.value or {}, tick_size=tick_size)
+
+        return self._given.news((self._rules.version, self._states.at), make)
 
     def _failed(self, quality: Quality, reason: str, tally: Tally, began: float) -> AccountSnapshot:
         return AccountSnapshot(
@@ -394,12 +396,4 @@ class Reading:
         )
 
     def _health(self, tally: Tally, began: float) -> Health:
-        return Health(
-            latency_ms=(asyncio.get_running_loop().time() - began) * 1000,
-            requests=tally.requests,
-            errors=tally.errors,
-            timeouts=tally.timeouts,
-            malformed=tally.malformed,
-            rate_limited=tally.rate_limited,
-            clock_skew_ms=self._skew.value,
-        )
+        return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)

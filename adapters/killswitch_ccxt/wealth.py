@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from killswitch_ccxt.numbers import UnreadableError, decimal
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Money in the account's currency; None is unknown.
+    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is.
 
     `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
     fills are worth a look at once. `margin_mode` as the venue tells it. `unrealized` is the unrealised profit of the
@@ -25,7 +25,7 @@ class Wealth:
     With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """
 
-    equity: Decimal
+    equity: Decimal | None
     free: Decimal | None = None
     margin_used: Decimal | None = None
     maintenance_margin: Decimal | None = None
@@ -37,11 +37,12 @@ class Wealth:
     as_of: datetime | None = None
     positions_as_of: datetime | None = None
     complete: bool | None = None
+    why: str | None = None
 
     @property
     def gap(self) -> Decimal | None:
         """Equity less the sum of its parts; None where parts are unknown."""
-        if self.unrealized is None or self.balances is None:
+        if self.equity is None or self.unrealized is None or self.balances is None:
             return None
         wallets = Decimal(0)
         for balance in self.balances:
@@ -51,6 +52,22 @@ class Wealth:
                 return None
             wallets += balance.wallet * balance.price
         return self.equity - wallets - self.unrealized
+
+
+def worth_of(balances: Iterable[Balance]) -> Decimal:
+    """Σ amount × price of the balances that have a price."""
+    return sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
+
+
+def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
+    """What of `worth_of` is in no wallet; None where a balance that has a price has no wallet."""
+    total = Decimal(0)
+    for it in balances:
+        if it.price is not None:
+            if it.wallet is None:
+                return None
+            total += (it.amount - it.wallet) * it.price
+    return total
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:

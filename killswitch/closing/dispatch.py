@@ -75,13 +75,19 @@ class Dispatch:
         """Requests that no wave waits for any longer."""
 
     def late(self) -> list[JournalEntry]:
-        """The answers to requests that were not waited for, as far as they are here; each is given once."""
+        """The answers to requests that were not waited for, as far as they are here; each is given once.
+
+        What became of a request that broke is unknown: its orders are asked about.
+        """
         ended = [task for task in self._behind if task.done()]
         found: list[JournalEntry] = []
         for task in ended:
-            self._requests.running -= _names(self._behind.pop(task).group)
-            if not task.cancelled():
-                found += task.result()
+            group = self._behind.pop(task).group
+            self._requests.running -= _names(group)
+            if task.cancelled():
+                continue
+            error = task.exception()
+            found += task.result() if error is None else [self._unknown(each, error) for each in group]
         return found
 
     def abandon(self) -> list[asyncio.Future[Any]]:
@@ -234,6 +240,8 @@ class Dispatch:
             report = sound(answer, departure.request.client_order_id, line.may_fill)
         except VenueError as error:
             return self._failed(departure, error)
+        except Exception as error:  # noqa: BLE001 - an adapter is someone else's code: it must not stop other orders
+            return self._unknown(departure, error)
         kind, data = told(report, line.state) or ("acknowledged", {"order": report.id, "filled": str(report.filled)})
         return self._entry(departure, kind, data)
 
@@ -249,7 +257,10 @@ class Dispatch:
             case VenueDownError():
                 return self._entry(departure, "rejected", {"reason": "venue_down", "text": said(error)})
             case _:
-                return self._entry(departure, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
+                return self._unknown(departure, error)
+
+    def _unknown(self, departure: Departure, error: BaseException) -> JournalEntry:
+        return self._entry(departure, "unknown", {"text": said(f"{type(error).__name__}: {error}")})
 
     def _entry(self, departure: Departure, kind: JournalKind, data: dict[str, str | None]) -> JournalEntry:
         line = departure.line

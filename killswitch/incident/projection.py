@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from msgspec import structs
 
 from killswitch.incident.causes import text_of
 from killswitch.incident.checklist import checklist
-from killswitch.incident.closed_positions import closed_by_request, closed_positions
+from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
 from killswitch.incident.commands import StartedAs, next_commands
 from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
 from killswitch.incident.decided_on import first_hops
+from killswitch.incident.exposure import Exposure
 from killswitch.incident.firing import Acted, firing_of
 from killswitch.incident.life import Life
 from killswitch.incident.note import Note, note_of
+from killswitch.incident.order_lines import OrderLine
 from killswitch.incident.orders import endings, money_of, outcomes, positions, stage_of
 from killswitch.incident.record import (
     Course,
-    Firing,
+    Ended,
     Incident,
     OrderOutcome,
     Person,
+    PositionLeft,
     Reason,
     Reset,
     RunbookFacts,
@@ -33,7 +37,7 @@ from killswitch.incident.results import Result, kept_snapshot, result_of
 from killswitch.incident.timeline import Suspected, timeline
 from killswitch.incident.told import item, told_of
 from killswitch.incident.told import moments as moments_of
-from killswitch.incident.totals import totals_of
+from killswitch.incident.totals import Totals, totals_of
 from killswitch.model.course import IncidentStore
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -54,22 +58,10 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     opening, highest = life.decisions[0], life.highest
     note = note_of(store, opening)
     acted = [_acted(store, decision, note) for decision in life.decisions]
-    firings = tuple(each.firing for each in acted)
-    orders = _orders(acted)
-    results = [each.result for each in acted]
-    lines = [line for each in results for line in each.orders]
-    became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
-    uncovered = tuple(exposure for each in results for exposure in each.exposures)
-    held = positions([(each.decision, each.journal) for each in acted], became)
-    left = tuple(each for each in held if each.contracts is None or each.to_close)
-    settled = tuple(each for each in held if each.contracts is not None and not each.to_close)
-    ended = tuple(one for each in acted for one in endings(each.decision, each.journal, each.result))
-    unfinished = bool(left) or any(each.standing not in _SETTLED for each in results)
-    partly = any(each.standing == "partly recorded only" for each in results)
-    ended_all = all(each.standing != "closing" for each in results)
+    firings, orders = tuple(each.firing for each in acted), _orders(acted)
+    came = _came_of(acted)
     reset = _reset(life.reset)
-    ends = [each.at for each in ended if each.at is not None]
-    closed_at = reset.at if reset else max(ends, default=opening.as_of) if life.by_hand and not unfinished else None
+    closed_at = _closed_at(life, came, reset)
     notices = _notices(store, opening, closed_at)
     told = told_of(store, {each.decision.id for each in acted} | ({reset.decision} if reset else set()))
     recorded = [(each.firing, each.journal, each.result, each.snapshot) for each in acted]
@@ -79,23 +71,16 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
     course = _course(store, opening, closed_at)
     currency = next((each.currency for each in firings if each.currency), None)
-    swept = tuple(dict.fromkeys(name for each in results for name in each.swept))
-    totals = money_of(lines, currency, swept=bool(closed_by_request(became, swept)))
+    money = money_of(came.lines, currency, swept=bool(closed_by_request(came.became, came.swept)))
     reason = _declared(opening)
     doubts = _doubts(acted, note, course)
     facts = _facts(note, highest)
     is_open = closed_at is None
     return Incident(
-        id=life.id,
-        title=_title(highest),
-        policy=opening.policy,
-        scope=opening.scope,
-        mode=opening.mode,
-        by_hand=life.by_hand,
+        id=life.id, title=_title(highest),
+        policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=life.by_hand,
         state="open" if is_open else "closed",
-        opened_at=opening.as_of,
-        closed_at=closed_at,
-        lasted=lasting(as_of - opening.as_of),
+        opened_at=opening.as_of, closed_at=closed_at, lasted=lasting(as_of - opening.as_of),
         level=highest.level,
         stage=stage_of(highest),
         as_of=as_of,
@@ -103,43 +88,85 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
         reset=reset,
         timeline=moments,
         orders=orders,
-        endings=ended,
-        left=left,
-        settled=settled,
-        money=totals,
+        endings=came.ended,
+        left=came.left,
+        settled=came.settled,
+        money=money,
         course=course,
-        contacts=facts.contacts,
-        escalation=facts.escalation,
-        links=facts.links,
-        checklist=checklist(firings, orders, ended, left, settled, totals, item(told), doubts, reason),
+        contacts=facts.contacts, escalation=facts.escalation, links=facts.links,
+        checklist=checklist(
+            firings, orders, came.ended, came.left, came.settled, money, item(told), doubts, reason
+        ),
         commands=next_commands(
-            life.id,
-            opening.scope,
-            [highest.id],
-            started,
-            is_open=is_open and not life.by_hand,
-            unfinished=unfinished or partly,
-            cause=opening.cause or "operator",
+            life.id, opening.scope, [highest.id], started, is_open=is_open and not life.by_hand,
+            unfinished=came.unfinished or came.partly, cause=opening.cause or "operator",
         ),
         doubts=doubts,
         reason=reason,
-        totals=structs.replace(
-            totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=ended_all),
-            took=_took(results),
-        ),
-        positions=became,
-        exposures=uncovered,
-        remarks=remarks(
-            orders,
-            became,
-            uncovered,
-            swept,
-            currency,
-            {key for each in acted for key in first_hops(each.decision)},
-            tuple(dict.fromkeys(account for each in results for account in each.unsent)),
-        ),
-        swept=swept,
+        totals=came.totals,
+        positions=came.became,
+        exposures=came.uncovered,
+        remarks=_remarks(acted, orders, came, currency),
+        swept=came.swept,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What came of the decisions of an incident: of their orders, and of the positions that they were about.
+
+    `left` is still to be closed, or not known. `unfinished`: something is; `partly`: some was recorded only.
+    """
+
+    lines: Sequence[OrderLine]
+    became: tuple[ClosedPosition, ...]
+    uncovered: tuple[Exposure, ...]
+    left: tuple[PositionLeft, ...]
+    settled: tuple[PositionLeft, ...]
+    ended: tuple[Ended, ...]
+    swept: tuple[str, ...]
+    totals: Totals
+    unfinished: bool
+    partly: bool
+
+
+def _came_of(acted: Sequence[Acted]) -> _Came:
+    results = [each.result for each in acted]
+    lines = [line for each in results for line in each.orders]
+    became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
+    held = positions([(each.decision, each.journal) for each in acted], became)
+    left = tuple(each for each in held if each.contracts is None or each.to_close)
+    is_over = all(each.standing != "closing" for each in results)
+    totals = totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=is_over)
+    return _Came(
+        lines=lines,
+        became=became,
+        uncovered=tuple(exposure for each in results for exposure in each.exposures),
+        left=left,
+        settled=tuple(each for each in held if each.contracts is not None and not each.to_close),
+        ended=tuple(one for each in acted for one in endings(each.decision, each.journal, each.result)),
+        swept=tuple(dict.fromkeys(name for each in results for name in each.swept)),
+        totals=structs.replace(totals, took=_took(results)),
+        unfinished=bool(left) or any(each.standing not in _SETTLED for each in results),
+        partly=any(each.standing == "partly recorded only" for each in results),
     )
+
+
+def _remarks(
+    acted: Sequence[Acted], orders: tuple[OrderOutcome, ...], came: _Came, currency: str | None
+) -> tuple[str, ...]:
+    hops = {key for each in acted for key in first_hops(each.decision)}
+    unsent = tuple(dict.fromkeys(account for each in acted for account in each.result.unsent))
+    return remarks(orders, came.became, came.uncovered, came.swept, currency, hops, unsent)
+
+
+def _closed_at(life: Life, came: _Came, reset: Reset | None) -> datetime | None:
+    """When it was reset; of a close by hand without a reset, when the last of it ended."""
+    if reset is not None:
+        return reset.at
+    if not life.by_hand or came.unfinished:
+        return None
+    return max((each.at for each in came.ended if each.at is not None), default=life.decisions[0].as_of)
 
 
 def _acted(store: IncidentStore, decision: Decision, note: Note) -> Acted:
@@ -235,8 +262,3 @@ def _doubts(acted: Sequence[Acted], note: Note, course: Course | None) -> tuple[
     if fired and course is None:
         doubts.append("no course of equity was kept")
     return tuple(doubts)
-
-
-def firings_by_stage(incident: Incident) -> dict[str, Firing]:
-    """Stage → its newest firing."""
-    return {firing.stage: firing for firing in incident.firings}

@@ -52,7 +52,9 @@ class Remembering:
         as_of = report.snapshot.as_of
         for account in report.snapshot.accounts:
             if account.positions is not None:
-                seen = self._seen.setdefault(account.account, {}) | dict.fromkeys(
+                # What the last run left may have closed while nobody looked: its rows may come as late.
+                left = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
+                seen = self._seen.get(account.account, left) | dict.fromkeys(
                     (position.symbol for position in account.positions), as_of
                 )
                 self._seen[account.account] = {it: at for it, at in seen.items() if as_of - at <= KEPT_FOR}

@@ -36,6 +36,7 @@ def test_a_full_close_outlasts_twenty_minutes_of_refusals_whatever_they_say(reas
     scene.decide({BTC: 0, ETH: 0})
     assert scene.play(patience=MINUTES + 120) == {"d1": "flat"}
     assert scene.held(BTC, ETH) == [0, 0]
+    assert max(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 2.0, "ETH was held up by BTC"
     at = [(entry.at - scene.time.start).total_seconds() for entry in scene.entries("sending") if entry.symbol == "BTC"]
     pauses = [later - earlier for earlier, later in pairwise(at)]
     assert max(pauses) <= 32.0

@@ -127,6 +127,22 @@ def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None
     assert closer.distrust == "an empty book with 1100.0 of margin in use"
 
 
+def test_c1_a_full_close_goes_on_by_what_was_known_while_an_empty_book_has_margin_in_use(store: Store) -> None:
+    """Of 100 half fills, and the venue says that nothing is held: the other 50 follow, and nothing ends before them."""
+
+    class Empty(Answering):
+        def answer(self, true: AccountSnapshot) -> AccountSnapshot:
+            if true.positions:
+                assert "verified" not in kinds(store)
+                assert "finished" not in kinds(store)
+            return msgspec.structs.replace(true, positions=())
+
+    venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
+    close(venue, store, {"BTC": D(0)})
+    assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
+    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+
+
 @pytest.mark.parametrize("quality", ["stale", "malformed", "down"])
 def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality) -> None:
     """Positions that come with anything but `ok` say nothing, however empty they are."""

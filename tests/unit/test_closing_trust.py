@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from killswitch.closing.closer import Closer
-from killswitch.model.snapshot import AccountSnapshot, Instrument
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
@@ -97,6 +97,31 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
     assert closer.distrust == f"BTC long is said to be {size} contracts"
     assert asyncio.run(drive(closer))
     assert venue.position("BTC") == 10
+
+
+@pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
+def test_a_full_close_goes_on_by_what_was_known_while_sizes_are_no_numbers(store: Store, size: str) -> None:
+    """Of 100 half fills; the other 50 follow on no such answer, and the close ends on the first that makes sense."""
+
+    class Senseless(HonestVenue):
+        lies = True
+
+        async def snapshot(self) -> AccountSnapshot:
+            true = await super().snapshot()
+            if not (self.lies and self.state["orders"]):
+                return true
+            (held,) = true.positions or (Position("BTC", "long", D(1)),)
+            return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
+
+    venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
+    closer = Closer("main", venue, store, VirtualClock())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert not asyncio.run(drive(closer, 60))
+    assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
+    assert "finished" not in [entry.kind for entry in store.journal("d1")]
+    venue.lies = False
+    assert asyncio.run(drive(closer))
+    assert venue.traded("BTC") == 100
 
 
 def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:

@@ -227,6 +227,21 @@ def test_rows_that_cannot_be_read_are_not_proven() -> None:
     run(case, mishaps=Script(Rule("fills", "down")))
 
 
+async def _kept_back(wire: AlpacaWire, venue: AlpacaVenue, seconds: float) -> AccountSnapshot:
+    """A sale whose fill is left out of the answer to a question half a second after it, and shown `seconds` later."""
+    told = wire._fills
+    newest = len(told({}))
+    wire._fills = lambda params: told(params)[len(told(params)) - newest :]  # type: ignore[method-assign] # all but new
+    wire.exchange.place(sale("1", client_order_id=f"late-{newest}"), by="hand")
+    await asyncio.sleep(0.5)
+    assert (await venue.snapshot()).fills == ()
+    await asyncio.sleep(seconds)
+    wire._fills = told  # type: ignore[method-assign] # as it was
+    seen = await venue.snapshot()
+    assert len(seen.fills or ()) == 1
+    return seen
+
+
 def test_how_late_rows_come_is_measured() -> None:
     """A fill that was asked for a second too early was late; one that was there when it was asked for was not."""
 
@@ -261,5 +276,39 @@ def test_a_second_look_has_the_marks_and_only_fresh_last_prices() -> None:
             SPY: Prices(D(400), None, None, REGULAR),
             BTC: Prices(D(50_000), None, D(50_000), REGULAR),
         }
+
+    run(case)
+
+
+def test_a_lag_is_told_for_an_hour() -> None:
+    """One row was late by 1.5 s. Punctual ones do not hide it; an hour later it is forgotten, and they are not."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await venue.snapshot()
+        assert (await _kept_back(wire, venue, 1)).row_lag_s == D("1.5")
+        await asyncio.sleep(1800)
+        wire.exchange.place(sale("1", client_order_id="punctual"), by="hand")
+        seen = await venue.snapshot()
+        assert (len(seen.fills or ()), seen.row_lag_s) == (1, 1.5)
+        await asyncio.sleep(1790)
+        assert (await venue.snapshot()).row_lag_s == D("1.5")
+        await asyncio.sleep(20)
+        assert (await venue.snapshot()).row_lag_s == 0
+        await asyncio.sleep(1800)
+        assert (await venue.snapshot()).row_lag_s is None
+
+    run(case)
+
+
+def test_the_longest_lag_is_told_and_no_longer_one_than_was_ever_sensible() -> None:
+    """Twenty seconds, then eleven: 20 are told. A row that is ten minutes late counts for three."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await venue.snapshot()
+        assert (await _kept_back(wire, venue, 19.5)).row_lag_s == 20
+        await asyncio.sleep(60)
+        assert (await _kept_back(wire, venue, 10.5)).row_lag_s == 20
+        await asyncio.sleep(60)
+        assert (await _kept_back(wire, venue, 599.5)).row_lag_s == 180
 
     run(case)

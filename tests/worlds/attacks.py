@@ -392,7 +392,7 @@ def out_unknown(rng: Random) -> Setup:
 
 @family("attack: a slow bleed of withdrawals")
 def bleed(rng: Random) -> Setup:
-    """0.5-2% leaves every 9-20 s, and no row ever comes: never five within 30 s."""
+    """0.5-2% leaves every 9-20 s, and no row ever comes: never five within 12 s."""
     desk = moving(rng)
     t = 12.0
     while t < 170:

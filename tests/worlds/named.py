@@ -259,5 +259,5 @@ def dust() -> Setup:
 
 @named(12, "dust withdrawals, seldom", "never closes")
 def seldom() -> Setup:
-    """Every 9 s: never five within 30 s, so that they stay money that left."""
+    """Every 9 s: never five within 12 s, so that they stay money that left."""
     return _leak(lost=False, times=[20.3 + 9 * k for k in range(12)], lag=61.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -11,12 +12,13 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
+from killswitch_ccxt.holdings import ignored_assets, unpriced
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows, binance_worth
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.venues.binance_rows import told
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
 
 FEW: Final = 3
 """Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
@@ -116,9 +118,14 @@ class BinanceUsdm(BinanceFutures):
 
     def _priced_assets(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> frozenset[str]:
         """Assets whose price in USD is needed: none where everything is in the account's currency."""
-        held = {str(row.get("asset")) for row in body.get("assets") or () if _holds(row)}
+        held = {str(row.get("asset")) for row in self._assets(body) if _holds(row)}
         others = (held | {self.settled(position.symbol) for position in found}) - {self.spec.currency}
         return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
+
+    def _assets(self, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Rows of the account's assets, without those that its document leaves out."""
+        ignored = ignored_assets(self.spec)
+        return [row for row in body.get("assets") or () if str(row.get("asset")) not in ignored]
 
     def _agreeing(self, body: Mapping[str, Any], found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
@@ -128,8 +135,12 @@ class BinanceUsdm(BinanceFutures):
                 raise UnreadableError(f"the account holds {read['symbol']} {read['side']}, and the positions lack it")
 
     def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
-        """Each asset at the venue's index. `dollars`: prices in USD."""
-        currency, assets = self.spec.currency, body.get("assets") or ()
+        """Each asset at the venue's index. `dollars`: prices in USD.
+
+        In single-asset mode the worth is unknown while an asset is held that has no index: Binance's own totals are
+        then of USDT alone. Positions are known all the same.
+        """
+        currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_worth.in_own(dollars, currency)
         balances = binance_worth.balances(assets, prices)
         used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
@@ -138,7 +149,7 @@ class BinanceUsdm(BinanceFutures):
         if self._multi_assets:
             equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's worth"), own, currency)
             if balances and all(each.price is not None for each in balances):
-                equity = binance_worth.equity_of(balances)
+                equity = worth_of(balances)
             else:
                 profit = None
             free = told(body.get("availableBalance"))
@@ -155,10 +166,16 @@ class BinanceUsdm(BinanceFutures):
             equity, profit = needed(body.get("totalMarginBalance"), f"what is held of {currency}"), None
         else:
             needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"what is held of {currency}")
-            equity = binance_worth.equity_of(balances)
+            equity = worth_of(balances)
         free = told(rows.get(currency, {}).get("availableBalance"))
-        return Wealth(
+        found = Wealth(
             equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
+        )  # fmt: skip
+        missing = [it.asset for it in balances if it.price is None]
+        if not missing:
+            return found
+        return replace(
+            found, equity=None, unrealized=None, why=unpriced(missing, self.spec, "the venue has no index")
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:

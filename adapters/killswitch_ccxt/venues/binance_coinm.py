@@ -16,7 +16,7 @@ from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_rows, binance_worth
 from killswitch_ccxt.venues.binance import BinanceUsdm
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
-from killswitch_ccxt.wealth import Wealth
+from killswitch_ccxt.wealth import Wealth, worth_of
 
 _DIFFERENT: Final = {
     "equity": Capability("equity", "yes", "in one coin, or in USD; other coins at the venue's own index"),
@@ -94,7 +94,7 @@ class BinanceCoinm(BinanceFutures):
             _summed(rows, prices, name) for name in ("initialMargin", "maintMargin", "availableBalance")
         )
         return Wealth(
-            binance_worth.equity_of(balances), free, used, kept, balances,
+            worth_of(balances), free, used, kept, balances,
             unrealized=binance_worth.unrealized(assets, prices), rates=binance_worth.rates(dollars, currency),
         )  # fmt: skip
 

@@ -26,7 +26,8 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.ages import Ages
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed

@@ -12,7 +12,8 @@ from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.ages import Ages
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings

@@ -2,7 +2,8 @@
 
 Equity is the sum of its parts, at prices that are read beside them. In multi-assets mode the venue tells a total too,
 which it reckons at an index of another moment, and for which its documents leave open whether haircuts are in it: a
-total that moves by more than the parts would be a loss that nobody had. It is used where an asset has no price.
+total that moves by more than the parts would be a loss that nobody had. It is used where an asset has no price. In
+single-asset mode its totals are of USDT alone, and of no use where something else is held.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import decimal
+from killswitch_ccxt.numbers import decimal, needed
 from killswitch_ccxt.venues.binance_rows import told
 
 Row = Mapping[str, Any]
@@ -32,13 +33,16 @@ def rates(dollars: Mapping[str, Decimal], currency: str) -> tuple[Rate, ...] | N
 
 
 def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balance, ...]:
-    """Every asset with something in it; `prices` in the account's currency."""
+    """Every asset with something in it; `prices` in the account's currency.
+
+    UnreadableError where an asset has a wallet, and its worth with what is unrealised is not told.
+    """
     found = []
     for row in rows:
         asset = str(row.get("asset"))
         equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), told(row.get("walletBalance"))
         if equity or wallet:
-            equity = equity or Decimal(0)
+            equity = needed(equity, f"the margin balance of {asset}")
             found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))
     return tuple(sorted(found, key=lambda it: it.asset))
 
@@ -56,8 +60,3 @@ def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | 
                 return None
             total += profit * prices[asset]
     return total
-
-
-def equity_of(found: Iterable[Balance]) -> Decimal:
-    """Σ amount × price of the balances that have a price."""
-    return sum((it.amount * it.price for it in found if it.price is not None), Decimal(0))

@@ -16,7 +16,7 @@ from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ROUNDED: Final = Decimal("1e-5")
@@ -54,7 +54,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
 
     balances = tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity")))
     equity = from_dollars(total, price, currency) if total else total
-    parts = sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
+    parts = worth_of(balances)
     # The total is the sum of the coins, rounded in dollars.
     equity = parts if abs(parts - equity) <= ROUNDED * abs(equity) else equity
     return Wealth(
@@ -63,22 +63,11 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
         margin_used=money(row.get("totalInitialMargin")),
         maintenance_margin=money(row.get("totalMaintenanceMargin")),
         balances=balances,
-        unrealized=_unrealized(balances),
+        unrealized=unrealized_of(balances),
         rates=None if price is None or currency == "USD" else (Rate("USD", price),),
         as_of=as_of,
         complete=False if _has_options(coins, balances, equity) else None,
     )
-
-
-def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
-    """What of the equity is in no wallet, in the account's currency; None where a coin's wallet is not told."""
-    total = Decimal(0)
-    for it in balances:
-        if it.price is not None:
-            if it.wallet is None:
-                return None
-            total += (it.amount - it.wallet) * it.price
-    return total
 
 
 def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Decimal) -> bool:
@@ -168,11 +157,14 @@ def _dollars(coin: Row) -> Decimal | None:
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
-    """One coin. What is owed of it is off its equity, and off its wallet too."""
+    """One coin. What is owed of it is off its equity, and off its wallet too.
+
+    Every answer of Bybit's has what is borrowed, zero too: where it is missing, the wallet is unknown.
+    """
     own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
-    held = decimal(coin.get("walletBalance"))
-    wallet = None if held is None else held - (decimal(coin.get("spotBorrow")) or Decimal(0))
+    held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
+    wallet = None if held is None or borrowed is None else held - borrowed
     return Balance(str(coin["coin"]), equity, each, wallet=wallet, equity=equity)
 
 

@@ -26,12 +26,14 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
+from killswitch_ccxt.venues.deribit_rows import rights_of, rows_of
 from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.venues.deribit_worth import of_all, of_one
 from killswitch_ccxt.wealth import Wealth, from_dollars
@@ -213,7 +215,7 @@ class Deribit(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         answer = await self.client.call("private_get_get_open_orders")
-        return orders.resting(self._order(row) for row in _rows(answer.get("result"), "orders"))
+        return orders.resting(self._order(row) for row in rows_of(answer.get("result"), "orders"))
 
     def _order(self, info: Row) -> dict[str, Any]:
         """ccxt's order; it knows neither labels nor the trigger's name, and takes no notice of reduce-only."""
@@ -242,7 +244,7 @@ class Deribit(Dialect):
                      "sorting": "asc"}  # fmt: skip
             answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", asked)
             result = answer.get("result") or {}
-            rows = _rows(result.get("trades"), "trades")
+            rows = rows_of(result.get("trades"), "trades")
             found.update({str(row.get("trade_id")): row for row in rows})
             if not result.get("has_more") or not rows:
                 return list(found.values())
@@ -283,7 +285,7 @@ class Deribit(Dialect):
         for _ in range(PAGES):
             answer = await self.client.call("private_get_get_transaction_log", asked)
             result = answer.get("result") or {}
-            for row in _rows(result.get("logs"), "log entries"):
+            for row in rows_of(result.get("logs"), "log entries"):
                 kind, at = FLOWS.get(str(row.get("type"))), instant(row.get("timestamp"))
                 if kind is None:
                     continue
@@ -303,7 +305,7 @@ class Deribit(Dialect):
         answers = await asyncio.gather(
             *(self.client.call("public_get_get_book_summary_by_currency", {"currency": each}) for each in currencies)
         )
-        rows = [row for it in answers for row in _rows(it.get("result"), "prices")]
+        rows = [row for it in answers for row in rows_of(it.get("result"), "prices")]
         return {
             symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
             for row in rows
@@ -358,7 +360,7 @@ class Deribit(Dialect):
         """By label. A stop and what it has sent have the same one: the newest is what became of it."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        rows = [it for it in _rows(answer.get("result"), "orders") if it.get("label") == client_order_id]
+        rows = [it for it in rows_of(answer.get("result"), "orders") if it.get("label") == client_order_id]
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))
@@ -367,7 +369,7 @@ class Deribit(Dialect):
         asked = {"order_id": order_id, "sorting": "asc"}
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
         result = answer.get("result")
-        rows = _rows(result.get("trades") if isinstance(result, Mapping) else result, "trades")
+        rows = rows_of(result.get("trades") if isinstance(result, Mapping) else result, "trades")
         return tuple(fill for fill in self._as_fills(rows) if fill.order == order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
@@ -378,26 +380,10 @@ class Deribit(Dialect):
     async def rights(self) -> KeyRights:
         """What the list of keys says of this one; every key with account:read may see it."""
         answer = await self.client.call("private_get_list_api_keys")
-        ours = [it for it in _rows(answer.get("result"), "keys") if it.get("client_id") == self.client.ccxt.apiKey]
-        if not ours:
-            return KeyRights(note="the venue's list of keys does not name this one")
-        scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
-        return KeyRights(
-            read=scopes.get("account") in ("read", "read_write"),
-            trade=scopes.get("trade") == "read_write",
-            withdraw=scopes.get("wallet") == "read_write",
-            transfer=scopes.get("wallet") == "read_write",
-            bound_to_addresses=bool(ours[0].get("ip_whitelist")),
-        )
+        return rights_of(rows_of(answer.get("result"), "keys"), self.client.ccxt.apiKey)
 
     async def margin_mode(self) -> str | None:
         return "cross"
-
-
-def _rows(value: Any, what: str) -> list[Row]:
-    if not isinstance(value, list) or not all(isinstance(it, Mapping) for it in value):
-        raise UnreadableError(f"the venue's answer holds no list of {what}")
-    return value
 
 
 DIALECTS: Final[Mapping[str, type[Dialect]]] = {"deribit": Deribit}

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, Rate
 from killswitch_ccxt.numbers import decimal, needed
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ANOTHER_MOMENT: Final = Decimal("0.005")
@@ -29,7 +29,7 @@ def of_one(row: Row) -> Wealth:
         maintenance_margin=decimal(row.get("maintenance_margin")),
         margin_mode="cross",
         balances=(own,),
-        unrealized=None if own.wallet is None else own.amount - own.wallet,
+        unrealized=unrealized_of((own,)),
     )
 
 
@@ -49,9 +49,9 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
     equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
     prices = {asset: price / own for asset, price in dollars.items()} if own else {}
     balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
-    profit = _unrealized(balances)
-    parts = None if profit is None else sum((it.amount * it.price for it in balances if it.price), Decimal(0))
-    if parts is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
+    parts = worth_of(balances)
+    profit = unrealized_of(balances) if all(it.price is not None for it in balances) else None
+    if profit is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
         equity = parts
     else:
         profit = None
@@ -68,19 +68,11 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
 
 def _balance(row: Row, price: Decimal | None) -> Balance:
     """One currency of a summary. Its wallet is the balance, and what futures have realised since the last settlement:
-    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth.
+    until then Deribit does not book it. What is left of the equity is unrealised, and what options are worth. Where
+    one of the two is missing, the wallet is unknown: Deribit always tells both, zero too.
     """
     name = str(row.get("currency"))
     equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
-    realized = decimal(row.get("futures_session_rpl")) or Decimal(0)
-    return Balance(name, equity, price, wallet=None if balance is None else balance + realized, equity=equity)
-
-
-def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
-    """What of the equity is in no wallet, in the account's currency; None where a price or a wallet is missing."""
-    total = Decimal(0)
-    for it in balances:
-        if it.wallet is None or it.price is None:
-            return None
-        total += (it.amount - it.wallet) * it.price
-    return total
+    realized = decimal(row.get("futures_session_rpl"))
+    wallet = None if balance is None or realized is None else balance + realized
+    return Balance(name, equity, price, wallet=wallet, equity=equity)

@@ -28,7 +28,8 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_ccxt import fills, orders
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.ages import Ages
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive

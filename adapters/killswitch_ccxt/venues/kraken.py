@@ -29,8 +29,9 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote

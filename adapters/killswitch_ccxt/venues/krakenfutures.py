@@ -10,23 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.inspection import Capability, KeyRights
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Rate
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    Cost,
     DeadManRule,
     FateUnknownError,
     OrderReport,
     OrderRequest,
-    RateLimit,
     VenueDownError,
     VenueError,
 )
 from killswitch_ccxt import orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
@@ -46,7 +45,8 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     wallet_of,
     wallets_of,
 )
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.venues.krakenfutures_terms import CAPABILITIES, COSTS, LIMITS
+from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
 
 ROUNDED: Final = Decimal("1e-4")
 """The share of a portfolio's value by which it may differ from the sum of its parts: Kraken rounds it."""
@@ -71,16 +71,7 @@ class KrakenFutures(Dialect):
     exchange = "krakenfutures"
     more_options = ("wallet",)
     codes = CODES
-    limits = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 600.0))
-    """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
-    money moves, and two more when it begins to."""
-    costs = (
-        Cost("snapshot", "derivatives", units=5), Cost("submit", "derivatives", units=10),
-        Cost("submit_batch", "derivatives", units=9, each=1), Cost("find_order", "derivatives", units=3),
-        Cost("find_order", "history", units=1), Cost("open_orders", "derivatives", units=2),
-        Cost("fills", "derivatives", units=5), Cost("fills", "history", units=1),
-        Cost("cancel", "derivatives", units=10), Cost("dead_man", "derivatives", units=25),
-    )  # fmt: skip
+    limits, costs, capabilities = LIMITS, COSTS, CAPABILITIES
     client_ids = ClientIdRule("plain", 32)
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
@@ -88,30 +79,6 @@ class KrakenFutures(Dialect):
     ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, rows_hurried=1)
     kinds_apart = False
     tried = "wire level"
-    capabilities = (
-        Capability("equity", "yes", "portfolio value of the flex wallet, in USD"),
-        Capability("positions", "yes", "the venue tells no notional, leverage or liquidation price"),
-        Capability("orders", "yes"),
-        Capability("trigger orders", "yes", "in the same list"),
-        Capability("fills", "yes", "the fee where the venue tells it"),
-        Capability("flows", "yes", "from the account log"),
-        Capability("prices", "yes"),
-        Capability("market orders", "yes", "the venue bounds them at 1% from the market"),
-        Capability("limit orders", "yes"),
-        Capability("reduce only", "yes"),
-        Capability("put back stops", "yes", "triggered by the mark"),
-        Capability("batch orders", "yes"),
-        Capability("close book", "no"),
-        Capability("position mode", "yes", "one way always"),
-        Capability("find by client id", "yes", "by the status; five seconds after its end by the history, a week back"),
-        Capability("dead man", "yes", "all orders of the account; disarm before maintenance"),
-        Capability("push", "yes"),
-        Capability("key rights", "no", "the venue does not tell"),
-        Capability("clock", "no"),
-        Capability("bars", "yes"),
-        Capability("sandbox", "yes", "demo-futures.kraken.com, with keys of its own"),
-        Capability("demo", "no"),
-    )
 
     refused_by = staticmethod(refused_on_stream)
 
@@ -172,7 +139,7 @@ class KrakenFutures(Dialect):
         profit = told("totalUnrealized")
         parts = None
         if profit is not None:
-            parts = sum((it.amount * it.price for it in balances if it.price is not None), profit)
+            parts = profit + worth_of(balances)
         return Wealth(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
             free=told("availableMargin"), margin_used=told("initialMargin"),

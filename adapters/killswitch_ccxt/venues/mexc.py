@@ -24,8 +24,9 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt import orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode, Row
+from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote

@@ -13,8 +13,9 @@ from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, RateLimit
 from killswitch_ccxt import fills, orders, positions
+from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Ages, Dialect, PositionMode
+from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, positive

@@ -10,7 +10,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import Balance, FillCause, Rate, Side
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.wealth import Wealth, from_dollars
+from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
@@ -93,7 +93,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         return None if found is None else from_dollars(found, price, currency)
 
     balances = tuple(_balance(it, currency, worth) for it in details)
-    parts = sum((it.amount * it.price for it in balances if it.price is not None), ZERO)
+    parts = worth_of(balances)
     total = parts if is_alone else from_dollars(dollars, price, currency)
     # The total is the sum of what is listed, rounded another way.
     equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
@@ -106,7 +106,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
         maintenance_margin=None if isolated or owes else maintenance,
         balances=balances,
-        unrealized=_unrealized(balances),
+        unrealized=unrealized_of(balances),
         rates=None if price is None or currency == "USD" else (Rate("USD", price),),
         as_of=as_of,
         complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
@@ -126,17 +126,6 @@ def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None])
         ccy, equity, Decimal(1) if ccy == currency else None if dollars is None else dollars / equity,
         wallet=None if profit is None else equity - profit, equity=equity,
     )  # fmt: skip
-
-
-def _unrealized(balances: Sequence[Balance]) -> Decimal | None:
-    """That of all currencies that have a price; None where one of them does not tell it."""
-    total = ZERO
-    for it in balances:
-        if it.price is not None:
-            if it.wallet is None:
-                return None
-            total += (it.amount - it.wallet) * it.price
-    return total
 
 
 def kind_of(rule: Row) -> str:

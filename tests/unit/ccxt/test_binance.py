@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import ccxt
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot
@@ -80,10 +82,11 @@ def told(
     market: str = "swap",
     currency: str = "USDT",
     rules: str = "",
+    options: Mapping[str, object] = MappingProxyType({}),
 ) -> CcxtVenue:
     """An account whose venue answers so, by path. `rules`: a name for those that no other test may share."""
     credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
-    options: dict[str, object] = {"ccxt": {"rulesOfTheTest": rules}} if rules else {}
+    options = {**options, **({"ccxt": {"rulesOfTheTest": rules}} if rules else {})}
     spec = AccountSpec("main", "ccxt", market, currency, None, options, credentials, exchange=exchange)
     venue = CcxtVenue(spec, dialect_of(exchange))
     client = venue._client.ccxt
@@ -96,7 +99,7 @@ def told(
     return venue
 
 
-def snapshot_of(answers: Mapping[str, Any], **how: str) -> AccountSnapshot:
+def snapshot_of(answers: Mapping[str, Any], **how: Any) -> AccountSnapshot:
     """What is made of them."""
 
     async def whole() -> AccountSnapshot:
@@ -217,6 +220,53 @@ def test_in_single_asset_mode_other_assets_are_added_at_the_venues_own_price() -
     }
     found = snapshot_of(answers)
     assert (found.equity, found.free) == (D(700), D(80))
+
+
+def test_in_single_asset_mode_an_asset_without_an_index_makes_the_worth_unknown_and_no_more() -> None:
+    """1,000 USDT and 10 BNB at 500 are 6,000. Without an index of BNB they are not 1,000; the position stays known."""
+    assets = [
+        {"asset": name, "marginBalance": amount, "walletBalance": amount, "unrealizedProfit": "0",
+         "availableBalance": amount}
+        for name, amount in (("USDT", "1000"), ("BNB", "10"))
+    ]  # fmt: skip
+    index = [{"symbol": "USDTUSD", "index": "1"}, {"symbol": "BNBUSD", "index": "500"}]
+    answers = dict(QUIET) | {
+        "/fapi/v3/account": account(assets=assets), "/fapi/v3/positionRisk": [LONG], "/fapi/v1/assetIndex": index,
+    }  # fmt: skip
+    assert (snapshot_of(answers).equity, snapshot_of(answers).unrealized) == (6000, 0)
+    without = answers | {"/fapi/v1/assetIndex": index[:1]}
+    found = snapshot_of(without)
+    assert (found.quality, found.equity, found.unrealized) == ("ok", None, None)
+    assert "no index for BNB in USDT" in (found.reason or "")
+    assert [position.contracts for position in found.positions or ()] == [2]
+    left_out = snapshot_of(without, options={"ignore_assets": ["BNB"]})
+    assert (left_out.equity, left_out.reason) == (1000, None)
+    assert [it.asset for it in left_out.balances or ()] == ["USDT"]
+
+
+def test_in_single_asset_mode_the_worth_alone_is_no_answer_where_it_is_unknown() -> None:
+    """Positions fail, and BNB has no index: nothing of the account is known."""
+    assets = [{"asset": "USDT", "marginBalance": "1000", "walletBalance": "1000"},
+              {"asset": "BNB", "marginBalance": "10", "walletBalance": "10"}]  # fmt: skip
+    answers = dict(QUIET) | {"/fapi/v3/account": account(assets=assets)}
+
+    async def whole() -> AccountSnapshot:
+        venue = told(answers)
+        asked = venue._client.ccxt.fetch
+
+        async def fetch(url: str, *rest: Any) -> Any:
+            if "positionRisk" in url:
+                raise ccxt.ExchangeNotAvailable("away")
+            return await asked(url, *rest)
+
+        venue._client.ccxt.fetch = fetch
+        try:
+            return await venue.snapshot()
+        finally:
+            await venue.close()
+
+    found = asyncio.run(whole())
+    assert (found.quality, found.equity, found.positions) == ("down", None, None)
 
 
 def test_a_position_without_an_entry_price_is_a_position() -> None:

@@ -188,9 +188,12 @@ def test_what_fills_tell_is_no_flow_and_an_unknown_bill_is_profit_or_loss() -> N
 
 def test_worth_is_that_of_the_margin_coin_and_of_all_of_them_where_all_are_margin() -> None:
     """Single: its own equity. Union: the sum in USDT, and unknown in any other currency."""
-    usdt = {"marginCoin": "USDT", "accountEquity": "100", "usdtEquity": "100", "available": "90", "locked": "10"}
+    usdt = {"marginCoin": "USDT", "accountEquity": "100", "usdtEquity": "100", "available": "90", "locked": "10",
+            "unrealizedPL": "-5"}  # fmt: skip
     btc = {"marginCoin": "BTC", "accountEquity": "0.01", "usdtEquity": "500"}
-    assert wealth_of([usdt, btc], "USDT").equity == D(100)
+    single = wealth_of([usdt, btc], "USDT")
+    assert (single.equity, single.unrealized) == (D(100), D(-5))
+    assert [(it.asset, it.wallet) for it in single.balances or ()] == [("USDT", D(105))]
     both = [usdt | {"assetMode": "union"}, btc | {"assetMode": "union"}]
     assert wealth_of(both, "USDT").equity == D(600)
     with pytest.raises(UnreadableError, match="USDT"):

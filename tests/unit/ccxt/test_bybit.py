@@ -185,6 +185,13 @@ ROUTES = {
 }
 
 
+DIFFERENCES = {
+    "wallet_balance": "-997.18783409", "wallet_balance_spot_short": "500.00000000",
+    "wallet_balance_with_spot_borrow": "2000.00000000",
+}  # fmt: skip
+"""By what the total of a recorded balance is more than its coins: 3.31216591 − 1000.50, 3000 − 2500, 3000 − 1000."""
+
+
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name: str) -> None:
     """It is read, and nothing that it does not say is known for zero.
@@ -192,10 +199,24 @@ def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name:
     The balances are examples of documents, whose totals are not those of their coins: then their parts are not told.
     """
     seen = Recorded({ROUTES[name]: _payload(shared, name)}).snapshot()
-    odd = "unrealised profit: it and the wallets differ" if name.startswith("wallet_balance") else ""
-    assert seen.quality == "ok"
-    assert (seen.reason or "").startswith(odd)
-    assert seen.unrealized is None or seen.reason is None
+    odd = None
+    if name in DIFFERENCES:
+        odd = f"unrealised profit: it and the wallets differ from the equity by {DIFFERENCES[name]}"
+    assert (seen.quality, seen.reason, seen.unrealized) == ("ok", odd, None if odd else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "wallet", "profit"),
+    [("wallet_balance", "1000.50", "0"), ("wallet_balance_spot_short", "2500", "0"),
+     ("wallet_balance_with_spot_borrow", "1000", "0")],
+)  # fmt: skip
+def test_a_recorded_balance_has_its_wallet_without_what_is_borrowed(
+    shared: Path, name: str, wallet: str, profit: str
+) -> None:
+    """1000.50, 2500 and 1200 − 200 USDT, with nothing unrealised; coins of which nothing is left are none."""
+    seen = wealth_of(_payload(shared, name), "USDT")
+    assert [(it.asset, it.wallet) for it in seen.balances or ()] == [("USDT", D(wallet))]
+    assert seen.unrealized == D(profit)
 
 
 def test_the_recorded_positions_are_two_and_the_flat_row_is_none(shared: Path) -> None:
@@ -254,7 +275,9 @@ def test_the_recorded_rights_are_those_of_a_key_that_only_reads(shared: Path) ->
 
 
 def _wallet(total: str, *coins: tuple[str, str, str]) -> dict[str, Any]:
-    rows = [{"coin": name, "equity": n, "usdValue": usd, "walletBalance": n} for name, n, usd in coins]
+    rows = [
+        {"coin": name, "equity": n, "usdValue": usd, "walletBalance": n, "spotBorrow": "0"} for name, n, usd in coins
+    ]
     return {"result": {"list": [{"totalEquity": total, "totalInitialMargin": "", "coin": rows}]}}
 
 
@@ -262,10 +285,11 @@ def test_worth_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> No
     """1,000 USDT at 999 dollars make a USDT 0.999 dollars; 2,997 dollars are 3,000 USDT."""
     seen = wealth_of(_wallet("2997", ("USDT", "1000", "999"), ("BTC", "0.04", "1998")), "USDT")
     assert (seen.equity, seen.margin_used, seen.rates) == (D(3000), None, (Rate("USD", D("0.999")),))
-    assert [(it.asset, it.amount, it.price) for it in seen.balances or ()] == [
-        ("USDT", D(1000), D(1)),
-        ("BTC", D("0.04"), D(50_000)),
+    assert [(it.asset, it.amount, it.price, it.wallet) for it in seen.balances or ()] == [
+        ("USDT", D(1000), D(1), D(1000)),
+        ("BTC", D("0.04"), D(50_000), D("0.04")),
     ]
+    assert seen.unrealized == 0
 
 
 def test_worth_without_a_price_of_the_currency_is_unknown_and_an_empty_account_is_worth_nothing() -> None:

@@ -51,6 +51,7 @@ INSTRUMENTS = [
 SUMMARY = {
     "currency": "BTC", "equity": 2.5, "balance": 2.4, "available_funds": 1.9, "initial_margin": 0.6,
     "maintenance_margin": 0.3, "margin_model": "segregated_sm", "cross_collateral_enabled": False,
+    "futures_session_rpl": 0.0,
 }  # fmt: skip
 LONG = {
     "instrument_name": "BTC-PERPETUAL", "kind": "future", "direction": "buy", "size": 5000.0, "size_currency": 0.1,

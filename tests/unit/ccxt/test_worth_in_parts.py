@@ -93,6 +93,19 @@ def test_an_account_in_its_own_currency_alone_asks_for_no_index() -> None:
     assert (found.equity, parts_of(found), asked["/fapi/v1/assetIndex"]) == (1007, 1007, 0)
 
 
+def test_a_wallet_at_binance_without_its_margin_balance_is_not_worth_nothing() -> None:
+    """1000 USDT, and a wallet of 1 BTC of which the worth with its profit is missing."""
+    assets = [
+        asset("USDT", "1000", "0"),
+        {it: told for it, told in asset("BTC", "1", "0").items() if it != "marginBalance"},
+    ]
+    index = [{"symbol": "USDTUSD", "index": "1"}, {"symbol": "BTCUSD", "index": "50000"}]
+    body = account(assets=assets, totalMaintMargin="0")
+    found = snapshot_of({**QUIET, "/fapi/v3/account": body, "/fapi/v1/assetIndex": index})
+    assert (found.quality, found.equity) == ("malformed", None)
+    assert "the margin balance of BTC is missing" in (found.reason or "")
+
+
 def test_coins_of_inverse_contracts_are_wallets_and_profits_at_the_index() -> None:
     """1 BTC and −0.1 of profit at 50 000, 2 ETH at 2 500: 45 000 + 5 000 USD. A BTC account says what a BTC costs."""
     assets = [asset("BTC", "1", "-0.1"), asset("ETH", "2", "0")]
@@ -182,6 +195,16 @@ def test_a_bybit_account_adds_up_without_what_is_borrowed() -> None:
     found = _bybit("1400", _coin("USDT", "900", "900", "1200", "-100", "200"), _coin("BTC", "0.01", "500", "0.01", "0"))
     assert (found.equity, found.unrealized, found.gap, found.complete) == (1400, -100, 0, None)
     assert [(it.asset, it.wallet) for it in found.balances or ()] == [("USDT", 1000), ("BTC", D("0.01"))]
+
+
+@pytest.mark.parametrize("missing", ["spotBorrow", "walletBalance"])
+def test_a_bybit_wallet_without_what_is_borrowed_is_unknown(missing: str) -> None:
+    """1200 USDT, and no word of what is owed of them: the equity stands alone."""
+    coin = _coin("USDT", "900", "900", "1200", "-100", "200")
+    del coin[missing]
+    found = _bybit("900", coin)
+    assert (found.equity, found.unrealized, found.gap) == (900, None, None)
+    assert [it.wallet for it in found.balances or ()] == [None]
 
 
 def test_options_of_a_bybit_account_count_as_profit_and_are_said_not_to_be_seen() -> None:

@@ -100,6 +100,16 @@ def test_a_deribit_wallet_has_what_the_session_has_realised() -> None:
     assert seen.rates == (Rate("USD", D(49990)),)
 
 
+@pytest.mark.parametrize("missing", ["futures_session_rpl", "balance"])
+def test_a_deribit_wallet_without_one_of_its_parts_is_unknown(missing: str) -> None:
+    """What the session has realised is not nothing because Deribit does not tell it: the worth stands alone."""
+    summary = {name: told for name, told in SESSION.items() if name != missing}
+    seen, _ = deribit.told(snapshot, {"private/get_account_summaries": {"summaries": [summary]},
+                                      "private/get_positions": [deribit.LONG]})  # fmt: skip
+    assert (seen.quality, seen.equity, seen.unrealized) == ("ok", D("302.61869214"), None)
+    assert [it.wallet for it in seen.balances or ()] == [None]
+
+
 def test_collateral_at_deribit_is_priced_with_every_reading() -> None:
     """2 BTC and 25,000 USDC in an account counted in BTC, while BTC falls: each snapshot has its own price."""
     crossed = {"cross_collateral_enabled": True, "total_equity_usd": 125_000.0}

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from killswitch.closing.breaker import Breaker
 from killswitch.closing.budget import Budgets
@@ -321,3 +322,41 @@ def test_a_report_is_news_by_its_state_and_what_has_filled(
     if kind == "acknowledged":
         assert found is not None
         assert found[1] == {"order": "v1", "filled": filled}
+
+
+def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three answers come after the wave has gone on; the second one breaks what reads it: two fills, one unknown."""
+
+    class Late(Desk):
+        async def submit(self, request: OrderRequest) -> Any:
+            await asyncio.sleep(3.0)
+            return await super().submit(request)
+
+    wave = Wave(Late())
+    answered = wave.dispatch._answered
+
+    def breaking(departure: Departure, answer: Any) -> JournalEntry:
+        if departure.line.symbol == "B":
+            raise KeyError("price")
+        return answered(departure, answer)
+
+    monkeypatch.setattr(wave.dispatch, "_answered", breaking)
+
+    async def whole() -> list[tuple[str | None, str, str | None]]:
+        await wave.dispatch.send([wave.departure(symbol) for symbol in "ABC"], lambda: None)
+        assert wave.requests.running == {"o-A", "o-B", "o-C"}
+        await asyncio.sleep(4.0)
+        return [(entry.client_order_id, entry.kind, entry.data.get("text")) for entry in wave.dispatch.late()]
+
+    assert wave.time.run(whole()) == [
+        ("o-A", "filled", None), ("o-B", "unknown", "KeyError: 'price'"), ("o-C", "filled", None),
+    ]  # fmt: skip
+    assert (wave.requests.running, wave.dispatch.late()) == (set(), [])
+
+
+def test_a_report_of_no_shape_that_is_known_is_unknown_and_stops_no_wave() -> None:
+    """The state of one order is a list, which no check expects; the other is filled."""
+    answers = {"A": lambda request: structs.replace(full(request), state=["filled"]), "B": full}
+    wave = Wave(Desk(lambda request: answers[request.symbol](request)))
+    wave.send("A", "B")
+    assert [wave.words(symbol) for symbol in "AB"] == [["sending", "unknown"], ["sending", "filled"]]

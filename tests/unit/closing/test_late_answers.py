@@ -5,13 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from killswitch.model.store import JournalEntry
-from killswitch.model.venue import VenueTraits
+from killswitch.model.venue import OrderReport, OrderRequest, VenueTraits
 from tests.faults.exchange import Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
-from tests.faults.wire import SLOW, BatchingWire
+from tests.faults.wire import SLOW, BatchingWire, Wire
 
 (BTC, ETH) = long("BTC", "ETH")
 
@@ -56,6 +57,25 @@ def test_the_same_order_is_not_sent_again_while_its_request_still_runs(mode: Mod
     absent = scene.entries("absent")
     assert [second(scene, entry) >= 10.0 for entry in absent] == [True]
     assert sum(order.filled for order in scene.orders()) == 5
+
+
+class Senseless(Wire):
+    """The answers about BTC say that the order is in a state that is a list."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        report = await super().submit(request)
+        return structs.replace(report, state=["filled"]) if request.symbol == "BTC" else report  # type: ignore[arg-type]
+
+
+def test_an_answer_that_breaks_the_reading_of_it_takes_no_other_answer_with_it() -> None:
+    """BTC's answer is of no shape that is known, ETH's comes at the same time: one is unknown, the other counts."""
+    scene = Scene({BTC: 10, ETH: 4}, wire=Senseless)
+    scene.decide({BTC: 5, ETH: 2})
+    assert scene.play() == {"d1": "flat"}
+    assert ("ETH", "2") in [(entry.symbol, entry.data["filled"]) for entry in scene.entries("filled")]
+    broken = [entry for entry in scene.entries("unknown") if "TypeError" in str(entry.data["text"])]
+    assert [entry.symbol for entry in broken] == ["BTC"]
+    assert scene.held(BTC, ETH) == [Decimal(5), Decimal(2)]
 
 
 def test_an_answer_that_was_found_out_before_is_not_counted_twice() -> None:

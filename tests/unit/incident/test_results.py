@@ -413,14 +413,18 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
 
 
 def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
-    """Nothing to be noted, no bounds; only the time that each close took."""
+    """Nothing to be noted, no bounds; only the time that each close took: from 1 s to 3 s, and from 61 s to 69 s."""
     incidents.whole_incident(written)
     found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
     text = report_markdown(found)
     assert found.remarks == ()
     assert "To be noted" not in text
     assert "bound" not in text
-    assert text.count("| time of the close, ") == 2
+    ends = "s, from its first order to its last look at the venue |"
+    assert [line for line in text.splitlines() if line.startswith("| time of the close")] == [
+        f"| time of the close, trim at 00:00:00 | 2.0 {ends}",
+        f"| time of the close, close-everything at 00:01:00 | 8.0 {ends}",
+    ]
 
 
 @pytest.mark.parametrize(

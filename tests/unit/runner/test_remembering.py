@@ -98,6 +98,24 @@ def test_a_symbol_that_was_held_long_ago_is_forgotten(world: World) -> None:
     assert [symbols for symbols, _ in second.remembered] == [[]]
 
 
+def test_what_was_closed_between_two_runs_is_told_to_the_one_after_too(world: World) -> None:
+    """ETH was closed while nobody looked; the second run has a tick, which may be too early for its rows."""
+    store, third = world.open(), Attentive(FLAT)
+    run(world, store, Attentive(FLAT), holding("BTC", "ETH"))
+    run(world, store, Attentive(FLAT), holding("BTC"))
+    run(world, store, third, FLAT)
+    assert [symbols for symbols, _ in third.remembered] == [["BTC", "ETH"]]
+
+
+def test_what_was_closed_between_two_runs_is_forgotten_five_minutes_after_the_second_began(world: World) -> None:
+    """By then its rows have come."""
+    store, third = world.open(), Attentive(FLAT)
+    run(world, store, Attentive(FLAT), holding("BTC", "ETH"))
+    run(world, store, Attentive(FLAT), *[holding("BTC")] * 302)
+    run(world, store, third, FLAT)
+    assert [symbols for symbols, _ in third.remembered] == [["BTC"]]
+
+
 def test_what_another_version_left_is_passed_over(world: World) -> None:
     """It is not the end of a run."""
     store, second = world.open(), Attentive(FLAT)
