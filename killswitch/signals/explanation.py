@@ -25,7 +25,6 @@ from killswitch.signals.loss_or_flow import (
     FALLS,
     FALLS_WITHIN,
     LAG,
-    LAG_OF_A_SMALL_ONE,
     NETTED_WITHIN,
     SETTLED_AFTER,
     is_about,
@@ -325,7 +324,7 @@ class Explanation:
         if change.amount < ZERO and self._is_in_transit(change):
             change.kind, change.in_transit = "money", True
             return
-        lag = LAG_OF_A_SMALL_ONE if change.hurried else lag_of(change.amount, change.equity, account.row_lag_s)
+        lag = lag_of(change.amount, change.equity, account.row_lag_s, hurried=change.hurried)
         known = proven is not None and proven >= change.at + lag
         silent = age >= self._terms.flow_grace and (proven is None or now - proven >= self._terms.flow_grace)
         if known or silent:

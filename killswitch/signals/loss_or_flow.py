@@ -101,11 +101,15 @@ def has_funding(since: int, at: int) -> bool:
     return (at + 10 * SECOND) // HOUR_OF_FUNDING > (since - FUNDING_LATE) // HOUR_OF_FUNDING
 
 
-def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None) -> int:
-    """By how much the ledger must be known past a pending change (microseconds)."""
-    if abs(amount) <= SMALL * abs(equity):
-        return LAG_OF_A_SMALL_ONE
-    return LAG if row_lag is None else int(min(max(LAG, row_lag * SECOND), LONGEST_LAG))
+def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None, *, hurried: bool = False) -> int:
+    """By how much the ledger must be known past a pending change (microseconds).
+
+    `row_lag`: by how much its rows were late, in seconds. A small change, or one of many falls, waits for that too, but
+    no longer than another one waits at least.
+    """
+    late = 0 if row_lag is None else int(min(row_lag * SECOND, LONGEST_LAG))
+    is_short = hurried or abs(amount) <= SMALL * abs(equity)
+    return min(max(LAG_OF_A_SMALL_ONE, late), LAG) if is_short else max(LAG, late)
 
 
 def is_about(row_at: int, since: int, at: int) -> bool:
