@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -72,36 +72,87 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
 
 KEPT = 20_000
 """Ids that are remembered. What is older has long left the pages that are read."""
+OVERLAP: Final = timedelta(hours=1)
+"""So long before the last run's end rows are given again: it may not have read them. Who takes them knows their ids."""
+LATE: Final = timedelta(days=2, hours=5)
+"""From the beginning of a row's date, UTC, to the end of the day after it in New York: until then it may appear."""
 
 
 class Known:
-    """Which activities were told already. The first answer only says what had happened before we looked."""
+    """Which activities were given already. Of the first answer those are new that the run before could not know.
+
+    Where there was no run before, what is in the first answer had happened before anyone looked. A row with a date and
+    no time may be one that a later run on the same day cannot tell from a new one: it is given, dated by the beginning
+    of its day, so that its id is known from then on.
+    """
 
     def __init__(self) -> None:
-        self._told: dict[str, None] | None = None
+        self._given: dict[str, None] | None = None
+        self._since: datetime | None = None
+
+    def remember(self, since: datetime | None) -> None:
+        """Rows from `since` on, when the run before knew the account last, are new; None where that is not known."""
+        self._since = None if since is None else since - OVERLAP
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
-        """Those of the answer that are to be told, in its order. They stay new until they are learnt."""
-        if self._told is None:
+        """Those of the answer that are to be given, in its order. They stay new until they are learnt."""
+        if self._given is not None:
+            return [each for each in answer if word(each, "id") not in self._given]
+        if self._since is not None:
+            return [each for each in answer if not self._is_old(each)]
+        days = [day for each in answer if (day := _day(each)) is not None]
+        if not days:
             return []
-        return [each for each in answer if word(each, "id") not in self._told]
+        newest = max(days)
+        return [
+            {**each, "created_at": day.isoformat()}
+            for each in answer
+            if (day := _day(each)) is not None and newest - day <= timedelta(days=1)
+        ]
 
     def learn(self, answer: Sequence[Row]) -> None:
-        """They were told."""
-        told = {} if self._told is None else self._told
+        """They were given."""
+        given = {} if self._given is None else self._given
         for each in answer:
             name = word(each, "id")
-            told.pop(name, None)  # what was seen last is kept longest
-            told[name] = None
-        for name in list(told)[:-KEPT]:
-            del told[name]
-        self._told = told
+            given.pop(name, None)  # what was seen last is kept longest
+            given[name] = None
+        for name in list(given)[:-KEPT]:
+            del given[name]
+        self._given = given
 
-    def meets(self, answer: Sequence[Row]) -> bool:
-        """Whether one of them is known already, so that what is older is, too."""
-        return self._told is not None and any(word(each, "id") in self._told for each in answer)
+    def goes_beyond(self, page: Sequence[Row]) -> bool:
+        """Whether nothing is new that is older than a page, newest row first."""
+        if self._given is not None:
+            return any(word(each, "id") in self._given for each in page)
+        return self._since is None or any(self._is_old(each) for each in page[-1:])
 
     @property
     def begun(self) -> bool:
         """Whether there was an answer yet."""
-        return self._told is not None
+        return self._given is not None
+
+    def _is_old(self, row: Row) -> bool:
+        """Whether the run before has known it, or could have: it had happened, and would have been in its answers."""
+        day = _day(row)
+        at = _time(row) if day is None else day + LATE
+        return at is None or (self._since is not None and at < self._since)
+
+
+def _time(row: Row) -> datetime | None:
+    """When it happened; None where it does not say, or what it says is no time."""
+    try:
+        return instant(row.get("transaction_time")) or instant(row.get("created_at"))
+    except UnreadableError:
+        return None
+
+
+def _day(row: Row) -> datetime | None:
+    """The beginning, in UTC, of the day of a row that has a date and no time; None for any other."""
+    if row.get("transaction_time") or row.get("created_at"):
+        return None
+    try:
+        day = date.fromisoformat(str(row.get("date")))
+    except ValueError:
+        return None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -40,17 +40,24 @@ class Ledger:
         self._flows: list[Flow] = []
         self._trades_known, self._moves_known = Known(), Known()
 
+    def remember(self, since: datetime | None) -> None:
+        """Rows from `since` on are new: that is what the run before this one knew."""
+        self._trades_known.remember(since)
+        self._moves_known.remember(since)
+
     async def read_trades(self, coins: Iterable[str]) -> None:
         """Read what was traded. `coins` are symbols that are known: trades write them without a slash."""
         asked_at, before = self._venue_time(), self.trades.as_of
         names = {symbol.replace("/", ""): symbol for symbol in coins}
         answer = await self._ask.activities(self._trades_known, "/account/activities/FILL")
         new = [read_fill(each, names) for each in self._trades_known.new(answer)]
+        begun = self._trades_known.begun
         self._fills += new
         self._trades_known.learn(answer)
         now = asyncio.get_running_loop().time()
         for fill in new:
-            self.hurry.filled(now, fill)
+            if begun:  # what is older explains no change that was seen
+                self.hurry.filled(now, fill)
             # Late is what was not in an answer to a question that was asked after it had happened.
             late = before is not None and fill.at < before
             self._measured(now, (asked_at - fill.at).total_seconds() if late else 0.0)
@@ -63,11 +70,12 @@ class Ledger:
         seen = self._settings.now()
         new = [read_flow(each, self._settings.currency, seen) for each in self._moves_known.new(answer)]
         flows = [flow for flow in new if flow is not None]
+        begun = self._moves_known.begun
         self._flows += flows
         self._moves_known.learn(answer)
         now = asyncio.get_running_loop().time()
         for flow in flows:
-            if flow.currency == self._settings.currency:
+            if begun and flow.currency == self._settings.currency:
                 self.hurry.moved(now, flow.amount)
 
     def _measured(self, now: float, lag: float) -> None:

@@ -64,15 +64,20 @@ class Questions:
         raise UnreadableError(f"there are more than {len(found)} open orders")
 
     async def activities(self, known: Known, path: str, **query: Any) -> list[Row]:
-        """Activities that are not `known` yet, oldest first: page by page, until one is known."""
+        """Activities that are not `known` yet, oldest first: page by page, until what is older is known.
+
+        Of the first answer after a long pause the newest are enough: there is no earlier answer for them to join on to.
+        """
         query |= {"direction": "desc", "page_size": TRADES_PAGE}
         found: list[Row] = []
         for _ in range(PAGES):
             page = rows(await self._get(path, query), "activities")
             found += page
-            if len(page) < TRADES_PAGE or not known.begun or known.meets(page):
+            if len(page) < TRADES_PAGE or known.goes_beyond(page):
                 return found[::-1]
             query["page_token"] = word(page[-1], "id")
+        if not known.begun:
+            return found[::-1]
         raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last reading")
 
     async def clock(self) -> Clock:

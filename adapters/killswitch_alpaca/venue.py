@@ -54,6 +54,10 @@ class AlpacaVenue:
         used = self._client.used
         return {} if used is None else {COUNTED: FIFTHS * used}
 
+    def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
+        """See `RememberingVenue`. Lists of rows name every symbol by themselves: only `since` is needed."""
+        self._reading.ledger.remember(since)
+
     async def snapshot(self) -> AccountSnapshot:
         return await self._reading.snapshot()
 

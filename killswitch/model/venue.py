@@ -288,7 +288,8 @@ class PricedVenue(Protocol):
 
 @runtime_checkable
 class RememberingVenue(Protocol):
-    """An adapter that must know which symbols were held before it was made: its venue wants them named."""
+    """An adapter that must know what the run before it knew: which symbols were held, where its venue wants them named,
+    and since when rows are new."""
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
         """Ask for rows of these symbols too at the first snapshot, from `since` on; called before it.

@@ -40,6 +40,7 @@ def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
                 data={"author": event.author, "reason": event.reason, "event": event.id},
             )
             for account in accounts
+            if not any((it.decision, it.account) == (event.decision, account) for it in entries)
         ]  # fmt: skip
         scope = event.scope or "portfolio"
         if accounts:

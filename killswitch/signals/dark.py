@@ -81,6 +81,8 @@ class Holding:
         """Between what it may have made if it was kept or reduced at prices within the move; its notional is known."""
         assert self.notional is not None
         low, high = move.low, move.high
+        if self.inverse and low <= -1:
+            return ANYTHING  # worth nothing by now, so that no number of coins is enough
         if self.inverse:
             # 1 − x₀/x in coins of x₀ each, which may be worth up to `high` more by now (Deribit, "Inverse futures").
             low = low / (1 + low) * (1 + high)

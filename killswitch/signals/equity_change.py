@@ -115,11 +115,10 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
     alone = _alone(before), _alone(after)
     if alone[0] is not None and alone[1] is not None:
         return alone[1] - alone[0]
-    second = _wallets(after)
-    if second is not None and before.unrealized is not None and before.balances == after.balances:
-        return ZERO  # nearly every snapshot: nothing is to be multiplied
-    first = _wallets(before)
+    first, second = _wallets(before), _wallets(after)
     if first is not None and second is not None:
+        if first == second:
+            return ZERO
         moved = sum((amount * price for asset, (amount, price) in second.items() if asset not in first), ZERO)
         for asset, (amount, price) in first.items():
             now, now_price = second.get(asset, (ZERO, price))

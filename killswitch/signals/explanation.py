@@ -17,6 +17,7 @@ from msgspec import Struct
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.changes import Change, Changes, Resolved
+from killswitch.signals.clocks import ahead_of_venue
 from killswitch.signals.dark import Unsettled
 from killswitch.signals.ledger import FillRow, Ledger, LedgerState
 from killswitch.signals.ledger import Row as LedgerRow
@@ -314,7 +315,7 @@ class Explanation:
     def _resolve(self, change: Change, account: AccountSnapshot, now: int, found: Explained) -> None:
         """Let an open change count as what it is taken for, once enough is known."""
         age = now - change.at
-        proven = _proven(account, change)
+        proven = _proven(account, change, ahead_of_venue(account, now))
         if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT):
             change.unanswered_since = now
         if change.kind == "money":
@@ -386,15 +387,15 @@ def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:
     return min(row.amount, left, key=abs) if is_about(row.at, rest.since, rest.at) else ZERO
 
 
-def _proven(account: AccountSnapshot, change: Change) -> int | None:
-    """The venue's time up to which both fills and flows are known; None where that is not known.
+def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
+    """Until when both fills and flows are known, by our clock, `ahead` of the venue's; None where that is not said.
 
     A venue that gives its flows hours late, as Alpaca does, will not show one of the change's own time within any
     grace: waiting for it says nothing. There a change that trades may account for goes by the fills alone.
     """
     if account.fills_as_of is None or account.flows_as_of is None:
         return None
-    fills, flows = to_micros(account.fills_as_of), to_micros(account.flows_as_of)
+    fills, flows = to_micros(account.fills_as_of) + ahead, to_micros(account.flows_as_of) + ahead
     return fills if change.kind == "trade" and flows < change.at - OUT_OF_REACH else min(fills, flows)
 
 

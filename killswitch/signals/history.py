@@ -6,6 +6,7 @@ returns follows from what it was given. Serialised it is a `HistoryState` and it
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from copy import copy, deepcopy
@@ -22,6 +23,7 @@ from killswitch.signals.ledger import Ledger
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO
 from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
+from killswitch.signals.soundness import sound_account
 from killswitch.signals.trail import TrailState
 from killswitch.signals.units import Track
 from killswitch.signals.view import PnlKey, ScopeView
@@ -125,7 +127,8 @@ class History:
         if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
             self.dark = self.equity_range = None
             return
-        last = {name: trail.before for name, trail in self.explanation.trails.items() if trail.before is not None}
+        trails = self.explanation.trails.items()
+        last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
         read = view.read()
         unsettled = self.explanation.unsettled(read, _profits(read, read.pnl()))
         self.equity_range = self._dark_accounts.equity_range(
@@ -250,7 +253,7 @@ class History:
 
     def _correct(self, now: int, part: Resolved) -> None:
         """What was taken for profit or loss was a flow, or the other way round: values since then change."""
-        if part.factor == 1.0:
+        if part.factor == 1.0 or not math.isfinite(part.factor):
             return
         value = part.value or self.track.value
         if part.undone:

@@ -7,16 +7,19 @@ equity cannot be used, so they are gathered until the next equity that can.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
-from killswitch.signals.equity_change import holdings
+from killswitch.signals.asset_prices import AssetPrices, LastPrice
+from killswitch.signals.clocks import ahead_of_venue, venue_time
+from killswitch.signals.loss_or_flow import EARLY
 from killswitch.signals.position import ZERO, move_value
-from killswitch.signals.soundness import sane
+from killswitch.signals.soundness import sane, sound_fill
 from killswitch.signals.view import PnlKey, ScopeView
 
 LATEST = 48 * HOUR
@@ -26,8 +29,8 @@ LATEST = 48 * HOUR
 class Row(Struct):
     """A row of an account's ledger that no change of equity has been found for yet.
 
-    `at` is the venue's time, `seen` when it became known (microseconds); `amount` in the account's currency. `moved`:
-    it is a deposit, a withdrawal or a transfer; otherwise profit or loss.
+    `at` is when it happened, `seen` when it became known (microseconds, as ticks are dated); `amount` in the account's
+    currency. `moved`: it is a deposit, a withdrawal or a transfer; otherwise profit or loss.
     """
 
     account: str
@@ -35,6 +38,14 @@ class Row(Struct):
     seen: int
     amount: Decimal
     moved: bool
+
+
+class UnpricedFlow(Struct, frozen=True):
+    """A flow in an asset whose price is not known yet; `seen` when it became known."""
+
+    account: str
+    flow: Flow
+    seen: int
 
 
 class FillRow(Struct):
@@ -55,6 +66,8 @@ class LedgerState(Struct):
     looked_at: int | None
     rows: list[Row] = []
     fills: list[FillRow] = []
+    unpriced: list[UnpricedFlow] = []
+    prices: list[LastPrice] = []
 
 
 class Ledger:
@@ -70,26 +83,48 @@ class Ledger:
         """Flows, funding, interest and fees that still wait for their change of equity, oldest first."""
         self.fills: list[FillRow] = []
         self.joined: dict[str, int] = {}
-        """When each account's equity was first counted: what happened to it before is in that already."""
+        """When each account's equity was first counted, by its venue's clock: what was before is in that already."""
+        self.unpriced: list[UnpricedFlow] = []
+        """Flows that wait for a price, as long as rows wait for their change."""
+        self._prices = AssetPrices()
         self._seen: dict[str, int] = {}
         self._looked_at: int | None = None
 
     def gather(self, view: ScopeView, before: ScopeView | None) -> None:
         """Take the view's new rows; `before` is the view of the tick before, for the positions that fills met."""
         for account in view.accounts:
-            if account.flows:
-                for flow in account.flows:
-                    if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
-                        self._take_flow(account, flow, view.as_of)
-            if account.fills:
-                for fill in account.fills:
-                    if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
-                        self._take_fill(account, fill, view, before)
+            self._correct_joined(account)
+            self._prices.take(account, view.as_of)
+            if account.flows or account.fills:
+                self._take_rows(account, view, before)
+        if self.unpriced:
+            self._price_anew(view)
         if view.unknown is None:
             self._looked_at = view.as_of
             for account in view.accounts:
-                self.joined.setdefault(account.account, view.as_of)
+                if account.account not in self.joined:
+                    wallet = account.wallet_as_of
+                    self.joined[account.account] = view.as_of if wallet is None else to_micros(wallet)
         self._forget_old()
+
+    def _take_rows(self, account: AccountSnapshot, view: ScopeView, before: ScopeView | None) -> None:
+        """Take an account's new rows, dated as ticks are."""
+        ahead = ahead_of_venue(account, view.as_of)
+        for flow in account.flows or ():
+            if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
+                self._take_flow(account, replace(flow, at=_later(flow.at, ahead)) if ahead else flow, view.as_of)
+        for fill in account.fills or ():
+            if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
+                self._take_fill(account, replace(fill, at=_later(fill.at, ahead)) if ahead else fill, view, before)
+
+    def _correct_joined(self, account: AccountSnapshot) -> None:
+        """A time that the venue's clock has not reached yet is one of a wrong clock: it joined by the last snapshot."""
+        joined, now = self.joined.get(account.account), venue_time(account)
+        if joined is None or now is None or joined <= now:
+            return
+        last = self._prices.last(account.account)
+        then = None if last is None else venue_time(last)
+        self.joined[account.account] = now if then is None else min(now, then)
 
     def unit_flow_in(self, view: ScopeView) -> Decimal:
         """Money moved by rows of the view that were not counted yet, in its currency; nothing is counted."""
@@ -97,8 +132,8 @@ class Ledger:
         for account in view.accounts:
             for flow in account.flows or ():
                 new = f"flow/{account.account}/{flow.id}" not in self._seen
-                amount = in_account_currency(account, flow.amount, flow.currency)
-                if new and flow.kind in UNIT_FLOWS and amount is not None and sane(amount):
+                amount = self._prices.amount(account, flow.amount, flow.currency)
+                if new and flow.kind in UNIT_FLOWS and amount is not None:
                     total += view.converted(amount, account)
         return total
 
@@ -115,6 +150,7 @@ class Ledger:
             self._keep_joined()
         self.rows = [row for row in self.rows if accounts is not None and row.account not in accounts]
         self.fills = [row for row in self.fills if accounts is not None and row.account not in accounts]
+        self.unpriced = [row for row in self.unpriced if accounts is not None and row.account not in accounts]
 
     def _keep_joined(self) -> None:
         """What accounts realised which are not in the scope any more is in a currency that is not known any more."""
@@ -138,29 +174,44 @@ class Ledger:
             del self._seen[oldest]
 
     def _take_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
-        amount = in_account_currency(account, flow.amount, flow.currency)
-        if amount is None or not sane(amount):
+        if not sane(flow.amount):
             return  # what it moved shows as unexplained change, and is treated as such
-        if amount:
-            moved = flow.kind in UNIT_FLOWS
-            self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, moved))
+        amount = self._prices.amount(account, flow.amount, flow.currency)
+        if amount is None:
+            self.unpriced.append(UnpricedFlow(account.account, flow, seen))
+        elif amount:
+            self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
+
+    def _price_anew(self, view: ScopeView) -> None:
+        """Take the flows whose price is known by now; those that wait for too long are given up, as rows are."""
+        waiting, self.unpriced = self.unpriced, []
+        accounts = {account.account: account for account in view.accounts}
+        for each in waiting:
+            account = accounts.get(each.account)
+            if view.as_of - each.seen > EARLY:
+                continue
+            if account is None:
+                self.unpriced.append(each)
+            else:
+                self._take_flow(account, each.flow, each.seen)
 
     def _take_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
         met = _position_met(account.account, fill, before)
         side = fill.position_side or (met.side if met else _side_alone(fill))
-        gain = fill.realized_pnl
-        if gain is None and sane(fill.amount) and sane(fill.price):
-            gain = _realized(account.account, fill, met, side, view)
-        fee = None if fill.fee is None else in_account_currency(account, fill.fee, fill.fee_currency)
+        sound = sound_fill(fill, view.instrument(account.account, fill.symbol))
+        gain = fill.realized_pnl if fill.realized_pnl is not None and sane(fill.realized_pnl) else None
+        if gain is None and sound is not None:
+            gain = _realized(account.account, sound, met, side, view)
+        fee = None if fill.fee is None else self._prices.amount(account, fill.fee, fill.fee_currency)
         key = (account.account, fill.symbol, side)
         known = None
         if gain is None or not sane(gain):
             self.unknown[key] = view.as_of
         else:
-            known = gain - (fee if fee is not None and sane(fee) else ZERO)
+            known = gain - (fee or ZERO)
             self.realized[key] = self.realized.get(key, ZERO) + known
-        if sane(fill.amount) and sane(fill.price):
-            self.fills.append(FillRow(account.account, fill, known))
+        if sound is not None:
+            self.fills.append(FillRow(account.account, sound, known))
 
     def state(self) -> LedgerState:
         """Everything, for storing."""
@@ -172,6 +223,8 @@ class Ledger:
             looked_at=self._looked_at,
             rows=self.rows,
             fills=self.fills,
+            unpriced=self.unpriced,
+            prices=self._prices.state(self._looked_at),
         )
 
     def restore(self, state: LedgerState) -> None:
@@ -181,15 +234,16 @@ class Ledger:
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
         self.joined, self._looked_at = dict(state.joined), state.looked_at
         self._keep_joined()
-        self.rows, self.fills = state.rows, state.fills
+        self.rows, self.fills, self.unpriced = state.rows, state.fills, state.unpriced
+        self._prices.restore(state.prices)
 
 
-def in_account_currency(account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
-    """`amount` of `currency` in the account's currency by the prices of what it holds; None where nothing converts."""
-    if currency == account.currency:
-        return amount
-    held = holdings(account).get(currency) if currency is not None and sane(amount) else None
-    return None if held is None else amount * held[1]
+def _later(at: datetime, micros: int) -> datetime:
+    """A time by another clock; itself where no calendar has it."""
+    try:
+        return at + timedelta(microseconds=micros)
+    except OverflowError:
+        return at
 
 
 def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Position | None:

@@ -8,6 +8,7 @@ the equity itself and a fall of exactly a threshold reaches it; a debt is a valu
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
@@ -58,11 +59,11 @@ class Track:
             self.units = max(0.0, equity) / self.value
             return
         units = self.units + flow / self.value
-        if units > 0.0 and equity != 0.0:
+        if 0.0 < units < math.inf and equity != 0.0:
             self.units = units
             return
         before = (equity - flow) / self.units
-        if before > 0.0:
+        if 0.0 < before < math.inf:
             self.value = before
             self.units = max(0.0, equity) / before
 
@@ -100,6 +101,8 @@ class Track:
 
     def correct(self, at: int, factor: float, value: float) -> None:
         """From `at` on, units were issued that make values `factor` times smaller; 0: all was taken out at `value`."""
+        if not math.isfinite(factor):
+            return  # what is stored must be numbers
         if factor > 0.0:
             self.units *= factor
             self.value /= factor
@@ -110,6 +113,8 @@ class Track:
 
     def uncorrect(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
         """What `correct` did is undone; `before`: the equity before the change, at the unit value `value`."""
+        if not math.isfinite(factor):
+            return
         if factor > 0.0:
             self.units /= factor
             self.value *= factor

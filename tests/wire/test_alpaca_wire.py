@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -124,11 +124,12 @@ def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
 
 
 def test_money_and_trades_are_told_once_when_they_become_known() -> None:
-    """What happened before we looked is not told; a deposit, a dividend and a trade after that are, once each."""
+    """What happened before we looked is dated before it; a deposit, a dividend and a trade after that are told once."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.moves.insert(0, {"id": "1", "activity_type": "CSD", "net_amount": "7", "date": "2021-05-18"})
-        assert (await venue.snapshot()).flows == ()
+        before = datetime(2021, 5, 18, tzinfo=UTC)
+        assert (await venue.snapshot()).flows == (Flow("1", before, "deposit", D(7), "USD"),)
         wire.moves.insert(0, {"id": "2", "activity_type": "CSD", "net_amount": "500", "date": "2021-05-19"})
         wire.moves.insert(0, {"id": "3", "activity_type": "DIV", "net_amount": "-1.5", "date": "2021-05-19"})
         wire.exchange.place(sale("4", client_order_id="theirs"), by="hand")

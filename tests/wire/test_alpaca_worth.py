@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 
 from killswitch.model.snapshot import AccountSnapshot, Mark
-from killswitch.model.venue import PricedVenue, Prices
+from killswitch.model.venue import PricedVenue, Prices, RememberingVenue
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.faults.mishaps import Rule, Script
 from tests.wire.alpaca import AlpacaWire
@@ -19,6 +20,7 @@ from tests.wire.ledger import NEVER
 pytest.importorskip("alpaca")
 D = Decimal
 FILLS, MOVES = "/v2/account/activities/FILL", "/v2/account/activities"
+LONG_AGO = "2021-05-17T15:00:00Z"
 
 
 def _sum(seen: AccountSnapshot) -> Decimal:
@@ -310,5 +312,58 @@ def test_the_longest_lag_is_told_and_no_longer_one_than_was_ever_sensible() -> N
         assert (await _kept_back(wire, venue, 10.5)).row_lag_s == 20
         await asyncio.sleep(60)
         assert (await _kept_back(wire, venue, 599.5)).row_lag_s == 180
+
+    run(case)
+
+
+def test_rows_of_the_time_without_a_run_are_new() -> None:
+    """The last run saw the account at 10:55. At 10:57 ten shares were sold at 100, and 1,000 left; both are told.
+
+    What was sold at 09:00, and what left the day before yesterday, that run has known.
+    """
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        await asyncio.sleep(1)
+        assert isinstance(venue, RememberingVenue)
+        venue.remember([AAPL], REGULAR - timedelta(minutes=5))
+        wire.exchange.now = lambda: (0.0, REGULAR - timedelta(hours=2))
+        wire.exchange.place(sale("1", client_order_id="before"), by="hand")
+        wire.exchange.now = lambda: (0.0, REGULAR - timedelta(minutes=3))
+        wire.exchange.place(sale("9", client_order_id="meanwhile"), by="hand")
+        wire.moves += [
+            {"id": "3", "activity_type": "CSW", "net_amount": "-1000", "date": "2021-05-19"},
+            {"id": "2", "activity_type": "CSW", "net_amount": "-50", "date": "2021-05-17", "created_at": LONG_AGO},
+            {"id": "1", "activity_type": "CSW", "net_amount": "-20", "date": "2021-05-16"},
+        ]
+        seen = await venue.snapshot()
+        assert [(fill.amount, fill.at) for fill in seen.fills or ()] == [(9, REGULAR - timedelta(minutes=3))]
+        assert [(row.id, row.amount) for row in seen.flows or ()] == [("3", -1000)]
+        assert (await venue.snapshot()).flows == ()
+
+    run(case)
+
+
+def test_of_a_long_pause_every_page_is_read() -> None:
+    """250 trades of a minute without a run are three pages."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        venue.remember([AAPL], REGULAR - timedelta(minutes=1))
+        for number in range(250):
+            side: Literal["buy", "sell"] = "buy" if number % 2 else "sell"
+            wire.exchange.place(sale("1", side=side, client_order_id=f"n{number}"), by="hand")
+        seen = await venue.snapshot()
+        assert len(seen.fills or ()) == 250
+        assert len(_asked(wire, FILLS)) == 3
+
+    run(case)
+
+
+def test_a_first_run_dates_what_has_only_a_date_before_itself() -> None:
+    """1,000 left this morning, before anyone looked: by its id a run that starts at noon knows that it is not new."""
+
+    async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
+        wire.moves.append({"id": "3", "activity_type": "CSW", "net_amount": "-1000", "date": "2021-05-19"})
+        (row,) = (await venue.snapshot()).flows or ()
+        assert (row.id, row.at) == ("3", datetime(2021, 5, 19, tzinfo=UTC))
 
     run(case)

@@ -156,6 +156,35 @@ def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> Non
         world.close()
 
 
+def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
+    """Two people give it up at the same time: both are answered, and one end is journaled."""
+
+    async def course(world: World) -> None:
+        store, venue = world.open(), Refusing(book("1100"))
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await runner.tick()
+        venue.answer = structs.replace(book("900"))
+        await runner.tick()
+        decision = store.unfinished()[0].decision.id
+        for author in ("mia", "leo"):
+            store.put_event(hand("give_up", None, author, "sold over the phone", world.clock.now(), decision=decision))
+        report = await runner.tick()
+        assert [it.text.rpartition(" by ")[2] for it in report.notices if "is given up" in it.text] == [
+            "mia: sold over the phone", "leo: sold over the phone",
+        ]  # fmt: skip
+        ends = [it.data["author"] for it in store.journal(decision) if it.kind == "given_up"]
+        assert ends == ["mia"]
+        await runner.finish()
+        await runner.let_go()
+
+    world = World(tmp_path)
+    try:
+        asyncio.run(course(world))
+    finally:
+        world.close()
+
+
 def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_run(tmp_path: Path) -> None:
     """Where no runner lives, the command waits in the store."""
     world = World(tmp_path)

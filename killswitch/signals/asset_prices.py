@@ -1,0 +1,118 @@
+"""What an account's assets are worth, also those that it holds no more: their rows come when they are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+from msgspec import Struct
+
+from killswitch.model.instant import HOUR
+from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.position import HOLDINGS, ZERO
+from killswitch.signals.soundness import sane
+
+KEPT = 48 * HOUR
+"""How long the price of what is gone is remembered (microseconds)."""
+
+
+class LastPrice(Struct, frozen=True, array_like=True):
+    """The last price of an asset in the account's currency, and when it was last seen (microseconds)."""
+
+    account: str
+    asset: str
+    price: Decimal
+    at: int
+
+
+class AssetPrices:
+    """Prices of the assets of each account of a scope, in its own currency."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, AccountSnapshot] = {}
+        self._names: dict[str, list[str]] = {}
+        self._gone: dict[tuple[str, str], LastPrice] = {}
+
+    def take(self, account: AccountSnapshot, at: int) -> None:
+        """Note an account's next snapshot. What it prices no longer keeps the price that it had in the last one."""
+        if account.quality != "ok" or account.balances is None:
+            return
+        name, names = account.account, _names(account)
+        if name in self._last and names != self._names[name]:
+            present = dict(_prices(account))
+            for asset, price in _prices(self._last[name]):
+                if asset not in present:
+                    self._gone[name, asset] = LastPrice(name, asset, price, at)
+            self._gone = {key: each for key, each in self._gone.items() if each.at >= at - KEPT}
+        self._last[name], self._names[name] = account, names
+
+    def last(self, account: str) -> AccountSnapshot | None:
+        """The last snapshot that was taken of an account."""
+        return self._last.get(account)
+
+    def price(self, account: AccountSnapshot, asset: str) -> Decimal | None:
+        """What one unit is worth: by what the account holds, or last held of it, else by a market or a rate."""
+        last = self._last.get(account.account)
+        for snapshot in (account, last):
+            found = None if snapshot is None else next((it for name, it in _prices(snapshot) if name == asset), None)
+            if found is not None:
+                return found
+        gone = self._gone.get((account.account, asset))
+        return next(_by_markets(account, asset), None) if gone is None else gone.price
+
+    def amount(self, account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
+        """`amount` of `currency` in the account's; None where nothing converts, or it is no amount."""
+        if currency is None or not sane(amount):
+            return None
+        price = Decimal(1) if currency == account.currency else self.price(account, currency)
+        found = None if price is None else amount * price
+        return found if found is not None and sane(found) else None
+
+    def state(self, at: int | None) -> list[LastPrice]:
+        """Everything, for storing; `at`: when the present prices were seen."""
+        present = {
+            (name, asset): LastPrice(name, asset, price, at or 0)
+            for name, account in self._last.items()
+            for asset, price in _prices(account)
+        }
+        return [*(self._gone | present).values()]
+
+    def restore(self, state: list[LastPrice]) -> None:
+        """Take up where stored prices left off."""
+        self._gone = {(each.account, each.asset): each for each in state}
+
+
+def _names(account: AccountSnapshot) -> list[str]:
+    """What the account prices, as a list to compare with the last one."""
+    names = [balance.asset for balance in account.balances or () if balance.price is not None]
+    if account.market in HOLDINGS:
+        names += [position.symbol for position in account.positions or ()]
+    return names
+
+
+def _prices(account: AccountSnapshot) -> Iterator[tuple[str, Decimal]]:
+    """(asset, price) of every asset that is held, but for the account's own currency."""
+    for balance in account.balances or ():
+        if balance.asset != account.currency and balance.price is not None and _is_price(balance.price):
+            yield balance.asset, balance.price
+    if account.market in HOLDINGS:
+        for position in account.positions or ():
+            if position.mark_price is not None and _is_price(position.mark_price):
+                yield position.symbol.replace("_", "/").partition("/")[0], position.mark_price
+
+
+def _by_markets(account: AccountSnapshot, asset: str) -> Iterator[Decimal]:
+    """Prices by symbols of the asset against the account's currency, and by the rates that the venue gives."""
+    marks = [(mark.symbol, mark.mark_price) for mark in account.marks or ()]
+    marks += [(it.symbol, it.mark_price) for it in account.positions or () if it.mark_price is not None]
+    for symbol, mark in marks:
+        base, _, quote = symbol.partition(":")[0].partition("/")
+        if (base, quote) == (asset, account.currency) and _is_price(mark):
+            yield mark
+    for rate in account.rates or ():
+        if rate.currency == asset and _is_price(rate.price):
+            yield 1 / rate.price
+
+
+def _is_price(price: Decimal) -> bool:
+    return sane(price) and price > ZERO
