@@ -176,7 +176,7 @@ def _until(lock: LockView) -> str:
 def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
     rows = []
     for closing in closings:
-        outcomes = Counter(order.outcome for order in closing.result.orders)
+        outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         rows.append((closing.decision, closing.account, orders, _left(closing)))
     title = "Closings under way" if alive else "Closings that nobody works on"
@@ -185,21 +185,28 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
 
 def _left(closing: OpenClosing) -> str:
     """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    if closing.left is not None:
+        return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
     open_ = [
         (each, held - each.target)
         for each in closing.result.positions
         if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
     ]
-    if not open_:
-        return "nothing that is known of"
-    named = [f"{left:f} {each.symbol} {each.side}" for each, left in open_[:MOST_NAMED]]
-    more = [f"{len(open_) - MOST_NAMED} more"] if len(open_) > MOST_NAMED else []
     unseen = sum(each.left is None for each, _ in open_)
     since = (
         "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
     )
     told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
-    return f"{len(open_)} position{'' if len(open_) == 1 else 's'}: {', '.join(named + more)}{told}"
+    return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
+
+
+def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
+    """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
+    if not left:
+        return "nothing that is known of"
+    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
+    more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
+    return f"{len(left)} position{'' if len(left) == 1 else 's'}: {', '.join(named + more)}"
 
 
 def _notifications(standing: Standing) -> str:

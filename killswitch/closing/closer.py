@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -94,6 +95,7 @@ class Closer:
             self._executor, self._dispatch, self._guarding, self._halts,
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
+        self._shown_at: dict[PositionKey, datetime] = {}
         self._due = 0.0
         self._starved = False
         """Whether the last pass found no room for a look of its own, so that the next tick's reading is waited for."""
@@ -339,6 +341,7 @@ class Closer:
         for line in self._memory.lines():
             if not line.by_fills and told(line, reading):
                 self._shown[line.key] = reading.contracts(line.key)
+                self._shown_at[line.key] = self._clock.now()
 
     def _verify(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
@@ -405,15 +408,21 @@ class Closer:
                 self._finish(work, [given_up(line, why, None) for line in work.lines])
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
+        left = [
+            self._executor.left_as(line, self._shown[line.key], self._shown_at[line.key])
+            for line in work.lines
+            if line.state is not State.AT_TARGET and not line.by_fills and line.key in self._shown
+        ]
         self._memory.record(
             [
+                *left,
                 JournalEntry(
                     decision=work.decision.id,
                     kind="finished",
                     at=self._clock.now(),
                     account=self._account,
                     data=work.result(verdicts, self._shown),
-                )
+                ),
             ]
         )
         self._memory.end(work, work.closing(self._shown))
@@ -423,6 +432,7 @@ class Closer:
             self._judging.forget(line)
         held = {line.key for line in self._memory.lines()}
         self._shown = {key: shown for key, shown in self._shown.items() if key in held}
+        self._shown_at = {key: at for key, at in self._shown_at.items() if key in held}
 
     def _all(self) -> list[tuple[Work, Line]]:
         return [(work, line) for work in self._memory.works.values() for line in work.lines]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from killswitch.cli.hands import close
-from killswitch.incident.results import decided
+from killswitch.incident.results import decided, result_of
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.runner.hands import hand
@@ -50,6 +51,33 @@ def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
     assert last <= 120.0
     assert scene.ended_at is not None
     assert scene.ended_at < 123.0
+
+
+def test_what_is_held_is_known_when_it_ends() -> None:
+    """BTC is refused from the beginning, and somebody else takes 3 of its 10 after a minute; given up after two.
+
+    The close took until the last look before that, at most half a minute, and not until ETH was closed.
+    """
+    scene = Scene({BTC: 10, ETH: 4}, exchange=Unwilling)
+    decision = scene.decide({BTC: 0, ETH: 0})
+    scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
+    scene.at(120.0, giving_up(scene))
+    scene.play()
+    result = result_of(decision, scene.store.journal(decision.id), None)
+    (btc,) = (each for each in result.positions if each.symbol == BTC[0])
+    assert (btc.left, btc.seen_at is not None) == (Decimal(7), True)
+    assert result.totals.took is not None
+    assert 90.0 < result.totals.took <= 123.0
+    assert [(each.symbol, each.position) for each in result.verified if each.symbol == BTC[0]] == [(BTC[0], Decimal(7))]
+
+
+def test_nothing_is_said_to_have_been_seen_where_nothing_can_be_read() -> None:
+    """The account was never read: what is left of it stays unknown."""
+    scene = Scene({BTC: 10}, Rule("submit", "down", times=10**6), Rule("snapshot", "down", times=10**6))
+    decision = scene.decide({BTC: 0})
+    scene.at(60.0, giving_up(scene))
+    scene.play()
+    assert [each.left for each in result_of(decision, scene.store.journal(decision.id), None).positions] == [None]
 
 
 def test_a_close_that_cannot_read_its_account_can_be_given_up() -> None:
