@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from killswitch.cli.hands import close
-from killswitch.incident.results import decided, result_of
+from killswitch.cli.status_hands import outcome
+from killswitch.graph.nodes import ScopeRule
+from killswitch.incident.results import decided, recorded_result, result_of
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.runner.hands import hand
+from tests import graphs
 from tests.cases.test_going_on import Unwilling
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
-from tests.runner_world import ScriptedVenue, World, book
+from tests.runner_world import ScriptedVenue, World, book, crash_policy
 
 BTC, ETH = long("BTC", "ETH")
 
@@ -180,6 +184,68 @@ def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> Non
     world = World(tmp_path)
     try:
         asyncio.run(course(world))
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("scope", [None, "venue/paper", "account/b"])
+def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_path: Path, scope: str | None) -> None:
+    """A route for account/b hears of the part that is given up there; `status` has no hint for a part that is over."""
+
+    async def play(world: World) -> tuple[list[str], list[str], str]:
+        store = world.open()
+        venues = [Refusing(None, "main"), Refusing(None, "b")]
+        portfolio = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
+        runner = world.runner(store, venues, policies=graphs.policy_set(portfolio))
+        await runner.start()
+        for equity in ("1100", "900"):
+            for venue in venues:
+                venue.answer = book(equity, venue.account)
+            await runner.tick()
+        (open_one,) = store.unfinished()
+        store.put_event(hand("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id))
+        report = await runner.tick()
+        await runner.work_through(5.0)
+        given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
+        scopes = sorted(notice.scope for notice in report.notices if "given up" in notice.text)
+        words = "\n".join(outcome(recorded_result(store, open_one.decision)))
+        await runner.let_go()
+        return given, scopes, words
+
+    world = World(tmp_path)
+    try:
+        given, scopes, words = asyncio.run(play(world))
+    finally:
+        world.close()
+    named = ["b"] if scope == "account/b" else ["b", "main"]
+    assert given == named
+    assert scopes == [f"account/{each}" for each in named]
+    assert words.count("left: ") == 2 - len(named)
+
+
+def test_the_verb_takes_the_beginning_of_an_id_and_says_what_a_plain_reason_counts_as(tmp_path: Path) -> None:
+    """As `explain` and `report` do, and as every close by hand does."""
+    world = World(tmp_path)
+    store = world.open()
+
+    async def course() -> str:
+        runner = world.runner(store, [venue := Refusing(book("1100"))])
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("900")
+        await runner.tick()
+        await runner.finish()
+        await runner.let_go()
+        return store.unfinished()[0].decision.id
+
+    try:
+        decision = asyncio.run(course())
+        asked = ["--give-up", decision[:6], "--reason", "foo", "--store", str(tmp_path / "store.sqlite")]
+        told = CliRunner().invoke(close, asked)
+        assert told.exit_code == 0, told.output
+        assert "so it counts as 'operator: foo'" in told.output
+        (event,) = store.pending_events()
+        assert event.decision == decision
     finally:
         world.close()
 
