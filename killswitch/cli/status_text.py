@@ -16,6 +16,7 @@ from killswitch.cli.wording import (
     instant,
     interval,
     lasting,
+    meanwhile,
     money,
     notice_line,
     orphan_line,
@@ -109,7 +110,12 @@ def _stages(view: RunnerView, standing: Standing) -> str:
         for machine in view.machines
     ]  # fmt: skip
     head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
-    return "Stages\n" + table(head, rows)
+    below = [
+        f"  {machine.policy} on {machine.scope}: {line}"
+        for machine in view.machines
+        for line in meanwhile(machine, standing.now)
+    ]
+    return "\n".join(("Stages", table(head, rows), *below))
 
 
 def _cooldown(machine: MachineView, standing: Standing) -> str:

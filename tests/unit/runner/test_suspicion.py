@@ -164,8 +164,11 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     shown = asyncio.run(play())
     (decision,) = run.decisions()
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
+    words = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of equity"
+    assert f"crash on account/main: {words}" in shown
     assert "suspicion: equity fell by 330 USDT" in shown
     later = run.status()
+    assert words not in later
     assert "LOCKED" not in later
     assert "suspicion of close-everything, a lock until 2024-01-01T00:00:24Z and nothing else" in later
     history = history_text(decided(run.store, 10))
@@ -197,6 +200,23 @@ def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) ->
     assert "Plan: 0 stages, 0 orders, 0 cancels, 1 lock, 0 resets." in text
     assert saved(shown, of_policies(shown)) is None
     assert saved(shown, shown.decisions) is None
+
+
+def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
+    """Nothing is latched and nothing is to be done, and bots are locked all the same until second 24."""
+
+    async def play() -> Snapshot:
+        await suspected(run)
+        await run.reads("770", 1)
+        await run.ends()
+        assert isinstance(run.venue.answer, AccountSnapshot)
+        return worlds.snapshot(run.world.clock.now(), run.venue.answer)
+
+    snapshot = asyncio.run(play())
+    interpreter, memory = from_store(run.policies, run.store)
+    text = plan_text(preview(run.policies, snapshot, interpreter, memory, frozenset({"main"})))
+    assert "Nothing to do." in text
+    assert "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of" in text
 
 
 def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:
