@@ -187,6 +187,13 @@ def _summary(shown: Preview) -> str:
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
         return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
+    unknown = [
+        f"{machine.policy} on {machine.scope}"
+        for machine in shown.machines
+        if machine.triggers and all(each.truth is None for each in machine.triggers)
+    ]
+    if unknown and not shown.pending:
+        return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     return (
