@@ -30,6 +30,8 @@ from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
 MOST_NAMED = 4
 """So many of the positions that a close has left are named, the others counted."""
+LATE = 1.5
+"""Ticks are behind when they are so many intervals apart."""
 SHORT = 60.0
 """Seconds below which a close's length is shown with a fraction."""
 
@@ -77,11 +79,18 @@ def _runner(standing: Standing, store_at: str) -> str:
             f"         {mode}; policies {', '.join(view.policies) or 'given in process'}",
             f"         {view.policy_set}",
             f"Tick     {ago(view.as_of, standing.now)} ({instant(view.as_of)}), number {view.ticks} since "
-            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s",
+            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
         if runner.liveness != "alive":
             lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
     return "\n".join(lines)
+
+
+def _behind(view: RunnerView) -> str:
+    """How far apart the last two ticks were, where that is not the interval that they are to come at."""
+    if view.apart is None or view.apart <= LATE * view.interval:
+        return ""
+    return f"; BEHIND: the last two were {view.apart:.1f} s apart, since a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:

@@ -53,11 +53,17 @@ class Publisher:
         # An unarmed run writes no locks; where the last armed one wrote them must not be forgotten for it.
         self._lock_folder, self._union = (lock_folder, union) if armed else _known_places(store, lock_folder, union)
         self._ticks = 0
+        self._ticked_at: datetime | None = None
+        self._apart: float | None = None
         self._view: RunnerView | None = None
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot
         self._ticks += snapshot.scheduled  # a pass woken by a push is not counted as a tick
+        if snapshot.scheduled:
+            if self._ticked_at is not None:
+                self._apart = round((snapshot.as_of - self._ticked_at).total_seconds(), 3)
+            self._ticked_at = snapshot.as_of
         view = RunnerView(
             owner=self._owner,
             started_at=self._started_at,
@@ -78,6 +84,7 @@ class Publisher:
             streams=report.streams,
             timers=report.timers,
             suspended=report.suspended,
+            apart=self._apart,
         )
         self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))
