@@ -87,10 +87,10 @@ def _runner(standing: Standing, store_at: str) -> str:
 
 
 def _behind(view: RunnerView) -> str:
-    """How far apart the last two ticks were, where that is not the interval that they are to come at."""
+    """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
     if view.apart is None or view.apart <= LATE * view.interval:
         return ""
-    return f"; BEHIND: the last two were {view.apart:.1f} s apart, since a tick waits for accounts that do not answer"
+    return f"; BEHIND: up to {view.apart:.1f} s between the last ones, as a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:

@@ -132,8 +132,8 @@ class RunnerView(Struct, frozen=True):
     suspended: tuple[str, ...] = ()
     """Accounts whose broker refuses every new order by our word."""
     apart: float | None = None
-    """Seconds between the last two scheduled ticks; null after the first. More than `interval` where a tick waited for
-    an account that did not answer."""
+    """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
+    tick waited for an account that did not answer."""
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
