@@ -85,7 +85,7 @@ def _value(trigger: TriggerReading, unit: str | None) -> str:
 
 def _attribution(chain: Chain) -> str:
     found = chain.decision.attribution
-    if found is None:
+    if found is None or not found.window:
         return ""
     shares = f"long {share(found.long_share)}, short {share(found.short_share)} over {found.window}"
     why = f" ({found.reason})" if found.reason else ""

@@ -175,7 +175,7 @@ class Screen:
             self._say(decision.reason or "suspicion", "yellow")
             return
         self._say(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
-        if decision.attribution is not None:
+        if decision.attribution is not None and decision.attribution.window:
             self._say(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
         if decision.book is not None:
             before, after = decision.book.before.gross, decision.book.after.gross

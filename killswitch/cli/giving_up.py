@@ -25,6 +25,7 @@ def give_up(
 ) -> None:
     """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
     with friendly(), opened_store(store_at, read_only=False) as store:
+        decision = _whole(store, decision)
         accounts = accounts_closing(store, decision, scope)
         if not accounts:
             raise click.ClickException(_nothing(store, decision, scope))
@@ -53,6 +54,15 @@ def _await_tick(store: Store, event: Event, wait: float) -> None:
 
 def _lives(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
+
+
+def _whole(store: Store, decision: str) -> str:
+    """The id of the close under way that begins so; as it is where none does."""
+    open_ones = {each.id for found in left_to_do(store).values() for each in found}
+    meant = sorted(each for each in open_ones if each.startswith(decision))
+    if len(meant) > 1 and decision not in meant:
+        raise click.ClickException(f"{decision} is the beginning of several: {', '.join(meant)}")
+    return meant[0] if len(meant) == 1 else decision
 
 
 def _nothing(store: Store, decision: str, scope: str | None) -> str:

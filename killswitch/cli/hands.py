@@ -20,7 +20,7 @@ _LIVE = click.option("--live", is_flag=True,
 @click.option("--reason", type=options.WORDS, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
-@click.option("--scope", type=options.WORDS, help="account/NAME, venue/NAME or portfolio. Left out: everything.")
+@click.option("--scope", type=options.WORDS, help="What: account/NAME, venue/NAME or portfolio. Left out: everything.")
 @click.option("--force", is_flag=True,
               help="At market at once, and what cannot be read on its last known positions. Not for spot.")  # fmt: skip
 @click.option(
@@ -28,7 +28,8 @@ _LIVE = click.option("--live", is_flag=True,
     "decision",
     type=options.WORDS,
     metavar="DECISION",
-    help="End this decision's close instead, on the account of --scope or on all: what is left stays open.",
+    help="End the close of this decision instead, named by its id or the beginning of it, on the accounts of --scope "
+    "or on all: what is left stays open.",
 )
 @click.option("--dry-run", is_flag=True, help="Show every order and cancel, and change nothing anywhere.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
@@ -69,12 +70,14 @@ def close(
         raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
     if out is not None and force:
         raise click.UsageError("a saved plan holds what was read, and --force is for what cannot be: leave one out")
+    why = reason_of(reason)
     if decision is not None:
         from killswitch.cli.giving_up import give_up
 
+        if why.remark is not None:
+            click.echo(why.remark, err=True)
         give_up(store_at, decision, scope, author or work.this_user(), reason, wait, json=output == "json")
         return
-    why = reason_of(reason)
     for remark in (why.remark, too_narrow(why.cause, scope)):
         if remark is not None:
             click.echo(remark, err=True)

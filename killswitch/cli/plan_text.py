@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.cli.unwinding_text import manner
-from killswitch.cli.wording import Below, as_written, instant, interval, money, number, reading, share, table
+from killswitch.cli.wording import Below, as_written, instant, interval, meanwhile, money, number, reading, share, table
 from killswitch.graph.nodes import Close
 from killswitch.graph.wording import close_text
 from killswitch.incident.causes import alike
@@ -60,6 +60,7 @@ def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
     latched = f"level {machine.level} ({machine.stage})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
+    yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))
     below = Below()
     yield table(
         ("trigger", "value", "threshold", "headroom", "now"),
@@ -99,10 +100,10 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     yield f"WOULD FIRE {decision.policy} on {decision.scope}: {what}{observing}"
     written = as_written(shown.policies)
     yield from (f"  because {each.name} is {reading(decision, each, written)}" for each in decision.triggers)
-    if decision.attribution is not None:
-        found = decision.attribution
+    found = decision.attribution
+    if found is not None and found.window:
         shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        yield f"  the loss is {found.source} ({shares}, over {found.window or 'no window'})"
+        yield f"  the loss is {found.source} ({shares}, over {found.window})"
     yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"
@@ -186,6 +187,13 @@ def _summary(shown: Preview) -> str:
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
         return f"Cannot tell: {' and '.join(unread)}, see above. Nothing was changed."
+    unknown = [
+        f"{machine.policy} on {machine.scope}"
+        for machine in shown.machines
+        if machine.triggers and all(each.truth is None for each in machine.triggers)
+    ]
+    if unknown and not shown.pending:
+        return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     return (

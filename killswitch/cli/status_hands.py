@@ -45,9 +45,10 @@ def outcome(result: Result) -> list[str]:
 def _left(result: Result) -> Iterator[str]:
     """What is not where it was to be yet, why as far as its last order tells it, and what a person can do."""
     hints: dict[str, None] = {}
+    over = {ending.account for ending in result.endings}  # and why, its ending says
     for each in result.positions:
         held = each.start if each.left is None else each.left
-        if held <= each.target:
+        if held <= each.target or each.account in over:
             continue
         mine = (each.account, each.symbol, each.side)
         sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]

@@ -16,6 +16,7 @@ from killswitch.cli.wording import (
     instant,
     interval,
     lasting,
+    meanwhile,
     money,
     notice_line,
     orphan_line,
@@ -29,6 +30,8 @@ from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
 MOST_NAMED = 4
 """So many of the positions that a close has left are named, the others counted."""
+LATE = 1.5
+"""Ticks are behind when they are so many intervals apart."""
 SHORT = 60.0
 """Seconds below which a close's length is shown with a fraction."""
 
@@ -76,11 +79,18 @@ def _runner(standing: Standing, store_at: str) -> str:
             f"         {mode}; policies {', '.join(view.policies) or 'given in process'}",
             f"         {view.policy_set}",
             f"Tick     {ago(view.as_of, standing.now)} ({instant(view.as_of)}), number {view.ticks} since "
-            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s",
+            f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
         if runner.liveness != "alive":
             lines.append("         Accounts, stages and triggers below are as of that tick, not as of now.")
     return "\n".join(lines)
+
+
+def _behind(view: RunnerView) -> str:
+    """How far apart the last ticks were at the most, where that is not the interval that they are to come at."""
+    if view.apart is None or view.apart <= LATE * view.interval:
+        return ""
+    return f"; BEHIND: up to {view.apart:.1f} s between the last ones, as a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:
@@ -109,7 +119,12 @@ def _stages(view: RunnerView, standing: Standing) -> str:
         for machine in view.machines
     ]  # fmt: skip
     head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
-    return "Stages\n" + table(head, rows)
+    below = [
+        f"  {machine.policy} on {machine.scope}: {line}"
+        for machine in view.machines
+        for line in meanwhile(machine, standing.now)
+    ]
+    return "\n".join(("Stages", table(head, rows), *below))
 
 
 def _cooldown(machine: MachineView, standing: Standing) -> str:
@@ -176,7 +191,7 @@ def _until(lock: LockView) -> str:
 def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
     rows = []
     for closing in closings:
-        outcomes = Counter(order.outcome for order in closing.result.orders)
+        outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
         rows.append((closing.decision, closing.account, orders, _left(closing)))
     title = "Closings under way" if alive else "Closings that nobody works on"
@@ -185,21 +200,28 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
 
 def _left(closing: OpenClosing) -> str:
     """How many positions are not at their target, the first of them by name, and how much of that was seen."""
+    if closing.left is not None:
+        return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
     open_ = [
         (each, held - each.target)
         for each in closing.result.positions
         if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
     ]
-    if not open_:
-        return "nothing that is known of"
-    named = [f"{left:f} {each.symbol} {each.side}" for each, left in open_[:MOST_NAMED]]
-    more = [f"{len(open_) - MOST_NAMED} more"] if len(open_) > MOST_NAMED else []
     unseen = sum(each.left is None for each, _ in open_)
     since = (
         "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
     )
     told = f"; {since} when it was decided, because nothing later is known" if unseen else ""
-    return f"{len(open_)} position{'' if len(open_) == 1 else 's'}: {', '.join(named + more)}{told}"
+    return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
+
+
+def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
+    """Contracts to close, symbol and side of each position: how many there are, and the first of them."""
+    if not left:
+        return "nothing that is known of"
+    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
+    more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
+    return f"{len(left)} position{'' if len(left) == 1 else 's'}: {', '.join(named + more)}"
 
 
 def _notifications(standing: Standing) -> str:

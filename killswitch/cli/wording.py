@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from killswitch.incident.causes import by_hand, intended
+from killswitch.incident.readings import Written as Written
+from killswitch.incident.readings import as_written as as_written
+from killswitch.incident.readings import reading as reading
 from killswitch.model.legible import one_line
 from killswitch.model.spelling import INFINITY as INFINITY
 from killswitch.model.spelling import instant as instant
@@ -18,9 +21,8 @@ from killswitch.model.spelling import money as money
 from killswitch.model.spelling import number as number
 
 if TYPE_CHECKING:
-    from killswitch.graph.nodes import PolicySet
-    from killswitch.model.decision import Decision, Notice, TriggerReading
-    from killswitch.runner.status import OrphanView
+    from killswitch.model.decision import Decision, Notice
+    from killswitch.runner.status import MachineView, OrphanView
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -105,38 +107,6 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-Written = Mapping[tuple[str, str], tuple[str | None, str]]
-"""Policy and trigger → the unit of its signal, and its threshold as the policy writes it."""
-
-
-def as_written(policies: PolicySet) -> Written:
-    """What the thresholds of the policies are in, so that a reading is told in the same spelling."""
-    from killswitch.signals.catalogue import CATALOGUE
-
-    units = {spec.name: spec.unit for spec in CATALOGUE}
-    found: dict[tuple[str, str], tuple[str | None, str]] = {}
-    for graph in policies.graphs:
-        for trigger in graph.triggers:
-            limit = trigger.threshold
-            if limit is not None:
-                unit = units.get(graph.signals[limit.index].name)
-                found[graph.policy, trigger.name] = (unit, f"{limit.op} {limit.written}")
-    return found
-
-
-def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
-    """`20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
-    unit, threshold = written.get((decision.policy, trigger.name), (None, trigger.threshold))
-    if trigger.value is None:
-        return f"unknown against {threshold}" if threshold else "true"
-    if unit is not None:
-        low, high = (None if each is None else float(each) for each in trigger.value)
-        return f"{interval((low, high), unit)} against {threshold or 'its expression'}"
-    least, most = trigger.value
-    value = least if least == most else f"[{least or '-' + INFINITY}, {most or INFINITY}]"
-    return f"{value or 'unknown'} against {threshold or 'its expression'}"
-
-
 def share(of_the_loss: str | None) -> str:
     """One side's part of a loss."""
     return "unknown" if of_the_loss is None else f"{float(of_the_loss):.1%}"
@@ -146,10 +116,10 @@ def decision_lines(decision: Decision, written: Written | None = None) -> list[s
     """A decision with its reasons and its orders, a line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
     lines += [f"    {each.name}: {reading(decision, each, written or {})}" for each in decision.triggers]
-    if decision.attribution is not None:
-        found = decision.attribution
+    found = decision.attribution
+    if found is not None and found.window:
         shares = f"long {share(found.long_share)}, short {share(found.short_share)}"
-        lines.append(f"    the loss is {found.source}: {shares}, over {found.window or 'no window'}")
+        lines.append(f"    the loss is {found.source}: {shares}, over {found.window}")
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     return lines + [f"    {one_line(order)}" for order in intended(decision.intents)]
@@ -178,6 +148,24 @@ def orphan_line(orphan: OrphanView) -> str:
         f"level {orphan.level} {orphan.stage or 'unnamed'} of {orphan.policy} on {orphan.scope} is still latched, but "
         f"that policy or account is not in the files any more: `ksctl reset {orphan.scope}` ends it and lifts its lock"
     )
+
+
+def meanwhile(machine: MachineView, now: datetime) -> list[str]:
+    """What a policy does on a scope although nothing of it is latched: a close that waits, a lock on suspicion."""
+    lines = []
+    if (waiting := machine.waiting) is not None:
+        whom = " and ".join(waiting.accounts) or "the scope's account"
+        lines.append(
+            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be read: "
+            f"until {instant(waiting.until)}, and longer while its triggers hold"
+        )
+    suspected = machine.suspected
+    if suspected is not None and (suspected.until is None or suspected.until > now):
+        lines.append(
+            f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if a fall "
+            "of equity was a loss, and has not fired"
+        )
+    return [one_line(line) for line in lines]
 
 
 def notice_line(notice: Notice) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,7 +25,7 @@ from killswitch.closing.guarding import Guarding
 from killswitch.closing.halts import Halts
 from killswitch.closing.judging import Judging, Verdicts, given_up, held, told
 from killswitch.closing.life import State
-from killswitch.closing.line import Line, PositionKey
+from killswitch.closing.line import Line, LineName, PositionKey
 from killswitch.closing.looking import Looking
 from killswitch.closing.memory import Memory
 from killswitch.closing.pace import PACE, Pace
@@ -43,6 +44,9 @@ from killswitch.model.venue import VenueAdapter, traits_of
 
 LEAST_WAIT = 0.02
 """Seconds between two passes that changed nothing, however soon something is due."""
+
+AGAIN_AFTER = timedelta(seconds=5)
+"""What the venue shows when a close is given up is journaled again where that was longer ago."""
 
 
 class Closer:
@@ -94,6 +98,9 @@ class Closer:
             self._executor, self._dispatch, self._guarding, self._halts,
         )  # fmt: skip
         self._shown: dict[PositionKey, Decimal] = {}
+        self._shown_at: dict[PositionKey, datetime] = {}
+        self._journaled: dict[LineName, tuple[Decimal, datetime]] = {}
+        """What was journaled last of each line's position, and when."""
         self._due = 0.0
         self._starved = False
         """Whether the last pass found no room for a look of its own, so that the next tick's reading is waited for."""
@@ -339,6 +346,7 @@ class Closer:
         for line in self._memory.lines():
             if not line.by_fills and told(line, reading):
                 self._shown[line.key] = reading.contracts(line.key)
+                self._shown_at[line.key] = self._clock.now()
 
     def _verify(self, reading: Reading) -> None:
         """Journal what the reading says about every line where that is news."""
@@ -353,6 +361,8 @@ class Closer:
             if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
                 news.append((line, shown))
         self._executor.verified(news)
+        now = self._clock.now()
+        self._journaled |= {line.name: (shown, now) for line, shown in news}
 
     # Acting
 
@@ -405,15 +415,21 @@ class Closer:
                 self._finish(work, [given_up(line, why, None) for line in work.lines])
 
     def _finish(self, work: Work, verdicts: list[Verdict]) -> None:
+        left = [
+            self._executor.left_as(line, self._shown[line.key], self._shown_at[line.key])
+            for line in work.lines
+            if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
+        ]
         self._memory.record(
             [
+                *left,
                 JournalEntry(
                     decision=work.decision.id,
                     kind="finished",
                     at=self._clock.now(),
                     account=self._account,
                     data=work.result(verdicts, self._shown),
-                )
+                ),
             ]
         )
         self._memory.end(work, work.closing(self._shown))
@@ -421,8 +437,22 @@ class Closer:
         for line in work.lines:
             self._sending.forget(line)
             self._judging.forget(line)
+            self._journaled.pop(line.name, None)
         held = {line.key for line in self._memory.lines()}
         self._shown = {key: shown for key, shown in self._shown.items() if key in held}
+        self._shown_at = {key: at for key, at in self._shown_at.items() if key in held}
+
+    def _is_news(self, work: Work, line: Line) -> bool:
+        """Whether the last reading says of the line's position what the journal does not say.
+
+        Where a person has ended the work, the last look is of when it ended, whatever was journaled long before.
+        """
+        if line.key not in self._shown:
+            return False
+        shown, at = self._journaled.get(line.name, (None, None))
+        if at is None or shown != self._shown[line.key]:
+            return True
+        return work.given_up is not None and self._shown_at[line.key] - at > AGAIN_AFTER
 
     def _all(self) -> list[tuple[Work, Line]]:
         return [(work, line) for work in self._memory.works.values() for line in work.lines]

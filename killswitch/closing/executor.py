@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from msgspec import structs
+
 from killswitch.closing.budget import Purpose
 from killswitch.closing.dispatch import RecordAll
+from killswitch.closing.life import LEFT
 from killswitch.closing.line import Line
 from killswitch.closing.pace import Pace
 from killswitch.closing.reports import said
@@ -111,6 +115,12 @@ class Executor:
                 for line, contracts in shown
             ]
         )
+
+    def left_as(self, line: Line, contracts: Decimal, at: datetime) -> JournalEntry:
+        """What the venue's own positions said last, `at`, about a line that ends short of its target; not journaled."""
+        data: dict[str, str | None] = {"position": str(contracts), "target": str(line.target), LEFT: "yes"}
+        found = self._entry(line.decision, "verified", data, symbol=line.symbol, position_side=line.position_side)
+        return structs.replace(found, at=at)
 
     def _entry(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from killswitch.closing.life import ZERO, number
+from killswitch.closing.life import LEFT, ZERO, number
 from killswitch.model.store import JournalEntry
 
 
@@ -28,7 +28,7 @@ class PositionLedger:
 
     def apply(self, entry: JournalEntry) -> None:
         """Take one journal entry about this position."""
-        if entry.kind == "verified" and not self.outstanding:
+        if entry.kind == "verified" and LEFT not in entry.data and not self.outstanding:
             shown = number(entry.data.get("position"))
             if shown is not None:
                 self.anchor = shown if self.anchor is None else min(shown, self.anchor)

@@ -112,6 +112,9 @@ NOT_HEARD: Final = frozenset({"rate_limited", "venue_down"})
 NEXT_SLICE: Final = "next slice"
 """In a `sending` entry's `after`: the order before it filled wholly, and this one follows without a look in between."""
 
+LEFT: Final = "left"
+"""In a `verified` entry: what was seen last where the work ends short of its target. Nothing follows from it."""
+
 
 class ForbiddenTransitionError(Exception):
     """A journal entry does not follow from the ones before it: a defect of this program, or a foreign hand."""
@@ -123,6 +126,8 @@ _KINDS: Final = {event.value: event for event in Event}
 def event_of(entry: JournalEntry) -> Event | None:
     """What `entry` does to a line; None for kinds that do nothing to it (`planned`, `cancelled`, `locked`, …)."""
     if entry.kind == "verified":
+        if LEFT in entry.data:
+            return None
         position, target = number(entry.data.get("position")), number(entry.data.get("target"))
         reached = position is not None and target is not None and position <= target
         return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE

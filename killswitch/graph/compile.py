@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from killswitch.graph.accounts import check_accounts
 from killswitch.graph.checks import check
 from killswitch.graph.columns import Columns
-from killswitch.graph.currencies import check_currencies
+from killswitch.graph.currencies import check_currencies, check_reference
 from killswitch.graph.deadman import check_timers, timers
 from killswitch.graph.digest import digest
 from killswitch.graph.findings import Findings
+from killswitch.graph.idle import check_idle
 from killswitch.graph.nodes import (
     CorrelationGroupRule,
     EquityRule,
@@ -93,6 +94,8 @@ def _compiled(
             found = findings(document)
             accounts_exist(document.model.spec, documents, others, found)
             check_currencies(document.model.spec, documents, found)
+            check_reference(document.model.spec, documents, others, found)
+            check_idle(document.model.spec, found)
             around = Around(content, rankings, groups, others, unwinding_names)
             graph = _graph(document.model, around, found)
             diagnostics += found.diagnostics

@@ -18,6 +18,7 @@ from killswitch.incident.message import (
     of_notice,
     of_repeats,
 )
+from killswitch.incident.readings import as_written
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Closing, Instant
@@ -30,6 +31,7 @@ class Addressing:
 
     def __init__(self, policies: PolicySet) -> None:
         self._routes = policies.routes
+        self._written = as_written(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
 
     @property
@@ -49,7 +51,8 @@ class Addressing:
             subject = self._suspected(decision, paged=paged)
         else:
             subject = self._decided("reset" if decision.kind == "reset" else "fired", decision)
-        yield from self._addressed(of_decision(decision, subject, acted=acted, corrects=corrects), subject)
+        message = of_decision(decision, subject, acted=acted, corrects=corrects, written=self._written)
+        yield from self._addressed(message, subject)
 
     def of_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
         """Of a close that has ended; nothing of one that goes on."""

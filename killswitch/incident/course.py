@@ -9,12 +9,15 @@ that is longer, and the lowest between two of them where it is lower than both. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
 from killswitch.incident.record import Course, CourseAt
-from killswitch.model.course import CoursePoint
-from killswitch.model.instant import HOUR, SECOND, from_micros
+from killswitch.incident.restating import AS_ENTERED, Restating, restating_of
+from killswitch.model.course import CoursePoint, IncidentStore
+from killswitch.model.decision import Decision
+from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
 from killswitch.model.store import HistoryRow
 from killswitch.signals.rows import StoredRow
 
@@ -68,15 +71,43 @@ def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | No
     return kept
 
 
-def course_of(points: Sequence[CoursePoint], opened: int) -> Course | None:
-    """The course as the report shows it, the first firing at 100; None where fewer than two points are known."""
-    base = next((point.value for point in reversed(points) if point.at <= opened), None)
-    if base is None or base <= 0 or len(points) < 2:
+def course_in(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> Course | None:
+    """The points that were kept of the incident, and what history still holds around them; None where that is nothing.
+
+    `closed_at`: when the incident ended; None while it is open.
+    """
+    opened = to_micros(opening.as_of)
+    points = list(store.course(opening.id))
+    rows = store.rows(opening.policy, opening.scope, points[-1].at + 1 if points else opened - BEFORE)
+    if closed_at is not None:
+        rows = [row for row in rows if row.at <= to_micros(closed_at)]
+    if not points:
+        points = points_before(rows, opened)
+    points += points_since(rows, opened, points[-1] if points else None)
+    # Where things stand, and the lowest since: however short a while after the last point that is kept.
+    tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := point_of(row))]
+    points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
+    return course_of(points, opened, restating_of(store, opening))
+
+
+def course_of(points: Sequence[CoursePoint], opened: int, restating: Restating = AS_ENTERED) -> Course | None:
+    """The course as the report shows it, the first firing at 100; None where fewer than two points are known.
+
+    `points` are as they were entered; `restating` says which of their falls and rises are money that moved.
+    """
+    points = restating.restated(points)
+    base = next((point for point in reversed(points) if point.at <= opened), None)
+    if base is None or base.value <= 0 or len(points) < 2:
         return None
-    scaled = [CourseAt(from_micros(point.at), point.value / base * 100) for point in points]
+    scaled = [CourseAt(from_micros(point.at), point.value / base.value * 100) for point in points]
     before = [each.value for each, point in zip(scaled, points, strict=True) if point.at <= opened]
     since = [each.value for each, point in zip(scaled, points, strict=True) if point.at >= opened] or before[-1:]
-    return Course(tuple(scaled), max(before), min(since), scaled[-1].value, sparkline(points))
+    return Course(
+        tuple(scaled), max(before), min(since), scaled[-1].value, sparkline(points),
+        # No value is entered while an account of the scope cannot be read.
+        base_at=from_micros(base.at) if base.at < opened else None,
+        pending=restating.pending(points[0].at, points[-1].at),
+    )  # fmt: skip
 
 
 def sparkline(points: Sequence[CoursePoint]) -> str:

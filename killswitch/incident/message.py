@@ -11,8 +11,10 @@ from msgspec import Struct, structs
 
 from killswitch.graph.routing import Subject
 from killswitch.incident.causes import by_hand, intended
+from killswitch.incident.filters import percent
 from killswitch.incident.grouping import Repeats
-from killswitch.model.decision import Decision, Notice, TriggerReading
+from killswitch.incident.readings import Written, reading
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import Closing, Instant
@@ -61,10 +63,17 @@ def plain(text: str) -> str:
     return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 1]}…"
 
 
-def of_decision(decision: Decision, subject: Subject, *, acted: bool, corrects: Instant | None = None) -> Message:
+def of_decision(
+    decision: Decision,
+    subject: Subject,
+    *,
+    acted: bool,
+    corrects: Instant | None = None,
+    written: Written | None = None,
+) -> Message:
     """A stage that fires, a close by hand, or a reset. `acted`: whether anything is done about it.
 
-    `corrects`: since when people were told that the stage did not fire.
+    `corrects`: since when people were told that the stage did not fire. `written`: the thresholds of the policies.
     """
     corrected = (
         () if corrects is None else (f"this corrects what was sent since {instant(corrects)}: it has fired now",)
@@ -72,7 +81,7 @@ def of_decision(decision: Decision, subject: Subject, *, acted: bool, corrects: 
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
         title=_headline(decision) + ("" if acted or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*corrected, *_reasons(decision), *_doings(decision, acted=acted), *_further(decision.id)),
+        lines=(*corrected, *_reasons(decision, written or {}), *_doings(decision, acted=acted), *_further(decision.id)),
     )  # fmt: skip
 
 
@@ -158,24 +167,18 @@ def _for_how_long(decision: Decision) -> str:
     return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
 
 
-def _reasons(decision: Decision) -> Iterator[str]:
+def _reasons(decision: Decision, written: Written) -> Iterator[str]:
     """What fell, by how much, against which threshold; and whose loss it is."""
     for trigger in decision.triggers:
-        yield _reading(trigger)
+        since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
+        why = "" if trigger.reason is None else f" ({trigger.reason})"
+        yield f"{trigger.name}: {reading(decision, trigger, written)}{since}{why}"
     found = decision.attribution
-    if found is not None:
-        shares = f"long {found.long_share or 'unknown'}, short {found.short_share or 'unknown'}"
-        yield f"the loss is {found.source} ({shares}, over {found.window or 'no window'})"
+    if found is not None and found.window:
+        shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
+        yield f"the loss is {found.source} ({shares}, over {found.window})"
     if decision.reason:
         yield f"reason: {decision.reason}"
-
-
-def _reading(trigger: TriggerReading) -> str:
-    low, high = trigger.value or (None, None)
-    value = "unknown" if (low, high) == (None, None) else low if low == high else f"[{low or '-∞'}, {high or '∞'}]"
-    since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
-    why = "" if trigger.reason is None else f" ({trigger.reason})"
-    return f"{trigger.name}: {value}{why} against {trigger.threshold or 'its expression'}{since}"
 
 
 def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:

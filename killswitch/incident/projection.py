@@ -12,7 +12,7 @@ from killswitch.incident.causes import text_of
 from killswitch.incident.checklist import checklist
 from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
 from killswitch.incident.commands import StartedAs, next_commands
-from killswitch.incident.course import BEFORE, course_of, point_of, points_before, points_since
+from killswitch.incident.course import course_in
 from killswitch.incident.decided_on import first_hops
 from killswitch.incident.exposure import Exposure
 from killswitch.incident.firing import Acted, firing_of
@@ -40,7 +40,6 @@ from killswitch.incident.told import moments as moments_of
 from killswitch.incident.totals import Totals, totals_of
 from killswitch.model.course import IncidentStore
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.spelling import lasting
 
@@ -69,7 +68,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     moments = timeline(recorded, notices, moments_of(told), reset, suspicions)
     newest = max(moment.at for moment in moments)
     as_of = closed_at if closed_at is not None else max(newest, now or newest)
-    course = _course(store, opening, closed_at)
+    course = course_in(store, opening, closed_at)
     currency = next((each.currency for each in firings if each.currency), None)
     money = money_of(came.lines, currency, swept=bool(closed_by_request(came.became, came.swept)))
     reason = _declared(opening)
@@ -223,22 +222,6 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
         and (closed_at is None or notice.as_of <= closed_at)
     ]
     return found[::-1]
-
-
-def _course(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> Course | None:
-    """The points that were kept, and what history still holds around them."""
-    opened = to_micros(opening.as_of)
-    points = list(store.course(opening.id))
-    rows = store.rows(opening.policy, opening.scope, points[-1].at + 1 if points else opened - BEFORE)
-    if closed_at is not None:
-        rows = [row for row in rows if row.at <= to_micros(closed_at)]
-    if not points:
-        points = points_before(rows, opened)
-    points += points_since(rows, opened, points[-1] if points else None)
-    # Where things stand, and the lowest since: however short a while after the last point that is kept.
-    tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := point_of(row))]
-    points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
-    return course_of(points, opened)
 
 
 def _facts(note: Note, highest: Decision) -> RunbookFacts:

@@ -194,8 +194,16 @@ class CourseAt(Struct, frozen=True):
     value: float
 
 
+class PendingChange(Struct, frozen=True):
+    """A change of equity of which it is not known yet whether it was a loss or gain, or money that moved."""
+
+    at: datetime
+    share: float
+    """Of the equity before it; below zero for a fall."""
+
+
 class Course(Struct, frozen=True):
-    """How a unit's value went, from an hour before the first firing on; deposits and withdrawals do not move it."""
+    """How a unit's value went, from an hour before the first firing on; money that moved does not move it."""
 
     points: tuple[CourseAt, ...]
     peak: float
@@ -204,6 +212,10 @@ class Course(Struct, frozen=True):
     """Lowest since the firing."""
     last: float
     sparkline: str
+    base_at: datetime | None = None
+    """When the value was that is 100, where it was not known at the first firing: an account could not be read then."""
+    pending: tuple[PendingChange, ...] = ()
+    """Falls that count as money that moved here, and rises that count as gains, until it is known what they were."""
 
 
 class Person(Struct, frozen=True):

@@ -42,7 +42,10 @@ class TriggerReading(Struct, frozen=True, omit_defaults=True):
 
 
 class Attribution(Struct, frozen=True, omit_defaults=True):
-    """Which side lost, over the window of the trigger that fired; shares are null where unknown."""
+    """Which side lost, over the window of the trigger that fired; shares are null where unknown.
+
+    `window` is empty where no trigger of the stage has one: then it is about no loss.
+    """
 
     source: Source
     long_share: str | None

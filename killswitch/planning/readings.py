@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
+from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
-from killswitch.planning.watch import Watch
+from killswitch.planning.watch import Suspected, Watch
 from killswitch.signals.falls import Interval, why_partly
 from killswitch.signals.position import ZERO
 
@@ -43,6 +44,10 @@ class MachineStatus:
     decision: str | None
     unit_value: Interval | None
     readings: tuple[Reading, ...]
+    waiting: Waiting | None = None
+    """A close that waits for accounts that cannot be read."""
+    suspected: Suspected | None = None
+    """A lock on suspicion, which may be over by now."""
 
 
 def status(watch: Watch) -> MachineStatus:
@@ -59,6 +64,8 @@ def status(watch: Watch) -> MachineStatus:
         decision=watch.decision,
         unit_value=watch.unit_value(),
         readings=tuple(reading(watch, i) for i in range(len(graph.triggers))),
+        waiting=state.waiting,
+        suspected=watch.suspected,
     )
 
 

@@ -15,6 +15,7 @@ from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import CancelOrders, Close, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
+from killswitch.model.spelling import instant
 from killswitch.planning import notices
 from killswitch.planning.merge import only
 from killswitch.planning.watch import Watch
@@ -74,7 +75,7 @@ def carried_out(stage: Stage, decision: Decision, waiting: Waiting | None, *, ow
     """
     if waiting is None or waiting.stage != stage.name:
         return decision
-    remark = f"fired at {from_micros(waiting.since).isoformat()}, when {notices.waited_for(waiting)} could not be read"
+    remark = f"fired at {instant(from_micros(waiting.since))}, when {notices.waited_for(waiting)} could not be read"
     decision = replace(decision, reason=remark if decision.reason is None else f"{remark}; {decision.reason}")
     if not waiting.accounts or not owed:
         return decision

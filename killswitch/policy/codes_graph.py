@@ -375,6 +375,41 @@ _WARNINGS = (
         "close: {side: both, rank: component-risk, spread: by_rank, fraction: 100%}",
         "Take `spread` out, or close less than everything.",
     ),
+    Page(
+        "KS5014",
+        "a rate that can never be known",
+        "The scope is measured in a reference currency, and an account of it is in another one. A rate wants "
+        "`rates_from` venues that agree, each of them one voice; there are fewer, and `otherwise` declares none. Every "
+        "trigger then stays unknown, and none fires.",
+        "scope: {each: portfolio, match: {}}\nreference: {currency: USD}  # two Accounts in USDT, both at paper",
+        "Declare what to take: `otherwise: {USDT: 1}`. Or ask for as many venues as there are with `rates_from`, or "
+        "write the currency that the accounts are in, letter by letter: `usdt` is another one than `USDT`.",
+    ),
+    Page(
+        "KS5015",
+        "a reference currency that converts nothing",
+        "With `each: account` an account is measured in its own currency. A rate under `otherwise` for the reference "
+        "currency itself is always 1, and one for a currency that no account is in is never asked for.",
+        "reference: {currency: USD, otherwise: {USD: 2}}",
+        "Correct it, or take it out.",
+    ),
+    Page(
+        "KS5016",
+        "a key that changes nothing",
+        "`when_unreachable` is about the close of its stage, and `on_suspicion: lock` about the `lock_trading` of some "
+        "stage: without those, nothing waits and nothing is locked. Of `unexplained.tolerance`, at most 0.5% of equity "
+        "in a minute counts as noise.",
+        "unexplained: {tolerance: 100%}",
+        "Take it out, or add what it is about.",
+    ),
+    Page(
+        "KS5017",
+        "a threshold that holds while nothing is unexplained",
+        "`equity.unexplained` adds up what nothing explains: 0 on a quiet account, below zero for money that went, "
+        "above it for money that came. The comparison holds at 0.",
+        "gone: {signal: equity.unexplained, at_least: 0 USDT, on_unknown: hold}",
+        "For money that went write `at_most: -10000 USDT`, for money that came `at_least: 10000 USDT`.",
+    ),
 )  # fmt: skip
 
 PAGES: tuple[Page, ...] = (

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import DecodeError
+
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, Store
 from killswitch.runner.acting import left_to_do
+from killswitch.runner.status import LIVE_NAME, decode_view
 
 OPERATOR = "operator"
 
@@ -25,7 +28,8 @@ class GivenUp:
 def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
     """The end of every close that the events name and that is not over, and an answer to each of them.
 
-    An event names a decision, and an account in its scope, or no scope for every account that still closes for it.
+    An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
+    for it. Each of these accounts is told of by itself, so that routes for its scope take it.
     """
     entries: list[JournalEntry] = []
     notices: list[Notice] = []
@@ -42,11 +46,11 @@ def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
             for account in accounts
             if not any((it.decision, it.account) == (event.decision, account) for it in entries)
         ]  # fmt: skip
-        scope = event.scope or "portfolio"
-        if accounts:
-            text = f"the close {event.decision} is given up on {', '.join(accounts)} by {by}: {why}"
-            notices.append(Notice(at, OPERATOR, scope, "warning", "warning", text, event.id))
-        else:
+        for account in accounts:
+            text = f"the close {event.decision} is given up on {account} by {by}: {why}"
+            notices.append(Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id))
+        if not accounts:
+            scope = event.scope or "portfolio"
             text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to give up"
             notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))
     return GivenUp(tuple(entries), tuple(notices))
@@ -55,8 +59,20 @@ def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
 def accounts_closing(store: Store, decision: str, scope: str | None) -> tuple[str, ...]:
     """The accounts, of those that `scope` names, on which the decision's work is not finished."""
     kind, _, name = (scope or "portfolio").partition("/")
+    venues = venues_of(store) if kind == "venue" else {}
     return tuple(
         account
         for account, decisions in left_to_do(store).items()
-        if any(each.id == decision for each in decisions) and (kind == "portfolio" or name == account)
+        if any(each.id == decision for each in decisions)
+        and (kind == "portfolio" or (kind, name) in (("account", account), ("venue", venues.get(account))))
     )
+
+
+def venues_of(store: Store) -> dict[str, str]:
+    """Account → its venue, as the last tick on this store knew them."""
+    blob = store.live(LIVE_NAME)
+    try:
+        view = None if blob is None else decode_view(blob)
+    except DecodeError:
+        view = None  # written by another version: an account can be named instead
+    return {} if view is None else {each.account: each.venue for each in view.accounts}

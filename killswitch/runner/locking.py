@@ -278,7 +278,10 @@ def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str,
 
 def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     triggers = ", ".join(trigger.name for trigger in decision.triggers)
-    reason = decision.reason or (f"{decision.policy}: {triggers}" if triggers else decision.policy)
+    by_policy = f"{decision.policy}: {triggers}" if triggers else decision.policy
+    reason = decision.reason or by_policy
+    if decision.kind is None and decision.reason:
+        reason = f"{by_policy}; {decision.reason}"
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
     return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 from msgspec import structs
@@ -21,6 +23,9 @@ from killswitch.runner.status import (
     machine_views,
     orphan_views,
 )
+
+LOOKED_BACK = 10
+"""Of so many of the newest scheduled ticks, the two that are farthest apart are shown."""
 
 
 class Publisher:
@@ -53,11 +58,14 @@ class Publisher:
         # An unarmed run writes no locks; where the last armed one wrote them must not be forgotten for it.
         self._lock_folder, self._union = (lock_folder, union) if armed else _known_places(store, lock_folder, union)
         self._ticks = 0
+        self._ticked_at: deque[datetime] = deque(maxlen=LOOKED_BACK)
         self._view: RunnerView | None = None
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot
         self._ticks += snapshot.scheduled  # a pass woken by a push is not counted as a tick
+        if snapshot.scheduled:
+            self._ticked_at.append(snapshot.as_of)
         view = RunnerView(
             owner=self._owner,
             started_at=self._started_at,
@@ -78,6 +86,7 @@ class Publisher:
             streams=report.streams,
             timers=report.timers,
             suspended=report.suspended,
+            apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
         )
         self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))

@@ -20,6 +20,7 @@ from killswitch.incident.course import BEFORE, points_before, points_since
 from killswitch.incident.life import Life, lives_in
 from killswitch.incident.note import encode_note, note_of
 from killswitch.incident.record import Incident, RunbookFacts
+from killswitch.incident.restating import encode_restating, kept_restating, restating_name, restating_of
 from killswitch.model.course import IncidentStore
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
@@ -170,6 +171,9 @@ class Reporting:
             rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
         points = [] if known else points_before(rows, opened)
         points += points_since(rows, opened, (points or known)[-1] if points or known else None)
+        restating = restating_of(view, opening)
+        if restating != kept_restating(view, opening.id):
+            self._store.put_live(restating_name(opening.id), encode_restating(restating))
         if points or view.incident_note(life.id) is None:
             self._store.keep_incident(life.id, encode_note(note_of(view, opening)), points)
 

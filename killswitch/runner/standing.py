@@ -16,7 +16,7 @@ from killswitch.gate.strictness import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.incident.results import Result, recorded_result
 from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
-from killswitch.model.snapshot import Event
+from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.lease import is_dead, pid_of
@@ -74,6 +74,8 @@ class OpenClosing(Struct, frozen=True):
     scope: str
     account: str
     result: Result
+    left: tuple[Residual, ...] | None = None
+    """What is left to close there as of the runner's last tick; null where it could not read the account then."""
 
 
 class HandClose(Struct, frozen=True):
@@ -125,7 +127,13 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         view_problem=problem,
         locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
         closings=tuple(
-            OpenClosing(decision.id, decision.scope, account, recorded_result(store, decision))
+            OpenClosing(
+                decision.id,
+                decision.scope,
+                account,
+                recorded_result(store, decision),
+                _left(view, decision.id, account),
+            )
             for account, decision in left
         ),
         pending=tuple(store.pending_events()),
@@ -135,6 +143,13 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         by_hand=tuple(_by_hand(store, now, alone=runner.liveness != "alive")),
         problems=() if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left),
     )
+
+
+def _left(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:
+    read = view is not None and any(each.account == account and each.quality == "ok" for each in view.accounts)
+    known = () if view is None or not read else view.closings
+    at_work = [each for each in known if each.decision == decision and each.status in ("planned", "closing")]
+    return tuple(it for each in at_work for it in each.residual if it.account == account) if at_work else None
 
 
 def _stranded(account: str, decision: Decision) -> str:

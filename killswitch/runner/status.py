@@ -9,10 +9,13 @@ from decimal import Decimal
 import msgspec
 from msgspec import Struct
 
+from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import Graph, PolicySet
+from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
+from killswitch.planning.watch import Suspected
 from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.listening import StreamView
 from killswitch.signals.catalogue import CATALOGUE
@@ -44,6 +47,26 @@ class TriggerStatus(Struct, frozen=True):
     unknown_because: str | None
 
 
+class WaitingView(Struct, frozen=True):
+    """A stage that fired while accounts could not be read, and whose close waits for them.
+
+    `until`: when that ends, unless its triggers hold again before.
+    """
+
+    stage: str
+    accounts: tuple[str, ...]
+    since: datetime
+    until: datetime
+
+
+class SuspectedView(Struct, frozen=True):
+    """A lock that was written because the stage would fire if a fall of equity was a loss; nothing has fired."""
+
+    stage: str
+    mode: str
+    until: datetime | None
+
+
 class MachineView(Struct, frozen=True):
     """One policy on one scope."""
 
@@ -56,6 +79,9 @@ class MachineView(Struct, frozen=True):
     cooldown_until: datetime | None
     decision: str | None
     triggers: tuple[TriggerStatus, ...]
+    waiting: WaitingView | None = None
+    suspected: SuspectedView | None = None
+    """The last lock on suspicion; over once `until` has passed."""
 
 
 class AccountView(Struct, frozen=True):
@@ -105,6 +131,9 @@ class RunnerView(Struct, frozen=True):
     timers: tuple[TimerView, ...] = ()
     suspended: tuple[str, ...] = ()
     """Accounts whose broker refuses every new order by our word."""
+    apart: float | None = None
+    """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
+    tick waited for an account that did not answer."""
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
@@ -139,7 +168,19 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
         machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
         machine.cooldown_until, machine.decision,
         tuple(_trigger_status(reading, graph) for reading in machine.readings),
+        _waiting(machine.waiting), _suspected(machine.suspected),
     )  # fmt: skip
+
+
+def _waiting(waiting: Waiting | None) -> WaitingView | None:
+    if waiting is None:
+        return None
+    since, until = from_micros(waiting.since), from_micros(waiting.until)
+    return WaitingView(waiting.stage, waiting.accounts, since, until)
+
+
+def _suspected(suspected: Suspected | None) -> SuspectedView | None:
+    return None if suspected is None else SuspectedView(suspected.stage, suspected.lock.mode, suspected.lock.until)
 
 
 def _trigger_status(reading: Reading, graph: Graph) -> TriggerStatus:

@@ -66,7 +66,8 @@ CATALOGUE: tuple[SignalSpec, ...] = (
                "added up until they are explained, or an operator resets; below zero for a fall.",
                "never", f"{_EQUITY_UNKNOWN}; a position gives neither its P&L nor the prices to compute it"),
     SignalSpec("equity.unexplained_share", "number", "fraction", False, "scope", "condition",
-               "The falls among them as a part of what equity would be without them; 0 where there are none.",
+               "The falls among what `equity.unexplained` adds up, as a part of what equity would be without them; 0 "
+               "where there are none.",
                "never", f"{_EQUITY_UNKNOWN}; a position gives neither its P&L nor the prices to compute it"),
     SignalSpec("attribution.long_share", "number", "fraction", True, "scope", "loss",
                "The long side's part of what the losing sides lost, realised and unrealised, since the unit value "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.graph.compile import compile_loaded
+from killswitch.policy.loader import load
 from tests.unit.docs.walkthrough import blocks, do, missing
 
 STAND_INS = {
@@ -87,3 +90,17 @@ def test_a_page_that_shows_what_was_not_printed_is_found(tmp_path: Path) -> None
     assert missing(shown, printed, numbers_differ=False) == ["gross 99.9 → 1"]
     assert missing("net 99.9 → 1\n", printed, numbers_differ=True) == ["net 99.9 → 1"]
     assert missing("end\ngross 12.5 …\n", printed, numbers_differ=False) == ["gross 12.5 …"]
+
+
+def test_the_tutorial_shows_the_digest_that_its_own_files_have(repository: Path, tmp_path: Path) -> None:
+    """Elsewhere digests count as alike: the port is part of one, and tests take a free one. Here it is the page's.
+
+    The route of the last step names a folder of the reader's own: no digest is shown after it.
+    """
+    page = (repository / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    written = [each.commands for each in blocks(page) if "my-desk/" in each.commands][:2]
+    files = "\n".join(line for each in written for line in each.splitlines() if not line.startswith("ksctl "))
+    do([files], tmp_path, {"PATH": os.environ["PATH"]}, PATIENCE)
+    policies, told = compile_loaded(load([tmp_path / "my-desk"]))
+    assert policies is not None, told
+    assert set(re.findall(r"sha256:[0-9a-f]{12}", page)) == {policies.digest[:19]}

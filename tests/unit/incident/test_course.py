@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from killswitch.incident.commands import StartedAs
 from killswitch.incident.course import course_of, points_before, points_since
 from killswitch.incident.life import life_of
 from killswitch.incident.projection import incident_of
+from killswitch.incident.rendering import report_markdown
+from killswitch.incident.restating import Restating
 from killswitch.model.course import CoursePoint
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.store import HistoryRow
+from killswitch.signals.changes import Change
+from killswitch.signals.rows import Correction
 from tests import incidents
 from tests.incidents import FIRST, hand_written, rows
 from tests.worlds import after
@@ -99,4 +105,72 @@ def test_history_that_is_pruned_leaves_the_course_that_was_kept(tmp_path: Path) 
     assert course is not None
     assert len(course.points) == 100
     assert written.store.incident_note(FIRST) == b"{}", "the first note stays"
+    written.store.close()
+
+
+def changed(at: int, amount: str, kind: str, **more: object) -> Change:
+    """A change of an equity of 100 at the time of a firing and so many seconds, at a unit value of 100."""
+    return Change(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
+
+
+def seen(*points: tuple[int, float]) -> list[CoursePoint]:
+    """Values so many seconds after the firing."""
+    return [CoursePoint(OPENED + at * SECOND, value) for at, value in points]
+
+
+def test_money_that_moved_after_the_firing_is_no_low() -> None:
+    """30 of 100 leave, then 10% of the 70 are lost: 100, 100, 90."""
+    found = course_of(seen((0, 100.0), (10, 70.0), (20, 63.0)), OPENED, Restating((), (changed(10, "-30", "money"),)))
+    assert found is not None
+    assert [point.value for point in found.points] == pytest.approx([100.0, 100.0, 90.0])
+    assert found.lowest == pytest.approx(90.0)
+    assert found.pending == ()
+
+
+def test_what_is_pending_is_read_as_the_smaller_drawdown_and_named() -> None:
+    """A fall by 6% counts as money that moved, a rise by 5% of what is left as a gain, until that is known."""
+    changes = (changed(10, "-6", "trade"), changed(20, "5", "trade"))
+    found = course_of(seen((0, 100.0), (10, 94.0), (20, 98.7)), OPENED, Restating((), changes))
+    assert found is not None
+    assert [point.value for point in found.points] == pytest.approx([100.0, 100.0, 105.0])
+    assert [(each.at, each.share) for each in found.pending] == [
+        (after(hours=2, seconds=10), pytest.approx(-0.06)), (after(hours=2, seconds=20), pytest.approx(0.05)),
+    ]  # fmt: skip
+
+
+def test_an_account_that_was_emptied_keeps_its_value() -> None:
+    """All of 100 leaves: a unit is worth what it was worth before, and not nothing."""
+    found = course_of(seen((0, 100.0), (10, 0.0)), OPENED, Restating((), (changed(10, "-100", "money"),)))
+    assert found is not None
+    assert (found.lowest, found.last) == (100.0, 100.0)
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_points_from_before_a_correction_are_read_by_it(*, undone: bool) -> None:
+    """What was entered from second 10 until before second 20 was 0.7 times too small, or divided by it wrongly."""
+    correction = Correction(OPENED + 10 * SECOND, OPENED + 20 * SECOND, 0.7, 100.0, undone=undone)
+    found = course_of(seen((0, 100.0), (10, 70.0), (20, 90.0)), OPENED, Restating((correction,), ()))
+    assert found is not None
+    assert [each.value for each in found.points] == pytest.approx([100.0, 49.0 if undone else 100.0, 90.0])
+
+
+def test_a_value_that_was_not_known_at_the_firing_is_not_called_the_firings() -> None:
+    """An account was down from a minute before: what is 100 is the value of then, and the report says when."""
+    found = course_of(seen((-60, 120.0), (10, 90.0)), OPENED)
+    assert found is not None
+    assert found.base_at == after(hours=1, minutes=59)
+    at_firing = course_of(seen((0, 120.0), (10, 90.0)), OPENED)
+    assert at_firing is not None
+    assert at_firing.base_at is None
+
+
+def test_the_report_says_what_a_hundred_is_and_what_is_pending(tmp_path: Path) -> None:
+    """In words, with the time of day and the part of equity."""
+    written = hand_written(tmp_path)
+    incidents.whole_incident(written)
+    incident = incident_of(written.store, life_of(written.store, None), StartedAs("s"))
+    found = course_of(seen((-60, 120.0), (10, 90.0)), OPENED, Restating((), (changed(10, "-6", "trade"),)))
+    text = report_markdown(structs.replace(incident, course=found))
+    assert "100 at 01:59:00, when it was last known before the first firing: " in text
+    assert "the change of equity by -6.0% at 02:00:10 counts here as money that moved, until it is known" in text
     written.store.close()

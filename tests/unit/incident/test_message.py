@@ -8,12 +8,17 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
+from killswitch.cli.chain_text import chain_text
+from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
 from killswitch.incident.addressing import Addressing
 from killswitch.incident.message import Message, decode_message, of_decision, plain
+from killswitch.incident.readings import as_written
+from killswitch.incident.results import result_of
 from killswitch.model.decision import Attribution, Decision, Intent, LockOrder, Notice, TriggerReading
 from killswitch.model.snapshot import Closing, Residual
+from killswitch.runner.chain import Chain
 from tests import graphs
 from tests.outboxes import START
 
@@ -38,11 +43,37 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
     assert told.title == "[page] level 2 trim: p on account/main"
     assert told.body.splitlines() == [
         "fall: 0.102 against >= 10%, true since 2021-05-19T12:00:00Z",
-        "the loss is LONG (long 0.8, short 0.2, over 15m)",
+        "the loss is LONG (long 80.0%, short 20.0%, over 15m)",
         "sell 0.75 BTC (long) on main, leaving 0.25",
         "lock account/main for reduce_only, until it is lifted",
         "look further: ksctl explain d1",
     ]
+
+
+def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
+    """In percent, where the record holds a fraction; what is partly known too."""
+    known = {("p", "fall"): ("fraction", ">= 10%")}
+    readings = (
+        TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
+        TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
+    )
+    told = of_decision(decision(triggers=readings), SUBJECT, acted=True, written=known)
+    assert told.body.splitlines()[:2] == [
+        "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
+        "fall: [0.00%, 100.00%] against >= 10%, true since 2021-05-19T12:00:00Z (nothing was observed before)",
+    ]
+    fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
+    assert as_written(graphs.policy_set(replace(fall, policy="p")))["p", "fall"][0] == "fraction"
+
+
+def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:
+    """No trigger of it has a window: whose loss it is was never asked."""
+    nobody = Attribution("UNKNOWN", None, None, "", "no trigger of the stage has a window")
+    about_none = decision(attribution=nobody)
+    assert "the loss is" not in of_decision(about_none, SUBJECT, acted=True).body
+    assert not [line for line in decision_lines(about_none) if "the loss is" in line]
+    explained = chain_text(Chain(about_none, None, None, result_of(about_none, (), None)))
+    assert "Who lost" not in explained
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_close_is_carried_out_on_the_first_reading_after_the_outage() -> Non
     (decision,) = tick(interpreter, 60, up("main"))
     assert closed([decision]) == [("main", Decimal(5))]
     assert [each.name for each in decision.triggers] == ["failing"]
-    assert decision.reason == "fired at 2024-01-01T00:00:03+00:00, when main could not be read"
+    assert decision.reason == "fired at 2024-01-01T00:00:03Z, when main could not be read"
     assert interpreter.status()[0].stage == "halve"
     assert tick(interpreter, 61, up("main")) == []
 

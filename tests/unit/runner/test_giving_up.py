@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,17 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from killswitch.cli.hands import close
-from killswitch.incident.results import decided
+from killswitch.cli.status_hands import outcome
+from killswitch.graph.nodes import ScopeRule
+from killswitch.incident.results import decided, recorded_result, result_of
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.runner.hands import hand
+from tests import graphs
 from tests.cases.test_going_on import Unwilling
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
-from tests.runner_world import ScriptedVenue, World, book
+from tests.runner_world import ScriptedVenue, World, book, crash_policy
 
 BTC, ETH = long("BTC", "ETH")
 
@@ -50,6 +55,33 @@ def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
     assert last <= 120.0
     assert scene.ended_at is not None
     assert scene.ended_at < 123.0
+
+
+def test_what_is_held_is_known_when_it_ends() -> None:
+    """BTC is refused from the beginning, and somebody else takes 3 of its 10 after a minute; given up after two.
+
+    The close took until the last look before that, at most half a minute, and not until ETH was closed.
+    """
+    scene = Scene({BTC: 10, ETH: 4}, exchange=Unwilling)
+    decision = scene.decide({BTC: 0, ETH: 0})
+    scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
+    scene.at(120.0, giving_up(scene))
+    scene.play()
+    result = result_of(decision, scene.store.journal(decision.id), None)
+    (btc,) = (each for each in result.positions if each.symbol == BTC[0])
+    assert (btc.left, btc.seen_at is not None) == (Decimal(7), True)
+    assert result.totals.took is not None
+    assert 90.0 < result.totals.took <= 123.0
+    assert [(each.symbol, each.position) for each in result.verified if each.symbol == BTC[0]] == [(BTC[0], Decimal(7))]
+
+
+def test_nothing_is_said_to_have_been_seen_where_nothing_can_be_read() -> None:
+    """The account was never read: what is left of it stays unknown."""
+    scene = Scene({BTC: 10}, Rule("submit", "down", times=10**6), Rule("snapshot", "down", times=10**6))
+    decision = scene.decide({BTC: 0})
+    scene.at(60.0, giving_up(scene))
+    scene.play()
+    assert [each.left for each in result_of(decision, scene.store.journal(decision.id), None).positions] == [None]
 
 
 def test_a_close_that_cannot_read_its_account_can_be_given_up() -> None:
@@ -181,6 +213,68 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     try:
         asyncio.run(course(world))
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("scope", [None, "venue/paper", "account/b"])
+def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_path: Path, scope: str | None) -> None:
+    """A route for account/b hears of the part that is given up there; `status` has no hint for a part that is over."""
+
+    async def play(world: World) -> tuple[list[str], list[str], str]:
+        store = world.open()
+        venues = [Refusing(None, "main"), Refusing(None, "b")]
+        portfolio = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
+        runner = world.runner(store, venues, policies=graphs.policy_set(portfolio))
+        await runner.start()
+        for equity in ("1100", "900"):
+            for venue in venues:
+                venue.answer = book(equity, venue.account)
+            await runner.tick()
+        (open_one,) = store.unfinished()
+        store.put_event(hand("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id))
+        report = await runner.tick()
+        await runner.work_through(5.0)
+        given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
+        scopes = sorted(notice.scope for notice in report.notices if "given up" in notice.text)
+        words = "\n".join(outcome(recorded_result(store, open_one.decision)))
+        await runner.let_go()
+        return given, scopes, words
+
+    world = World(tmp_path)
+    try:
+        given, scopes, words = asyncio.run(play(world))
+    finally:
+        world.close()
+    named = ["b"] if scope == "account/b" else ["b", "main"]
+    assert given == named
+    assert scopes == [f"account/{each}" for each in named]
+    assert words.count("left: ") == 2 - len(named)
+
+
+def test_the_verb_takes_the_beginning_of_an_id_and_says_what_a_plain_reason_counts_as(tmp_path: Path) -> None:
+    """As `explain` and `report` do, and as every close by hand does."""
+    world = World(tmp_path)
+    store = world.open()
+
+    async def course() -> str:
+        runner = world.runner(store, [venue := Refusing(book("1100"))])
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("900")
+        await runner.tick()
+        await runner.finish()
+        await runner.let_go()
+        return store.unfinished()[0].decision.id
+
+    try:
+        decision = asyncio.run(course())
+        asked = ["--give-up", decision[:6], "--reason", "foo", "--store", str(tmp_path / "store.sqlite")]
+        told = CliRunner().invoke(close, asked)
+        assert told.exit_code == 0, told.output
+        assert "so it counts as 'operator: foo'" in told.output
+        (event,) = store.pending_events()
+        assert event.decision == decision
     finally:
         world.close()
 

@@ -152,3 +152,16 @@ def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
         "  cancel first: entry order e1 of BTC on main",
         "  cancel at the end: exit or protective order s1 of BTC on main",
     ]
+
+
+def test_a_plan_of_which_nothing_is_known_does_not_say_that_there_is_nothing_to_do(tmp_path: Path) -> None:
+    """The account is read, and its equity in the reference currency is not known: every trigger is unknown."""
+    text = POLICY.replace("{each: account, match: {}}", "{each: portfolio, match: {}}")
+    (tmp_path / "policy.yaml").write_text(
+        text.replace("  max_gap", "  reference: {currency: USD}\n  max_gap"), encoding="utf-8"
+    )
+    found = read_policies([tmp_path]).policies
+    seen = Snapshot(START, (account("1000", ()),), SNAPSHOT_FORMAT)
+    shown = preview(found, seen, Interpreter(found), "nothing", frozenset())
+    last = plan_text(shown).splitlines()[-1]
+    assert last == "Cannot tell: every trigger of stop on portfolio is unknown, see above. Nothing was changed."

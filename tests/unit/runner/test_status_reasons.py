@@ -13,6 +13,31 @@ from tests.runner_world import ScriptedVenue, World, book
 WHY = "the venue has been in maintenance since noon and asks to be left alone, and this goes on for a while " * 2
 
 
+def test_ticks_that_come_later_than_they_are_to_say_so(tmp_path: Path) -> None:
+    """One a second is wanted; the third one comes six seconds after the second. Ten in time later that is over.
+
+    Where a venue hangs, every other tick waits for it: the newest one alone would not show it.
+    """
+    world = World(tmp_path)
+    store = world.open()
+    shown: list[str] = []
+
+    async def play() -> None:
+        runner = world.runner(store, [ScriptedVenue(book("1100"))])
+        await runner.start()
+        for pause in (1.0, 6.0, *[1.0] * 10):
+            await runner.tick()
+            shown.append(status_text(standing_of(store, world.clock.now(), 0), "s"))
+            await world.clock.sleep(pause)
+        await runner.let_go()
+
+    try:
+        asyncio.run(play())
+    finally:
+        world.close()
+    assert ["BEHIND: up to 6.0 s between" in each for each in shown] == [False, False, *[True] * 9, False]
+
+
 def test_why_an_account_is_down_is_said_once_and_its_triggers_point_to_it(tmp_path: Path) -> None:
     """The table keeps its width; every trigger that is unknown because of it says where to look."""
     world = World(tmp_path)

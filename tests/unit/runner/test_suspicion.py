@@ -23,6 +23,7 @@ from killswitch.incident.commands import StartedAs
 from killswitch.incident.life import lives_in
 from killswitch.incident.message import decode_message
 from killswitch.incident.projection import incident_of
+from killswitch.incident.record import Course
 from killswitch.incident.results import decided
 from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR
@@ -33,6 +34,7 @@ from killswitch.runner.acting import left_to_do, observed_latches
 from killswitch.runner.chain import chain_of
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.preview import from_store, of_policies, preview, saved
+from killswitch.runner.reporting import Reporting
 from killswitch.runner.standing import standing_of
 from killswitch.runner.telling import EventTeller
 from killswitch.store.sql import SqlStore
@@ -162,8 +164,11 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     shown = asyncio.run(play())
     (decision,) = run.decisions()
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
+    words = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of equity"
+    assert f"crash on account/main: {words}" in shown
     assert "suspicion: equity fell by 330 USDT" in shown
     later = run.status()
+    assert words not in later
     assert "LOCKED" not in later
     assert "suspicion of close-everything, a lock until 2024-01-01T00:00:24Z and nothing else" in later
     history = history_text(decided(run.store, 10))
@@ -195,6 +200,23 @@ def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) ->
     assert "Plan: 0 stages, 0 orders, 0 cancels, 1 lock, 0 resets." in text
     assert saved(shown, of_policies(shown)) is None
     assert saved(shown, shown.decisions) is None
+
+
+def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
+    """Nothing is latched and nothing is to be done, and bots are locked all the same until second 24."""
+
+    async def play() -> Snapshot:
+        await suspected(run)
+        await run.reads("770", 1)
+        await run.ends()
+        assert isinstance(run.venue.answer, AccountSnapshot)
+        return worlds.snapshot(run.world.clock.now(), run.venue.answer)
+
+    snapshot = asyncio.run(play())
+    interpreter, memory = from_store(run.policies, run.store)
+    text = plan_text(preview(run.policies, snapshot, interpreter, memory, frozenset({"main"})))
+    assert "Nothing to do." in text
+    assert "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if a fall of" in text
 
 
 def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:
@@ -267,6 +289,46 @@ def test_a_suspicion_opens_no_incident_and_is_told_in_the_one_that_follows(run: 
     assert [moment.at for moment in told] == [suspicion.as_of]
     assert told[0].text.startswith("suspicion: equity fell by 330 USDT")
     assert "lock of account/main: superseded by another lock" in [moment.text for moment in incident.timeline]
+
+
+@pytest.mark.parametrize("row_comes", [False, True])
+def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run: Run, *, row_comes: bool) -> None:
+    """330 of 1,100 leave, and prices take 120 of the 770: before the firing a unit was worth 770 ÷ 650, never more.
+
+    That holds while no row has come, when one comes a minute later, and after a reset by hand.
+    """
+
+    async def play() -> list[Course | None]:
+        folder = run.world.folder / "rendered"
+        reports = Reporting(run.store, str(run.world.folder / "store.sqlite"), folder, pause=0.0, pause_for_work=0.0)
+        observing = graphs.policy_set(crash_policy(mode="observe"))
+        run.runner = run.world.runner(run.store, [run.venue], policies=observing, witnesses=(run.seen, reports))
+        await suspected(run)
+        await run.reads("650", 2, pnl="-120")
+        assert reports.wait(60.0)
+        found = [course(run)]
+        if row_comes:
+            await run.reads("650", 1, pnl="-120", flows=(worlds.flow("w1", worlds.after(seconds=3), "-330"),))
+            await run.reads("650", 15, pnl="-120")
+            found.append(course(run))
+        run.store.put_event(worlds.hand("reset", run.world.clock.now()))
+        await run.reads("650", 2, pnl="-120")
+        assert reports.close(60.0)
+        await run.ends()
+        found.append(course(run))
+        return found
+
+    for found in asyncio.run(play()):
+        assert found is not None
+        assert found.peak == pytest.approx(770 / 650 * 100)
+        assert found.points[0].value == pytest.approx(found.peak)
+        assert found.pending == ()
+
+
+def course(run: Run) -> Course | None:
+    """That of the only incident."""
+    (life,) = lives_in(run.store)
+    return incident_of(run.store, life, StartedAs("store.sqlite")).course
 
 
 DESK = RouteRule(None, None, None, None, None, None, ())
