@@ -37,6 +37,8 @@ AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
 """Seconds after a movement at which rows are hurried, a little less than whole ones: ticks come a second apart."""
 SETTLED: Final = 20.0
 """Seconds after a movement at which rows are hurried for the last time; later where the venue was seen to be later."""
+FIRST_LOOKS: Final = 2.0
+"""Seconds from the first of many movements for which each is looked into by itself."""
 DECISIVE: Final = 3
 """Readings that decide what a movement was: at once, after ten seconds, and the last."""
 LAG_KEPT: Final = 3600.0
@@ -53,6 +55,11 @@ class Allowance:
         self._left = float(max(a_minute, saved))
         self._most = self._left
         self._at = NEVER
+
+    @property
+    def pace(self) -> float:
+        """Seconds from one question to the next, where they are spread evenly."""
+        return 60 / self._a_minute
 
     def left(self, now: float) -> int:
         if self._at != NEVER:
@@ -80,7 +87,7 @@ class RowList(Generic[Row]):
         self.allowance = allowance
         self.asked_at: int | None = None
         """When the question that was answered last was asked."""
-        self._hurried_at = NEVER
+        self._hurried_at = self._moved_at = self._burst_at = NEVER
         self._since: int | None = None
         self._look_back = LOOK_BACK[kind]
         self._known: dict[str, None] = {}
@@ -100,11 +107,17 @@ class RowList(Generic[Row]):
         if self.part.why is not None:
             return False  # after a failure they are due again by themselves
         read, age = self.part.at - moved_at, now - moved_at
+        if moved_at - self._moved_at > settled:
+            self._burst_at = moved_at
+        self._moved_at = moved_at
         wanted = [it for it in (*AFTER, settled) if read < it <= age]
         if not wanted:
             return False
-        if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= AFTER[-1]:
+        pace = min(AFTER[-1], self.allowance.pace * max(questions, 1))
+        if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= pace:
             return self.allowance.left(now) > 0
+        if moved_at - self._burst_at > FIRST_LOOKS:
+            return False  # it goes on: what the allowance has is spread over it
         # This one, the one after ten seconds, and the last.
         return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
 

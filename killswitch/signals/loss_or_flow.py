@@ -45,6 +45,8 @@ LAG = 16 * SECOND
 LONGEST_LAG = 180 * SECOND
 """The most, however late a row was seen to be: what waits longer leaves the windows that triggers look at."""
 LAG_OF_A_SMALL_ONE = 5 * SECOND
+LAG_OF_MANY = 10 * SECOND
+"""The same of one of many falls in a row."""
 SMALL = Decimal("0.01")
 """A pending change of at most this fraction of equity waits for the shorter lag."""
 FALLS = 5
@@ -108,8 +110,9 @@ def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None, *, hurried: 
     no longer than another one waits at least.
     """
     late = 0 if row_lag is None else int(min(row_lag * SECOND, LONGEST_LAG))
-    is_short = hurried or abs(amount) <= SMALL * abs(equity)
-    return min(max(LAG_OF_A_SMALL_ONE, late), LAG) if is_short else max(LAG, late)
+    if abs(amount) <= SMALL * abs(equity):
+        return min(max(LAG_OF_A_SMALL_ONE, late), LAG)
+    return min(max(LAG_OF_MANY, late), LAG) if hurried else max(LAG, late)
 
 
 def is_about(row_at: int, since: int, at: int) -> bool:
