@@ -194,7 +194,10 @@ class Decision(Struct, frozen=True, omit_defaults=True):
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):
-    """Something a person must know that is not a decision."""
+    """Something a person must know that is not a decision.
+
+    `at_once`: it is news beside those like it before it, so that it is told by itself and not counted with them.
+    """
 
     as_of: Instant
     policy: str
@@ -203,6 +206,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     severity: Severity
     text: str
     subject: str | None = None
+    at_once: bool = False
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 

@@ -17,14 +17,26 @@ from killswitch.signals.explanation import ChangeEvent
 DOUBTED_FOR = 10 * SECOND
 """A stage whose prices fail the second look for so long pages."""
 COUNTED_WITHIN = 600 * SECOND
+GREATER = 2
+"""Falls that follow a page page again where together they are more than so many times what it told. Doubling bounds the
+pages of one crash: from 0.1% of an account to all of it there are ten."""
+MATERIAL = Decimal("0.01")
+"""Of equity: what is not more than that pages no second time within ten minutes."""
 RESET = "reset"
 """`subject` of notices that answer a reset which found nothing to do."""
 
 
 def _notice(
-    watch: Watch, now: int, kind: NoticeKind, severity: Severity, text: str, subject: str | None = None
+    watch: Watch,
+    now: int,
+    kind: NoticeKind,
+    severity: Severity,
+    text: str,
+    subject: str | None = None,
+    *,
+    at_once: bool = False,
 ) -> Notice:
-    return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject)
+    return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject, at_once)
 
 
 def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
@@ -41,26 +53,29 @@ def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
 def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     """A change of equity that nothing explains: that it appeared, was explained, or counts as loss.
 
-    The amount is in the scope's currency. The first of a fall that matters pages; those that follow within ten minutes
-    of that page are counted, and page no more.
+    The amount is in the scope's currency. The first fall pages. Those that follow within ten minutes of that page are
+    counted, until together they are materially greater than what it told: then they page again.
     """
     amount = _money(watch, change.amount)
     if change.kind == "anew":
         return _notice(watch, now, "unexplained", "warning", f"{amount} came into a wiped-out account: a new series")
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
-    if change.kind == "lost":
-        what = "loss" if change.amount > 0 else "gain"
-        text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
-        return _paged(watch, now, text, pages=change.amount > 0)
-    if change.pending:
+    if change.kind == "appeared" and change.pending:
         text = f"equity changed by {amount}, and trades or late answers may account for it; waiting for the ledger"
         return _notice(watch, now, "unexplained", "warning", text)
-    text = (
-        f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money that "
-        "moved, and closes nothing"
-    )
-    return _paged(watch, now, text, pages=change.amount < 0)
+    if change.kind == "lost":
+        fallen, what = change.amount, "loss" if change.amount > 0 else "gain"
+        text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
+    else:
+        fallen = -change.amount
+        text = (
+            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money "
+            "that moved, and closes nothing"
+        )
+    if fallen > 0:
+        return _fall(watch, now, text, fallen)
+    return _notice(watch, now, "unexplained", "warning", text)
 
 
 def _money(watch: Watch, amount: Decimal) -> str:
@@ -69,15 +84,27 @@ def _money(watch: Watch, amount: Decimal) -> str:
     return f"{amount.normalize():f} {currency or ''}".strip()
 
 
-def _paged(watch: Watch, now: int, text: str, *, pages: bool) -> Notice:
-    if not pages:
-        return _notice(watch, now, "unexplained", "warning", text)
+def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
+    """A fall of `fallen` that nothing explains: it pages, or is counted."""
     last = watch.paged
     if last is None or now - last.at >= COUNTED_WITHIN:
-        watch.paged = Paged(now, 1)
-        return _notice(watch, now, "unexplained", "page", text)
-    watch.paged = Paged(last.at, last.count + 1)
-    return _notice(watch, now, "unexplained", "info", f"{text} (number {last.count + 1} within ten minutes)")
+        watch.paged = Paged(now, 1, fallen)
+        return _notice(watch, now, "unexplained", "page", text, at_once=True)
+    count, together = last.count + 1, last.fallen + fallen
+    if _is_greater(watch, together, last.amount):
+        watch.paged = Paged(now, 1, together)
+        text = f"{text} ({count - 1} since the last page, together {_money(watch, -together)})"
+        return _notice(watch, now, "unexplained", "page", text, at_once=True)
+    watch.paged = Paged(last.at, count, last.amount, together)
+    return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
+
+
+def _is_greater(watch: Watch, together: Decimal, told: Decimal) -> bool:
+    """Whether falls are materially greater than what people were paged about."""
+    view = watch.history.view
+    if together <= GREATER * told:
+        return False
+    return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 
 
 def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:

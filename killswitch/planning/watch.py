@@ -34,10 +34,16 @@ class Suspected(Struct, frozen=True):
 
 
 class Paged(Struct, frozen=True):
-    """When an unexplained fall last paged (microseconds), and the count of falls since, that one included."""
+    """The last page about an unexplained fall: when (microseconds), and how much it told.
+
+    `count`: the falls since, that one included; `fallen`: what those came to that did not page. Amounts are in the
+    scope's currency.
+    """
 
     at: int
     count: int
+    amount: Decimal = ZERO
+    fallen: Decimal = ZERO
 
 
 class Memory(Struct):
