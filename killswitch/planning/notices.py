@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import Waiting
@@ -12,7 +13,9 @@ from killswitch.model.snapshot import Event
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
 from killswitch.planning.watch import Paged, Watch
+from killswitch.signals.changes import Change
 from killswitch.signals.explanation import ChangeEvent
+from killswitch.signals.position import ZERO
 
 DOUBTED_FOR = 10 * SECOND
 """A stage whose prices fail the second look for so long pages."""
@@ -105,6 +108,23 @@ def _is_greater(watch: Watch, together: Decimal, told: Decimal) -> bool:
     if together <= GREATER * told:
         return False
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
+
+
+def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at_once: bool) -> Notice:
+    """Falls that may be a loss on which `stage` would fire, and for which nothing is locked.
+
+    Where the policy wants nothing locked, and people were paged about these falls themselves, it is a warning.
+    """
+    locks = watch.prepared.graph.equity.locks_on_suspicion
+    paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
+    fallen = sum((change.worth for change in falls), ZERO)
+    why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
+    text = (
+        f"suspicion: equity changed by {_money(watch, fallen)}, which may be a loss: no row of the ledger explains it "
+        f"yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
+    )
+    severity: Severity = "page" if locks or not paged else "warning"
+    return _notice(watch, now, "unexplained", severity, text, stage, at_once=at_once)
 
 
 def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:

@@ -173,7 +173,7 @@ class Interpreter:
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
         policies = self._policies.digest, self._policies.commit
-        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies))
+        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies, told))
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
