@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import Waiting
-from killswitch.graph.wording import span
+from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
@@ -25,6 +25,8 @@ GREATER = 2
 pages of one crash: from 0.1% of an account to all of it there are ten."""
 MATERIAL = Decimal("0.01")
 """Of equity: what is not more than that pages no second time within ten minutes."""
+UNEXPLAINED = frozenset({"equity.unexplained", "equity.unexplained_share"})
+"""Signals that money which moved makes, though it is no loss."""
 RESET = "reset"
 """`subject` of notices that answer a reset which found nothing to do."""
 
@@ -65,8 +67,7 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
     if change.kind == "appeared" and change.pending:
-        text = f"equity changed by {amount}, and trades or late answers may account for it; waiting for the ledger"
-        return _notice(watch, now, "unexplained", "warning", text)
+        return _notice(watch, now, "unexplained", "warning", f"equity changed by {amount}, {_waits(watch, change)}")
     if change.kind == "lost":
         fallen, what = change.amount, "loss" if change.amount > 0 else "gain"
         text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
@@ -74,11 +75,31 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
         fallen = -change.amount
         text = (
             f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money "
-            "that moved, and closes nothing"
+            f"that moved, and {_closes(watch)}"
         )
     if fallen > 0:
         return _fall(watch, now, text, fallen)
     return _notice(watch, now, "unexplained", "warning", text)
+
+
+def _waits(watch: Watch, change: ChangeEvent) -> str:
+    """Why a change is pending, and until when."""
+    if change.amount < 0 and watch.prepared.graph.equity.closes_unexplained:
+        return (
+            "and no row of the ledger explains it yet: it counts as loss once the ledger was read past it and has none "
+            "(on_unexplained: close)"
+        )
+    return "and trades or late answers may account for it; waiting for the ledger"
+
+
+def _closes(watch: Watch) -> str:
+    """What money that moved brings about: nothing, but for triggers that ask for it."""
+    graph = watch.prepared.graph
+    asked = {i for i, signal in enumerate(graph.signals) if signal.name in UNEXPLAINED}
+    asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
+    if not asking:
+        return "closes nothing"
+    return f"is no loss, though the policy's {' and '.join(asking)} may fire on it"
 
 
 def _money(watch: Watch, amount: Decimal) -> str:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from killswitch.graph.nodes import EquityRule, OnUnknown
+from killswitch.graph.nodes import EquityRule, OnUnknown, SignalRef
 from killswitch.model.decision import Notice
 from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.model.reference_currency import ReferenceCurrency
@@ -76,6 +76,38 @@ def test_a_pending_change_says_what_it_waits_for_and_wakes_nobody() -> None:
     """It may be a trade or an answer that lags."""
     found = notices.unexplained(watching(), NOW, News("appeared", Decimal(-50), pending=True))
     assert (found.severity, "waiting for the ledger" in found.text) == ("warning", True)
+
+
+def test_a_policy_that_takes_the_unexplained_for_a_loss_says_so_of_a_fall_that_waits() -> None:
+    """`on_unexplained: close`: nothing was traded, and the close is the policy's choice. Of a rise nothing changes."""
+    equity = EquityRule(10 * MINUTE, 0.001, MINUTE, None, closes_unexplained=True)
+    made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("one", 1, 0),), equity=equity)
+    watch = Watch(prepare(made), "account/main")
+    watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
+    found = notices.unexplained(watch, NOW, News("appeared", Decimal(-50), pending=True))
+    assert found.text == (
+        "equity changed by -50 USDT, and no row of the ledger explains it yet: it counts as loss once the ledger was "
+        "read past it and has none (on_unexplained: close)"
+    )
+    risen = notices.unexplained(watch, NOW, News("appeared", Decimal(50), pending=True))
+    assert "trades or late answers may account for it" in risen.text
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ("equity.unexplained_share", "money that moved, and is no loss, though the policy's odd may fire on it"),
+        ("equity.unexplained", "money that moved, and is no loss, though the policy's odd may fire on it"),
+        ("exposure.leverage", "money that moved, and closes nothing"),
+    ],
+)
+def test_a_policy_that_looks_at_money_that_moved_is_not_said_to_close_nothing(signal: str, words: str) -> None:
+    """A trigger on what is unexplained may close in the same tick; the notice names it."""
+    triggers = (trigger("fall", 0, 0.05), trigger("odd", 1, 0.2))
+    made = graph((FALL_15M, SignalRef(signal)), triggers, (stage("one", 1, 0), stage("two", 2, 1)))
+    watch = Watch(prepare(made), "account/main")
+    watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
+    assert words in notices.unexplained(watch, NOW, News("appeared", Decimal(-300))).text
 
 
 def test_one_crash_pages_once_for_what_nothing_explains_and_counts_the_rest() -> None:
