@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from killswitch.engine.state import Waiting
 from killswitch.graph.wording import signals_of, span
-from killswitch.model.decision import Notice, NoticeKind, Severity
+from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.decide import Blocked, Proposal
@@ -199,9 +199,14 @@ def blocked(watch: Watch, now: int, found: Blocked) -> Notice:
     return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
-def not_latched(watch: Watch, now: int) -> Notice:
-    """A reset that found nothing to reset."""
-    return _notice(watch, now, "warning", "info", "a reset came, but no stage is latched", RESET)
+def not_latched(watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None) -> Notice:
+    """A reset that found no stage to reset; `ended`: the suspicion whose lock it lifts."""
+    by = "" if event is None else f" by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    if ended is not None:
+        text = f"a reset{by} came: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
+    else:
+        text = f"a reset{by} came, but no stage is latched"
+    return _notice(watch, now, "warning", "info", f"{text}. Peaks and what nothing explains begin anew", RESET)
 
 
 def hand_not_followed(event: Event, now: int, text: str) -> Notice:

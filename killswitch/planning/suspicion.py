@@ -15,6 +15,7 @@ from killswitch.engine.step import bits
 from killswitch.graph.nodes import CancelOrders, LockTrading, Stage
 from killswitch.model.decision import Cancel, Decision, LockOrder, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
+from killswitch.model.snapshot import Event
 from killswitch.planning import notices
 from killswitch.planning.cancels import cancels
 from killswitch.planning.decide import lock_order
@@ -63,23 +64,51 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, to
 
 def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
     """The end of the lock before its time, where it is known of every fall that it was about what that was."""
-    suspected, as_of = watch.suspected, from_micros(view.as_of)
-    if suspected is None:
-        return None
-    if suspected.lock.until is None or suspected.lock.until <= as_of:
-        watch.suspected = None
+    suspected = watch.suspected
+    if suspected is None or not _still_holds(watch, suspected, view.as_of):
         return None
     open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
     if open_ or watch.history.unknown is not None:
         return None
     watch.suspected = None
-    graph = watch.prepared.graph
+    known = f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire"
+    return _end(watch, view.as_of, suspected, (digest, commit), known)
+
+
+def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision | None:
+    """The end of the lock by a reset, with who made it and why; None where nothing is locked on suspicion any more.
+
+    `event` is the reset by hand, None for one by the stage's own condition.
+    """
+    suspected = watch.suspected
+    if suspected is None or not _still_holds(watch, suspected, now):
+        return None
+    watch.suspected = None
+    if event is None:
+        return _end(
+            watch, now, suspected, (digest, commit), "suspicion: over, the stage's condition for reset has held"
+        )
+    why = f"suspicion: over, a reset by {event.author or 'unknown'} came: {event.reason or 'no reason given'}"
+    return replace(_end(watch, now, suspected, (digest, commit), why), author=event.author)
+
+
+def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
+    """Whether the lock has not run out; one that has is forgotten."""
+    until = suspected.lock.until
+    if until is None or to_micros(until) <= now:
+        watch.suspected = None
+        return False
+    return True
+
+
+def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
+    graph, as_of = watch.prepared.graph, from_micros(now)
     return Decision(
         id=decision_id(graph.policy, watch.scope, f"end of the suspicion of {suspected.stage}", as_of),
         as_of=as_of,
         policy=graph.policy,
-        policy_set=digest,
-        commit=commit,
+        policy_set=policies[0],
+        commit=policies[1],
         scope=watch.scope,
         mode=graph.mode,
         stage=suspected.stage,
@@ -87,7 +116,7 @@ def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -
         previous_level=watch.state.level,
         kind="suspicion",
         lock=replace(suspected.lock, until=as_of),
-        reason=f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire",
+        reason=reason,
     )
 
 

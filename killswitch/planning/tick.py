@@ -33,7 +33,7 @@ from killswitch.planning.readings import MachineStatus, status
 from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
-from killswitch.planning.suspicion import suspicion, withdrawal
+from killswitch.planning.suspicion import lifted, suspicion, withdrawal
 from killswitch.planning.unreachable import answers, carried_out, due, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
@@ -225,22 +225,25 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
-        watch.suspected = None  # a reset lifts what was locked on suspicion too
+        policies = self._policies.digest, self._policies.commit
+        ended = lifted(watch, now, *policies, event)  # a reset lifts what was locked on suspicion too
         if event is not None:  # whoever resets takes the accounts that are there now for the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
+            watch.paged = None
         waiting = watch.state.waiting
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
-        if watch.state.level == 0:
+        decisions = [] if ended is None else [ended]
+        if watch.state.level > 0:
+            decisions.append(reset_record(watch, now, *policies, event))
+            watch.state = reset()
+        else:
             if waiting is None:
-                told.append(tell.not_latched(watch, now))
+                told.append(tell.not_latched(watch, now, event, ended))
             watch.state = replace(watch.state, waiting=None)
-            return []
-        record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
-        watch.state = reset()
-        watch.history.rebase(accept=event is not None)
-        return [record]
+        watch.history.rebase(accept=event is not None, now=now)
+        return decisions
 
     def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
         """End what is latched on the event's scope and has no machine any more."""

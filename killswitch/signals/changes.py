@@ -37,7 +37,8 @@ class Change(Struct):
     is pending, `money` a flow. `lost`: it counts as profit or loss by now; `moved`: it was settled as money that moved.
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the
     ledger was first known to lack its row, or was given up on. `suspected`: a lock was written on suspicion of it.
-    `in_transit`: about as much arrived in another account of the scope.
+    `in_transit`: about as much arrived in another account of the scope. `accepted`: an operator has accepted it; it is
+    kept only for a late row to be held against it.
     """
 
     at: int
@@ -56,6 +57,7 @@ class Change(Struct):
     hurried: bool = False
     suspected: bool = False
     in_transit: bool = False
+    accepted: bool = False
     rate: Decimal = Decimal(1)
     """One unit of the account's currency, which `amount` is in, in the scope's currency, which `before` is in."""
 
@@ -109,8 +111,8 @@ class Changes:
 
     @property
     def unexplained(self) -> list[Change]:
-        """Those that no row, no price and no trade has explained."""
-        return [change for change in self.all if not change.lost]
+        """Those that no row, no price, no trade and no operator has explained."""
+        return [change for change in self.all if not (change.lost or change.accepted)]
 
     @property
     def sum(self) -> Decimal:
@@ -186,7 +188,7 @@ class Changes:
             found = self._explained(change, effect, moved=False)
             return [] if found is None else [found]
         resolved = [self.reopen(change)] if change.moved else []
-        change.amount, change.kind, change.lost = -beyond, "money", False
+        change.amount, change.kind, change.lost = -beyond, "money", change.accepted
         return resolved
 
     def settle_as_flow(self, change: Change) -> Resolved:
@@ -241,10 +243,17 @@ class Changes:
             best = max(best, change.peak * scale)
         return best
 
+    def settle_open(self) -> list[Resolved]:
+        """Every open change counts as money that moved from now on."""
+        return [self.settle_as_flow(change) for change in self.open]
+
     def accept(self, value: float) -> None:
-        """An operator accepted the loss: what was before is no peak any more, and what was unexplained is known."""
-        self.all = [change for change in self.all if not change.moved]
+        """An operator accepted the loss: what was before is no peak any more, and what was unexplained is known.
+
+        It is remembered all the same: the row of money that moved may come later, and must not be taken for more of it.
+        """
         for change in self.all:
+            change.accepted = change.accepted or not change.lost
             change.peak = 0.0
         self.peak = value
 

@@ -18,6 +18,7 @@ from killswitch.graph.nodes import CancelOrders, EquityRule, Graph, LockTrading,
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import Flow, Order, Snapshot
+from killswitch.model.store import HistoryRow
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
@@ -52,6 +53,7 @@ class Account:
         self.rows: list[Flow] = []
         self.decided: list[tuple[int, Decision]] = []
         self.told: list[tuple[int, Notice]] = []
+        self.stored: list[HistoryRow] = []
 
     def read(self, **more: Any) -> Snapshot:
         known = after(seconds=self.now - 1 if self.proven is None else self.proven)
@@ -69,10 +71,16 @@ class Account:
         before = len(self.decided)
         while self.now < second:
             self.now += 1
-            outcome = self.interpreter.tick(self.read())
-            self.decided += [(self.now, decision) for decision in outcome.decisions]
-            self.told += [(self.now, notice) for notice in outcome.notices]
+            self.tick(self.read())
         return self.decided[before:]
+
+    def tick(self, seen: Snapshot) -> list[Decision]:
+        """Take one snapshot, and store what a runner would."""
+        outcome = self.interpreter.tick(seen)
+        self.decided += [(self.now, decision) for decision in outcome.decisions]
+        self.told += [(self.now, notice) for notice in outcome.notices]
+        self.stored += self.interpreter.rows()
+        return list(outcome.decisions)
 
     def pages(self) -> list[tuple[int, str | None]]:
         """When somebody was paged, and of which stage."""
@@ -87,7 +95,7 @@ class Account:
             self.rows.append(flow(f"out{moved_at}", after(seconds=moved_at), str(-amount)))
 
     def restart(self) -> None:
-        states, rows = self.interpreter.states(), []
+        states, rows = self.interpreter.states(), self.stored
         self.interpreter = Interpreter(self.policies)
         self.interpreter.restore(states, lambda *_: rows)
 
