@@ -199,14 +199,20 @@ def blocked(watch: Watch, now: int, found: Blocked) -> Notice:
     return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
-def not_latched(watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None) -> Notice:
-    """A reset that found no stage to reset; `ended`: the suspicion whose lock it lifts."""
+def not_latched(
+    watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None, *, accepted: bool = False
+) -> Notice:
+    """A reset that found no stage to reset.
+
+    `ended`: the suspicion whose lock it lifts; `accepted`: there was something that nothing explains.
+    """
     by = "" if event is None else f" by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    text = f"a reset{by} came, but no stage is latched"
     if ended is not None:
         text = f"a reset{by} came: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
-    else:
-        text = f"a reset{by} came, but no stage is latched"
-    return _notice(watch, now, "warning", "info", f"{text}. Peaks and what nothing explains begin anew", RESET)
+    if accepted:
+        text += "; what nothing explained until then counts as money that moved"
+    return _notice(watch, now, "warning", "info", text, RESET)
 
 
 def hand_not_followed(event: Event, now: int, text: str) -> Notice:

@@ -231,18 +231,20 @@ class Interpreter:
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
             watch.paged = None
+        # What the reading of this very tick shows nobody has seen yet who made the reset.
+        accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
         waiting = watch.state.waiting
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
-        if watch.state.level > 0:
-            decisions.append(reset_record(watch, now, *policies, event))
-            watch.state = reset()
-        else:
+        if watch.state.level == 0:  # it must not take the peak away from a fall that is about to fire
             if waiting is None:
-                told.append(tell.not_latched(watch, now, event, ended))
+                told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
-        watch.history.rebase(accept=event is not None, now=now)
+            return decisions
+        decisions.append(reset_record(watch, now, *policies, event))
+        watch.state = reset()
+        watch.history.rebase(accept=event is not None)
         return decisions
 
     def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:

@@ -303,15 +303,21 @@ class History:
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
 
-    def rebase(self, *, accept: bool, now: int | None = None) -> None:
-        """A reset `now`: windows begin and count as complete; one by hand accepts the loss, peak and start too.
+    def accept_until(self, at: int, now: int) -> bool:
+        """A reset by hand `now`, made `at`: what nothing explains of before counts as money that moved for good.
 
-        What nothing explains counts as money that moved then. While equity is unknown windows begin with the next that
-        is known. `now` (microseconds): left out, the reset is of the newest observation.
+        Microseconds. Whether there was any.
         """
-        if accept and self.last_at is not None:
-            for each in self.changes.settle_open():
-                self._correct(self.last_at if now is None else now, each)
+        before = len(self.changes.unexplained)
+        for each in self.changes.accept_until(at):
+            self._correct(now, each)
+        return len(self.changes.unexplained) < before
+
+    def rebase(self, *, accept: bool) -> None:
+        """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too.
+
+        While equity is unknown they begin with the next that is known.
+        """
         self._rebase_due = accept if self.unknown is not None else None
         self.rows = deque([self.rows[-1]] if self.rows and self._rebase_due is None else [])
         self.gaps.clear()
