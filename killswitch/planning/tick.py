@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import latch, reset
+from killswitch.engine.step import bits, latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -29,7 +29,7 @@ from killswitch.planning.last_positions import LastKnown, with_last_positions
 from killswitch.planning.merge import Targets, least, meet, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
-from killswitch.planning.readings import MachineStatus, status
+from killswitch.planning.readings import MachineStatus, only_young, status
 from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
@@ -164,8 +164,12 @@ class Interpreter:
     def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
         """Move one machine: the stages that may fire, and what is decided without firing."""
         moved = watch.step(view)
-        if moved.unknown:
-            told += tell.unknown(watch, view.as_of, moved.unknown)
+        young = _too_young(watch) if watch.state.triggers.unknown else ()
+        if young:
+            watch.excuse(young)
+        reports = tuple(i for i in moved.unknown if i not in young)
+        if reports:
+            told += tell.unknown(watch, view.as_of, reports)
         if moved.reset:
             return (), self._reset(watch, view.as_of, None, told)
         stages = due(watch, view, moved.eligible, told)
@@ -439,6 +443,16 @@ class Interpreter:
     def status(self) -> tuple[MachineStatus, ...]:
         """Every watch as the last tick left it."""
         return tuple(status(watch) for watch in self._watches.values())
+
+
+def _too_young(watch: Watch) -> tuple[int, ...]:
+    """The triggers that are no failure: their windows began before the history did. One that warns does so anyway."""
+    triggers = watch.prepared.graph.triggers
+    return tuple(
+        i
+        for i in bits(watch.state.triggers.unknown)
+        if triggers[i].on_unknown != "warn" and only_young(watch, triggers[i])
+    )
 
 
 def _without(decision: Decision, accounts: frozenset[str]) -> Decision:

@@ -152,6 +152,17 @@ class Watch:
         self.eligible = frozenset(stage.name for stage in moved.eligible)
         return moved
 
+    def excuse(self, triggers: Collection[int]) -> None:
+        """Triggers that cannot be known yet: of them it is reported when they stay unknown from now on."""
+        state, graph = self.state.triggers, self.prepared.graph
+        since, mask, due = dict(state.unknown_since), 0, state.due
+        for i in triggers:
+            since[i] = self.history.last_at or since[i]
+            mask |= 1 << i
+            due = min(due, since[i] + (graph.triggers[i].grace or 0))
+        moved = replace(state, unknown_since=since, reported=state.reported & ~mask, due=due)
+        self.state = replace(self.state, triggers=moved)
+
     def unit_value(self) -> Interval | None:
         """The unit value now, to stand beside that of the last firing; None where it is unknown."""
         if self.history.unknown is not None and self.history.dark is None:
