@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import Waiting
@@ -148,16 +148,21 @@ def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at
     return _notice(watch, now, "unexplained", severity, text, stage, at_once=at_once)
 
 
-def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:
-    """A stage would have fired, and would have closed nothing of a book that is not empty."""
+def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
+    """A stage would have fired, and would have closed nothing of a book that is not empty; or a part of it.
+
+    `acted`: the accounts on which it closes or cancels something all the same.
+    """
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
-    text = f"{proposal.stage.name} should fire, but {why}; it is not latched"
+    fired = f"fired on {' and '.join(sorted(acted))}" if acted else "should fire"
+    text = f"{proposal.stage.name} {fired}, but {why}; it is not latched"
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage == proposal.stage.name:
-        text += f"; its close waits for {waited_for(waiting)}, {span(proposal.stage.close_within)} at the most"
+        within = span(proposal.stage.close_within)
+        text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
 
 

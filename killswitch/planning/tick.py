@@ -351,13 +351,14 @@ class Interpreter:
             wait(watch, stage, view, seen, owed=owed)
         if not watch.remember_barren(stage.name, ",".join(seen)):
             return []
+        decision = _without(proposal.decision, watch.resting(stage.name, now))
+        decision = carried_out(stage, decision, waited, owed=owed)
+        acted = {each.account for each in decision.intents} | {each.account for each in decision.cancels}
         if watch.remember_reported(stage.name, ",".join(seen)):
-            told.append(tell.nothing_selected(watch, now, proposal))
+            told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
-        decision = _without(proposal.decision, watch.resting(stage.name, now))
-        decision = carried_out(stage, decision, waited, owed=owed)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
         return [last.remarked(decision)]
 
