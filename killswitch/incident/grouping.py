@@ -1,9 +1,9 @@
 """Notices that repeat become one message with a count: the first leaves at once, the rest are counted for a while.
 
 A group is what one policy says on one scope of one subject. Its first notice leaves at once, and so does one that is
-graver than all before it. The others are counted, and after `GROUP_INTERVAL` one message says how many there were. A
-group that was quiet for as long is over. Every notice is in the store whatever leaves. (The terms are those of
-Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/#route)
+graver than all before it, or that says so itself (`Notice.at_once`). The others are counted, and after `GROUP_INTERVAL`
+one message says how many there were. A group that was quiet for as long is over. Every notice is in the store whatever
+leaves. (The terms are those of Alertmanager: https://prometheus.io/docs/alerting/latest/configuration/#route)
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class NoticeGroups:
             self._groups[key] = _Group(notice.as_of, notice.as_of, notice.severity)
             return True
         group.total += 1
-        if _GRAVITY[notice.severity] > _GRAVITY[group.gravest]:
-            group.gravest, group.left_at = notice.severity, notice.as_of
+        if notice.at_once or _GRAVITY[notice.severity] > _GRAVITY[group.gravest]:
+            group.gravest, group.left_at = _graver(notice.severity, group.gravest), notice.as_of
             return True
         group.counted += 1
         severity = notice.severity if group.newest is None else _graver(notice.severity, group.newest.severity)

@@ -157,7 +157,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     `suspicion` for the lock of a stage that has not fired, while it is not known whether a fall was a loss (it has no
     intents, and leaves the level as it was; one whose lock ends at `as_of` withdraws those before it),
     `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
-    reason of a hand.
+    reason of a hand. `fell_at` is when the newest fall was seen that a suspicion is about.
     """
 
     id: str
@@ -184,6 +184,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     cause: Cause | None = None
     unwinding: Unwinding | None = None
     covers: tuple[Residual, ...] = ()
+    fell_at: Instant | None = None
 
     @property
     def is_suspicion(self) -> bool:
@@ -197,7 +198,10 @@ class Decision(Struct, frozen=True, omit_defaults=True):
 
 
 class Notice(Struct, frozen=True, omit_defaults=True):
-    """Something a person must know that is not a decision."""
+    """Something a person must know that is not a decision.
+
+    `at_once`: it is news beside those like it before it, so that it is told by itself and not counted with them.
+    """
 
     as_of: Instant
     policy: str
@@ -206,6 +210,7 @@ class Notice(Struct, frozen=True, omit_defaults=True):
     severity: Severity
     text: str
     subject: str | None = None
+    at_once: bool = False
     format: Literal["killswitch.notice/v1"] = NOTICE_FORMAT
 
 

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from killswitch.engine.state import Waiting
-from killswitch.graph.wording import span
-from killswitch.model.decision import Notice, NoticeKind, Severity
+from killswitch.graph.wording import signals_of, span
+from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
 from killswitch.planning.watch import Paged, Watch
+from killswitch.signals.changes import Change
 from killswitch.signals.explanation import ChangeEvent
+from killswitch.signals.position import ZERO
 
 DOUBTED_FOR = 10 * SECOND
 """A stage whose prices fail the second look for so long pages."""
 COUNTED_WITHIN = 600 * SECOND
+GREATER = 2
+"""Falls that follow a page page again where together they are more than so many times what it told. Doubling bounds the
+pages of one crash: from 0.1% of an account to all of it there are ten."""
+MATERIAL = Decimal("0.01")
+"""Of equity: what is not more than that pages no second time within ten minutes."""
+UNEXPLAINED = frozenset({"equity.unexplained", "equity.unexplained_share"})
+"""Signals that money which moved makes, though it is no loss."""
 RESET = "reset"
 """`subject` of notices that answer a reset which found nothing to do."""
 
 
 def _notice(
-    watch: Watch, now: int, kind: NoticeKind, severity: Severity, text: str, subject: str | None = None
+    watch: Watch,
+    now: int,
+    kind: NoticeKind,
+    severity: Severity,
+    text: str,
+    subject: str | None = None,
+    *,
+    at_once: bool = False,
 ) -> Notice:
-    return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject)
+    return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject, at_once)
 
 
 def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
@@ -41,26 +58,48 @@ def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
 def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     """A change of equity that nothing explains: that it appeared, was explained, or counts as loss.
 
-    The amount is in the scope's currency. The first of a fall that matters pages; those that follow within ten minutes
-    of that page are counted, and page no more.
+    The amount is in the scope's currency. The first fall pages. Those that follow within ten minutes of that page are
+    counted, until together they are materially greater than what it told: then they page again.
     """
     amount = _money(watch, change.amount)
     if change.kind == "anew":
         return _notice(watch, now, "unexplained", "warning", f"{amount} came into a wiped-out account: a new series")
     if change.kind == "explained":
         return _notice(watch, now, "unexplained", "info", f"a change of {amount} is explained by the ledger now")
+    if change.kind == "appeared" and change.pending:
+        return _notice(watch, now, "unexplained", "warning", f"equity changed by {amount}, {_waits(watch, change)}")
     if change.kind == "lost":
-        what = "loss" if change.amount > 0 else "gain"
+        fallen, what = change.amount, "loss" if change.amount > 0 else "gain"
         text = f"a change of equity by {_money(watch, -change.amount)} counts as {what}: the ledger has no row for it"
-        return _paged(watch, now, text, pages=change.amount > 0)
-    if change.pending:
-        text = f"equity changed by {amount}, and trades or late answers may account for it; waiting for the ledger"
-        return _notice(watch, now, "unexplained", "warning", text)
-    text = (
-        f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money that "
-        "moved, and closes nothing"
-    )
-    return _paged(watch, now, text, pages=change.amount < 0)
+    else:
+        fallen = -change.amount
+        text = (
+            f"equity changed by {amount}, and no price, trade or row of the ledger explains it: it is taken for money "
+            f"that moved, and {_closes(watch)}"
+        )
+    if fallen > 0:
+        return _fall(watch, now, text, fallen)
+    return _notice(watch, now, "unexplained", "warning", text)
+
+
+def _waits(watch: Watch, change: ChangeEvent) -> str:
+    """Why a change is pending, and until when."""
+    if change.amount < 0 and watch.prepared.graph.equity.closes_unexplained:
+        return (
+            "and no row of the ledger explains it yet: it counts as loss once the ledger was read past it and has none "
+            "(on_unexplained: close)"
+        )
+    return "and trades or late answers may account for it; waiting for the ledger"
+
+
+def _closes(watch: Watch) -> str:
+    """What money that moved brings about: nothing, but for triggers that ask for it."""
+    graph = watch.prepared.graph
+    asked = {i for i, signal in enumerate(graph.signals) if signal.name in UNEXPLAINED}
+    asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
+    if not asking:
+        return "closes nothing"
+    return f"is no loss, though the policy's {' and '.join(asking)} may fire on it"
 
 
 def _money(watch: Watch, amount: Decimal) -> str:
@@ -69,27 +108,61 @@ def _money(watch: Watch, amount: Decimal) -> str:
     return f"{amount.normalize():f} {currency or ''}".strip()
 
 
-def _paged(watch: Watch, now: int, text: str, *, pages: bool) -> Notice:
-    if not pages:
-        return _notice(watch, now, "unexplained", "warning", text)
+def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
+    """A fall of `fallen` that nothing explains: it pages, or is counted."""
     last = watch.paged
     if last is None or now - last.at >= COUNTED_WITHIN:
-        watch.paged = Paged(now, 1)
-        return _notice(watch, now, "unexplained", "page", text)
-    watch.paged = Paged(last.at, last.count + 1)
-    return _notice(watch, now, "unexplained", "info", f"{text} (number {last.count + 1} within ten minutes)")
+        watch.paged = Paged(now, 1, fallen)
+        return _notice(watch, now, "unexplained", "page", text, at_once=True)
+    count, together = last.count + 1, last.fallen + fallen
+    if _is_greater(watch, together, last.amount):
+        watch.paged = Paged(now, 1, together)
+        text = f"{text} ({count - 1} since the last page, together {_money(watch, -together)})"
+        return _notice(watch, now, "unexplained", "page", text, at_once=True)
+    watch.paged = Paged(last.at, count, last.amount, together)
+    return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
 
 
-def nothing_selected(watch: Watch, now: int, proposal: Proposal) -> Notice:
-    """A stage would have fired, and would have closed nothing of a book that is not empty."""
+def _is_greater(watch: Watch, together: Decimal, told: Decimal) -> bool:
+    """Whether falls are materially greater than what people were paged about."""
+    view = watch.history.view
+    if together <= GREATER * told:
+        return False
+    return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
+
+
+def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at_once: bool) -> Notice:
+    """Falls that may be a loss on which `stage` would fire, and for which nothing is locked.
+
+    Where the policy wants nothing locked, and people were paged about these falls themselves, it is a warning.
+    """
+    locks = watch.prepared.graph.equity.locks_on_suspicion
+    paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
+    fallen = sum((change.worth for change in falls), ZERO)
+    why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
+    text = (
+        f"suspicion: equity changed by {_money(watch, fallen)}, which may be a loss: no row of the ledger explains it "
+        f"yet; if it is one, {stage} fires. Nothing is locked meanwhile: {why}"
+    )
+    severity: Severity = "page" if locks or not paged else "warning"
+    return _notice(watch, now, "unexplained", severity, text, stage, at_once=at_once)
+
+
+def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
+    """A stage would have fired, and would have closed nothing of a book that is not empty; or a part of it.
+
+    `acted`: the accounts on which it closes or cancels something all the same.
+    """
     attribution = proposal.decision.attribution
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
-    text = f"{proposal.stage.name} should fire, but {why}; it is not latched"
+    fired = f"fired on {' and '.join(sorted(acted))}" if acted else "should fire"
+    text = f"{proposal.stage.name} {fired}, but {why}; it is not latched"
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage == proposal.stage.name:
-        text += f"; its close waits for {waited_for(waiting)}, {span(proposal.stage.close_within)} at the most"
+        within = span(proposal.stage.close_within)
+        text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
 
 
@@ -131,9 +204,20 @@ def blocked(watch: Watch, now: int, found: Blocked) -> Notice:
     return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
-def not_latched(watch: Watch, now: int) -> Notice:
-    """A reset that found nothing to reset."""
-    return _notice(watch, now, "warning", "info", "a reset came, but no stage is latched", RESET)
+def not_latched(
+    watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None, *, accepted: bool = False
+) -> Notice:
+    """A reset that found no stage to reset.
+
+    `ended`: the suspicion whose lock it lifts; `accepted`: there was something that nothing explains.
+    """
+    by = "" if event is None else f" by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    text = f"a reset{by} came, but no stage is latched"
+    if ended is not None:
+        text = f"a reset{by} came: the lock on suspicion of {ended.stage} is lifted; no stage is latched"
+    if accepted:
+        text += "; what nothing explained until then counts as money that moved"
+    return _notice(watch, now, "warning", "info", text, RESET)
 
 
 def hand_not_followed(event: Event, now: int, text: str) -> Notice:

@@ -12,7 +12,7 @@ from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
 from killswitch.planning.watch import Suspected, Watch
-from killswitch.signals.falls import Interval, why_partly
+from killswitch.signals.falls import Interval, is_young, why_partly
 from killswitch.signals.position import ZERO
 
 
@@ -108,6 +108,24 @@ def _held_back(watch: Watch) -> str | None:
     if all(change.amount > 0 for change in pending):
         return text
     return f"{text}: a fall may be money taken out, and counts as loss once the ledger is known past it"
+
+
+def only_young(watch: Watch, trigger: Trigger) -> bool:
+    """Whether a trigger is unknown for nothing but that the history is younger than the windows that it reads."""
+    graph, history, columns = watch.prepared.graph, watch.history, watch.columns
+    if columns is None or history.unknown is not None or history.begun_at is None or _held_back(watch) is not None:
+        return False
+    found = False
+    for i in signals_of(trigger.condition):
+        if columns.lo[i] == columns.hi[i] or (columns.text and columns.text[i] is not None):
+            continue
+        signal = graph.signals[i]
+        if signal.window is None or not is_young(history, signal.window):
+            return False
+        if signal.name.startswith("attribution.") and history.rows and history.rows[-1].pnl is None:
+            return False  # positions do not say what they made, and would not with a longer history either
+        found = True
+    return found
 
 
 def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:

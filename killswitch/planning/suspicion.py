@@ -3,6 +3,7 @@
 What can be taken back goes by the pessimistic reading, and what cannot by the optimistic one: a stage that would fire
 if every unexplained fall were a loss writes its lock, and nothing else, for a short while. Each fall is suspected once,
 from the first answer of the ledger that lacks its row on; after three suspicions in ten minutes people are paged only.
+Where the policy says that a suspicion pages they are paged as soon as the fall is seen.
 As soon as it is known what the falls were, the lock is withdrawn: by the stage that fires, or because none does.
 """
 
@@ -12,8 +13,10 @@ from msgspec.structs import replace
 
 from killswitch.engine.step import bits
 from killswitch.graph.nodes import CancelOrders, LockTrading, Stage
-from killswitch.model.decision import Cancel, Decision, LockOrder, decision_id
+from killswitch.model.decision import Cancel, Decision, LockOrder, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
+from killswitch.model.snapshot import Event
+from killswitch.planning import notices
 from killswitch.planning.cancels import cancels
 from killswitch.planning.decide import lock_order
 from killswitch.planning.readings import trigger_reading
@@ -31,20 +34,26 @@ WITHIN = 600 * SECOND
 """So many suspicions in so long lock; the others only page."""
 
 
-def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
-    """The lock to write now, or None. The changes that it is about are marked, so that each is suspected once."""
-    now = view.as_of
-    if not watch.prepared.graph.equity.locks_on_suspicion or watch.history.unknown is not None:
+def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None, told: list[Notice]) -> Decision | None:
+    """The lock to write now, or None; where people are only paged, the page is added to `told`.
+
+    The changes that it is about are marked, so that each is suspected once.
+    """
+    now, locks = view.as_of, watch.prepared.graph.equity.locks_on_suspicion
+    if watch.history.unknown is not None:
         return None
-    falls = [change for change in watch.history.changes.open if _is_suspect(change, now)]
+    falls = [change for change in watch.history.changes.open if _is_suspect(change, now, asked=locks)]
     if not falls:
         return None
-    stage = _suspected_stage(watch, view)
+    stage = _suspected_stage(watch, view, locks=locks)
     if stage is None:
         return None
     for change in falls:
         change.suspected = True
-    if not watch.may_suspect(now, MOST, WITHIN):
+    last = max(watch.suspicions, default=None)
+    if not watch.may_suspect(now, MOST if locks else 0, WITHIN):
+        at_once = last is None or now - last >= LASTS  # no more often than a lock would be written
+        told.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
     decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), (digest, commit))
@@ -55,23 +64,51 @@ def suspicion(watch: Watch, view: ScopeView, digest: str, commit: str | None) ->
 
 def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -> Decision | None:
     """The end of the lock before its time, where it is known of every fall that it was about what that was."""
-    suspected, as_of = watch.suspected, from_micros(view.as_of)
-    if suspected is None:
-        return None
-    if suspected.lock.until is None or suspected.lock.until <= as_of:
-        watch.suspected = None
+    suspected = watch.suspected
+    if suspected is None or not _still_holds(watch, suspected, view.as_of):
         return None
     open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
     if open_ or watch.history.unknown is not None:
         return None
     watch.suspected = None
-    graph = watch.prepared.graph
+    known = f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire"
+    return _end(watch, view.as_of, suspected, (digest, commit), known)
+
+
+def lifted(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision | None:
+    """The end of the lock by a reset, with who made it and why; None where nothing is locked on suspicion any more.
+
+    `event` is the reset by hand, None for one by the stage's own condition.
+    """
+    suspected = watch.suspected
+    if suspected is None or not _still_holds(watch, suspected, now):
+        return None
+    watch.suspected = None
+    if event is None:
+        return _end(
+            watch, now, suspected, (digest, commit), "suspicion: over, the stage's condition for reset has held"
+        )
+    why = f"suspicion: over, a reset by {event.author or 'unknown'} came: {event.reason or 'no reason given'}"
+    return replace(_end(watch, now, suspected, (digest, commit), why), author=event.author)
+
+
+def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
+    """Whether the lock has not run out; one that has is forgotten."""
+    until = suspected.lock.until
+    if until is None or to_micros(until) <= now:
+        watch.suspected = None
+        return False
+    return True
+
+
+def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
+    graph, as_of = watch.prepared.graph, from_micros(now)
     return Decision(
         id=decision_id(graph.policy, watch.scope, f"end of the suspicion of {suspected.stage}", as_of),
         as_of=as_of,
         policy=graph.policy,
-        policy_set=digest,
-        commit=commit,
+        policy_set=policies[0],
+        commit=policies[1],
         scope=watch.scope,
         mode=graph.mode,
         stage=suspected.stage,
@@ -79,31 +116,35 @@ def withdrawal(watch: Watch, view: ScopeView, digest: str, commit: str | None) -
         previous_level=watch.state.level,
         kind="suspicion",
         lock=replace(suspected.lock, until=as_of),
-        reason=f"suspicion: over, it is known what the fall of equity was, and {suspected.stage} does not fire",
+        reason=reason,
     )
 
 
-def _is_suspect(change: Change, now: int) -> bool:
+def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
+    """Whether a fall is to be suspected now; `asked`: only after the first answer of the ledger without its row."""
     since = change.unanswered_since
-    return change.amount < ZERO and not change.suspected and since is not None and now - since < LASTS
+    if change.amount >= ZERO or change.suspected:
+        return False
+    return not asked if since is None else now - since < LASTS
 
 
-def _suspected_stage(watch: Watch, view: ScopeView) -> Stage | None:
-    """The highest stage with a lock that would fire if every open fall were a loss; None below what is latched.
+def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | None:
+    """The highest stage that would fire if every open fall were a loss; None below what is latched.
 
-    None, too, while the lock of the latched stage holds: nothing could be locked that is open.
+    `locks`: of those with a lock, and None, too, while the lock of the latched stage holds: nothing could be locked
+    that is open.
     Triggers that want to be true for a while are taken as they stand: a suspicion is over before they are confirmed.
     """
     machine, state = watch.prepared.machine, watch.state
-    if _is_locked(watch, view.as_of):
+    if locks and _is_locked(watch, view.as_of):
         return None
     true = watch.suspecting(view)
     at_once = sum(1 << i for i in bits(true & machine.all) if machine.confirm[i] == 0 and machine.confirm_ticks[i] == 0)
     confirmed = at_once | state.triggers.confirmed
     for stage in watch.prepared.graph.stages:
-        locks = any(isinstance(action, LockTrading) for action in stage.actions)
+        counts = not locks or any(isinstance(action, LockTrading) for action in stage.actions)
         any_of = not stage.any_of or any(confirmed >> i & 1 for i in stage.any_of)
-        if locks and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
+        if counts and stage.level > state.level and any_of and all(confirmed >> i & 1 for i in stage.all_of):
             return stage
     return None
 
@@ -144,6 +185,7 @@ def _decision(
             f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
             f"if it was a loss, {stage.name} fires"
         ),
+        fell_at=from_micros(max(change.at for change in falls)),
     )
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import latch, reset
+from killswitch.engine.step import bits, latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -29,11 +29,11 @@ from killswitch.planning.last_positions import LastKnown, with_last_positions
 from killswitch.planning.merge import Targets, least, meet, merge, only, targets_of
 from killswitch.planning.orphans import Orphan, end, orphans_in
 from killswitch.planning.prepared import Prepared, prepare
-from killswitch.planning.readings import MachineStatus, status
+from killswitch.planning.readings import MachineStatus, only_young, status
 from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
-from killswitch.planning.suspicion import suspicion, withdrawal
+from killswitch.planning.suspicion import lifted, suspicion, withdrawal
 from killswitch.planning.unreachable import answers, carried_out, due, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
@@ -164,8 +164,12 @@ class Interpreter:
     def _move(self, watch: Watch, view: ScopeView, told: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
         """Move one machine: the stages that may fire, and what is decided without firing."""
         moved = watch.step(view)
-        if moved.unknown:
-            told += tell.unknown(watch, view.as_of, moved.unknown)
+        young = _too_young(watch) if watch.state.triggers.unknown else ()
+        if young:
+            watch.excuse(young)
+        reports = tuple(i for i in moved.unknown if i not in young)
+        if reports:
+            told += tell.unknown(watch, view.as_of, reports)
         if moved.reset:
             return (), self._reset(watch, view.as_of, None, told)
         stages = due(watch, view, moved.eligible, told)
@@ -173,7 +177,7 @@ class Interpreter:
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
         policies = self._policies.digest, self._policies.commit
-        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies))
+        found = (withdrawal(watch, view, *policies), suspicion(watch, view, *policies, told))
         return (), [decision for decision in found if decision is not None]
 
     def _take_instruments(self, snapshot: Snapshot) -> None:
@@ -225,22 +229,27 @@ class Interpreter:
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:
-        watch.suspected = None  # a reset lifts what was locked on suspicion too
+        policies = self._policies.digest, self._policies.commit
+        ended = lifted(watch, now, *policies, event)  # a reset lifts what was locked on suspicion too
         if event is not None:  # whoever resets takes the accounts that are there now for the scope
             watch.history.leave(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
+            watch.paged = None
+        # What the reading of this very tick shows nobody has seen yet who made the reset.
+        accepted = event is not None and watch.history.accept_until(to_micros(event.at), now)
         waiting = watch.state.waiting
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
-        if watch.state.level == 0:
+        decisions = [] if ended is None else [ended]
+        if watch.state.level == 0:  # it must not take the peak away from a fall that is about to fire
             if waiting is None:
-                told.append(tell.not_latched(watch, now))
+                told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
-            return []
-        record = reset_record(watch, now, self._policies.digest, self._policies.commit, event)
+            return decisions
+        decisions.append(reset_record(watch, now, *policies, event))
         watch.state = reset()
         watch.history.rebase(accept=event is not None)
-        return [record]
+        return decisions
 
     def _reset_orphans(self, event: Event, now: int, told: list[Notice]) -> list[Decision]:
         """End what is latched on the event's scope and has no machine any more."""
@@ -342,13 +351,14 @@ class Interpreter:
             wait(watch, stage, view, seen, owed=owed)
         if not watch.remember_barren(stage.name, ",".join(seen)):
             return []
+        decision = _without(proposal.decision, watch.resting(stage.name, now))
+        decision = carried_out(stage, decision, waited, owed=owed)
+        acted = {each.account for each in decision.intents} | {each.account for each in decision.cancels}
         if watch.remember_reported(stage.name, ",".join(seen)):
-            told.append(tell.nothing_selected(watch, now, proposal))
+            told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
-        decision = _without(proposal.decision, watch.resting(stage.name, now))
-        decision = carried_out(stage, decision, waited, owed=owed)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
         return [last.remarked(decision)]
 
@@ -434,6 +444,16 @@ class Interpreter:
     def status(self) -> tuple[MachineStatus, ...]:
         """Every watch as the last tick left it."""
         return tuple(status(watch) for watch in self._watches.values())
+
+
+def _too_young(watch: Watch) -> tuple[int, ...]:
+    """The triggers that are no failure: their windows began before the history did. One that warns does so anyway."""
+    triggers = watch.prepared.graph.triggers
+    return tuple(
+        i
+        for i in bits(watch.state.triggers.unknown)
+        if triggers[i].on_unknown != "warn" and only_young(watch, triggers[i])
+    )
 
 
 def _without(decision: Decision, accounts: frozenset[str]) -> Decision:

@@ -34,10 +34,16 @@ class Suspected(Struct, frozen=True):
 
 
 class Paged(Struct, frozen=True):
-    """When an unexplained fall last paged (microseconds), and the count of falls since, that one included."""
+    """The last page about an unexplained fall: when (microseconds), and how much it told.
+
+    `count`: the falls since, that one included; `fallen`: what those came to that did not page. Amounts are in the
+    scope's currency.
+    """
 
     at: int
     count: int
+    amount: Decimal = ZERO
+    fallen: Decimal = ZERO
 
 
 class Memory(Struct):
@@ -145,6 +151,17 @@ class Watch:
         self.state = moved.state
         self.eligible = frozenset(stage.name for stage in moved.eligible)
         return moved
+
+    def excuse(self, triggers: Collection[int]) -> None:
+        """Triggers that cannot be known yet: of them it is reported when they stay unknown from now on."""
+        state, graph = self.state.triggers, self.prepared.graph
+        since, mask, due = dict(state.unknown_since), 0, state.due
+        for i in triggers:
+            since[i] = self.history.last_at or since[i]
+            mask |= 1 << i
+            due = min(due, since[i] + (graph.triggers[i].grace or 0))
+        moved = replace(state, unknown_since=since, reported=state.reported & ~mask, due=due)
+        self.state = replace(self.state, triggers=moved)
 
     def unit_value(self) -> Interval | None:
         """The unit value now, to stand beside that of the last firing; None where it is unknown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +16,7 @@ from killswitch.incident.sending import KEPT_FOR, Lane, Sending
 from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.instant import HOUR, MINUTE, to_micros
+from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.credentials import CredentialError, resolve
@@ -26,8 +26,6 @@ from killswitch.runner.witnesses import TickReport
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
 
-SAME_FALL = MINUTE
-"""A suspicion so soon after a page about an unexplained fall is about the same fall."""
 KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long what waits for a target that no route names any more may wait for the route to be put back."""
 RECALLED = 1_000
@@ -44,8 +42,8 @@ class Notifier:
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
-        self._paged: dict[tuple[str, str], int] = {}
-        """(policy, scope) → when people were paged about an unexplained fall last (microseconds)."""
+        self._paged: dict[tuple[str, str], Instant] = {}
+        """(policy, scope) → when people were paged about an unexplained fall last."""
         self._fresh = True
         """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
         self._clock = clock
@@ -64,11 +62,10 @@ class Notifier:
         acted = {decision.id for decision in acting}
         found: list[Outgoing] = []
         notices = tuple(notices)
-        paged = self._paged_about(notices, to_micros(snapshot.as_of))
+        self._learn_pages(notices)
         for decision in decisions:
-            corrects = self._groups.fired(decision)
-            about = (decision.policy, decision.scope) in paged
-            found += self._addressing.of_decision(decision, acted=decision.id in acted, corrects=corrects, paged=about)
+            corrects, paged = self._groups.fired(decision), self._has_paged(decision)
+            found += self._addressing.of_decision(decision, acted=decision.id in acted, corrects=corrects, paged=paged)
         found += self._of_closings(snapshot.closings, snapshot.as_of)
         for repeats in self._groups.due(snapshot.as_of):
             found += self._addressing.of_repeats(repeats)
@@ -78,13 +75,15 @@ class Notifier:
         self._fresh |= bool(found)
         return tuple(found)
 
-    def _paged_about(self, notices: Iterable[Notice], now: int) -> Collection[tuple[str, str]]:
-        """Of what (policy, scope) people were paged about an unexplained fall just now."""
+    def _learn_pages(self, notices: Iterable[Notice]) -> None:
         for notice in notices:
             if notice.kind == "unexplained" and notice.severity == "page":
-                self._paged[notice.policy, notice.scope] = now
-        self._paged = {about: at for about, at in self._paged.items() if now - at <= SAME_FALL}
-        return self._paged.keys()
+                self._paged[notice.policy, notice.scope] = notice.as_of
+
+    def _has_paged(self, decision: Decision) -> bool:
+        """Whether people were paged about the unexplained falls of a suspicion, when they were seen or since."""
+        paged, fell_at = self._paged.get((decision.policy, decision.scope)), decision.fell_at
+        return paged is not None and fell_at is not None and fell_at <= paged
 
     def ticked(self, _report: TickReport) -> None:
         """What was committed may leave."""

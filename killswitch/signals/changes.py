@@ -37,7 +37,8 @@ class Change(Struct):
     is pending, `money` a flow. `lost`: it counts as profit or loss by now; `moved`: it was settled as money that moved.
     `hurried`: it is one of many falls in a row, which wait for the shorter lag. `unanswered_since`: when the
     ledger was first known to lack its row, or was given up on. `suspected`: a lock was written on suspicion of it.
-    `in_transit`: about as much arrived in another account of the scope.
+    `in_transit`: about as much arrived in another account of the scope. `accepted`: an operator has accepted that
+    it moved; it is kept only for a late row to be held against it.
     """
 
     at: int
@@ -56,6 +57,7 @@ class Change(Struct):
     hurried: bool = False
     suspected: bool = False
     in_transit: bool = False
+    accepted: bool = False
     rate: Decimal = Decimal(1)
     """One unit of the account's currency, which `amount` is in, in the scope's currency, which `before` is in."""
 
@@ -109,8 +111,8 @@ class Changes:
 
     @property
     def unexplained(self) -> list[Change]:
-        """Those that no row, no price and no trade has explained."""
-        return [change for change in self.all if not change.lost]
+        """Those that no row, no price, no trade and no operator has explained."""
+        return [change for change in self.all if not (change.lost or change.accepted)]
 
     @property
     def sum(self) -> Decimal:
@@ -162,7 +164,7 @@ class Changes:
         elif moved:
             self._divide_after(change, factor)
             found = Resolved(change.at, part * change.rate, factor, change.value)
-        elif change.moved:
+        elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
             found = Resolved(change.at, part * change.rate, factor, change.value, undone=True, before=change.before)
         if change.amount == ZERO:
@@ -185,7 +187,7 @@ class Changes:
         if beyond * effect <= ZERO:
             found = self._explained(change, effect, moved=False)
             return [] if found is None else [found]
-        resolved = [self.reopen(change)] if change.moved else []
+        resolved = [self.reopen(change)] if change.moved and not change.accepted else []
         change.amount, change.kind, change.lost = -beyond, "money", False
         return resolved
 
@@ -241,9 +243,18 @@ class Changes:
             best = max(best, change.peak * scale)
         return best
 
+    def accept_until(self, at: int) -> list[Resolved]:
+        """An operator accepted what had appeared by then and nothing explains: it counts as money that moved for good.
+
+        It is remembered all the same: its row may come later, and must not be taken for more of it.
+        """
+        found = [self.settle_as_flow(change) for change in self.open if change.at <= at]
+        for change in self.all:
+            change.accepted = change.accepted or (change.moved and change.at <= at)
+        return found
+
     def accept(self, value: float) -> None:
-        """An operator accepted the loss: what was before is no peak any more, and what was unexplained is known."""
-        self.all = [change for change in self.all if not change.moved]
+        """An operator accepted the loss: what was before is no peak any more."""
         for change in self.all:
             change.peak = 0.0
         self.peak = value

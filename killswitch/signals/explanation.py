@@ -375,7 +375,7 @@ class Explanation:
 
 def _is_loose(change: Change) -> bool:
     """Whether no trade accounts for a change: it is taken for money that moved, or was until many others came."""
-    return change.hurried or (change.kind == "money" and not change.lost)
+    return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
 
 
 def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:

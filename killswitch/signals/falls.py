@@ -33,6 +33,14 @@ def why_partly(history: History, window: int) -> str | None:
     return None
 
 
+def is_young(history: History, window: int) -> bool:
+    """Whether the window is not wholly known because the history began in it, and for no other reason."""
+    if history.begun_at is None or history.last_at is None or history.rebased:
+        return False
+    edge = history.last_at - window
+    return history.begun_at > edge and not (history.gaps and history.gaps[-1][1] > edge)
+
+
 def drawdown(history: History, window: int) -> Interval:
     """Fall of the unit value in the window; [seen, 1] where the window is partly known."""
     if history.dark is not None:

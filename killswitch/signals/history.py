@@ -306,6 +306,16 @@ class History:
         self.gaps.clear()
         self.begun_at, self.rebased = at, True
 
+    def accept_until(self, at: int, now: int) -> bool:
+        """A reset by hand `now`, made `at`: what nothing explains of before counts as money that moved for good.
+
+        Microseconds. Whether there was any.
+        """
+        before = len(self.changes.unexplained)
+        for each in self.changes.accept_until(at):
+            self._correct(now, each)
+        return len(self.changes.unexplained) < before
+
     def rebase(self, *, accept: bool) -> None:
         """A reset: windows begin now and count as complete; one by hand accepts the loss, peak and start too.
 

@@ -3,8 +3,8 @@
 Some venues give an equity that its parts do not add up to, and that jumps up and down while the wallet and the
 positions' profits do not. What the parts do not show, G = E − Σ w p − Σ profit of positions, is profit or loss at
 first: it may be a product that is not listed. Once it has both risen and fallen it is noise, and equity counts without
-it, as far as it swings both ways: what goes beyond one and a half times the smaller of the greatest rise and the
-greatest fall is profit or loss. Positions that are read later than the worth look like noise too: a rise or fall of the equity that they do not
+it: up to one and a half times the smaller of its greatest rise and its greatest fall, for what goes beyond is profit or
+loss. Positions that are read later than the worth look like noise too: a rise or fall of the equity that they do not
 show yet. They hide no more of a loss than prices moved both ways before it, and only until they show it.
 """
 
@@ -111,7 +111,7 @@ class Swings:
         return self._taken - before
 
     def _both_ways(self) -> Decimal:
-        """How far noise may go, by the smaller of the greatest rise and the greatest fall; 0 while it did not do both."""
+        """How far noise may go, by the smaller of the greatest rise and fall; 0 while there were not both."""
         if len(self._entries) < 2:
             return ZERO
         risen = max((it.amount for it in self._entries), default=ZERO)

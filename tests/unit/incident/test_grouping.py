@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from killswitch.incident.grouping import GROUP_INTERVAL, NoticeGroups, Repeats
 from killswitch.model.decision import Notice, NoticeKind, Severity
@@ -61,6 +62,18 @@ def test_a_graver_one_leaves_at_once() -> None:
     assert not groups.leaves(notice(4, "warning"))
     (found,) = groups.due(after(seconds=302))
     assert (found.newest.severity, found.newest.text, found.count, found.total) == ("page", "a fall at 4 s", 3, 5)
+
+
+def test_what_says_that_it_is_news_leaves_at_once() -> None:
+    """A page, a warning that is counted, and a page about much more; what follows that is counted from there on."""
+    groups = NoticeGroups()
+    assert [groups.leaves(notice(0)), groups.leaves(notice(1, "warning"))] == [True, False]
+    assert groups.leaves(structs.replace(notice(5), at_once=True))
+    assert not groups.leaves(notice(6, "warning"))
+    assert not groups.leaves(notice(7))
+    assert groups.due(after(seconds=304)) == []
+    (found,) = groups.due(after(seconds=305))
+    assert (found.newest.text, found.count, found.total) == ("a fall at 7 s", 3, 5)
 
 
 def test_what_is_about_something_else_is_a_group_of_its_own() -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from killswitch.graph.nodes import EquityRule, OnUnknown
+from killswitch.graph.nodes import EquityRule, OnUnknown, SignalRef
 from killswitch.model.decision import Notice
 from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.model.reference_currency import ReferenceCurrency
@@ -78,14 +78,103 @@ def test_a_pending_change_says_what_it_waits_for_and_wakes_nobody() -> None:
     assert (found.severity, "waiting for the ledger" in found.text) == ("warning", True)
 
 
+def test_a_policy_that_takes_the_unexplained_for_a_loss_says_so_of_a_fall_that_waits() -> None:
+    """`on_unexplained: close`: nothing was traded, and the close is the policy's choice. Of a rise nothing changes."""
+    equity = EquityRule(10 * MINUTE, 0.001, MINUTE, None, closes_unexplained=True)
+    made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("one", 1, 0),), equity=equity)
+    watch = Watch(prepare(made), "account/main")
+    watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
+    found = notices.unexplained(watch, NOW, News("appeared", Decimal(-50), pending=True))
+    assert found.text == (
+        "equity changed by -50 USDT, and no row of the ledger explains it yet: it counts as loss once the ledger was "
+        "read past it and has none (on_unexplained: close)"
+    )
+    risen = notices.unexplained(watch, NOW, News("appeared", Decimal(50), pending=True))
+    assert "trades or late answers may account for it" in risen.text
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ("equity.unexplained_share", "money that moved, and is no loss, though the policy's odd may fire on it"),
+        ("equity.unexplained", "money that moved, and is no loss, though the policy's odd may fire on it"),
+        ("exposure.leverage", "money that moved, and closes nothing"),
+    ],
+)
+def test_a_policy_that_looks_at_money_that_moved_is_not_said_to_close_nothing(signal: str, words: str) -> None:
+    """A trigger on what is unexplained may close in the same tick; the notice names it."""
+    triggers = (trigger("fall", 0, 0.05), trigger("odd", 1, 0.2))
+    made = graph((FALL_15M, SignalRef(signal)), triggers, (stage("one", 1, 0), stage("two", 2, 1)))
+    watch = Watch(prepare(made), "account/main")
+    watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
+    assert words in notices.unexplained(watch, NOW, News("appeared", Decimal(-300))).text
+
+
 def test_one_crash_pages_once_for_what_nothing_explains_and_counts_the_rest() -> None:
     """Three falls in ten minutes are one page and two counts; one after that pages again."""
     watch = watching()
     told = [
         notices.unexplained(watch, NOW + minute * MINUTE, News("appeared", Decimal(-50))) for minute in (0, 1, 9, 25)
     ]
-    assert [each.severity for each in told] == ["page", "info", "info", "page"]
+    assert [each.severity for each in told] == ["page", "warning", "warning", "page"]
     assert "number 3 within ten minutes" in told[2].text
+
+
+def test_a_fall_that_is_greater_than_what_was_paged_about_pages_again_at_once() -> None:
+    """The session of the trial: 150 of 100,000, and 5 s later 49,850; then 20,000 of the 50,000 is counted."""
+    watch = watching()
+    watch.observe(ScopeView(NOW + SECOND, True, [account("99850")], {}, None), ())
+    first = notices.unexplained(watch, NOW + SECOND, News("appeared", Decimal(-150)))
+    watch.observe(ScopeView(NOW + 6 * SECOND, True, [account("50000")], {}, None), ())
+    second = notices.unexplained(watch, NOW + 6 * SECOND, News("appeared", Decimal(-49_850)))
+    third = notices.unexplained(watch, NOW + 9 * SECOND, News("appeared", Decimal(-20_000)))
+    assert [(each.severity, each.at_once) for each in (first, second, third)] == [
+        ("page", True), ("page", True), ("warning", False),
+    ]  # fmt: skip
+    assert "equity changed by -49850 USDT" in second.text
+    assert "(number 2 within ten minutes)" in third.text
+
+
+@pytest.mark.parametrize(
+    ("amounts", "severities"),
+    [
+        ((100, 200), ["page", "warning"]),  # twice as much is not more than twice as much
+        ((100, 201), ["page", "page"]),
+        ((100, 90, 90, 90), ["page", "warning", "warning", "page"]),  # 270 together
+        ((100, 150, 60, 400, 50), ["page", "warning", "page", "warning", "page"]),  # 210, and then 450 of more than 420
+        ((1, 9), ["page", "warning"]),  # 9 of 1,009 is less than 1%
+        ((1, 11), ["page", "page"]),
+    ],
+)
+def test_falls_page_again_where_together_they_are_more_than_twice_what_was_told(
+    amounts: tuple[int, ...], severities: list[str]
+) -> None:
+    """Within ten minutes, of an account that has 1,000 left; and more than 1% of what it had before them."""
+    watch = watching()
+    told = [
+        notices.unexplained(watch, NOW + second * SECOND, News("appeared", Decimal(-amount)))
+        for second, amount in enumerate(amounts)
+    ]
+    assert [each.severity for each in told] == severities
+
+
+def test_a_second_page_says_how_much_fell_since_the_first() -> None:
+    """Of three falls it names its own, and all since the page together."""
+    watch = watching()
+    for second, amount in enumerate((100, 90, 120)):
+        told = notices.unexplained(watch, NOW + second * SECOND, News("appeared", Decimal(-amount)))
+    assert told.text.startswith("equity changed by -120 USDT")
+    assert told.text.endswith("(2 since the last page, together -210 USDT)")
+
+
+def test_a_crash_in_small_pieces_pages_as_often_as_it_doubles() -> None:
+    """2 of 1,000 a second. After the first 10 of 998 are more than 1%; then 22, 46, 94, 190 and 382 more than twice."""
+    watch, paged = watching(), []
+    for step in range(1, 401):
+        watch.observe(ScopeView(NOW + step * SECOND, True, [account(str(1000 - 2 * step))], {}, None), ())
+        if notices.unexplained(watch, NOW + step * SECOND, News("appeared", Decimal(-2))).severity == "page":
+            paged.append(step)
+    assert paged == [1, 1 + 5, 6 + 11, 17 + 23, 40 + 47, 87 + 95, 182 + 191]
 
 
 def falls(watch: Watch, *minutes: int) -> list[str]:
@@ -95,18 +184,18 @@ def falls(watch: Watch, *minutes: int) -> list[str]:
 
 def test_a_drip_of_falls_pages_again_ten_minutes_after_the_last_page() -> None:
     """Every nine minutes for a day: 160 falls, of which every second one is later than ten minutes after a page."""
-    assert falls(watching(), 0, 9, 10, 19, 20) == ["page", "info", "page", "info", "page"]
+    assert falls(watching(), 0, 9, 10, 19, 20) == ["page", "warning", "page", "warning", "page"]
     told = falls(watching(), *range(0, 1440, 9))
-    assert (told.count("page"), told.count("info")) == (80, 80)
+    assert (told.count("page"), told.count("warning")) == (80, 80)
 
 
 def test_a_fall_that_follows_a_page_is_counted_after_a_restart_too() -> None:
     """When it paged is stored with the memory of the watch."""
     before, again = watching(), watching()
-    assert falls(before, 0, 1) == ["page", "info"]
+    assert falls(before, 0, 1) == ["page", "warning"]
     again.restore(before.memory(), [])
     third = notices.unexplained(again, NOW + 2 * MINUTE, News("appeared", Decimal(-50)))
-    assert (third.severity, "number 3 within ten minutes" in third.text) == ("info", True)
+    assert (third.severity, "number 3 within ten minutes" in third.text) == ("warning", True)
 
 
 def test_a_memory_of_before_the_page_was_stored_is_read() -> None:

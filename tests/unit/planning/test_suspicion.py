@@ -15,9 +15,10 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import CancelOrders, EquityRule, Graph, LockTrading, SignalRef
-from killswitch.model.decision import Decision
+from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE, SECOND
 from killswitch.model.snapshot import Flow, Order, Snapshot
+from killswitch.model.store import HistoryRow
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
@@ -51,6 +52,8 @@ class Account:
         """The second up to which the ledger is known; None: up to the reading before."""
         self.rows: list[Flow] = []
         self.decided: list[tuple[int, Decision]] = []
+        self.told: list[tuple[int, Notice]] = []
+        self.stored: list[HistoryRow] = []
 
     def read(self, **more: Any) -> Snapshot:
         known = after(seconds=self.now - 1 if self.proven is None else self.proven)
@@ -68,9 +71,20 @@ class Account:
         before = len(self.decided)
         while self.now < second:
             self.now += 1
-            outcome = self.interpreter.tick(self.read())
-            self.decided += [(self.now, decision) for decision in outcome.decisions]
+            self.tick(self.read())
         return self.decided[before:]
+
+    def tick(self, seen: Snapshot) -> list[Decision]:
+        """Take one snapshot, and store what a runner would."""
+        outcome = self.interpreter.tick(seen)
+        self.decided += [(self.now, decision) for decision in outcome.decisions]
+        self.told += [(self.now, notice) for notice in outcome.notices]
+        self.stored += self.interpreter.rows()
+        return list(outcome.decisions)
+
+    def pages(self) -> list[tuple[int, str | None]]:
+        """When somebody was paged, and of which stage."""
+        return [(second, notice.subject) for second, notice in self.told if notice.severity == "page"]
 
     def leaves(self, amount: int, row_after: int | None = None) -> None:
         """Money goes at the next second; its row comes so many seconds later, or never."""
@@ -81,7 +95,7 @@ class Account:
             self.rows.append(flow(f"out{moved_at}", after(seconds=moved_at), str(-amount)))
 
     def restart(self) -> None:
-        states, rows = self.interpreter.states(), []
+        states, rows = self.interpreter.states(), self.stored
         self.interpreter = Interpreter(self.policies)
         self.interpreter.restore(states, lambda *_: rows)
 
@@ -192,6 +206,76 @@ def test_the_fourth_suspicion_in_ten_minutes_locks_nothing(seen: Account) -> Non
     seen.leaves(int(seen.wallet * 15 / 100))
     seen.until(1100)
     assert [second for second, _ in seen.decided] == [12, 112, 212, 1002]
+
+
+def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(seen: Account) -> None:
+    """85,000, 72,000, 61,000, 50,000 and 40,000, a step every 27 s, of which the ledger lacks the row a second later.
+
+    The falls page by their size: 15,000, and the fourth, with which 35,000 have left since. Nothing is locked for the
+    fourth and the fifth, of which a page of its own says what would fire.
+    """
+    for step, left in enumerate((85_000, 72_000, 61_000, 50_000, 40_000)):
+        seen.until(10 + 27 * step)
+        seen.leaves(int(seen.wallet) - left)
+    seen.until(200)
+    assert kinds(seen.decided) == [(12, "suspicion"), (39, "suspicion"), (66, "suspicion")]
+    assert seen.pages() == [(11, None), (92, None), (93, "stop"), (120, "stop")]
+    (fourth, fifth) = [notice for _, notice in seen.told if notice.subject == "stop"]
+    assert (fourth.at_once, fifth.at_once) == (True, True)
+    assert fourth.text == (
+        "suspicion: equity changed by -11000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
+        "one, stop fires. Nothing is locked meanwhile: trading was locked on suspicion as often as it may be in ten "
+        "minutes"
+    )
+
+
+def test_suspicions_that_follow_each_other_faster_than_locks_would_are_counted(seen: Account) -> None:
+    """12% of what there is goes every 4 s: the fourth suspicion is no later than a lock lasts after the third."""
+    for step in range(5):
+        seen.until(10 + 4 * step)
+        seen.leaves(int(seen.wallet * 12 / 100))
+    seen.until(40)
+    late = [(second, notice.at_once) for second, notice in seen.told if notice.subject == "stop"]
+    assert late == [(24, False), (28, False)]
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["with a lock", "without a lock"])
+def test_a_policy_that_only_pages_does_so_as_soon_as_a_fall_would_fire_a_stage(locks: bool) -> None:
+    """`on_suspicion: page` and `on_unexplained: close`: 30% leaves at 11 s, and the close is at 28 s."""
+    paging = Account(policy(locks=locks, locks_on_suspicion=False, closes_unexplained=True))
+    paging.until(10)
+    paging.leaves(30_000)
+    assert kinds(paging.until(60)) == [(28, None)]
+    assert paging.pages() == [(11, "stop"), (28, None)]
+    (page,) = [notice for _, notice in paging.told if notice.subject == "stop"]
+    assert page.text == (
+        "suspicion: equity changed by -30000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
+        "one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
+    )
+
+
+def test_a_policy_that_only_pages_warns_of_what_would_fire_where_the_fall_has_paged_itself() -> None:
+    """`on_suspicion: page`, and what leaves is taken for money: one page for one fall, and none below the threshold."""
+    paging = calm(locks_on_suspicion=False)
+    paging.leaves(30_000)
+    paging.until(60)
+    assert paging.pages() == [(11, None)]
+    assert [(s, each.severity) for s, each in paging.told if each.subject == "stop"] == [(11, "warning")]
+    small = calm(locks_on_suspicion=False)
+    small.leaves(9_000)
+    small.until(60)
+    assert [each.subject for _, each in small.told] == [None]
+
+
+def test_a_suspicion_says_when_its_newest_fall_was_seen(seen: Account) -> None:
+    """8,000 at 11 s, and 12,000 at 14 s, with which a stage would fire: at once for the one, and a second later for the
+    other, of which the ledger has not been asked before.
+    """
+    seen.leaves(8_000)
+    seen.until(13)
+    seen.leaves(12_000)
+    decided = seen.until(60)
+    assert [(second, each.fell_at) for second, each in decided] == [(14, after(seconds=11)), (15, after(seconds=14))]
 
 
 def test_a_stage_that_fires_takes_the_place_of_the_suspicion(seen: Account) -> None:

@@ -14,6 +14,7 @@ from killswitch.graph.nodes import (
     AutoReset,
     CancelOrders,
     Compare,
+    EquityRule,
     Graph,
     LockTrading,
     Number,
@@ -426,3 +427,47 @@ def test_d18_a_reset_by_hand_accepts_the_loss_and_an_automatic_one_does_not() ->
     by_hand = at(30, "-5100", events=[hand("reset", after(minutes=29))])
     outcomes = run(interpreter, by_hand, at(31, "-5200"), at(32, "-7900"), at(33, "-10000"))
     assert [(d.kind, d.stage) for d in fired(outcomes)] == [("reset", "trip"), (None, "trip")]
+
+
+def told_of_unknown(outcomes: list[Outcome]) -> list[tuple[object, str]]:
+    """When a trigger was reported as unknown, and how gravely."""
+    return [(notice.as_of, notice.severity) for out in outcomes for notice in out.notices if notice.kind == "unknown"]
+
+
+def held(**more: Any) -> Graph:
+    """One fall in 15 minutes, whose unknown is reported after one; the gaps that count are of two minutes."""
+    equity = EquityRule(2 * MINUTE, 0.001, MINUTE, None)
+    triggers = (trigger("fall", 0, 0.10, grace=MINUTE, **more),)
+    return graph((FALL_15M,), triggers, (stage("one", 1, 0, actions=(close(),)),), equity=equity)
+
+
+def test_a_trigger_whose_window_is_longer_than_the_history_is_no_failure() -> None:
+    """A new store: the window of 15 minutes is not known before minute 15, and that pages nobody."""
+    assert told_of_unknown(run(Interpreter(policy_set(held())), *calm(30))) == []
+
+
+def test_a_fall_that_a_young_history_has_seen_fires() -> None:
+    """What is known of the window is a lower bound."""
+    (decision,) = fired(run(Interpreter(policy_set(held())), *calm(2), at(3, "-10000")))
+    assert decision.stage == "one"
+
+
+def test_an_account_that_is_down_while_the_history_is_young_pages_after_the_grace() -> None:
+    """Down from minute 5 to 7: unknown since minute 5 for another reason than youth, which was the last at minute 4."""
+    down = [snapshot(after(minutes=m), account(None, None, quality="down", reason="timeout")) for m in (5, 6, 7)]
+    again = [at(minute, "0") for minute in range(8, 30)]
+    outcomes = run(Interpreter(policy_set(held())), *calm(4), *down, *again)
+    assert told_of_unknown(outcomes)[:1] == [(after(minutes=5), "page")]
+
+
+def test_a_gap_in_a_young_history_pages_after_the_grace() -> None:
+    """Nothing was read from minute 2 to 6: an older history would not know the window either."""
+    outcomes = run(Interpreter(policy_set(held())), *calm(2), *[at(minute, "0") for minute in range(6, 12)])
+    assert told_of_unknown(outcomes) == [(after(minutes=6), "page")]
+
+
+def test_a_trigger_that_asks_to_be_warned_of_is_told_of_a_young_history_too() -> None:
+    """`on_unknown: warn` counts the unknown as false, which is to be known from the start."""
+    assert told_of_unknown(run(Interpreter(policy_set(held(on_unknown="warn"))), *calm(5))) == [
+        (after(minutes=1), "warning")
+    ]

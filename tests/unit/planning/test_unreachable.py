@@ -84,7 +84,19 @@ def test_a_page_says_that_the_close_waits_for_which_account_and_how_long() -> No
     told = [notice for second in range(1, 20) for notice in both(interpreter, second, down("main"))[1]]
     (page,) = [notice for notice in told if notice.kind == "nothing_selected"]
     assert page.severity == "page"
-    assert page.text.endswith("it is not latched; its close waits for main, 10m at the most")
+    assert page.text.endswith("it is not latched; its close waits for main, until its triggers have not held for 10m")
+
+
+def test_a_page_says_on_which_account_the_stage_fired_and_for_which_its_close_waits() -> None:
+    """`a` is halved in the tick that the page is of: it did fire there."""
+    interpreter = Interpreter(policy_set(failing("portfolio")))
+    tick(interpreter, 0, up("a"), up("b"))
+    told = [notice for second in (1, 2, 3) for notice in both(interpreter, second, up("a"), down("b"))[1]]
+    (page,) = [notice for notice in told if notice.kind == "nothing_selected"]
+    assert page.text == (
+        "halve fired on a, but b is down: timeout; it is not latched; its close waits for b, until its triggers have "
+        "not held for 10m"
+    )
 
 
 def test_the_time_runs_from_when_the_triggers_held_last() -> None:

@@ -338,6 +338,7 @@ SUSPICION = Decision(
     id="s", as_of=worlds.after(minutes=2), policy="crash", policy_set="sha256:test", scope="account/main",
     mode="enforce", stage="close-everything", level=0, previous_level=0, kind="suspicion",
     lock=LockOrder("account/main", "reduce_only", worlds.after(minutes=2, seconds=20)),
+    fell_at=worlds.after(seconds=118),
 )  # fmt: skip
 
 
@@ -350,12 +351,12 @@ def routed(rule: RouteRule) -> PolicySet:
 
 
 @pytest.mark.parametrize(
-    ("paged_before", "severity"), [(None, "page"), (1.0, "warning"), (59.0, "warning"), (61.0, "page")]
+    ("paged_before", "severity"), [(None, "page"), (1.0, "warning"), (2.0, "warning"), (3.0, "page"), (59.0, "page")]
 )
-def test_a_suspicion_pages_unless_the_fall_has_paged_just_now(
+def test_a_suspicion_pages_unless_the_fall_has_paged_itself(
     run: Run, paged_before: float | None, severity: str
 ) -> None:
-    """One fall is one page; what paged more than a minute ago was another one."""
+    """One fall is one page; it was seen two seconds before the suspicion, and what paged before that was another."""
     notifier = Notifier(routed(DESK), run.store, run.world.clock)
     if paged_before is not None:
         at = worlds.after(seconds=120 - paged_before)
