@@ -177,6 +177,11 @@ def _book(book: Book) -> str:
     return f"gross {money(book.gross)}, net {money(book.net)}, margin ratio {ratio}"
 
 
+def _is_unknown(trigger: TriggerStatus) -> bool:
+    """Whether nothing at all is known of it; a window that is too young is known in part."""
+    return trigger.truth is None and (trigger.value is None or trigger.value == (None, None))
+
+
 def _summary(shown: Preview) -> str:
     fires = [decision for decision in shown.decisions if decision.kind not in ("reset", "suspicion")]
     acting = [each for each in shown.decisions if each.mode == "enforce" and not each.is_withdrawal]
@@ -190,7 +195,7 @@ def _summary(shown: Preview) -> str:
     unknown = [
         f"{machine.policy} on {machine.scope}"
         for machine in shown.machines
-        if machine.triggers and all(each.truth is None for each in machine.triggers)
+        if machine.triggers and all(_is_unknown(each) for each in machine.triggers)
     ]
     if unknown and not shown.pending:
         return f"Cannot tell: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
