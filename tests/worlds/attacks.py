@@ -357,28 +357,29 @@ def old_crash(rng: Random) -> Setup:
     return desk.setup(view(rng, old_answers=(rng.uniform(0.1, 0.4), 8.0)), allowed=9.0)
 
 
-@family("attack: money leaves while no runner lives")
-def out_in_gap(rng: Random) -> Setup:
-    """The runner is restarted, and in between 10-60% left, perhaps with a position closed."""
+def _out_unseen(rng: Random) -> tuple[Desk, tuple[float, float]]:
+    """10-60% leaves while nobody looks, perhaps with a position closed; from when to when that is."""
     desk = moving(rng, gross=rng.uniform(1.0, 3.0))
     dies = when(rng)
     gap = rng.uniform(4.0, 45.0)
     if rng.random() < 0.6:
         desk.cut(dies + gap * rng.uniform(0.1, 0.5), BTC, rng.choice([0.5, 1.0]), lag=rng.choice(SEEN))
     desk.out(dies + gap * rng.uniform(0.5, 0.95), rng.uniform(0.1, 0.6), rng.choice(LAGS))
-    return desk.setup(restarts=[(dies, dies + gap)])
+    return desk, (dies, dies + gap)
+
+
+@family("attack: money leaves while no runner lives")
+def out_in_gap(rng: Random) -> Setup:
+    """The runner is restarted, and in between 10-60% left, perhaps with a position closed."""
+    desk, unseen = _out_unseen(rng)
+    return desk.setup(restarts=[unseen])
 
 
 @family("attack: money leaves while the venue is down")
 def out_in_outage(rng: Random) -> Setup:
     """The same with an outage of the venue."""
-    desk = moving(rng, gross=rng.uniform(1.0, 3.0))
-    dies = when(rng)
-    gap = rng.uniform(4.0, 45.0)
-    if rng.random() < 0.6:
-        desk.cut(dies + gap * rng.uniform(0.1, 0.5), BTC, rng.choice([0.5, 1.0]), lag=rng.choice(SEEN))
-    desk.out(dies + gap * rng.uniform(0.5, 0.95), rng.uniform(0.1, 0.6), rng.choice(LAGS))
-    return desk.setup(view(rng, down=[(dies, dies + gap)]))
+    desk, unseen = _out_unseen(rng)
+    return desk.setup(view(rng, down=[unseen]))
 
 
 @family("attack: money leaves while positions are unknown")
