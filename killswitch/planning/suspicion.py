@@ -102,21 +102,25 @@ def _still_holds(watch: Watch, suspected: Suspected, now: int) -> bool:
 
 
 def _end(watch: Watch, now: int, suspected: Suspected, policies: tuple[str, str | None], reason: str) -> Decision:
+    record = _record(watch, now, suspected.stage, f"end of the suspicion of {suspected.stage}", policies)
+    return replace(record, lock=replace(suspected.lock, until=record.as_of), reason=reason)
+
+
+def _record(watch: Watch, now: int, stage: str, what: str, policies: tuple[str, str | None]) -> Decision:
+    """What every decision on suspicion says. `policies`: digest of the set, and its commit."""
     graph, as_of = watch.prepared.graph, from_micros(now)
     return Decision(
-        id=decision_id(graph.policy, watch.scope, f"end of the suspicion of {suspected.stage}", as_of),
+        id=decision_id(graph.policy, watch.scope, what, as_of),
         as_of=as_of,
         policy=graph.policy,
         policy_set=policies[0],
         commit=policies[1],
         scope=watch.scope,
         mode=graph.mode,
-        stage=suspected.stage,
+        stage=stage,
         level=watch.state.level,
         previous_level=watch.state.level,
         kind="suspicion",
-        lock=replace(suspected.lock, until=as_of),
-        reason=reason,
     )
 
 
@@ -161,23 +165,12 @@ def _is_locked(watch: Watch, now: int) -> bool:
 def _decision(
     watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: tuple[str, str | None]
 ) -> Decision:
-    graph, as_of = watch.prepared.graph, from_micros(view.as_of)
     order = lock_order(watch.scope, stage, view.as_of)
     assert order is not None  # the stage has a lock
     end = from_micros(until)
     fallen = -sum((change.worth for change in falls), ZERO)
-    return Decision(
-        id=decision_id(graph.policy, watch.scope, f"suspicion of {stage.name}", as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies[0],
-        commit=policies[1],
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage.name,
-        level=watch.state.level,
-        previous_level=watch.state.level,
-        kind="suspicion",
+    return replace(
+        _record(watch, view.as_of, stage.name, f"suspicion of {stage.name}", policies),
         triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),
         cancels=_entries(watch, view, stage),
         lock=LockOrder(order.scope, order.mode, end if order.until is None else min(order.until, end)),
