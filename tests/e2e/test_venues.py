@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.processes import KSCTL, PATIENCE, until
-from tests.e2e.wired import REACHED, World, venue
+from tests.e2e.wired import REACHED, World, ticked, venue
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -120,8 +120,7 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
             stdout=subprocess.PIPE, stderr=err, text=True, env=world.reached.environment(),
         )  # fmt: skip
         try:
-            before = world.state()["requests"]
-            until(lambda: runner.poll() is not None or world.state()["requests"] > before + 5, "the runner reads")
+            until(lambda: runner.poll() is not None or ticked(folder / "store.sqlite"), "the runner ticks")
             world.move("price", symbol=world.reached.symbols[0], price="80")
             until(lambda: runner.poll() is not None or not world.held(), "the venue is flat")
             until(lambda: runner.poll() is not None or _ended(store), "the closing ends")
@@ -133,7 +132,7 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
         finally:
             if runner.poll() is None:
                 runner.kill()
-                runner.wait()
+                runner.communicate()
         err.seek(0)
         said = err.read()
     decisions = [json.loads(line) for line in (out or "").splitlines()]

@@ -218,13 +218,24 @@ class Site:
         return () if standing is None else standing.notices
 
     def _standing(self) -> Standing | None:
-        try:
-            store = open_store(str(self.store), read_only=True)
-        except StoreError:
-            return None  # not there yet
-        try:
-            return standing_of(store, datetime.now(UTC), 100)
-        except StoreError:
-            return None  # being made at this moment
-        finally:
-            store.close()
+        return standing(self.store)
+
+
+def standing(at: Path) -> Standing | None:
+    """What the store at this path says of its runner; None while there is none."""
+    try:
+        store = open_store(str(at), read_only=True)
+    except StoreError:
+        return None  # not there yet
+    try:
+        return standing_of(store, datetime.now(UTC), 100)
+    except StoreError:
+        return None  # being made at this moment
+    finally:
+        store.close()
+
+
+def ticked(at: Path) -> bool:
+    """Whether the runner of the store at this path has judged a snapshot: from here on a fall has a price before it."""
+    seen = standing(at)
+    return seen is not None and seen.view is not None
