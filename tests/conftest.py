@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,11 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared material: no folder {folder.name}/ (set KILLSWITCH_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def rules_of_its_own() -> Iterator[None]:
+    """No test is given market rules that another has loaded: their port may be another venue's by now."""
+    yield
+    if "killswitch_ccxt.rules" in sys.modules:
+        sys.modules["killswitch_ccxt.rules"]._SHARED.clear()

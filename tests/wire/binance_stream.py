@@ -42,8 +42,10 @@ async def _tell(
     while not hearing.done():
         waiting = asyncio.ensure_future(told.wait())
         both: set[asyncio.Future[Any]] = {waiting, hearing}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         told.clear()
         new_orders, new_held = _orders(wire), dict(wire.exchange.held)
         events = [_order_event(wire, row) for name, row in new_orders.items() if row != orders.get(name)]
