@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.processes import KSCTL, PATIENCE, until
-from tests.e2e.wired import REACHED, World, ticked, venue
+from tests.e2e.wired import REACHED, World, has_read, venue
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -120,7 +120,7 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
             stdout=subprocess.PIPE, stderr=err, text=True, env=world.reached.environment(),
         )  # fmt: skip
         try:
-            until(lambda: runner.poll() is not None or ticked(folder / "store.sqlite"), "the runner ticks")
+            until(lambda: runner.poll() is not None or has_read(folder / "store.sqlite"), "the runner reads it")
             world.move("price", symbol=world.reached.symbols[0], price="80")
             until(lambda: runner.poll() is not None or not world.held(), "the venue is flat")
             until(lambda: runner.poll() is not None or _ended(store), "the closing ends")
@@ -129,6 +129,9 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
                 until(lambda: runner.poll() is not None or _money(at)["fees"] is not None, "fees are known")
             runner.send_signal(signal.SIGTERM)
             out, _ = runner.communicate(timeout=PATIENCE)
+        except AssertionError as error:
+            error.add_note(f"the runner: {(folder / 'err.txt').read_text(encoding='utf-8')}")
+            raise
         finally:
             if runner.poll() is None:
                 runner.kill()

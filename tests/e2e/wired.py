@@ -235,7 +235,9 @@ def standing(at: Path) -> Standing | None:
         store.close()
 
 
-def ticked(at: Path) -> bool:
-    """Whether the runner of the store at this path has judged a snapshot: from here on a fall has a price before it."""
+def has_read(at: Path) -> bool:
+    """Whether a tick of the store's runner has judged every account whole: a fall has a price before it then."""
     seen = standing(at)
-    return seen is not None and seen.view is not None
+    if seen is None or seen.view is None:
+        return False
+    return all(account.quality == "ok" and account.equity is not None for account in seen.view.accounts)
