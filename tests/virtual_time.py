@@ -37,6 +37,10 @@ class VirtualTime:
     def monotonic(self) -> float:
         return self.elapsed
 
+    @property
+    def origin(self) -> str:
+        return f"virtual {id(self)}"
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0.0))
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 import click
@@ -16,8 +16,10 @@ from killswitch.cli.closing_text import block, line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.runner.acting import left_to_do
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.progress import Progress, progress_of
 from killswitch.runner.standing import runner_state
+from killswitch.runner.started import tick_time
 
 EVERY = 1.0
 """Seconds between two looks."""
@@ -55,8 +57,8 @@ class Watch:
         self.pending: tuple[Event, ...] = ()
         """Hands that begin a close as soon as a tick takes them."""
 
-    def look(self, now: datetime) -> tuple[Progress, ...]:
-        """How each of them stands, in the order in which they were decided."""
+    def look(self, now: datetime, dated: datetime | None = None) -> tuple[Progress, ...]:
+        """How each of them stands, in the order in which they were decided. `dated`: now, as ticks are dated."""
         self.alive = runner_state(self._store.lease(), now).liveness == "alive"
         self.pending = tuple(event for event in self._store.pending_events() if event.kind in HAVE_WORK)
         unfinished = self._unfinished()
@@ -64,7 +66,7 @@ class Watch:
         for each in (*recent, *sorted(unfinished - set(recent))):
             if each in unfinished or each not in self._before:
                 self._ids[each] = None
-        found = (self._progress(each, now) for each in self._ids)
+        found = (self._progress(each, dated or now) for each in self._ids)
         return tuple(each for each in found if each is not None and each.positions)
 
     def _unfinished(self) -> set[str]:
@@ -111,7 +113,7 @@ class Lines:
 def follow(store: Store, *, as_json: bool, terminal: bool) -> int:
     """Show every change until nothing is closing; 0 if all of it reached its targets, else 1."""
     try:
-        return _follow(Watch(store), _screen(as_json=as_json, terminal=terminal))
+        return _follow(store, _screen(as_json=as_json, terminal=terminal))
     except KeyboardInterrupt:
         click.echo("not watched any more; what is being closed goes on", err=True)
         return INTERRUPTED
@@ -124,11 +126,12 @@ def _screen(*, as_json: bool, terminal: bool) -> Screen:
     return Terminal() if terminal else Lines(line)
 
 
-def _follow(watch: Watch, screen: Screen) -> int:
+def _follow(store: Store, screen: Screen) -> int:
+    watch, clock = Watch(store), SystemClock()
     alone_since: float | None = None
     while True:
         began = time.monotonic()
-        closes = watch.look(datetime.now(UTC))
+        closes = watch.look(clock.now(), tick_time(store, clock))
         if closes:
             screen.show(closes)
         if not _closing(watch, closes):

@@ -13,8 +13,10 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.runner import hands
 from killswitch.runner.acting import left_to_do
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.giving_up import accounts_closing
 from killswitch.runner.standing import runner_state
+from killswitch.runner.started import tick_time
 
 POLL = 0.1
 """Seconds between two looks at the store while waiting for a runner."""
@@ -29,7 +31,7 @@ def give_up(
         accounts = accounts_closing(store, decision, scope)
         if not accounts:
             raise click.ClickException(_nothing(store, decision, scope))
-        event = hands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
+        event = hands.hand("give_up", scope, author, reason, tick_time(store, SystemClock()), decision=decision)
         store.put_event(event)
         if not _lives(store):
             click.echo(f"no runner lives here: {event.id} waits, and the first tick of the next run ends the close")

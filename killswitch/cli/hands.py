@@ -115,14 +115,12 @@ def apply(
     policies, every position and order of its scopes and the venues' rules are as it saw them. A living runner takes it
     at its next tick; where none lives, this command takes the lease, ticks once and closes, which needs --live.
     """
-    from datetime import UTC, datetime
-
     from killswitch.cli import hands_work as work
     from killswitch.cli import plan_saving
     from killswitch.cli.hands_text import Order
 
     plan = plan_saving.read(plan_at)
-    age = (datetime.now(UTC) - plan.as_of).total_seconds()
+    age = (work.tick_time_of(store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(
             f"{plan_at}: the plan is {age:.0f} s old, and may be {max_age:g} s: make a new one, or give --max-age"

@@ -14,7 +14,9 @@ from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.runner.acting import left_to_do
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.standing import RunnerState, runner_state
+from killswitch.runner.started import tick_time
 
 
 def other_runner(store: Store) -> RunnerState | None:
@@ -33,7 +35,7 @@ def who_goes_on(store: Store) -> str:
 
 def tell_waiting(store: Store) -> None:
     """Say what the tick of a hand will take up besides: closings of an earlier run, and hands that wait."""
-    for line in (*_unfinished(store), *(f"waits: {_hand(event)}" for event in store.pending_events())):
+    for line in (*_unfinished(store), *_waiting(store)):
         click.echo(f"taken up as well, {line}", err=True)
 
 
@@ -49,7 +51,7 @@ def saying_what_is_left(store: Store) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        left = (*_unfinished(store), *(f"waits: {_hand(event)}" for event in store.pending_events()))
+        left = (*_unfinished(store), *_waiting(store))
         for line in left:
             click.echo(f"broken off, {line}", err=True)
         if left:
@@ -65,6 +67,11 @@ def _unfinished(store: Store) -> list[str]:
     ]
 
 
-def _hand(event: Event) -> str:
+def _waiting(store: Store) -> list[str]:
+    now = tick_time(store, SystemClock())
+    return [f"waits: {_hand(event, now)}" for event in store.pending_events()]
+
+
+def _hand(event: Event, now: datetime) -> str:
     by = f"{event.kind} of {event.scope or 'portfolio'} by {event.author or 'unknown'}"
-    return one_line(f"{by}, given {ago(event.at, datetime.now(UTC))}: {event.reason or 'no reason'} [{event.id}]")
+    return one_line(f"{by}, given {ago(event.at, now)}: {event.reason or 'no reason'} [{event.id}]")

@@ -21,9 +21,11 @@ from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
 from killswitch.runner.accounts import ArmedAccount
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.opening import open_accounts, read_once
 from killswitch.runner.preview import Preview, from_store, preview, saved, under_way
 from killswitch.runner.standing import standing_of
+from killswitch.runner.started import tick_time
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sqlite import open_store
 
@@ -41,9 +43,8 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
         require_closable(order.scope, accounts)
         seen = asyncio.run(read_once(accounts, place.read_timeout))
         interpreter, memory = from_store(found.policies, store)
-        snapshot = Snapshot(
-            datetime.now(UTC), seen, "killswitch.snapshot/v1", events=(order.event(None),), closings=under_way(store)
-        )
+        given, now = order.event(None), tick_time(store, SystemClock())
+        snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=(given,), closings=under_way(store))
         shown = preview(found.policies, snapshot, interpreter, memory, frozenset())
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
     by_hand = [notice.text for notice in shown.notices if notice.policy == "operator"]

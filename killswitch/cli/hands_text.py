@@ -20,7 +20,9 @@ from killswitch.planning.plan_file import SavedPlan
 from killswitch.runner import hands
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.assembly import LockPaths
+from killswitch.runner.clock import SystemClock
 from killswitch.runner.standing import LockView, locks_at
+from killswitch.runner.started import tick_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Order:
     """What an `apply` is about."""
 
     def event(self, store: Store | None) -> Event:
-        """Its event now; for a plan, one that `store` has not taken yet. SpentPlanError."""
-        now = datetime.now(UTC)
+        """Its event now, dated as ticks on `store` are; for a plan, one that it has not taken yet. SpentPlanError."""
+        now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
             return hands.apply_hand(store, self.plan, self.author, now)
         return hands.hand(self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import time
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,11 @@ from killswitch.runner import hands
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
+from killswitch.runner.lease import end_misdated, is_misdated, is_running, watching_words
 from killswitch.runner.loop import Pace
 from killswitch.runner.opening import Written, open_accounts
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
+from killswitch.runner.started import tick_time
 from killswitch.runner.status import RunnerView
 from killswitch.store.errors import StoreMissingError
 from killswitch.store.sql import SqlStore
@@ -82,6 +85,7 @@ def this_user() -> str:
 
 def give(order: Order, place: Place, *, live: bool) -> None:
     """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
+    _end_misdated(place.store_at)
     _require_taker(order, place.store_at, live=live)
     with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
@@ -117,6 +121,25 @@ def _or_how_to_make_one(order: Order, store_at: str) -> Iterator[None]:
             raise
         way = f"`ksctl run --ticks 1 --policies … --store {store_at}` makes it and, without --live, sends nothing"
         raise StoreMissingError(f"{error}. Where no runner ever ran, {way}; then give this command again") from error
+
+
+def tick_time_of(store_at: str) -> datetime:
+    """Now, as ticks on that store are dated; by the wall clock where there is none."""
+    clock = SystemClock()
+    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
+        return tick_time(store, clock)
+    return clock.now()
+
+
+def _end_misdated(store_at: str) -> None:
+    """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
+    with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
+        lease, now = store.lease(), datetime.now(UTC)
+    if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
+        return
+    click.echo(watching_words(lease, now), err=True)
+    with friendly(), opened_store(store_at, read_only=False) as store:
+        end_misdated(store, lease)
 
 
 def _require_taker(order: Order, store_at: str, *, live: bool) -> None:

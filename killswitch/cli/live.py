@@ -52,16 +52,19 @@ def status(
         return _watched(store_at, as_json=output == "json")
     from killswitch.cli.session import friendly, opened_store
     from killswitch.cli.status_text import status_text
+    from killswitch.runner.clock import SystemClock
     from killswitch.runner.standing import encode_standing, standing_of
+    from killswitch.runner.started import tick_time
 
     with friendly(), opened_store(store_at, read_only=True) as store:
-        standing = standing_of(store, datetime.now(UTC), notice_count)
+        standing = standing_of(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
     click.echo(encode_standing(standing) if output == "json" else status_text(standing, store_at))
     return 0
 
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, as_json: bool) -> int:
     """The verdict, in one line. Imports little: it is asked for every few seconds."""
+    from killswitch.runner.clock import SystemClock
     from killswitch.runner.probing import Verdict, probe_of
     from killswitch.store.errors import StoreError
     from killswitch.store.sqlite import open_store
@@ -69,7 +72,7 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, as_json: bool)
     try:
         store = open_store(store_at, read_only=True)
         try:
-            verdict = probe_of(store, probe, datetime.now(UTC), within)
+            verdict = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
         finally:
             store.close()
     except StoreError as error:

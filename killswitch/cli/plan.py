@@ -87,16 +87,18 @@ def _of_recording(found: Written, recording: Path) -> Preview:
 
 def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
     import asyncio
-    from datetime import UTC, datetime
 
     from killswitch.model.snapshot import Snapshot
+    from killswitch.runner.clock import SystemClock
     from killswitch.runner.opening import open_accounts, read_once
     from killswitch.runner.preview import from_store, preview, under_way
+    from killswitch.runner.started import tick_time
 
     accounts = open_accounts(found.accounts, live=True)
     seen = asyncio.run(read_once(accounts, patience))
     events = tuple(store.pending_events()) if store else ()
-    snapshot = Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))
+    now = tick_time(store, SystemClock())
+    snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))
     interpreter, memory = from_store(found.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     return preview(found.policies, snapshot, interpreter, memory, armed)

@@ -84,7 +84,7 @@ def run(
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before,
+            found_before=found_before, say=mention,
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")

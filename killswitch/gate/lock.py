@@ -5,7 +5,7 @@ The folder has one writer at a time, told apart by generation: the lease of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -37,8 +37,19 @@ class LockFolder:
     """Writes, renews and lifts locks. Every method that writes raises LockError if the disk refuses,
     and StaleGenerationError if a newer runner has written there."""
 
-    def __init__(self, folder: Path, union: Path | None, *, generation: int, alive_for: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        union: Path | None,
+        *,
+        generation: int,
+        alive_for: float,
+        wall: Callable[[], datetime] | None = None,
+    ) -> None:
         """`alive_for` in seconds: how long after the last renewal a file still counts as kept alive.
+
+        `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each
+        call, which a wall clock that jumps does not move; without `wall`, both are one.
 
         LockError if `union` is the file of a scope.
         """
@@ -48,6 +59,7 @@ class LockFolder:
             require_apart(self._folder, self._union)
         self._generation = generation
         self._alive_for = alive_for
+        self._wall = wall
 
     def path_of(self, scope: str) -> Path:
         """The file of `scope`: `account/main` is `account__main.json`."""
@@ -142,7 +154,11 @@ class LockFolder:
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folder)})
 
     def _alive_until(self, now: datetime) -> float:
-        return now.timestamp() + self._alive_for
+        return self._wall_at(now) + self._alive_for
+
+    def _wall_at(self, now: datetime) -> float:
+        """Unix seconds of the readers' clock."""
+        return (now if self._wall is None else self._wall()).timestamp()
 
     def _as_lock(self, file: LockFile, now: datetime) -> Lock | None:
         if file.problem is not None:
@@ -160,7 +176,7 @@ class LockFolder:
 
     def _is_fresh(self, lock: Lock, now: datetime) -> bool:
         """Whether enough of its life is left; one of more than a whole life was written before a clock stepped back."""
-        return self._alive_for / 2 <= lock.alive_until - now.timestamp() <= self._alive_for
+        return self._alive_for / 2 <= lock.alive_until - self._wall_at(now) <= self._alive_for
 
     def _require_not_newer(self, lock: Lock) -> None:
         if lock.generation > self._generation:

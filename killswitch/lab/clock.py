@@ -25,6 +25,11 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._elapsed
 
+    @property
+    def origin(self) -> str:
+        """What `monotonic` is counted from: two runs on one such clock know how much time lies between them."""
+        return f"virtual {id(self)}"
+
     def set(self, now: datetime) -> None:
         """Let the time until `now` pass at once. ValueError if that lies behind."""
         elapsed = (now - self._start).total_seconds()

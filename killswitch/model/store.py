@@ -132,11 +132,15 @@ class StoredDecision(Struct, frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    """Who may act on this store, until when (microseconds), in which generation."""
+    """Who may act on this store, until when (microseconds), in which generation.
+
+    `ttl`: how far ahead its holder dates it at most, in microseconds; None where an older version wrote it.
+    """
 
     owner: str
     generation: int
     expires_at: int
+    ttl: int | None = None
 
 
 class StoreBusyError(Exception):
@@ -247,6 +251,10 @@ class Store(Journal, Outbox, Protocol):
         ...
 
     def release(self, owner: str) -> None: ...
+
+    def release_unrenewed(self, lease: Lease) -> None:
+        """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
+        ...
 
     def lease(self) -> Lease | None: ...
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from killswitch.model.words import Severity
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
+from killswitch.runner.clock import Timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.deadman import Timers
@@ -35,7 +35,7 @@ from killswitch.runner.publishing import Publisher
 from killswitch.runner.refreshing import Refreshing
 from killswitch.runner.remembering import Remembering, remind
 from killswitch.runner.sharing import SharedVenue, shared
-from killswitch.runner.status import LIVE_NAME, decode_view
+from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_stamp
 from killswitch.runner.suspending import Suspending
 from killswitch.runner.worker import ClosingWorker
 
@@ -74,20 +74,22 @@ def assemble(
     watch: ClosingWatch = NO_WATCH,
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
     Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
     timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
-    `found_before`: what the first tick has to tell, once.
+    `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does.
     """
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: shared(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
-    meters = metered(accounts, clock, pace.interval)
-    lease = LeaseHolder(store, clock, lease_seconds(pace))
+    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
     lease.take()
+    timeline = Timeline(clock, last_stamp(_last_view(store)))
+    meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)
     arming = Arming(accounts, policies)
@@ -97,35 +99,39 @@ def assemble(
     has_locks = bool(arming.names) or locks.folder.is_dir()
     publisher = Publisher(
         store, interpreter, policies, arming.names,
-        owner=lease.owner, started_at=clock.now(), interval=pace.interval, live=live, paths=paths,
+        timeline=timeline, owner=lease.owner, started_at=timeline.now(), interval=pace.interval, live=live, paths=paths,
         lock_folder=str(locks.folder.resolve()) if has_locks else None,
         union=str(locks.union.resolve()) if has_locks and locks.union is not None else None,
     )  # fmt: skip
     patience = min(pace.read_timeout, pace.last_words)
     refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout)
     return Runner(
-        interpreter, policies, accounts, store, lease, clock, pace,
-        after=_last_tick(store),
-        closings=_closings(venues, meters, arming, store, clock, unfinished, Both(watch, confirming)),
+        interpreter, policies, accounts, store, lease, timeline, pace,
+        closings=_closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming)),
         meters=meters,
         confirming=confirming,
-        locking=_locking(arming, store, lease, pace, locks),
+        locking=_locking(arming, store, lease, pace, locks, timeline),
         recorder=recorder,
         witnesses=(publisher, Remembering(store, accounts), *witnesses),
-        notifier=Notifier(policies, store, clock),
+        notifier=Notifier(policies, store, timeline),
         standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
         tracer=tracer,
-        timers=Timers(policies, accounts, meters, store, clock, patience, refreshing) if timers else None,
-        suspending=Suspending(accounts, meters, store, clock, patience),
+        timers=Timers(policies, accounts, meters, store, timeline, patience, refreshing) if timers else None,
+        suspending=Suspending(accounts, meters, store, timeline, patience),
         found_before=found_before,
     )  # fmt: skip
 
 
-def _locking(arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks: LockPaths) -> Locking | None:
+def _locking(
+    arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks: LockPaths, timeline: Timeline
+) -> Locking | None:
     if not arming.names:
         return None
-    folder = LockFolder(locks.folder.resolve(), locks.union, generation=lease.generation, alive_for=alive_seconds(pace))
-    return Locking(folder, store, arming)
+    folder = LockFolder(
+        locks.folder.resolve(), locks.union,
+        generation=lease.generation, alive_for=alive_seconds(pace), wall=timeline.wall,
+    )  # fmt: skip
+    return Locking(folder, store, arming, timeline.leaps)
 
 
 def _closings(
@@ -165,12 +171,12 @@ def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:
     )
 
 
-def _last_tick(store: Store) -> datetime | None:
-    """The `as_of` of the last tick on this store, whoever ran it; None if there was none that we can read."""
+def _last_view(store: Store) -> RunnerView | None:
+    """The last tick on this store, whoever ran it; None if there was none that we can read."""
     blob = store.live(LIVE_NAME)
     if blob is None:
         return None
     try:
-        return decode_view(blob).as_of
+        return decode_view(blob)
     except msgspec.DecodeError:
         return None  # written by another version: the wall clock alone then dates the next tick

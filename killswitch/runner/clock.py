@@ -1,47 +1,252 @@
-"""The machine's own time, and the one timeline that ticks are dated on."""
+"""The machine's own time, and the one timeline by which a run dates and measures everything.
+
+A wall clock may jump: at a boot with the hardware clock in local time, after a virtual machine was suspended, by a time
+synchronisation gone wrong. No age, lock, window or cooldown may depend on that, so a run asks the wall clock only what
+time it is, and the monotonic clock how much of it has passed (ADR 0102).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from msgspec import Struct, structs
 
 from killswitch.model.clock import Clock
+from killswitch.model.decision import Notice
+from killswitch.model.instant import rfc3339
+from killswitch.model.snapshot import AccountSnapshot, Event
+
+FOLLOWED = timedelta(seconds=5)
+"""A wall clock that is off by no more is followed; one that is further off has jumped, and is not."""
+SLEW = 0.01
+"""While the wall clock is further off, each second of the timeline is so much shorter or longer, until both agree."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class SystemClock:
-    """Wall time in UTC, the operating system's monotonic seconds, and real sleep."""
+    """Wall time in UTC, monotonic seconds since the machine was started, and real sleep.
+
+    The seconds go on while the machine is suspended, where the system counts that (Linux): what was suspended is as old
+    as it is.
+    """
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+    @cached_property
+    def origin(self) -> str | None:
+        """What `monotonic` is counted from: this start of this machine. None where the system does not name it."""
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            return f"{boot}/{Path('/proc/self/ns/time').readlink().name}"  # a namespace may count from elsewhere
+        except OSError:
+            return None
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-class Timeline:
-    """Gives each tick an `as_of` that is later than the one before it, also when the wall clock steps back.
+class Leap(Struct, frozen=True):
+    """The timeline went from `since` to `until` at a start by the word of the wall clock alone."""
 
-    Windows and confirmations are measured between `as_of`s. After a step back they go on at the pace of the
-    monotonic clock from the last instant given, until the wall clock has caught up.
+    since: datetime
+    until: datetime
+
+
+class Stamp(Struct, frozen=True):
+    """Where the timeline of a store was right after its last tick, so that the next process goes on with it.
+
+    `monotonic` seconds are counted from `origin`; `leaps` are the newest ones, oldest first.
     """
 
-    def __init__(self, clock: Clock, after: datetime | None) -> None:
-        """`after` is the last `as_of` of the run before this one, from the store."""
+    at: datetime
+    origin: str | None = None
+    monotonic: float = 0.0
+    leaps: tuple[Leap, ...] = ()
+
+    def elapsed(self, clock: Clock) -> timedelta | None:
+        """How long ago that was, by the monotonic clock; None where that cannot be compared."""
+        origin = _origin(clock)
+        seconds = clock.monotonic() - self.monotonic
+        return None if origin is None or origin != self.origin or seconds < 0 else timedelta(seconds=seconds)
+
+
+def now_after(last: Stamp | None, clock: Clock) -> datetime:
+    """Now, as the next tick on the store is dated: by the monotonic clock since its last tick where that can be told.
+
+    Otherwise (another start of the machine, another machine) by the wall clock, but not before the last tick.
+    """
+    wall = clock.now()
+    if last is None:
+        return wall
+    elapsed = last.elapsed(clock)
+    if elapsed is None:
+        return max(wall, last.at)
+    paced = last.at + elapsed
+    return wall if last.at <= wall and abs(wall - paced) <= FOLLOWED else paced
+
+
+LEAPS_KEPT = 64
+"""So many of the newest leaps are remembered; a timed lock outlives no more starts."""
+
+
+class Timeline:
+    """The clock of a run: `now` never goes back, and jumps with the wall clock by no more than `FOLLOWED`.
+
+    Safe to read from several threads: notifications are sent by their own.
+    """
+
+    def __init__(self, clock: Clock, last: Stamp | None = None) -> None:
+        """`last` is where the run before this one has left the store's timeline."""
         self._clock = clock
-        self._last = after
-        self._last_monotonic = clock.monotonic()
+        self._guard = threading.Lock()
+        self._now = now_after(last, clock)
+        self._counted = clock.monotonic()
+        self._tick = None if last is None else last.at
+        leaps = () if last is None else last.leaps
+        if last is not None and last.elapsed(clock) is None and self._now > last.at:
+            leaps = (*leaps, Leap(last.at, self._now))[-LEAPS_KEPT:]
+        self.leaps = leaps
+        """What the wall clock alone has vouched for, here and at earlier starts."""
+
+    def now(self) -> datetime:
+        """The instant on the timeline."""
+        with self._guard:
+            wall, counted = self._clock.now(), self._clock.monotonic()
+            paced = self._now + timedelta(seconds=max(0.0, counted - self._counted))
+            self._counted = counted
+            if wall >= self._now and abs(wall - paced) <= FOLLOWED:
+                self._now = wall
+            else:
+                self._now += (paced - self._now) * (1 - SLEW if paced > wall else 1 + SLEW)
+            return self._now
 
     def next(self) -> datetime:
-        """The instant of the tick that begins to decide now."""
-        wall, monotonic = self._clock.now(), self._clock.monotonic()
-        if self._last is not None and wall <= self._last:
-            elapsed = timedelta(seconds=monotonic - self._last_monotonic)
-            wall = self._last + max(elapsed, _MICROSECOND)
-        self._last, self._last_monotonic = wall, monotonic
-        return wall
+        """The instant of the tick that begins to decide now: later than that of every tick before it."""
+        now = self.now()
+        self._tick = now if self._tick is None else max(now, self._tick + _MICROSECOND)
+        return self._tick
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+    def wall(self) -> datetime:
+        """What the wall clock shows, for what other programs hold against theirs."""
+        return self._clock.now()
+
+    def off(self) -> timedelta:
+        """By how much the timeline is ahead of the wall clock; negative where it is behind."""
+        now = self.now()
+        return now - self._clock.now()
+
+    def stamp(self) -> Stamp:
+        """What the next process needs to go on from here."""
+        return Stamp(self.now(), _origin(self._clock), self._clock.monotonic(), self.leaps)
+
+
+def _origin(clock: Clock) -> str | None:
+    """What the clock counts from, if it says so: only then another process can compare its seconds."""
+    origin: str | None = getattr(clock, "origin", None)
+    return origin
+
+
+def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) -> datetime:
+    """When something ends that was to last from `ordered_at` to `until`: what only a wall clock vouches for is no part.
+
+    A leap counts that began in between: what was left then is left after it.
+    """
+    for leap in leaps:
+        if ordered_at <= leap.since < until:
+            until += leap.until - leap.since
+    return until
+
+
+@dataclass
+class WallWatch:
+    """What people must know while the wall clock is not followed: once when it jumps, and once when it is over."""
+
+    timeline: Timeline
+    problem: str | None = None
+    """In words that stay the same for as long as it lasts."""
+    _off: timedelta = timedelta(0)
+    _over: bool = False
+
+    def look(self, as_of: datetime) -> None:
+        """Compare the two, at a tick."""
+        off = self.timeline.off()
+        if abs(off) <= FOLLOWED:
+            self._over |= self.problem is not None
+            self.problem, self._off = None, off
+        elif self.problem is None or abs(off - self._off) > max(FOLLOWED, abs(self._off) / 10):
+            self.problem, self._off = _words(off, as_of), off
+
+    def notices(self, as_of: datetime) -> tuple[Notice, ...]:
+        """That it is over, once, as a page: it goes to those who were paged."""
+        over, self._over = self._over, False
+        text = "the wall clock of this machine and the dates of the ticks agree again"
+        return (Notice(as_of, "runner", "runner", "warning", "page", text),) if over else ()
+
+
+def _words(off: timedelta, as_of: datetime) -> str:
+    side = "behind" if off > timedelta(0) else "ahead of"
+    return (
+        f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
+        "the dates of the ticks: it has jumped, and is not followed; windows, locks and closes go on by the monotonic "
+        "clock; check the time synchronisation of this machine"
+    )
+
+
+def _length(span: timedelta) -> str:
+    seconds = round(span.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
+def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot:
+    """The account with `observed_at` dated as ticks are, where the wall clock has jumped.
+
+    Some adapters date it by this machine's wall clock, others by their venue's. Of the two it may mean, it is the one
+    nearer to now: a reading is of this moment, or of one shortly before it.
+    """
+    observed, off = account.observed_at, timeline.off()
+    if observed is None or abs(off) <= FOLLOWED:
+        return account
+    now = timeline.now()
+    return structs.replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
+
+
+class EventDates:
+    """Dates what waits in the store by the tick that could first have taken it.
+
+    A command is dated by the process that gave it, whose wall clock may be another's or may have jumped since. What the
+    tick before has not found in the store was not there, so it is no older than that tick.
+    """
+
+    def __init__(self) -> None:
+        self._before: datetime | None = None
+        self._waiting: dict[str, datetime] = {}
+
+    def dated(self, events: Iterable[Event], as_of: datetime) -> tuple[Event, ...]:
+        """The events that wait at the tick of `as_of`, none of them dated after it."""
+        least = self._before
+        found = []
+        for event in events:
+            at = self._waiting.get(event.id)
+            if at is None:
+                at = min(event.at if least is None else max(event.at, least), as_of)
+            found.append(structs.replace(event, at=at))
+        self._before, self._waiting = as_of, {event.id: event.at for event in found}
+        return tuple(found)

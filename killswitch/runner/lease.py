@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.store import Lease, Store, StoreBusyError
+from killswitch.runner.clock import FOLLOWED
 
 
 class LeaseRefusedError(Exception):
@@ -19,16 +24,71 @@ class LeaseLostError(Exception):
     """Our lease ran out and someone else has had the store since: acting must stop."""
 
 
+UNKNOWN_TTL = 900 * SECOND
+"""How far ahead a lease may be dated (microseconds) where it does not say: an older version wrote it."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at a lease that may be renewed."""
+
+
+def is_misdated(lease: Lease, now: datetime) -> bool:
+    """Whether the lease runs further ahead than its holder dates it: the wall clock has been put back since.
+
+    When it runs out cannot be told from its date then, only from whether it is renewed.
+    """
+    slack = FOLLOWED // timedelta(microseconds=1)
+    return lease.expires_at - to_micros(now) > (lease.ttl or UNKNOWN_TTL) + slack
+
+
+def end_misdated(store: Store, lease: Lease, pause: Callable[[float], None] = time.sleep) -> None:
+    """Watch a misdated `lease` for as long as a living holder takes to renew it at most, and end it if that is over.
+
+    What has become of it is to be looked at in the store then: a holder that lives has dated it anew.
+    """
+    seconds = (lease.ttl or UNKNOWN_TTL) / SECOND
+    for _ in range(math.ceil(seconds / LOOK_EVERY)):
+        if is_dead(lease.owner):
+            break
+        pause(LOOK_EVERY)
+        if store.lease() != lease:
+            return
+    store.release_unrenewed(lease)
+
+
+def watching_words(lease: Lease, now: datetime) -> str:
+    """What a person must know who waits for `end_misdated`."""
+    ahead = (lease.expires_at - to_micros(now)) // SECOND
+    return (
+        f"the lease of {lease.owner} runs for {ahead} s by this machine's clock, which has been put back since it was "
+        f"taken: waiting for {(lease.ttl or UNKNOWN_TTL) / SECOND:g} s at the most to see whether its holder renews it"
+    )
+
+
 class LeaseHolder:
     """Takes the lease, renews it in time, gives it back."""
 
-    def __init__(self, store: Store, clock: Clock, ttl: float, owner: str | None = None) -> None:
-        """`ttl` in seconds: how long the store stays ours when we die without a word."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ttl: float,
+        owner: str | None = None,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`ttl` in seconds: how long the store stays ours when we die without a word.
+
+        `clock`: the wall clock, since other processes hold theirs against it. `say`: told why taking it takes time,
+        which passes by `pause`.
+        """
         self._store = store
         self._clock = clock
         self._ttl = int(ttl * SECOND)
+        self._pause = pause
+        self._say = say
         self.owner = owner or this_process()
         self._lease: Lease | None = None
+        self._renewed_at = 0.0
 
     @property
     def generation(self) -> int:
@@ -40,31 +100,43 @@ class LeaseHolder:
     def take(self) -> Lease:
         """Take the lease, and write under it from now on.
 
-        LeaseRefusedError if a runner lives; one that is proven dead is succeeded at once.
+        LeaseRefusedError if a runner lives; one that is proven dead is succeeded at once, and one whose lease is dated
+        too far ahead if it does not renew it.
         """
-        now = to_micros(self._clock.now())
         try:
-            self._lease = self._store.acquire(self.owner, now, self._ttl)
-        except StoreBusyError:
-            holder = self._store.lease()
-            if holder is not None and not is_dead(holder.owner):
-                raise LeaseRefusedError(_refusal(holder)) from None
-            if holder is not None:
-                self._store.release(holder.owner)
-            self._lease = self._acquire(now)
-        self._store.fence(self._lease.generation)
-        return self._lease
+            lease = self._acquire()
+        except LeaseRefusedError:
+            self._end_of_the_dead()
+            lease = self._acquire()
+        self._lease = lease
+        self._store.fence(lease.generation)
+        return lease
+
+    def _end_of_the_dead(self) -> None:
+        """End the lease that stands in the way, if its holder is dead."""
+        holder = self._store.lease()
+        if holder is None:
+            return
+        if is_dead(holder.owner):
+            self._store.release(holder.owner)
+        elif is_misdated(holder, self._clock.now()):
+            self._say(watching_words(holder, self._clock.now()))
+            end_misdated(self._store, holder, self._pause)
 
     def keep(self) -> None:
-        """Renew once half of it is used up. LeaseLostError if another has held it meanwhile."""
+        """Renew once half of it is used up, by the wall clock that others go by or by the monotonic one.
+
+        LeaseLostError if another has held it meanwhile.
+        """
         held = self._lease
         if held is None:
             raise RuntimeError("the lease is not taken")
-        now = to_micros(self._clock.now())
-        if held.expires_at - now > self._ttl // 2:
+        left = held.expires_at - to_micros(self._clock.now())
+        unrenewed = (self._clock.monotonic() - self._renewed_at) * SECOND
+        if self._ttl // 2 < left <= self._ttl and unrenewed < self._ttl // 2:
             return
         try:
-            renewed = self._acquire(now)
+            renewed = self._acquire()
         except LeaseRefusedError as error:
             raise LeaseLostError(f"the lease was lost: {error}") from error
         if renewed.generation != held.generation:
@@ -81,12 +153,14 @@ class LeaseHolder:
             self._store.release(self.owner)
             self._lease = None
 
-    def _acquire(self, now: int) -> Lease:
+    def _acquire(self) -> Lease:
         try:
-            return self._store.acquire(self.owner, now, self._ttl)
+            lease = self._store.acquire(self.owner, to_micros(self._clock.now()), self._ttl)
         except StoreBusyError as error:
             holder = self._store.lease()
             raise LeaseRefusedError(_refusal(holder) if holder else str(error)) from None
+        self._renewed_at = self._clock.monotonic()
+        return lease
 
 
 def this_process() -> str:
@@ -103,13 +177,25 @@ def pid_of(owner: str) -> int | None:
 
 def is_dead(owner: str) -> bool:
     """Whether `owner` is proven to be gone: a process of this machine that runs no longer. Doubt is False."""
+    return _runs(owner) is False
+
+
+def is_running(owner: str) -> bool:
+    """Whether `owner` is proven to run: a process of this machine. Doubt is False."""
+    return _runs(owner) is True
+
+
+def _runs(owner: str) -> bool | None:
+    """Whether the process runs; None where that cannot be told from here."""
     machine, _, rest = owner.rpartition("/")[0].rpartition("/")
     started = owner.rpartition("/")[2]
     if not rest.isdigit() or machine != _machine() or started == "unknown":
-        return False
+        return None
     begun = _started(int(rest))
-    # Where /proc hides other users' processes, only the kernel's own "no such process" is proof.
-    return not _exists(int(rest)) if begun is None else begun != started
+    if begun is None:
+        # Where /proc hides other users' processes, only the kernel's own "no such process" is proof.
+        return None if _exists(int(rest)) else False
+    return begun == started
 
 
 def _exists(pid: int) -> bool:

@@ -12,6 +12,8 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
+from msgspec import structs
+
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
@@ -19,6 +21,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.runner.accounts import Arming
 from killswitch.runner.acting import REMEMBERED, left_to_do
+from killswitch.runner.clock import Leap, confirmed_end
 
 RAN_OUT = "the lock ran out before it was written"
 LIFTED = "lifted"
@@ -81,8 +84,10 @@ class Locking:
     from being closed. Only StaleGenerationError is raised: a newer runner writes there, so this one must not.
     """
 
-    def __init__(self, keeper: LockKeeper, store: Store, arming: Arming) -> None:
+    def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
+        """`leaps`: what a wall clock alone has vouched for, which shortens no lock that was in force then."""
         self._keeper = keeper
+        self._leaps = leaps
         self._store = store
         self._arming = arming
         self._armed = arming.names
@@ -174,6 +179,8 @@ class Locking:
         return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> Wanted:
+        if order.until is not None:
+            order = structs.replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
         wanted = _wanted(decision, order)
         self._by_hand.discard(order.scope)
         self._known.add(decision.id)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import structs
 
 from killswitch.closing.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
-from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
@@ -26,7 +24,7 @@ from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import REMEMBERED, is_acted_on, left_to_do
-from killswitch.runner.clock import Timeline
+from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
 from killswitch.runner.deadman import Timers
@@ -89,10 +87,9 @@ class Runner:
         accounts: Mapping[str, ArmedAccount],
         store: Store,
         lease: LeaseHolder,
-        clock: Clock,
+        timeline: Timeline,
         pace: Pace,
         *,
-        after: datetime | None,
         closings: Closings,
         locking: Locking | None,
         recorder: Recorder | None,
@@ -106,7 +103,7 @@ class Runner:
         suspending: Suspending | None = None,
         found_before: tuple[tuple[Severity, str], ...] = (),
     ) -> None:
-        """`lease` is taken already. `after`: the last `as_of` on this store. `locking`: None where nothing is armed.
+        """`lease` is taken already. `timeline`: the clock of the whole run. `locking`: None where nothing is armed.
 
         `standing`: problems that last for the whole run, known before it. `meters`: what reading is counted on.
         `timers`: the venues' dead-man timers, where the run keeps any. `found_before`: what the first tick has to
@@ -118,9 +115,10 @@ class Runner:
         self._arming = Arming(accounts, policies)
         self._store = store
         self._lease = lease
-        self._clock = clock
+        self._clock = clock = timeline
         self._pace = pace
-        self._timeline = Timeline(clock, after)
+        self._wall = WallWatch(timeline)
+        self._event_dates = EventDates()
         meters = meters or metered(accounts, clock, pace.interval)
         self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
         self._unread = Unread(self._arming.names, self._readers, clock, patience(pace.interval, pace.read_timeout))
@@ -304,12 +302,13 @@ class Runner:
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
     def _snapshot(self, accounts: tuple[AccountSnapshot, ...], *, scheduled: bool) -> Snapshot:
+        as_of = self._clock.next()
         return Snapshot(
-            as_of=self._timeline.next(),
-            accounts=accounts,
+            as_of=as_of,
+            accounts=tuple(on_timeline(account, self._clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
-            events=tuple(self._store.pending_events()),
+            events=self._event_dates.dated(self._store.pending_events(), as_of),
             closings=self._closings.progress(),
         )
 
@@ -341,8 +340,9 @@ class Runner:
             return self._interpreter.decide(pending, prices=prices)
         again = await self._pacing.beside(self._readers.gather_again(unpriced, within, span))
         self._learn(again.values())
-        accounts = tuple(again.get(account.account, account) for account in snapshot.accounts)
-        reread = structs.replace(snapshot, as_of=self._timeline.next(), accounts=accounts, scheduled=False, events=())
+        read = (again.get(account.account, account) for account in snapshot.accounts)
+        accounts = tuple(on_timeline(account, self._clock) for account in read)
+        reread = structs.replace(snapshot, as_of=self._clock.next(), accounts=accounts, scheduled=False, events=())
         return self._interpreter.decide(pending, reread, prices)
 
     def _commit(
@@ -390,7 +390,8 @@ class Runner:
             problems += self._timers.problems
         self._mild = frozenset(self._listening.problems)
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
-        self._problems = self._standing + self._unread.problems + problems
+        wall = () if self._wall.problem is None else (self._wall.problem,)
+        self._problems = self._standing + wall + self._unread.problems + problems
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -403,11 +404,18 @@ class Runner:
 
     def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """What has come up since the tick before, and then what is over: of what was both, both are told."""
-        problems = tuple(dict.fromkeys(self._problems + self._unread.problems))
+        self._wall.look(snapshot.as_of)
+        wall = () if self._wall.problem is None else (self._wall.problem,)
+        problems = tuple(dict.fromkeys(self._problems + wall + self._unread.problems))
         told = self._news.of(snapshot, problems, self._mild) + self._unconfirmed(snapshot)
         if self._timers is not None:
             told += self._timers.notices()
-        return told + self._unread.notices(snapshot.as_of) + self._listening.notices(snapshot.as_of)
+        return (
+            told
+            + self._wall.notices(snapshot.as_of)
+            + self._unread.notices(snapshot.as_of)
+            + self._listening.notices(snapshot.as_of)
+        )
 
     def _unconfirmed(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page for every order of ours that the venue shows otherwise than the journal has it."""

@@ -12,8 +12,10 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros, rfc3339, to_micros
 from killswitch.model.store import Lease, Store
+from killswitch.runner.clock import Stamp
 from killswitch.runner.lease import is_dead
 from killswitch.runner.status import LIVE_NAME
 
@@ -40,13 +42,18 @@ class _LastTick(Struct, frozen=True):
     as_of: datetime
     ticks: int
     interval: float
+    stamp: Stamp | None = None
 
 
 _DECODER = msgspec.json.Decoder(_LastTick)
 
 
-def probe_of(store: Store, probe: Probe, now: datetime, within: float | None = None) -> Verdict:
+def probe_of(
+    store: Store, probe: Probe, now: datetime, within: float | None = None, clock: Clock | None = None
+) -> Verdict:
     """Judge the runner on `store` at `now`. `within`: seconds that its last tick may be old; None: by its interval.
+
+    `clock`: whose monotonic seconds tell the age of the tick where they can be compared; `now` tells it otherwise.
 
     StoreError if the store cannot be read; nothing else raises.
     """
@@ -63,15 +70,17 @@ def probe_of(store: Store, probe: Probe, now: datetime, within: float | None = N
         return Verdict(False, f"the last tick was written by another version of ksctl ({error})")
     if tick.owner != lease.owner:
         return Verdict(False, f"{lease.owner} has not ticked yet, the last tick is that of {tick.owner}")
-    return _of_tick(probe, tick, lease, now, within)
+    counted = None if tick.stamp is None or clock is None else tick.stamp.elapsed(clock)
+    return _of_tick(probe, tick, lease, now, within, now - tick.as_of if counted is None else counted)
 
 
-def _of_tick(probe: Probe, tick: _LastTick, lease: Lease, now: datetime, within: float | None) -> Verdict:
+def _of_tick(
+    probe: Probe, tick: _LastTick, lease: Lease, now: datetime, within: float | None, age: timedelta
+) -> Verdict:
     lease_until = from_micros(lease.expires_at)
     if probe == "ready" and lease.expires_at <= to_micros(now):
         return Verdict(False, f"the lease ran out at {rfc3339(lease_until)} without being renewed")
     bound = timedelta(seconds=max(SHORTEST_WITHIN[probe], INTERVALS * tick.interval) if within is None else within)
-    age = now - tick.as_of
     which = f"tick {tick.ticks} at {rfc3339(tick.as_of)}"
     if -age > bound:
         # The clock was put back: no tick can be dated, and a new process would not be able to either.

@@ -12,6 +12,7 @@ from msgspec import structs
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
+from killswitch.runner.clock import Timeline
 from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.loop import TickReport
 from killswitch.runner.status import (
@@ -38,6 +39,7 @@ class Publisher:
         policies: PolicySet,
         armed: frozenset[str],
         *,
+        timeline: Timeline,
         owner: str,
         started_at: datetime,
         interval: float,
@@ -50,6 +52,7 @@ class Publisher:
         self._interpreter = interpreter
         self._policies = policies
         self._armed = armed
+        self._timeline = timeline
         self._owner = owner
         self._started_at = started_at
         self._interval = interval
@@ -87,6 +90,7 @@ class Publisher:
             timers=report.timers,
             suspended=report.suspended,
             apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
+            stamp=self._timeline.stamp(),
         )
         self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))

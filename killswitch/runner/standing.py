@@ -19,7 +19,7 @@ from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.acting import left_to_do
-from killswitch.runner.lease import is_dead, pid_of
+from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"
@@ -115,13 +115,17 @@ class Standing(Struct, frozen=True):
 encode_standing = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def standing_of(store: Store, now: datetime, notices: int) -> Standing:
-    """Read everything once. StoreError if the store cannot be read; nothing else raises."""
+def standing_of(store: Store, now: datetime, notices: int, dated: datetime | None = None) -> Standing:
+    """Read everything once. StoreError if the store cannot be read; nothing else raises.
+
+    `now` is the wall clock, which the lease and the locks go by. `dated`: now as ticks are dated, which the ages of
+    what they did are told by; None: the same.
+    """
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
     left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
     return Standing(
-        now=now,
+        now=dated or now,
         runner=runner,
         view=view,
         view_problem=problem,
@@ -139,8 +143,8 @@ def standing_of(store: Store, now: datetime, notices: int) -> Standing:
         pending=tuple(store.pending_events()),
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
-        suspicions=_suspicions(store, now),
-        by_hand=tuple(_by_hand(store, now, alone=runner.liveness != "alive")),
+        suspicions=_suspicions(store, dated or now),
+        by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
         problems=() if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left),
     )
 
@@ -183,6 +187,8 @@ def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
     why = "it holds the lease"
     if is_dead(lease.owner):
         liveness, why = "silent", "its process is gone, without giving the lease back"
+    elif is_misdated(lease, now) and not is_running(lease.owner):
+        liveness, why = "silent", "its lease is dated too far ahead: the clock was put back, and it has not renewed it"
     elif lease.expires_at <= to_micros(now):
         liveness, why = "silent", "its lease ran out without being renewed"
     return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)

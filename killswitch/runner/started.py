@@ -9,8 +9,10 @@ import msgspec
 
 from killswitch.incident.commands import StartedAs
 from killswitch.incident.note import Runbooks, keep_runbooks
+from killswitch.model.clock import Clock
 from killswitch.model.store import Store
-from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
+from killswitch.runner.clock import now_after
+from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_stamp
 
 _RECORDING = "recording"
 
@@ -35,6 +37,11 @@ def last_tick(store: Store) -> datetime | None:
     """The `as_of` of the last tick on this store; None if there was none that we can read."""
     view = _view(store)
     return None if view is None else view.as_of
+
+
+def tick_time(store: Store | None, clock: Clock) -> datetime:
+    """Now, as the next tick on the store is dated: what is given to a tick, and held against its dates, is dated so."""
+    return now_after(None if store is None else last_stamp(_view(store)), clock)
 
 
 def _view(store: Store) -> RunnerView | None:

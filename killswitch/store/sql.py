@@ -42,6 +42,18 @@ _DATA = msgspec.json.Decoder(dict[str, str | None])
 
 Row = dict[str, Any]
 
+LEASE_TERM: Final = "lease-term"
+"""The live blob that says how far ahead a lease is dated: the table of the lease has no place for it."""
+
+
+class _Term(msgspec.Struct, frozen=True):
+    generation: int
+    ttl: int
+
+
+_TERM = msgspec.json.Encoder()
+_TERMS = msgspec.json.Decoder(_Term)
+
 
 class SqlStore:
     """`killswitch.model.store.Store` for any database whose schema `migrations` has made.
@@ -223,8 +235,12 @@ class SqlStore:
                     f"{row.owner} holds the lease until {from_micros(row.expires_at):%Y-%m-%d %H:%M:%S} UTC"
                 )
             generation = 1 if row is None else row.generation + (row.owner != owner)
-            lease = Lease(owner=owner, generation=generation, expires_at=now + ttl)
+            lease = Lease(owner=owner, generation=generation, expires_at=now + ttl, ttl=ttl)
             connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(lease))
+            term = _TERM.encode(_Term(generation, ttl))
+            known = connection.execute(sql.LIVE, {"name": LEASE_TERM}).first()
+            if known is None or bytes(known.body) != term:
+                connection.execute(sql.PUT_LIVE, {"name": LEASE_TERM, "body": term})
             return lease
 
     def fence(self, generation: int) -> None:
@@ -241,7 +257,23 @@ class SqlStore:
         found = self._read(sql.LEASE)
         if not found or found[0].owner is None:
             return None
-        return Lease(found[0].owner, found[0].generation, found[0].expires_at)
+        return Lease(found[0].owner, found[0].generation, found[0].expires_at, self._ttl_of(found[0].generation))
+
+    def _ttl_of(self, generation: int) -> int | None:
+        blob = self.live(LEASE_TERM)
+        try:
+            term = None if blob is None else _TERMS.decode(blob)
+        except msgspec.DecodeError:
+            return None
+        return term.ttl if term is not None and term.generation == generation else None
+
+    def release_unrenewed(self, lease: Lease) -> None:
+        """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
+        with self._writing() as connection:
+            connection.execute(
+                sql.RELEASE_UNRENEWED,
+                {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at},
+            )
 
     def close(self) -> None:
         """Give back every connection."""

@@ -63,6 +63,10 @@ PUT_LEASE = text(
     "expires_at = excluded.expires_at"
 )
 RELEASE_LEASE = text("UPDATE lease SET owner = NULL, expires_at = 0 WHERE owner = :owner")
+RELEASE_UNRENEWED = text(
+    "UPDATE lease SET owner = NULL, expires_at = 0 "
+    "WHERE owner = :owner AND generation = :generation AND expires_at = :expires_at"
+)
 
 PUT_INCIDENT = text("INSERT INTO incidents (id, note) VALUES (:id, :note) ON CONFLICT (id) DO NOTHING")
 INCIDENT_NOTE = text("SELECT note FROM incidents WHERE id = :id")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,12 +13,11 @@ from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
 from killswitch.runner import adapters
 from killswitch.runner.adapters import AdapterError, make_adapter
-from killswitch.runner.clock import Timeline
 from killswitch.runner.credentials import CredentialError, resolve
 from killswitch.runner.opening import open_accounts
 from killswitch.runner.sharing import shared
 from tests.runner_world import ScriptedVenue
-from tests.worlds import START, account, after, fill, flow, rules
+from tests.worlds import START, account, fill, flow, rules
 
 
 def test_w3_a_credential_never_shows_in_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,46 +96,6 @@ def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_s
     assert isinstance(document.model, AccountDocument)
     with pytest.raises(AdapterError, match=r"account main: adapter paper contradicts itself.*'odrers'"):
         open_accounts([document.model], live=True)
-
-
-@dataclass
-class TwoClocks:
-    """A wall clock that may be put back, and a monotonic one that may not."""
-
-    wall: datetime = START
-    monotonic_seconds: float = 0.0
-    steps: list[float] = field(default_factory=list)
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.monotonic_seconds
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("nobody sleeps here")
-
-
-def test_time_never_goes_back_and_goes_on_at_its_pace_when_the_wall_clock_is_put_back() -> None:
-    """Windows and confirmations keep their lengths over a step of the wall clock."""
-    clock = TwoClocks()
-    line = Timeline(clock, None)
-    assert line.next() == START
-    clock.wall, clock.monotonic_seconds = START - timedelta(hours=1), 10.0
-    assert line.next() == after(seconds=10)
-    clock.wall, clock.monotonic_seconds = START - timedelta(minutes=59), 70.0
-    assert line.next() == after(seconds=70)
-    clock.wall, clock.monotonic_seconds = after(hours=2), 71.0
-    assert line.next() == after(hours=2)
-
-
-def test_a_restart_with_a_clock_that_is_behind_goes_on_after_the_last_tick() -> None:
-    """The store's last `as_of` is never repeated or undercut."""
-    clock = TwoClocks(wall=START - timedelta(days=1))
-    line = Timeline(clock, START)
-    clock.monotonic_seconds = 2.0
-    assert line.next() == after(seconds=2)
-    assert line.next() > after(seconds=2)
 
 
 def test_what_a_venue_tells_once_reaches_both_readers() -> None:
