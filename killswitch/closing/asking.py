@@ -134,7 +134,7 @@ class Asking:
         self._currency = currency
         self._life = traits_of(venue).order_life
         self._met: dict[str, tuple[datetime, float, float]] = {}
-        """Of each order: when it was sent, the monotonic seconds at which that was looked at first, and its age then."""
+        """Of each order: when it was sent, the monotonic seconds at which its age was looked at first, and that age."""
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
         self._turn_at = float("-inf")
@@ -398,9 +398,13 @@ class Asking:
         """Whether a denial that is asked for now may be believed.
 
         Where names are kept for ever, and the same one is sent next, that is soon. Of an order that was set aside the
-        name is spent: what it was to do is done under another one, and both would be carried out.
+        name is spent: what it was to do is done under another one, and both would be carried out. Where nobody knows
+        how long that may be, a full close that the venue limits to reduce-only does not wait for it: whatever comes
+        late can only close what was decided to be closed.
         """
-        if question.state is State.WORKING or (question.state is not None and self._life.names == "ever"):
+        bounded = question.valid_for is not None or self._life.always is not None
+        kept = question.state is not None and self._life.names == "ever"
+        if question.state is State.WORKING or kept or (question.line.guarded and not bounded):
             return self.is_late(question)
         return self._is_over(question)
 

@@ -169,7 +169,7 @@ class OrderLife(Struct, frozen=True):
 
     `shortest` and `longest`: what `OrderRequest.valid_for` may be, in seconds; `longest` None where a request cannot
     say it. `always`: seconds after which the venue refuses any request, whatever it says; None: it names no bound.
-    `names`: which second order of the same name the venue refuses: `ever` one, one while the first is `open`, or `none`.
+    `names`: until when the venue refuses a second order of a name: for `ever`, while the first is `open`, or `none`.
     """
 
     shortest: float = 0.0
