@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 import pytest
@@ -53,15 +54,16 @@ def test_c2_a_half_is_a_half_where_the_first_question_is_lost_too(life: OrderLif
 
 
 def test_c2_a_name_that_may_come_late_is_kept_when_its_repeat_is_refused() -> None:
-    """The first order is held up, its repeat meets a halt, and the one after that would fill under another name."""
+    """The first order is held up, its repeat meets a price band, and the one after that would fill under another name."""
     scene = scene_with(LIVES["no bound, names for ever"], Rule("submit", "held", "BTC"))
     market = scene.exchange.markets["BTC"]
-    scene.at(1.0, lambda: setattr(market, "state", "halted"))
-    scene.at(6.0, lambda: setattr(market, "state", "open"))
+    market.band = Decimal("0.01")
+    scene.at(1.0, lambda: setattr(market, "slip", Decimal("0.05")))
+    scene.at(3.0, lambda: setattr(market, "slip", Decimal(0)))
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC) == [5]
-    assert [entry.data["reason"] for entry in scene.entries("rejected")] == ["market_closed"]
+    assert [entry.data["reason"] for entry in scene.entries("rejected")] == ["price_band"]
     assert len({entry.client_order_id for entry in scene.entries("sending")}) == 1
 
 
