@@ -30,6 +30,10 @@ class AppriseSender:
         self._discreet = discreet
         self._made: tuple[str, Any] | None = None
 
+    def check(self) -> None:
+        """NotSentError if the URL cannot be looked up, or Apprise does not understand it."""
+        self._service(self._secret())
+
     def send(self, message: Message) -> None:
         """NotSentError with Apprise's own reason if the service did not take it, or did not answer in time."""
         url = self._secret()

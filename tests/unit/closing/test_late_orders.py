@@ -54,7 +54,7 @@ def test_c2_a_half_is_a_half_where_the_first_question_is_lost_too(life: OrderLif
 
 
 def test_c2_a_name_that_may_come_late_is_kept_when_its_repeat_is_refused() -> None:
-    """The first order is held up, its repeat meets a price band, and the one after that would fill under another name."""
+    """The first is held up, its repeat meets a price band, and the one after that would fill under another name."""
     scene = scene_with(LIVES["no bound, names for ever"], Rule("submit", "held", "BTC"))
     market = scene.exchange.markets["BTC"]
     market.band = Decimal("0.01")
