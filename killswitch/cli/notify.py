@@ -20,7 +20,8 @@ def notify() -> None:
 @click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
               help="Of the test message; a pager may take note of a page only.")  # fmt: skip
 @options.output
-def test(policies_at: tuple[Path, ...], severity: str, output: str) -> int:
+@click.pass_context
+def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:
     """Send a test message to every target of every route, whatever the routes match.
 
     Exits 1 if a target did not take it, or there is none. Nothing is written into a store, and no venue is asked.
@@ -43,4 +44,5 @@ def test(policies_at: tuple[Path, ...], severity: str, output: str) -> int:
         for each in results:
             said = "taken" if each.error is None else f"NOT TAKEN: {each.error}"
             click.echo(f"{each.target} ({', '.join(each.routes)}): {said}")
-    return EXIT_FAILED if any(each.error is not None for each in results) else 0
+    if any(each.error is not None for each in results):
+        context.exit(EXIT_FAILED)

@@ -72,10 +72,10 @@ def run(
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
-        if live and not unnotified and any(account.armed for account in accounts.values()):
-            _require_notified(found)
         require_locks(accounts, locks)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
+        if live and not unnotified and any(account.armed for account in accounts.values()):
+            _require_notified(found)
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
@@ -114,7 +114,7 @@ def _require_notified(found: Written) -> None:
     if warnings:
         click.echo(render(warnings), err=True)
         raise click.ClickException(
-            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes and try them "
+            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
 

@@ -32,7 +32,9 @@ class AppriseSender:
 
     def check(self) -> None:
         """NotSentError if the URL cannot be looked up, or Apprise does not understand it."""
-        self._service(self._secret())
+        url = self._secret()
+        with _Heard():
+            self._service(url)
 
     def send(self, message: Message) -> None:
         """NotSentError with Apprise's own reason if the service did not take it, or did not answer in time."""
@@ -76,7 +78,7 @@ class AppriseSender:
 
 
 class _Heard(logging.Filter):
-    """What Apprise says in this thread while one message is sent; nothing of it goes anywhere else.
+    """What Apprise says in this thread while it is used; nothing of it goes anywhere else.
 
     A filter, because its words may hold the URL, and would reach whatever handlers others have put on the log.
     """

@@ -51,7 +51,7 @@ OF_GRAPH: tuple[Page, ...] = (
         "Add a route with `match: {events: notice, severity: page}`, or take a demand out of one that there is.",
     ),
     Page(
-        "KS5032",
+        "KS5029",
         "a target that cannot work from here",
         "What a route leads to takes no message from this process: an environment variable is not set, a secret's file "
         "cannot be read or holds no URL that Apprise understands, a file cannot be opened or made. It would be found "

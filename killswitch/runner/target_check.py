@@ -14,8 +14,8 @@ from killswitch.incident.targets import NotSentError
 from killswitch.policy.diagnostics import Diagnostic, diagnostic, in_order
 from killswitch.runner.target_senders import sender
 
-PATIENCE = 3.0
-"""Seconds for the look at one target: a file may be on a disk that no longer answers."""
+PATIENCE = 10.0
+"""Seconds for the look at the targets: a file may be on a disk that no longer answers, and Apprise takes its time."""
 DELIVERY_PATIENCE = 30.0
 """Seconds for a message: longer than a service may take to be connected to, and to answer."""
 
@@ -42,15 +42,12 @@ def deliver(policies: PolicySet, message: Message, patience: float = DELIVERY_PA
     )
 
 
-def why_unusable(target: RouteTarget, patience: float = PATIENCE) -> str | None:
-    """Why no message could be sent to `target` from this process; None if nothing shows that. Sends nothing."""
-    return _begin(target, lambda: sender(target).check()).end(patience)
-
-
-def unusable_targets(policies: PolicySet) -> dict[RouteTarget, str]:
-    """Every target that cannot work from here, with the reason."""
+def unusable_targets(policies: PolicySet, patience: float = PATIENCE) -> dict[RouteTarget, str]:
+    """Every target that could not be sent to from this process, with the reason. Sends nothing."""
     targets = dict.fromkeys(target for route in policies.routes for target in route.targets)
-    return {target: why for target in targets if (why := why_unusable(target)) is not None}
+    begun = {target: _begin(target, sender(target).check) for target in targets}
+    found = {target: attempt.end(patience) for target, attempt in begun.items()}
+    return {target: why for target, why in found.items() if why is not None}
 
 
 def target_warnings(policies: PolicySet) -> tuple[Diagnostic, ...]:
@@ -65,7 +62,7 @@ def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
             if target in unusable:
                 message = f"{target.key} takes no message from this process: {unusable[target]}"
                 fix = "put it right where the runner runs; `ksctl notify test` sends a message through every route"
-                yield diagnostic("KS5032", route.place, message, fix, severity="warning")
+                yield diagnostic("KS5029", route.place, message, fix, severity="warning")
 
 
 class _Attempt:
