@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import structs
 
@@ -17,6 +17,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     Cost,
     DeadManRule,
+    OrderLife,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
@@ -39,6 +40,8 @@ from killswitch_ccxt.wealth import Wealth, in_one_currency
 
 PositionMode = Literal["one_way", "hedge"]
 Row = Mapping[str, Any]
+LONGEST_WINDOW: Final = 60_000
+"""Milliseconds: the most that any venue takes for a window."""
 
 
 class Dialect:
@@ -66,6 +69,10 @@ class Dialect:
     whole_book: ClassVar[bool] = False
     dead_man: ClassVar[DeadManRule | None] = None
     fees_by_fills: ClassVar[bool] = False
+    order_life: ClassVar[OrderLife] = OrderLife(names="none")
+    """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
+    window: ClassVar[int | None] = None
+    """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
     streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
     """What ccxt can watch without naming a symbol."""
     ages: ClassVar[Ages] = Ages()
@@ -113,7 +120,17 @@ class Dialect:
         return VenueTraits(
             limits=cls.limits, costs=cls.costs, batch=cls.batch, whole_book=cls.whole_book,
             client_ids=cls.client_ids, dead_man=cls.dead_man, fees_by_fills=cls.fees_by_fills,
+            order_life=cls.order_life_for(spec),
         )  # fmt: skip
+
+    @classmethod
+    def order_life_for(cls, spec: AccountSpec) -> OrderLife:
+        """How late an order of this account may arrive: where ccxt says a window with each request, no later."""
+        if cls.window is None:
+            return cls.order_life
+        told = spec.options.get("ccxt")
+        window = told.get("recvWindow", cls.window) if isinstance(told, Mapping) else cls.window
+        return structs.replace(cls.order_life, always=float(str(window)) / 1000)
 
     @classmethod
     def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
@@ -317,6 +334,24 @@ class Dialect:
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
             raise OrderRejectedError("other", f"{request.price} is no price that {symbol} can have")
         return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
+
+    def window_of(self, *requests: OrderRequest) -> dict[str, int]:
+        """`recvWindow` for orders: counted from a timestamp of our clock, it ends when they are to end at the venue's.
+
+        A clock of ours that is behind would have them refused at once, and one that is ahead keep them for longer.
+        """
+        wanted = [request.valid_for for request in requests if request.valid_for is not None]
+        if not wanted:
+            return {}
+        return {"recvWindow": min(LONGEST_WINDOW, max(1, round(min(wanted) * 1000 + (self.client.skew_ms or 0.0))))}
+
+    def deadline_of(self, *requests: OrderRequest) -> int | None:
+        """The venue's time (ms) from which on it is to refuse orders; None where they name none."""
+        wanted = [request.valid_for for request in requests if request.valid_for is not None]
+        if not wanted:
+            return None
+        now = self.client.venue_time(int(self.client.now().timestamp() * 1000))
+        return int((now.timestamp() + min(wanted)) * 1000)
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""

@@ -14,6 +14,7 @@ from killswitch.model.venue import (
     OrderRejectedError,
     RateLimitedError,
     RejectReason,
+    RequestExpiredError,
     VenueDownError,
     VenueError,
 )
@@ -40,7 +41,7 @@ class Meaning:
     mode: bool = False
     """Of `rejected`: whether it says that the account counts positions in another way than we took for granted."""
     clock: bool = False
-    """Of `down`: whether it says that the time in the request is not the venue's."""
+    """Of `down`: whether it says that the time in the request is not the venue's, or is up."""
 
 
 def rejected(reason: RejectReason) -> Meaning:
@@ -151,6 +152,8 @@ def as_venue_error(
         seconds = meaning.seconds if told is None else told
         wanted = "" if seconds is None else f"; it wants no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
+    if meaning.clock and changes:
+        return RequestExpiredError(text)
     if meaning.kind in _ALWAYS:
         return _ALWAYS[meaning.kind](why)
     if not changes:

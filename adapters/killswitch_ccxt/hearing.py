@@ -6,7 +6,8 @@ import binascii
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,6 +85,19 @@ COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
 TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
 
 
+_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("killswitch_ccxt_headers")
+
+
+@contextmanager
+def sent_with(headers: Mapping[str, str]) -> Iterator[None]:
+    """Requests inside have these headers too, which no signature is about."""
+    token = _HEADERS.set(headers)
+    try:
+        yield
+    finally:
+        _HEADERS.reset(token)
+
+
 class UnsignableError(Exception):
     """The credentials cannot be used to sign with, so that nothing was sent. Says nothing of what they are."""
 
@@ -111,6 +125,8 @@ class Heard:
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """As ccxt does it, counted and timed."""
+        if more := _HEADERS.get(None):
+            headers = {**(headers or {}), **more}
         course = COURSE.get(None)
         if course is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class

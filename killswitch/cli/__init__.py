@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "backtest": ("backtest", "backtest", "Show what the policies would have done in a crash, and the alternatives."),
     "replay": ("replay", "replay", "Run the policies over a recording."),
     "venues": ("venues", "venues", "List what is supported, and check accounts before trusting them."),
+    "notify": ("notify", "notify", "Try the notification routes before it matters."),
     "snapshot": ("snapshot", "snapshot", "Read one account once, in the public format. Changes nothing."),
     "market": ("market", "market", "Fetch bars for backtests from a venue's public history."),
     "paper": ("paper", "paper", "Serve a paper venue on loopback."),

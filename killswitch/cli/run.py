@@ -16,10 +16,11 @@ from killswitch.cli import options
 from killswitch.cli.uttering import utter
 
 if TYPE_CHECKING:
-    from killswitch.cli.wording import Written
+    from killswitch.cli.wording import Written as Thresholds
     from killswitch.lab.recording import Writer
     from killswitch.model.store import Store
     from killswitch.runner.loop import Runner, TickReport
+    from killswitch.runner.opening import Written
 
 
 _UNDER_WAY = ("planned", "closing")
@@ -29,6 +30,8 @@ _UNDER_WAY = ("planned", "closing")
 @options.policies(required=True)
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Without: observe.")
+@click.option("--unnotified", is_flag=True,
+              help="With --live: start although somebody who is to be notified cannot be.")  # fmt: skip
 @click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
@@ -40,7 +43,7 @@ _UNDER_WAY = ("planned", "closing")
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
 @options.output
 def run(
-    policies_at: tuple[Path, ...], store_at: str, live: bool, interval: float, read_timeout: float,
+    policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
     lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, ticks: int | None,
     output: str,
 ) -> None:  # fmt: skip
@@ -71,6 +74,8 @@ def run(
         accounts = open_accounts(found.accounts, live=live)
         require_locks(accounts, locks)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
+        if live and not unnotified and any(account.armed for account in accounts.values()):
+            _require_notified(found)
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
@@ -98,6 +103,20 @@ def run(
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
     _leave_no_words_behind()
+
+
+def _require_notified(found: Written) -> None:
+    """ClickException where a name under `notify` leads nowhere, or a target cannot work from here."""
+    from killswitch.policy.diagnostics import render
+    from killswitch.runner.target_check import target_warnings
+
+    warnings = (*found.unrouted, *target_warnings(found.policies))
+    if warnings:
+        click.echo(render(warnings), err=True)
+        raise click.ClickException(
+            "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
+            "with `ksctl notify test --policies …`, or start with --unnotified"
+        )
 
 
 def mention(words: str) -> None:
@@ -151,7 +170,7 @@ class LeftLatched:
 class Terminal:
     """Says what happens as it happens: decisions on stdout, the rest on stderr."""
 
-    def __init__(self, store: Store, *, json: bool, err: bool = False, written: Written | None = None) -> None:
+    def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
         """`store`: what came of a closing. `written`: the thresholds of the policies.
 
         `err`: decisions go to stderr too, because stdout is wanted for something else.

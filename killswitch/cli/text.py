@@ -57,12 +57,26 @@ def _read(paths: Sequence[Path], variant: str | None) -> tuple[Loaded, PolicySet
 def _with_accounts(
     loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]
 ) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
-    """The same, and what of the accounts their venues do not have: no runner could start with them."""
+    """The same, and what of the accounts their venues do not have: no runner could start with them.
+
+    Of a set that compiles also who would not be told of what, from here.
+    """
     from killswitch.policy.diagnostics import in_order
     from killswitch.runner.fitting import account_misfits
 
     misfits = account_misfits(loaded)
-    return (loaded, None, in_order((*problems, *misfits))) if misfits else (loaded, policy_set, problems)
+    if misfits:
+        return loaded, None, in_order((*problems, *misfits))
+    if policy_set is None:
+        return loaded, None, problems
+    from killswitch.graph.routes import unrouted_names
+
+    untold = unrouted_names(loaded.documents)
+    if policy_set.routes:
+        from killswitch.runner.target_check import target_warnings
+
+        untold += target_warnings(policy_set)
+    return loaded, policy_set, in_order((*problems, *untold))
 
 
 def _unchecked(loaded: Loaded) -> bool:

@@ -1,7 +1,7 @@
 """What became of an order: asked by its name, then among the open orders, then by its fills. Never answered by sending.
 
-Nothing is journaled while the venue does not say. "No such order" is an answer only when the request can no longer
-be on its way, and only from all three.
+Nothing is journaled while the venue does not say. "No such order" is an answer only from all three, and only when the
+request can no longer be carried out, or when whatever comes second under its name is refused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from typing import Final
 from killswitch.closing.budget import Purpose
 from killswitch.closing.charges import charged
 from killswitch.closing.dispatch import RecordAll, told
-from killswitch.closing.life import ZERO, State
+from killswitch.closing.life import EARLY, ZERO, State
 from killswitch.closing.line import Line
 from killswitch.closing.pace import Pace
 from killswitch.closing.reports import said, sound, sound_fills
 from killswitch.closing.requests import NoRoomError, Requests
+from killswitch.closing.validity import over_after
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueAdapter, VenueDownError, VenueError
+from killswitch.model.venue import (
+    Call,
+    OrderReport,
+    RateLimitedError,
+    VenueAdapter,
+    VenueDownError,
+    VenueError,
+    traits_of,
+)
 
 URGENT_QUESTIONS = 5
 """So many questions about one order may use the room that is kept for closing before its absence may be believed, as
@@ -41,7 +50,10 @@ _ROUNDS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One order that is asked about. `state` is its line's if the line waits for it, None if it was set aside."""
+    """One order that is asked about. `state` is its line's if the line waits for it, None if it was set aside.
+
+    `valid_for`: seconds for which its request was valid, if it said so.
+    """
 
     line: Line
     name: str
@@ -50,6 +62,7 @@ class Question:
     may_fill: Decimal
     sent_at: datetime | None
     state: State | None
+    valid_for: float | None = None
 
 
 @dataclass(slots=True)
@@ -66,12 +79,14 @@ class _Asked:
     decisive_at: float = -math.inf
     urgent: bool = True
     """Whether the question of this round may use the room that is kept for closing."""
+    can_be_absent: bool = False
+    """Whether a denial of this round's question is believed."""
 
 
 def questions(line: Line) -> list[Question]:
     """Every order of the line whose end is not known."""
     found = [
-        Question(line, order.name, order.attempt, None, order.may_fill, order.sent_at, None)
+        Question(line, order.name, order.attempt, None, order.may_fill, order.sent_at, None, order.valid_for)
         for order in line.aside.values()
     ]
     if line.in_flight and line.client_order_id is not None:
@@ -84,6 +99,7 @@ def questions(line: Line) -> list[Question]:
                 may_fill=line.may_fill,
                 sent_at=line.sent_at,
                 state=line.state,
+                valid_for=line.valid_for,
             )
         )
     return found
@@ -116,6 +132,9 @@ class Asking:
         self._record = record
         self._unhurried = unhurried
         self._currency = currency
+        self._life = traits_of(venue).order_life
+        self._met: dict[str, tuple[datetime, float, float]] = {}
+        """Of each order: when it was sent, the monotonic seconds at which its age was looked at first, and that age."""
         self._seldom: frozenset[str] = frozenset()
         """Orders that were unhurried when `ask` was called last."""
         self._turn_at = float("-inf")
@@ -144,6 +163,7 @@ class Asking:
         self._denied = {name: at for name, at in self._denied.items() if name in self._asked}
         self.resting = {name: order for name, order in self.resting.items() if name in self._asked}
         self._words = {name: words for name, words in self._words.items() if name in self._asked}
+        self._met = {name: met for name, met in self._met.items() if name in self._asked}
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._requests.may_act():
             return
@@ -173,7 +193,7 @@ class Asking:
                 count, first = self._heard.get(question.name, (0, now))
                 self._heard[question.name] = (count + 1, first)
             asked = self._asked[question.name]
-            if asked.urgent and self.is_late(question) and not isinstance(report, NoRoomError):
+            if asked.urgent and asked.can_be_absent and not isinstance(report, NoRoomError):
                 asked.decisive, asked.decisive_at = asked.decisive + 1, now
                 asked.decided += heard
         self._words |= {q.name: said(e) for q, e in zip(due, reports, strict=True) if isinstance(e, VenueError)}
@@ -261,7 +281,7 @@ class Asking:
         Of an order that may still be on its way a repeated question only tells whether it has arrived. Some venues
         allow a question about an ended order once in ten seconds.
         """
-        early = {q.name for q in due if q.name in self._asked and q.state is not State.WORKING and not self.is_late(q)}
+        early = {q.name for q in due if q.name in self._asked and q.state is not State.WORKING and not self._decides(q)}
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]
@@ -275,7 +295,8 @@ class Asking:
         """Count the question that is about to be put, and decide whose room it uses."""
         asked = self._asked.setdefault(question.name, _Asked())
         asked.count, asked.at = asked.count + 1, now
-        if not self.is_late(question):
+        asked.can_be_absent = self._decides(question)
+        if not asked.can_be_absent:
             asked.urgent = asked.count <= URGENT_QUESTIONS
             return
         pause = self._pace.look_again * 2.0 ** min(max(asked.decided - URGENT_QUESTIONS, 0), 10)
@@ -290,7 +311,7 @@ class Asking:
         """The open orders are dear: they are closing's where they decide whether an order is absent."""
         for question, report in zip(due, reports, strict=True):
             settled = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
-            if not settled and self.is_late(question) and self._purpose(question) == "closing":
+            if not settled and self._asked[question.name].can_be_absent and self._purpose(question) == "closing":
                 return "closing"
         return "reading"
 
@@ -325,7 +346,7 @@ class Asking:
             return self._entry(question, "acknowledged", {"order": said(order.id), "filled": None}) if news else None
         if (
             denied
-            and not self.is_late(question)
+            and not self._asked[question.name].can_be_absent
             and self._is_scarce("fills", [question.line.symbol] * len(self._asked))
         ):
             return None  # it may be on its way, and whether it has filled is asked when it no longer can be
@@ -335,8 +356,12 @@ class Asking:
         gone = denied and resting is not None and self._can_be_absent(question) and self._denied_for_long(question)
         if report.filled >= question.may_fill or (gone and (report.filled > ZERO or question.state is State.WORKING)):
             return self._as_told(question, report)
-        absent = gone and report.filled == ZERO
-        return self._entry(question, "absent", {"text": "the venue has no such order"}) if absent else None
+        if not gone or report.filled > ZERO:
+            return None
+        data: dict[str, str | None] = {"text": "the venue has no such order"}
+        if not self._is_over(question):
+            data[EARLY] = "yes"
+        return self._entry(question, "absent", data)
 
     async def _by_fills(self, question: Question) -> OrderReport | None:
         """The order as its fills tell it; None if the venue does not say."""
@@ -366,11 +391,39 @@ class Asking:
         return question.state is not State.WORKING or self._clock.monotonic() - since >= self._pace.absence_after
 
     def _can_be_absent(self, question: Question) -> bool:
-        """Whether the request is over: one that still runs may arrive after any denial."""
-        return self.is_late(question) and question.name not in self._requests.running
+        """Whether a denial is believed: not while the request runs, for one that does may arrive after any denial."""
+        return self._asked[question.name].can_be_absent and question.name not in self._requests.running
+
+    def _decides(self, question: Question) -> bool:
+        """Whether a denial that is asked for now may be believed.
+
+        Where names are kept for ever, and the same one is sent next, that is soon. Of an order that was set aside the
+        name is spent: what it was to do is done under another one, and both would be carried out. Where nobody knows
+        how long that may be, a full close that the venue limits to reduce-only does not wait for it: whatever comes
+        late can only close what was decided to be closed.
+        """
+        bounded = question.valid_for is not None or self._life.always is not None
+        kept = question.state is not None and self._life.names == "ever"
+        if question.state is State.WORKING or kept or (question.line.guarded and not bounded):
+            return self.is_late(question)
+        return self._is_over(question)
+
+    def _is_over(self, question: Question) -> bool:
+        """Whether the request can no longer be carried out, by a clock that nobody sets once the order is asked about.
+
+        An order of another process has the age that the wall clock tells.
+        """
+        if question.sent_at is None:
+            return True
+        now = self._clock.monotonic()
+        met = self._met.get(question.name)
+        if met is None or met[0] != question.sent_at:
+            age = max(0.0, (self._clock.now() - question.sent_at).total_seconds())
+            met = self._met[question.name] = (question.sent_at, now, age)
+        return met[2] + now - met[1] >= over_after(self._life, self._pace, question.valid_for)
 
     def is_late(self, question: Question) -> bool:
-        """Whether the request can no longer be on its way. A clock that was set back says yes."""
+        """Whether a line no longer waits for the order. A clock that was set back says yes."""
         if question.sent_at is None:
             return True
         since = (self._clock.now() - question.sent_at).total_seconds()

@@ -86,7 +86,7 @@ class Closer:
         )  # fmt: skip
         self._charges = Charges(account, venue, clock, pace, budget, self._memory, self._looking.currency)
         self._guarding = Guarding(
-            account, venue, self._traits.client_ids, clock, pace, self._requests, record, protections
+            account, venue, self._traits, clock, pace, self._requests, record, protections
         )  # fmt: skip
         self._following = Following(
             self._memory, self._asking, self._executor, clock, pace, self._requests, self._halts, self._dispatch.late

@@ -13,7 +13,7 @@ from typing import Any
 
 from killswitch.closing.budget import Ticket
 from killswitch.closing.departures import Departure, Flight, Queue, Sent, Wave
-from killswitch.closing.life import ZERO, State
+from killswitch.closing.life import EXPIRED, ZERO, State
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
 from killswitch.model.clock import Clock
@@ -26,6 +26,7 @@ from killswitch.model.venue import (
     OrderReport,
     OrderRequest,
     RateLimitedError,
+    RequestExpiredError,
     VenueAdapter,
     VenueDownError,
     VenueError,
@@ -254,6 +255,8 @@ class Dispatch:
                 return self._entry(departure, "rejected", {"reason": said(error.reason), "text": said(error)})
             case RateLimitedError():
                 return self._entry(departure, "rejected", {"reason": "rate_limited", "text": said(error)})
+            case RequestExpiredError():
+                return self._entry(departure, "rejected", {"reason": EXPIRED, "text": said(error)})
             case VenueDownError():
                 return self._entry(departure, "rejected", {"reason": "venue_down", "text": said(error)})
             case _:
@@ -292,7 +295,7 @@ def told(report: OrderReport, state: State | None) -> tuple[JournalKind, dict[st
             return None
         return "acknowledged", {"order": report.id, "filled": str(report.filled)}
     if report.state == "rejected" and report.filled == ZERO:
-        return "rejected", {"reason": "other", "text": f"order {report.id} was rejected"}
+        return "rejected", {"reason": "other", "text": f"order {report.id} was rejected", "order": report.id}
     return "filled", {
         "order": report.id,
         "state": report.state,

@@ -15,18 +15,19 @@ from killswitch.closing.protection import AGAIN, TRIED, Guard, Protections, Prot
 from killswitch.closing.reconciliation import Reading
 from killswitch.closing.reports import said, sound
 from killswitch.closing.requests import Requests
+from killswitch.closing.validity import over_after
 from killswitch.closing.work import Work
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import (
-    ClientIdRule,
     OrderRejectedError,
     OrderRequest,
     RateLimitedError,
     VenueAdapter,
     VenueDownError,
     VenueError,
+    VenueTraits,
 )
 
 TRIES = 5
@@ -40,7 +41,7 @@ class Guarding:
         self,
         account: str,
         venue: VenueAdapter,
-        rule: ClientIdRule,
+        traits: VenueTraits,
         clock: Clock,
         pace: Pace,
         requests: Requests,
@@ -50,7 +51,7 @@ class Guarding:
         """`protections` is folded from the same entries that `record` writes."""
         self._account = account
         self._venue = venue
-        self._rule = rule
+        self._rule, self._life = traits.client_ids, traits.order_life
         self._clock = clock
         self._pace = pace
         self._requests = requests
@@ -90,7 +91,7 @@ class Guarding:
             if not self._requests.may_act():
                 return
             if guard.state is Guard.RESTORING:
-                await self._ask(guard)
+                await self._ask(guard, works[guard.decision].line_at(guard.key))
                 continue
             line = works[guard.decision].line_at(guard.key)
             if line is None or works[guard.decision].cancels_all(guard.order):
@@ -168,7 +169,7 @@ class Guarding:
         else:
             self._end(guard, "resting", report.id)
 
-    async def _ask(self, guard: Protective) -> None:
+    async def _ask(self, guard: Protective, line: Line | None) -> None:
         """What became of the order that was to be put back."""
         name = guard.name(self._rule)
         try:
@@ -178,8 +179,17 @@ class Guarding:
             return
         if report is not None:
             self._end(guard, "resting" if report.state == "open" else report.state, report.id)
-        elif guard.sent_at is None or self._since(guard.sent_at) >= self._pace.absence_after:
+        elif guard.sent_at is None or self._since(guard.sent_at) >= self._absent_after(line):
             self._end(guard, AGAIN, None)
+
+    def _absent_after(self, line: Line | None) -> float:
+        """Seconds after sending until "no such order" is believed of one that is sent again under its name.
+
+        Two that rest have two names at most venues, and two that only reduce do no harm.
+        """
+        if self._life.names != "none" or (line is not None and line.reduce_only):
+            return self._pace.absence_after
+        return over_after(self._life, self._pace, None)
 
     def _words(self, guard: Protective, request: OrderRequest) -> dict[str, str | None]:
         return {

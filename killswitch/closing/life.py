@@ -32,8 +32,9 @@ what became of it, or until asking has lasted long enough to be `abandoned`:
 | `abandoned`                        | is asked about no longer, and counts at its worst for ever      |
 
 A client order id is spent once the venue has answered about it, and when it is set aside. After `absent`, and after a
-refusal to listen, the same id is sent again: should the first request still arrive, the venue refuses the second as a
-duplicate.
+refusal to listen, the same id is sent again. Where a venue keeps names for ever, `absent` may come while the request is
+still valid (`EARLY`): should it arrive after all, the venue refuses the second of the two as a duplicate. Elsewhere
+`absent` comes when the request can no longer be carried out.
 """
 
 from __future__ import annotations
@@ -106,8 +107,14 @@ ASIDE: Final[Mapping[Event, bool]] = {
 }
 """What an entry about an order that was set aside does: whether the order is asked about after it."""
 
-NOT_HEARD: Final = frozenset({"rate_limited", "venue_down"})
+EXPIRED: Final = "expired"
+"""In a `rejected` entry's `reason`: the order was valid for too short a time."""
+NOT_HEARD: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
 """Reasons of `rejected` for which the venue did not even look at the order: they spend neither id nor attempt."""
+
+EARLY: Final = "early"
+"""In an `absent` entry: the request may still be carried out. Its name goes on being used until the venue has taken an
+order of that name, for whichever of the two comes second is then refused."""
 
 NEXT_SLICE: Final = "next slice"
 """In a `sending` entry's `after`: the order before it filled wholly, and this one follows without a look in between."""

@@ -10,6 +10,8 @@ from typing import Literal
 
 from killswitch.closing.life import (
     ASIDE,
+    EARLY,
+    EXPIRED,
     IN_FLIGHT,
     NOT_HEARD,
     TRANSITIONS,
@@ -49,6 +51,8 @@ class AsideOrder:
     since: datetime
     arrival: Marked | None = None
     """The mark when it was sent."""
+    valid_for: float | None = None
+    """Seconds for which its request was valid, if it said so."""
 
 
 @dataclass(slots=True)
@@ -88,6 +92,12 @@ class Line:
     may_fill: Decimal = ZERO
     """The most that was ever sent under `client_order_id`, so the most that may fill under it."""
     sent_at: datetime | None = None
+    valid_for: float | None = None
+    """Seconds for which the last request was valid, if it said so."""
+    expired: int = 0
+    """Orders that were refused because their time was up, since anything was filled."""
+    kept_name: bool = False
+    """Whether a request under `client_order_id` that was believed to be absent may arrive yet."""
     filled: Decimal = ZERO
     closed_before: Decimal = ZERO
     """What had been closed of the position, by whichever decision, when this one was taken up."""
@@ -211,6 +221,7 @@ class Line:
                 self._refused(entry.data)
             case Event.ABSENT:
                 self.spent = False
+                self.kept_name = EARLY in entry.data
                 self.fruitless += 1
             case Event.SET_ASIDE:
                 self._set_aside(entry)
@@ -261,9 +272,9 @@ class Line:
     def _set_aside(self, entry: JournalEntry) -> None:
         if self.client_order_id is not None:
             self.aside[self.client_order_id] = AsideOrder(
-                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at, self.arrival
+                self.client_order_id, self.attempt, self.may_fill, self.sent_at, entry.at, self.arrival, self.valid_for
             )
-        self.spent = True
+        self.spent, self.kept_name = True, False
 
     def _muddle(self, entry: JournalEntry) -> None:
         if self.state is State.OVER:
@@ -287,6 +298,8 @@ class Line:
         self.sent_amount = self.decided if amount is None else amount
         self.may_fill = self.sent_amount if self.spent else max(self.may_fill, self.sent_amount)
         self.sent_at = entry.at
+        valid_for = number(entry.data.get("valid_for"))
+        self.valid_for = None if valid_for is None else float(valid_for)
         self.order_id = None
         rung = int(entry.data.get("rung") or 0)
         self.rung, self.tried = rung, self.tried if rung == self.rung else 0
@@ -295,7 +308,7 @@ class Line:
         self.arrival = _marked(entry.data)
 
     def _settled(self, entry: JournalEntry) -> None:
-        self.spent = True
+        self.spent, self.kept_name = True, False
         self.refusal = None
         filled = self._count(entry, self.may_fill, self.arrival)
         self.whole = filled is not None and filled >= self.sent_amount
@@ -321,6 +334,7 @@ class Line:
         self.filled += filled
         self.fruitless = 0 if filled > ZERO else self.fruitless + 1
         self.said_flat = 0
+        self.expired = 0 if filled > ZERO else self.expired
         self.trouble = None if filled > ZERO else self.trouble
         price = number(data.get("price"))
         if filled > ZERO and self.received is not None:
@@ -340,9 +354,13 @@ class Line:
     def _refused(self, data: Mapping[str, str | None]) -> None:
         self.refusal = data.get("reason")
         self.trouble = self.refusal
-        self.spent = self.refusal not in NOT_HEARD
-        if not self.spent:
+        self.expired += self.refusal == EXPIRED
+        if self.refusal in NOT_HEARD:
+            self.spent = False
             return
+        # Where the request before it may arrive yet, another name would let both be carried out.
+        self.kept_name = self.kept_name and data.get("order") is None
+        self.spent = not self.kept_name
         self.fruitless += 1
         self.said_flat = self.said_flat + 1 if self.refusal == "already_flat" else 0
         if self.refusal == "above_maximum" or (self.refusal == "insufficient_margin" and self.reduce_only):

@@ -11,10 +11,12 @@ from killswitch.closing.ledger import PositionLedger
 from killswitch.closing.life import NEXT_SLICE, ZERO, State
 from killswitch.closing.line import Line
 from killswitch.closing.naming import client_order_id
+from killswitch.closing.pace import Pace
 from killswitch.closing.schedule import Do, left_to_close, sized
+from killswitch.closing.validity import validity
 from killswitch.closing.work import Work
 from killswitch.model.snapshot import Instrument, Position
-from killswitch.model.venue import ClientIdRule, OrderRequest
+from killswitch.model.venue import OrderRequest, VenueTraits
 
 
 def departure(
@@ -24,7 +26,8 @@ def departure(
     held: Decimal,
     seen: Position | None,
     instrument: Instrument | None,
-    rule: ClientIdRule,
+    traits: VenueTraits,
+    pace: Pace,
     *,
     slice_after: bool = False,
 ) -> Departure:
@@ -36,7 +39,7 @@ def departure(
     how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
     attempt = line.attempt + 1 if line.spent else line.attempt
     request = OrderRequest(
-        client_order_id=client_order_id(line.decision, line.index, attempt, rule),
+        client_order_id=client_order_id(line.decision, line.index, attempt, traits.client_ids),
         symbol=line.symbol,
         side=line.side,
         position_side=line.position_side,
@@ -45,8 +48,12 @@ def departure(
         type="market" if how.price is None else "limit",
         price=how.price,
         time_in_force="gtc" if how.price is None or how.rests else "ioc",
+        valid_for=validity(traits.order_life, pace, line.expired),
     )
-    return Departure(line, request, attempt, _words(line, how, amount, held, seen, slice_after=slice_after))
+    data = _words(line, how, amount, held, seen, slice_after=slice_after)
+    if request.valid_for is not None:
+        data["valid_for"] = f"{request.valid_for:g}"
+    return Departure(line, request, attempt, data)
 
 
 def _words(

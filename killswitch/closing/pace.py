@@ -15,7 +15,17 @@ class Pace:
     """After a fruitless attempt; doubled after each further one."""
     longest_wait: float = 30.0
     absence_after: float = 2.0
-    """"No such order" is believed only this long after sending: a request may overtake the question."""
+    """"No such order" is believed no sooner after sending: a request may overtake the question."""
+    first_validity: float = 3.0
+    """Seconds for which an order is valid, where the venue lets a request say it. Doubled each time that the venue says
+    that they were up, so that a slow venue is not refused its orders for ever."""
+    longest_validity: float = 24.0
+    """The most that this is doubled to."""
+    unbounded_validity: float = 60.0
+    """For how long a request may be carried out, as far as anybody can say, where its venue names no bound."""
+    after_validity: float = 1.5
+    """Seconds more until an absence is believed: the two clocks may differ by one, and an order that was taken at the
+    last moment may show half a second later."""
     doubt_for: float = 5.0
     """For how long the venue must show more than our fills have left before that is believed."""
     doubt_reads: int = 3

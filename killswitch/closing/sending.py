@@ -150,8 +150,9 @@ class Sending:
         work.timetable.left(line, self._clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
-        rule = self._traits.client_ids
-        return departure(work, line, amount, held, seen, instrument, rule, slice_after=slice_after)
+        return departure(
+            work, line, amount, held, seen, instrument, self._traits, self._pace, slice_after=slice_after
+        )  # fmt: skip
 
     async def send_on_what_was_known(self, *, unreadable: bool) -> None:
         """Orders where the account cannot be read, only where the venue itself keeps them from opening anything.

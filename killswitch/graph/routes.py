@@ -53,6 +53,30 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
     return told
 
 
+def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
+    """Warn of names that stages notify where the set has no route at all; `check_routes` tells it where there are some.
+
+    Each name once for each policy. A set without names has no need of routes: then the record alone is meant.
+    """
+    if any(isinstance(each.model, RouteDocument) for each in everything):
+        return []
+    told: list[Diagnostic] = []
+    for document in everything:
+        if not isinstance(document.model, PolicyDocument):
+            continue
+        found = findings(document)
+        known: set[str] = set()
+        for number, stage in enumerate(document.model.spec.stages):
+            for place, name in enumerate(stage.notify):
+                if name not in known:
+                    message = f"nobody is told of what is meant for `{name}`: there is no NotificationRoute"
+                    fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
+                    found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
+                known.add(name)
+        told += found.diagnostics
+    return told
+
+
 def _unread(found: Findings, model: object) -> bool:
     if isinstance(model, RouteDocument):
         return found.gaps.flawed(("spec", "match")) or found.gaps.flawed(("metadata", "name"))

@@ -30,6 +30,12 @@ class AppriseSender:
         self._discreet = discreet
         self._made: tuple[str, Any] | None = None
 
+    def check(self) -> None:
+        """NotSentError if the URL cannot be looked up, or Apprise does not understand it."""
+        url = self._secret()
+        with _Heard():
+            self._service(url)
+
     def send(self, message: Message) -> None:
         """NotSentError with Apprise's own reason if the service did not take it, or did not answer in time."""
         url = self._secret()
@@ -72,7 +78,7 @@ class AppriseSender:
 
 
 class _Heard(logging.Filter):
-    """What Apprise says in this thread while one message is sent; nothing of it goes anywhere else.
+    """What Apprise says in this thread while it is used; nothing of it goes anywhere else.
 
     A filter, because its words may hold the URL, and would reach whatever handlers others have put on the log.
     """

@@ -85,6 +85,15 @@ def of_decision(
     )  # fmt: skip
 
 
+def of_trial(severity: Severity, at: Instant) -> Message:
+    """What somebody sends to see whether it arrives."""
+    return Message(
+        digest("trial", str(to_micros(at))), at, "notice", severity, "operator", "notify test",
+        f"[{severity}] a test of the notification routes",
+        "Somebody has tried whether this target takes messages. Nothing has happened, and there is nothing to do.",
+    )  # fmt: skip
+
+
 def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
     """The end of a close: at target, or what it has left."""
     said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"

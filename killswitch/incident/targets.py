@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import sys
+from pathlib import Path
 from typing import Protocol
 
 from killswitch.incident.message import Message, encode_message, plain
@@ -27,6 +28,10 @@ class Sender(Protocol):
 
     def send(self, message: Message) -> None: ...
 
+    def check(self) -> None:
+        """NotSentError if no message could be sent from here, as far as that shows without sending one."""
+        ...
+
 
 class LogSender:
     """The program's log; a line on stderr where nobody has configured one."""
@@ -34,6 +39,9 @@ class LogSender:
     def __init__(self, level: str) -> None:
         self._level = level
         self._mouth: Mouth | None = None
+
+    def check(self) -> None:
+        """There is always a log, or stderr."""
 
     def send(self, message: Message) -> None:
         """NotSentError if stderr takes no words. What a configured handler does with it is its own affair."""
@@ -66,6 +74,18 @@ class FileSender:
     def __init__(self, path: str) -> None:
         self._path = path
 
+    def check(self) -> None:
+        """NotSentError if the file could not be opened, or made. Nothing is made or written yet."""
+        path = Path(self._path)
+        if not os.path.lexists(path):
+            if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
+                raise NotSentError(f"{plain(self._path)}: it is not there, and cannot be made in its folder")
+            return
+        try:
+            os.close(_opened(self._path, os.O_WRONLY))
+        except OSError as error:
+            raise NotSentError(f"{plain(self._path)}: {error.strerror or error}") from error
+
     def send(self, message: Message) -> None:
         """NotSentError if the file cannot be opened or takes no more; what was written of the line is taken back."""
         try:
@@ -74,13 +94,9 @@ class FileSender:
             raise NotSentError(f"{plain(self._path)}: {error.strerror or error}") from error
 
     def _append(self, line: bytes) -> None:
-        # O_NONBLOCK: a pipe that nobody reads must not hold the thread for ever.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o600)
+        descriptor = _opened(self._path, os.O_RDWR | os.O_CREAT)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(None, "is not a regular file")
             torn = found.st_size > 0 and os.pread(descriptor, 1, found.st_size - 1) != b"\n"
             try:
                 _write_whole(descriptor, b"\n" * torn + line)
@@ -90,6 +106,16 @@ class FileSender:
                 raise
         finally:
             os.close(descriptor)
+
+
+def _opened(path: str, how: int) -> int:
+    """A descriptor of a regular file. OSError for anything else."""
+    # O_NONBLOCK: a pipe that nobody reads must not hold the thread for ever.
+    descriptor = os.open(path, how | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(None, "is not a regular file")
+    return descriptor
 
 
 def _write_whole(descriptor: int, content: bytes) -> None:

@@ -22,7 +22,8 @@ class OrderRequest(Struct, frozen=True):
     """One order as sent. `amount` in contracts, `price` in quote per base, both exact by the instrument's rules.
 
     `ioc`: what does not fill at once expires. With a `trigger_price` it rests unseen until the mark falls to it or
-    rises to it, as `trigger_when` says, and is then sent as the order that it otherwise is.
+    rises to it, as `trigger_when` says, and is then sent as the order that it otherwise is. `valid_for`: seconds from
+    the call after which the venue must refuse the request; only where `VenueTraits.order_life` says that it can.
     """
 
     client_order_id: str
@@ -36,6 +37,7 @@ class OrderRequest(Struct, frozen=True):
     time_in_force: Literal["gtc", "ioc"] = "gtc"
     trigger_price: Decimal | None = None
     trigger_when: Literal["falls", "rises"] | None = None
+    valid_for: float | None = None
 
 
 class OrderReport(Struct, frozen=True):
@@ -73,6 +75,10 @@ class RateLimitedError(VenueError):
 
 class VenueDownError(VenueError):
     """The venue could not be reached, or is in maintenance, and surely did nothing."""
+
+
+class RequestExpiredError(VenueDownError):
+    """The venue refused the request because its time was up when it was looked at: surely nothing was done."""
 
 
 class CredentialsRefusedError(VenueDownError):
@@ -158,6 +164,20 @@ class ClientIdRule(Struct, frozen=True):
     longest: int = 32
 
 
+class OrderLife(Struct, frozen=True):
+    """For how long a request for an order can be carried out after it has left, and what its name guards against.
+
+    `shortest` and `longest`: what `OrderRequest.valid_for` may be, in seconds; `longest` None where a request cannot
+    say it. `always`: seconds after which the venue refuses any request, whatever it says; None: it names no bound.
+    `names`: until when the venue refuses a second order of a name: for `ever`, while the first is `open`, or `none`.
+    """
+
+    shortest: float = 0.0
+    longest: float | None = None
+    always: float | None = None
+    names: Literal["ever", "open", "none"] = "ever"
+
+
 class DeadManRule(Struct, frozen=True):
     """The venue's own dead-man timer: unless it is refreshed in time, the venue cancels resting orders.
 
@@ -179,7 +199,8 @@ class VenueTraits(Struct, frozen=True):
 
     `batch` is the most orders of one `submit_batch`; 1 where there is none. `whole_book`: `close_book` closes every
     position of the account and nothing else. A call without a cost is free. `dead_man`: None where it has no timer.
-    `fees_by_fills`: what the venue says of an order may lack its fee, which `fills` tells.
+    `fees_by_fills`: what the venue says of an order may lack its fee, which `fills` tells. `order_life`: how late an
+    order may arrive and still be carried out.
     """
 
     limits: tuple[RateLimit, ...] = ()
@@ -189,6 +210,7 @@ class VenueTraits(Struct, frozen=True):
     client_ids: ClientIdRule = ClientIdRule()
     dead_man: DeadManRule | None = None
     fees_by_fills: bool = False
+    order_life: OrderLife = OrderLife()
 
 
 PLAIN_VENUE: Final = VenueTraits()

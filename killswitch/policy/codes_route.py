@@ -27,8 +27,8 @@ OF_GRAPH: tuple[Page, ...] = (
         "KS5020",
         "nobody is told",
         "A stage names someone under `notify`, and no NotificationRoute of the set takes what is meant for that name. "
-        "The stage fires and acts all the same; only the message is sent nowhere. Without any route nothing is said: "
-        "then the record alone is meant.",
+        "The stage fires and acts all the same; only the message is sent nowhere. `run --live` does not start so, "
+        "unless it is given `--unnotified`.",
         "stages: [{name: trim, notify: [risk-desc], …}]\n---\nkind: NotificationRoute\n"
         "spec: {match: {notify: risk-desk}, …}",
         "Correct the name, or add a route whose `match.notify` has it.",
@@ -49,5 +49,15 @@ OF_GRAPH: tuple[Page, ...] = (
         "and names; their policy and scope are `runner`.",
         "kind: NotificationRoute\nspec: {match: {level: {at_least: 1}}, …}     # and no other",
         "Add a route with `match: {events: notice, severity: page}`, or take a demand out of one that there is.",
+    ),
+    Page(
+        "KS5029",
+        "a target that cannot work from here",
+        "What a route leads to takes no message from this process: an environment variable is not set, a secret's file "
+        "cannot be read or holds no URL that Apprise understands, a file cannot be opened or made. It would be found "
+        "out at the incident. `run --live` does not start so, unless it is given `--unnotified`. A `validate` that "
+        "runs elsewhere than the runner, in CI say, may not have its secrets.",
+        "apprise: {url: 'env:RISK_DESK_URL'}     # and RISK_DESK_URL is not set",
+        "Put it right where the runner runs, and try it with `ksctl notify test --policies DIR`.",
     ),
 )

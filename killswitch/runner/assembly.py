@@ -114,7 +114,9 @@ def assemble(
         recorder=recorder,
         witnesses=(publisher, Remembering(store, accounts), *witnesses),
         notifier=Notifier(policies, store, timeline),
-        standing=_left_lying(unfinished, arming) + _latched_unacted(store, arming),
+        standing=_left_lying(unfinished, arming)
+        + _latched_unacted(store, arming)
+        + (_unrouted(policies) if live else ()),
         tracer=tracer,
         timers=Timers(policies, accounts, meters, store, timeline, patience, refreshing) if timers else None,
         suspending=Suspending(accounts, meters, store, timeline, patience),
@@ -161,6 +163,14 @@ def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) 
         for name in sorted(unfinished.keys() - arming.names)
         for decision in unfinished[name]
     )
+
+
+def _unrouted(policies: PolicySet) -> tuple[str, ...]:
+    """Whom stages notify where there is no route at all."""
+    names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
+    if policies.routes or not names:
+        return ()
+    return (f"nobody is told of what is meant for {', '.join(names)}: the policies have no NotificationRoute",)
 
 
 def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.addressing import Addressing
-from killswitch.incident.apprise_target import AppriseSender
 from killswitch.incident.grouping import GROUP_INTERVAL, NoticeGroups
 from killswitch.incident.sending import KEPT_FOR, Lane, Sending
-from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
-from killswitch.runner.credentials import CredentialError, resolve
-from killswitch.runner.discretion import Redactor
+from killswitch.runner.target_check import unusable_targets
+from killswitch.runner.target_senders import sender
 from killswitch.runner.witnesses import TickReport
 
 if TYPE_CHECKING:
@@ -30,8 +27,6 @@ KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long what waits for a target that no route names any more may wait for the route to be put back."""
 RECALLED = 1_000
 """How many of the newest notices and decisions are read at the start for what an earlier run has counted."""
-SHORTEST_SECRET = 4
-"""Characters: a shorter part of a URL is no secret, and hiding it would make every reason unreadable."""
 
 
 class Notifier:
@@ -48,6 +43,9 @@ class Notifier:
         """Whether there may be something to send that no thread has been told of; an earlier run may have left some."""
         self._clock = clock
         self._stranded: tuple[str, ...] = ()
+        self._unusable: dict[str, str] = {}
+        """Target → why it could not work when the run began."""
+        self._policies = policies
         self._sending = Sending(
             {target.key: Lane(target.key, sender(target), store, clock, patience)
              for target, patience in _targets(policies)}
@@ -95,11 +93,16 @@ class Notifier:
     def problem(self) -> str | None:
         """What is wrong with the targets, in words, for as long as it is."""
         found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
+        for target, why in self._unusable.items():
+            lane = self._sending.lanes[target]
+            if lane.problem is None and not lane.tally.delivered:
+                found.append(f"notifications to {target} will not be taken: {why}")
         return "; ".join((*self._stranded, *found)) or None
 
     def start(self) -> None:
         """Forget what was settled long ago, and find what waits for a target that no route names any more."""
         now = to_micros(self._clock.now())
+        self._unusable = {target.key: why for target, why in unusable_targets(self._policies).items()}
         if self._addressing.has_routes:
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
@@ -158,46 +161,3 @@ def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
         for target in route.targets:
             patience[target] = max(route.give_up_after, patience.get(target, 0))
     yield from patience.items()
-
-
-def sender(target: RouteTarget) -> Sender:
-    """What sends to `target`. Nothing is opened, looked up or imported yet."""
-    if target.kind == "log":
-        return LogSender(target.to)
-    if target.kind == "file":
-        return FileSender(target.to)
-    return AppriseSender(target.to, lambda: _secret(target.to), discreet if _refers(target.to) else lambda _: str)
-
-
-def _refers(to: str) -> bool:
-    """Whether it refers to a secret; what is written out holds none, by the schema."""
-    return to.startswith(("env:", "file:"))
-
-
-def _secret(to: str) -> str:
-    """The Apprise URL itself."""
-    if not _refers(to):
-        return to
-    try:
-        return resolve({"url": to}, account="of a NotificationRoute")["url"]
-    except CredentialError as error:
-        raise NotSentError(str(error)) from None
-
-
-def discreet(url: str) -> Callable[[str], str]:
-    """What takes an Apprise URL out of a text, and every part of it: any of them may be a token."""
-    parts = {url, unquote(url)}
-    try:
-        split = urlsplit(url)
-        parts |= {split.netloc, split.path, split.query}
-    except ValueError:
-        pass  # no URL at all: the pieces below are all there is
-    for each in tuple(parts):
-        parts |= set(_pieces(each)) | set(_pieces(unquote(each)))
-    return Redactor(part for part in parts if len(part) >= SHORTEST_SECRET).hide
-
-
-def _pieces(text: str) -> list[str]:
-    for mark in "/@:?&=#,;+ ":
-        text = text.replace(mark, "\0")
-    return text.split("\0")

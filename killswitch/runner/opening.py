@@ -9,6 +9,7 @@ from typing import Literal
 
 from killswitch.closing.budget import Budgets
 from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routes import unrouted_names
 from killswitch.incident.declared import declared_runbooks
 from killswitch.incident.note import Runbooks
 from killswitch.incident.validation import compile_all
@@ -53,6 +54,8 @@ class Written:
     """Policy → stage → its runbook."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Account → where its spec is written."""
+    unrouted: tuple[Diagnostic, ...] = ()
+    """Names under `notify` that nobody takes."""
 
 
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
@@ -67,7 +70,11 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     found = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
     accounts = tuple(document.model for document in found if isinstance(document.model, AccountDocument))
     places = {document.name: document.source.place(("spec", "credentials")) for document in found}
-    return Written(policies, accounts, diagnostics, declared_runbooks(loaded.documents), places)
+    unrouted = (each for each in diagnostics if each.code == "KS5020")
+    return Written(
+        policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
+        (*unrouted, *unrouted_names(loaded.documents)),
+    )  # fmt: skip
 
 
 def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:

@@ -12,6 +12,7 @@ from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from tests.faults.exchange import Market
 from tests.faults.scene import Scene, committed, decision_on, long
+from tests.faults.wire import KNOWN
 
 BTC, ETH = long("BTC", "ETH")
 ONE = Decimal(1)
@@ -111,6 +112,7 @@ def test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs() -> N
     traits = VenueTraits(
         limits=(RateLimit("all", 60, 60.0),),
         costs=tuple(Cost(call, "all", units) for call, units in calls),  # type: ignore[arg-type] # literals
+        order_life=KNOWN.order_life,
     )
     from tests.faults.mishaps import Rule
 

@@ -85,6 +85,17 @@ def test_c2_an_order_whose_answer_is_lost_is_asked_about_and_never_doubled(answe
     assert sum(order.filled for order in scene.orders("BTC")) == 5
 
 
+@pytest.mark.parametrize("mode", ["one_way", "spot"])
+def test_c2_an_order_that_is_held_up_for_eight_seconds_is_not_carried_out_beside_its_repeat(mode: Mode) -> None:
+    """The venue denies the order meanwhile, and takes a name again once the order of that name has ended."""
+    scene = Scene({BTC: 10, ETH: 4}, Rule("submit", "held", "BTC"), mode=mode)
+    scene.exchange.keeps_names = "open"
+    scene.at(40.0, lambda: None)  # until then it arrives
+    scene.decide({BTC: 5, ETH: 2})
+    assert scene.play() == {"d1": "flat"}
+    assert scene.held(BTC, ETH) == [5, 2]
+
+
 @pytest.mark.parametrize("question", ["empty", "lagging", "down", "silent", "nonsense", "garbled"])
 @pytest.mark.parametrize("answer", ["done", "late", "lost"])
 def test_c2_the_question_may_fail_as_well(answer: Mishap, question: Mishap) -> None:

@@ -131,6 +131,8 @@ class Exchange:
         self.held: dict[Key, Decimal] = dict(positions)
         self.markets = {symbol: Market(symbol) for symbol, _ in positions} | {it.symbol: it for it in markets}
         self.resting_exits_block = resting_exits_block
+        self.keeps_names: Literal["ever", "open"] = "ever"
+        """Whether a name is refused again for ever, or only while its order is open."""
         self.orders: dict[str, Placed] = {}
         """By id."""
         self.names: dict[str, str] = {}
@@ -151,7 +153,8 @@ class Exchange:
 
     def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
         """Take an order. OrderRejectedError in the venue's own words."""
-        if request.client_order_id in self.names:
+        known = self.orders.get(self.names.get(request.client_order_id, ""))
+        if known is not None and (self.keeps_names == "ever" or known.state == "open"):
             raise OrderRejectedError("duplicate_client_order_id", f"there is an order {request.client_order_id}")
         self._admit(request)
         order = Placed(

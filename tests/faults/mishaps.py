@@ -27,6 +27,7 @@ Mishap = Literal[
     "called_off",  # done, and the adapter cancels its own request
     "slow",  # done and answered, seconds late
     "late",  # the connection breaks, and the request arrives a second later all the same
+    "held",  # the connection breaks, and the request arrives many seconds later: it is carried out if it is valid then
     "twice",  # the request arrives twice
     "nonsense",  # done, and the answer is about another order, or less than nothing was filled
     "empty", "page", "stale", "lagging", "malformed", "sign", "nan",  # see tests.faults.statement

@@ -6,23 +6,25 @@ A request travels on its own: whoever gave up waiting for the answer, or was kil
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import structs
 
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
-    PLAIN_VENUE,
     Call,
     FateUnknownError,
     MalformedAnswerError,
+    OrderLife,
     OrderReport,
     OrderRequest,
     RateLimitedError,
+    RequestExpiredError,
     VenueDownError,
     VenueError,
     VenueTraits,
@@ -37,9 +39,15 @@ T = TypeVar("T")
 LATE = 1.0
 """Seconds after which a request arrives whose connection broke: less than closing waits before it believes in an
 absence."""
+HELD = 8.0
+"""Seconds after which a request arrives that was held up on its way."""
 SLOW = 3.0
 LAG = 4.0
 """A lagging answer is at most this old."""
+
+
+KNOWN: Final = VenueTraits(order_life=OrderLife(always=LATE))
+"""A venue that carries out no request that comes later than `LATE`, and says so."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Wire:
         latency: float = 0.04,
         jitter: float = 0.005,
         seed: int = 0,
-        traits: VenueTraits = PLAIN_VENUE,
+        traits: VenueTraits = KNOWN,
         meter: Meter | None = None,
     ) -> None:
         self.account = exchange.account
@@ -102,7 +110,8 @@ class Wire:
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.watch(request)
         mishap = self._next("submit", request.symbol)
-        report = await self._travel("submit", (request.symbol,), mishap, lambda: self.exchange.place(request))
+        left = self._timeline.elapsed
+        report = await self._travel("submit", (request.symbol,), mishap, lambda: self._place(request, left))
         return _nonsense(report) if mishap == "nonsense" else report
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
@@ -141,6 +150,13 @@ class Wire:
 
     # The way
 
+    def _place(self, request: OrderRequest, left: float) -> OrderReport:
+        life = self.traits.order_life
+        bounds = [bound for bound in (request.valid_for, life.always) if bound is not None]
+        if self._timeline.elapsed - left > min(bounds, default=math.inf):
+            raise RequestExpiredError("its time is up")
+        return self.exchange.place(request)
+
     def _next(self, call: Call, symbol: str) -> Mishap:
         number = self._calls[call, symbol]
         self._calls[call, symbol] += 1
@@ -167,9 +183,10 @@ class Wire:
         match mishap:
             case "silent":
                 await asyncio.Event().wait()
-            case "down" | "limited" | "lost" | "late":
-                if mishap == "late":
-                    asyncio.get_running_loop().call_later(LATE, self._unheard, call, symbols, deed)
+            case "down" | "limited" | "lost" | "late" | "held":
+                if mishap in ("late", "held"):
+                    after = LATE if mishap == "late" else HELD
+                    asyncio.get_running_loop().call_later(after, self._unheard, call, symbols, deed)
                 await asyncio.sleep(way)
                 raise _FAILURES[mishap]()
         answer, refusal = self._do(call, symbols, deed)
@@ -240,6 +257,7 @@ _FAILURES: Mapping[Mishap, Callable[[], BaseException]] = {
     "limited": lambda: RateLimitedError("slow down", 0.5),
     "lost": lambda: FateUnknownError("the connection broke"),
     "late": lambda: FateUnknownError("the connection broke"),
+    "held": lambda: FateUnknownError("the connection broke"),
     "done": lambda: FateUnknownError("the connection broke"),
     "garbled": lambda: MalformedAnswerError("not JSON"),
     "defect": lambda: KeyError("avgPx"),

@@ -146,7 +146,7 @@ def test_the_account_of_the_readme_is_watched_by_the_shipped_policy(
     (tmp_path / "account.yaml").write_text(account, encoding="utf-8")
     loaded = load([repository / "policies" / "futures-drawdown", tmp_path])
     policies, problems = compile_loaded(loaded)
-    assert {document.kind for document in loaded.documents} == {"Policy", "Account"}
+    assert {document.kind for document in loaded.documents} == {"Policy", "Account", "NotificationRoute"}
     assert problems == ()
     assert policies is not None
 
@@ -163,4 +163,13 @@ def test_every_command_of_the_paper_section_is_understood(
         command = ksctl.get_command(click.Context(ksctl), verb)
         assert command is not None
         command.make_context(verb, arguments).close()
-    assert [command[0] for command in commands] == ["paper", "validate", "plan", "run", "run", "status", "reset"]
+    assert [command[0] for command in commands] == [
+        "paper",
+        "validate",
+        "notify",
+        "plan",
+        "run",
+        "run",
+        "status",
+        "reset",
+    ]

@@ -80,6 +80,9 @@ class OkxWire(OkxReading):
             raise RefusedError(refusal("50112", "Invalid OK-ACCESS-TIMESTAMP.", 401)) from None
         if abs(stamp.timestamp() - self.now()[1].timestamp()) > SKEW:
             raise RefusedError(refusal("50102", "Timestamp request expired.", 401))
+        deadline = ask.headers.get("expTime")
+        if deadline is not None and path in ("trade/order", "trade/batch-orders") and self.now_ms() > int(deadline):
+            raise RefusedError(refusal("50037", "Order expired.", 200))
         path_sent = ask.path + (f"?{ask.query}" if ask.query else "")
         if sent["SIGN"] != signature(sent["TIMESTAMP"] + ask.method + path_sent + ask.body):
             raise RefusedError(refusal("50113", "Invalid Sign.", 401))

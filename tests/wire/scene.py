@@ -106,7 +106,9 @@ class OverTheWire:
         self._started = asyncio.Event()
         self._theirs: dict[str, str] = {}
         own = self._fresh(None).traits
-        self.traits = structs.replace(traits, client_ids=own.client_ids, batch=min(traits.batch, own.batch))
+        self.traits = structs.replace(
+            traits, client_ids=own.client_ids, batch=min(traits.batch, own.batch), order_life=own.order_life
+        )
 
     @property
     def travelled(self) -> list[Travelled]:

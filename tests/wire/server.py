@@ -24,7 +24,7 @@ from killswitch.model.snapshot import Fill
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import ZERO, Exchange
 from tests.faults.mishaps import Mishap, Mishaps, Script
-from tests.faults.wire import LATE, SLOW
+from tests.faults.wire import HELD, LATE, SLOW
 from tests.wire.ledger import Book, Contract, Ledger, Part, contract_of
 
 KEY = "KEY-PLANTED"
@@ -284,9 +284,10 @@ class WireVenue(ABC):
                 return self.limited(0.5)
             case "silent":
                 await asyncio.Event().wait()
-            case "lost" | "late":
-                if mishap == "late":
-                    self._delayed.append(asyncio.get_running_loop().call_later(LATE, self._do, ask, units))
+            case "lost" | "late" | "held":
+                if mishap != "lost":
+                    after = LATE if mishap == "late" else HELD
+                    self._delayed.append(asyncio.get_running_loop().call_later(after, self._do, ask, units))
                 _hang_up(request)
         reply = self._do(ask, units)
         match mishap:

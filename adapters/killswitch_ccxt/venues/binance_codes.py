@@ -89,7 +89,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "-4402": rejected("permission"),  # not offered in this region
     "-4403": rejected("permission"),
     "-5025": rejected("other"),  # limit orders only: the next one may be such
-    "-5028": DOWN,
+    "-5028": CLOCK,
     # Words that come without a code, or that tell apart what one code says
     "Unknown error, please check your request or try again later.": UNKNOWN,
     "Account has insufficient balance for requested action.": rejected("insufficient_margin"),

@@ -21,6 +21,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     DeadManRule,
     MalformedAnswerError,
+    OrderLife,
     OrderReport,
     OrderRequest,
     VenueError,
@@ -48,6 +49,8 @@ class BinanceFutures(Dialect):
     client_ids = ClientIdRule(longest=36)
     batch = 5
     dead_man = DeadManRule("symbol", shortest=1.0)
+    order_life = OrderLife(longest=60.0, names="open")
+    window = 10_000
     fees_by_fills = True
     streams = ("orders", "positions")
     has_hedge_mode = True
@@ -218,7 +221,7 @@ class BinanceFutures(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         params = self.checked(request, mode)
         what = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
-        return self._taken(await self.ask(what, params, changes=True), request)
+        return self._taken(await self.ask(what, params | self.window_of(request), changes=True), request)
 
     def checked(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """What is sent. OrderRejectedError where the venue's steps would change a number."""
@@ -240,7 +243,7 @@ class BinanceFutures(Dialect):
         """Refused orders stand in their place. Conditional ones have no batch, and are sent one by one."""
         if any(request.trigger_price is not None for request in requests):
             return [await self._alone(request, mode) for request in requests]
-        params = {"batchOrders": [self.checked(request, mode) for request in requests]}
+        params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
         rows = await self.ask("PostBatchOrders", params, changes=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer is not one row for each")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch.model.venue import AccountSpec, ClientIdRule, Cost, OrderLife, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.dialect import Dialect, PositionMode
@@ -49,6 +49,8 @@ class BinanceSpot(Dialect):
     exchange = "binance"
     codes = binance_codes.SPOT
     client_ids = ClientIdRule(longest=36)
+    order_life = OrderLife(longest=60.0, names="open")
+    window = 10_000
     streams = ("orders", "balance")
     fills_need_symbol = True
     keeps_rules = True
@@ -106,7 +108,10 @@ class BinanceSpot(Dialect):
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         costs = cls.margin_costs if spec.market == "margin" else cls.costs
-        return VenueTraits(limits=cls.limits, costs=costs, client_ids=cls.client_ids, fees_by_fills=True)
+        return VenueTraits(
+            limits=cls.limits, costs=costs, client_ids=cls.client_ids, fees_by_fills=True,
+            order_life=cls.order_life_for(spec),
+        )  # fmt: skip
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -222,7 +227,7 @@ class BinanceSpot(Dialect):
 
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """On margin what an order brings pays back what is owed of it. Numbers go as text: ccxt passes over others."""
-        params: dict[str, Any] = {"newClientOrderId": request.client_order_id}
+        params: dict[str, Any] = {"newClientOrderId": request.client_order_id, **self.window_of(request)}
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:

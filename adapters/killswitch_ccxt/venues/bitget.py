@@ -16,7 +16,7 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
-from killswitch.model.venue import AccountSpec, ClientIdRule, OrderRejectedError, OrderRequest, VenueTraits
+from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest, VenueTraits
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
@@ -43,6 +43,8 @@ class Bitget(Dialect):
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=50)
+    # How long Bitget remembers a name it does not say.
+    order_life = OrderLife(always=30.0, names="open")
     whole_book = True
     capabilities = words.CAPABILITIES
     has_hedge_mode = True

@@ -12,6 +12,7 @@ from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
     DeadManRule,
+    OrderLife,
     OrderReport,
     OrderRequest,
     VenueError,
@@ -34,6 +35,9 @@ class Bybit(BybitReading):
     client_ids = ClientIdRule(longest=36)
     batch = words.BATCH
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
+    # ccxt signs every request with one window, so an order has no other.
+    order_life = OrderLife(names="ever")
+    window = 5_000
     streams = ("orders", "positions", "balance")
     capabilities = words.CAPABILITIES
     conditional: ClassVar[Mapping[str, Any]] = {}

@@ -19,6 +19,7 @@ from killswitch.model.snapshot import Fill, FillCause, Flow, FlowKind, Order, Po
 from killswitch.model.venue import (
     AccountSpec,
     Cost,
+    OrderLife,
     OrderReport,
     OrderRequest,
     RateLimit,
@@ -58,6 +59,8 @@ class Deribit(Dialect):
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
     changes_by_get = True
+    # A label may be given to any number of orders.
+    order_life = OrderLife(longest=60.0, names="none")
     tried = "answers as its documents give them"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -339,6 +342,8 @@ class Deribit(Dialect):
     def order_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """ccxt reads a trigger price as text only."""
         params: dict[str, Any] = {"label": request.client_order_id}
+        if (deadline := self.deadline_of(request)) is not None:
+            params["valid_until"] = deadline
         if request.reduce_only:
             params["reduceOnly"] = True
         if request.time_in_force == "ioc" and request.type == "limit":

@@ -20,6 +20,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     Cost,
     DeadManRule,
+    OrderLife,
     OrderRejectedError,
     OrderReport,
     OrderRequest,
@@ -70,6 +71,8 @@ class Hyperliquid(Dialect):
     )  # fmt: skip
     """A snapshot while money and positions move all the time; a calm one costs 8. A list is 20, and any page of it."""
     client_ids = ClientIdRule("hex", 34)
+    # Without a time in it an action is good for two days: that is how far back its nonce may lie.
+    order_life = OrderLife(longest=60.0, always=172_800.0, names="none")
     dead_man = DeadManRule("account", shortest=5.0, a_day=10, takes_stops=True)
     streams = ("orders", "positions")
     # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
@@ -247,7 +250,7 @@ class Hyperliquid(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
-        said = statuses(await self._act(action))
+        said = statuses(await self._act(action, self.deadline_of(request)))
         if len(said) != 1:
             raise UnreadableError(f"{len(said)} statuses for one order")
         row = taken(said[0], request.client_order_id, request.amount)
@@ -281,11 +284,13 @@ class Hyperliquid(Dialect):
     _shares_margin: bool = False
     """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
 
-    async def _act(self, action: Mapping[str, Any]) -> Any:
-        """Sign and send. The order of the fields is part of what is signed."""
+    async def _act(self, action: Mapping[str, Any], deadline: int | None = None) -> Any:
+        """Sign and send, to be refused from `deadline` (ms) on. The order of the fields is part of what is signed."""
         ccxt = self.client.ccxt
         nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
-        request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault)}
+        request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault, deadline)}
+        if deadline is not None:
+            request["expiresAfter"] = deadline
         return await self.client.call(
             "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True
         )

@@ -22,6 +22,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     Cost,
     DeadManRule,
+    OrderLife,
     OrderReport,
     OrderRequest,
     RateLimit,
@@ -71,6 +72,8 @@ class Kraken(Dialect):
         Cost("cancel", "matching", units=8),
     )  # fmt: skip
     client_ids = ClientIdRule("uuid", 36)
+    # A deadline must be two seconds ahead where the engine reads it, or the order is refused for good.
+    order_life = OrderLife(shortest=5.0, longest=60.0, names="open")
     dead_man = DeadManRule("account", shortest=1.0, longest=86_400.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "balance")
     # Each list counts as two questions, of which the counter lets few go by.
@@ -242,6 +245,9 @@ class Kraken(Dialect):
             kept = self._leverage.get((symbol, request.position_side))
             order["leverage"] = str(max(2, int(kept))) if kept is not None else "2"
             order |= {"reduce_only": "true"} if request.reduce_only else {}
+        if (deadline := self.deadline_of(request)) is not None:
+            at = datetime.fromtimestamp(deadline / 1000, UTC)
+            order["deadline"] = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return order
 
     # Parts

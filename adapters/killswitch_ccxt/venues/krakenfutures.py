@@ -17,6 +17,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     DeadManRule,
     FateUnknownError,
+    OrderLife,
     OrderReport,
     OrderRequest,
     VenueDownError,
@@ -73,6 +74,8 @@ class KrakenFutures(Dialect):
     codes = CODES
     limits, costs, capabilities = LIMITS, COSTS, CAPABILITIES
     client_ids = ClientIdRule("plain", 32)
+    # A batch names one time for all, which ccxt does not send; names are unique for ever.
+    order_life = OrderLife(names="ever")
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "positions", "balance")

@@ -16,6 +16,7 @@ from killswitch.model.venue import (
     ClientIdRule,
     Cost,
     FateUnknownError,
+    OrderLife,
     OrderReport,
     OrderRequest,
     RateLimit,
@@ -75,6 +76,8 @@ class Mexc(Dialect):
         Cost("fills", "deals", units=1), Cost("fills", "external", units=1), Cost("cancel", "cancel", units=1),
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
+    # How long MEXC remembers a name it does not say.
+    order_life = OrderLife(always=10.0, names="open")
     batch = 50
     """Where MEXC has allowed the account such requests, see `traits_for`."""
     has_hedge_mode = True

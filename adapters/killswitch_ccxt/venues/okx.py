@@ -11,7 +11,7 @@ from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
-from killswitch.model.venue import AccountSpec, Cost, DeadManRule, RateLimit
+from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
@@ -51,6 +51,7 @@ class Okx(OkxActing):
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     batch = 20
     dead_man = DeadManRule("account", shortest=10, longest=120, takes_stops=None)
+    order_life = OrderLife(longest=30.0, always=30.0, names="open")
     streams = ("orders", "positions", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=20.0, quotes=10.0, states=300.0)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES

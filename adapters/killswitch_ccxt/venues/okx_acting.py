@@ -12,6 +12,7 @@ from killswitch.model.venue import AccountSpec, MalformedAnswerError, OrderRepor
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.hearing import sent_with
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues import okx_rows
 from killswitch_ccxt.venues.okx_codes import CODES, said
@@ -57,7 +58,8 @@ class OkxActing(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         arguments = self.create_arguments(request, mode)
         self._sends(request)
-        row = await self.client.call("create_order", *arguments, changes=True)
+        with sent_with(self._headers(request)):
+            row = await self.client.call("create_order", *arguments, changes=True)
         return self._taken(request, row.get("info") or {})
 
     def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
@@ -85,7 +87,8 @@ class OkxActing(Dialect):
             self._sends(request)
             rows.append(self.client.ccxt.create_order_request(symbol, kind, side, amount, price, params))
         try:
-            answer = await self.client.call("private_post_trade_batch_orders", rows, changes=True)
+            with sent_with(self._headers(*requests)):
+                answer = await self.client.call("private_post_trade_batch_orders", rows, changes=True)
             data = okx_rows.rows_of(answer, "orders")
         except VenueError as error:
             data = _rows_refused(error)
@@ -94,6 +97,11 @@ class OkxActing(Dialect):
         if len(data) != len(requests):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
         return [self._row_outcome(request, info) for request, info in zip(requests, data, strict=True)]
+
+    def _headers(self, *requests: OrderRequest) -> dict[str, str]:
+        """Algo orders know no time at which they are to be refused."""
+        deadline = self.deadline_of(*(it for it in requests if it.trigger_price is None))
+        return {} if deadline is None else {"expTime": str(deadline)}
 
     def _sends(self, request: OrderRequest) -> None:
         self.sent[request.client_order_id] = request.trigger_price is not None

@@ -40,8 +40,8 @@ CODES: Final[Mapping[str, Meaning]] = {
             50114, 50118, 50119, 50120, 50121, 60004, 60005, 60007, 60009, 60011, 60024, 60032),
     **_each(LIMITED, 50011, 50040, 50061, 51113, 58102, 60014),
     # Surely not taken: maintenance, API switched off, a request that came too late to be looked at
-    **_each(DOWN, 50001, 50005, 50036, 50037, 60015, 64008),
-    **_each(CLOCK, 50102, 50112, 60006),
+    **_each(DOWN, 50001, 50005, 60015, 64008),
+    **_each(CLOCK, 50036, 50037, 50102, 50112, 60006),
     # "does not mean that the request was successful or failed", busy, system error, a request or an order that timed
     # out, one that came before
     **_each(UNKNOWN, 50004, 50013, 50026, 50042, 51054, 51149, 63999),

@@ -18,6 +18,7 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RejectReason,
+    RequestExpiredError,
     VenueDownError,
     traits_of,
 )
@@ -75,7 +76,7 @@ def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) ->
     [
         ("429", RateLimitedError), ("40015", FateUnknownError), ("40010", FateUnknownError),
         ("40725", FateUnknownError),
-        ("40200", VenueDownError), ("40008", VenueDownError), ("40109", GoneError), ("40768", GoneError),
+        ("40200", VenueDownError), ("40008", RequestExpiredError), ("40109", GoneError), ("40768", GoneError),
         ("22001", GoneError), ("43025", GoneError), ("43026", GoneError), ("43004", GoneError), ("45057", GoneError),
         ("45129", RateLimitedError),  # the same order may be cancelled once in a second
         ("40078", VenueDownError),  # the timestamp is outside of the engine's receiveWindow

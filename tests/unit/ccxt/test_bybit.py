@@ -22,6 +22,7 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimitedError,
     RejectReason,
+    RequestExpiredError,
     VenueDownError,
 )
 from killswitch_ccxt.errors import GoneError, as_venue_error
@@ -89,7 +90,7 @@ def test_a_code_is_a_refusal_with_its_reason(code: int, text: str, reason: Rejec
     ("code", "kind"),
     [
         (110001, GoneError), (170213, GoneError), (10006, RateLimitedError), (10018, RateLimitedError),
-        (10000, FateUnknownError), (10016, FateUnknownError), (10014, FateUnknownError), (10002, VenueDownError),
+        (10000, FateUnknownError), (10016, FateUnknownError), (10014, FateUnknownError), (10002, RequestExpiredError),
         (429, FateUnknownError),  # a trading service under a high load, which does not say what it did
         (-1, VenueDownError),  # the request expired before it was looked at
         (170212, FateUnknownError), (170150, FateUnknownError),  # a cancel that is under way, or failed

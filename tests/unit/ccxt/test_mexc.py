@@ -17,6 +17,7 @@ from killswitch.model.venue import (
     OrderRequest,
     RateLimit,
     RateLimitedError,
+    RequestExpiredError,
     VenueDownError,
 )
 from killswitch_ccxt import adapter
@@ -416,7 +417,7 @@ def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any, batch
         ("20002", FateUnknownError, None),
         ("730000", FateUnknownError, None),
         ("801", VenueDownError, None),
-        ("513", VenueDownError, None),
+        ("513", RequestExpiredError, None),
         ("2040", GoneError, None),
     ],
 )

@@ -14,6 +14,7 @@ from killswitch.model.venue import (
     OrderRejectedError,
     RateLimitedError,
     RejectReason,
+    RequestExpiredError,
     VenueDownError,
     VenueError,
 )
@@ -97,7 +98,7 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (_whole("50011", 429), RateLimitedError),
         (_whole("50061"), RateLimitedError),
         (_whole("50001", 503), VenueDownError),  # matching engine upgrading
-        (_whole("50102", 401), VenueDownError),  # came too late to be looked at: surely not done
+        (_whole("50102", 401), RequestExpiredError),  # came too late to be looked at: surely not done
         (_whole("50004", 400), FateUnknownError),  # "does not indicate success or failure"
         (_row("50004"), FateUnknownError),
         (_whole("50013", 429), FateUnknownError),
@@ -107,7 +108,7 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (_row("51054", "Request timed out. Please try again."), FateUnknownError),
         (_row("50042", "Repeated request"), FateUnknownError),  # the one before may have been taken
         (_row("50040", "Too frequent operations, please try again later"), RateLimitedError),
-        (_row("50037", "Order expired."), VenueDownError),
+        (_row("50037", "Order expired."), RequestExpiredError),
         (_row("59998", "System is upgrading"), FateUnknownError),  # a code that nobody knows
         (_row("59998", "Too small"), OrderRejectedError),
         (_row("51008", "Insufficient margin, try again later"), OrderRejectedError),  # one that is known

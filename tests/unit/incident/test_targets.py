@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.incident.apprise_target import AppriseSender
 from killswitch.incident.targets import LOGGER, FileSender, LogSender, NotSentError
-from killswitch.runner.notifying import discreet
+from killswitch.runner.target_senders import discreet
 from tests.outboxes import message
 from tests.webhooks import free_port
 

@@ -145,7 +145,7 @@ def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_i
     view = standing_of(store, world.clock.now(), 0).view
     assert view is not None
     (told,) = [text for text in view.problems if "no route leads there any more" in text]
-    assert f"{world.folder}/none/n.jsonl 2 wait" in told
+    assert f"{world.folder}/none/n.jsonl 3 wait" in told  # the stage, its end, and that this target cannot work
     asyncio.run(world.clock.sleep(25 * 3600.0))
     asyncio.run(again(world, store, graphs.policy_set(crash_policy())))
     stranded = [each for each in store.deliveries(50) if "none" in each.message.target]
@@ -258,7 +258,7 @@ def test_status_shows_what_waits_and_why(world: World) -> None:
     asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
     text = status_text(standing_of(store, world.clock.now(), 10), "x")
     (row,) = [line for line in text.splitlines() if line.startswith("  desk")]
-    assert "none/n.jsonl  2        0          0" in row
+    assert "none/n.jsonl  3        0          0" in row  # the stage, its end, and that this target cannot work
     assert "No such file or directory" in row
 
 

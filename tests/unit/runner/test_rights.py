@@ -77,7 +77,7 @@ class Desk:
         return CliRunner().invoke(
             run,
             ["--policies", str(self.folder / "policies"), "--store", str(self.folder / "store.sqlite"), "--ticks", "1",
-             "--read-timeout", "0.2s", *arguments],
+             "--read-timeout", "0.2s", "--unnotified", *arguments],
         )  # fmt: skip
 
     @property
