@@ -124,7 +124,13 @@ def assemble(
 def _locking(arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks: LockPaths) -> Locking | None:
     if not arming.names:
         return None
-    folder = LockFolder(locks.folder.resolve(), locks.union, generation=lease.generation, alive_for=alive_seconds(pace))
+    folder = LockFolder(
+        locks.folder.resolve(),
+        locks.union,
+        generation=lease.generation,
+        alive_for=alive_seconds(pace),
+        wider=arming.wider(),
+    )
     return Locking(folder, store, arming)
 
 

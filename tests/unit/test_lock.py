@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from killswitch.gate.changes import LockChanges, LockRequest
 from killswitch.gate.errors import LockError, StaleGenerationError
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.probe import require_writable
@@ -413,8 +414,8 @@ def test_a_lock_on_suspicion_does_not_hold_what_a_firing_wants(tmp_path: Path) -
     folder = folder_in(tmp_path)
     suspect(folder, NOW)
     order = LockOrder(MAIN, "reduce_only", at(5))
-    assert not folder.holds(order, NOW)
-    assert folder.holds(order, NOW, on_suspicion=True)
+    folder.settle(LockChanges((LockRequest(order, "trim", "fell", "d1", is_new=False),)), NOW)
+    assert json.loads(ours(tmp_path).read_text())["details"] == {"decision": "d1"}
 
 
 def test_the_union_is_on_suspicion_where_every_lock_in_it_is(tmp_path: Path) -> None:
