@@ -19,7 +19,7 @@ from killswitch.gate.apart import require_apart
 from killswitch.gate.atomic import remove_abandoned, replace_file
 from killswitch.gate.changes import LockChanges, LockOutcome, LockRequest
 from killswitch.gate.contents import Contents, Stamp
-from killswitch.gate.errors import GuardError, LockError, LockTimeoutError, StaleGenerationError
+from killswitch.gate.errors import GuardError, LockError, StaleGenerationError
 from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, signature, standing_foreign_lock
 from killswitch.gate.guard import alone_in
 from killswitch.gate.reading import LockFile, read_file
@@ -79,7 +79,8 @@ class LockFolder:
                     problems.append(str(error))
                 return self._settle(changes, now, not problems, problems, is_late)
         except OSError as error:
-            return LockOutcome(problems=(f"the locks in {self._folder} could not be written and will be tried again: {error}",))
+            words = f"the locks in {self._folder} could not be written and will be tried again: {error}"
+            return LockOutcome(problems=(words,))
 
     def write(
         self,
@@ -157,9 +158,9 @@ class LockFolder:
             standing = contents.standing(path)
             if self._is_settled(standing, lock, now) or not (guarded or tightens(standing, lock, now)):
                 continue
-            if is_late():
-                raise LockTimeoutError("given up: it was too late")
             try:
+                if is_late():
+                    raise TimeoutError("the lock folder is too slow")
                 self._put(path, lock, now)
             except OSError as error:
                 failed.add(path)

@@ -174,7 +174,7 @@ class Locking:
             self._written(self._unwritten.pop(decision), now)
         self._to_lift -= outcome.lifted
         self._by_hand -= outcome.lifted
-        return outcome.problems + self.missing()
+        return outcome.problems + self.missing() if outcome.problems else ()
 
     def missing(self) -> tuple[str, ...]:
         """What is locked by decision and not yet by file, in words."""
