@@ -17,3 +17,7 @@ class GuardError(LockError):
 
 class LockTimeoutError(LockError):
     """The file system of the lock folder has not answered in time."""
+
+
+class UnwritableError(LockError):
+    """The folder refuses a new file: rights, a full or read-only disk."""

@@ -17,7 +17,7 @@ _DECODER = msgspec.json.Decoder(Lock)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
-LARGEST = 1 << 20
+LARGEST = 1_000_000
 """Bytes. No lock comes near it: a portfolio of a thousand accounts, all locked, takes a fifth."""
 
 

@@ -351,7 +351,18 @@ def files(tmp_path: Path) -> dict[str, Path]:
     folder.path_of("texts").write_text('{"locked": "false", "alive_until": "9999999999"}')
     folder.path_of("text-life").write_text('{"locked": false, "alive_until": "9999999999"}')
     folder.path_of("list").write_text("[]")
-    names = ("open", "reduce_only", "all", "stale", "half", "texts", "text-life", "list", "missing")
+    whole = folder.path_of("open").read_text()
+    folder.path_of("two").write_text(whole * 2)
+    folder.path_of("garbage behind").write_text(whole + "x")
+    folder.path_of("deep").write_text('{"x":' + "[" * 100_000 + "]" * 100_000 + "}")
+    folder.path_of("for ever").write_text(re.sub(r'"alive_until":[0-9.]+', '"alive_until":1e999', whole))
+    folder.path_of("two days").write_text(
+        re.sub(r'"alive_until":[0-9.]+', f'"alive_until":{now.timestamp() + 172_800}', whole)
+    )
+    os.mkfifo(folder.path_of("pipe"))
+    folder.path_of("folder").mkdir()
+    names: tuple[str, ...] = ("two", "garbage behind", "deep", "for ever", "two days", "pipe", "folder")
+    names += ("open", "reduce_only", "all", "stale", "half", "texts", "text-life", "list", "missing")
     return {name: folder.path_of(name) for name in names}
 
 
