@@ -148,9 +148,6 @@ class Locking:
         self._forget_expired(now)
         if len(self._known) != len(self._known_at_last):
             self._known_at_last = frozenset(self._known)
-        reached: dict[str, frozenset[str]] = {}
-        for each in self._wanted.values():
-            reached[each.scope] = reached.get(each.scope, frozenset()) | self._arming.narrower(each.policy, each.scope)
         return LockChanges(
             requests=tuple(
                 LockRequest(
@@ -163,8 +160,22 @@ class Locking:
             lift_known=frozenset(self._to_lift),
             watch=self._to_watch,
             known=self._known_at_last,
-            reached=reached,
+            reached=self._reached(),
         )  # fmt: skip
+
+    def _reached(self) -> dict[str, frozenset[str]]:
+        """Wide scope → the narrower ones that its locks reach, as the policies that ordered them draw it.
+
+        A policy that draws the scope no more leaves it out: the lock then reaches all that is below.
+        """
+        reached: dict[str, frozenset[str]] = {}
+        redrawn: set[str] = set()
+        for each in self._wanted.values():
+            narrower = self._arming.narrower(each.policy, each.scope)
+            reached[each.scope] = reached.get(each.scope, frozenset()) | narrower
+            if not narrower:
+                redrawn.add(each.scope)
+        return {scope: narrower for scope, narrower in reached.items() if scope not in redrawn}
 
     def done(self, outcome: LockOutcome, now: datetime) -> tuple[str, ...]:
         """Record what the files have come to; what went wrong, in words. What is not in `outcome` stays due."""
