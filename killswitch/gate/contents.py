@@ -23,8 +23,6 @@ from killswitch.gate.strictness import (
 )
 from killswitch.model.lock import FAR_FUTURE, Lock
 
-_WIDEST = "portfolio"
-
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -113,10 +111,9 @@ class Contents:
 
         A file that cannot be read, and that nothing has been asked of, is left out: it is a lock as it is.
         """
-        locked = [path for path, lock in self.own.items() if in_force(lock, self._stamp.now)]
         found = []
         for path, own in self.own.items():
-            wider = [self.own[wide] for wide in locked if self._covers(wide, path, reached)]
+            wider = [self.own[wide] for wide in self._wider_than(path, reached) if wide in self.own]
             lock = with_wider(own, wider, self._stamp.now)
             is_untouched = lock is self._before.get(path)
             if not (is_untouched and self._files[path].problem is not None):
@@ -142,9 +139,9 @@ class Contents:
             and standing.expires_ts >= (request.order.until or FAR_FUTURE).timestamp()
         )
 
-    def _covers(self, wide: Path, narrow: Path, reached: Mapping[Path, Collection[Path]]) -> bool:
-        """Whether a lock on the one scope is one on the other. Of accounts that nobody knows, a portfolio's is."""
-        if narrow not in self._wider:
-            is_part = scope_of(narrow).partition("/")[0] in ("account", "venue")
-            return is_part and scope_of(wide) == _WIDEST
-        return wide in self._wider[narrow] and (wide not in reached or narrow in reached[wide])
+    def _wider_than(self, path: Path, reached: Mapping[Path, Collection[Path]]) -> list[Path]:
+        """The files whose locks this one says too. For an account that nobody knows that is the portfolio's."""
+        if path in self._wider:
+            return [wide for wide in self._wider[path] if wide not in reached or path in reached[wide]]
+        is_part = scope_of(path).partition("/")[0] in ("account", "venue")
+        return [path.with_name("portfolio.json")] if is_part else []

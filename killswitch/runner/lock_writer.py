@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from killswitch.gate.changes import LockOutcome
@@ -18,17 +16,29 @@ from killswitch.model.store import JournalEntry
 from killswitch.runner.locking import Locking, LockKeeper
 
 DEADLINE = 2.0
-"""Seconds after which a turn is given up: people are paged, and what it has not begun to write is left to the next."""
+"""Seconds without progress after which a turn is given up: people are paged, and the rest is left to the next one."""
 
 
-@dataclass(slots=True)
 class _Turn:
-    """One turn at the folder, on a thread."""
+    """One turn at the folder, on a thread, which asks before each write whether it is still wanted."""
 
-    began: float
-    at: datetime
-    result: asyncio.Future[LockOutcome] | None = None
-    is_given_up: bool = False
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._moved = clock.monotonic()
+        self._is_given_up = False
+        self.at = clock.now()
+        self.result: asyncio.Future[LockOutcome] | None = None
+
+    def is_late(self) -> bool:
+        """For the thread: whether it has been given up. That it asks is its progress."""
+        self._moved = self._clock.monotonic()
+        return self._is_given_up
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it has come no further for too long; for good, once it has been seen."""
+        self._is_given_up = self._is_given_up or self._clock.monotonic() - self._moved >= DEADLINE
+        return self._is_given_up
 
 
 class LockWriter:
@@ -72,11 +82,9 @@ class LockWriter:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         if await self._ends(until):
-            self._turn = turn = _Turn(self._clock.monotonic(), self._clock.now())
+            self._turn = turn = _Turn(self._clock)
             changes = self._locking.due(turn.at)
-            turn.result = loop.run_in_executor(
-                self._threads, self._keeper.settle, changes, turn.at, lambda: turn.is_given_up
-            )
+            turn.result = loop.run_in_executor(self._threads, self._keeper.settle, changes, turn.at, turn.is_late)
             await self._ends(until)
         return self._problems + self._overdue()
 
@@ -88,7 +96,6 @@ class LockWriter:
         left = 0.0 if turn.is_given_up else until - asyncio.get_running_loop().time()
         await asyncio.wait({turn.result}, timeout=max(left, 0.0))
         if not turn.result.done():
-            turn.is_given_up = self._clock.monotonic() - turn.began >= DEADLINE
             return False
         self._turn = None
         try:

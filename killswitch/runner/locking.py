@@ -170,7 +170,8 @@ class Locking:
         """
         reached: dict[str, frozenset[str]] = {}
         redrawn: set[str] = set()
-        for each in self._wanted.values():
+        wide = (each for each in self._wanted.values() if not each.scope.startswith("account/"))
+        for each in wide:
             narrower = self._arming.narrower(each.policy, each.scope)
             reached[each.scope] = reached.get(each.scope, frozenset()) | narrower
             if not narrower:
