@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
     The folder is made if it is not there. A union that another lock folder keeps alive is refused too: each would
     take the other's lock for one that it may not open.
     """
+    if sys.platform == "win32":
+        raise LockError("lock files are written on POSIX systems only; elsewhere they can be read")
     _require_room(folder, make=True)
     if union is None:
         return
