@@ -22,7 +22,7 @@ from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 
-PACE = Pace(interval=1.0, read_timeout=0.5, last_words=0.5)
+PACE = Pace(interval=1.0, read_timeout=0.5, last_words=0.5, lock_patience=30.0)
 
 
 class ScriptedVenue:

@@ -63,7 +63,7 @@ def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
 def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
     """Whether the lock of a reset's scope still stands, with nothing under way that keeps it."""
     lock = lock_of(order, at)
-    return lock is not None and lock.ordered and not _closing_on(order.scope, store)
+    return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
 
 
 def _closing_on(scope: str | None, store: Store) -> list[str]:
@@ -74,6 +74,8 @@ def _closing_on(scope: str | None, store: Store) -> list[str]:
 def _lock_words(lock: LockView, store: Store) -> str:
     if not lock.ordered:
         return f"{lock.scope} is not locked"
+    if not lock.has_own:
+        return f"{lock.scope} itself is not locked, but stays so by {', '.join(lock.wider)}: {lock.reason}"
     closing = _closing_on(lock.scope, store)
     if closing:
         return f"{lock.scope} stays locked until the closing of {', '.join(closing)} has ended, and opens then"

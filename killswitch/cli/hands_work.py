@@ -227,7 +227,8 @@ def _tick_ourselves(
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
-    require_locks(accounts, locks)
+    for words in require_locks(accounts, locks, closes=order.sends):
+        click.echo(words, err=True)
     if order.plan is not None:
         armed_here = {name: account.armed for name, account in accounts.items()}
         _require_armed(order.plan, armed_here, "here: that takes --live, and a")

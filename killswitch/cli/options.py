@@ -41,15 +41,23 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # as above
         return one_line(str(value)) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
 
 
+class UntouchedPath(click.Path):
+    """A path that the command line only takes down: on a dead mount, looking at it would not come to an end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """No file is looked at here."""
+        return Path(value)
+
+
 DURATION = Duration()
 WORDS = Words()
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The runner's store.")  # fmt: skip
 output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-lock_dir = click.option("--lock-dir", type=click.Path(file_okay=False, path_type=Path),
+lock_dir = click.option("--lock-dir", type=UntouchedPath(file_okay=False),
                         help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
-lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_type=Path),
+lock_file = click.option("--lock-file", type=UntouchedPath(dir_okay=False),
                          help="One file for all scopes, for v6 readers. Left out: none.")  # fmt: skip
 
 

@@ -72,10 +72,12 @@ def run(
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
-        require_locks(accounts, locks)
+        about_locks = require_locks(accounts, locks)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
+    for words in about_locks:
+        mention(words)
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
@@ -89,7 +91,7 @@ def run(
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before, say=mention,
+            found_before=found_before + tuple(("warning", words) for words in about_locks), say=mention,
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")

@@ -77,14 +77,33 @@ def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> 
     return LockPaths(lock_dir or beside, lock_file)
 
 
-def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths) -> None:
-    """LockError if an account is armed and its lock could not be written."""
+def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths, *, closes: bool = False) -> tuple[str, ...]:
+    """LockError if an account is armed and its lock could not be written; what is only to be said, in words.
+
+    A folder that does not answer stops nothing: the runner goes on without it, and pages. `closes`: nor does one that
+    refuses, because a close by hand comes before its lock.
+    """
     from datetime import UTC, datetime
 
-    from killswitch.gate.probe import require_writable
+    from killswitch.gate.deadline import within
+    from killswitch.gate.errors import LockTimeoutError, UnwritableError
+    from killswitch.gate.probe import require_writable, weaknesses
+    from killswitch.runner.standing import FOLDER_PATIENCE
 
-    if any(account.armed for account in accounts.values()):
+    def look() -> tuple[str, ...]:
         require_writable(locks.folder, locks.union, datetime.now(UTC))
+        return weaknesses(locks.folder, locks.union)
+
+    if not any(account.armed for account in accounts.values()):
+        return ()
+    try:
+        return within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", look)
+    except LockTimeoutError as error:
+        return (f"{error} Going on without locks",)
+    except UnwritableError as error:
+        if not closes:
+            raise
+        return (f"{error}. Going on without locks",)
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_PREFIX, _SUFFIX = ".killswitch-", ".tmp"
+ABANDONED = 60.0
+"""Seconds after which a temporary file is one that a killed writer left."""
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, sync it, rename it over `path`, and sync the folder; OSError if it fails.
 
-    The temporary name is fixed, so that a writer killed half-way leaves at most one remnant, which the next
-    one overwrites. Two writers at once must be kept apart by the caller.
+    The temporary name cannot be guessed, so nothing that others put into the folder is opened or written through,
+    and two writers do not share it. It is the owner's alone until it is whole; then the umask decides who reads it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    descriptor = os.open(temporary, _CREATE, 0o644)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor is no path
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            os.fchmod(descriptor, 0o600)
+            file.write(content)
+            file.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     sync_folder(path.parent)
+
+
+def remove_abandoned(folder: Path, now: float) -> None:
+    """Remove the temporary files of writers that were killed. `now` in Unix seconds; what cannot be removed stays."""
+    for each in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):
+            if now - each.lstat().st_mtime > ABANDONED:
+                each.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 
 class LockError(Exception):
-    """The lock folder could not be written; what stood there before still stands."""
+    """The lock folder could not be written; its former content is unchanged."""
 
 
 class StaleGenerationError(LockError):
     """A newer runner has written this lock: the older one must not touch it."""
+
+
+class GuardError(LockError):
+    """The guard of the lock folder cannot be had: another writer may be at work, or its file is none of ours."""
+
+
+class LockTimeoutError(LockError):
+    """The file system of the lock folder has not answered in time."""
+
+
+class UnwritableError(LockError):
+    """The folder refuses a new file: rights, a full or read-only disk."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.reading import read_file
+from killswitch.gate.reading import UnfitFileError, content_of, read_file
 from killswitch.model.decision import LockMode
 from killswitch.model.lock import FAR_FUTURE, Lock
 
@@ -65,6 +65,6 @@ def standing_foreign_lock(union: Path, folder: Path, now: datetime, generation: 
 
 def _decoded(union: Path) -> _OldFields:
     try:
-        return msgspec.json.decode(union.read_bytes(), type=_OldFields)
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(content_of(union), type=_OldFields)
+    except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return _OldFields(locked=True, reason=read_file(union).problem or "cannot be understood")

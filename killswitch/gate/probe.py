@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
 
 from killswitch.gate.apart import require_apart
-from killswitch.gate.errors import LockError
+from killswitch.gate.errors import LockError, UnwritableError
 from killswitch.gate.foreign import is_signed
 from killswitch.gate.reading import read_file
 
@@ -17,9 +18,12 @@ from killswitch.gate.reading import read_file
 def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
     """LockError, naming the path and the way out, if a lock could not be written to `folder` or `union`.
 
+    UnwritableError where the disk refuses it.
     The folder is made if it is not there. A union that another lock folder keeps alive is refused too: each would
     take the other's lock for one that it may not open.
     """
+    if sys.platform == "win32":
+        raise LockError("lock files are written on POSIX systems only; elsewhere they can be read")
     _require_room(folder, make=True)
     if union is None:
         return
@@ -61,4 +65,15 @@ def _require_room(folder: Path, *, make: bool) -> None:
         os.close(descriptor)
         Path(name).unlink()
     except OSError as error:
-        raise LockError(f"no lock can be written in {folder}: {error.strerror}") from error
+        raise UnwritableError(f"no lock can be written in {folder}: {error.strerror}") from error
+
+
+def weaknesses(folder: Path, union: Path | None) -> tuple[str, ...]:
+    """What lets others open trading by changing a lock, in words."""
+    folders = dict.fromkeys([folder] if union is None else [folder, union.parent])
+    return tuple(
+        f"every user may exchange the lock files in {each} (mode {stat.S_IMODE(each.stat().st_mode):04o}), and so open "
+        f"trading: chmod o-w {each}"
+        for each in folders
+        if each.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +11,18 @@ from pathlib import Path
 import msgspec
 
 from killswitch.model.decision import LockMode
-from killswitch.model.lock import Lock
+from killswitch.model.lock import LONGEST_LIFE, Lock
 
 _DECODER = msgspec.json.Decoder(Lock)
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+LARGEST = 1_000_000
+"""Bytes. No lock comes near it: a portfolio of a thousand accounts, all locked, takes a fifth."""
+
+
+class UnfitFileError(Exception):
+    """What stands at the path is no regular file; the message says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +45,47 @@ class LockFile:
     path: Path
     lock: Lock | None
     problem: str | None
+    is_regular: bool = True
+    """False for a link, a pipe, a folder or a device, which others may fill or exchange behind our back."""
 
 
-def read_file(path: Path) -> LockFile:
-    """The file at `path` as it is; no reading of it ever raises."""
+def read_file(path: Path, *, through_links: bool = False) -> LockFile:
+    """The file at `path` as it is; no reading of it ever raises, and none waits for whoever made the file."""
     try:
-        return LockFile(path, _DECODER.decode(path.read_bytes()), None)
+        return LockFile(path, _DECODER.decode(content_of(path, through_links=through_links)), None)
     except FileNotFoundError:
         return LockFile(path, None, None)
+    except UnfitFileError as error:
+        return LockFile(path, None, f"is not a lock file: {error}", is_regular=False)
     except OSError as error:
         return LockFile(path, None, f"cannot be read: {error.strerror}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return LockFile(path, None, f"is not a lock file: {error}")
+
+
+def content_of(path: Path, *, through_links: bool = False) -> bytes:
+    """What the regular, small file at `path` holds. UnfitFileError, OSError, or DecodeError if it is too large.
+
+    Nothing else is even opened: a pipe without a writer, a device or a dead link would make us wait or act.
+    """
+    _require_regular(path.stat(follow_symlinks=through_links).st_mode)
+    descriptor = os.open(path, _READ if through_links else _READ | _NO_LINK)
+    try:
+        found = os.fstat(descriptor)
+        _require_regular(found.st_mode)  # it may have been exchanged meanwhile
+        if found.st_size > LARGEST:
+            raise msgspec.DecodeError(f"it has {found.st_size} bytes, and a lock at most {LARGEST}")
+        with open(descriptor, "rb", closefd=False) as file:  # a descriptor is no path
+            return file.read(LARGEST)
+    finally:
+        os.close(descriptor)
+
+
+def _require_regular(mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise UnfitFileError("it is a symbolic link")
+    if not stat.S_ISREG(mode):
+        raise UnfitFileError(f"it is a {'folder' if stat.S_ISDIR(mode) else 'pipe, a socket or a device'}")
 
 
 def read_lock(path: Path, now: datetime) -> Verdict:
@@ -53,9 +93,9 @@ def read_lock(path: Path, now: datetime) -> Verdict:
 
     `expires_ts` is not looked at: the runner alone ends a lock, by writing `locked: false`, so that no two
     readers with different clocks disagree about it. What cannot be read closes the entries and leaves the
-    exits open, because a halt never forbids reducing risk.
+    exits open, because a halt never forbids reducing risk. A bot may name the file by a link of its own.
     """
-    found = read_file(path)
+    found = read_file(path, through_links=True)
     if found.problem is not None:
         return Verdict(True, "reduce_only", f"{path.name} {found.problem}")
     if found.lock is None:
@@ -65,4 +105,6 @@ def read_lock(path: Path, now: datetime) -> Verdict:
         return Verdict(True, lock.mode, lock.reason or "locked")
     if lock.alive_until < now.timestamp():
         return Verdict(True, "reduce_only", f"{path.name} is stale: no runner has kept it alive")
+    if lock.alive_until > now.timestamp() + LONGEST_LIFE:
+        return Verdict(True, "reduce_only", f"{path.name} claims to be kept alive for more than a day: no runner does")
     return Verdict(False, None, "open")

@@ -88,15 +88,50 @@ def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
 
 def union_of(locks: Sequence[Lock], now: datetime, generation: int, alive_until: float) -> Lock:
     """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
-    held = sorted(
-        (lock for lock in locks if in_force(lock, now)),
-        key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope),
-    )
+    held = [lock for lock in locks if in_force(lock, now)]
     if not held:
         return opened(UNION_SCOPE, "open", now, generation, alive_until)
+    return _sum_of(held, UNION_SCOPE, generation, alive_until)
+
+
+def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
+    """What a scope's file says where `wider` scopes that hold the scope are locked too: the sum, with `own` in it.
+
+    Only those of `wider` that are in force count; without any it is `own`.
+    """
+    held = [lock for lock in wider if in_force(lock, now)]
+    if not held:
+        return own
+    if in_force(own, now):
+        held.append(own)
+    return msgspec.structs.replace(_sum_of(held, own.scope, own.generation, own.alive_until), own=own)
+
+
+def own_of(lock: Lock) -> Lock:
+    """What the scope's file would say without the locks of wider scopes."""
+    return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
+
+
+def tightens(standing: Lock | None, wanted: Lock, now: datetime) -> bool:
+    """Whether to write `wanted` over `standing` locks more and opens nothing."""
+    if not in_force(wanted, now):
+        return False
+    if standing is None or not in_force(standing, now):
+        return True
+    stricter = standing.mode != wanted.mode and wanted.mode == "all"
+    is_as_strict = strictest_mode((standing.mode, wanted.mode)) == wanted.mode
+    return (
+        is_as_strict
+        and wanted.expires_ts >= standing.expires_ts
+        and (stricter or wanted.expires_ts > standing.expires_ts)
+    )
+
+
+def _sum_of(locks: Sequence[Lock], scope: str, generation: int, alive_until: float) -> Lock:
+    held = sorted(locks, key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope))
     return Lock(
         locked=True,
-        scope=UNION_SCOPE,
+        scope=scope,
         stage=held[0].stage,
         reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
         created_ts=min(lock.created_ts for lock in held),

@@ -11,8 +11,11 @@ from killswitch.model.decision import LockMode
 FAR_FUTURE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """`expires_ts` of a lock without end: the v6 reader takes a missing one for unlocked."""
 
+LONGEST_LIFE = 86_400.0
+"""Seconds. An open file whose `alive_until` is further ahead is a lock: no runner may be dead for so long unnoticed."""
 
-class Lock(Struct, frozen=True):
+
+class Lock(Struct, frozen=True, omit_defaults=True):
     """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` says.
 
     `generation` is the lease generation of the runner that wrote it: an older writer must not overwrite a newer.
@@ -28,3 +31,5 @@ class Lock(Struct, frozen=True):
     mode: LockMode
     generation: int
     alive_until: float
+    own: Lock | None = None
+    """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""

@@ -52,6 +52,18 @@ class Arming:
         """The armed accounts of `scope` as `policy` draws it; a policy that is not in the set (a hand) takes all."""
         return self.names & self._members(policy, scope)
 
+    def narrower(self, policy: str, scope: str) -> frozenset[str]:
+        """The scopes that a lock of `policy` on `scope` locks as well: its accounts, armed or not, and their venues."""
+        reached = [self._accounts[name] for name in self._members(policy, scope)]
+        venues = {f"venue/{each.venue}" for each in reached}
+        return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
+
+    def wider(self) -> dict[str, tuple[str, ...]]:
+        """Scope → the scopes that it is a part of, for every account and venue."""
+        accounts = self._accounts.values()
+        found = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
+        return found | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:

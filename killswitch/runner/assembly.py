@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 
 from killswitch.closing.closer import Closer
+from killswitch.gate.deadline import within
+from killswitch.gate.errors import LockTimeoutError
 from killswitch.gate.lock import LockFolder
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.places import keep_places
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
+from killswitch.model.lock import LONGEST_LIFE
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
@@ -27,6 +30,7 @@ from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.deadman import Timers
 from killswitch.runner.deadman_rules import require_timers
 from killswitch.runner.lease import LeaseHolder
+from killswitch.runner.lock_writer import LockWriter
 from killswitch.runner.locking import Locking
 from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Recorder, Runner, Witness
 from killswitch.runner.metering import Meter, metered
@@ -48,6 +52,10 @@ class LockPaths:
     union: Path | None
 
 
+FOLDER_PATIENCE = 2.0
+"""Seconds that a start waits for the file system of the lock folder."""
+
+
 def lease_seconds(pace: Pace) -> float:
     """How long a lease outlives a runner of this pace that died without a word."""
     return max(30.0, 4 * (pace.interval + pace.read_timeout))
@@ -55,7 +63,7 @@ def lease_seconds(pace: Pace) -> float:
 
 def alive_seconds(pace: Pace) -> float:
     """How long a lock file counts as kept alive after its last renewal."""
-    return max(15.0, 3 * (pace.interval + pace.read_timeout))
+    return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
 
 def assemble(
@@ -96,12 +104,12 @@ def assemble(
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished = left_to_do(store)
     confirming = Confirming(store)
-    has_locks = bool(arming.names) or locks.folder.is_dir()
+    has_locks = bool(arming.names) or _is_there(locks.folder)
     publisher = Publisher(
         store, interpreter, policies, arming.names,
         timeline=timeline, owner=lease.owner, started_at=timeline.now(), interval=pace.interval, live=live, paths=paths,
-        lock_folder=str(locks.folder.resolve()) if has_locks else None,
-        union=str(locks.union.resolve()) if has_locks and locks.union is not None else None,
+        lock_folder=str(locks.folder.absolute()) if has_locks else None,
+        union=str(locks.union.absolute()) if has_locks and locks.union is not None else None,
     )  # fmt: skip
     patience = min(pace.read_timeout, pace.last_words)
     refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout)
@@ -110,7 +118,7 @@ def assemble(
         closings=_closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming)),
         meters=meters,
         confirming=confirming,
-        locking=_locking(arming, store, lease, pace, locks, timeline),
+        locking=_lock_writer(arming, store, lease, timeline, pace, locks),
         recorder=recorder,
         witnesses=(publisher, Remembering(store, accounts), *witnesses),
         notifier=Notifier(policies, store, timeline),
@@ -124,16 +132,17 @@ def assemble(
     )  # fmt: skip
 
 
-def _locking(
-    arming: Arming, store: Store, lease: LeaseHolder, pace: Pace, locks: LockPaths, timeline: Timeline
-) -> Locking | None:
+def _lock_writer(
+    arming: Arming, store: Store, lease: LeaseHolder, timeline: Timeline, pace: Pace, locks: LockPaths
+) -> LockWriter | None:
     if not arming.names:
         return None
     folder = LockFolder(
-        locks.folder.resolve(), locks.union,
-        generation=lease.generation, alive_for=alive_seconds(pace), wall=timeline.wall,
+        locks.folder, locks.union,
+        generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
-    return Locking(folder, store, arming, timeline.leaps)
+    locking = Locking(folder, store, arming, timeline.leaps)
+    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience)
 
 
 def _closings(
@@ -153,6 +162,13 @@ def _closings(
         closer = Closer(name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker)
         workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)
     return Closings(workers)
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return within(FOLDER_PATIENCE, str(folder), folder.is_dir)
+    except LockTimeoutError:
+        return False  # on a dead mount; nothing is armed, so nothing is written there
 
 
 def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def watched_scopes(view: RunnerView) -> set[str]:
 
 def locked_scopes(locks: Iterable[LockView]) -> set[str]:
     """The scopes that a lock stands on, whoever wrote it: a hand may lift it also where no policy is."""
-    return {lock.scope for lock in locks if lock.ordered and lock.scope is not None} - {UNION_SCOPE}
+    return {lock.scope for lock in locks if lock.ordered and lock.has_own and lock.scope is not None} - {UNION_SCOPE}
 
 
 def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:

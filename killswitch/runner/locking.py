@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 from msgspec import structs
 
-from killswitch.gate.errors import LockError, StaleGenerationError
+from killswitch.gate.changes import LockChanges, LockOutcome, LockRequest
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -33,28 +32,7 @@ SUPERSEDED = "superseded by another lock"
 class LockKeeper(Protocol):
     """The part of the gate's lock folder that the runner uses."""
 
-    def write(
-        self,
-        order: LockOrder,
-        stage: str | None,
-        reason: str | None,
-        decision: str,
-        now: datetime,
-        *,
-        on_suspicion: bool = False,
-    ) -> object: ...
-
-    def holds(self, order: LockOrder, now: datetime, *, on_suspicion: bool = False) -> bool: ...
-
-    def has_other_lock(self, scope: str, now: datetime) -> bool: ...
-
-    def decision_of(self, scope: str) -> str | None: ...
-
-    def lift(self, scope: str, now: datetime) -> object: ...
-
-    def watch(self, scope: str, now: datetime) -> object: ...
-
-    def renew(self, now: datetime) -> object: ...
+    def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = ...) -> LockOutcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +58,10 @@ class Wanted:
 class Locking:
     """Keeps the lock folder at what the acted-on decisions call for.
 
-    A folder that cannot be written is told in words and tried again at the next call: it must not keep positions
-    from being closed. Only StaleGenerationError is raised: a newer runner writes there, so this one must not.
+    `change` takes in what was decided, `due` says what the files must come to, and `done` what came of that; the
+    files themselves may be written beside the ticks, between the two. A folder that cannot be written is a problem in
+    words, and due again at the next call: it must not keep positions from being closed. Only StaleGenerationError is
+    raised: a newer runner writes there, so this one must not.
     """
 
     def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
@@ -94,13 +74,14 @@ class Locking:
         self._wanted: dict[str, Wanted] = {}
         self._unwritten: dict[str, Wanted] = {}
         self._known: set[str] = set()
+        self._known_at_last: frozenset[str] = frozenset()
         """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
         self._taken_back: dict[tuple[str, str], tuple[str, ...]] = {}
         """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
         self._to_lift: set[str] = set()
         self._by_hand: set[str] = set()
         """Scopes that a person wants lifted, whatever their files say."""
-        self._to_watch = {f"account/{name}" for name in arming.names}
+        self._to_watch = frozenset(f"account/{name}" for name in arming.names)
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
         """What the decision's own transaction says of its lock, so that a crash before writing loses nothing."""
@@ -112,7 +93,12 @@ class Locking:
         return (JournalEntry(decision.id, "planned", decision.as_of, data=data),)
 
     def recover(self, now: datetime) -> tuple[str, ...]:
-        """Before the first tick: write what was called for and still holds, lift what was taken back since."""
+        """`remember` and `settle`."""
+        self.remember(now)
+        return self.settle(now)
+
+    def remember(self, now: datetime) -> None:
+        """Before the first tick: what was called for and still holds, and what was taken back since."""
         unfinished = {stored.decision.id for stored in self._store.unfinished()}
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
@@ -127,10 +113,14 @@ class Locking:
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
             if self._has_other_wanted(suspected.scope, suspected.ordered_at):  # also one that has run out since
                 self._drop(suspected, now, SUPERSEDED)
-        return self.settle(now)
 
     def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
-        """Write the locks of decisions to act on, and take back those of resets; what went wrong, in words.
+        """`change` and `settle`."""
+        self.change(decisions, now, hands)
+        return self.settle(now)
+
+    def change(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> None:
+        """Take in the locks of decisions to act on, and what resets take back.
 
         `hands`: the events that this tick has taken. A reset by hand lifts its scope's lock whoever wrote it, and
         also where no policy was latched.
@@ -147,27 +137,66 @@ class Locking:
                 self._withdraw(decision, now)
             elif decision.lock is not None:
                 self._want(decision, decision.lock)
-        return self.settle(now)
 
     def settle(self, now: datetime) -> tuple[str, ...]:
-        """Write, lift and renew what is due; what fails is due again at the next call.
+        """Write, lift and renew what is due, and wait for it; what went wrong, in words."""
+        return self.done(self._keeper.settle(self.due(now), now), now)
+
+    def due(self, now: datetime) -> LockChanges:
+        """Every lock that must be in force at `now`, and what is to be opened.
 
         What the files say is looked at each time: one that was deleted or weakened by others is written again
         before the union is made of them.
         """
-        problems: list[str] = []
         self._end_taken_back(now)
         self._end_superseded(now)
         self._forget_expired(now)
-        self._unwritten |= {key: each for key, each in self._wanted.items() if not self._is_held(each, now)}
-        for key, wanted in tuple(self._unwritten.items()):
-            if _tried(partial(self._write, wanted, now), f"writing the lock of {wanted.scope}", problems):
-                del self._unwritten[key]
-        self._lift(now, problems)
-        for scope in sorted(self._to_watch):
-            _tried(partial(self._keeper.watch, scope, now), f"opening the lock file of {scope}", problems)
-        _tried(partial(self._keeper.renew, now), "renewing the locks", problems)
-        return tuple(problems)
+        if len(self._known) != len(self._known_at_last):
+            self._known_at_last = frozenset(self._known)
+        return LockChanges(
+            requests=tuple(
+                LockRequest(
+                    each.order, each.stage, each.reason, each.decision, each.on_suspicion,
+                    is_new=each.decision in self._unwritten,
+                )
+                for each in self._wanted.values()
+            ),
+            lift=frozenset(self._by_hand),
+            lift_known=frozenset(self._to_lift),
+            watch=self._to_watch,
+            known=self._known_at_last,
+            reached=self._reached(),
+        )  # fmt: skip
+
+    def _reached(self) -> dict[str, frozenset[str]]:
+        """Wide scope → the narrower ones that its locks reach, as the policies that ordered them draw it.
+
+        A policy that draws the scope no more leaves it out: the lock then reaches all that is below.
+        """
+        reached: dict[str, frozenset[str]] = {}
+        redrawn: set[str] = set()
+        wide = (each for each in self._wanted.values() if not each.scope.startswith("account/"))
+        for each in wide:
+            narrower = self._arming.narrower(each.policy, each.scope)
+            reached[each.scope] = reached.get(each.scope, frozenset()) | narrower
+            if not narrower:
+                redrawn.add(each.scope)
+        return {scope: narrower for scope, narrower in reached.items() if scope not in redrawn}
+
+    def done(self, outcome: LockOutcome, now: datetime) -> tuple[str, ...]:
+        """Record what the files have come to; what went wrong, in words. What is not in `outcome` stays due."""
+        for decision in outcome.superseded & self._wanted.keys():
+            self._drop(self._wanted[decision], now, SUPERSEDED)
+        for decision in outcome.in_file & self._unwritten.keys():
+            self._written(self._unwritten.pop(decision), now)
+        self._to_lift -= outcome.lifted
+        self._by_hand -= outcome.lifted
+        return outcome.problems + self.missing() if outcome.problems else ()
+
+    def missing(self) -> tuple[str, ...]:
+        """What is locked by decision and not yet by file, in words."""
+        scopes = sorted({each.scope for each in self._unwritten.values()})
+        return tuple(f"the lock of {scope} is not written: bots may still trade there" for scope in scopes)
 
     def locked_whole(self, now: datetime) -> frozenset[str]:
         """Armed accounts on which a lock of mode `all` is called for; a suspicion suspends no broker."""
@@ -203,7 +232,7 @@ class Locking:
     def _end_superseded(self, now: datetime) -> None:
         """A suspicion never lengthens another lock: where one is in force it is over, and stays so after its end."""
         for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
-            if self._has_other_wanted(wanted.scope, now) or self._keeper.has_other_lock(wanted.scope, now):
+            if self._has_other_wanted(wanted.scope, now):
                 self._drop(wanted, now, SUPERSEDED)
 
     def _has_other_wanted(self, scope: str, since: datetime) -> bool:
@@ -214,9 +243,6 @@ class Locking:
         self._wanted.pop(wanted.decision, None)
         self._unwritten.pop(wanted.decision, None)
         self._journal(wanted, "finished", now, status)
-
-    def _is_held(self, wanted: Wanted, now: datetime) -> bool:
-        return self._keeper.holds(wanted.order, now, on_suspicion=wanted.on_suspicion)
 
     def _end_taken_back(self, now: datetime) -> None:
         """A lock is held until the last order that its policy's decisions call for on the scope has ended."""
@@ -234,24 +260,11 @@ class Locking:
             self._to_lift.add(scope)
             del self._taken_back[scope, policy]
 
-    def _lift(self, now: datetime, problems: list[str]) -> None:
-        """Open what nobody wants locked any more. What is not of our making only a hand opens."""
-        held = {wanted.scope for wanted in self._wanted.values()}
-        for scope in sorted((self._to_lift | self._by_hand) - held):
-            if scope not in self._by_hand and self._keeper.decision_of(scope) not in self._known:
-                self._to_lift.discard(scope)
-            elif _tried(partial(self._keeper.lift, scope, now), f"lifting the lock of {scope}", problems):
-                self._to_lift.discard(scope)
-                self._by_hand.discard(scope)
-
-    def _write(self, wanted: Wanted, now: datetime) -> None:
-        self._keeper.write(
-            wanted.order, wanted.stage, wanted.reason, wanted.decision, now, on_suspicion=wanted.on_suspicion
-        )
+    def _written(self, wanted: Wanted, now: datetime) -> None:
         if self._was_written(wanted):
             return
-        said = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
-        self._store.append_all(said)  # one transaction: the first order waits for it
+        entries = self._said(wanted, "locked", now, wanted.order.mode), self._said(wanted, "finished", now, "locked")
+        self._store.append_all(entries)  # one transaction: the first order waits for it
 
     def _was_written(self, wanted: Wanted) -> bool:
         return any(entry.kind == "locked" for entry in self._store.journal(wanted.decision))
@@ -292,14 +305,3 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless it is known before"
     return Wanted(order, decision.policy, decision.stage, reason, decision.id, decision.as_of, decision.is_suspicion)
-
-
-def _tried(step: Callable[[], object], what: str, problems: list[str]) -> bool:
-    try:
-        step()
-    except StaleGenerationError:
-        raise
-    except LockError as error:
-        problems.append(f"{what} failed and will be tried again: {error}")
-        return False
-    return True

@@ -31,7 +31,7 @@ from killswitch.runner.deadman import Timers
 from killswitch.runner.giving_up import given_up
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.listening import Listening
-from killswitch.runner.locking import Locking
+from killswitch.runner.lock_writer import LockWriter
 from killswitch.runner.metering import Meter, metered
 from killswitch.runner.news import News
 from killswitch.runner.notifying import Notifier
@@ -67,6 +67,8 @@ class Pace:
     """After a commit, for how long its orders have the loop to themselves before anyone is told of them."""
     last_words: float = 5.0
     """How long a stop waits for a request that is under way."""
+    lock_patience: float = 0.1
+    """How long a tick waits for the lock folder before it goes on to close."""
 
 
 class Recorder(Protocol):
@@ -91,7 +93,7 @@ class Runner:
         pace: Pace,
         *,
         closings: Closings,
-        locking: Locking | None,
+        locking: LockWriter | None,
         recorder: Recorder | None,
         witnesses: tuple[Witness, ...],
         notifier: Notifier,
@@ -169,7 +171,7 @@ class Runner:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
         self._notifier.start()
         if self._locking is not None:
-            self._problems = self._standing + self._locking.recover(self._clock.now())
+            self._problems = self._standing + await self._locking.recover()
         if self._timers is not None:
             self._timers.start()
         if self._suspending is not None:
@@ -284,7 +286,7 @@ class Runner:
             self._witnesses.stopped(self._timers.views, problems + self.left_behind)
         await self._notifier.rest(self._pace.last_words)
         if self._locking is not None:
-            self._locking.settle(self._clock.now())
+            await self._locking.settle(self._pace.last_words)
         self._lease.release()
 
     async def let_go(self) -> None:
@@ -377,13 +379,16 @@ class Runner:
         return lock + planned_entries(decision, snapshot=snapshot, accounts=self._arming.names)
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
-        """The gate first, so that no new risk is taken on, then the closings, which go on between ticks."""
-        problems = () if self._locking is None else self._locking.act(decisions, self._clock.now(), snapshot.events)
+        """The gate first, so that no new risk is taken on, then the closings, which go on between ticks.
+
+        A lock folder that hangs is not waited for: what is written there is written beside.
+        """
+        problems = () if self._locking is None else await self._locking.act(decisions, snapshot.events)
         if self._suspending is not None:
             self._closings.hold(self._suspending.make_way(self._closings.concerned(decisions)))
         self._closings.adopt(decisions)
         if self._suspending is not None:
-            locked = frozenset() if self._locking is None else self._locking.locked_whole(self._clock.now())
+            locked = frozenset() if self._locking is None else self._locking.locked_whole()
             self._suspending.settle(locked, self._closings.busy)
             problems += self._suspending.problems
         if self._timers is not None:

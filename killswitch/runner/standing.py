@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from killswitch.gate.deadline import within
+from killswitch.gate.errors import LockTimeoutError
 from killswitch.gate.reading import read_file, read_lock
 from killswitch.gate.strictness import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.incident.results import Result, recorded_result
@@ -32,6 +34,9 @@ A_DAY = timedelta(days=1)
 MOST_BY_HAND = 5
 LOOKED_THROUGH = 100
 """Of so many of the newest decisions, those by hand are shown."""
+
+FOLDER_PATIENCE = 2.0
+"""Seconds that the file system of the lock folder is waited for."""
 
 Liveness = Literal["alive", "silent", "gone"]
 """alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
@@ -65,6 +70,10 @@ class LockView(Struct, frozen=True):
     """Nobody keeps the file alive any more: that alone locks, whatever else the file says."""
     on_suspicion: bool = False
     """It is not known whether a fall was a loss, and no stage has fired."""
+    wider: tuple[str, ...] = ()
+    """The wider scopes whose locks this file says too."""
+    has_own: bool = True
+    """Of one that is ordered: whether the scope itself is locked, and not only a wider one."""
 
 
 class OpenClosing(Struct, frozen=True):
@@ -106,7 +115,7 @@ class Standing(Struct, frozen=True):
     by_hand: tuple[HandClose, ...] = ()
     """The newest closes by hand of the last day, newest first; where no runner lives, the last one however old."""
     problems: tuple[str, ...] = ()
-    """What no tick could say, because it is so since the last one: closes that nobody works on."""
+    """What no tick could say: closes that nobody works on, and a lock folder that does not answer."""
     suspicions: tuple[Decision, ...] = ()
     """The newest locks on suspicion of the last hour, newest first."""
     format: str = STATUS_FORMAT
@@ -124,12 +133,14 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
     left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
+    locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
+    stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
     return Standing(
         now=dated or now,
         runner=runner,
         view=view,
         view_problem=problem,
-        locks=() if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now),
+        locks=locks,
         closings=tuple(
             OpenClosing(
                 decision.id,
@@ -145,7 +156,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, dated or now),
         by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
-        problems=() if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left),
+        problems=stranded + tuple(lock.reason for lock in locks if lock.file == str(view and view.lock_folder)),
     )
 
 
@@ -205,7 +216,21 @@ def _view(store: Store) -> tuple[RunnerView | None, str | None]:
 
 
 def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
-    """Every lock file there, as a bot reads it at `now`."""
+    """Every lock file there, as a bot reads it at `now`; the folder itself, as a lock, if it does not answer."""
+    try:
+        return within(FOLDER_PATIENCE, f"the lock folder {folder}", lambda: _locks_at(folder, union, now))
+    except LockTimeoutError as error:
+        return (_unanswered(str(folder), str(error)),)
+
+
+def _unanswered(folder: str, why: str) -> LockView:
+    return LockView(
+        file=folder, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
+        ordered=True, stale=False,
+    )  # fmt: skip
+
+
+def _locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
     paths = [] if folder is None else sorted(folder.glob("*.json"))
     if union is not None:
         paths.append(union)
@@ -219,6 +244,7 @@ def _as_path(written: str | None) -> Path | None:
 def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
     verdict, lock = read_lock(path, now), read_file(path).lock
     endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
+    scopes = ((None if lock is None else lock.details.get("scopes")) or "").split(", ")
     return LockView(
         file=str(path),
         scope=lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path),
@@ -231,6 +257,8 @@ def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
         ordered=lock is None or lock.locked,
         on_suspicion=lock is not None and lock.locked and is_on_suspicion(lock),
         stale=lock is not None and lock.alive_until < now.timestamp(),
+        wider=() if lock is None or lock.own is None else tuple(each for each in scopes if each != lock.scope),
+        has_own=lock is None or lock.own is None or lock.own.locked,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from killswitch.graph.nodes import PolicySet
+from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec
 from killswitch.runner.accounts import ArmedAccount
@@ -154,6 +155,8 @@ class Site:
         """`portfolio`: one scope for all accounts, else one each. `pushed`: the venue's stream is listened to."""
         self.venue = venue
         self.time = time
+        self.clock: Clock = time
+        """What runner and clients go by."""
         self.spot = mode == "spot"
         self.seen = Seen()
         self.wires = {name: self._wire(name, mode) for name in accounts}
@@ -270,7 +273,7 @@ class Site:
         store = open_store(str(self._folder / "store.sqlite"))
         try:
             runner = assemble(
-                self._policies(), {name: self._account(name) for name in self.wires}, store, self.time,
+                self._policies(), {name: self._account(name) for name in self.wires}, store, self.clock,
                 Pace(TICK, 5.0), live=True, locks=LockPaths(self._folder / "locks", None), witnesses=(self,),
             )  # fmt: skip
             await runner.run(asyncio.Event())
@@ -286,7 +289,7 @@ class Site:
     def _account(self, name: str) -> ArmedAccount:
         venue, wire = self.venue, self.wires[name]
         market = "spot" if self.spot else venue.market
-        options: dict[str, object] = {"clock": self.time, "timeout": 5}
+        options: dict[str, object] = {"clock": self.clock, "timeout": 5}
         spec = AccountSpec(
             account=name, adapter="alpaca" if venue.exchange is None else "ccxt", market=market,
             currency=venue.currency, endpoint=wire.address, options=options, credentials=dict(venue.credentials),

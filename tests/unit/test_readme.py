@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import shlex
 import subprocess
@@ -44,11 +46,28 @@ def reader(readme: str, monkeypatch: pytest.MonkeyPatch) -> Reader:
         (OPEN | {"locked": True}, "reduce_only"),
         (OPEN | {"locked": True, "mode": "all", "alive_until": NOW - 1}, "all"),
         (OPEN | {"locked": "false"}, "reduce_only"),
+        (OPEN | {"alive_until": True}, "reduce_only"),
+        (OPEN | {"alive_until": math.inf}, "reduce_only"),
+        (OPEN | {"alive_until": math.nan}, "reduce_only"),
+        (OPEN | {"alive_until": NOW + 86_401}, "reduce_only"),
         ({"locked": False}, "reduce_only"),
         ([], "reduce_only"),
         ("", "reduce_only"),
     ],
-    ids=["open", "open-but-stale", "locked", "all-and-stale", "locked-as-text", "v6-open", "a-list", "empty"],
+    ids=[
+        "open",
+        "open-but-stale",
+        "locked",
+        "all-and-stale",
+        "locked-as-text",
+        "true-life",
+        "endless",
+        "no-number",
+        "over-a-day",
+        "v6-open",
+        "a-list",
+        "empty",
+    ],
 )
 def test_l1_the_printed_reader_takes_what_it_cannot_read_for_a_lock(
     reader: Reader, tmp_path: Path, content: object, verdict: str | None
@@ -62,6 +81,40 @@ def test_l1_the_printed_reader_takes_what_it_cannot_read_for_a_lock(
 def test_l1_the_printed_reader_takes_a_missing_file_for_a_lock(reader: Reader, tmp_path: Path) -> None:
     """No file is no permission."""
     assert reader(tmp_path / "nothing.json") == "reduce_only"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"locked": false, "mode": "all", "alive_until": 1e999}',
+        b'{"locked": false, "alive_until": ' + b"9" * 400 + b"}",
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b', "locked": false, "alive_until": 1600000010}',
+        b'{"locked": false, "alive_until": 1600000010, "x": "\xff"}',
+        b'{"locked": false, "alive_until": 1600000010} {"locked": true}',
+        b'{"locked": false, "alive_until": 1600000010, "x": "' + b"x" * 2_000_000 + b'"}',
+    ],
+    ids=["1e999", "huge number", "deep", "not UTF-8", "two", "huge file"],
+)
+def test_l1_the_printed_reader_takes_every_trouble_of_parsing_for_a_lock(
+    reader: Reader, tmp_path: Path, content: bytes
+) -> None:
+    """Also what is no ValueError: a stack that runs out, a number that is none."""
+    path = tmp_path / "lock.json"
+    path.write_bytes(content)
+    assert reader(path) == "reduce_only"
+
+
+def test_l1_the_printed_reader_waits_for_no_pipe_and_leaks_nothing(reader: Reader, tmp_path: Path) -> None:
+    """A pipe without a writer, one with a silent writer, and a folder are locks at once."""
+    pipe, folder = tmp_path / "pipe.json", tmp_path / "folder.json"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert (reader(pipe), reader(folder)) == ("reduce_only", "reduce_only")
+    writer = os.open(pipe, os.O_RDWR)
+    assert reader(pipe) == "reduce_only"
+    os.close(writer)
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_the_printed_reader_is_the_one_of_the_lock_page(readme: str, repository: Path) -> None:

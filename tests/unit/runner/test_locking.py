@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
 
-from killswitch.gate.errors import LockError
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.reading import Verdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
@@ -372,10 +372,10 @@ def test_a_suspicion_that_could_not_be_written_in_time_leaves_no_unfinished_work
     """The disk is full for its 20 s: by then it is over, and nobody writes it afterwards."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise LockError("no space left on device")
+        raise OSError(ENOSPC, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(LockFolder, "write", refuse)
+        full.setattr("killswitch.gate.lock.replace_file", refuse)
         site.commit(site.suspects())
         assert len(site.unfinished()) == 1
         site.later(20)

@@ -179,9 +179,9 @@ def test_a_lock_that_cannot_be_written_is_told_and_does_not_keep_positions_open(
     (world.folder / "locks").write_text("a file where the folder should be", encoding="utf-8")
     seen = asyncio.run(crash(world, store, venue))
     assert len(venue.sent) == 1
-    assert any("lock of account/main failed" in problem for problem in seen.reports[-1].problems)
+    assert any("lock of account/main is not written" in problem for problem in seen.reports[-1].problems)
     told = [notice for notice in store.notices(10) if notice.policy == "runner"]
-    assert any("writing the lock of account/main" in notice.text and notice.severity == "page" for notice in told)
+    assert any("lock of account/main is not written" in notice.text and notice.severity == "page" for notice in told)
 
     async def again() -> None:
         (world.folder / "locks").unlink()

@@ -1,0 +1,111 @@
+"""The lock folder as an attacker, or a dead mount, leaves it: a crash on the paper venue is closed all the same."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from killswitch.gate.reading import read_lock
+from killswitch.runner.standing import Standing
+from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
+
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
+"""Ten bars a second, the crash about to begin."""
+
+ON_A_DEAD_MOUNT = """
+import os, sys, threading
+
+dead = os.environ["DEAD_MOUNT"]
+
+def hanging(real):
+    def call(path, *arguments, **named):
+        if not isinstance(path, int) and os.fspath(path).startswith(dead):
+            threading.Event().wait()
+        return real(path, *arguments, **named)
+    return call
+
+for name in ("open", "stat", "lstat", "scandir", "listdir", "mkdir", "replace", "unlink", "readlink"):
+    setattr(os, name, hanging(getattr(os, name)))
+
+from killswitch.cli import main
+main()
+"""
+"""`ksctl` for which every call on a folder hangs, as on a network mount whose server is gone."""
+
+
+def is_closed(site: Site) -> bool:
+    """Whether the fall was acted on, and the venue itself shows no position."""
+    return bool(site.decisions()) and site.venue().positions == ()
+
+
+def test_a_crash_is_closed_though_the_lock_folder_is_full_of_what_is_no_lock_file(tmp_path: Path) -> None:
+    """Pipes, a link, a folder and a terabyte where lock files go, and the guard held by a reader: locked and closed."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        site.locks.mkdir()
+        os.mkfifo(site.locks / "bot.json")
+        os.mkfifo(site.locks / "portfolio.json")
+        (site.locks / "venue__paper.json").mkdir()
+        (tmp_path / "mine.json").write_text('{"locked": false, "alive_until": 1e999}', encoding="utf-8")
+        (site.locks / "account__main.json").symlink_to(tmp_path / "mine.json")
+        with (site.locks / "huge.json").open("wb") as huge:
+            huge.truncate(1 << 40)
+        (site.locks / ".guard").touch(mode=0o644)
+        with (site.locks / ".guard").open("rb") as guard:
+            fcntl.flock(guard, fcntl.LOCK_SH)
+            with site.running("--live") as runner:
+                until(lambda: is_closed(site), "the book is closed")
+                verdict = read_lock(site.locks / "account__main.json", datetime.now(UTC))
+                shown = ksctl("status", "--store", str(site.store))
+                status, _, err = terminate(runner)
+        assert (status, shown.returncode) == (0, 0), err
+        assert (verdict.locked, verdict.mode) == (True, "reduce_only")
+        assert not (site.locks / "account__main.json").is_symlink()
+        assert "1e999" in (tmp_path / "mine.json").read_text(encoding="utf-8"), "written through the link"
+        assert "another process holds" in shown.stdout.split("Problems")[1]
+
+
+def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: Path) -> None:
+    """From the start on: the run begins, closes, says so, and ends at SIGTERM; `status` answers as well."""
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        environment = os.environ | {"DEAD_MOUNT": str(site.locks)}
+        on_mount = (sys.executable, "-c", ON_A_DEAD_MOUNT)
+        arguments = ("run", *site.place, "--interval", "100ms", "--live")
+        with subprocess.Popen(
+            [*on_mount, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as runner:
+            try:
+                until(lambda: runner.poll() is not None or site.store.exists(), "the runner begins")
+                until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
+                until(lambda: paged(site.standing()), "it is paged")
+                shown = subprocess.run(
+                    [*on_mount, "status", "--store", str(site.store)],
+                    capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
+                )  # fmt: skip
+                status, _, err = terminate(runner)
+            finally:
+                if runner.poll() is None:
+                    runner.kill()
+        assert (status, shown.returncode) == (0, 0), err
+        assert "Going on without locks" in err
+        assert "locks has not answered" in shown.stdout.split("Problems")[1]
+
+
+def is_closed_so_far(site: Site) -> bool:
+    """As `is_closed`, on a store that may still be in the making."""
+    from killswitch.store.errors import StoreError
+
+    try:
+        return is_closed(site)
+    except StoreError:
+        return False
+
+
+def paged(standing: Standing) -> bool:
+    """Whether people were told that the account is not locked."""
+    return any("the lock of account/main is not written" in each.text for each in standing.notices)

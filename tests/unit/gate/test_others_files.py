@@ -1,0 +1,263 @@
+"""What others put into the lock folder: nothing of it is waited for, followed, or stops what is beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from killswitch.gate.atomic import replace_file
+from killswitch.gate.changes import LockChanges, LockRequest
+from killswitch.gate.errors import LockError
+from killswitch.gate.lock import LockFolder
+from killswitch.gate.probe import weaknesses
+from killswitch.gate.reading import LARGEST, read_file, read_lock
+from killswitch.gate.strictness import union_of
+from killswitch.model.decision import LockOrder
+from killswitch.model.lock import Lock
+
+NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
+MAIN, OTHER = "account/main", "account/other"
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LockFolder:
+    made = LockFolder(tmp_path / "locks", tmp_path / "union.json", generation=1, alive_for=15)
+    made.watch(MAIN, NOW)
+    return made
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    """To an open lock file that somebody else keeps."""
+    theirs = path.parent.parent / "theirs.json"
+    theirs.write_text(json.dumps(json.loads((path.parent / "account__main.json").read_text()) | {"alive_until": 1e18}))
+    path.symlink_to(theirs)
+
+
+def dead_link(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+
+
+def directory(path: Path) -> None:
+    (path / "full").mkdir(parents=True)
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+KINDS = pytest.mark.parametrize("put", [pipe, link, dead_link, directory, huge, device])
+
+
+@KINDS
+def test_what_is_no_small_regular_file_is_a_lock_and_is_never_waited_for(
+    folder: LockFolder, put: Callable[[Path], None]
+) -> None:
+    """The union counts it as locked without end, as it does every file that cannot be read; a hand lifts it."""
+    path = folder.path_of("bot")
+    put(path)
+    assert read_file(path).problem is not None
+    folder.renew(at(1))
+    assert read_lock(folder.path_of(MAIN).parent.parent / "union.json", at(1)).locked
+    assert not read_lock(folder.path_of(MAIN), at(1)).locked
+    if put is not directory:
+        folder.lift("bot", at(2))
+        assert not read_lock(folder.path_of(MAIN).parent.parent / "union.json", at(2)).locked
+
+
+@KINDS
+def test_a_lock_is_written_over_it_and_those_beside_it_too(folder: LockFolder, put: Callable[[Path], None]) -> None:
+    """A folder of that name cannot be replaced: that is a problem in words, and the other scopes are locked."""
+    path = folder.path_of(OTHER)
+    put(path)
+    requests = tuple(
+        LockRequest(LockOrder(scope, "all", None), "stop", "fell", scope, is_new=True) for scope in (OTHER, MAIN)
+    )
+    outcome = folder.settle(LockChanges(requests), at(1))
+    assert read_lock(folder.path_of(MAIN), at(1)).mode == "all"
+    assert read_lock(path.parent.parent / "union.json", at(1)).mode == "all"
+    if put is directory:
+        assert outcome.in_file == {MAIN}
+        assert "account/other" in outcome.problems[0]
+        assert read_lock(path, at(1)).mode == "reduce_only"
+        return
+    assert outcome.in_file == {MAIN, OTHER}
+    assert outcome.problems == ()
+    assert (read_lock(path, at(1)).mode, path.is_symlink()) == ("all", False)
+    theirs = path.parent.parent / "theirs.json"
+    assert not theirs.exists() or json.loads(theirs.read_text())["locked"] is False, "written through the link"
+
+
+@pytest.mark.parametrize("put", [pipe, link, device])
+def test_an_account_whose_file_was_exchanged_for_another_kind_is_locked_until_a_hand_lifts_it(
+    folder: LockFolder, put: Callable[[Path], None]
+) -> None:
+    """Bots that follow a link must not read there whatever somebody else writes."""
+    path = folder.path_of(OTHER)
+    put(path)
+    folder.watch(OTHER, at(1))
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert read_lock(path, at(1)).locked
+    folder.lift(OTHER, at(2))
+    assert not read_lock(path, at(2)).locked
+
+
+@KINDS
+def test_a_union_that_was_exchanged_is_a_foreign_lock(folder: LockFolder, put: Callable[[Path], None]) -> None:
+    """It is replaced by a file of ours, which stays locked until a hand lifts it."""
+    union = folder.path_of(MAIN).parent.parent / "union.json"
+    folder.renew(at(1))
+    union.unlink()
+    (union.parent / "locks" / "x").mkdir()
+    if put is link:
+        (union.parent / "mine.json").write_text('{"locked": false, "alive_until": 1e12}')
+        union.symlink_to(union.parent / "mine.json")
+    else:
+        put(union)
+    if put is directory:
+        with pytest.raises(LockError, match=r"union\.json could not be written"):
+            folder.renew(at(2))
+        return
+    folder.renew(at(2))
+    assert read_lock(union, at(2)).locked
+    assert not union.is_symlink()
+    folder.lift("foreign", at(3))
+    assert not read_lock(union, at(3)).locked
+
+
+def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> None:
+    """The guard is not opened through a link, nor is a temporary file; both are the owner's alone until whole."""
+    (tmp_path / "locks").mkdir()
+    victim = tmp_path / "store.sqlite"
+    victim.write_bytes(b"precious")
+    (tmp_path / "locks" / ".guard").symlink_to(victim)
+    (tmp_path / "locks" / ".account__main.json.tmp").symlink_to(victim)
+    folder = LockFolder(tmp_path / "locks", None, generation=1, alive_for=15)
+    outcome = folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "all", None), None, None, "d"),)), NOW)
+    assert victim.read_bytes() == b"precious"
+    assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
+    assert "no regular file: remove it" in outcome.problems[0]
+
+
+@pytest.mark.parametrize("put", [pipe, directory, device])
+def test_a_guard_of_another_kind_keeps_no_lock_from_being_written(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """What locks is written without it; what opens waits, and the files go stale, which locks as well."""
+    (tmp_path / "locks").mkdir()
+    put(tmp_path / "locks" / ".guard")
+    folder = LockFolder(tmp_path / "locks", tmp_path / "union.json", generation=1, alive_for=15)
+    request = LockRequest(LockOrder(MAIN, "all", None), None, None, "d")
+    outcome = folder.settle(LockChanges((request,), watch=frozenset({OTHER})), NOW)
+    assert outcome.in_file == {"d"}
+    assert ".guard" in outcome.problems[0]
+    assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
+    assert read_lock(tmp_path / "union.json", NOW).mode == "all"
+    assert not folder.path_of(OTHER).exists()
+
+
+def test_a_guard_that_somebody_holds_keeps_no_lock_from_being_written_and_lets_none_be_lifted(
+    folder: LockFolder, tmp_path: Path
+) -> None:
+    """The wider scope's lock reaches the account as well; when the guard is free, everything goes its way."""
+    with (tmp_path / "locks" / ".guard").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        outcome = folder.settle(
+            LockChanges((LockRequest(LockOrder("portfolio", "all", at(60)), None, None, "d"),)), NOW
+        )
+        assert outcome.in_file == {"d"}
+        assert [read_lock(folder.path_of(scope), NOW).mode for scope in ("portfolio", MAIN)] == ["all", "all"]
+        outcome = folder.settle(LockChanges(lift=frozenset({"portfolio"})), at(1))
+        assert outcome.lifted == frozenset()
+        assert read_lock(folder.path_of(MAIN), at(1)).mode == "all"
+    folder.lift("portfolio", at(2))
+    assert not read_lock(folder.path_of(MAIN), at(2)).locked
+
+
+def test_without_the_guard_nothing_is_written_that_locks_less(folder: LockFolder, tmp_path: Path) -> None:
+    """Two writers at once may both lock; neither may open what the other has just locked."""
+    folder.write(LockOrder(MAIN, "all", at(60)), None, None, "d1", NOW)
+    before = folder.path_of(MAIN).read_bytes()
+    with (tmp_path / "locks" / ".guard").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "reduce_only", at(30)), None, None, "d2"),)), at(1))
+        assert folder.path_of(MAIN).read_bytes() == before
+        folder.settle(LockChanges(), at(100))  # it has run out, and nobody may say so
+        assert read_lock(folder.path_of(MAIN), at(100)).locked
+
+
+def test_the_guard_is_its_owners_alone_also_one_of_an_earlier_version(tmp_path: Path) -> None:
+    """Whoever can open a file can hold a lock on it."""
+    (tmp_path / "locks").mkdir()
+    guard = tmp_path / "locks" / ".guard"
+    guard.touch(mode=0o644)
+    LockFolder(tmp_path / "locks", None, generation=1, alive_for=15).watch(MAIN, NOW)
+    assert stat.S_IMODE(guard.stat().st_mode) == 0o600
+    guard.unlink()
+    LockFolder(tmp_path / "locks", None, generation=1, alive_for=15).watch(OTHER, NOW)
+    assert stat.S_IMODE(guard.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0, 0o644)])
+def test_the_umask_decides_who_reads_a_lock_and_nobody_else_ever_writes_it(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    """With no umask at all too."""
+    before = os.umask(umask)
+    try:
+        replace_file(tmp_path / "lock.json", b"{}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "lock.json").stat().st_mode) == mode
+    assert [each.name for each in tmp_path.iterdir()] == ["lock.json"]
+
+
+def test_what_a_killed_writer_has_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    """A minute later: by then nobody writes it any more."""
+    (tmp_path / "locks").mkdir()
+    left = tmp_path / "locks" / ".killswitch-0123456789abcdef.tmp"
+    for age, there in ((30.0, True), (90.0, False)):
+        left.touch()
+        os.utime(left, (NOW.timestamp() - age,) * 2)
+        LockFolder(tmp_path / "locks", None, generation=1, alive_for=15).watch(MAIN, NOW)
+        assert left.exists() is there
+
+
+def test_a_folder_in_which_everybody_may_write_is_named(tmp_path: Path) -> None:
+    """Whoever may exchange files there may open trading; in one with the sticky bit they may not."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    found = {}
+    for mode in (0o755, 0o775, 0o777, 0o1777):
+        locks.chmod(mode)
+        found[mode] = len(weaknesses(locks, locks / "union.json"))
+    assert found == {0o755: 0, 0o775: 0, 0o777: 1, 0o1777: 0}
+
+
+def test_a_thousand_accounts_all_locked_are_no_large_file() -> None:
+    """The union of all of them is read again as a lock, and not refused for its size."""
+    reason = "equity.drawdown 15m 5.1% ≥ 4.5%; " * 4
+    locks = [
+        Lock(True, f"account/book-{number}", "stop", reason, 0.0, 1e12, {"decision": "d"}, "all", 1, 1e12)
+        for number in range(1000)
+    ]
+    assert len(msgspec.json.encode(union_of(locks, NOW, 1, 1e12))) < LARGEST / 2

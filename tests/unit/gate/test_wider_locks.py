@@ -1,0 +1,306 @@
+"""A bot reads one file: what locks a portfolio or a venue is in the file of every account of it, and ends with it.
+
+The files are read by the reader that README.md prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from killswitch.gate.lock import LockFolder
+from killswitch.graph.nodes import Graph, ScopeRule
+from killswitch.model.decision import Decision, LockMode, LockOrder
+from killswitch.model.store import TickRecord
+from killswitch.runner.accounts import ArmedAccount, Arming
+from killswitch.runner.hands import hand, locked_scopes
+from killswitch.runner.locking import Locking
+from killswitch.runner.standing import LockView, locks_at
+from killswitch.store.sql import SqlStore
+from tests import graphs
+from tests.runner_world import ScriptedVenue, World
+
+Reader = Callable[[Path], str | None]
+
+
+def watching(name: str, markets: tuple[str, ...] | None = None) -> Graph:
+    """A policy over the portfolio of the accounts in these markets."""
+    return graphs.graph([], [], [], policy=name, scope=ScopeRule("portfolio", None, None, markets, None))
+
+
+class Site:
+    """A store, a lock folder, three armed accounts, and policies that watch all of them or the futures alone.
+
+    `a` and `b` are futures at Binance, `c` is a spot account at Kraken.
+    """
+
+    def __init__(self, world: World, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store: SqlStore = world.open()
+        self.now = world.clock.now()
+        self.folder = world.folder / "locks"
+        self._reader = reader
+        monkeypatch.setattr(time, "time", lambda: self.now.timestamp())  # noqa: PLW0108 # `now` moves
+        self.gate = self.started()
+
+    def started(self, store: SqlStore | None = None) -> Locking:
+        """What a runner that starts now makes of the folder."""
+        accounts = {
+            name: ArmedAccount(name, venue, market, "USDT", ScriptedVenue(None), armed=True)  # type: ignore[arg-type] # literals
+            for name, venue, market in (("a", "binance", "swap"), ("b", "binance", "swap"), ("c", "kraken", "spot"))
+        }
+        policies = graphs.policy_set(watching("everything"), watching("futures", ("swap",)))
+        arming = Arming(accounts, policies)
+        folder = LockFolder(self.folder, None, generation=1, alive_for=3600.0, wider=arming.wider())
+        self.gate = Locking(folder, store or self.store, arming)
+        assert self.gate.recover(self.now) == ()
+        return self.gate
+
+    def locks(
+        self, scope: str, mode: LockMode = "all", *, policy: str = "everything", seconds: float | None = None,
+        suspicion: bool = False,
+    ) -> Decision:  # fmt: skip
+        """A decision that locks, committed and acted on."""
+        until = None if seconds is None else self.now + timedelta(seconds=seconds)
+        return self._commit(Decision(
+            id=f"{policy}-{scope}-{self.now.timestamp():.0f}", as_of=self.now, policy=policy, policy_set="sha256:test",
+            scope=scope, mode="enforce", stage="stop", level=1, previous_level=0, lock=LockOrder(scope, mode, until),
+            kind="suspicion" if suspicion else None,
+        ))  # fmt: skip
+
+    def resets(self, scope: str, policy: str = "everything") -> Decision:
+        return self._commit(Decision(
+            id=f"reset-{self.now.timestamp():.0f}", as_of=self.now, policy=policy, policy_set="sha256:test",
+            scope=scope, mode="enforce", stage="stop", level=0, previous_level=1, kind="reset",
+        ))  # fmt: skip
+
+    def _commit(self, one: Decision) -> Decision:
+        self.store.commit_tick(
+            TickRecord(self.now, "sha256:test", (), (), (one,), (), self.gate.planned(one), None, (), 0)
+        )
+        assert self.gate.act((one,), self.now) == ()
+        return one
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        assert self.gate.act((), self.now) == ()
+
+    def reset_by_hand(self, scope: str) -> None:
+        assert self.gate.act((), self.now, (hand("reset", scope, "operator-1", "looked at it", self.now),)) == ()
+
+    def path(self, scope: str) -> Path:
+        return self.folder / f"{scope.replace('/', '__')}.json"
+
+    def reads(self, *scopes: str) -> list[str | None]:
+        """What bots are told, by the printed reader."""
+        return [self._reader(self.path(scope)) for scope in scopes or ("account/a", "account/b", "account/c")]
+
+    def view(self, scope: str) -> LockView:
+        (found,) = [each for each in locks_at(self.folder, None, self.now) if each.scope == scope]
+        return found
+
+
+@pytest.fixture
+def site(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    (code,) = re.findall(r"```python\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Reader] = {}
+    exec(code, names)
+    world = World(tmp_path)
+    yield Site(world, names["trading_lock"], monkeypatch)
+    world.close()
+
+
+def test_a_lock_of_the_portfolio_is_in_the_file_of_every_account(site: Site) -> None:
+    """Open before; `all` for every bot from the moment on that the portfolio is locked."""
+    assert site.reads() == [None, None, None]
+    site.locks("portfolio")
+    assert site.reads() == ["all", "all", "all"]
+    said = json.loads(site.path("account/a").read_text())
+    assert (said["scope"], said["details"]["scopes"]) == ("account/a", "portfolio")
+    assert said["expires_ts"] == 253402300799  # the reader of version 6 is locked as well
+
+
+def test_a_lock_of_a_venue_is_in_the_files_of_its_accounts_alone(site: Site) -> None:
+    """The account at the other venue trades on; also where the policy that locked watches another scope by now."""
+    site.locks("venue/binance", "reduce_only")
+    assert site.reads() == ["reduce_only", "reduce_only", None]
+
+
+def test_a_lock_of_the_portfolio_is_in_the_file_of_a_venue(site: Site) -> None:
+    """There is one where the venue has been locked before."""
+    site.locks("venue/binance", "reduce_only", seconds=5)
+    site.later(5)
+    assert site.reads("venue/binance") == [None]
+    site.locks("portfolio")
+    assert site.reads("venue/binance") == ["all"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("ends", ["by itself", "by a reset", "by hand"])
+def test_the_accounts_open_with_the_portfolio(site: Site, ends: str, restart: bool) -> None:
+    """However the wider lock ends, also behind a restart."""
+    site.locks("portfolio", seconds=60 if ends == "by itself" else None)
+    if restart:
+        site.started()
+    site.later(59)
+    assert site.reads() == ["all", "all", "all"]
+    if ends == "by a reset":
+        site.resets("portfolio")
+    elif ends == "by hand":
+        site.reset_by_hand("portfolio")
+    else:
+        site.later(1)
+    assert site.reads() == [None, None, None]
+    assert "own" not in json.loads(site.path("account/a").read_text())
+
+
+@pytest.mark.parametrize("first", ["account", "portfolio"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_accounts_own_lock_outlives_the_portfolios(site: Site, first: str, restart: bool) -> None:
+    """`all` for 60 s by the portfolio, `reduce_only` for 120 s by its own stage: each for as long as it is ordered."""
+    orders = [("account/a", "reduce_only", 120.0), ("portfolio", "all", 60.0)]
+    for scope, mode, seconds in orders if first == "account" else reversed(orders):
+        site.locks(scope, mode, seconds=seconds)  # type: ignore[arg-type] # a literal
+    if restart:
+        site.started()
+    site.later(59)
+    assert site.reads() == ["all", "all", "all"]
+    site.later(1)
+    assert site.reads() == ["reduce_only", None, None]
+    site.later(60)
+    assert site.reads() == [None, None, None]
+
+
+def test_a_reset_of_an_account_leaves_what_the_portfolio_locks(site: Site) -> None:
+    """Its own lock is lifted, the file says by whom it is still locked, and a hand is not offered to lift it there."""
+    site.locks("account/a", "reduce_only")
+    site.locks("portfolio")
+    assert site.view("account/a").has_own
+    site.reset_by_hand("account/a")
+    view = site.view("account/a")
+    assert (view.mode, view.has_own, view.wider) == ("all", False, ("portfolio",))
+    assert locked_scopes(locks_at(site.folder, None, site.now)) == {"portfolio"}
+    site.reset_by_hand("portfolio")
+    assert site.reads() == [None, None, None]
+
+
+def test_an_account_that_the_policy_leaves_out_trades_on(site: Site) -> None:
+    """The portfolio of this policy is the futures; the spot account is in another one's, and is locked with that."""
+    site.locks("portfolio", policy="futures", seconds=60)
+    assert site.reads() == ["all", "all", None]
+    site.later(1)
+    site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
+    # One file for the portfolio, as strict and as long as the strictest in it.
+    assert site.reads() == ["all", "all", "all"]
+
+
+def test_of_two_portfolios_that_hold_an_account_each_locks_it(site: Site) -> None:
+    """The reset of one policy leaves the account locked for the other."""
+    site.locks("portfolio", policy="futures")
+    site.later(1)
+    site.locks("portfolio", policy="everything")
+    site.resets("portfolio", "everything")
+    site.later(1)
+    assert site.reads("account/a", "account/b") == ["all", "all"]
+    site.resets("portfolio", "futures")
+    assert site.reads() == [None, None, None]
+
+
+def test_a_suspicion_of_the_portfolio_locks_its_accounts_and_ends_with_it(site: Site) -> None:
+    """It says so in their files too, and never lengthens a lock that an account has of its own."""
+    site.locks("account/a", seconds=30)
+    site.locks("portfolio", "reduce_only", seconds=20, suspicion=True)
+    assert site.reads() == ["all", "reduce_only", "reduce_only"]
+    assert (site.view("account/a").on_suspicion, site.view("account/b").on_suspicion) == (False, True)
+    site.later(20)
+    assert site.reads() == ["all", None, None]
+    site.later(10)
+    assert site.reads() == [None, None, None]
+
+
+def test_a_suspicion_of_an_account_ends_under_the_lock_of_the_portfolio(site: Site) -> None:
+    """What the account's own file said meanwhile does not come back after the wider lock."""
+    site.locks("account/a", seconds=20, suspicion=True)
+    site.locks("portfolio", seconds=60)
+    site.later(60)
+    assert site.reads() == [None, None, None]
+
+
+@pytest.mark.parametrize("left", ["nothing", "open", "garbage", "pipe", "link"])
+def test_an_accounts_file_that_others_exchange_is_locked_again_at_the_next_tick(site: Site, left: str) -> None:
+    """Deleted, weakened, or another kind of file altogether."""
+    open_ = site.path("account/a").read_bytes()
+    site.locks("portfolio")
+    path = site.path("account/a")
+    path.unlink()
+    if left == "open":
+        path.write_bytes(open_)
+    elif left == "garbage":
+        path.write_bytes(b'{"locked": fal')
+    elif left == "pipe":
+        os.mkfifo(path)
+    elif left == "link":
+        (site.folder.parent / "mine.json").write_bytes(open_)
+        path.symlink_to(site.folder.parent / "mine.json")
+    site.later(1)
+    assert site.reads() == ["all", "all", "all"]
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
+@pytest.mark.parametrize("lost", ["store", "file"])
+def test_a_portfolio_that_nobody_remembers_to_have_locked_locks_its_accounts(
+    site: Site, lost: str, tmp_path: Path
+) -> None:
+    """Its file stands in the folder, from a store that is gone, or cannot be read any more: a hand lifts it."""
+    site.locks("portfolio")
+    if lost == "store":
+        (tmp_path / "new").mkdir()
+        world = World(tmp_path / "new")
+        site.started(world.open())
+    else:
+        site.reset_by_hand("portfolio")
+        site.path("portfolio").write_bytes(b"garbage")
+    site.later(1)
+    assert site.reads() == [("all" if lost == "store" else "reduce_only")] * 3
+    site.reset_by_hand("portfolio")
+    assert site.reads() == [None, None, None]
+    if lost == "store":
+        world.close()
+
+
+def test_the_file_of_an_account_that_is_watched_no_more_follows_the_portfolio(site: Site) -> None:
+    """It is kept alive in the folder, and a bot may still read it."""
+    site.path("account/old").write_bytes(site.path("account/a").read_bytes().replace(b"account/a", b"account/old"))
+    site.later(1)
+    assert site.reads("account/old") == [None]
+    site.locks("portfolio", seconds=60)
+    assert site.reads("account/old") == ["all"]
+    site.later(60)
+    assert site.reads("account/old") == [None]
+
+
+def test_a_file_that_says_a_wider_lock_goes_stale_as_every_file(site: Site) -> None:
+    """Behind a dead runner the lock stays; behind a living one it is kept alive, half-way through its life."""
+    site.locks("portfolio", "reduce_only")
+    before = json.loads(site.path("account/a").read_text())["alive_until"]
+    site.later(1799)
+    assert json.loads(site.path("account/a").read_text())["alive_until"] == before
+    site.later(2)
+    assert json.loads(site.path("account/a").read_text())["alive_until"] == before + 1801
+    site.now += timedelta(days=400)
+    assert site.reads() == ["reduce_only"] * 3
+
+
+def test_one_turn_writes_only_what_has_changed(site: Site) -> None:
+    """A lock that stands is not written at every tick: bots read these files before each order."""
+    site.locks("portfolio")
+    before = {path: path.stat().st_ino for path in site.folder.glob("*.json")}
+    site.later(1)
+    assert {path: path.stat().st_ino for path in site.folder.glob("*.json")} == before

@@ -1,0 +1,160 @@
+"""A lock folder that hangs: closing goes on, people are paged, and the lock is written when it answers again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from killswitch.gate.atomic import replace_file
+from killswitch.gate.deadline import within
+from killswitch.gate.errors import LockTimeoutError
+from killswitch.gate.reading import read_lock
+from killswitch.runner.loop import Runner
+from killswitch.runner.standing import locks_at, standing_of
+from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
+
+SHORT = replace(PACE, lock_patience=0.01, last_words=0.05)
+
+
+class Mount:
+    """The file system of the locks, as far as replacing a file goes; while it hangs, no call comes back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+
+        def replace_file_there(path: Path, content: bytes) -> None:
+            self.asked += not self.answers.is_set()
+            self.answers.wait()
+            replace_file(path, content)
+
+        monkeypatch.setattr("killswitch.gate.lock.replace_file", replace_file_there)
+
+
+@pytest.fixture
+def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    made = Mount(monkeypatch)
+    yield made
+    made.answers.set()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+async def ticks(world: World, runner: Runner, count: int) -> None:
+    for _ in range(count):
+        await world.clock.sleep(1.0)
+        await runner.tick()
+
+
+def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
+    """It is paged and shown that the account is not locked; the end of the run does not wait for it either."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        mount.answers.clear()
+        venue.answer = book("850")
+        await ticks(world, runner, 1)
+        assert len(venue.sent) == 1, "the order did not leave in the tick of the decision"
+        await ticks(world, runner, 4)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    (hangs, missing) = seen.reports[-1].problems
+    assert "locks has not answered since 2024-01-01 00:00:02" in hangs
+    assert missing == "the lock of account/main is not written: bots may still trade there"
+    pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
+    assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
+    assert mount.asked == 1, "one thread hangs, however many ticks go by"
+
+
+def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: World, mount: Mount) -> None:
+    """In the same run, and without a hand; then nothing is wrong any more."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        mount.answers.clear()
+        venue.answer = book("850")
+        await ticks(world, runner, 5)
+        assert seen.reports[-1].problems != ()
+        mount.answers.set()
+        while seen.reports[-1].problems:
+            await asyncio.sleep(0.01)
+            await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).mode == "reduce_only"
+    assert store.unfinished() == []
+
+
+def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(world: World, mount: Mount) -> None:
+    """What it was to write is minutes old by then: the next turn knows better."""
+    store = world.open()
+    venues = [ScriptedVenue(book("1100", name), name) for name in ("one", "two")]
+
+    async def story() -> None:
+        runner = world.runner(store, venues, pace=SHORT)
+        mount.answers.clear()
+        await runner.start()
+        await ticks(world, runner, 3)
+        mount.answers.set()
+        await runner.let_go()
+        await asyncio.sleep(0)
+
+    asyncio.run(story())
+    for thread in threading.enumerate():
+        if thread.name == "lock folder":
+            thread.join(60)
+    assert [path.name for path in world.locks.folder.glob("*.json")] == ["account__one.json"]
+
+
+def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so among the problems, and everything else as ever."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await ticks(world, runner, 1)
+        await runner.finish()
+
+    asyncio.run(story())
+    hangs = threading.Event()
+    monkeypatch.setattr("killswitch.runner.standing.read_lock", lambda *_: hangs.wait())
+    monkeypatch.setattr("killswitch.runner.standing.FOLDER_PATIENCE", 0.01)
+    standing = standing_of(store, world.clock.now(), 0)
+    (view,) = standing.locks
+    assert (view.scope, view.locked, view.file) == (None, True, str(world.locks.folder))
+    assert any("locks has not answered within 0.01 s" in problem for problem in standing.problems)
+    hangs.set()
+    assert locks_at(None, None, world.clock.now()) == ()
+
+
+def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
+    """And what takes longer than it may is an error that names what was waited for."""
+    hangs = threading.Event()
+    assert within(60, "it", lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(60, "it", lambda: 1 // 0)
+    with pytest.raises(LockTimeoutError, match="the folder has not answered"):
+        within(0.01, "the folder", hangs.wait)
+    hangs.set()
