@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ import click
 from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
+from killswitch.cli.run import mention_journaled
 from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
 from killswitch.cli.watching import reporting, watching
 from killswitch.cli.wording import as_written, decision_lines
@@ -224,6 +226,7 @@ def _tick_ourselves(
             live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
+            when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
         click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,21 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # as above
         return one_line(str(value)) if str(value).strip() else self.fail("this is empty: say it in words", param, ctx)
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", str(value).strip())
+        if found is None or (not found[2] and int(found[1])):
+            return self.fail(f"{value!r} is no size; write it as 256MiB or 1GB", param, ctx)
+        power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
+        return int(found[1]) * (1024 if "i" in found[2] else 1000) ** power
+
+
 DURATION = Duration()
+SIZE = Size()
 WORDS = Words()
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,13 @@ _UNDER_WAY = ("planned", "closing")
               help="Append every snapshot to this recording.")  # fmt: skip
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
+@click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
+              help="Page when the disk of the store has less space than this.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
 @options.output
 def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, ticks: int | None,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
     output: str,
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
@@ -58,6 +61,7 @@ def run(
     from killswitch.cli.wording import as_written
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
+    from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
     from killswitch.runner.pauses import FirstAnswers, keep_short
@@ -77,14 +81,15 @@ def run(
         opened_store(store_at, read_only=False) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
     ):
+        space = DiskSpace(store, Path(store.place).parent, min_free, clock.monotonic)
         terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
         runner = assemble(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
+            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before,
+            found_before=found_before, when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
@@ -93,11 +98,17 @@ def run(
         keep_short()
         told.why = asyncio.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
-    for words in runner.left_behind:
+    left = store.trouble
+    for words in (*runner.left_behind, *(() if left is None else (left,))):
         mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
     _leave_no_words_behind()
+
+
+def mention_journaled(line: str) -> None:
+    """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
+    mention(f"journal, in memory only: {line}")
 
 
 def mention(words: str) -> None:

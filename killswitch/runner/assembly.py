@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -74,12 +74,13 @@ def assemble(
     watch: ClosingWatch = NO_WATCH,
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
+    when_held: Callable[[], None] | None = None,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
     Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
     timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
-    `found_before`: what the first tick has to tell, once.
+    `found_before`: what the first tick has to tell, once. `when_held`: called as soon as the lease is held.
     """
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
@@ -88,6 +89,8 @@ def assemble(
     meters = metered(accounts, clock, pace.interval)
     lease = LeaseHolder(store, clock, lease_seconds(pace))
     lease.take()
+    if when_held is not None:
+        when_held()
     remind(store, accounts)
     keep_places(store, policies)
     arming = Arming(accounts, policies)

@@ -10,8 +10,17 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
+from killswitch.store.errors import (
+    MediumError,
+    StoreError,
+    StoreMissingError,
+    StoreVersionError,
+    damaged,
+    store_error,
+)
+from killswitch.store.fallback import Fallback, memory_engine
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
+from killswitch.store.reserve import Reserve
 from killswitch.store.sql import WRITE, SqlStore
 
 BUSY_SECONDS = 10.0
@@ -28,13 +37,56 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
     engine = _reading_engine(path) if read_only else _writing_engine(path)
     try:
         _prepare(engine, path, read_only=read_only)
-    except StoreVersionError as error:
+    except StoreError:
         engine.dispose()
-        raise StoreVersionError(f"{path}: {error}") from error
-    except DBAPIError as error:
-        engine.dispose()
-        raise StoreError(f"{path}: {error.orig}") from error
-    return SqlStore(engine)
+        raise
+    return SqlStore(engine, str(path), None if read_only else Fallback(path, _begin))
+
+
+def open_in_memory(url_or_path: str) -> SqlStore:
+    """A store in memory that nothing outlives: a copy of the one at `url_or_path`, which is only read.
+
+    StoreMissingError where there is none, StoreVersionError for one of another schema, StoreError where it cannot be
+    read.
+    """
+    path = _path(url_or_path)
+    reading = _reading_engine(path)
+    try:
+        _prepare(reading, path, read_only=True)
+        with reading.connect() as pooled:
+            disk: Any = pooled.connection.driver_connection
+            engine = memory_engine(_begin, disk, str(path))
+    finally:
+        reading.dispose()
+    return SqlStore(engine, f"in memory, a copy of {path}")
+
+
+def open_empty_in_memory() -> SqlStore:
+    """A store in memory that knows of nothing."""
+    engine = memory_engine(_begin, None, "in memory")
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        migrate(connection)
+    return SqlStore(engine, "in memory")
+
+
+def copy_store(url_or_path: str, to: Path) -> None:
+    """Copy the store, which is only read, to a new file. StoreError where either is not possible."""
+    path = _path(url_or_path)
+    reading = _reading_engine(path)
+    try:
+        _prepare(reading, path, read_only=True)
+        with reading.connect() as pooled:
+            disk: Any = pooled.connection.driver_connection
+            try:
+                copied = sqlite3.connect(f"{to.resolve().as_uri()}?mode=rwc", uri=True, isolation_level=None)
+                try:
+                    disk.backup(copied)
+                finally:
+                    copied.close()
+            except sqlite3.Error as error:
+                raise store_error(f"{path}, or its copy {to},", error) from error
+    finally:
+        reading.dispose()
 
 
 def _path(url_or_path: str) -> Path:
@@ -47,16 +99,34 @@ def _path(url_or_path: str) -> Path:
 
 
 def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:
-    if not read_only:
-        with engine.execution_options(**{WRITE: True}).begin() as connection:
-            migrate(connection)
-        return
-    with engine.connect() as connection:
-        version = schema_version(connection, create=False)
-    require_known(version)
+    """Bring it to the newest schema, or see that it has it. A full disk gets the reserve, a slice at a time."""
+    reserve = Reserve(path)
+    while True:
+        try:
+            return _at_newest(engine, path, read_only=read_only)
+        except MediumError:
+            if read_only or not reserve.give_slice():
+                raise
+
+
+def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
+    try:
+        if not read_only:
+            with engine.execution_options(**{WRITE: True}).begin() as connection:
+                migrate(connection)
+            return
+        with engine.connect() as connection:
+            version = schema_version(connection, create=False)
+        require_known(version)
+    except StoreVersionError as error:
+        raise StoreVersionError(f"{path}: {error}") from error
+    except DBAPIError as error:
+        raise store_error(str(path), error.orig) from error
+    except (TypeError, ValueError) as error:
+        raise damaged(str(path), f"its schema version cannot be read ({error})") from error
     if version < NEWEST:
         raise StoreVersionError(
-            f"the store has schema {version}, this program reads {NEWEST}: "
+            f"{path}: the store has schema {version}, this program reads {NEWEST}: "
             "start `ksctl run` on it once, which migrates it"
         )
 
