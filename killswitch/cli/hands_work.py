@@ -18,7 +18,15 @@ from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
 from killswitch.cli.run import mention_journaled
-from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+from killswitch.cli.session import (
+    acting_store,
+    arming_words,
+    friendly,
+    lock_paths,
+    opened_store,
+    require_locks,
+    written,
+)
 from killswitch.cli.watching import reporting, watching
 from killswitch.cli.wording import as_written, decision_lines
 from killswitch.incident.note import keep_runbooks
@@ -34,7 +42,7 @@ from killswitch.runner.loop import Pace
 from killswitch.runner.opening import Written, open_accounts
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.status import RunnerView
-from killswitch.store.errors import StoreMissingError
+from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
 
 POLL = 0.1
@@ -82,8 +90,15 @@ def this_user() -> str:
 # The real thing
 
 
-def give(order: Order, place: Place, *, live: bool) -> None:
-    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
+def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
+    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made.
+
+    `journal`: where what is done is journaled instead of in the store, in an emergency.
+    """
+    if journal is not None:
+        with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
+            _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
+        return
     _require_taker(order, place.store_at, live=live)
     with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
         standing = standing_of(store, datetime.now(UTC), 0)
@@ -95,6 +110,14 @@ def give(order: Order, place: Place, *, live: bool) -> None:
                     return
                 _require_to_go_on(order, left, standing, live=live)
             _tick_ourselves(order, store, place, standing.view, live=live, given=left)
+
+
+def _last_view(store: Store) -> RunnerView | None:
+    """What the last runner left, where it can be read: an emergency is no time to insist."""
+    try:
+        return standing_of(store, datetime.now(UTC), 0).view
+    except StoreError:
+        return None
 
 
 @contextmanager
@@ -195,9 +218,10 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
 
 
 def _tick_ourselves(
-    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None
-) -> None:
-    """`given`: the event, where it was given already and nobody has taken it."""
+    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
+    emergency: bool = False,
+) -> None:  # fmt: skip
+    """`given`: the event, where it was given already and nobody has taken it. `emergency`: no lock folder is no bar."""
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
@@ -206,7 +230,7 @@ def _tick_ourselves(
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
-    require_locks(accounts, locks)
+    require_locks(accounts, locks, place.store_at, emergency=emergency)
     if order.plan is not None:
         armed_here = {name: account.armed for name, account in accounts.items()}
         _require_armed(order.plan, armed_here, "here: that takes --live, and a")

@@ -52,7 +52,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
         if found is None or (not found[2] and int(found[1])):
             return self.fail(f"{value!r} is no size; write it as 256MiB or 1GB", param, ctx)
         power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
-        return int(found[1]) * (1024 if "i" in found[2] else 1000) ** power
+        factor: int = (1024 if "i" in found[2] else 1000) ** power
+        return int(found[1]) * factor
 
 
 DURATION = Duration()
@@ -62,6 +63,11 @@ WORDS = Words()
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The runner's store.")  # fmt: skip
 output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+journal = click.option(
+    "--journal", metavar="memory|PATH",
+    help="For an emergency, where the store cannot be written or read: act on a copy of it in memory, which nothing "
+    "outlives, or in the new file PATH, which is the store from then on.",
+)  # fmt: skip
 lock_dir = click.option("--lock-dir", type=click.Path(file_okay=False, path_type=Path),
                         help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=click.Path(dir_okay=False, path_type=Path),

@@ -41,11 +41,12 @@ _UNDER_WAY = ("planned", "closing")
 @click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
               help="Page when the disk of the store has less space than this.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@options.journal
 @options.output
 def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int, ticks: int | None,
-    output: str,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
+    ticks: int | None, journal: str | None, output: str,
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -56,7 +57,7 @@ def run(
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
-    from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+    from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
     from killswitch.cli.watching import reporting, watching
     from killswitch.cli.wording import as_written
     from killswitch.runner.assembly import assemble
@@ -73,15 +74,16 @@ def run(
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
-        require_locks(accounts, locks)
+        require_locks(accounts, locks, store_at, emergency=journal is not None)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
-        opened_store(store_at, read_only=False) as store,
+        acting_store(store_at, journal, locks) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
     ):
-        space = DiskSpace(store, Path(store.place).parent, min_free, clock.monotonic)
+        place = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
+        space = DiskSpace(store, place.parent, min_free, clock.monotonic)
         terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
         runner = assemble(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from killswitch.model.store import Lease
     from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.opening import Written
@@ -46,6 +48,73 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
         store.close()
 
 
+@contextmanager
+def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterator[SqlStore]:
+    """The store of whoever acts: at `store_at`; with `--journal`, a copy of it elsewhere, said loudly.
+
+    StoreError as usual; one that cannot be read is begun anew elsewhere. A runner that lives is never acted beside.
+    """
+    from killswitch.store.errors import StoreError, StoreMissingError
+    from killswitch.store.sqlite import copy_store, open_empty_in_memory, open_in_memory, open_store
+
+    if journal is None:
+        with opened_store(store_at, read_only=False) as store:
+            yield store
+        return
+    try:
+        with opened_store(store_at, read_only=True) as before:
+            _require_nobody(before.lease())
+            before.unfinished()  # what a start reads; a copy that cannot be read would end it
+        known = "it knows what STORE knew"
+        if journal == "memory":
+            store = open_in_memory(store_at)
+        else:
+            copy_store(store_at, Path(journal))
+            store = open_store(journal)
+    except StoreMissingError:
+        raise
+    except StoreError as error:
+        click.echo(f"{error}", err=True)
+        known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
+        store = open_empty_in_memory() if journal == "memory" else open_store(journal)
+    click.echo(_loud(journal, store_at, locks, known), err=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
+    if journal == "memory":
+        return (
+            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. Nothing of what is done "
+            f"from here on will be in {store_at}, and whoever starts on that store knows nothing of it: keep the "
+            "lines below that begin with `journal`. What is not closed within --wait is left to nobody"
+        )
+    return (
+        f"EMERGENCY: the journal is {journal} from here on; {known.replace('STORE', store_at)}. {store_at} will know "
+        f"nothing of what is done: go on with `--store {journal} --lock-dir {locks.folder}`, and put it in the old "
+        "place once that can be written"
+    )
+
+
+def _require_nobody(lease: Lease | None) -> None:
+    """StoreError where the process that holds, or held, the lease runs on this machine, or another may hold it."""
+    from datetime import UTC, datetime
+
+    from killswitch.runner.lease import pid_of, runs_here
+    from killswitch.runner.standing import runner_state
+
+    if lease is None:
+        return
+    if runs_here(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
+        pid = pid_of(lease.owner)
+        raise click.ClickException(
+            f"a runner lives on this store: {lease.owner}. It goes on without its disk, and takes no command that "
+            f"cannot be written there; end it first (kill -TERM {pid}), then give this command again"
+        )
+
+
 def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
     """The policies, compiled; every mistake of theirs is told, and so are the warnings.
 
@@ -77,14 +146,31 @@ def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> 
     return LockPaths(lock_dir or beside, lock_file)
 
 
-def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths) -> None:
-    """LockError if an account is armed and its lock could not be written."""
+def require_locks(
+    accounts: dict[str, ArmedAccount], locks: LockPaths, store_at: str, *, emergency: bool = False
+) -> None:
+    """LockError if an account is armed and its lock could not be written. A full disk gets the store's reserve.
+
+    `emergency`: it is said, and nothing is refused.
+    """
     from datetime import UTC, datetime
 
+    from killswitch.gate.errors import LockError
     from killswitch.gate.probe import require_writable
+    from killswitch.store.reserve import Reserve
 
-    if any(account.armed for account in accounts.values()):
-        require_writable(locks.folder, locks.union, datetime.now(UTC))
+    reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
+    while any(account.armed for account in accounts.values()):
+        try:
+            require_writable(locks.folder, locks.union, datetime.now(UTC))
+        except LockError as error:
+            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            if is_full and reserve.give_slice():
+                continue
+            if not emergency:
+                raise
+            click.echo(f"{error}: bots will not be kept from opening again what is closed", err=True)
+        return
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:

@@ -198,7 +198,7 @@ def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict
     try:
         row = raw.execute("SELECT generation, owner FROM disk.lease").fetchone()
         if row is not None:
-            _require_ours(*row, fence)
+            _require_ours(row[0], row[1], fence)
         for statement in statements:
             raw.execute(statement, values if ":" in statement else {})
         raw.execute("COMMIT")

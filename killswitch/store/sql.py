@@ -63,9 +63,15 @@ class SqlStore:
     Safe to share between threads: every call takes a connection of its own from the engine's pool.
     """
 
-    def __init__(self, engine: Engine, place: str = "", fallback: Fallback | None = None) -> None:
-        """`place`: what it is called where it fails. `fallback`: what is left to it when its disk takes no writes."""
+    def __init__(
+        self, engine: Engine, place: str = "", fallback: Fallback | None = None, *, volatile: bool = False
+    ) -> None:
+        """`place`: what it is called where it fails. `fallback`: what is left to it when its disk takes no writes.
+
+        `volatile`: nothing outlives it.
+        """
         self.place = place
+        self._volatile = volatile
         self._fallback = fallback
         self._on_disk = engine
         self._fence: int | None = None
@@ -321,9 +327,9 @@ class SqlStore:
         For whoever acts under the lease, and for nobody else: what is handed to another process must be on the disk.
         `keep_said`: takes every journal entry that is in memory only, as a line of JSON.
         """
+        self._keep_said = keep_said
         if self._fallback is not None:
             self._fallback.may_use_memory = True
-            self._keep_said = keep_said
 
     @property
     def trouble(self) -> str | None:
@@ -389,7 +395,7 @@ class SqlStore:
 
     def _keep_for_people(self, entries: Sequence[JournalEntry]) -> None:
         """Where the journal is in memory only, it is said as well: a line that a log may keep."""
-        if self._keep_said is not None and self._engine is not self._on_disk:
+        if self._keep_said is not None and (self._volatile or self._engine is not self._on_disk):
             for entry in entries:
                 self._keep_said(rows.ENCODER.encode(entry).decode())
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -50,15 +54,9 @@ def open_in_memory(url_or_path: str) -> SqlStore:
     read.
     """
     path = _path(url_or_path)
-    reading = _reading_engine(path)
-    try:
-        _prepare(reading, path, read_only=True)
-        with reading.connect() as pooled:
-            disk: Any = pooled.connection.driver_connection
-            engine = memory_engine(_begin, disk, str(path))
-    finally:
-        reading.dispose()
-    return SqlStore(engine, f"in memory, a copy of {path}")
+    with _opened_to_copy(path) as disk:
+        engine = memory_engine(_begin, disk, str(path))
+    return SqlStore(engine, f"in memory, a copy of {path}", volatile=True)
 
 
 def open_empty_in_memory() -> SqlStore:
@@ -66,27 +64,48 @@ def open_empty_in_memory() -> SqlStore:
     engine = memory_engine(_begin, None, "in memory")
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         migrate(connection)
-    return SqlStore(engine, "in memory")
+    return SqlStore(engine, "in memory", volatile=True)
 
 
 def copy_store(url_or_path: str, to: Path) -> None:
     """Copy the store, which is only read, to a new file. StoreError where either is not possible."""
     path = _path(url_or_path)
-    reading = _reading_engine(path)
-    try:
-        _prepare(reading, path, read_only=True)
-        with reading.connect() as pooled:
-            disk: Any = pooled.connection.driver_connection
+    with _opened_to_copy(path) as disk:
+        try:
+            with closing(sqlite3.connect(to, isolation_level=None)) as copied:
+                disk.backup(copied)
+        except sqlite3.Error as error:
+            raise store_error(f"{path}, or its copy {to},", error) from error
+
+
+@contextmanager
+def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
+    """The store at `path`, only read. StoreMissingError, StoreVersionError, StoreError.
+
+    A log that a dead process left cannot be read where nothing can be written beside it (a full or read-only disk):
+    then both files are copied to where temporary files go, and read there.
+    """
+    with ExitStack() as stack:
+        reading = _reading_engine(path)
+        stack.callback(reading.dispose)
+        try:
+            _prepare(reading, path, read_only=True)
+        except MediumError:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="ksctl-")))
+            moved = folder / path.name
             try:
-                copied = sqlite3.connect(f"{to.resolve().as_uri()}?mode=rwc", uri=True, isolation_level=None)
-                try:
-                    disk.backup(copied)
-                finally:
-                    copied.close()
-            except sqlite3.Error as error:
-                raise store_error(f"{path}, or its copy {to},", error) from error
-    finally:
-        reading.dispose()
+                for each in (path, path.with_name(f"{path.name}-wal")):
+                    if each.exists():
+                        copyfile(each, folder / each.name)
+            except OSError as error:
+                raise StoreError(f"the store {path} could not be copied to {folder}: {error}") from error
+            reading = _writing_engine(moved)
+            stack.callback(reading.dispose)
+            _prepare(reading, moved, read_only=False)
+        pooled = stack.enter_context(reading.connect())
+        disk = pooled.connection.driver_connection
+        assert isinstance(disk, sqlite3.Connection)
+        yield disk
 
 
 def _path(url_or_path: str) -> Path:
@@ -146,9 +165,15 @@ def _reading_engine(path: Path) -> Engine:
     """
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
-    writer_at_work = path.with_name(path.name + "-wal").exists()
+    # A log of no bytes without an index is what a writer left that could not even begin.
+    writer_at_work = _is_begun(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
+
+
+def _is_begun(log: Path, index: Path) -> bool:
+    sizes = [each.stat().st_size if each.exists() else None for each in (log, index)]
+    return sizes[0] is not None and any(sizes)
 
 
 # isolation_level None: Python's own guessing about when a transaction begins is off, `_begin` says it.
