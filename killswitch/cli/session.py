@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from killswitch.store.sql import SqlStore
 
 
+_READ = 1_000
+"""As many of the newest decisions and notices as a start reads at the most."""
+
+
 @contextmanager
 def friendly() -> Iterator[None]:
     """Turn what a person can do something about into one line and exit 1, instead of a traceback."""
@@ -41,9 +45,19 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
     """The store, closed again at the end. Read-only opening changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
-    store = open_store(store_at, read_only=read_only)
+    with _closed_again(open_store(store_at, read_only=read_only)) as store:
+        yield store
+
+
+@contextmanager
+def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
+    from killswitch.model.store import DamagedMemoryError
+    from killswitch.store.errors import damaged
+
     try:
         yield store
+    except DamagedMemoryError as error:
+        raise damaged(store.place, str(error)) from error
     finally:
         store.close()
 
@@ -54,6 +68,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
     StoreError as usual; one that cannot be read is begun anew elsewhere. A runner that lives is never acted beside.
     """
+    from killswitch.model.store import DamagedMemoryError
     from killswitch.store.errors import StoreError, StoreMissingError
     from killswitch.store.sqlite import copy_store, open_empty_in_memory, open_in_memory, open_store
 
@@ -64,7 +79,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
     try:
         with opened_store(store_at, read_only=True) as before:
             _require_nobody(before.lease())
-            before.unfinished()  # what a start reads; a copy that cannot be read would end it
+            _require_readable(before)
         known = "it knows what STORE knew"
         if journal == "memory":
             store = open_in_memory(store_at)
@@ -73,15 +88,22 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
             store = open_store(journal)
     except StoreMissingError:
         raise
-    except StoreError as error:
-        click.echo(f"{error}", err=True)
+    except (StoreError, DamagedMemoryError) as error:
+        click.echo(f"{store_at}: {error}", err=True)
         known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
     click.echo(_loud(journal, store_at, locks, known), err=True)
-    try:
+    with _closed_again(store):
         yield store
-    finally:
-        store.close()
+
+
+def _require_readable(store: SqlStore) -> None:
+    """StoreError or DamagedMemoryError, now, where something that a start reads could not be read from a copy."""
+    from killswitch.planning.watch import require_readable
+
+    store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
+    for memory in store.states():
+        require_readable(memory, (row.blob for row in store.rows(memory.policy, memory.scope, 0)))
 
 
 def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from killswitch.store.fallback import Fallback, memory_engine
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
 from killswitch.store.reserve import Reserve
 from killswitch.store.sql import WRITE, SqlStore
+
+_BEING_MADE = 0.5
+"""Seconds that a file may be empty while another process makes a store of it."""
 
 BUSY_SECONDS = 10.0
 """How long a write waits for another process's write: a tick's takes milliseconds, a hand's too."""
@@ -153,6 +157,7 @@ def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
 def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} is not there")
+    _require_a_beginning(path)
     return _engine(lambda: sqlite3.connect(path, **_CONNECT), on_connect=_be_durable)
 
 
@@ -165,10 +170,25 @@ def _reading_engine(path: Path) -> Engine:
     """
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
+    _require_a_beginning(path)
     # A log of no bytes without an index is what a writer left that could not even begin.
     writer_at_work = _is_begun(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
+
+
+def _require_a_beginning(path: Path) -> None:
+    """DamagedStoreError for a file of no bytes: SQLite would begin a store there, that knows of no close and no latch.
+
+    A store that a process is about to make has none either for a moment, and then has a log or a journal beside it.
+    """
+    beside = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+    patience = time.monotonic() + _BEING_MADE
+    while path.is_file() and path.stat().st_size == 0 and not any(each.exists() for each in beside):
+        if time.monotonic() > patience:
+            what = "the file is empty, as a truncation or a failed copy leaves it; if it is new, remove it"
+            raise damaged(str(path), what)
+        time.sleep(_BEING_MADE / 20)
 
 
 def _is_begun(log: Path, index: Path) -> bool:
