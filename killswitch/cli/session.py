@@ -76,6 +76,8 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
         with opened_store(store_at, read_only=False) as store:
             yield store
         return
+    if journal != "memory" and Path(journal).exists():
+        raise click.ClickException(f"{journal} is there already: go on with `--store {journal}`, or name another file")
     try:
         with opened_store(store_at, read_only=True) as before:
             _require_nobody(before.lease())

@@ -22,6 +22,9 @@ RETURN_EVERY: Final = 5.0
 _BRIEFLY: Final = 0.25
 """Seconds that such an attempt, which a tick waits for, waits for another process's write."""
 
+_LOCKED_FOR: Final = 2.0
+"""Seconds that a copy waits for a lock on the store."""
+
 Begin = Callable[..., None]
 
 _NEW_ROWS: Final = ("decisions", "journal", "notices")
@@ -163,13 +166,26 @@ def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     if source is not None:
         try:
-            source.backup(memory)
+            backup(source, memory)
         except sqlite3.Error as error:
             memory.close()
-            raise store_error(place, error) from error
+            raise store_error(place, error, "could not be copied") from error
     engine = create_engine("sqlite://", creator=lambda: memory, poolclass=QueuePool, pool_size=1, max_overflow=0)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
+    """Copy a database whole. sqlite3.Error, also where `source` stays locked: the driver would wait for ever."""
+    if source.in_transaction:
+        source.rollback()  # SQLite copies nothing out of a connection that is writing
+    give_up_at = time.monotonic() + _LOCKED_FOR
+
+    def bound(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > give_up_at:
+            raise sqlite3.OperationalError("it stays locked by another process")
+
+    source.backup(to, progress=bound, sleep=0.05)
 
 
 def rewind(connection: sqlite3.Connection) -> None:

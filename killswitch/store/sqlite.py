@@ -23,7 +23,7 @@ from killswitch.store.errors import (
     damaged,
     store_error,
 )
-from killswitch.store.fallback import Fallback, memory_engine
+from killswitch.store.fallback import Fallback, backup, memory_engine
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
 from killswitch.store.reserve import Reserve
 from killswitch.store.sql import WRITE, SqlStore
@@ -77,7 +77,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
     with _opened_to_copy(path) as disk:
         try:
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
-                disk.backup(copied)
+                backup(disk, copied)
         except sqlite3.Error as error:
             raise store_error(f"{path}, or its copy {to},", error) from error
 
