@@ -40,12 +40,13 @@ _LIVE = click.option("--live", is_flag=True,
 @options.read_timeout("15s")
 @options.lock_dir
 @options.lock_file
+@options.journal
 @_WAIT
 @options.output
 def close(
     store_at: str, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
     out: Path | None, live: bool, author: str | None, policies_at: tuple[Path, ...], read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, wait: float, output: str,
+    lock_dir: Path | None, lock_file: Path | None, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by hand, or give a close up.
 
@@ -59,6 +60,8 @@ def close(
     A full close goes on for as long as the venue shows a position. --give-up ends it: nothing more is sent for the
     decision, and it ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
     stands. Where no runner lives, the first tick of the next run takes it.
+
+    --journal is the emergency way where the store's disk is full, read-only or gone, or the store is damaged.
     """
     from killswitch.cli import hands_work as work
     from killswitch.cli.hands_text import Order
@@ -66,6 +69,10 @@ def close(
 
     if decision is not None and (force or dry_run or out is not None):
         raise click.UsageError("--give-up sends nothing, so that --force, --dry-run and --out have no part in it")
+    if journal is not None and (decision is not None or dry_run):
+        raise click.UsageError("--journal is for a close that is carried out here: not --give-up, not --dry-run")
+    if journal is not None and not live:
+        raise click.UsageError("--journal is for a close that is carried out here: add --live")
     if out is not None and not dry_run:
         raise click.UsageError("--out saves what --dry-run shows: add --dry-run")
     if out is not None and force:
@@ -89,7 +96,7 @@ def close(
 
         preview_close(order, place, out)
     else:
-        work.give(order, place, live=live)
+        work.give(order, place, live=live, journal=journal)
 
 
 @click.command()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,7 +18,16 @@ import click
 from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
-from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+from killswitch.cli.run import mention_journaled
+from killswitch.cli.session import (
+    acting_store,
+    arming_words,
+    friendly,
+    lock_paths,
+    opened_store,
+    require_locks,
+    written,
+)
 from killswitch.cli.watching import reporting, watching
 from killswitch.cli.wording import as_written, decision_lines
 from killswitch.incident.note import keep_runbooks
@@ -35,7 +45,7 @@ from killswitch.runner.opening import Written, open_accounts
 from killswitch.runner.standing import Standing, locks_at, runner_state, standing_of
 from killswitch.runner.started import tick_time
 from killswitch.runner.status import RunnerView
-from killswitch.store.errors import StoreMissingError
+from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
 
 POLL = 0.1
@@ -83,8 +93,15 @@ def this_user() -> str:
 # The real thing
 
 
-def give(order: Order, place: Place, *, live: bool) -> None:
-    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
+def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
+    """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made.
+
+    `journal`: where what is done is journaled instead of in the store, in an emergency.
+    """
+    if journal is not None:
+        with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
+            _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
+        return
     _end_misdated(place.store_at)
     _require_taker(order, place.store_at, live=live)
     with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
@@ -97,6 +114,14 @@ def give(order: Order, place: Place, *, live: bool) -> None:
                     return
                 _require_to_go_on(order, left, standing, live=live)
             _tick_ourselves(order, store, place, standing.view, live=live, given=left)
+
+
+def _last_view(store: Store) -> RunnerView | None:
+    """What the last runner left, where it can be read: an emergency is no time to insist."""
+    try:
+        return standing_of(store, datetime.now(UTC), 0).view
+    except StoreError:
+        return None
 
 
 @contextmanager
@@ -216,9 +241,10 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
 
 
 def _tick_ourselves(
-    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None
-) -> None:
-    """`given`: the event, where it was given already and nobody has taken it."""
+    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
+    emergency: bool = False,
+) -> None:  # fmt: skip
+    """`given`: the event, where it was given already and nobody has taken it. `emergency`: no lock folder is no bar."""
     found = place.written(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
@@ -227,7 +253,7 @@ def _tick_ourselves(
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
-    for words in require_locks(accounts, locks, closes=order.sends):
+    for words in require_locks(accounts, locks, place.store_at, closes=order.sends, emergency=emergency):
         click.echo(words, err=True)
     if order.plan is not None:
         armed_here = {name: account.armed for name, account in accounts.items()}
@@ -248,6 +274,7 @@ def _tick_ourselves(
             live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
+            when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
         click.echo(f"no runner lives here: ticking once; {arming_words(accounts, live=live)}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,32 @@ class UntouchedPath(click.Path):
         return Path(value)
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,15})\s*(|[KMGT]i?B)", str(value).strip())
+        if found is None or (not found[2] and int(found[1])):
+            return self.fail(f"{value!r} is no size; write it as 256MiB or 1GB", param, ctx)
+        power = "KMGT".index(found[2][0]) + 1 if found[2] else 0
+        factor: int = (1024 if "i" in found[2] else 1000) ** power
+        return int(found[1]) * factor
+
+
 DURATION = Duration()
+SIZE = Size()
 WORDS = Words()
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The runner's store.")  # fmt: skip
 output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+journal = click.option(
+    "--journal", metavar="memory|PATH",
+    help="For an emergency, where the store cannot be written or read: act on a copy of it in memory, which nothing "
+    "outlives, or in the new file PATH, which is the store from then on.",
+)  # fmt: skip
 lock_dir = click.option("--lock-dir", type=UntouchedPath(file_okay=False),
                         help="Folder of the lock files, one a scope. Left out: STORE.locks.")  # fmt: skip
 lock_file = click.option("--lock-file", type=UntouchedPath(dir_okay=False),

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,15 @@ _UNDER_WAY = ("planned", "closing")
               help="Append every snapshot to this recording.")  # fmt: skip
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
+@click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
+              help="Page when the disk of the store has less space than this.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
+@options.journal
 @options.output
 def run(
     policies_at: tuple[Path, ...], store_at: str, live: bool, unnotified: bool, interval: float, read_timeout: float,
-    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, ticks: int | None,
-    output: str,
+    lock_dir: Path | None, lock_file: Path | None, record: Path | None, events_at: str | None, min_free: int,
+    ticks: int | None, journal: str | None, output: str,
 ) -> None:  # fmt: skip
     """Evaluate the policies at an interval, and act where armed.
 
@@ -56,11 +60,12 @@ def run(
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
-    from killswitch.cli.session import arming_words, friendly, lock_paths, opened_store, require_locks, written
+    from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
     from killswitch.cli.watching import reporting, watching
     from killswitch.cli.wording import as_written
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
+    from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts
     from killswitch.runner.pauses import FirstAnswers, keep_short
@@ -72,7 +77,7 @@ def run(
     locks = lock_paths(store_at, lock_dir, lock_file)
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
-        about_locks = require_locks(accounts, locks)
+        about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
@@ -81,17 +86,20 @@ def run(
     with (
         friendly(),
         watching(found, store_at, events_at, clock) as told,
-        opened_store(store_at, read_only=False) as store,
+        acting_store(store_at, journal, locks) as store,
         reporting(store, store_at, told.telemetry.tracer) as reports,
     ):
+        place = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
+        space = DiskSpace(store, place.parent, min_free, clock.monotonic)
         terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
         runner = assemble(
             found.policies, accounts, store, clock, Pace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), *told.witnesses),
+            witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
             found_before=found_before + tuple(("warning", words) for words in about_locks), say=mention,
+            when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
@@ -100,7 +108,8 @@ def run(
         keep_short()
         told.why = asyncio.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
-    for words in runner.left_behind:
+    left = store.trouble
+    for words in (*runner.left_behind, *(() if left is None else (left,))):
         mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
@@ -119,6 +128,11 @@ def _require_notified(found: Written) -> None:
             "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
+
+
+def mention_journaled(line: str) -> None:
+    """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
+    mention(f"journal, in memory only: {line}")
 
 
 def mention(words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from killswitch.model.store import Lease
     from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.opening import Written
     from killswitch.store.sql import SqlStore
+
+
+_READ = 1_000
+"""As many of the newest decisions and notices as a start reads at the most."""
 
 
 @contextmanager
@@ -39,11 +45,98 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
     """The store, closed again at the end. Read-only opening changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
-    store = open_store(store_at, read_only=read_only)
+    with _closed_again(open_store(store_at, read_only=read_only)) as store:
+        yield store
+
+
+@contextmanager
+def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
+    from killswitch.model.store import DamagedMemoryError
+    from killswitch.store.errors import damaged
+
     try:
         yield store
+    except DamagedMemoryError as error:
+        raise damaged(store.place, str(error)) from error
     finally:
         store.close()
+
+
+@contextmanager
+def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterator[SqlStore]:
+    """The store of whoever acts: at `store_at`; with `--journal`, a copy of it elsewhere, said loudly.
+
+    StoreError as usual; one that cannot be read is begun anew elsewhere. A runner that lives is never acted beside.
+    """
+    from killswitch.model.store import DamagedMemoryError
+    from killswitch.store.errors import StoreError, StoreMissingError
+    from killswitch.store.sqlite import copy_store, open_empty_in_memory, open_in_memory, open_store
+
+    if journal is None:
+        with opened_store(store_at, read_only=False) as store:
+            yield store
+        return
+    if journal != "memory" and Path(journal).exists():
+        raise click.ClickException(f"{journal} is there already: go on with `--store {journal}`, or name another file")
+    try:
+        with opened_store(store_at, read_only=True) as before:
+            _require_nobody(before.lease())
+            _require_readable(before)
+        known = "it knows what STORE knew"
+        if journal == "memory":
+            store = open_in_memory(store_at)
+        else:
+            copy_store(store_at, Path(journal))
+            store = open_store(journal)
+    except StoreMissingError:
+        raise
+    except (StoreError, DamagedMemoryError) as error:
+        click.echo(f"{store_at}: {error}", err=True)
+        known = "STORE cannot be read, so it knows of no earlier close, latch or runner: see that no runner lives"
+        store = open_empty_in_memory() if journal == "memory" else open_store(journal)
+    click.echo(_loud(journal, store_at, locks, known), err=True)
+    with _closed_again(store):
+        yield store
+
+
+def _require_readable(store: SqlStore) -> None:
+    """StoreError or DamagedMemoryError, now, where something that a start reads could not be read from a copy."""
+    from killswitch.planning.watch import require_readable
+
+    store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
+    for memory in store.states():
+        require_readable(memory, (row.blob for row in store.rows(memory.policy, memory.scope, 0)))
+
+
+def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
+    if journal == "memory":
+        return (
+            f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. Nothing of what is done "
+            f"from here on will be in {store_at}, and whoever starts on that store knows nothing of it: keep the "
+            "lines below that begin with `journal`. What is not closed within --wait is left to nobody"
+        )
+    return (
+        f"EMERGENCY: the journal is {journal} from here on; {known.replace('STORE', store_at)}. {store_at} will know "
+        f"nothing of what is done: go on with `--store {journal} --lock-dir {locks.folder}`, and put it in the old "
+        "place once that can be written"
+    )
+
+
+def _require_nobody(lease: Lease | None) -> None:
+    """StoreError where the process that holds, or held, the lease runs on this machine, or another may hold it."""
+    from datetime import UTC, datetime
+
+    from killswitch.runner.lease import pid_of, runs_here
+    from killswitch.runner.standing import runner_state
+
+    if lease is None:
+        return
+    if runs_here(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
+        pid = pid_of(lease.owner)
+        raise click.ClickException(
+            f"a runner lives on this store: {lease.owner}. It goes on without its disk, and takes no command that "
+            f"cannot be written there; end it first (kill -TERM {pid}), then give this command again"
+        )
 
 
 def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
@@ -77,18 +170,27 @@ def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> 
     return LockPaths(lock_dir or beside, lock_file)
 
 
-def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths, *, closes: bool = False) -> tuple[str, ...]:
+def require_locks(
+    accounts: dict[str, ArmedAccount],
+    locks: LockPaths,
+    store_at: str,
+    *,
+    closes: bool = False,
+    emergency: bool = False,
+) -> tuple[str, ...]:
     """LockError if an account is armed and its lock could not be written; what is only to be said, in words.
 
-    A folder that does not answer stops nothing: the runner goes on without it, and pages. `closes`: nor does one that
-    refuses, because a close by hand comes before its lock.
+    A full disk gets the store's reserve. A folder that does not answer stops nothing: the runner goes on without it,
+    and pages. `closes`: nor does one that refuses, because a close by hand comes before its lock. `emergency`: nothing
+    is refused.
     """
     from datetime import UTC, datetime
 
     from killswitch.gate.deadline import within
-    from killswitch.gate.errors import LockTimeoutError, UnwritableError
+    from killswitch.gate.errors import LockError, LockTimeoutError, UnwritableError
     from killswitch.gate.probe import require_writable, weaknesses
     from killswitch.runner.standing import FOLDER_PATIENCE
+    from killswitch.store.reserve import Reserve
 
     def look() -> tuple[str, ...]:
         require_writable(locks.folder, locks.union, datetime.now(UTC))
@@ -96,14 +198,19 @@ def require_locks(accounts: dict[str, ArmedAccount], locks: LockPaths, *, closes
 
     if not any(account.armed for account in accounts.values()):
         return ()
-    try:
-        return within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", look)
-    except LockTimeoutError as error:
-        return (f"{error} Going on without locks",)
-    except UnwritableError as error:
-        if not closes:
-            raise
-        return (f"{error}. Going on without locks",)
+    reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
+    while True:
+        try:
+            return within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", look)
+        except LockTimeoutError as error:
+            return (f"{error} Going on without locks",)
+        except LockError as error:
+            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            if is_full and reserve.give_slice():
+                continue
+            if not emergency and not (closes and isinstance(error, UnwritableError)):
+                raise
+            return (f"{error}. Going on without locks: bots will not be kept from opening again what is closed",)
 
 
 def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:

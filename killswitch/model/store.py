@@ -151,6 +151,10 @@ class StoreTroubleError(Exception):
     """A store could not do what was asked; nothing of the call was written."""
 
 
+class DamagedMemoryError(StoreTroubleError):
+    """What a store kept of a policy on a scope is nothing that a watch can begin with; the message says of which."""
+
+
 class OvertakenError(StoreTroubleError):
     """Another holds the lease by now: what is known here is older than the store."""
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct
+
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.snapshot import Market
 from killswitch.planning.cuts import DERIVATIVES
@@ -57,6 +59,23 @@ def insane(plan: SavedPlan) -> Iterator[str]:
         for rules in basis.instruments:
             if sound_instrument(rules) != rules:
                 yield f"it saw rules of {rules.symbol} on {basis.account} that no market has"
+    # What is only shown must be a number too: it is stored, and shown for ever.
+    if not all(number.is_finite() for number in _decimals(plan.decisions)):
+        yield "one of its decisions holds a number that is none"
+
+
+def _decimals(value: object) -> Iterator[Decimal]:
+    """Every Decimal in a structure, however deep."""
+    if isinstance(value, Decimal):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _decimals(getattr(value, name))
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _decimals(each)
+    elif isinstance(value, dict):
+        yield from _decimals(tuple(value.values()))
 
 
 @dataclass(frozen=True, slots=True)

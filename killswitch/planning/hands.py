@@ -208,7 +208,8 @@ def _rows(account: AccountSnapshot) -> tuple[_Rows, dict[tuple[str, Side], str]]
     for row in account.positions or ():
         if sane(row.contracts) and row.contracts > ZERO:
             found.setdefault(row.key, []).append(row)
-        elif row.contracts != ZERO:  # a row of nothing is none: in an answer that is in doubt it is not a close either
+        elif not row.contracts.is_finite() or row.contracts != ZERO:
+            # A row of nothing is none, and in an answer that is in doubt it is not a close either.
             insane[row.key] = f"{row.contracts} contracts of {row.side} {row.symbol}"
     return {key: rows for key, rows in found.items() if key not in insane}, insane
 

@@ -11,7 +11,7 @@ from killswitch.engine.state import StoredState, initial, to_stored
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
-from killswitch.model.store import MachineState
+from killswitch.model.store import DamagedMemoryError, MachineState
 
 
 class _Kept(msgspec.Struct):
@@ -37,7 +37,11 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
     """The latched ones among stored memories that no watch has taken up."""
     found = []
     for (policy, scope), blob in stored.items():
-        state = _DECODER.decode(blob).engine
+        try:
+            state = _DECODER.decode(blob).engine
+        except msgspec.DecodeError as error:
+            what = f"what was kept of {policy} on {scope} cannot be read ({error})"
+            raise DamagedMemoryError(what) from error
         if state.level > 0:
             found.append(Orphan(policy, scope, state.level, state.stage))
     return tuple(found)

@@ -114,6 +114,11 @@ def decode_plan(text: bytes | str) -> SavedPlan:
         raise PlanFileError(
             f"the plan was altered after it was saved: it says {plan.short}, and its contents are {found[:19]}"
         )
+    if digest_of(_contents(plan)) != plan.digest:
+        # A number spelled otherwise, a field that we do not know: read again, its digest would be another one.
+        raise PlanFileError(
+            "this was not saved by this version of ksctl: it holds fields or spellings (as 1e9) that it does not write"
+        )
     return plan
 
 

@@ -15,6 +15,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.planning.decide import lock_order
 from killswitch.planning.founded import insane, unfounded
 from killswitch.planning.hands import OPERATOR, accounts_in
 from killswitch.planning.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
@@ -166,6 +167,7 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     for decision in plan.decisions:
         if decision.lock is not None and decision.lock.until is not None and to_micros(decision.lock.until) <= now:
             yield f"its lock of {decision.lock.scope} has run out at {rfc3339(decision.lock.until)}"
+        yield from _unwritten(decision, plan, snapshot, policies)
     seen = {account.account: account for account in snapshot.accounts}
     for basis in plan.basis:
         account = seen.get(basis.account)
@@ -176,6 +178,36 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
     met = {basis.account for basis in plan.basis}
     for name in sorted(_concerned(plan.decisions, snapshot, policies) - met):
         yield f"account {name} is in the scope now, and was not"
+
+
+def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies: PolicySet) -> Iterator[str]:
+    """A scope that the policies do not have, and a lock that no stage of theirs writes: a file does not invent one."""
+    if decision.scope not in _scopes(decision.policy, snapshot, policies):
+        yield f"its scope {decision.scope} is none that {decision.policy} has on the accounts that are watched"
+    lock = decision.lock
+    if lock is None:
+        return
+    stages = (stage for graph in policies.graphs if graph.policy == decision.policy for stage in graph.stages)
+    stage = next((stage for stage in stages if stage.name == decision.stage), None)
+    written = None if stage is None else lock_order(decision.scope, stage, to_micros(decision.as_of))
+    if lock != written or to_micros(decision.as_of) - to_micros(plan.as_of) > AHEAD:
+        until = "without end" if lock.until is None else f"until {rfc3339(lock.until)}"
+        yield (
+            f"its lock of {lock.scope} ({lock.mode}, {until}) is none that stage {decision.stage} of "
+            f"{decision.policy} writes for {decision.scope}"
+        )
+
+
+def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
+    """The scopes that a policy has on these accounts; a hand may name any account, any venue and all."""
+    identities = [identity(each) for each in snapshot.accounts]
+    if policy == OPERATOR:
+        return (
+            {"portfolio"} | {f"account/{each[0]}" for each in identities} | {f"venue/{each[1]}" for each in identities}
+        )
+    return {
+        scope for graph in policies.graphs if graph.policy == policy for scope in scopes_of(graph.scope, identities)
+    }
 
 
 def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:

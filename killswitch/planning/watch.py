@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
@@ -14,6 +14,7 @@ from killswitch.engine.step import Step, stage_told, stands, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import Closing
+from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.corroboration import corroborate
 from killswitch.planning.prepared import Prepared
 from killswitch.signals.columns import Columns
@@ -62,6 +63,17 @@ class Memory(Struct):
 _MEMORY = msgjson.Decoder(Memory)
 _ROW = msgjson.Decoder(StoredRow)
 _ENCODER = msgjson.Encoder(decimal_format="string")
+
+
+def require_readable(memory: MachineState, rows: Iterable[bytes]) -> None:
+    """DamagedMemoryError where `Watch.restore` could not read what was kept."""
+    try:
+        _MEMORY.decode(memory.blob)
+        for row in rows:
+            _ROW.decode(row)
+    except (MsgspecError, ValueError) as error:
+        what = f"what was kept of {memory.policy} on {memory.scope} cannot be read ({error})"
+        raise DamagedMemoryError(what) from error
 
 
 class Watch:
@@ -266,9 +278,14 @@ class Watch:
         return _ENCODER.encode(stored(rows[-1])) if rows and rows[-1].at == at else None
 
     def restore(self, memory: bytes, rows: list[bytes]) -> None:
-        """Take up where the stored watch left off; `rows` oldest first."""
+        """Take up where the stored watch left off; `rows` oldest first. DamagedMemoryError."""
+        require_readable(MachineState(self.policy, self.scope, memory), rows)
         kept = _MEMORY.decode(memory)
-        self.state = from_stored(kept.engine, self.prepared.trigger_names)
-        self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
+        try:
+            self.state = from_stored(kept.engine, self.prepared.trigger_names)
+            self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
+            raise DamagedMemoryError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged

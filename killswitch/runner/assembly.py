@@ -83,12 +83,14 @@ def assemble(
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
     say: Callable[[str], None] = lambda _: None,
+    when_held: Callable[[], None] | None = None,
 ) -> Runner:
     """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
 
     Where no account is armed, no lock file is touched and nothing is closed. `timers`: whether it keeps the dead-man
     timers that the policies ask for, TimerError if it could not; a hand that ticks once leaves them alone.
-    `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does.
+    `found_before`: what the first tick has to tell, once. `say`: told why the start waits, where it does. `when_held`:
+    called as soon as the lease is held.
     """
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
@@ -96,6 +98,8 @@ def assemble(
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
     lease.take()
+    if when_held is not None:
+        when_held()
     timeline = Timeline(clock, last_stamp(_last_view(store)))
     meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)

@@ -10,6 +10,7 @@ Every read is counted on its account's meter. Where the venue's limits leave no 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 
 from msgspec import json as msgjson
@@ -38,6 +39,8 @@ FIRST_ANSWER = "the first answer is being waited for"
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
+_SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
+"""A number that raises where it is compared with another, even for equality; NaN is as unknown, and only that."""
 
 
 class AccountReader:
@@ -317,7 +320,7 @@ def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnaps
     What cannot be written, or read again, would end the run when it is stored, or when it is reckoned with.
     """
     try:
-        recorded = _DECODER.decode(_ENCODER.encode(answer))
+        recorded = _DECODER.decode(_SIGNALLING.sub(rb'"NaN"', _ENCODER.encode(answer)))
     except Exception as error:  # noqa: BLE001 - what an adapter built may fail to be written in any way
         return account.unreadable("malformed", f"the adapter's answer is no account snapshot: {_reason(error)}")
     return _held_against_document(account, recorded)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.exc import DBAPIError
 
 from killswitch.model.course import CoursePoint
-from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
+from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
@@ -20,28 +21,23 @@ from killswitch.model.store import (
     JournalEntry,
     Lease,
     MachineState,
-    Outgoing,
     RouteCount,
     StoreBusyError,
     StoredDecision,
     TickRecord,
 )
+from killswitch.store import rows
 from killswitch.store import statements as sql
-from killswitch.store.errors import DuplicateDecisionError, FencedError, StoreError
+from killswitch.store.errors import DuplicateDecisionError, FencedError, MediumError, damaged, store_error
 from killswitch.store.turns import Turns
+
+if TYPE_CHECKING:
+    from killswitch.store.fallback import Fallback
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock taken."""
 
 _LATER_THAN_ALL: Final = 2**62
-
-_NOTICES = msgspec.json.Decoder(Notice)
-_EVENTS = msgspec.json.Decoder(Event)
-_ENCODER = msgspec.json.Encoder(decimal_format="string")
-_DATA = msgspec.json.Decoder(dict[str, str | None])
-
-Row = dict[str, Any]
-
 LEASE_TERM: Final = "lease-term"
 """The live blob that says how far ahead a lease is dated: the table of the lease has no place for it."""
 
@@ -54,6 +50,24 @@ class _Term(msgspec.Struct, frozen=True):
 _TERM = msgspec.json.Encoder()
 _TERMS = msgspec.json.Decoder(_Term)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _enduring(write: Callable[Concatenate[SqlStore, P], T]) -> Callable[Concatenate[SqlStore, P], T]:
+    """A write that is tried again wherever a full or failing disk has left a way to write it."""
+
+    @functools.wraps(write)
+    def until_written(store: SqlStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            engine = store._engine
+            try:
+                return write(store, *args, **kwargs)
+            except MediumError as error:
+                store._find_a_way(error, engine)
+
+    return until_written
+
 
 class SqlStore:
     """`killswitch.model.store.Store` for any database whose schema `migrations` has made.
@@ -61,37 +75,57 @@ class SqlStore:
     Safe to share between threads: every call takes a connection of its own from the engine's pool.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(**{WRITE: True})
+    def __init__(
+        self, engine: Engine, place: str = "", fallback: Fallback | None = None, *, volatile: bool = False
+    ) -> None:
+        """`place`: what it is called where it fails. `fallback`: what is left to it when its disk takes no writes.
+
+        `volatile`: nothing outlives it.
+        """
+        self.place = place
+        self._volatile = volatile
+        self._fallback = fallback
+        self._on_disk = engine
         self._fence: int | None = None
         self._turns = Turns()
+        self._keep_said: Callable[[str], None] | None = None
+        self._use(engine)
+
+    def _use(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**{WRITE: True})
 
     def states(self) -> Sequence[MachineState]:
         """The newest state of every machine."""
-        return [MachineState(row.policy, row.scope, row.body) for row in self._read(sql.STATES)]
+        return self._decoded("the state of a machine", rows.state, self._read(sql.STATES))
 
     def rows(self, policy: str, scope: str, since: int) -> Sequence[HistoryRow]:
         """History at or after `since` (microseconds), oldest first."""
         found = self._read(sql.ROWS, policy=policy, scope=scope, since=since)
-        return [HistoryRow(policy, scope, row.at, row.body) for row in found]
+        return self._decoded(
+            f"the history of {policy} on {scope}",
+            lambda row: HistoryRow(policy, scope, rows.whole(row.at), rows.bytes_of(row.body)),
+            found,
+        )
 
+    @_enduring
     def commit_tick(self, record: TickRecord) -> None:
         """Write all of `record`, or nothing of it.
 
         Raises DuplicateDecisionError if one of its decisions is recorded already, and FencedError.
         """
+        self._return_to_disk()
         at = to_micros(record.as_of)
         with self._writing_fenced() as connection:
             for decision in record.decisions:
                 if connection.execute(sql.DECISION_EXISTS, {"id": decision.id}).first() is not None:
                     raise DuplicateDecisionError(f"decision {decision.id} is already recorded")
             many = (
-                (sql.PUT_STATE, [_state_row(state) for state in record.states]),
-                (sql.PUT_ROW, [_history_row(row) for row in record.rows]),
-                (sql.PUT_DECISION, [_decision_row(each, record.snapshot) for each in record.decisions]),
-                (sql.PUT_NOTICE, [_notice_row(notice) for notice in record.notices]),
-                (sql.PUT_JOURNAL, [_journal_row(entry) for entry in record.journal]),
+                (sql.PUT_STATE, [rows.state_row(state) for state in record.states]),
+                (sql.PUT_ROW, [rows.history_row(row) for row in record.rows]),
+                (sql.PUT_DECISION, [rows.decision_row(each, record.snapshot) for each in record.decisions]),
+                (sql.PUT_NOTICE, [rows.notice_row(notice) for notice in record.notices]),
+                (sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in record.journal]),
                 (sql.PUT_MESSAGE, [msgspec.structs.asdict(message) for message in record.messages]),
                 (sql.CONSUME_EVENT, [{"id": event, "at": at} for event in record.consumed_events]),
             )
@@ -99,47 +133,64 @@ class SqlStore:
                 if parameters:
                     connection.execute(statement, parameters)
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
+        self._keep_for_people(record.journal)
 
+    @_enduring
     def append(self, entry: JournalEntry) -> int:
         """Write one journal entry; its sequence number, once it is durable. FencedError as with `commit_tick`."""
+        self._return_to_disk()
         with self._writing_fenced() as connection:
-            return int(connection.execute(sql.PUT_JOURNAL_RETURNING, _journal_row(entry)).scalar_one())
+            sequence = int(connection.execute(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry)).scalar_one())
+        self._keep_for_people((entry,))
+        return sequence
 
+    @_enduring
     def append_all(self, entries: Sequence[JournalEntry]) -> None:
         """Write several journal entries, in order, in one transaction. FencedError as with `commit_tick`."""
         if entries:
+            self._return_to_disk()
             with self._writing_fenced() as connection:
-                connection.execute(sql.PUT_JOURNAL, [_journal_row(entry) for entry in entries])
+                connection.execute(sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in entries])
+            self._keep_for_people(entries)
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order in which it was written."""
         if decision is None:
-            return [_entry(row) for row in self._read(sql.JOURNAL)]
-        return [_entry(row) for row in self._read(sql.JOURNAL_OF, decision=decision)]
+            return self._entries(self._read(sql.JOURNAL))
+        return self._entries(self._read(sql.JOURNAL_OF, decision=decision))
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
         """Every entry from that sequence number on, in the order in which they were written."""
-        return [_entry(row) for row in self._read(sql.JOURNAL_FROM, sequence=sequence)]
+        return self._entries(self._read(sql.JOURNAL_FROM, sequence=sequence))
+
+    def _entries(self, found: Iterable[Any]) -> list[JournalEntry]:
+        return self._decoded("an entry of the journal", rows.entry, found)
+
+    def _decisions(self, found: Iterable[Any], *, with_snapshot: bool) -> list[StoredDecision]:
+        return self._decoded(
+            "a decision", lambda row: rows.stored(row.body, row.snapshot if with_snapshot else None), found
+        )
 
     def unfinished(self) -> Sequence[StoredDecision]:
         """Decisions with an account that has a `planned` but no `finished` entry, oldest first."""
-        return [_stored(row.body, row.snapshot) for row in self._read(sql.UNFINISHED)]
+        return self._decisions(self._read(sql.UNFINISHED), with_snapshot=True)
 
     def decisions(self, limit: int) -> Sequence[StoredDecision]:
         """The newest `limit` decisions, newest first, without their snapshots."""
-        return [_stored(row.body, None) for row in self._read(sql.DECISIONS, limit=limit)]
+        return self._decisions(self._read(sql.DECISIONS, limit=limit), with_snapshot=False)
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
         """The one decision whose id starts so; LookupError if several do."""
         found = self._read(sql.DECISIONS_BY_PREFIX, prefix=id_prefix, length=len(id_prefix))
         if len(found) > 1:
             raise LookupError(f"several decisions start with {id_prefix!r}: give more of the id")
-        return _stored(found[0].body, found[0].snapshot) if found else None
+        return self._decisions(found, with_snapshot=True)[0] if found else None
 
     def notices(self, limit: int) -> Sequence[Notice]:
         """The newest `limit` notices, newest first."""
-        return [_NOTICES.decode(row.body) for row in self._read(sql.NOTICES, limit=limit)]
+        return self._decoded("a notice", rows.notice, self._read(sql.NOTICES, limit=limit))
 
+    @_enduring
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
         """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
 
@@ -149,8 +200,9 @@ class SqlStore:
             return None  # a target that has nothing must not cost a write
         with self._writing_fenced(background=True) as connection:
             row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
-        return None if row is None else _delivery(row)
+        return None if row is None else self._decoded("a notification", rows.delivery, [row])[0]
 
+    @_enduring
     def settle(self, message: str, at: int, error: str | None) -> None:
         """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
         statement = sql.MESSAGE_DELIVERED if error is None else sql.MESSAGE_FAILED
@@ -159,6 +211,7 @@ class SqlStore:
                 statement, {"id": message, "at": at} if error is None else {"id": message, "error": error}
             )
 
+    @_enduring
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """End what waits for `target` and was decided before `before`; how many that are.
 
@@ -176,26 +229,37 @@ class SqlStore:
 
     def outbox(self) -> Sequence[RouteCount]:
         """How many notifications stand how, by route and target."""
-        return [RouteCount(**row._mapping) for row in self._read(sql.OUTBOX)]
+        return self._decoded("the outbox", rows.route_count, self._read(sql.OUTBOX))
 
     def deliveries(self, limit: int) -> Sequence[Delivery]:
         """The newest `limit` notifications, newest first."""
-        return [_delivery(row) for row in self._read(sql.DELIVERIES, limit=limit)]
+        return self._decoded("a notification", rows.delivery, self._read(sql.DELIVERIES, limit=limit))
 
+    @_enduring
     def forget(self, before: int) -> None:
         """Drop what was delivered or given up before `before` (microseconds). FencedError as with `claim`."""
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
+    @_enduring
     def put_event(self, event: Event) -> None:
         """A hand for the next tick; one with an id that is known already counts once."""
         with self._writing() as connection:
-            connection.execute(sql.PUT_EVENT, {"id": event.id, "body": _ENCODER.encode(event)})
+            connection.execute(sql.PUT_EVENT, {"id": event.id, "body": rows.ENCODER.encode(event)})
 
     def pending_events(self) -> Sequence[Event]:
         """Hands that no tick has consumed, in the order in which they came."""
-        return [_EVENTS.decode(row.body) for row in self._read(sql.PENDING_EVENTS)]
+        self._take_from_disk()
+        return self._decoded("a hand", rows.event, self._read(sql.PENDING_EVENTS))
 
+    def _take_from_disk(self) -> None:
+        """Where everything is kept in memory, hands of other processes are still left on the disk."""
+        if self._fallback is not None and self._fallback.copy is not None:
+            for id_, body in self._fallback.events_on_disk():
+                with self._writing() as connection:
+                    connection.execute(sql.PUT_EVENT, {"id": id_, "body": body})
+
+    @_enduring
     def put_live(self, name: str, blob: bytes) -> None:
         """Replace a small named blob that `status` reads. FencedError as with `commit_tick`."""
         with self._writing_fenced() as connection:
@@ -204,8 +268,11 @@ class SqlStore:
     def live(self, name: str) -> bytes | None:
         """The named blob, or None if there is none yet."""
         found = self._read(sql.LIVE, name=name)
-        return bytes(found[0].body) if found else None
+        return (
+            self._decoded(f"what was kept as {name}", lambda row: rows.bytes_of(row.body), found)[0] if found else None
+        )
 
+    @_enduring
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
         """Write an incident's note, unless it has one, and add to its course. FencedError as with `commit_tick`."""
         rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
@@ -217,19 +284,22 @@ class SqlStore:
     def incident_note(self, incident: str) -> bytes | None:
         """The note of an incident, or None if it has none."""
         found = self._read(sql.INCIDENT_NOTE, id=incident)
-        return bytes(found[0].note) if found else None
+        return (
+            self._decoded(f"the note of {incident}", lambda row: rows.bytes_of(row.note), found)[0] if found else None
+        )
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
         """The kept points of an incident, oldest first."""
-        return [CoursePoint(row.at, row.value) for row in self._read(sql.COURSE, incident=incident)]
+        return self._decoded(f"the course of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 
+    @_enduring
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Take or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
 
         Raises StoreBusyError if another owner's has not run out.
         """
         with self._writing() as connection:
-            row = connection.execute(sql.LEASE).first()
+            row = self._lease_row(connection.execute(sql.LEASE).all())
             if row is not None and row.owner not in (None, owner) and row.expires_at > now:
                 raise StoreBusyError(
                     f"{row.owner} holds the lease until {from_micros(row.expires_at):%Y-%m-%d %H:%M:%S} UTC"
@@ -247,17 +317,19 @@ class SqlStore:
         """From now on this handle writes under the lease of `generation`: no longer, once there is a later one."""
         self._fence = generation
 
+    @_enduring
     def release(self, owner: str) -> None:
         """Give the lease back; nothing happens if `owner` does not hold it."""
+        self._return_to_disk(at_once=True)
         with self._writing() as connection:
             connection.execute(sql.RELEASE_LEASE, {"owner": owner})
 
     def lease(self) -> Lease | None:
         """The lease as it stands, run out or not; None if it was never taken or was given back."""
-        found = self._read(sql.LEASE)
-        if not found or found[0].owner is None:
+        row = self._lease_row(self._read(sql.LEASE))
+        if row is None or row.owner is None:
             return None
-        return Lease(found[0].owner, found[0].generation, found[0].expires_at, self._ttl_of(found[0].generation))
+        return Lease(row.owner, row.generation, row.expires_at, self._ttl_of(row.generation))
 
     def _ttl_of(self, generation: int) -> int | None:
         blob = self.live(LEASE_TERM)
@@ -267,6 +339,7 @@ class SqlStore:
             return None
         return term.ttl if term is not None and term.generation == generation else None
 
+    @_enduring
     def release_unrenewed(self, lease: Lease) -> None:
         """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
         with self._writing() as connection:
@@ -275,17 +348,114 @@ class SqlStore:
                 {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at},
             )
 
+    def _lease_row(self, found: Sequence[Any]) -> Any:
+        return next(iter(self._decoded("the lease", rows.checked_lease, found)), None)
+
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
+        self._on_disk.dispose()
+
+    def go_on_in_memory(self, keep_said: Callable[[str], None]) -> None:
+        """From now on, where the disk takes no more writes, they go to a copy in memory until it does again.
+
+        For whoever acts under the lease, and for nobody else: what is handed to another process must be on the disk.
+        `keep_said`: takes every journal entry that is in memory only, as a line of JSON.
+        """
+        self._keep_said = keep_said
+        if self._fallback is not None:
+            self._fallback.may_use_memory = True
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the disk does not take what is written, and what is done instead; None while it does."""
+        fallback = self._fallback
+        if fallback is None:
+            return None
+        if fallback.copy is not None:
+            at = from_micros(int(fallback.copy.since * 1_000_000))
+            return (
+                f"since {at:%H:%M:%S} UTC everything is kept in memory only, and a restart would know nothing of it: "
+                f"{fallback.copy.because}"
+            )
+        if fallback.gave_up is not None:
+            return f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.gave_up}"
+        return None
+
+    def renew_reserve(self) -> str | None:
+        """Make the reserve whole, where there is space for it; why it could not be, else None."""
+        fallback = self._fallback
+        if fallback is None or fallback.copy is not None:
+            return None
+        with fallback.lock:
+            try:
+                fallback.reserve.make()
+            except OSError as error:
+                return f"the store has no whole reserve ({fallback.reserve.path}): {error.strerror or error}"
+            fallback.gave_up = None
+        return None
+
+    def _find_a_way(self, error: MediumError, failed: Engine) -> None:
+        """Make it worth trying again after `error` on the engine `failed`; raises `error` where nothing is left."""
+        fallback = self._fallback
+        if fallback is None:
+            raise error
+        with fallback.lock:
+            if self._engine is not failed:
+                return  # another thread has found it meanwhile
+            if failed is not self._on_disk:
+                raise error
+            with self._turns.turn(), _explained(self.place), failed.connect() as pooled:
+                disk: Any = pooled.connection.driver_connection
+                if fallback.make_room(disk, error):
+                    return
+                if not fallback.may_use_memory:
+                    raise error
+                self._use(fallback.to_memory(disk, error))
+
+    def _return_to_disk(self, *, at_once: bool = False) -> None:
+        """Write back what is in memory only, where it is time to try that. FencedError where another has the store."""
+        fallback = self._fallback
+        if fallback is None or fallback.copy is None:
+            return
+        if not (at_once or fallback.is_due):
+            fallback.require_ours(self._fence)
+            return
+        with fallback.lock, self._turns.turn():
+            if fallback.copy is not None and fallback.write_back(self._fence):
+                memory = self._engine
+                self._use(self._on_disk)
+                fallback.copy = None
+                memory.dispose()
+
+    def _keep_for_people(self, entries: Sequence[JournalEntry]) -> None:
+        """Where the journal is in memory only, it is said as well: a line that a log may keep."""
+        if self._keep_said is not None and (self._volatile or self._engine is not self._on_disk):
+            for entry in entries:
+                self._keep_said(rows.ENCODER.encode(entry).decode())
 
     def _read(self, statement: TextClause, **parameters: object) -> Sequence[Any]:
-        with _explained(), self._engine.connect() as connection:
-            return connection.execute(statement, parameters).all()
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(statement, parameters).all()
+        except DBAPIError as error:
+            raise store_error(self.place, error.orig, "could not be read") from error
+
+    def _decoded(self, what: str, decode: Callable[[Any], T], rows: Iterable[Any]) -> list[T]:
+        """Every row as `decode` makes it. DamagedStoreError for one that it cannot make anything of."""
+        found = []
+        for row in rows:
+            try:
+                found.append(decode(row))
+            except (msgspec.DecodeError, ValueError, TypeError, OverflowError) as error:
+                number = getattr(row, "sequence", None)
+                which = what if number is None else f"{what} (number {number})"
+                raise damaged(self.place, f"{which} cannot be read ({error})") from error
+        return found
 
     @contextmanager
     def _writing(self, *, background: bool = False) -> Iterator[Connection]:
-        with self._turns.turn(background=background), _explained(), self._writer.begin() as connection:
+        with self._turns.turn(background=background), _explained(self.place), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -307,62 +477,9 @@ class SqlStore:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(place: str) -> Iterator[None]:
     """Turn the driver's complaints (locked, full, read-only, corrupt) into a StoreError that says so."""
     try:
         yield
     except DBAPIError as error:
-        raise StoreError(f"the store did not take it: {error.orig}") from error
-
-
-def _state_row(state: MachineState) -> Row:
-    return {"policy": state.policy, "scope": state.scope, "body": state.blob}
-
-
-def _history_row(row: HistoryRow) -> Row:
-    return {"at": row.at, "policy": row.policy, "scope": row.scope, "body": row.blob}
-
-
-def _decision_row(decision: Decision, snapshot: bytes | None) -> Row:
-    return {
-        "id": decision.id,
-        "as_of": to_micros(decision.as_of),
-        "policy": decision.policy,
-        "scope": decision.scope,
-        "body": encode_decision(decision),
-        "snapshot": snapshot,
-    }
-
-
-def _notice_row(notice: Notice) -> Row:
-    return {"as_of": to_micros(notice.as_of), "body": encode_notice(notice)}
-
-
-def _journal_row(entry: JournalEntry) -> Row:
-    row = msgspec.structs.asdict(entry)
-    del row["sequence"]
-    return {**row, "at": to_micros(entry.at), "data": _ENCODER.encode(entry.data).decode()}
-
-
-def _delivery(row: Any) -> Delivery:
-    message = Outgoing(row.id, row.at, row.route, row.target, bytes(row.body))
-    return Delivery(message, row.state, row.attempts, row.error, row.ended_at)
-
-
-def _entry(row: Any) -> JournalEntry:
-    return JournalEntry(
-        decision=row.decision,
-        kind=row.kind,
-        at=from_micros(row.at),
-        account=row.account,
-        symbol=row.symbol,
-        position_side=row.position_side,
-        client_order_id=row.client_order_id,
-        attempt=row.attempt,
-        data=_DATA.decode(row.data),
-        sequence=row.sequence,
-    )
-
-
-def _stored(body: bytes, snapshot: bytes | None) -> StoredDecision:
-    return StoredDecision(decode_decision(body), snapshot)
+        raise store_error(place, error.orig) from error

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
+from killswitch.store.errors import (
+    MediumError,
+    StoreError,
+    StoreMissingError,
+    StoreVersionError,
+    damaged,
+    store_error,
+)
+from killswitch.store.fallback import Fallback, backup, memory_engine
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
+from killswitch.store.reserve import Reserve
 from killswitch.store.sql import WRITE, SqlStore
+
+_BEING_MADE = 0.5
+"""Seconds that a file may be empty while another process makes a store of it."""
 
 BUSY_SECONDS = 10.0
 """How long a write waits for another process's write: a tick's takes milliseconds, a hand's too."""
@@ -28,13 +45,71 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
     engine = _reading_engine(path) if read_only else _writing_engine(path)
     try:
         _prepare(engine, path, read_only=read_only)
-    except StoreVersionError as error:
+    except StoreError:
         engine.dispose()
-        raise StoreVersionError(f"{path}: {error}") from error
-    except DBAPIError as error:
-        engine.dispose()
-        raise StoreError(f"{path}: {error.orig}") from error
-    return SqlStore(engine)
+        raise
+    return SqlStore(engine, str(path), None if read_only else Fallback(path, _begin))
+
+
+def open_in_memory(url_or_path: str) -> SqlStore:
+    """A store in memory that nothing outlives: a copy of the one at `url_or_path`, which is only read.
+
+    StoreMissingError where there is none, StoreVersionError for one of another schema, StoreError where it cannot be
+    read.
+    """
+    path = _path(url_or_path)
+    with _opened_to_copy(path) as disk:
+        engine = memory_engine(_begin, disk, str(path))
+    return SqlStore(engine, f"in memory, a copy of {path}", volatile=True)
+
+
+def open_empty_in_memory() -> SqlStore:
+    """A store in memory that knows of nothing."""
+    engine = memory_engine(_begin, None, "in memory")
+    with engine.execution_options(**{WRITE: True}).begin() as connection:
+        migrate(connection)
+    return SqlStore(engine, "in memory", volatile=True)
+
+
+def copy_store(url_or_path: str, to: Path) -> None:
+    """Copy the store, which is only read, to a new file. StoreError where either is not possible."""
+    path = _path(url_or_path)
+    with _opened_to_copy(path) as disk:
+        try:
+            with closing(sqlite3.connect(to, isolation_level=None)) as copied:
+                backup(disk, copied)
+        except sqlite3.Error as error:
+            raise store_error(f"{path}, or its copy {to},", error) from error
+
+
+@contextmanager
+def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
+    """The store at `path`, only read. StoreMissingError, StoreVersionError, StoreError.
+
+    A log that a dead process left cannot be read where nothing can be written beside it (a full or read-only disk):
+    then both files are copied to where temporary files go, and read there.
+    """
+    with ExitStack() as stack:
+        reading = _reading_engine(path)
+        stack.callback(reading.dispose)
+        try:
+            _prepare(reading, path, read_only=True)
+        except MediumError:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="ksctl-")))
+            moved = folder / path.name
+            try:
+                for each in (path, path.with_name(f"{path.name}-wal")):
+                    if each.exists():
+                        copyfile(each, folder / each.name)
+            except OSError as error:
+                raise StoreError(f"the store {path} could not be copied to {folder}: {error}") from error
+            reading = _writing_engine(moved)
+            stack.callback(reading.dispose)
+            _prepare(reading, moved, read_only=False)
+        pooled = stack.enter_context(reading.connect())
+        disk = pooled.connection.driver_connection
+        assert isinstance(disk, sqlite3.Connection)
+        yield disk
 
 
 def _path(url_or_path: str) -> Path:
@@ -47,16 +122,34 @@ def _path(url_or_path: str) -> Path:
 
 
 def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:
-    if not read_only:
-        with engine.execution_options(**{WRITE: True}).begin() as connection:
-            migrate(connection)
-        return
-    with engine.connect() as connection:
-        version = schema_version(connection, create=False)
-    require_known(version)
+    """Bring it to the newest schema, or see that it has it. A full disk gets the reserve, a slice at a time."""
+    reserve = Reserve(path)
+    while True:
+        try:
+            return _at_newest(engine, path, read_only=read_only)
+        except MediumError:
+            if read_only or not reserve.give_slice():
+                raise
+
+
+def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
+    try:
+        if not read_only:
+            with engine.execution_options(**{WRITE: True}).begin() as connection:
+                migrate(connection)
+            return
+        with engine.connect() as connection:
+            version = schema_version(connection, create=False)
+        require_known(version)
+    except StoreVersionError as error:
+        raise StoreVersionError(f"{path}: {error}") from error
+    except DBAPIError as error:
+        raise store_error(str(path), error.orig) from error
+    except (TypeError, ValueError) as error:
+        raise damaged(str(path), f"its schema version cannot be read ({error})") from error
     if version < NEWEST:
         raise StoreVersionError(
-            f"the store has schema {version}, this program reads {NEWEST}: "
+            f"{path}: the store has schema {version}, this program reads {NEWEST}: "
             "start `ksctl run` on it once, which migrates it"
         )
 
@@ -64,6 +157,7 @@ def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:
 def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} is not there")
+    _require_a_beginning(path)
     return _engine(lambda: sqlite3.connect(path, **_CONNECT), on_connect=_be_durable)
 
 
@@ -76,9 +170,30 @@ def _reading_engine(path: Path) -> Engine:
     """
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
-    writer_at_work = path.with_name(path.name + "-wal").exists()
+    _require_a_beginning(path)
+    # A log of no bytes without an index is what a writer left that could not even begin.
+    writer_at_work = _is_begun(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
+
+
+def _require_a_beginning(path: Path) -> None:
+    """DamagedStoreError for a file of no bytes: SQLite would begin a store there, that knows of no close and no latch.
+
+    A store that a process is about to make has none either for a moment, and then has a log or a journal beside it.
+    """
+    beside = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+    patience = time.monotonic() + _BEING_MADE
+    while path.is_file() and path.stat().st_size == 0 and not any(each.exists() for each in beside):
+        if time.monotonic() > patience:
+            what = "the file is empty, as a truncation or a failed copy leaves it; if it is new, remove it"
+            raise damaged(str(path), what)
+        time.sleep(_BEING_MADE / 20)
+
+
+def _is_begun(log: Path, index: Path) -> bool:
+    sizes = [each.stat().st_size if each.exists() else None for each in (log, index)]
+    return sizes[0] is not None and any(sizes)
 
 
 # isolation_level None: Python's own guessing about when a transaction begins is off, `_begin` says it.

@@ -182,7 +182,7 @@ def test_rows_of_nothing_in_an_answer_that_is_in_doubt_close_nothing_off() -> No
     assert orders(only(told(at(0, book()), at(1, zeros, events=(close(force=True),))))) == WHOLE
 
 
-@pytest.mark.parametrize("contracts", ["NaN", "-3", "1e40"])
+@pytest.mark.parametrize("contracts", ["NaN", "sNaN", "-3", "1e40"])
 def test_a_row_that_is_no_position_does_not_replace_what_was_read_before(contracts: str) -> None:
     """Told twice before the hand comes: the last reading that made sense is kept, and force goes by it."""
     bad = rows(("BTC", "long", "3"), ("ETH", "short", contracts))

@@ -13,17 +13,45 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import LockTrading, PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
 from killswitch.planning.founded import unfounded
-from killswitch.planning.plan_file import PlanFileError, SavedPlan, decode_plan, encode_plan, made, plan_schema
+from killswitch.planning.plan_file import (
+    PlanFileError,
+    SavedPlan,
+    decode_plan,
+    digest_of,
+    encode_plan,
+    made,
+    plan_schema,
+)
 from killswitch.planning.saved import LONGEST_WAIT, applied_ids, basis_of
 from killswitch.planning.tick import Interpreter, Outcome
 from tests import graphs
 from tests.worlds import account, after, hand, position, rules, snapshot
 
 POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
+
+
+def locking(minutes: int | None) -> PolicySet:
+    """A policy `calm` whose stage `trim` locks every account, for so long or without end."""
+    duration = None if minutes is None else minutes * 60_000_000
+    stage = graphs.stage("trim", 2, 0, actions=[LockTrading("reduce_only", duration)])
+    return graphs.policy_set(graphs.graph([graphs.FALL_1H], [graphs.trigger("t", 0, 0.5)], [stage], policy="calm"))
+
+
+LOCKING = locking(5)
+
+
+def stage_plan(policies: PolicySet, **changes: Any) -> SavedPlan:
+    """A plan of stage `trim` on account main, decided on the book of the beginning."""
+    (decision,) = plan_of(book(after()), policies).decisions
+    fields: dict[str, Any] = {
+        "policy": "calm", "scope": "account/main", "stage": "trim", "level": 2, "kind": None, "cause": None,
+        "reason": None, "triggers": (TriggerReading("t"),), "cooldown_until": after(hours=1),
+    }  # fmt: skip
+    return made_by_hand(book(after()), *decision.intents, **fields | changes)
 
 
 def order(id_: str, amount: str = "1") -> Order:
@@ -354,9 +382,9 @@ def test_a_pace_or_ladder_that_none_can_have_is_refused(pace: Unwinding) -> None
 def test_a_plan_whose_lock_has_run_out_is_refused_and_says_when() -> None:
     """Applied ten minutes later, a lock of five minutes would be no lock."""
     lock = LockOrder("account/main", "reduce_only", after(minutes=5))
-    plan = made_by_hand(book(after()), *plan_of(book(after())).decisions[0].intents, lock=lock)
-    assert applied(plan, book(after(minutes=4))).decisions
-    said = refusal(applied(plan, book(after(minutes=10))))
+    plan = stage_plan(LOCKING, lock=lock)
+    assert applied(plan, book(after(minutes=4)), LOCKING).decisions
+    said = refusal(applied(plan, book(after(minutes=10)), LOCKING))
     assert "its lock of account/main has run out at 2024-01-01T00:05:00" in said
 
 
@@ -405,16 +433,55 @@ def test_a_plan_holds_no_equity_and_no_prices() -> None:
     assert msgspec.json.encode(basis).count(b"1000") == 0
 
 
-def test_an_applied_stage_is_a_hand_and_latches_nothing() -> None:
-    """Levels, triggers and cooldown stay with the policy; its lock and its orders come with the plan."""
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lock": LockOrder("account/invented", "reduce_only", None)}, "its lock of account/invented"),
+        ({"lock": LockOrder("portfolio", "reduce_only", None)}, "its lock of portfolio (reduce_only, without end)"),
+        ({"lock": LockOrder("account/main", "all", None)}, "its lock of account/main (all, without end)"),
+        ({"lock": LockOrder("account/main", "reduce_only", after(hours=9))}, "until 2024-01-01T09:00:00"),
+        ({"stage": "other"}, "is none that stage other of calm writes"),
+        ({"stage": None, "policy": "operator"}, "is none that stage None of operator writes"),
+        ({"as_of": after(hours=2)}, "its lock of account/main"),
+        ({"scope": "account/invented"}, "its scope account/invented is none that calm has"),
+        ({"scope": "portfolio", "lock": None}, "its scope portfolio is none that calm has"),
+        ({"scope": "venue/other", "policy": "operator", "lock": None}, "its scope venue/other is none that operator"),
+    ],
+)
+def test_a_lock_that_no_stage_writes_is_not_applied(change: dict[str, Any], says: str) -> None:
+    """A plan that was made by hand cannot lock a scope that nobody has, more strictly, or for longer."""
+    policies = locking(None)
+    lock = {"lock": LockOrder("account/main", "reduce_only", None)}
+    assert says in refusal(applied(stage_plan(policies, **(lock | change)), book(after(minutes=1)), policies))
+
+
+@pytest.mark.parametrize("written", ["1e9", "3.0E+0", "1_0"])
+def test_a_number_that_is_spelled_as_nobody_saves_it_is_refused_at_the_border(written: str) -> None:
+    """Read and written again it would be another text, and the plan another plan: refused before it is given."""
+    contents = json.loads(encode_plan(plan_of(book(after()))))
+    contents["basis"][0]["positions"][0]["contracts"] = written
+    contents["digest"] = digest_of(contents)
+    with pytest.raises(PlanFileError, match=r"was not saved by this version of ksctl|no killswitch"):
+        decode_plan(json.dumps(contents))
+
+
+@pytest.mark.parametrize("odd", ["NaN", "sNaN", "Infinity"])
+def test_a_number_that_is_only_shown_must_be_one(odd: str) -> None:
+    """A margin ratio of sNaN would be stored, and break whoever shows it."""
     plan = plan_of(book(after()))
     (decision,) = plan.decisions
-    stage = replace(
-        decision, policy="calm", scope="account/main", stage="trim", level=2, kind=None, cause=None, reason=None,
-        triggers=(TriggerReading("t"),), cooldown_until=after(hours=1), lock=LockOrder("account/main", "all", None),
-    )  # fmt: skip
-    again = made(plan.as_of, plan.policy_set, None, (stage,), plan.basis)
-    (found,) = applied(again, book(after(minutes=1))).decisions
+    assert decision.book is not None
+    shown = replace(decision.book, after=replace(decision.book.after, margin_ratio=Decimal(odd)))
+    forged = made_by_hand(book(after()), *decision.intents, book=shown)
+    assert "holds a number that is none" in refusal(applied(forged, book(after(minutes=1))))
+
+
+def test_an_applied_stage_is_a_hand_and_latches_nothing() -> None:
+    """Levels, triggers and cooldown stay with the policy; its lock and its orders come with the plan."""
+    policies = locking(None)
+    again = stage_plan(policies, lock=LockOrder("account/main", "reduce_only", None))
+    (stage,) = again.decisions
+    (found,) = applied(again, book(after(minutes=1)), policies).decisions
     assert (found.kind, found.stage, found.level, found.triggers, found.cooldown_until) == ("manual", None, 0, (), None)
     assert (found.lock, found.intents, found.cause) == (stage.lock, stage.intents, "operator")
     assert found.reason == f"plan {again.digest[:19]}: trim of calm"

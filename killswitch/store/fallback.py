@@ -1,0 +1,224 @@
+"""What a store does when its disk takes no more writes: room out of the reserve first, then memory (ADR 0105)."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+from killswitch.store.errors import FencedError, MediumError, StoreError, store_error
+from killswitch.store.reserve import Reserve
+
+RETURN_EVERY: Final = 5.0
+"""Seconds between two attempts to write back what is in memory only."""
+_BRIEFLY: Final = 0.25
+"""Seconds that such an attempt, which a tick waits for, waits for another process's write."""
+
+_LOCKED_FOR: Final = 2.0
+"""Seconds that a copy waits for a lock on the store."""
+
+Begin = Callable[..., None]
+
+_NEW_ROWS: Final = ("decisions", "journal", "notices")
+"""Tables that only ever grow: what is later than the copy is written back under its own numbers."""
+_WRITE_BACK: Final = (
+    "INSERT INTO disk.events (id, body, consumed_at) SELECT id, body, consumed_at FROM main.events WHERE true "
+    "ON CONFLICT (id) DO UPDATE SET consumed_at = excluded.consumed_at",
+    "INSERT OR REPLACE INTO disk.states SELECT * FROM main.states EXCEPT SELECT * FROM disk.states",
+    "INSERT OR REPLACE INTO disk.history SELECT * FROM main.history m WHERE m.at >= :history",
+    "INSERT OR REPLACE INTO disk.outbox SELECT * FROM main.outbox m WHERE NOT EXISTS (SELECT 1 FROM disk.outbox d "
+    "WHERE d.id = m.id AND d.state = m.state AND d.attempts = m.attempts AND d.error IS m.error)",
+    "INSERT OR IGNORE INTO disk.incidents SELECT * FROM main.incidents",
+    "INSERT OR IGNORE INTO disk.course SELECT * FROM main.course",
+)
+_SIGNS_OF_LIFE: Final = (
+    "INSERT OR REPLACE INTO disk.live SELECT * FROM main.live EXCEPT SELECT * FROM disk.live",
+    "INSERT OR REPLACE INTO disk.lease SELECT * FROM main.lease",
+)
+"""Small, and where they were before: what `status` and probes read, often written when nothing else can be."""
+
+
+@dataclass
+class Copy:
+    """A store in memory, made of the one on disk, and what of it is newer than that."""
+
+    engine: Engine
+    because: str
+    since: float
+    """`time.time()` of the copy."""
+    marks: dict[str, int] = field(default_factory=dict)
+
+
+class Fallback:
+    """What is left to one store in a file: its reserve, and a copy in memory where that was allowed."""
+
+    def __init__(self, path: Path, begin: Begin) -> None:
+        """`begin`: how a transaction of the store begins, as a listener of its engine."""
+        self.path = path
+        self.reserve = Reserve(path)
+        self.lock = threading.RLock()
+        self.copy: Copy | None = None
+        self.may_use_memory = False
+        self.gave_up: str | None = None
+        """Why the reserve was touched; None while it is whole."""
+        self._begin = begin
+        self._tried_at = 0.0
+
+    def make_room(self, connection: sqlite3.Connection, cause: MediumError) -> bool:
+        """Give a slice of the reserve, and let the log begin anew; False where no slice is left."""
+        if not self.reserve.give_slice():
+            return False
+        self.gave_up = cause.cause
+        rewind(connection)
+        return True
+
+    def to_memory(self, connection: sqlite3.Connection, cause: MediumError) -> Engine:
+        """Copy the store on `connection` into memory. StoreError where it cannot even be read any more."""
+        engine = memory_engine(self._begin, connection, str(self.path))
+        marks = {}
+        with engine.connect() as copied:
+            for table in _NEW_ROWS:
+                marks[table] = copied.exec_driver_sql(f"SELECT coalesce(max(sequence), 0) FROM {table}").scalar() or 0
+            marks["history"] = copied.exec_driver_sql("SELECT coalesce(max(at), 0) FROM history").scalar() or 0
+        self.copy = Copy(engine, cause.cause, time.time(), marks)
+        self._tried_at = time.monotonic()
+        return engine
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to try again to write back what is in memory."""
+        return time.monotonic() - self._tried_at >= RETURN_EVERY
+
+    def require_ours(self, fence: int | None) -> None:
+        """FencedError where the lease on the disk has passed to another runner; what cannot be read says nothing."""
+        for generation, owner in self._on_disk("SELECT generation, owner FROM lease WHERE one = 1"):
+            _require_ours(generation, owner, fence)
+
+    def write_back(self, fence: int | None) -> bool:
+        """Write what is in memory to the disk, all of it or nothing; whether the disk has it now.
+
+        FencedError where another runner has had the store since. Where not all of it can be written, the lease and
+        the last tick alone are tried, so that `status` sees a runner that lives.
+        """
+        assert self.copy is not None
+        self._tried_at = time.monotonic()
+        with self.copy.engine.connect() as pooled:
+            raw = pooled.connection.driver_connection
+            assert isinstance(raw, sqlite3.Connection)
+            try:
+                raw.execute("ATTACH ? AS disk", (str(self.path),))
+                raw.execute("PRAGMA disk.synchronous = FULL")
+                raw.execute(f"PRAGMA busy_timeout = {int(_BRIEFLY * 1000)}")
+            except sqlite3.Error:
+                return False
+            try:
+                return self._write(raw, fence, self.copy.marks)
+            finally:
+                raw.execute("DETACH disk")
+
+    def _write(self, raw: sqlite3.Connection, fence: int | None, marks: dict[str, int]) -> bool:
+        new_rows = tuple(
+            f"INSERT INTO disk.{table} SELECT * FROM main.{table} WHERE sequence > {marks[table]}"
+            for table in _NEW_ROWS
+        )
+        for _ in range(2):
+            try:
+                _transact(raw, (*new_rows, *_WRITE_BACK, *_SIGNS_OF_LIFE), marks, fence)
+            except sqlite3.Error:
+                if not _rewound(raw):
+                    break
+            else:
+                return True
+        with suppress(sqlite3.Error):  # nothing of it is lost: it is in memory, and tried again
+            _transact(raw, _SIGNS_OF_LIFE, {}, fence)
+        return False
+
+    def events_on_disk(self) -> list[tuple[str, bytes]]:
+        """Hands that other processes have left on the disk meanwhile, oldest first; none where it cannot be read."""
+        return self._on_disk("SELECT id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
+
+    def _on_disk(self, statement: str) -> list[Any]:
+        try:
+            disk = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BRIEFLY)
+        except sqlite3.Error:
+            return []
+        try:
+            return disk.execute(statement).fetchall()
+        except sqlite3.Error:
+            return []
+        finally:
+            disk.close()
+
+
+def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -> Engine:
+    """An engine over a database in memory, a copy of `source` where one is given. StoreError if that cannot be read.
+
+    One connection, taken by one thread after the other: the database is gone with it.
+    """
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    if source is not None:
+        try:
+            backup(source, memory)
+        except sqlite3.Error as error:
+            memory.close()
+            raise store_error(place, error, "could not be copied") from error
+    engine = create_engine("sqlite://", creator=lambda: memory, poolclass=QueuePool, pool_size=1, max_overflow=0)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
+    """Copy a database whole. sqlite3.Error, also where `source` stays locked: the driver would wait for ever."""
+    if source.in_transaction:
+        source.rollback()  # SQLite copies nothing out of a connection that is writing
+    give_up_at = time.monotonic() + _LOCKED_FOR
+
+    def bound(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > give_up_at:
+            raise sqlite3.OperationalError("it stays locked by another process")
+
+    source.backup(to, progress=bound, sleep=0.05)
+
+
+def rewind(connection: sqlite3.Connection) -> None:
+    """Let the write-ahead log begin anew in the blocks that it has; where a reader or the disk is against it, not."""
+    _rewound(connection, "main")
+
+
+def _rewound(connection: sqlite3.Connection, schema: str = "disk") -> bool:
+    try:
+        busy, *_ = connection.execute(f"PRAGMA {schema}.wal_checkpoint(RESTART)").fetchone()
+    except sqlite3.Error:
+        return False
+    return not busy
+
+
+def _require_ours(generation: int, owner: str | None, fence: int | None) -> None:
+    if fence is not None and generation > fence:
+        raise FencedError(
+            f"the lease of generation {fence} has passed to generation {generation} ({owner or 'given back since'}) "
+            "while this process could write nothing to the store: it stops, and what it has done since is in no store"
+        )
+
+
+def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict[str, int], fence: int | None) -> None:
+    raw.execute("BEGIN IMMEDIATE")
+    try:
+        row = raw.execute("SELECT generation, owner FROM disk.lease").fetchone()
+        if row is not None:
+            _require_ours(row[0], row[1], fence)
+        for statement in statements:
+            raw.execute(statement, values if ":" in statement else {})
+        raw.execute("COMMIT")
+    except (sqlite3.Error, StoreError):
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
+        raise

@@ -1,0 +1,131 @@
+"""The rows of a store and what they stand for: values into columns, and columns, whatever lies in them, into values.
+
+A database keeps whatever was written into a column, and a damaged one gives back anything: what is read is checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from killswitch.model.course import CoursePoint
+from killswitch.model.decision import Decision, Notice, decode_decision, encode_decision, encode_notice
+from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.snapshot import Event
+from killswitch.model.store import (
+    Delivery,
+    HistoryRow,
+    JournalEntry,
+    MachineState,
+    Outgoing,
+    RouteCount,
+    StoredDecision,
+)
+
+ENCODER = msgspec.json.Encoder(decimal_format="string")
+_NOTICES = msgspec.json.Decoder(Notice)
+_EVENTS = msgspec.json.Decoder(Event)
+_DATA = msgspec.json.Decoder(dict[str, str | None])
+
+Row = dict[str, Any]
+
+
+def notice(row: Any) -> Notice:
+    return _NOTICES.decode(bytes_of(row.body))
+
+
+def event(row: Any) -> Event:
+    return _EVENTS.decode(bytes_of(row.body))
+
+
+def state_row(state: MachineState) -> Row:
+    return {"policy": state.policy, "scope": state.scope, "body": state.blob}
+
+
+def history_row(row: HistoryRow) -> Row:
+    return {"at": row.at, "policy": row.policy, "scope": row.scope, "body": row.blob}
+
+
+def decision_row(decision: Decision, snapshot: bytes | None) -> Row:
+    return {
+        "id": decision.id,
+        "as_of": to_micros(decision.as_of),
+        "policy": decision.policy,
+        "scope": decision.scope,
+        "body": encode_decision(decision),
+        "snapshot": snapshot,
+    }
+
+
+def notice_row(notice: Notice) -> Row:
+    return {"as_of": to_micros(notice.as_of), "body": encode_notice(notice)}
+
+
+def journal_row(entry: JournalEntry) -> Row:
+    row = msgspec.structs.asdict(entry)
+    del row["sequence"]
+    return {**row, "at": to_micros(entry.at), "data": ENCODER.encode(entry.data).decode()}
+
+
+def whole(value: object) -> int:
+    """An integer of the store; a database keeps whatever is written into a column."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def bytes_of(value: object) -> bytes:
+    if not isinstance(value, bytes | memoryview):
+        raise TypeError(f"{value!r:.40} is no blob")
+    return bytes(value)
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def state(row: Any) -> MachineState:
+    return MachineState(text(row.policy), text(row.scope), bytes_of(row.body))
+
+
+def point(row: Any) -> CoursePoint:
+    return CoursePoint(whole(row.at), float(row.value))
+
+
+def checked_lease(row: Any) -> Any:
+    whole(row.generation), whole(row.expires_at)
+    if row.owner is not None:
+        text(row.owner)
+    return row
+
+
+def route_count(row: Any) -> RouteCount:
+    return msgspec.convert(dict(row._mapping), RouteCount)
+
+
+def delivery(row: Any) -> Delivery:
+    message = Outgoing(text(row.id), whole(row.at), text(row.route), text(row.target), bytes_of(row.body))
+    return msgspec.convert(
+        {
+            "message": message,
+            "state": row.state,
+            "attempts": row.attempts,
+            "error": row.error,
+            "ended_at": row.ended_at,
+        },
+        Delivery,
+    )
+
+
+def entry(row: Any) -> JournalEntry:
+    values = dict(row._mapping)
+    values["at"] = from_micros(whole(row.at))
+    values["data"] = _DATA.decode(row.data)
+    return msgspec.convert(values, JournalEntry)
+
+
+def stored(body: object, snapshot: object) -> StoredDecision:
+    return StoredDecision(decode_decision(bytes_of(body)), None if snapshot is None else bytes_of(snapshot))

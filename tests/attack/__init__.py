@@ -1,0 +1,1 @@
+"""Attacks: what the switch must close in spite of."""

@@ -1,0 +1,241 @@
+"""What a store does when its disk takes no writes: the reserve, a copy in memory, and the way back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from killswitch.cli.session import acting_store
+from killswitch.model.snapshot import Event
+from killswitch.model.store import JournalEntry, TickRecord
+from killswitch.runner.assembly import LockPaths
+from killswitch.runner.disk_space import DiskSpace
+from killswitch.runner.lease import this_process
+from killswitch.store import fallback
+from killswitch.store.errors import DamagedStoreError, FencedError, MediumError, StoreError, store_error
+from killswitch.store.reserve import SLICE, Reserve, in_units
+from killswitch.store.sql import SqlStore
+from killswitch.store.sqlite import open_store
+
+NOW = datetime(2021, 5, 19, tzinfo=UTC)
+PAGES = "PRAGMA max_page_count = {}"
+"""SQLite's own bound of a file answers SQLITE_FULL, exactly as a full disk does."""
+
+
+def entry(kind: Any = "sending", **data: str | None) -> JournalEntry:
+    return JournalEntry("d1", kind, NOW, account="main", data=data)
+
+
+def full(store: SqlStore, *, at: int = 1) -> None:
+    """No write of this handle may make the file longer any more."""
+    with store._on_disk.connect() as connection:
+        connection.exec_driver_sql(PAGES.format(at))
+
+
+def large(number: int) -> JournalEntry:
+    return entry(note="x" * 40_000, number=str(number))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqlStore]:
+    """A store under a lease of its own."""
+    opened = open_store(str(path))
+    opened.fence(opened.acquire("me", 0, 10).generation)
+    yield opened
+    opened.close()
+
+
+def kinds(path: Path) -> list[str]:
+    reader = open_store(str(path), read_only=True)
+    try:
+        return [each.kind for each in reader.journal()]
+    finally:
+        reader.close()
+
+
+def test_without_leave_to_use_memory_a_full_disk_is_told_with_file_cause_and_next_step(
+    store: SqlStore, path: Path
+) -> None:
+    """What is handed to another process must not vanish with this one."""
+    full(store)
+    with pytest.raises(MediumError, match=r"store\.sqlite did not take it: .*full.*make space.*--journal memory"):
+        store.append(large(1))
+    assert kinds(path) == []
+
+
+def test_on_a_full_disk_it_goes_on_in_memory_and_says_every_entry(store: SqlStore, path: Path) -> None:
+    """Reads see what was written before and after; the numbers of entries go on; the disk has nothing of it."""
+    said: list[str] = []
+    store.append(entry("planned"))
+    store.go_on_in_memory(said.append)
+    full(store)
+    assert [store.append(large(n)) for n in (1, 2)] == [2, 3]
+    assert [each.kind for each in store.journal("d1")] == ["planned", "sending", "sending"]
+    assert kinds(path) == ["planned"]
+    assert len(said) == 2
+    assert '"number":"2"' in said[1]
+    assert "in memory only" in (store.trouble or "")
+
+
+def test_what_is_in_memory_is_written_back_whole_once_there_is_space(store: SqlStore, path: Path) -> None:
+    """Journal, states, live blobs and the hands of others: nothing is lost, nothing is there twice."""
+    store.go_on_in_memory(lambda _: None)
+    store.put_event(Event("e1", NOW, "close"))
+    full(store)
+    store.append(large(1))
+    store.put_live("tick", b"2")
+    other = open_store(str(path))
+    other.put_event(Event("e2", NOW, "reset"))
+    assert [each.id for each in store.pending_events()] == ["e1", "e2"]
+    store.commit_tick(TickRecord(NOW, "p", (), (), (), (), (entry("planned"),), None, ("e1",), 0))
+    store.release("me")  # the end of a run tries once more, whenever it tried last
+    assert store.trouble is None
+    assert [each.kind for each in other.journal()] == ["sending", "planned"]
+    assert [each.id for each in other.pending_events()] == ["e2"]
+    assert other.live("tick") == b"2"
+    assert other.lease() is None
+    other.close()
+
+
+def test_a_store_that_another_runner_has_taken_meanwhile_is_not_written_over(
+    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fence holds for memory too, at every tick and every entry, and nothing of it reaches the disk."""
+    store.go_on_in_memory(lambda _: None)
+    full(store)
+    store.append_all([large(1)])
+    other = open_store(str(path))
+    other.acquire("you", 20, 10)
+    for every in (0.0, 1e9):
+        monkeypatch.setattr(fallback, "RETURN_EVERY", every)
+        with pytest.raises(FencedError, match="while this process could write nothing"):
+            store.append(entry())
+    assert other.journal() == []
+    other.close()
+
+
+def test_the_reserve_is_given_up_a_slice_at_a_time(path: Path) -> None:
+    """Whatever fills the disk would take all of it at once; the last slice takes the file with it."""
+    reserve = Reserve(path, size=2 * SLICE + 5)
+    reserve.make()
+    assert reserve.path.stat().st_blocks * 512 >= reserve.size, "it is there, and not only promised"
+    assert reserve.path.stat().st_mode & 0o777 == 0o600
+    sizes = []
+    while reserve.give_slice():
+        sizes.append(reserve.left())
+    assert sizes == [SLICE + 5, 5, 0]
+    assert not reserve.path.exists()
+
+
+def test_a_reserve_is_no_link_to_another_file(path: Path, tmp_path: Path) -> None:
+    """What somebody has put in its place is neither grown nor cut."""
+    (tmp_path / "other").write_bytes(b"kept")
+    reserve = Reserve(path, size=SLICE)
+    reserve.path.symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic link"):
+        reserve.make()
+    assert (tmp_path / "other").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (sqlite3.SQLITE_FULL, MediumError, "the disk is full"),
+        (sqlite3.SQLITE_IOERR_WRITE, MediumError, "quota"),
+        (sqlite3.SQLITE_IOERR_FSYNC, MediumError, "failed"),
+        (sqlite3.SQLITE_READONLY, MediumError, "read-only"),
+        (sqlite3.SQLITE_CANTOPEN, MediumError, "inodes"),
+        (sqlite3.SQLITE_CORRUPT, DamagedStoreError, "put back a backup"),
+        (sqlite3.SQLITE_NOTADB, DamagedStoreError, "put back a backup"),
+    ],
+)
+def test_each_answer_of_a_bad_disk_names_file_cause_and_next_step(code: int, kind: type[StoreError], says: str) -> None:
+    """The extended codes of sqlite.org/rescode.html, by their low byte."""
+    error = sqlite3.OperationalError("it said")
+    error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_X"
+    found = store_error("/data/s.sqlite", error)
+    assert type(found) is kind
+    for words in ("/data/s.sqlite", "it said", says, "--journal memory"):
+        assert words in str(found)
+
+
+def test_an_empty_file_is_no_new_store(path: Path) -> None:
+    """Where there was a store, a new one would know of no close and no latch; the file stays as it is."""
+    path.touch()
+    for read_only in (False, True):
+        with pytest.raises(DamagedStoreError, match=r"the file is empty.*if it is new, remove it"):
+            open_store(str(path), read_only=read_only)
+    assert path.stat().st_size == 0
+
+
+@pytest.mark.parametrize("journal", ["memory", "elsewhere.sqlite"])
+def test_the_emergency_copy_knows_what_the_store_knew(
+    journal: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the store itself is not touched; a file that is there is not written over."""
+    before = open_store(str(path))
+    before.append(entry("planned"))
+    before.close()
+    bytes_before = path.read_bytes()
+    place = journal if journal == "memory" else str(tmp_path / journal)
+    locks = LockPaths(tmp_path / "locks", None)
+    with acting_store(str(path), place, locks) as store:
+        assert [each.kind for each in store.journal()] == ["planned"]
+        store.append(entry())
+    assert "EMERGENCY" in capsys.readouterr().err
+    assert path.read_bytes() == bytes_before
+    if journal != "memory":
+        assert kinds(Path(place)) == ["planned", "sending"]
+        with (
+            pytest.raises(click.ClickException, match=f"{place} is there already"),
+            acting_store(str(path), place, locks),
+        ):
+            pass
+
+
+def test_no_emergency_goes_beside_a_runner_that_lives(path: Path, tmp_path: Path) -> None:
+    """Also where its lease has run out because it cannot write: the process is what counts."""
+    store = open_store(str(path))
+    store.acquire(this_process(), 0, 1)
+    store.close()
+    with (
+        pytest.raises(click.ClickException, match=r"a runner lives on this store.*kill -TERM"),
+        acting_store(str(path), "memory", LockPaths(tmp_path / "locks", None)),
+    ):
+        pass
+
+
+class Disk:
+    """A store whose reserve is whole."""
+
+    trouble: str | None = None
+
+    def renew_reserve(self) -> str | None:
+        return None
+
+
+def test_free_space_below_the_declared_amount_is_a_problem_that_does_not_change_its_words(tmp_path: Path) -> None:
+    """Numbers that change at every look are no news; a store in trouble comes first."""
+    disk, now = Disk(), [0.0]
+    space = DiskSpace(disk, tmp_path, 2**62, lambda: now[0])
+    first = space.problem
+    assert first is not None
+    assert f"fewer than {in_units(2**62)} (--min-free)" in first
+    (tmp_path / "more").write_bytes(b"x" * 5_000_000)
+    now[0] = 60.0
+    space.ticked(None)  # type: ignore[arg-type]  # a report is not looked at
+    assert space.problem == first
+    disk.trouble = "in memory only"
+    assert space.problem == "in memory only"
+    assert DiskSpace(Disk(), tmp_path, 0, lambda: 0.0).problem is None
