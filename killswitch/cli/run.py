@@ -17,7 +17,7 @@ from killswitch.cli.uttering import utter
 
 if TYPE_CHECKING:
     from killswitch.cli.wording import Written as Thresholds
-    from killswitch.lab.recording import Writer
+    from killswitch.lab.recording import Recorder
     from killswitch.model.store import Store
     from killswitch.runner.loop import Runner, TickReport
     from killswitch.runner.opening import Written
@@ -36,8 +36,7 @@ _UNDER_WAY = ("planned", "closing")
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
-              help="Append every snapshot to this recording.")  # fmt: skip
+@click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after so many ticks. Left out: run until SIGTERM.")
@@ -254,12 +253,12 @@ class Terminal:
         return f"closing under way, to go on at the next start: {', '.join(open_)}"
 
 
-def _recorder(path: Path | None) -> Writer | None:
+def _recorder(path: Path | None) -> Recorder | None:
     if path is None:
         return None
-    from killswitch.lab.recording import Writer
+    from killswitch.lab.recording import Recorder
 
     try:
-        return Writer(path, append=True)
+        return Recorder(path)
     except OSError as error:
         raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error
