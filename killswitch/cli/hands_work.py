@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from killswitch.cli.console import write_in_background
 from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
@@ -25,7 +25,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.plan_file import SavedPlan
-from killswitch.runner import hands
+from killswitch.runner import event_loop, hands
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
@@ -43,6 +43,9 @@ POLL = 0.1
 
 PAUSE_FOR_LOOK = 4.0
 """How many times longer than a look the pause after it is at least."""
+
+LAST_WORDS = 30.0
+"""Seconds that the end of a command waits for whoever reads what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def this_user() -> str:
 
 def give(order: Order, place: Place, *, live: bool) -> None:
     """Hand the order to the living runner, or tick once ourselves. Where there is no store, none is made."""
+    write_in_background(LAST_WORDS)
     _end_misdated(place.store_at)
     _require_taker(order, place.store_at, live=live)
     with friendly(), _unspent(), opened_store(place.store_at, read_only=False) as store:
@@ -257,7 +261,7 @@ def _tick_ourselves(
         tell_waiting(store)
         event = given or order.event(store)
         try:
-            asyncio.run(once(runner, store, event, order.wait))
+            event_loop.run(once(runner, store, event, order.wait))
         except BaseException:
             if hands.is_waiting(store, event):
                 click.echo(
