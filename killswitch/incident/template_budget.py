@@ -17,8 +17,10 @@ from markupsafe import Markup
 
 MOST_STEPS = 5_000_000
 """Nodes of the syntax tree that are run; a report of ten thousand orders takes a tenth of them."""
-LONGEST_TEXT = 1 << 20
-"""Characters of a text, the whole page included."""
+LONGEST_TEXT = 256 << 10
+"""Characters of a text of somebody's own template, the whole page included: making HTML of it takes memory and time."""
+LONGEST_SHIPPED = 4 << 20
+"""The same of a shipped template, whose text grows with the incident alone."""
 MOST_TEXT = 32 << 20
 """Characters of all texts that are made on the way to the page."""
 LONGEST_VALUE = 64 << 10
@@ -45,7 +47,9 @@ class BudgetError(Exception):
 class Budget:
     """What one rendering has left."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST_TEXT) -> None:
+        """`longest`: characters of any text."""
+        self._longest = longest
         self._steps = MOST_STEPS
         self._text = MOST_TEXT
         self._until = monotonic() + MOST_SECONDS
@@ -61,8 +65,8 @@ class Budget:
     def text(self, length: int) -> None:
         """Before a text of so many characters is made; BudgetError if it is too long, or one too many."""
         self._text -= length
-        if length > LONGEST_TEXT or self._text < 0:
-            raise BudgetError(f"it makes a text of more than {LONGEST_TEXT:,} characters, or too many long ones")
+        if length > self._longest or self._text < 0:
+            raise BudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
 
     def concat(self, pieces: Iterable[str]) -> str:
         """`"".join`, counted piece by piece."""
@@ -70,7 +74,7 @@ class Budget:
         length = 0
         for piece in pieces:
             length += len(piece)
-            if length > LONGEST_TEXT:
+            if length > self._longest:
                 self.text(length)
             found.append(piece)
         self.text(length)

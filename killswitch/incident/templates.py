@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from markupsafe import Markup
 from killswitch.content import runbooks_folder
 from killswitch.incident.filters import FILTERS, OWN_OF_JINJA, TESTS
 from killswitch.incident.markdown import escape
-from killswitch.incident.template_budget import Budget, BudgetError, count
+from killswitch.incident.template_budget import LONGEST_SHIPPED, LONGEST_TEXT, Budget, BudgetError, count
 
 SUFFIX = ".md.j2"
 REPORT = "report" + SUFFIX
@@ -96,7 +96,7 @@ def _for_markdown(node: nodes.Expr) -> nodes.Expr:
     return nodes.Filter(node, ESCAPED, [], [], None, None, lineno=node.lineno)
 
 
-def environment(own: Iterable[Path] = ()) -> SandboxedEnvironment:
+def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
     """Where templates are found: the folders of their own first, then the shipped ones; no other file is read.
 
     `shipped/NAME` is a shipped one even where there is one of its own by that name. Every value is escaped for
@@ -105,7 +105,7 @@ def environment(own: Iterable[Path] = ()) -> SandboxedEnvironment:
     loaders: list[BaseLoader] = [_OwnFolder([folder]) for folder in dict.fromkeys(own)]
     ours = FileSystemLoader([runbooks_folder()])
     loaders += [ours, PrefixLoader({"shipped": ours})]
-    budget = Budget()
+    budget = Budget(LONGEST_TEXT if own else LONGEST_SHIPPED)
 
     def finalize(value: object) -> object:
         return _finalize(budget.value(value))
