@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from killswitch.cli.wording import headline
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
+from killswitch.runner import event_loop
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.opening import open_accounts, read_once
@@ -41,7 +41,7 @@ def preview_close(order: Order, place: Place, out: Path | None) -> None:
         found = place.written(view)
         accounts = open_accounts(found.accounts, live=True)
         require_closable(order.scope, accounts)
-        seen = asyncio.run(read_once(accounts, place.read_timeout))
+        seen = event_loop.run(read_once(accounts, place.read_timeout))
         interpreter, memory = from_store(found.policies, store)
         given, now = order.event(None), tick_time(store, SystemClock())
         snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=(given,), closings=under_way(store))

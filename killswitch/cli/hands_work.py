@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from killswitch.cli.console import write_in_background
 from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
@@ -35,7 +35,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.planning.plan_file import SavedPlan
-from killswitch.runner import hands
+from killswitch.runner import event_loop, hands
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
@@ -53,6 +53,9 @@ POLL = 0.1
 
 PAUSE_FOR_LOOK = 4.0
 """How many times longer than a look the pause after it is at least."""
+
+LAST_WORDS = 30.0
+"""Seconds that the end of a command waits for whoever reads what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def give(order: Order, place: Place, *, live: bool, journal: str | None = None) 
 
     `journal`: where what is done is journaled instead of in the store, in an emergency.
     """
+    write_in_background(LAST_WORDS)
     if journal is not None:
         with friendly(), acting_store(place.store_at, journal, place.locks(None)) as store:
             _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
@@ -284,7 +288,7 @@ def _tick_ourselves(
         tell_waiting(store)
         event = given or order.event(store)
         try:
-            asyncio.run(once(runner, store, event, order.wait))
+            event_loop.run(once(runner, store, event, order.wait))
         except BaseException:
             if hands.is_waiting(store, event):
                 click.echo(

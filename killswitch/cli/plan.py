@@ -86,16 +86,15 @@ def _of_recording(found: Written, recording: Path) -> Preview:
 
 
 def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
-    import asyncio
-
     from killswitch.model.snapshot import Snapshot
+    from killswitch.runner import event_loop
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.opening import open_accounts, read_once
     from killswitch.runner.preview import from_store, preview, under_way
     from killswitch.runner.started import tick_time
 
     accounts = open_accounts(found.accounts, live=True)
-    seen = asyncio.run(read_once(accounts, patience))
+    seen = event_loop.run(read_once(accounts, patience))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
     snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from killswitch.cli.options import output, policies, variant
+
+if TYPE_CHECKING:
+    from killswitch.model.snapshot import Snapshot
 
 
 @click.command()
@@ -30,8 +35,9 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     found = written(policies_at, variant)
     thresholds = as_written(found.policies)
     count = 0
+    missing: list[int] = []
     try:
-        for news in run(found.policies, read(snapshots)):
+        for news in run(found.policies, _counted(read(snapshots), missing)):
             if isinstance(news, Decision):
                 count += 1
                 lines = encode_decision(news) if output == "json" else "\n".join(decision_lines(news, thresholds))
@@ -43,3 +49,13 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
         raise click.ClickException(str(error)) from error
     if output == "text":
         click.echo(f"{count} decision{'' if count == 1 else 's'}")
+    if missing:
+        click.echo(f"warning: the recording is not whole: snapshots are missing, {sum(missing)} in all", err=True)
+
+
+def _counted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
+    """The snapshots as they are; how many are missing before each of them goes into `missing`."""
+    for snapshot in snapshots:
+        if snapshot.missing:
+            missing.append(snapshot.missing)
+        yield snapshot

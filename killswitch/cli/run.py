@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.uttering import utter
+from killswitch.cli.console import console_problem, write_in_background
 
 if TYPE_CHECKING:
     from killswitch.cli.wording import Written as Thresholds
-    from killswitch.lab.recording import Writer
+    from killswitch.lab.recording import Recorder
     from killswitch.model.store import Store
     from killswitch.runner.loop import Runner, TickReport
     from killswitch.runner.opening import Written
@@ -37,8 +34,7 @@ _UNDER_WAY = ("planned", "closing")
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
-              help="Append every snapshot to this recording.")  # fmt: skip
+@click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
 @click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
@@ -60,9 +56,11 @@ def run(
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
+    write_in_background()
     from killswitch.cli.session import acting_store, arming_words, friendly, lock_paths, require_locks, written
     from killswitch.cli.watching import reporting, watching
     from killswitch.cli.wording import as_written
+    from killswitch.runner import event_loop
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
@@ -78,7 +76,7 @@ def run(
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
         about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
-        found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
+        found_before = event_loop.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
     for words in about_locks:
@@ -106,14 +104,13 @@ def run(
         told.closings = runner.closings
         told.notifications = runner.notifications
         keep_short()
-        told.why = asyncio.run(_until_stopped(runner, ticks))
+        told.why = event_loop.run(_until_stopped(runner, ticks))
     mention(f"stopped after {terminal.ticks} tick{'' if terminal.ticks == 1 else 's'}; {terminal.last_words()}")
     left = store.trouble
     for words in (*runner.left_behind, *(() if left is None else (left,))):
         mention(words)
     if any(account.armed for account in accounts.values()):
         mention("the lock files go stale now, which bots read as locked, until a runner lives again")
-    _leave_no_words_behind()
 
 
 def _require_notified(found: Written) -> None:
@@ -136,18 +133,8 @@ def mention_journaled(line: str) -> None:
 
 
 def mention(words: str) -> None:
-    """Say something on stderr that the run does not depend on: where nobody can hear it, it goes on."""
-    with contextlib.suppress(OSError):
-        utter(words, err=True)
-
-
-def _leave_no_words_behind() -> None:
-    """What a stream that takes no more still holds is given up, so that the interpreter's end does not fail on it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    """Say something on stderr that the run does not depend on."""
+    click.echo(words, err=True)
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> str:
@@ -200,16 +187,15 @@ class Terminal:
         self.ticks = 0
 
     def ticked(self, report: TickReport) -> None:
-        """Say what is new since the tick before. OSError if a stream takes no words; the other one got its own."""
+        """Say what is new since the tick before."""
         self.ticks += report.snapshot.scheduled  # a pass woken by a push is not counted as a tick
-        failures = []
         for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
-            try:
-                say(report)
-            except OSError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+            say(report)
+
+    @property
+    def problem(self) -> str | None:
+        """Why what is said does not arrive."""
+        return console_problem()
 
     def _say_decisions(self, report: TickReport) -> None:
         from killswitch.cli.wording import decision_lines
@@ -217,17 +203,17 @@ class Terminal:
 
         for decision in report.decisions:
             if self._json:
-                utter(encode_decision(decision).decode(), err=self._err)
+                click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: nothing is sent)"
             first, *reasons = decision_lines(decision, self._written)
-            utter("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+            click.echo("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _say_notices(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant, notice_line
 
         for notice in report.notices:
-            utter(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
+            click.echo(f"{instant(notice.as_of)}  {notice_line(notice)}", err=True)
 
     def _say_accounts(self, report: TickReport) -> None:
         from killswitch.cli.wording import instant
@@ -237,7 +223,7 @@ class Terminal:
             now = reading_words(account)
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
-                utter(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
+                click.echo(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}", err=True)
             self._down[account.account] = now
 
     def _say_closings(self, report: TickReport) -> None:
@@ -249,7 +235,7 @@ class Terminal:
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
                 said = status if status in _UNDER_WAY else self._came_to(decision) or status
-                utter(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
+                click.echo(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}", err=True)
         self._closing = dict(current)
 
     def _came_to(self, decision: str) -> str | None:
@@ -268,12 +254,12 @@ class Terminal:
         return f"closing under way, to go on at the next start: {', '.join(open_)}"
 
 
-def _recorder(path: Path | None) -> Writer | None:
+def _recorder(path: Path | None) -> Recorder | None:
     if path is None:
         return None
-    from killswitch.lab.recording import Writer
+    from killswitch.lab.recording import Recorder
 
     try:
-        return Writer(path, append=True)
+        return Recorder(path)
     except OSError as error:
         raise click.ClickException(f"cannot record to {path}: {error.strerror}") from error

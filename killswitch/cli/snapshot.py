@@ -43,11 +43,11 @@ def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, o
 
 
 def _read(document: AccountDocument, patience: float) -> Snapshot:
-    import asyncio
     from datetime import UTC, datetime
 
     from killswitch.model.snapshot import Snapshot
+    from killswitch.runner import event_loop
     from killswitch.runner.opening import open_accounts, read_once
 
-    seen = asyncio.run(read_once(open_accounts([document], live=False), patience))
+    seen = event_loop.run(read_once(open_accounts([document], live=False), patience))
     return Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1")

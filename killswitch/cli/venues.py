@@ -116,12 +116,12 @@ def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocume
 def _checked(
     found: Written, chosen: Sequence[AccountDocument], interval: float, within: float, patience: float
 ) -> Check:
-    import asyncio
     from datetime import UTC, datetime
 
+    from killswitch.runner import event_loop
     from killswitch.runner.account_check import Asked, check_all
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.inspecting import look_at
 
-    looked = asyncio.run(look_at(chosen, patience, SystemClock()))
+    looked = event_loop.run(look_at(chosen, patience, SystemClock()))
     return check_all(looked, found.accounts, found.policies, Asked(interval, within, datetime.now(UTC)))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from killswitch.runner.telling import EventTeller
     from killswitch.runner.witnesses import Witness
     from killswitch.store.sql import SqlStore
+    from killswitch.telemetry.background_writer import BackgroundWriter
     from killswitch.telemetry.metrics import Notifications
     from killswitch.telemetry.opened import Telemetry
-    from killswitch.telemetry.stream import Stream
 
 Hide = Callable[[str], str]
 
@@ -59,7 +59,7 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
     except TelemetryError as error:
         raise click.ClickException(str(error)) from error
     watch = Watching(telemetry)
-    stream, teller = _events(watch, events_at, discreet(()))
+    writer, teller = _events(watch, events_at, discreet(()))
     if telemetry.providers is not None:
         from killswitch.runner.telling import Measuring
 
@@ -70,10 +70,10 @@ def watching(found: Written, store_at: str, events_at: str | None, clock: Clock)
         watch.why = f"{type(error).__name__}: {error}"
         raise
     finally:
-        if stream is not None and teller is not None:
+        if writer is not None and teller is not None:
             teller.ended(clock.now(), watch.why, watch.closings())
-            if not stream.close():
-                _mention(stream.problem or "the last events were not written in time")
+            if not writer.close():
+                _mention(writer.problem or "the last events were not written in time")
         if not telemetry.shut_down() or telemetry.problem:
             _mention(telemetry.problem or "the last traces and metrics were not exported in time")
 
@@ -103,19 +103,19 @@ def _place(store_at: str) -> str:
     return str(Path(store_at.removeprefix("sqlite:///")).resolve())
 
 
-def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[Stream | None, EventTeller | None]:
+def _events(watch: Watching, events_at: str | None, hide: Hide) -> tuple[BackgroundWriter | None, EventTeller | None]:
     if events_at is None:
         return None, None
     from killswitch.runner.telling import EventTeller
-    from killswitch.telemetry.stream import Stream
+    from killswitch.telemetry.background_writer import BackgroundWriter
 
     try:
-        stream = Stream(events_at)
+        writer = BackgroundWriter(1 if events_at == "-" else events_at, "events")
     except OSError as error:
         raise click.ClickException(f"cannot write events to {events_at}: {error.strerror}") from error
-    teller = EventTeller(stream, hide)
+    teller = EventTeller(writer, hide)
     watch.witnesses.append(teller)
-    return stream, teller
+    return writer, teller
 
 
 def _discreet(found: Written) -> Callable[[Iterable[str]], Hide]:

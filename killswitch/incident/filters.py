@@ -17,6 +17,7 @@ from killswitch.model import spelling
 
 _ONE_LINE = 60
 """Characters of a command that stand on one line."""
+_MOST_DECIMALS = 20
 
 
 def money(amount: Decimal | None, currency: str | None = "") -> str:
@@ -30,7 +31,9 @@ def percent(share: str | float | Decimal | None) -> str:
 
 
 def fixed(value: float | None, digits: int = 1) -> str:
-    """A number with so many decimals."""
+    """A number with so many decimals; ValueError for more than there can be of a float."""
+    if not 0 <= digits <= _MOST_DECIMALS:
+        raise ValueError(f"a number has 0 to {_MOST_DECIMALS} decimals, not {digits}")
     return "unknown" if value is None else f"{value:,.{digits}f}"
 
 

@@ -39,8 +39,11 @@ def _replace(path: Path, content: bytes) -> bool:
     if path.is_file() and path.read_bytes() == content:
         return False
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    with temporary.open("rb") as file:
+    # Made anew: what somebody else has put there may be a link to another file, or a pipe that is never read.
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     return True

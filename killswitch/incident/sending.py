@@ -27,6 +27,8 @@ DOUBT_AFTER = 8
 """Attempts in a row that fail, about two minutes, after which the next message is tried once."""
 ASIDE_FOR = 60.0
 """Seconds for which a message rests that a target does not take while it takes others."""
+STALLED_AFTER = 120.0
+"""Seconds for which one attempt may go on before that is a problem: every target has timeouts far below."""
 TROUBLE_AFTER = 300.0
 """Seconds for which a target may take nothing before that is a problem of its own."""
 FORGET_EVERY = 24 * 3600.0
@@ -70,6 +72,7 @@ class Lane:
         self._failing: tuple[float, datetime, str] | None = None
         self._lost: str | None = None
         self._store_trouble: str | None = None
+        self._sending_since: float | None = None
         self.tally = Tally(0, 0, 0)
 
     def step(self) -> float | None:
@@ -97,6 +100,9 @@ class Lane:
         failing = self._failing
         if self._store_trouble is not None or self._lost is not None:
             return self._store_trouble or self._lost
+        since = self._sending_since
+        if since is not None and self._clock.monotonic() - since >= STALLED_AFTER:
+            return f"notifications to {self.target} stall: it neither takes the message that is being sent nor refuses"
         if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
             return f"notifications to {self.target} are not taken since {instant(failing[1])}: {failing[2]}"
         for _, why in self._aside.values():
@@ -136,12 +142,15 @@ class Lane:
         return min(resting.values()) - clock if resting else None
 
     def _send(self, delivery: Delivery) -> float:
+        self._sending_since = self._clock.monotonic()
         try:
             self._sender.send(decode_message(delivery.message.body))
         except (NotSentError, msgspec.DecodeError) as error:
             return self._failed(delivery, str(error))
         except Exception as error:  # noqa: BLE001 - a defect in one target must not end the telling of the others
             return self._failed(delivery, f"unexpected {type(error).__name__}")
+        finally:
+            self._sending_since = None
         self._unmarked = delivery.message.id
         self._aside.pop(delivery.message.id, None)
         if self._suspect is not None and self._failing is not None:

@@ -8,9 +8,20 @@ from typing import Any
 from jinja2 import TemplateNotFound, TemplateSyntaxError, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
-from killswitch.incident.shapes import LOOP, Anything, ListOf, Shape, Value
-from killswitch.incident.template_expressions import Expressions, Macro, Scope, Template, macros_of, near
+from killswitch.incident.shapes import LOOP, Anything, ListOf, Parts, Shape, Value
+from killswitch.incident.template_expressions import (
+    Expressions,
+    Macro,
+    Scope,
+    Template,
+    TooMuchError,
+    macros_of,
+    near,
+)
 from killswitch.incident.template_problem import Report
+
+DEEPEST_LOOP = 4
+"""Loops in one another, those in the macros that they call included."""
 
 
 class Walk(Expressions):
@@ -23,17 +34,37 @@ class Walk(Expressions):
         self._top: Scope = {}
         """What is set outside of everything: all that a block sees, unless it is `scoped`."""
         self._blocks: dict[str, list[tuple[Template, nodes.Block]]] = {}
+        self._loops = 0
+        self._loaded: dict[str, Template] = {}
 
     def template(self, name: str) -> None:
         """Walk the template with this name, and those that it extends."""
         found = self._load(name, None)
-        if found is not None:
-            self._top = dict(self._names)
-            self._whole(found, self._top)
+        if found is None:
+            return
+        self._top = dict(self._names)
+        try:
+            self._whole(found, self._top, found.tree)
+        except TooMuchError as error:
+            self._too_much(found, str(error))
+        except RecursionError:
+            self._too_much(found, "it is nested too deeply")
+
+    def _too_much(self, template: Template, why: str) -> None:
+        self._at = [template]
+        self._say("KS6180", template.tree, f"this template is too much to render: {why}",
+                  "take loops and calls of macros out of one another")  # fmt: skip
 
     # Loading
 
     def _load(self, name: str, asked: nodes.Node | None) -> Template | None:
+        """Once for each name; what cannot be loaded is a problem each time."""
+        found = self._loaded.get(name) or self._parsed(name, asked)
+        if found is not None:
+            self._loaded[name] = found
+        return found
+
+    def _parsed(self, name: str, asked: nodes.Node | None) -> Template | None:
         try:
             source, file, _ = self._source(name)
         except TemplateNotFound:
@@ -44,11 +75,16 @@ class Walk(Expressions):
             return None
         try:
             tree = self._environment.parse(source, name, file)
+            macros = tuple(tree.find_all(nodes.Macro))
         except TemplateSyntaxError as error:
             self._report("KS6102", error.filename or file or name, error.lineno, None, error.message or "no Jinja2",
                          "correct it; `{{ }}` shows a value, `{% %}` is a statement")  # fmt: skip
             return None
-        return Template(name, file or name, tree)
+        except (RecursionError, ValueError) as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            self._report("KS6102", file or name, 1, None, f"this cannot be read as a template: {why}", "write less")
+            return None
+        return Template(name, file or name, tree, macros)
 
     def _source(self, name: str) -> tuple[str, str | None, object]:
         if self._environment.loader is None:
@@ -57,11 +93,13 @@ class Walk(Expressions):
 
     # Statements
 
-    def _whole(self, template: Template, scope: Scope) -> None:
+    def _whole(self, template: Template, scope: Scope, asked: nodes.Node) -> None:
         """A template's own text, then that of the one it extends, with its blocks in their places."""
-        if self._too_deep(template):
-            return
-        self._at.append(template)
+        with self._inside(template, template.tree, asked) as is_new:
+            if is_new:
+                self._own(template, scope)
+
+    def _own(self, template: Template, scope: Scope) -> None:
         extends = next(iter(template.tree.find_all(nodes.Extends)), None)
         for block in template.tree.find_all(nodes.Block):
             self._blocks.setdefault(block.name, []).append((template, block))
@@ -72,9 +110,7 @@ class Walk(Expressions):
             self._body([each for each in template.tree.body if isinstance(each, kept)], scope)
             parent = self._named(extends.template)
             if parent is not None:
-                self._whole(parent, scope)
-        self._at.pop()
-        self._depth -= 1
+                self._whole(parent, scope, extends)
 
     def _named(self, written: nodes.Expr) -> Template | None:
         if isinstance(written, nodes.Const) and isinstance(written.value, str):
@@ -87,6 +123,7 @@ class Walk(Expressions):
             self._statement(statement, scope)
 
     def _statement(self, node: nodes.Node, scope: Scope) -> None:
+        self._step()
         handle = _STATEMENTS.get(type(node))
         if handle is not None:
             handle(self, node, scope)
@@ -95,7 +132,9 @@ class Walk(Expressions):
             self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
 
     def _output(self, node: nodes.Output, scope: Scope) -> None:
-        self._all(node.nodes, scope)
+        for each in node.nodes:
+            if isinstance(self._value(each, scope), Parts | ListOf):
+                self._say("KS6104", each, "this has parts, and is no text", "show its parts, or go through the list")
 
     def _assign(self, node: nodes.Assign, scope: Scope) -> None:
         self._bind(node.target, self._value(node.node, scope), scope)
@@ -135,7 +174,12 @@ class Walk(Expressions):
         self._bind(node.target, item, inner)
         if node.test is not None:
             self._value(node.test, inner)
+        self._loops += 1
+        if self._loops == DEEPEST_LOOP + 1:
+            self._say("KS6180", node, f"loops are {self._loops} deep here, and {DEEPEST_LOOP} may be in one another",
+                      "take one of them out: each multiplies the work of those around it")  # fmt: skip
         self._body(node.body, inner)
+        self._loops -= 1
         self._body(node.else_, dict(scope))
 
     def _if(self, node: nodes.If, scope: Scope) -> None:
@@ -181,11 +225,11 @@ class Walk(Expressions):
 
     def _include(self, node: nodes.Include, scope: Scope) -> None:
         found = self._named(node.template)
-        if found is not None and not self._too_deep(found):
-            self._at.append(found)
-            self._body(found.tree.body, dict(scope))
-            self._at.pop()
-            self._depth -= 1
+        if found is None:
+            return
+        with self._inside(found, found.tree, node) as is_new:
+            if is_new:
+                self._body(found.tree.body, dict(scope))
 
     def _import(self, node: nodes.Import, _scope: Scope) -> None:
         found = self._named(node.template)

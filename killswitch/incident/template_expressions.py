@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -30,10 +31,17 @@ class Template(NamedTuple):
     name: str
     file: str
     tree: nodes.Template
+    macros: tuple[nodes.Macro, ...]
 
 
 _DEEPEST = 20
-"""Templates and macros inside one another; more go round in a circle."""
+"""Templates and macros inside one another."""
+_MOST_STEPS = 10_000
+"""Nodes that the walk comes by, the body of a macro once for each call. The shipped report comes to an eighth."""
+
+
+class TooMuchError(Exception):
+    """The walk has come by too many nodes, or into too deep ones."""
 
 
 class Expressions(ABC):
@@ -45,19 +53,40 @@ class Expressions(ABC):
         """The templates that the walk is in, the innermost last."""
         self._macros: list[dict[str, Macro | dict[str, Macro]]] = [{}]
         self._depth = 0
+        self._steps = 0
+        self._under_way: list[nodes.Node] = []
+        """The templates and macros that the walk is in."""
 
     @abstractmethod
     def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
         """Walk the statements of a macro's body."""
 
-    def _too_deep(self, template: Template) -> bool:
-        if self._depth >= _DEEPEST:
-            self._say("KS6106", template.tree, "templates and macros go round in a circle here", "take one of them out")
-            return True
+    @contextmanager
+    def _inside(self, template: Template, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
+        """Walk a template or a macro of one; False, and it is a problem where `asked`, if that leads into itself."""
+        # By identity: Jinja2 takes two macros of the same words for equal.
+        if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
+            self._say("KS6106", asked, "templates and macros go round in a circle here", "take one of them out")
+            yield False
+            return
         self._depth += 1
-        return False
+        self._under_way.append(part)
+        self._at.append(template)
+        try:
+            yield True
+        finally:
+            self._at.pop()
+            self._under_way.pop()
+            self._depth -= 1
+
+    def _step(self) -> None:
+        """TooMuchError where no more may be walked."""
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise TooMuchError(f"it comes to more than {_MOST_STEPS:,} steps")
 
     def _value(self, node: nodes.Node | None, scope: Scope) -> Shape:
+        self._step()
         handle = _EXPRESSIONS.get(type(node)) if node is not None else None
         if handle is not None:
             return handle(self, node, scope)
@@ -144,13 +173,11 @@ class Expressions(ABC):
         parameters = [each.name for each in macro.node.args]
         bound: Scope = {**macro.names, **dict.fromkeys(parameters, Anything()), **named}
         bound |= dict(zip(parameters, given, strict=False))
-        if not self._too_deep(macro.template):
-            self._at.append(macro.template)
-            self._macros.append(dict(macros_of(macro.template, macro.names)))
-            self._body(macro.node.body, bound)
-            self._macros.pop()
-            self._at.pop()
-            self._depth -= 1
+        with self._inside(macro.template, macro.node, node) as is_new:
+            if is_new:
+                self._macros.append(dict(macros_of(macro.template, macro.names)))
+                self._body(macro.node.body, bound)
+                self._macros.pop()
         return Value()
 
     def _macro(self, called: nodes.Expr) -> Macro | None:
@@ -186,7 +213,7 @@ _EXPRESSIONS: dict[type[nodes.Node], Callable[[Expressions, Any, Scope], Shape]]
 
 
 def macros_of(template: Template, names: Scope) -> dict[str, Macro]:
-    return {node.name: Macro(node, template, names) for node in template.tree.find_all(nodes.Macro)}
+    return {node.name: Macro(node, template, names) for node in template.macros}
 
 
 def said(shape: Parts) -> str:

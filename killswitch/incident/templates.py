@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined, TemplateError, nodes
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    TemplateError,
+    nodes,
+)
+from jinja2.loaders import split_template_path
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
@@ -15,11 +26,19 @@ from markupsafe import Markup
 from killswitch.content import runbooks_folder
 from killswitch.incident.filters import FILTERS, OWN_OF_JINJA, TESTS
 from killswitch.incident.markdown import escape
+from killswitch.incident.template_budget import LONGEST_SHIPPED, LONGEST_TEXT, Budget, BudgetError, count
 
 SUFFIX = ".md.j2"
 REPORT = "report" + SUFFIX
 GENERIC = "stage" + SUFFIX
 ESCAPED = "escaped"
+LARGEST = 64 << 10
+"""Bytes. A template is read by people."""
+_WRONG = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What rendering raises beside Jinja2's own, SyntaxError where Python does not take what was compiled."""
 
 
 class RenderingError(Exception):
@@ -27,8 +46,12 @@ class RenderingError(Exception):
 
 
 class _Sandbox(SandboxedEnvironment):
-    """What is asked of something unknown is unknown too; an attribute that is not there is an error."""
+    """What is asked of something unknown is unknown too; an attribute that is not there is an error.
 
+    One is made for each rendering, and holds what that may cost.
+    """
+
+    budget: Budget
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -41,7 +64,13 @@ class _Sandbox(SandboxedEnvironment):
         """Numbers only: a text times a thousand million is a full memory. Texts are put together with `~`."""
         if operator == "**" or not all(isinstance(each, int | float | Decimal) for each in (left, right)):
             raise RenderingError(f"a template may reckon with numbers only, and {operator} was asked for")
+        self.budget.number(left)
+        self.budget.number(right)
         return super().call_binop(context, operator, left, right)
+
+    def concat(self, pieces: Iterable[str]) -> str:
+        """How Jinja2 puts together the page, and what macros and blocks come to."""
+        return self.budget.concat(pieces)
 
     def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Macros, blocks and loops may be called; a method of a value may not."""
@@ -55,6 +84,7 @@ class _Sandbox(SandboxedEnvironment):
             joined.nodes = [_for_markdown(node) for node in joined.nodes]
         for choice in source.find_all(nodes.CondExpr):
             choice.expr2 = nodes.Const("", lineno=choice.lineno) if choice.expr2 is None else choice.expr2
+        count(source)
         source.set_environment(self)
         return super()._generate(source, *args, **kwargs)
 
@@ -66,28 +96,52 @@ def _for_markdown(node: nodes.Expr) -> nodes.Expr:
     return nodes.Filter(node, ESCAPED, [], [], None, None, lineno=node.lineno)
 
 
-def environment(own: Iterable[Path] = ()) -> SandboxedEnvironment:
+def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
     """Where templates are found: the folders of their own first, then the shipped ones; no other file is read.
 
     `shipped/NAME` is a shipped one even where there is one of its own by that name. Every value is escaped for
     Markdown, whatever a template does with it.
     """
-    loaders: list[BaseLoader] = [FileSystemLoader([folder]) for folder in dict.fromkeys(own)]
+    loaders: list[BaseLoader] = [_OwnFolder([folder]) for folder in dict.fromkeys(own)]
     ours = FileSystemLoader([runbooks_folder()])
     loaders += [ours, PrefixLoader({"shipped": ours})]
+    budget = Budget(LONGEST_TEXT if own else LONGEST_SHIPPED)
+
+    def finalize(value: object) -> object:
+        return _finalize(budget.value(value))
+
     made = _Sandbox(
         loader=ChoiceLoader(loaders),
         undefined=StrictUndefined,
         autoescape=True,
-        finalize=_finalize,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.budget = budget
     made.globals.clear()
-    made.filters = {**{name: made.filters[name] for name in OWN_OF_JINJA}, **FILTERS, ESCAPED: _finalize}
-    made.tests = {name: made.tests[name] for name in TESTS if name in made.tests}
+    own_of_jinja = {name: _bound(made, made.filters[name]) for name in OWN_OF_JINJA}
+    made.filters = budget.filters({**own_of_jinja, **FILTERS, ESCAPED: _finalize})
+    tests: dict[str, Any] = {**made.tests}
+    made.tests = budget.tests({name: tests[name] for name in TESTS if name in tests})
     return made
+
+
+def _bound(made: SandboxedEnvironment, known: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of Jinja2 as a function of the value alone: some are given the environment first."""
+    return partial(known, made) if hasattr(known, "jinja_pass_arg") else known
+
+
+class _OwnFolder(FileSystemLoader):
+    """The folder of a document: somebody else's, whatever it was when the documents were checked."""
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        for folder in self.searchpath:
+            file = Path(folder, *split_template_path(template))
+            if file.is_file() and file.stat().st_size > LARGEST:
+                raise TemplateError(f"{file} is larger than {LARGEST >> 10} KiB")
+        return super().get_source(environment, template)
 
 
 def _finalize(value: object) -> object:
@@ -101,9 +155,11 @@ def render(found: SandboxedEnvironment, template: str, context: dict[str, object
     """The Markdown of a template. RenderingError, in words, whatever goes wrong in it."""
     try:
         return found.get_template(template).render(context)
+    except BudgetError as error:
+        raise RenderingError(f"{template} costs too much: {error}") from error
     except TemplateError as error:
         where = getattr(error, "filename", None) or template
         line = getattr(error, "lineno", None)
         raise RenderingError(f"{where}{f':{line}' if line else ''}: {error.message or type(error).__name__}") from error
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, AttributeError) as error:
+    except _WRONG as error:
         raise RenderingError(f"{template}: {type(error).__name__}: {error}") from error

@@ -18,7 +18,7 @@ from killswitch.policy.runbook_document import RunbookDocument
 
 SUFFIX = ".md.j2"
 NOT_RUNBOOKS = frozenset({"report", "stage", "macros"})
-LARGEST = 1 << 20
+LARGEST = 64 << 10
 """Bytes. A template is read by people."""
 
 
@@ -114,7 +114,7 @@ def _unreadable(file: Path) -> str | None:
         if not file.is_file():
             return f"there is no template at {file}"
         if file.stat().st_size > LARGEST:
-            return f"{file} is larger than {LARGEST >> 20} MiB"
+            return f"{file} is larger than {LARGEST >> 10} KiB"
         file.read_text(encoding="utf-8")
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import msgspec
+from msgspec import structs
 
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.telemetry.background_writer import MOST, MOST_BYTES, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
 _YEARS = (1970, 2500)
@@ -78,23 +80,27 @@ def last(path: Path) -> Snapshot:
 class Writer:
     """Writes a recording. Each line of a plain file reaches the operating system when `write` returns.
 
-    `append` adds to an existing recording, for a runner that is started again; gzip members and zstd frames
-    may follow each other in one file, and `read` reads them through.
+    `append` adds to an existing recording; gzip members and zstd frames may follow each other in one file, and `read`
+    reads them through.
     """
 
     def __init__(self, path: Path, *, append: bool = False) -> None:
         """OSError if the file cannot be opened for writing."""
-        self._file, self._sink = _open_to_write(path, "ab" if append else "wb")
+        self._file = path.open("ab" if append else "wb")
+        compressor = _compressor(path)
+        self._compressor = None if compressor is None else compressor()
 
     def write(self, snapshot: Snapshot) -> None:
         """Append one snapshot."""
-        self._sink.write(encode_snapshot(snapshot) + b"\n")
-        if self._sink is self._file:
+        line = encode_snapshot(snapshot) + b"\n"
+        self._file.write(line if self._compressor is None else self._compressor.compress(line))
+        if self._compressor is None:
             self._file.flush()
 
     def close(self) -> None:
         """Write what is left; a second call does nothing."""
-        self._sink.close()
+        if self._compressor is not None and not self._file.closed:
+            self._file.write(self._compressor.flush())
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -104,6 +110,37 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Recorder:
+    """Records a run beside its ticks: a disk that hangs delays none of them.
+
+    Snapshots that find no room in memory meanwhile are left out, and the next one that is written says how many.
+    """
+
+    def __init__(self, path: Path, *, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+        """Goes on where the file ends. OSError if it cannot be opened for writing."""
+        self._writer = BackgroundWriter(
+            str(path), "snapshots", compressor=_compressor(path), most=most, most_bytes=most_bytes
+        )
+        self._missing = 0
+        """Snapshots that were left out, and of which no line says so yet."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why snapshots are missing, or not written for long; None while they are written."""
+        return self._writer.problem
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Append one snapshot soon, or leave it out."""
+        missing = self._missing + self._writer.lost
+        lost = self._writer.put(encode_snapshot(structs.replace(snapshot, missing=missing)) + b"\n")
+        if lost is not None:
+            self._missing += lost - missing  # more may have been given up since it was counted
+
+    def close(self) -> bool:
+        """Write what waits, for a few seconds at most; whether all of it was written. A second call does nothing."""
+        return self._writer.close()
 
 
 def _not_a_snapshot(line: bytes, error: msgspec.DecodeError) -> str:
@@ -140,15 +177,13 @@ def _open_to_read(path: Path) -> IO[bytes]:
     return path.open("rb", buffering=_BUFFER)
 
 
-def _open_to_write(path: Path, mode: str) -> tuple[IO[bytes], IO[bytes]]:
-    """The file itself, and where lines are written to: the same, or a compressor before it."""
-    file: IO[bytes] = path.open(mode)
+def _compressor(path: Path) -> Callable[[], Compressor] | None:
+    """What packs a recording of this name; None for a plain one."""
     if path.suffix == ".gz":
         # No time of writing in the header: the same snapshots make the same file.
-        packed = gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="")
-        return file, packed  # type: ignore[return-value] # an IO[bytes] in all but its ancestry
+        return lambda: zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     if path.suffix == ".zst":
         import zstandard
 
-        return file, zstandard.ZstdCompressor().stream_writer(file, closefd=False)
-    return file, file
+        return zstandard.ZstdCompressor().compressobj
+    return None

@@ -278,6 +278,8 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     alerts: tuple[object, ...] = ()
     events: tuple[Event, ...] = ()
     closings: tuple[Closing, ...] = ()
+    missing: int = 0
+    """Of a recording: so many snapshots before this one could not be written. Deciding does not look at it."""
 
 
 _DECODER = msgjson.Decoder(Snapshot)

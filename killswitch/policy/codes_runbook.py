@@ -76,4 +76,13 @@ PAGES = (
         "runbook: trim-top-riks",
         "Correct the name, or add a Runbook document of this name.",
     ),
+    Page(
+        "KS6180",
+        "a template is too much work",
+        "Loops are more than four deep, or macros call macros so often that the template comes to more than 10,000 "
+        "steps before it is shown anything. It would be rendered beside a live run, when every second counts. What "
+        "only a large incident makes too much is stopped while it is rendered, and is a problem then.",
+        "{% macro a() %}{{ b() }}{{ b() }}{% endmacro %}",
+        "Take loops and calls out of one another; what the shipped templates show can be had from their blocks.",
+    ),
 )

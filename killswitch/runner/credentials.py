@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
+from concurrent.futures import Future
+from errno import EFBIG, EINVAL, ETIMEDOUT
 from pathlib import Path
+from threading import Thread
+
+LARGEST = 64 << 10
+"""Bytes. A credential is a line, or a key in PEM."""
+READ_WITHIN = 10.0
+"""Seconds."""
 
 
 class CredentialError(Exception):
@@ -49,7 +58,7 @@ def _from_environment(name: str, whose: str) -> str:
 
 def _from_file(path: Path, whose: str) -> str:
     try:
-        value = path.read_text(encoding="utf-8").strip()
+        value = _answer_of(path).decode().strip()
     except UnicodeDecodeError:
         raise CredentialError(f"{whose}: {path} is not UTF-8 text") from None
     except OSError as error:
@@ -59,3 +68,40 @@ def _from_file(path: Path, whose: str) -> str:
     if not value:
         raise CredentialError(f"{whose}: {path} is empty")
     return value
+
+
+_reading: dict[Path, Future[bytes]] = {}
+"""Files that are being read; one on a disk that hangs is not asked for again by a thread more."""
+
+
+def _answer_of(path: Path) -> bytes:
+    """The content of a small regular file, within `READ_WITHIN` seconds; OSError, also for one that hangs."""
+    future = _reading.get(path)
+    if future is None or future.done():
+        future = _reading[path] = Future()
+        Thread(target=_read, args=(path, future), name="credential", daemon=True).start()
+    try:
+        return future.result(READ_WITHIN)
+    except TimeoutError:
+        raise OSError(ETIMEDOUT, f"it has not answered within {READ_WITHIN:g} s") from None
+
+
+def _read(path: Path, future: Future[bytes]) -> None:
+    try:
+        future.set_result(_content(path))
+    except OSError as error:
+        future.set_exception(error)
+
+
+def _content(path: Path) -> bytes:
+    # Without waiting: a named pipe opens only when somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(EINVAL, "it is not a regular file")
+        content = os.read(descriptor, LARGEST + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > LARGEST:
+        raise OSError(EFBIG, f"it is larger than {LARGEST >> 10} KiB")
+    return content

@@ -43,8 +43,8 @@ from killswitch.runner.tick_words import describe, unsaid
 from killswitch.runner.unread import Unread, patience
 from killswitch.runner.waking import Waking
 from killswitch.runner.witnesses import TickReport as TickReport
+from killswitch.runner.witnesses import Troubled, Witnesses
 from killswitch.runner.witnesses import Witness as Witness
-from killswitch.runner.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Notifications
@@ -72,11 +72,13 @@ class Pace:
 
 
 class Recorder(Protocol):
-    """Where snapshots are recorded."""
+    """Where snapshots are recorded, after the acting. One that is `Troubled` says what is missing."""
 
     def write(self, snapshot: Snapshot) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> bool | None:
+        """False: not all that was handed over could be written."""
+        ...
 
 
 class Runner:
@@ -217,7 +219,6 @@ class Runner:
         snapshot = self._snapshot(accounts, scheduled=scheduled)
         for name in self._unread.look(fresh, snapshot.as_of):
             self._listening.begin_anew(name)
-        self._record(snapshot)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
         ended = given_up(snapshot.events, self._store, snapshot.as_of)
@@ -236,6 +237,7 @@ class Runner:
             () if self._suspending is None else self._suspending.suspended,
         )  # fmt: skip
         describe(span, report)
+        self._record(snapshot)
         self._witnesses.tell(report)
         if self._timers is not None:
             self._timers.healthy(snapshot)
@@ -298,8 +300,8 @@ class Runner:
                 await aside.abandon()
         await self._notifier.rest(0.0)
         await self._readers.abandon()
-        if self._recorder is not None:
-            self._recorder.close()
+        if self._recorder is not None and self._recorder.close() is False:
+            self.left_behind += ("the recording ends early: its last snapshots could not be written",)
         # An adapter that fails to hang up has nothing to tell that matters any more.
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
@@ -395,6 +397,8 @@ class Runner:
             problems += self._timers.problems
         self._mild = frozenset(self._listening.problems)
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
+        if isinstance(self._recorder, Troubled) and self._recorder.problem is not None:
+            problems += (self._recorder.problem,)
         wall = () if self._wall.problem is None else (self._wall.problem,)
         self._problems = self._standing + wall + self._unread.problems + problems
 

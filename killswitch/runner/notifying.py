@@ -16,6 +16,7 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
+from killswitch.runner.event_loop import DaemonThreads
 from killswitch.runner.target_check import unusable_targets
 from killswitch.runner.target_senders import sender
 from killswitch.runner.witnesses import TickReport
@@ -128,7 +129,8 @@ class Notifier:
 
     async def rest(self, patience: float) -> None:
         """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
-        await asyncio.to_thread(self._sending.rest, patience)
+        # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
+        await asyncio.get_running_loop().run_in_executor(DaemonThreads("notifications"), self._sending.rest, patience)
 
     def counts(self) -> Notifications | None:
         """What waits, and what this run has delivered and given up, by target; None without a route."""

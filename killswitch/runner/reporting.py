@@ -40,6 +40,8 @@ PAUSE_FOR_WORK = 4.0
 """A pass is followed by a pause of so many times its own length: pages take a fifth of the time at most."""
 LAST_WORDS = 20.0
 """Seconds that a stop waits for the last pass."""
+STALLED_AFTER = 60.0
+"""Seconds after which a pass that goes on hangs in a disk: that is a problem, and a stop does not wait for it."""
 ENDED_LATELY = 5
 """So many ended incidents are rendered again at the start: the run before may have been killed before it did."""
 
@@ -76,6 +78,8 @@ class Reporting:
         self._done = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._began: float | None = None
+        """Since when a pass is under way."""
         self._seen: tuple[object, ...] = ()
         self._looked_at = 0
         self._open: frozenset[str] = frozenset()
@@ -89,7 +93,13 @@ class Reporting:
     @property
     def problem(self) -> str | None:
         """What could not be rendered, and why; None if all could."""
-        return "; ".join(tuple(self._troubles.values())) or None
+        stalled = (f"reports stall: {self._folder}, or its disk, takes nothing",) if self._stalled else ()
+        return "; ".join((*stalled, *self._troubles.values())) or None
+
+    @property
+    def _stalled(self) -> bool:
+        began = self._began
+        return began is not None and time.monotonic() - began >= STALLED_AFTER
 
     def ticked(self, report: TickReport) -> None:
         """Say that there is news, if there is. The thread begins with the first tick."""
@@ -109,7 +119,7 @@ class Reporting:
             self._asked += 1
             self._stopping = True
             self._wake.notify_all()
-        self._thread.join(patience)
+        self._thread.join(0.0 if self._stalled else patience)
         return not self._thread.is_alive()
 
     def wait(self, patience: float) -> bool:
@@ -131,8 +141,9 @@ class Reporting:
             with self._wake:
                 self._wake.wait_for(lambda: self._asked > self._done)
                 asked, stopping = self._asked, self._stopping
-            began = time.monotonic()
+            began = self._began = time.monotonic()
             self._tried("incidents", "the incidents cannot be read", self._pass)
+            self._began = None
             with self._wake:
                 self._done = asked
                 self._wake.notify_all()

@@ -20,7 +20,8 @@ _RECORDING = "recording"
 def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
     """Write down, at the start of a run, what a report needs that no tick says: runbooks, and what is recorded to."""
     keep_runbooks(store, digest, runbooks)
-    store.put_live(_RECORDING, b"" if recording is None else str(recording.resolve()).encode())
+    # Not resolved: that asks a disk that may hang.
+    store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())
 
 
 def started_as(store: Store, store_at: str) -> StartedAs:

@@ -12,8 +12,8 @@ from killswitch.planning.readings import MachineStatus
 from killswitch.runner.tick_words import reading_words
 from killswitch.runner.witnesses import TickReport
 from killswitch.telemetry import events
+from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.metrics import WORKING, Notifications, Standing, gross, headroom, headroom_ratio
-from killswitch.telemetry.stream import Stream
 
 if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
@@ -56,8 +56,8 @@ def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:
 class EventTeller:
     """Writes the event stream of a run."""
 
-    def __init__(self, stream: Stream, hide: Callable[[str], str]) -> None:
-        self._stream = stream
+    def __init__(self, writer: BackgroundWriter, hide: Callable[[str], str]) -> None:
+        self._writer = writer
         self._hide = hide
         self._quality: dict[str, str] = {}
         self._closings: dict[str, Closing] = {}
@@ -66,7 +66,7 @@ class EventTeller:
 
     @property
     def problem(self) -> str | None:
-        return self._stream.problem
+        return self._writer.problem
 
     def ticked(self, report: TickReport) -> None:
         self.ticks += report.snapshot.scheduled
@@ -123,11 +123,11 @@ class EventTeller:
         self._closings = {closing.decision: closing for closing in closings}
 
     def _put(self, event: events.RunEvent) -> None:
-        lost = self._stream.put(events.encode_event(event))
+        lost = self._writer.put(events.encode_event(event))
         if lost:
             text = f"{lost} lines were lost before the last one, because nobody read them in time"
             line = events.Warned(at=event.at, source="events", severity="warning", text=text)
-            self._stream.put(events.encode_event(line))
+            self._writer.put(events.encode_event(line))
 
 
 def _portfolio(

@@ -140,7 +140,7 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
                 try:
                     until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
                     until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
-                    until(lambda: any("nobody reads it" in each.text for each in site.standing().notices), "it is told")
+                    until(lambda: any("nobody reads" in each.text for each in site.standing().notices), "it is told")
                     status, _, err = terminate(runner)
                 finally:
                     runner.kill()

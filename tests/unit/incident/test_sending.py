@@ -12,7 +12,7 @@ import pytest
 from killswitch.incident import apprise_target
 from killswitch.incident.apprise_target import AppriseSender
 from killswitch.incident.message import Message
-from killswitch.incident.sending import Lane, Sending
+from killswitch.incident.sending import STALLED_AFTER, Lane, Sending
 from killswitch.lab.clock import VirtualClock
 from killswitch.model.instant import HOUR
 from killswitch.store.errors import FencedError, StoreError
@@ -306,7 +306,7 @@ class Telling(Scripted):
 
 
 def test_a_target_that_hangs_holds_up_no_other_and_no_stop(store: SqlStore, clock: VirtualClock) -> None:
-    """The others get all of theirs; a stop waits as long as it was told, and what is left stays in the outbox."""
+    """The others get all of theirs, a stop waits as long as it was told, and one attempt that goes on is a problem."""
     waiting(store, NAMES, target="hangs")
     waiting(store, [f"other-{name}" for name in NAMES], target="works")
     hanging, telling = Hanging(), Telling(5)
@@ -317,8 +317,14 @@ def test_a_target_that_hangs_holds_up_no_other_and_no_stop(store: SqlStore, cloc
     assert hanging.reached.wait(PATIENCE)
     assert telling.done.wait(PATIENCE)
     assert sending.rest(0.05) is False
+    assert sending.lanes["hangs"].problem is None
+    asyncio.run(clock.sleep(STALLED_AFTER))
+    assert sending.lanes["hangs"].problem == (
+        "notifications to hangs stall: it neither takes the message that is being sent nor refuses"
+    )
     hanging.let_go.set()
     assert sending.rest(PATIENCE) is True
+    assert sending.lanes["hangs"].problem is None
     assert {each.target: each.pending for each in store.outbox()} == {"hangs": 4, "works": 0}
 
 

@@ -136,7 +136,7 @@ def test_a_template_of_its_own_by_a_shipped_name_can_extend_the_shipped_one(tmp_
 
 @pytest.mark.parametrize(
     ("template", "said"),
-    [(None, "there is no template at"), (b"\xff", "is not UTF-8"), (b" " * (1 << 20) + b"x", "is larger than 1 MiB")],
+    [(None, "there is no template at"), (b"\xff", "is not UTF-8"), (b" " * (1 << 16) + b"x", "is larger than 64 KiB")],
     ids=["missing", "no text", "too large"],
 )
 def test_a_template_that_cannot_be_read_is_said_at_the_document(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from killswitch.lab.recording import RecordingError, Writer, last, read
-from killswitch.model.snapshot import AccountSnapshot, Snapshot
+from killswitch.lab.recording import Recorder, RecordingError, Writer, last, read
+from killswitch.lab.replay import replay
+from killswitch.model.decision import Notice
+from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
+from tests.graphs import policy_set
+from tests.runner_world import crash_policy
+from tests.unit.telemetry.test_background_writer import eventually
 from tests.worlds import after
 
 LINE = '{"format":"killswitch.snapshot/v1","as_of":"2024-01-01T00:0%d:00Z","accounts":[]}\n'
@@ -130,3 +137,53 @@ def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: 
         with pytest.raises(RecordingError) as refused:
             list(read(path))
         assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst"])
+def test_a_run_records_beside_its_ticks_what_a_writer_would(tmp_path: Path, name: str) -> None:
+    """Every snapshot, in order, also when a second run goes on where the first stopped."""
+    for first in (0, 3):
+        recorder = Recorder(tmp_path / name)
+        for snapshot in _snapshots(3, first):
+            recorder.write(snapshot)
+        assert recorder.close()
+    assert list(read(tmp_path / name)) == _snapshots(6)
+
+
+def test_a_recording_says_which_snapshots_are_missing(tmp_path: Path) -> None:
+    """Nobody reads the pipe, and memory holds two: of six, the last four are left out, and the seventh says so."""
+    pipe = tmp_path / "r.jsonl"
+    os.mkfifo(pipe)
+    recorder = Recorder(pipe, most=2)
+    for snapshot in _snapshots(6):
+        recorder.write(snapshot)
+    assert recorder.problem == f"snapshots to {pipe} are late or lost: nobody reads them, or its disk hangs"
+    reader = os.open(pipe, os.O_RDONLY)
+    seen = _lines(reader, 2)
+    eventually(lambda: recorder.problem is None)
+    recorder.write(_snapshots(7)[6])
+    seen += _lines(reader, 1)
+    os.close(reader)
+    recorder.close()
+    assert [each.missing for each in seen] == [0, 0, 4]
+    assert [each.as_of for each in seen] == [each.as_of for each in (*_snapshots(2), _snapshots(7)[6])]
+
+
+def _lines(pipe: int, count: int) -> list[Snapshot]:
+    """So many snapshots out of a pipe."""
+    got = b""
+    while got.count(b"\n") < count:
+        got += os.read(pipe, 65_536)
+    return [decode_snapshot(line) for line in got.splitlines()]
+
+
+def test_a_replay_does_not_take_a_recording_with_gaps_for_whole() -> None:
+    """Where snapshots are missing a warning says how many, before anything that is decided on the next one."""
+    first, second, third = _snapshots(3)
+    gaps = [first, structs.replace(second, missing=4), structs.replace(third, missing=1)]
+    news = [each for each in replay(policy_set(crash_policy()), gaps) if isinstance(each, Notice)]
+    found = [(each.as_of, each.severity, each.text.partition(":")[0]) for each in news if each.scope == "recording"]
+    assert found == [
+        (second.as_of, "warning", "4 snapshots are missing here"),
+        (third.as_of, "warning", "1 snapshot is missing here"),
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from killswitch.model.venue import AccountSpec, Cost, VenueTraits
 from killswitch.policy.account_document import AccountDocument
 from killswitch.policy.loader import load
-from killswitch.runner import adapters
+from killswitch.runner import adapters, credentials
 from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.credentials import CredentialError, resolve
 from killswitch.runner.opening import open_accounts
@@ -45,6 +47,44 @@ def test_a_reference_that_cannot_be_resolved_names_itself_and_the_way_out(refere
     with pytest.raises(CredentialError) as refused:
         resolve({"key": reference}, account="main")
     assert f"account main, credential key: {says}" == str(refused.value)
+
+
+def test_a_credential_in_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """A named pipe that nobody writes to would hold up a start for ever, and a device fills memory."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    for path, why in (
+        (tmp_path / "pipe", "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
+        (tmp_path, "it is not a regular file"),
+        (tmp_path / "large", "it is larger than 64 KiB"),
+    ):
+        with pytest.raises(CredentialError) as refused:
+            resolve({"key": f"file:{path}"}, account="main")
+        assert f"account main, credential key: cannot read {path} ({why})" in str(refused.value)
+
+
+def test_a_credential_on_a_disk_that_hangs_is_given_up_and_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is wanted meanwhile, one thread hangs; when the disk answers, so does the next question."""
+    disk, asked, real = threading.Event(), [], os.open
+
+    def hangs(path: Path, flags: int) -> int:
+        asked.append(path)
+        disk.wait()
+        return real(path, flags)
+
+    (tmp_path / "secret").write_text("s3cr3t\n", encoding="utf-8")
+    monkeypatch.setattr(credentials, "READ_WITHIN", 0.01)
+    monkeypatch.setattr(credentials.os, "open", hangs)
+    for _ in range(3):
+        with pytest.raises(CredentialError, match="it has not answered within"):
+            resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main")
+    assert len(asked) == 1
+    disk.set()
+    monkeypatch.setattr(credentials, "READ_WITHIN", 60.0)
+    assert resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main") == {"key": "s3cr3t"}
 
 
 def test_an_unknown_adapter_is_refused_with_what_there_is() -> None:

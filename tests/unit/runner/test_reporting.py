@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.incident.folder import write
 from killswitch.incident.note import keep_runbooks
 from killswitch.incident.record import RunbookFacts
+from killswitch.incident.rendering import Rendered
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.runner.reporting import Reporting
@@ -102,6 +105,43 @@ def test_nothing_is_rendered_and_no_thread_waits_on_the_tick(world: World, monke
     assert rendered(world) == {}
     held.set()
     assert reports.close(PATIENCE)
+
+
+def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However patient the stop is; when the disk answers again, the problem is over."""
+    held, begun = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        assert held.wait(PATIENCE)
+
+    monkeypatch.setattr(Reporting, "_files", slow)
+    reports = reporting(world, world.open())
+    asyncio.run(crashing(world, world.open(), reports))
+    assert begun.wait(PATIENCE)
+    assert reports.problem is None
+    monkeypatch.setattr("killswitch.runner.reporting.STALLED_AFTER", 0.0)
+    assert reports.problem == f"reports stall: {world.folder / 'rendered'}, or its disk, takes nothing"
+    assert not reports.close(3600.0)
+    held.set()
+    monkeypatch.setattr("killswitch.runner.reporting.STALLED_AFTER", PATIENCE)
+    assert reports.close(PATIENCE)
+    assert reports.problem is None
+
+
+def test_what_others_put_in_place_of_a_page_is_neither_written_through_nor_waited_for(tmp_path: Path) -> None:
+    """A pipe under the temporary name, and a link to another file: the page is there, and the other file as it was."""
+    folder = tmp_path / "incident"
+    folder.mkdir()
+    os.mkfifo(folder / ".report.md.tmp")
+    (tmp_path / "other").write_text("mine", encoding="utf-8")
+    (folder / ".report.html.tmp").symlink_to(tmp_path / "other")
+    assert write(tmp_path, "incident", "report", Rendered("text", "page"))
+    assert (folder / "report.md").read_text(encoding="utf-8") == "text"
+    assert (folder / "report.html").read_text(encoding="utf-8") == "page"
+    assert (tmp_path / "other").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_failure_is_told_as_a_problem_until_it_works_again(world: World) -> None:

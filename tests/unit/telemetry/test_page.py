@@ -20,9 +20,9 @@ from killswitch.model.snapshot import Event, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import report_span
 from killswitch.runner.telling import EventTeller
+from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.events import KINDS, decode_event, encode_event
 from killswitch.telemetry.metrics import Notifications
-from killswitch.telemetry.stream import Stream
 from tests import graphs, worlds
 from tests.runner_world import World, book, crash_policy
 from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
@@ -61,7 +61,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     exported = Exported(world, found)
     exported.notifications = Notifications(1, {"log": 1}, {"log": 1})
     venue = MoodyVenue(book("1100"), ["refuse", "lose", "rest"])
-    stream = Stream(str(folder / "events"))
+    stream = BackgroundWriter(str(folder / "events"), "events")
     teller = EventTeller(stream, str)
 
     async def go() -> dict[str, Metric]:

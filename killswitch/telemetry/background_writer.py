@@ -1,0 +1,247 @@
+"""Writes to a sink from a thread of its own: a disk that hangs or a reader that sleeps delays no tick.
+
+Every sink of a run but the store is written through this: the recording, the event stream, stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+MOST = 10_000
+"""Chunks that wait at most."""
+MOST_BYTES = 64 << 20
+"""Bytes that wait at most; one chunk may be larger while nothing else waits."""
+STALLED_AFTER = 5.0
+"""Seconds for which a sink may take nothing before that is a problem."""
+OPENED_WITHIN = 2.0
+"""Seconds that a start waits for a file to open; after that the thread goes on alone."""
+RETRY_AFTER = 1.0
+"""Seconds after a write that failed."""
+LAST_WORDS = 2.0
+"""Seconds that the end of a run waits for what is left to be written."""
+
+
+class Compressor(Protocol):
+    """What `zlib.compressobj` and `zstandard` give."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+class BackgroundWriter:
+    """Appends chunks to a file, a pipe or a descriptor, in order. None of its methods waits, but for `close`.
+
+    What finds no room is lost and counted; a chunk that was taken is written whole or, where a pipe's reader goes
+    away, not at all as far as the next reader is concerned. A write that fails on a file is tried again.
+    """
+
+    def __init__(
+        self,
+        target: str | int,
+        what: str,
+        *,
+        append: bool = True,
+        compressor: Callable[[], Compressor] | None = None,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        """`target`: a path, or a descriptor that is left open. `what`: what is written, in the plural, for messages.
+
+        OSError for a path that cannot be opened, if that is known in time: a named pipe opens when somebody reads it.
+        """
+        self._target = target
+        self._name = {1: "stdout", 2: "stderr"}.get(target, str(target)) if isinstance(target, int) else target
+        self._what = what
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND | (0 if append else os.O_TRUNC)
+        self._file = target if isinstance(target, int) else -1
+        self._make_compressor = compressor
+        self._compressor = compressor() if compressor is not None else None
+        self._most, self._most_bytes = most, most_bytes
+        self._chunks: deque[bytes] = deque()
+        self._bytes = 0
+        self._wake = threading.Condition()
+        self._over = False
+        self._torn = False
+        self._failure: str | None = None
+        self._lost = 0
+        """Chunks since the last one that was taken up."""
+        self._behind = False
+        """Whether chunks were lost since nothing was waiting: a slow reader is one problem, not one for each line."""
+        self._busy_since: float | None = monotonic()
+        """Since when the thread has been opening or writing without any progress; None while it has nothing to do."""
+        self._opening: OSError | None = None
+        self._opened = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"write {what}", daemon=True)
+        self._thread.start()
+        self._opened.wait(OPENED_WITHIN)
+        if self._opening is not None:
+            raise self._opening
+
+    @property
+    def problem(self) -> str | None:
+        """Why chunks are lost, or not written for long; None while they are written."""
+        if self._failure is not None:
+            return f"{self._what} are not written to {self._name}: {self._failure}"
+        since = self._busy_since
+        if self._behind or (since is not None and monotonic() - since >= STALLED_AFTER):
+            return f"{self._what} to {self._name} are late or lost: nobody reads them, or its disk hangs"
+        return None
+
+    @property
+    def lost(self) -> int:
+        """Chunks that were lost since the last one that was taken up."""
+        return self._lost
+
+    def put(self, chunk: bytes) -> int | None:
+        """Write `chunk` soon; None if there is no room. Else how many chunks were lost before it."""
+        with self._wake:
+            full = len(self._chunks) >= self._most or self._bytes + len(chunk) > self._most_bytes
+            if self._over or (full and self._chunks):
+                self._lost += 1
+                self._behind = True
+                return None
+            self._chunks.append(chunk)
+            self._bytes += len(chunk)
+            lost, self._lost = self._lost, 0
+            self._wake.notify_all()
+            return lost
+
+    def close(self, patience: float = LAST_WORDS) -> bool:
+        """Write what waits, for at most `patience` seconds; whether all of it was written.
+
+        A sink that has stalled before is not waited for again. A second call does nothing.
+        """
+        since = self._busy_since
+        stalled = since is not None and monotonic() - since >= STALLED_AFTER
+        with self._wake:
+            self._over = True
+            self._wake.notify_all()
+        self._thread.join(0.0 if stalled else patience)
+        ended = not self._thread.is_alive()
+        if ended and self._file >= 0 and not isinstance(self._target, int):
+            os.close(self._file)
+            self._file = -1
+        return ended and not self._chunks and self._failure is None
+
+    def _work(self) -> None:
+        if not self._open():
+            return
+        while (chunk := self._next()) is not None:
+            data = chunk if self._compressor is None else self._compressor.compress(chunk)
+            if not self._write(data):
+                with self._wake:
+                    self._lost += 1
+            self._forget(chunk)
+        if self._compressor is not None and not self._chunks:
+            self._write(self._compressor.flush())
+
+    def _open(self) -> bool:
+        """Whether there is a file now. A failure at the first attempt is raised by whoever made this."""
+        while not isinstance(self._target, int) and self._file < 0:
+            if _is_pipe(self._target):
+                self._opened.set()  # opening it waits for a reader
+            try:
+                self._file = os.open(self._target, self._flags, 0o644)
+            except OSError as error:
+                if not self._opened.is_set():
+                    self._opening = error
+                    self._opened.set()
+                    return False
+                self._failure = _reason(error)
+                if not self._pause():
+                    return False
+        self._failure = None
+        self._opened.set()
+        return True
+
+    def _next(self) -> bytes | None:
+        """The oldest chunk, which stays in the queue until it is written."""
+        with self._wake:
+            while not self._chunks and not self._over:
+                self._behind = False
+                self._busy_since = None
+                self._wake.wait()
+            if not self._chunks:
+                return None
+            self._busy_since = monotonic()
+            return self._chunks[0]
+
+    def _forget(self, chunk: bytes) -> None:
+        with self._wake:
+            self._chunks.popleft()
+            self._bytes -= len(chunk)
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of `data`, however often it takes; False if it is given up."""
+        if self._torn and self._compressor is None:
+            data = b"\n" + data
+        left = memoryview(data)
+        while left:
+            try:
+                count = os.write(self._file, left)
+            except BlockingIOError:
+                _until_writable(self._file)  # whoever opened it has asked for that; it may be shared
+                if self._over:
+                    return self._give_up(len(data), len(left))
+                continue
+            except OSError as error:
+                self._failure = _reason(error)
+                if error.errno == errno.EPIPE or not self._pause():
+                    return self._give_up(len(data), len(left))
+                continue
+            self._failure = None
+            self._busy_since = monotonic()
+            left = left[count:]
+        self._torn = False
+        return True
+
+    def _give_up(self, size: int, left: int) -> bool:
+        """The rest of a chunk is never written: the next reader begins with a whole line, or a whole frame."""
+        if self._make_compressor is not None:
+            self._compressor = self._make_compressor()
+        elif left < size and not self._taken_back(size - left):
+            self._torn = True
+        return False
+
+    def _taken_back(self, written: int) -> bool:
+        """Cut what was written of a line off a file that nobody has written to since; whether that was possible."""
+        try:
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode) or os.lseek(self._file, 0, os.SEEK_CUR) != found.st_size:
+                return False
+            os.ftruncate(self._file, found.st_size - written)
+        except OSError:
+            return False  # its last line stays torn, which a reader sees
+        return True
+
+    def _pause(self) -> bool:
+        """Wait before the next attempt; False if there is to be none."""
+        with self._wake:
+            return not self._wake.wait_for(lambda: self._over, RETRY_AFTER)
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+def _until_writable(descriptor: int) -> None:
+    asked = select.poll()
+    asked.register(descriptor, select.POLLOUT)
+    asked.poll(1000)
+
+
+def _reason(error: OSError) -> str:
+    return "nobody reads it any more" if error.errno == errno.EPIPE else error.strerror or str(error)

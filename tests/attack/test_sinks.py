@@ -1,0 +1,107 @@
+"""Sinks that take nothing, names that nobody resolves: a crash is closed in spite of them, and SIGTERM ends the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, until
+from tests.e2e.test_run import full_pipe
+
+CRASHING = ("--crash", "7", "--skip", "240", "--speed", "90")
+"""A bar and a half every second, so that the fall outlasts a slow start."""
+
+
+@contextmanager
+def attacked(
+    site: Site, *options: str, output: int | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An armed runner that has closed its book, and after the body one that has ended on SIGTERM with exit 0."""
+    arguments = [*KSCTL, "run", *site.place, "--interval", "200ms", "--live", *options]
+    to = subprocess.DEVNULL if output is None else output
+    with subprocess.Popen(arguments, stdout=to, stderr=to, env={**os.environ, **(environment or {})}) as runner:
+        try:
+            until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
+            until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
+            yield runner
+            runner.send_signal(signal.SIGTERM)
+            assert runner.wait(PATIENCE) == 0
+        finally:
+            runner.kill()
+    assert site.venue().positions == ()
+
+
+def is_flat(site: Site) -> bool:
+    view = site.standing().view
+    return view is not None and any(each.status == "flat" for each in view.closings)
+
+
+def problems(site: Site) -> str:
+    view = site.standing().view
+    return "" if view is None else "; ".join(view.problems)
+
+
+def _pipe(path: Path) -> int:
+    """A named pipe that is open, and that nobody reads."""
+    os.mkfifo(path)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def test_every_sink_stalls_at_once(tmp_path: Path) -> None:
+    """Recording, events, stdout and stderr, traces and metrics: nobody takes any, and all of that is in the status."""
+    opened = [_pipe(tmp_path / "seen.jsonl"), *full_pipe()]
+    os.mkfifo(tmp_path / "events")  # this one is not even opened
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as never_answers, paper(*CRASHING) as address:
+            site = Site(tmp_path, address)
+            environment = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{never_answers.getsockname()[1]}",
+                "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+            }
+            sinks = ("--record", str(tmp_path / "seen.jsonl"), "--events", str(tmp_path / "events"), "--output", "json")
+            with attacked(site, *sinks, output=opened[-1], environment=environment):
+                sinks = ("snapshots to ", "events to ", "lines to stdout are late or lost")
+                until(lambda: all(each in problems(site) for each in sinks), "each of them is a problem")
+    finally:
+        for each in opened:
+            os.close(each)
+
+
+HANGING_RESOLVER = """
+import socket, time
+_real = socket.getaddrinfo
+def _hangs(host, *arguments, **more):
+    if str(host).endswith(".invalid"):
+        time.sleep(100_000)
+    return _real(host, *arguments, **more)
+socket.getaddrinfo = _hangs
+"""
+
+
+def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiting(tmp_path: Path) -> None:
+    """Two accounts hang in the look-up of their venue's name; the third is closed, and no thread is waited for."""
+    (tmp_path / "resolver").mkdir()
+    (tmp_path / "resolver" / "sitecustomize.py").write_text(HANGING_RESOLVER, encoding="utf-8")
+    path = os.pathsep.join((str(tmp_path / "resolver"), os.environ.get("PYTHONPATH", "")))
+    environment = {"PYTHONPATH": path, "VENUE_KEY": "0123456789", "VENUE_SECRET": "9876543210"}
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        accounts = (
+            "apiVersion: killswitch.dev/v1\nkind: Account\n"
+            f"metadata: {{name: hangs-{number}}}\nspec: {{adapter: ccxt, exchange: binanceusdm, market: swap, "
+            f"currency: USDT, endpoint: 'https://venue-{number}.invalid:1', execution: observe, "
+            "credentials: {key: env:VENUE_KEY, secret: env:VENUE_SECRET}}\n"
+            for number in range(2)
+        )
+        (site.policies / "hanging.yaml").write_text("---\n".join(accounts), encoding="utf-8")
+        with attacked(site, "--read-timeout", "1s", environment=environment):
+            view = site.standing().view
+            assert view is not None
+            assert {each.account: each.quality for each in view.accounts} == {
+                "main": "ok", "hangs-0": "down", "hangs-1": "down",
+            }  # fmt: skip

@@ -1,0 +1,66 @@
+"""The event loop of a verb that acts: calls that hang keep neither other calls nor the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from killswitch.runner import event_loop
+from killswitch.runner.event_loop import DaemonThreads
+
+
+def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end() -> None:
+    """Fifty names that nobody resolves: the next call is answered, and the run is over when its work is."""
+    never = threading.Event()
+
+    async def work() -> str:
+        hanging = [asyncio.create_task(asyncio.to_thread(never.wait)) for _ in range(50)]
+        await asyncio.sleep(0)
+        answer = await asyncio.to_thread(lambda: "answered")
+        assert not any(each.done() for each in hanging)
+        return answer
+
+    assert event_loop.run(work()) == "answered"
+    never.set()
+
+
+def test_more_calls_than_may_hang_are_an_error_and_not_one_more_that_waits() -> None:
+    """An OSError, which whoever looks up a name takes for a venue that cannot be reached; room is made by an end."""
+    never = threading.Event()
+    threads = DaemonThreads("look-up", most=2)
+    hanging = [threads.submit(never.wait) for _ in range(2)]
+    with pytest.raises(OSError, match=r"2 calls hang already \(look-up\)"):
+        threads.submit(int)
+    never.set()
+    assert [each.result(60) for each in hanging] == [True, True]
+    with pytest.raises(ZeroDivisionError):
+        _when_there_is_room(threads).result(60)
+
+
+def _when_there_is_room(threads: DaemonThreads) -> event_loop.Future[float]:
+    while True:
+        try:
+            return threads.submit(lambda: 1 / 0)
+        except OSError:
+            threading.Event().wait(0.01)
+
+
+PROGRAM = """
+import asyncio, threading
+from killswitch.runner import event_loop
+async def main():
+    asyncio.create_task(asyncio.to_thread(threading.Event().wait))
+    await asyncio.sleep(0)
+event_loop.run(main())
+print("over")
+"""
+
+
+def test_the_process_ends_while_a_call_hangs() -> None:
+    """The interpreter does not wait for the thread."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=90)
+    assert done.stdout == "over\n"

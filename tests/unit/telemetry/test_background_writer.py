@@ -1,0 +1,235 @@
+"""Writing to a sink from a thread: in order, never waiting, and reporting what is lost or late."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from killswitch.telemetry import background_writer
+from killswitch.telemetry.background_writer import BackgroundWriter
+from killswitch.telemetry.events import KINDS, Shutdown, decode_event, encode_event, event_schema
+from tests import worlds
+
+
+def eventually(seen: Callable[[], bool]) -> None:
+    """Wait for what another thread will do; fails after half a minute."""
+    tick = threading.Event()
+    for _ in range(3000):
+        if seen():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it never came about")
+
+
+def test_a_file_is_appended_to_in_order(tmp_path: Path) -> None:
+    """What was there stays; every line that was put is there once the stream is closed."""
+    path = tmp_path / "events"
+    path.write_bytes(b"old\n")
+    writer = BackgroundWriter(str(path), "events")
+    for number in range(1000):
+        assert writer.put(b"%d\n" % number) == 0
+    assert writer.close()
+    assert path.read_bytes() == b"old\n" + b"".join(b"%d\n" % number for number in range(1000))
+    assert writer.problem is None
+
+
+def test_a_folder_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
+    """Who starts a run is told, not the first tick."""
+    with pytest.raises(FileNotFoundError):
+        BackgroundWriter(str(tmp_path / "nowhere" / "events"), "events")
+
+
+def test_a_pipe_that_is_not_read_loses_lines_and_counts_them(tmp_path: Path) -> None:
+    """No `put` waits; the next line that finds room says how many were lost, and the problem lasts until then."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = BackgroundWriter(str(pipe), "events", most=5)
+    line = b"x" * 100_000 + b"\n"
+    put = [writer.put(line) for _ in range(20)]
+    lost = put.count(None)
+    assert lost == 15
+    assert writer.problem == f"events to {pipe} are late or lost: nobody reads them, or its disk hangs"
+    got = bytearray()
+
+    def drain() -> bool:
+        try:
+            while part := os.read(reader, 1 << 16):
+                got.extend(part)
+        except BlockingIOError:
+            pass
+        return writer.problem is None
+
+    eventually(drain)
+    assert writer.put(b"last\n") == lost
+    assert writer.close()
+    eventually(lambda: drain() and got.endswith(b"last\n"))
+    os.close(reader)
+    assert bytes(got) == line * (20 - lost) + b"last\n"
+
+
+def test_a_pipe_without_a_reader_is_waited_for_in_the_background(tmp_path: Path) -> None:
+    """The stream opens and closes at once; what nobody was there to read is not written."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = BackgroundWriter(str(pipe), "events")
+    assert writer.put(b"line\n") == 0
+    assert not writer.close(0.01)
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
+def test_a_full_disk_is_told_in_words() -> None:
+    """The line is lost, the reason is the system's, and the stream goes on."""
+    writer = BackgroundWriter("/dev/full", "events")
+    writer.put(b"line\n")
+    eventually(lambda: writer.problem is not None)
+    assert writer.problem == "events are not written to /dev/full: No space left on device"
+    assert not writer.close()
+
+
+def test_a_sink_that_takes_nothing_for_a_while_is_a_problem_before_anything_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported while everything still fits into memory; over as soon as it is read, and then nothing is missing."""
+    monkeypatch.setattr(background_writer, "STALLED_AFTER", 0.0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = BackgroundWriter(str(pipe), "events")
+    line = b"x" * 100_000 + b"\n"
+    assert writer.put(line) == 0
+    eventually(lambda: writer.problem == f"events to {pipe} are late or lost: nobody reads them, or its disk hangs")
+    got = bytearray()
+    eventually(lambda: not _drained(reader, got) and writer.problem is None)
+    assert bytes(got) == line
+    assert writer.close()
+    os.close(reader)
+
+
+def test_the_end_does_not_wait_for_a_sink_that_has_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However patient it is asked to be: whoever took nothing for so long takes no last words either."""
+    monkeypatch.setattr(background_writer, "STALLED_AFTER", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    writer = BackgroundWriter(str(tmp_path / "pipe"), "events")
+    writer.put(b"line\n")
+    eventually(lambda: writer.problem is not None)
+    assert not writer.close(patience=3600.0)
+
+
+class Disk:
+    """Takes so many bytes of each write, and is then full for the rest of it, for so many writes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full_for: int) -> None:
+        self._write = os.write
+        self._full_for = full_for
+        self._partly = False
+        monkeypatch.setattr(background_writer.os, "write", self.write)
+        monkeypatch.setattr(background_writer, "RETRY_AFTER", 0.0)
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        if not self._partly and self._full_for:
+            self._partly = True
+            return self._write(descriptor, data[:3])
+        if self._full_for:
+            self._full_for -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._write(descriptor, data)
+
+
+def test_a_line_that_a_full_disk_broke_off_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three bytes fit, then none for a while, then all: the file holds every line once, and no torn one."""
+    Disk(monkeypatch, full_for=5)
+    writer = BackgroundWriter(str(tmp_path / "events"), "events")
+    writer.put(b"first\n")
+    writer.put(b"second\n")
+    eventually(lambda: (tmp_path / "events").read_bytes() == b"first\nsecond\n")
+    assert writer.close()
+
+
+def test_a_line_that_is_given_up_leaves_no_part_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full at the end too: the file ends with the last whole line."""
+    (tmp_path / "events").write_bytes(b"old\n")
+    Disk(monkeypatch, full_for=1 << 60)
+    writer = BackgroundWriter(str(tmp_path / "events"), "events")
+    writer.put(b"first\n")
+    eventually(lambda: writer.problem is not None)
+    assert not writer.close()
+    assert (tmp_path / "events").read_bytes() == b"old\n"
+
+
+def test_a_reader_that_goes_away_and_comes_back_gets_what_is_written_then(tmp_path: Path) -> None:
+    """A closed pipe is told; with a new reader lines arrive again, and the problem is over."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = BackgroundWriter(str(pipe), "events")
+    writer.put(b"one\n")
+    eventually(lambda: _read(first) == b"one\n")
+    os.close(first)
+    writer.put(b"two\n")
+    eventually(lambda: writer.problem == f"events are not written to {pipe}: nobody reads it any more")
+    second = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer.put(b"three\n")
+    eventually(lambda: writer.problem is None)
+    assert os.read(second, 100) == b"three\n"
+    assert writer.close()
+    os.close(second)
+
+
+def _read(pipe: int) -> bytes:
+    """What waits in a pipe."""
+    try:
+        return os.read(pipe, 100)
+    except BlockingIOError:
+        return b""
+
+
+def test_the_schema_asks_for_every_part_of_every_event() -> None:
+    """One case for each kind, told apart by `kind`; all fields are required, null where they are not known."""
+    schema: dict[str, Any] = event_schema()
+    event = Shutdown(at=worlds.START, why="stopped by SIGTERM", ticks=3, latched=(), unfinished=())
+    line = json.loads(encode_event(event))
+    assert decode_event(encode_event(event)) == event
+    cases = schema["discriminator"]["mapping"]
+    assert set(cases) == {kind.__struct_config__.tag for kind in KINDS}
+    case = schema["$defs"][cases["shutdown"].rsplit("/", 1)[1]]
+    assert sorted(case["required"]) == sorted(case["properties"]) == sorted(line)
+    assert case["properties"]["format"] == {"enum": ["killswitch.event/v1"], "default": "killswitch.event/v1"}
+
+
+def test_a_line_that_broke_off_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    """The reader goes away in the middle of a long line: the one after it stands on a line of its own."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = BackgroundWriter(str(pipe), "events")
+    writer.put(b"x" * 1_000_000 + b"\n")
+    eventually(lambda: len(_read(first)) == 100)
+    os.close(first)
+    eventually(lambda: writer.problem is not None)
+    second = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    got = bytearray()
+    eventually(lambda: not _drained(second, got))
+    writer.put(b"next\n")
+    eventually(lambda: bool(_drained(second, got) and got.endswith(b"next\n")))
+    assert writer.close()
+    os.close(second)
+    broken, last, rest = got.split(b"\n")
+    assert (set(broken) <= {ord("x")}, last, rest) == (True, b"next", b"")
+
+
+def _drained(pipe: int, into: bytearray) -> bool:
+    """Take what waits in a pipe; whether there was anything."""
+    found = _read(pipe)
+    into += found
+    return bool(found)

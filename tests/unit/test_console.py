@@ -1,0 +1,65 @@
+"""stdout and stderr of a verb that acts: everything that writes there arrives in order, and nothing waits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+IN_ORDER = """
+import logging, sys, warnings
+import click
+from killswitch.cli.console import write_in_background
+write_in_background()
+click.echo("one")
+click.echo("two", err=True)
+print("th", end=""); print("ree")
+click.echo(b"four")
+logging.getLogger("library").error("five")
+click.echo("sechs \\udcff", err=True)
+sys.stdout.write("no newline")
+sys.stdout.flush()
+raise SystemExit(7)
+"""
+
+NOBODY_READS = """
+import logging, sys
+import click
+from killswitch.cli.console import console_problem, write_in_background
+from killswitch.telemetry import background_writer
+background_writer.STALLED_AFTER = 0.0
+write_in_background()
+for _ in range(100):
+    click.echo("x" * 10_000)
+    click.echo("x" * 10_000, err=True)
+    logging.getLogger("library").error("y" * 10_000)
+    print("z" * 10_000, file=sys.stderr, flush=True)
+with open(sys.argv[1], "w") as file:
+    file.write(console_problem())
+raise RuntimeError("a traceback that nobody reads either")
+"""
+
+
+def test_what_is_written_arrives_in_order_and_whole_at_the_end_of_the_process() -> None:
+    """Echoes, prints, bytes, a library's log line, a character that cannot be encoded, and a line without its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ORDER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=90
+    )
+    assert done.stdout.decode() == "one\ntwo\nthree\nfour\nfive\nsechs \\udcff\nno newline"
+    assert done.returncode == 7
+
+
+def test_a_reader_that_never_reads_holds_up_neither_a_line_nor_the_end(tmp_path: Path) -> None:
+    """Megabytes to a pipe, a log line and a traceback among them: the problem is known, and the process ends."""
+    reading, writing = os.pipe()
+    place = tmp_path / "problem"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", NOBODY_READS, str(place)], stdout=writing, stderr=writing, check=False, timeout=90
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1
+    assert place.read_text() == "lines to stdout are late or lost: nobody reads them, or its disk hangs"
