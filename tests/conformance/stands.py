@@ -118,6 +118,7 @@ class WireStand:
         self._wired.flow(self.wire, amount)
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
+        self.wire.held_for = 40.0
         self._script.rules.append(Rule(call, mishap))
 
     def _now(self) -> tuple[float, datetime]:
