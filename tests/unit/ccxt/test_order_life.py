@@ -61,7 +61,7 @@ def order(valid_for: float | None) -> OrderRequest:
     ],
 )
 def test_each_venue_says_how_late_an_order_may_arrive(exchange: str, life: OrderLife) -> None:
-    """As the venues' documents say it of requests and of client order ids; of one that nobody has looked at, nothing."""
+    """As their documents say it of requests and of client order ids; of one that nobody has looked at, nothing."""
     assert adapter(spec(exchange)).traits.order_life == life
 
 
