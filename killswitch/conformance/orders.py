@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +36,8 @@ from killswitch.model.venue import (
 )
 
 ZERO = Decimal(0)
+HELD, HELD_LONG = 8.0, 40.0
+"""Seconds after which an order arrives that is held up."""
 
 
 class OrderGuarantees:
@@ -266,5 +269,31 @@ class OrderGuarantees:
             assert limit.client_order_id == "ks0001"
             assert trigger.client_order_id in ("ks0002", None)
             assert stand.held(key) == book[key]
+
+        tried(stand, book, trial)
+
+    @guarantee("G26")
+    def test_an_order_that_arrives_late_is_refused_or_known_by_its_name(self, stand: Stand) -> None:
+        """As the adapter says in `order_life`: not done after its time; or not beside another one of its name."""
+        needs(stand, "faults")
+        (key,) = book = one(stand)
+
+        async def trial(venue: VenueAdapter) -> None:
+            life = traits_of(venue).order_life
+            said = None if life.longest is None else min(life.longest, max(life.shortest, 3.0))
+            request = structs.replace(closing(key, Decimal(1), "ks0001"), valid_for=said)
+            bounds = [bound for bound in (said, life.always) if bound is not None]
+            bound = min(bounds, default=HELD_LONG)
+            bounded = bound < HELD_LONG
+            if not bounded and life.names != "ever":
+                pytest.skip(f"not tried: it names no bound below {HELD_LONG:g} s")
+            await venue.snapshot()
+            stand.breaks("submit", "held" if bound < HELD else "held_long")
+            assert not isinstance(await outcome(venue.submit(request)), OrderReport)
+            if not bounded:
+                await outcome(venue.submit(request))
+            await asyncio.sleep(HELD_LONG + 5.0)
+            taken = 0 if bounded else 1
+            assert (stand.taken("ks0001"), stand.held(key)) == (taken, book[key] - taken)
 
         tried(stand, book, trial)

@@ -18,6 +18,8 @@ Mishap = Literal[
     "done",  # it is done, and the connection breaks before the answer
     "silent",  # it never arrives, and no answer ever comes
     "done_silent",  # it is done, and no answer ever comes
+    "held",  # the connection breaks, and the request arrives 8 s later: it is done if the venue takes it then
+    "held_long",  # the same, and 40 s later
     "garbled",  # it is done, and the answer is no JSON
     "down",  # the venue says that it is in maintenance: nothing is done
     "limited",  # the venue says that there were too many requests: nothing is done

@@ -118,6 +118,8 @@ class WireStand:
         self._wired.flow(self.wire, amount)
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
+        if mishap == "held_long":
+            self.wire.held_for, mishap = 40.0, "held"
         self._script.rules.append(Rule(call, mishap))
 
     def _now(self) -> tuple[float, datetime]:

@@ -114,6 +114,8 @@ class WireVenue(ABC):
         self.refusals: list[str] = []
         """What was asked for and is not spoken here, or broke the venue itself: a test that leaves some has a hole."""
         self.maintenance = False
+        self.held_for = HELD
+        """Seconds after which a request arrives that is held up on its way."""
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
         self._used: Counter[str] = Counter()
@@ -286,7 +288,7 @@ class WireVenue(ABC):
                 await asyncio.Event().wait()
             case "lost" | "late" | "held":
                 if mishap != "lost":
-                    after = LATE if mishap == "late" else HELD
+                    after = LATE if mishap == "late" else self.held_for
                     self._delayed.append(asyncio.get_running_loop().call_later(after, self._do, ask, units))
                 _hang_up(request)
         reply = self._do(ask, units)
