@@ -127,6 +127,30 @@ def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(wo
     assert [path.name for path in world.locks.folder.glob("*.json")] == ["account__one.json"]
 
 
+def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothing(world: World) -> None:
+    """Whoever may write there could else stop the switch, or keep trading open, with one number: it is paged."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+    path = world.locks.folder / "account__main.json"
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        forged = path.read_bytes().replace(b'"generation":1', b'"generation":99')
+        path.write_bytes(forged)
+        await ticks(world, runner, 1)
+        assert path.read_bytes() == forged
+        assert "was written in generation 99, this runner is of 1" in seen.reports[-1].problems[0]
+        venue.answer = book("850")
+        await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    assert read_lock(path, world.clock.now()).mode == "reduce_only"
+
+
 def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so among the problems, and everything else as ever."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
