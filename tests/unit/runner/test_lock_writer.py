@@ -82,6 +82,23 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
     assert mount.asked == 1, "one thread hangs, however many ticks go by"
 
 
+def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mount: Mount) -> None:
+    """However patient the runner is: one that hangs costs its patience once, and not in every tick."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    async def story() -> None:
+        mount.answers.clear()
+        runner = world.runner(store, [venue], pace=SHORT)
+        await runner.start()
+        await ticks(world, runner, 3)
+        assert runner._locking is not None
+        problems = await runner._locking.settle(3600.0)
+        assert "has not answered" in problems[0]
+        await runner.let_go()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
 def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: World, mount: Mount) -> None:
     """In the same run, and without a hand; then nothing is wrong any more."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
