@@ -8,7 +8,7 @@ class LockError(Exception):
 
 
 class StaleGenerationError(LockError):
-    """A newer runner has written this lock: the older one must not touch it."""
+    """A newer runner has written this lock: the older one must not open it."""
 
 
 class GuardError(LockError):

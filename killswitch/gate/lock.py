@@ -34,7 +34,7 @@ def _never() -> bool:
 
 class LockFolder:
     """Writes, renews and lifts locks. `settle` does it all in one turn; every other method is a turn for one thing,
-    which raises LockError if the disk refuses. All raise StaleGenerationError if a newer runner has written there."""
+    which raises LockError if the disk refuses, or a newer runner has written there: its files are left alone."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class LockFolder:
                 if is_late():
                     raise TimeoutError("the lock folder is too slow")
                 self._put(path, lock, now)
-            except OSError as error:
+            except (OSError, StaleGenerationError) as error:
                 failed.add(path)
                 problems.append(f"the lock of {scope_of(path)} could not be written and will be tried again: {error}")
         if self._union is not None:
@@ -230,11 +230,14 @@ class LockFolder:
         return self._alive_for / 2 <= lock.alive_until - self._wall_at(now) <= self._alive_for
 
     def _put(self, path: Path, lock: Lock, now: datetime) -> None:
+        """StaleGenerationError where a newer runner has written, and `lock` would not only lock more."""
         standing = read_file(path).lock
-        if standing is not None and standing.generation > self._generation:
+        is_newer = standing is not None and standing.generation > self._generation
+        if standing is not None and is_newer and not tightens(standing, lock, now):
             raise StaleGenerationError(
-                f"the lock of {standing.scope} was written in generation {standing.generation}, this runner is of "
-                f"{self._generation}: a newer one has taken over, or this store is younger than the lock folder"
+                f"{path} was written in generation {standing.generation}, this runner is of {self._generation}: "
+                "a newer one has taken over, or this store is younger than the lock folder; where nobody else keeps "
+                "the file, remove it"
             )
         self._replace(path, lock, now)
 
@@ -262,7 +265,7 @@ class LockFolder:
             )  # fmt: skip
             if not self._is_settled(standing, said, now):
                 self._put(union, wanted, now)
-        except OSError as error:
+        except (OSError, StaleGenerationError) as error:
             problems.append(f"the lock file {union} could not be written and will be tried again: {error}")
 
     def _take_over_foreign(self, contents: Contents, now: datetime) -> None:

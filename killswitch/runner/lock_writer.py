@@ -8,7 +8,7 @@ from pathlib import Path
 
 from killswitch.gate.changes import LockOutcome
 from killswitch.gate.deadline import DaemonThreads
-from killswitch.gate.errors import LockError, StaleGenerationError
+from killswitch.gate.errors import LockError
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -42,7 +42,7 @@ class _Turn:
 
 
 class LockWriter:
-    """Runs the turns of a `Locking` at its folder, one at a time. StaleGenerationError comes out of every method.
+    """Runs the turns of a `Locking` at its folder, one at a time.
 
     A turn is waited for, because a lock is to be there before the orders that it precedes; but for at most `patience`
     seconds in all, and not at all once it has outlived its deadline.
@@ -100,8 +100,6 @@ class LockWriter:
         self._turn = None
         try:
             outcome = turn.result.result()
-        except StaleGenerationError:
-            raise
         except LockError as error:
             outcome = LockOutcome(problems=(str(error),))
         self._problems = self._locking.done(outcome, self._clock.now())

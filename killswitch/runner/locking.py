@@ -59,9 +59,9 @@ class Locking:
     """Keeps the lock folder at what the acted-on decisions call for.
 
     `change` takes in what was decided, `due` says what the files must come to, and `done` what came of that; the
-    files themselves may be written beside the ticks, between the two. A folder that cannot be written is a problem in
-    words, and due again at the next call: it must not keep positions from being closed. Only StaleGenerationError is
-    raised: a newer runner writes there, so this one must not.
+    files themselves may be written beside the ticks, between the two. A folder that cannot be written, and a file that
+    a newer runner has written, are problems in words, and due again at the next call: they must not keep positions from
+    being closed. Whether this runner may act is the lease's business, and that is in the store.
     """
 
     def __init__(self, keeper: LockKeeper, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:

@@ -16,12 +16,14 @@ from killswitch.cli.hands import close, reset
 from killswitch.cli.live import status
 from killswitch.cli.run import LeftLatched, Terminal, run
 from killswitch.cli.status_text import status_text
+from killswitch.gate.errors import LockError
 from killswitch.gate.reading import read_lock
 from killswitch.incident.results import decided
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.runner.hands import hand, watched_scopes
+from killswitch.runner.lock_writer import LockWriter
 from killswitch.runner.loop import TickReport, Witness
 from killswitch.runner.standing import standing_of
 from killswitch.store.sqlite import open_store
@@ -95,15 +97,42 @@ def test_an_unarmed_reset_does_not_tick_where_documents_are_live(site: Site) -> 
     assert site.told(reset, "account/main", "--reason", "r", "--live").exit_code == 0
 
 
-def test_a_hand_that_fails_before_its_tick_leaves_no_order_behind(site: Site) -> None:
+def test_a_hand_that_fails_before_its_tick_leaves_no_order_behind(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It said that it failed; a later runner must not carry it out in silence."""
     site.run()
-    said = json.loads(site.file.read_text()) | {"generation": 99}
-    site.file.write_text(json.dumps(said))
+
+    async def refuse(_: LockWriter) -> tuple[str, ...]:
+        raise LockError("refused for the test")
+
+    monkeypatch.setattr(LockWriter, "recover", refuse)
     refused = site.told(close, "--reason", "r", "--live")
     assert refused.exit_code == 1
-    assert "generation 99" in refused.stderr
+    assert "refused for the test" in refused.stderr
     assert site.pending() == 0
+
+
+@pytest.mark.parametrize("obstacle", ["generation", "folder"])
+def test_a_close_by_hand_comes_before_its_lock(site: Site, obstacle: str) -> None:
+    """Whoever may write in the lock folder, or a folder that takes nothing more, keeps no close from being given."""
+    site.run()
+    if obstacle == "generation":
+        site.file.write_text(json.dumps(json.loads(site.file.read_text()) | {"generation": 99}))
+        words = "generation 99"
+    else:
+        site.file.unlink()
+        for each in site.file.parent.iterdir():
+            each.unlink()
+        site.file.parent.rmdir()
+        site.file.parent.write_text("in the way")
+        words = "no lock can be written in"
+    given = site.told(close, "--reason", "r", "--live", "--wait", "1ms")
+    assert "no runner lives here: ticking once; armed: main" in given.stderr, given.stderr
+    assert words in given.stderr + site.told(status).stdout
+    store = open_store(str(site.store), read_only=True)
+    try:
+        assert store.pending_events() == []
+    finally:
+        store.close()
 
 
 def test_a_hand_finds_the_locks_where_the_last_runner_wrote_them(site: Site) -> None:

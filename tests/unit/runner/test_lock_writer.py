@@ -82,6 +82,23 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
     assert mount.asked == 1, "one thread hangs, however many ticks go by"
 
 
+def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mount: Mount) -> None:
+    """However patient the runner is: one that hangs costs its patience once, and not in every tick."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    async def story() -> None:
+        mount.answers.clear()
+        runner = world.runner(store, [venue], pace=SHORT)
+        await runner.start()
+        await ticks(world, runner, 3)
+        assert runner._locking is not None
+        problems = await runner._locking.settle(3600.0)
+        assert "has not answered" in problems[0]
+        await runner.let_go()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
 def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: World, mount: Mount) -> None:
     """In the same run, and without a hand; then nothing is wrong any more."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
@@ -125,6 +142,30 @@ def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(wo
         if thread.name == "lock folder":
             thread.join(60)
     assert [path.name for path in world.locks.folder.glob("*.json")] == ["account__one.json"]
+
+
+def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothing(world: World) -> None:
+    """Whoever may write there could else stop the switch, or keep trading open, with one number: it is paged."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+    path = world.locks.folder / "account__main.json"
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        forged = path.read_bytes().replace(b'"generation":1', b'"generation":99')
+        path.write_bytes(forged)
+        await ticks(world, runner, 1)
+        assert path.read_bytes() == forged
+        assert "was written in generation 99, this runner is of 1" in seen.reports[-1].problems[0]
+        venue.answer = book("850")
+        await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    assert read_lock(path, world.clock.now()).mode == "reduce_only"
 
 
 def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
