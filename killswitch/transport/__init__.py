@@ -1,0 +1,46 @@
+"""HTTP as every client here speaks it: an answer has a largest size, and a redirect is an error.
+
+`sessions` has it for aiohttp, `adapters` for requests. A request to a venue is signed and names a key. A client that
+follows a redirect repeats both to whoever the answer names, and takes what that place says for the venue's word.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+LARGEST_ANSWER: Final = 64 * 2**20
+"""Bytes of an answer, unpacked. The longest that venues really give tell the rules of all symbols: a quarter of it."""
+LARGEST_MESSAGE: Final = 16 * 2**20
+"""Bytes of a message on a stream, unpacked."""
+CHUNK: Final = 2**16
+"""Bytes that are read, and unpacked, at once."""
+
+
+class RedirectRefusedError(Exception):
+    """The answer was a status of 3xx: nobody knows what became of the request, and nothing was sent anywhere else."""
+
+    def __init__(self, status: int, location: str | None) -> None:
+        super().__init__(f"it answered {status}{_named(location)}; redirects are not followed")
+        self.status = status
+
+
+class AnswerTooLargeError(Exception):
+    """The answer is longer than anybody expects. The rest of it was not read."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(f"the answer is larger than {largest / 2**20:g} MB, and was not read to its end")
+
+
+def is_redirect(status: int) -> bool:
+    """Whether a status is one of 3xx. None of them says whether what was asked for is done."""
+    return 300 <= status < 400
+
+
+def _named(location: str | None) -> str:
+    """The place that an answer names, without a path or a query: these may repeat a signature."""
+    try:
+        place = urlsplit(location or "").netloc.rpartition("@")[2]
+    except ValueError:
+        place = ""
+    return f" and names {place[:100]}" if place else ""
