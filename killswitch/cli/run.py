@@ -62,7 +62,7 @@ def run(
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.loop import Pace
-    from killswitch.runner.opening import open_accounts
+    from killswitch.runner.opening import open_accounts, require_encrypted
     from killswitch.runner.pauses import FirstAnswers, keep_short
     from killswitch.runner.rights import require_harmless_keys
     from killswitch.runner.started import keep_start
@@ -73,6 +73,8 @@ def run(
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
         about_locks = require_locks(accounts, locks)
+        if live:
+            require_encrypted(found.accounts, found.places)
         found_before = asyncio.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
