@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 LARGEST_ANSWER: Final = 64 * 2**20
 """Bytes of an answer, unpacked. The longest that venues really give tell the rules of all symbols: a quarter of it."""
-LARGEST_MESSAGE: Final = 16 * 2**20
+MOST_VALUES: Final = 4_000_000
+"""Commas and opening brackets of an answer. What is made of `[],[],` takes thirty times the memory of its text, and a
+minute for 64 MB of it; the longest real answer, Binance's rules for spot, has about a million."""
+LARGEST_MESSAGE: Final = 4 * 2**20
 """Bytes of a message on a stream, unpacked."""
 CHUNK: Final = 2**16
 """Bytes that are read, and unpacked, at once."""
@@ -28,8 +31,30 @@ class RedirectRefusedError(Exception):
 class AnswerTooLargeError(Exception):
     """The answer is longer than anybody expects. The rest of it was not read."""
 
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the answer is {what}, and was not read to its end")
+
+
+class Body:
+    """What has been read of an answer, at most `largest` bytes of it."""
+
     def __init__(self, largest: int) -> None:
-        super().__init__(f"the answer is larger than {largest / 2**20:g} MB, and was not read to its end")
+        self._largest = largest
+        self._read = bytearray()
+        self._values = 0
+
+    def add(self, chunk: bytes) -> None:
+        """AnswerTooLargeError where this is more than anybody expects."""
+        self._read += chunk
+        self._values += sum(map(chunk.count, (b",", b"[", b"{")))
+        if len(self._read) > self._largest:
+            raise AnswerTooLargeError(f"larger than {self._largest / 2**20:g} MB")
+        if self._values > MOST_VALUES:
+            raise AnswerTooLargeError(f"of more than {MOST_VALUES:,} values")
+
+    def whole(self) -> bytes:
+        """All of it."""
+        return bytes(self._read)
 
 
 def is_redirect(status: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from killswitch.transport import CHUNK, LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError, is_redirect
+from killswitch.transport import CHUNK, LARGEST_ANSWER, AnswerTooLargeError, Body, RedirectRefusedError, is_redirect
 
 
 class RedirectedError(RedirectRefusedError, requests.RequestException):
@@ -16,6 +16,9 @@ class RedirectedError(RedirectRefusedError, requests.RequestException):
 
 class TooLargeError(AnswerTooLargeError, requests.RequestException):
     """The same, as what calls requests expects an error of it."""
+
+    def __init__(self, error: AnswerTooLargeError) -> None:
+        Exception.__init__(self, str(error))
 
 
 class GuardedAdapter(HTTPAdapter):
@@ -41,12 +44,13 @@ class GuardedAdapter(HTTPAdapter):
     def _read_capped(self, response: requests.Response) -> bytes:
         if is_redirect(response.status_code):
             raise RedirectedError(response.status_code, response.headers.get("Location"))
-        read = bytearray()
-        for chunk in response.iter_content(CHUNK):
-            read += chunk
-            if len(read) > self.largest:
-                raise TooLargeError(self.largest)
-        return bytes(read)
+        body = Body(self.largest)
+        try:
+            for chunk in response.iter_content(CHUNK):
+                body.add(chunk)
+        except AnswerTooLargeError as error:
+            raise TooLargeError(error) from None
+        return body.whole()
 
 
 def guard(session: requests.Session, largest: int = LARGEST_ANSWER) -> requests.Session:
@@ -54,3 +58,11 @@ def guard(session: requests.Session, largest: int = LARGEST_ANSWER) -> requests.
     for scheme in ("http://", "https://"):
         session.mount(scheme, GuardedAdapter(largest))
     return session
+
+
+def guard_every_session() -> None:
+    """Have every session of requests that this process makes from now on do the same.
+
+    For libraries that call `requests.post` themselves and take no session, as Apprise's services do.
+    """
+    requests.sessions.HTTPAdapter = GuardedAdapter  # type: ignore[misc] # what a new session mounts

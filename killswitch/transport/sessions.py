@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError, is_redirect
+from killswitch.transport import LARGEST_ANSWER, Body, RedirectRefusedError, is_redirect
 
 
 class CappedResponse(aiohttp.ClientResponse):
@@ -25,14 +25,10 @@ class CappedResponse(aiohttp.ClientResponse):
         return await super().read()
 
     async def _read_capped(self) -> bytes:
-        if (self.content_length or 0) > self.largest:
-            raise AnswerTooLargeError(self.largest)
-        read = bytearray()
+        body = Body(self.largest)
         async for chunk in self.content.iter_any():
-            read += chunk
-            if len(read) > self.largest:
-                raise AnswerTooLargeError(self.largest)
-        return bytes(read)
+            body.add(chunk)
+        return body.whole()
 
 
 async def refuse_redirects(

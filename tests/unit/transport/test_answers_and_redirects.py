@@ -55,6 +55,8 @@ class _Venue(BaseHTTPRequestHandler):
         elif what == "strayed":
             type(self).strayed.append(self.path)
             self._send(200, b"{}", {})
+        elif what == "values":
+            self._send(200, gzip.compress(b"[]," * int(number), 1), {"Content-Encoding": "gzip"})
         else:
             self._send(200, _body(what, int(number)), {} if what == "identity" else {"Content-Encoding": what})
 
@@ -87,16 +89,16 @@ def address() -> Iterator[str]:
     server.server_close()
 
 
-def _by_aiohttp(url: str, method: str = "GET") -> int:
+def _by_aiohttp(url: str, method: str = "GET", most: int = MOST) -> int:
     async def run() -> int:
-        async with guarded_session(MOST) as session, session.request(method, url, data=b"x") as answer:
+        async with guarded_session(most) as session, session.request(method, url, data=b"x") as answer:
             return len(await answer.read())
 
     return asyncio.run(run())
 
 
-def _by_requests(url: str, method: str = "GET") -> int:
-    with guard(requests.Session(), MOST) as session:
+def _by_requests(url: str, method: str = "GET", most: int = MOST) -> int:
+    with guard(requests.Session(), most) as session:
         return len(session.request(method, url, data=b"x", timeout=20).content)
 
 
@@ -117,6 +119,13 @@ def test_an_answer_of_the_largest_size_is_read_and_one_more_byte_is_too_much(
     assert ask(f"{address}/{packing}/{MOST}") == MOST
     with pytest.raises(AnswerTooLargeError, match="larger than 1 MB"):
         ask(f"{address}/{packing}/{MOST + 1}")
+
+
+def test_many_small_values_are_too_much_before_many_bytes_are(ask: Callable[..., int], address: str) -> None:
+    """A million empty lists are 3 MB as text and 70 MB as what is made of it."""
+    with pytest.raises(AnswerTooLargeError, match="of more than 4,000,000 values"):
+        ask(f"{address}/values/2000001", most=16 * MOST)
+    assert ask(f"{address}/values/1999999", most=16 * MOST) == 3 * 1_999_999
 
 
 def test_an_answer_without_an_end_is_left(ask: Callable[..., int], address: str) -> None:
