@@ -65,4 +65,4 @@ def guard_every_session() -> None:
 
     For libraries that call `requests.post` themselves and take no session, as Apprise's services do.
     """
-    requests.sessions.HTTPAdapter = GuardedAdapter  # type: ignore[misc] # what a new session mounts
+    setattr(requests.sessions, "HTTPAdapter", GuardedAdapter)  # noqa: B010 - typed as read-only; a new session mounts it
