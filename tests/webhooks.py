@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,6 +30,10 @@ class Webhook:
         self.refused = 0
         self.refusals = 0
         self.silent = False
+        self.redirect: str | None = None
+        """Where the next requests are sent on to, by 307."""
+        self.endless = False
+        """Whether the answer to a request that was taken has no end."""
         self.released = threading.Event()
 
     @property
@@ -64,14 +68,24 @@ class Webhook:
                     webhook.refused += 1
                     self.send_error(500)
                     return
+                if webhook.redirect is not None:
+                    self.send_response(307)
+                    self.send_header("Location", webhook.redirect)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 webhook.bodies.append(body)
                 if webhook.silent:
                     webhook.released.wait()
                     self.close_connection = True
                     return
                 self.send_response(200)
-                self.send_header("Content-Length", "0")
+                if not webhook.endless:
+                    self.send_header("Content-Length", "0")
                 self.end_headers()
+                with suppress(OSError):
+                    while webhook.endless:
+                        self.wfile.write(bytes(2**20))
 
             def log_message(self, *_: object) -> None:
                 pass

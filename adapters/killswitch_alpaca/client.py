@@ -26,6 +26,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
+from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch_alpaca.addresses import failure, hushed, place, shown
 from killswitch_alpaca.deadlines import DaemonThreads, Deadlines, never_made
 from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, read_refusal
@@ -173,6 +174,12 @@ class Client:
         from requests import exceptions
 
         where = place(error) or shown(self._settings.trading)
+        if isinstance(error, AnswerTooLargeError):
+            self.tally.malformed += 1
+            return MalformedAnswerError(f"{where}: {error}")
+        if isinstance(error, RedirectRefusedError):
+            self.tally.errors += 1
+            return (FateUnknownError if changes else VenueDownError)(f"{where}: {error}")
         happened = why_unanswered(error, where, self._settings.timeout)
         addresses = (self._settings.trading, self._settings.data, self._settings.proxy)
         happened = happened and hushed(happened, *addresses)

@@ -79,9 +79,9 @@ class Deadlines:
 
     def watch(self, session: Any, connections: int) -> None:
         """Make a session of `requests` tell which connection each request goes over, ask once, and keep so many."""
-        from requests.adapters import HTTPAdapter
+        from killswitch.transport.adapters import GuardedAdapter
 
-        class Watched(HTTPAdapter):
+        class Watched(GuardedAdapter):
             def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
                 super().init_poolmanager(*arguments, **named)
                 _watch(self.poolmanager)

@@ -139,7 +139,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
         # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
         return FateUnknownError(text) if changes else VenueDownError(text)
     if refused.status < 400:
-        return FateUnknownError(f"{text} (a redirect is not followed)") if changes else VenueDownError(text)
+        return FateUnknownError(text) if changes else VenueDownError(text)
     what = meaning(refused)
     if what == "denied":
         hint = f"{text}; are these keys for this address? Paper and live accounts have keys of their own"

@@ -47,6 +47,12 @@ class AlpacaFamily:
 
         return list(misfits(account))
 
+    def not_installed(self) -> Misfit | None:
+        """See `FittingFamily`."""
+        from killswitch_alpaca.fitting import not_installed
+
+        return not_installed()
+
     def keeps_apart(self, exchange: str | None) -> bool:
         """See `FittingFamily`. An account is counted in US dollars, and is one book."""
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Final
 
 from killswitch.model.fitting import Misfit, WrittenAccount
@@ -11,6 +12,13 @@ from killswitch.model.words import Market
 MARKETS: Final[tuple[Market, ...]] = ("equity", "spot")
 CREDENTIALS: Final = ("key", "secret")
 """All are needed, for prices too."""
+
+
+def not_installed() -> Misfit | None:
+    """What to install where there is no alpaca-py."""
+    if find_spec("alpaca") is not None:
+        return None
+    return Misfit(("adapter",), "alpaca-py is not installed", "pip install '.[alpaca]' in a clone of Killswitch")
 
 
 def misfits(account: WrittenAccount) -> Iterator[Misfit]:

@@ -17,6 +17,8 @@ import aiohttp
 
 from killswitch.model.legible import legible
 from killswitch.model.venue import Push, VenueDownError
+from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
+from killswitch.transport.sessions import guarded_session
 from killswitch_alpaca.addresses import hushed
 from killswitch_alpaca.settings import Settings
 
@@ -50,7 +52,7 @@ async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch)
 
         try:
             await _hear_once(settings, hear_and_note, touch)
-        except (_LostError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (_LostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
             wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
             why = hushed(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
             hear(Push("lost", f"the stream of Alpaca is down: {why}"))
@@ -59,8 +61,10 @@ async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch)
 
 async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
     timeout = aiohttp.ClientTimeout(total=None, connect=settings.timeout, sock_connect=settings.timeout)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        connecting = session.ws_connect(settings.stream, autoping=False, proxy=settings.proxy, max_msg_size=2**24)
+    async with guarded_session(timeout=timeout) as session:
+        connecting = session.ws_connect(
+            settings.stream, autoping=False, proxy=settings.proxy, max_msg_size=LARGEST_MESSAGE
+        )
         async with asyncio.timeout(settings.timeout):
             socket = await connecting
         async with socket:

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 from killswitch.model.legible import legible
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
-from killswitch_ccxt.errors import DENIED, MALFORMED, as_venue_error, meaning_of
+from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport.adapters import guard
+from killswitch_ccxt.errors import DENIED, MALFORMED, UNKNOWN, Meaning, as_venue_error, meaning_of
 from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
 from killswitch_ccxt.numbers import ODD, UnreadableError, instant, shapeless
 
@@ -121,6 +123,7 @@ class Client:
 
     def _with_fresh_rules(self) -> Any:
         made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
+        guard(made.session, self._dialect.largest_answer)
         made.load_markets(True)
         return made
 
@@ -144,10 +147,7 @@ class Client:
         answer = self._blamed(course)
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
-        unread = isinstance(error, UnreadableError)
-        meaning = MALFORMED if unread else meaning_of(error, self._dialect.codes, said, status)
-        if isinstance(error, UnsignableError):
-            meaning = DENIED
+        meaning = _own_meaning(error, course) or meaning_of(error, self._dialect.codes, said, status)
         text = self._text(error, method, course, answer)
         left = self._may_have_arrived(error, course)
         found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
@@ -199,6 +199,8 @@ class Client:
         # Behind an answer it is no request any more that fails, but the stream that was opened with it.
         stream = course.taken or not course.begun
         place = "the venue's stream" if stream and method.startswith("watch_") else course.place or "the venue"
+        if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
+            return f"{place}: {error}"
         happened = why_unanswered(error if cause is None else cause, place, self._timeout)
         if happened is not None:
             return happened
@@ -255,6 +257,21 @@ class Client:
             raise VenueDownError(
                 f"{self._dialect.exchange} has no {environment} that ccxt can reach; leave it out, or name an endpoint"
             ) from error
+
+
+def _own_meaning(error: Exception, course: Course) -> Meaning | None:
+    """What a failure means that ccxt has no name for, or a wrong one; None of all others."""
+    import aiohttp
+
+    if isinstance(error, UnreadableError | AnswerTooLargeError):
+        return MALFORMED
+    if isinstance(error, UnsignableError):
+        return DENIED
+    # An answer that breaks off or cannot be unpacked is a refusal for ccxt, and says nothing of what was done.
+    unread = course.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
+    if isinstance(error, RedirectRefusedError) or (unread and type(error).__name__ == "ExchangeError"):
+        return UNKNOWN
+    return None
 
 
 def _broke(error: Exception) -> bool:

@@ -26,6 +26,7 @@ from killswitch.model.venue import (
     VenueError,
     VenueTraits,
 )
+from killswitch.transport import LARGEST_ANSWER
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
@@ -73,6 +74,8 @@ class Dialect:
     """How late an order may arrive; of an exchange that nobody has looked at, nothing is known."""
     window: ClassVar[int | None] = None
     """Milliseconds after its timestamp for which the venue takes a request, as ccxt says it; None where it does not."""
+    largest_answer: ClassVar[int] = LARGEST_ANSWER
+    """Bytes of an answer, unpacked, beyond which none is read."""
     streams: ClassVar[tuple[Literal["orders", "positions", "balance"], ...]] = ()
     """What ccxt can watch without naming a symbol."""
     ages: ClassVar[Ages] = Ages()

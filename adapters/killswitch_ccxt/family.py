@@ -45,6 +45,12 @@ class CcxtFamily:
 
         return list(misfits(account))
 
+    def not_installed(self) -> Misfit | None:
+        """See `FittingFamily`."""
+        from killswitch_ccxt.fitting import not_installed
+
+        return not_installed()
+
     def keeps_apart(self, exchange: str | None) -> bool:
         """See `FittingFamily`."""
         from killswitch_ccxt.offered import OFFERED

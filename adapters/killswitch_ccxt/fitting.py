@@ -35,6 +35,13 @@ def misfits(account: WrittenAccount) -> Iterator[Misfit]:
     yield from _credentials(account, account.exchange, offered)
 
 
+def not_installed() -> Misfit | None:
+    """What to install where there is no ccxt."""
+    if find_spec("ccxt") is not None:
+        return None
+    return Misfit(("adapter",), "ccxt is not installed", "pip install '.[ccxt]' in a clone of Killswitch")
+
+
 def names_of_ccxt() -> frozenset[str]:
     """The exchanges of the ccxt that is installed, by its files: importing it takes seconds. Empty where none is."""
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from killswitch.model.snapshot import Health
+from killswitch.transport.sessions import guarded_session
 from killswitch_ccxt.numbers import UnreadableError
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Heard:
     ks_dialect: ClassVar[type[Dialect]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
+    ks_session: Any = None
+    session: Any
     ssl_context: Any
     verify: Any
     cafile: str
@@ -118,10 +121,16 @@ class Heard:
         if self.ssl_context is None and self.verify and not self.options.get("include_OS_certificates"):
             self.ssl_context = _certificates(self.cafile)
         super().open(*arguments)  # type: ignore[misc] # of ccxt's class
-        session = getattr(self, "session", None)
-        if session is not None:
-            # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
-            session._retry_connection = False
+        if self.session is not None and self.session is not self.ks_session:
+            self.session = self.ks_session = self._guarded(self.session)
+
+    def _guarded(self, made: Any) -> Any:
+        """A session over the connections of the one that ccxt has made, for venues and their streams alike."""
+        session = guarded_session(self.ks_dialect.largest_answer, connector=made.connector, trust_env=made.trust_env)
+        made.detach()
+        # aiohttp asks again by itself where a connection breaks at a GET or a DELETE. Some venues take orders so.
+        session._retry_connection = False
+        return session
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """As ccxt does it, counted and timed."""

@@ -25,7 +25,9 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_paper.wire import RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, read_used
+from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport.sessions import guarded_session
+from killswitch_paper.wire import JSON, RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, read_used
 
 _T = TypeVar("_T")
 
@@ -132,14 +134,17 @@ class HttpVenue:
         """(status, headers, body) of an answer that came as a whole and is not a general failure."""
         changes = method != "GET"
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = guarded_session(timeout=self._timeout)
+        sent_as = {"Content-Type": JSON} if method == "POST" else None
         url = f"{self._base}/v1/accounts/{quote(self.account, safe='')}/{path}"
         try:
-            async with self._session.request(method, url, params=query, data=body, allow_redirects=False) as answer:
+            async with self._session.request(method, url, params=query, data=body, headers=sent_as) as answer:
                 status, headers, content = answer.status, answer.headers, await answer.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise VenueDownError(f"{self._base} cannot be reached: {error}") from error
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except AnswerTooLargeError as error:
+            raise MalformedAnswerError(f"{method} {path}: {self._base}: {error}") from error
+        except (RedirectRefusedError, aiohttp.ClientError, TimeoutError) as error:
             text = f"{method} {path}: no answer from {self._base}: {type(error).__name__}: {error}"
             raise FateUnknownError(text) if changes else VenueDownError(text) from error
         self._used = read_used(headers.get(USED_HEADER, "")) or self._used

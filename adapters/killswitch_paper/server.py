@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from math import ceil
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -15,6 +17,7 @@ from killswitch.market.paper import PaperMarket
 from killswitch.model.instant import to_micros
 from killswitch.model.venue import Call, OrderRejectedError, OrderReport, OrderRequest
 from killswitch_paper.wire import (
+    JSON,
     RULES_HEADER,
     USED_HEADER,
     BatchAnswer,
@@ -23,6 +26,7 @@ from killswitch_paper.wire import (
     Refusal,
     StateRequest,
     TakeRequest,
+    check_numbers,
     encode,
     used_header,
 )
@@ -66,7 +70,7 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
 def _application(market: PaperMarket, now: Callable[[], datetime]) -> web.Application:
     desk = _Desk(market, now)
-    app = web.Application(middlewares=[desk.count, _refusals])
+    app = web.Application(middlewares=[_local_programs_only, desk.count, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
         [
@@ -93,6 +97,33 @@ class _RefusedError(Exception):
         self.status = status
         self.code: ErrorCode = code
         self.retry_after = retry_after
+
+
+@web.middleware
+async def _local_programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a web page has made a browser on this machine send."""
+    why = _why_not_allowed(request)
+    return await handler(request) if why is None else _json(Refusal("not_allowed", why), 403)
+
+
+def _why_not_allowed(request: web.Request) -> str | None:
+    # A name of somebody else's may be made to lead here (DNS rebinding); then the browser takes the page for ours.
+    if not _names_loopback(request.host):
+        return f"Host {request.host!r} is not this machine's loopback address"
+    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
+        return "requests of web pages are not answered"
+    # A page may send a form to anybody, and is asked nothing before; JSON it may not.
+    if request.method == "POST" and request.content_type != JSON:
+        return f"a POST needs the header Content-Type: {JSON}"
+    return None
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @web.middleware
@@ -230,9 +261,11 @@ def _batch_answer(answer: OrderReport | OrderRejectedError) -> BatchAnswer:
 
 async def _body(request: web.Request, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as error:
+        found = msgspec.json.decode(await request.read(), type=kind)
+        check_numbers(found)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _RefusedError(400, "bad_request", f"not a {kind.__name__}: {error}") from error
+    return found
 
 
 def _query(request: web.Request, name: str) -> str:
@@ -243,4 +276,4 @@ def _query(request: web.Request, name: str) -> str:
 
 
 def _json(answer: object, status: int = 200) -> web.Response:
-    return web.Response(body=encode(answer), status=status, content_type="application/json")
+    return web.Response(body=encode(answer), status=status, content_type=JSON)

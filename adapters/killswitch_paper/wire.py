@@ -17,6 +17,10 @@
 The last three are the hand of whoever plays the venue; they cost nothing of any limit. Every other answer about an
 account has the header Limits-Used where the venue has limits: `name=units; name=units`. A request beyond a limit is
 answered with 429, and did nothing; Retry-After is in whole seconds, and absent if the request can never fit.
+The server listens to programs on its own machine, not to what a web page makes a browser send: Host must name loopback,
+a request with an Origin is refused, and so is a POST that does not call itself application/json. Numbers are finite,
+below a quadrillion, and have 12 decimals at most.
+
 Anything refused is answered with a status of 4xx and a Refusal. Only 404 with the code `no_such_order` says that
 an order never was: any other 404 is a wrong address.
 """
@@ -34,10 +38,18 @@ from killswitch.market.terms import LONGEST_LAG
 from killswitch.model.snapshot import FillCause, FlowKind, InstrumentState, Side
 from killswitch.model.venue import OrderReport, RejectReason
 
+JSON = "application/json"
+"""The content type of everything that is sent, both ways."""
 RULES_HEADER = "Rules-Version"
 USED_HEADER = "Limits-Used"
 
-ErrorCode = Literal["rejected", "no_such_order", "no_such_account", "bad_request", "not_begun", "too_many"]
+MOST_DIGITS, MOST_DECIMALS = 15, 12
+"""Digits before the point, and behind it, of a number in a request. Together they are within Decimal's precision."""
+UNSIGNED = frozenset({"contracts", "delivery", "price", "price_band"})
+
+ErrorCode = Literal[
+    "rejected", "no_such_order", "no_such_account", "bad_request", "not_begun", "too_many", "not_allowed"
+]
 
 
 class Refusal(Struct, frozen=True, omit_defaults=True):
@@ -53,6 +65,26 @@ class BatchAnswer(Struct, frozen=True, omit_defaults=True):
 
     report: OrderReport | None = None
     refusal: Refusal | None = None
+
+
+def check_numbers(body: object) -> None:
+    """ValueError, naming the field, for a number in a request that no market can reckon with.
+
+    JSON has no NaN, and the text of a Decimal may be one; what is added to a wallet once is never got out again.
+    """
+    for each in body if isinstance(body, tuple) else (body,):
+        for name in each.__struct_fields__ if isinstance(each, Struct) else ():
+            value = getattr(each, name)
+            if not isinstance(value, Decimal):
+                continue
+            if not value.is_finite():
+                raise ValueError(f"{name} is not a number: {value}")
+            _, digits, exponent = value.as_tuple()
+            if int(exponent) < -MOST_DECIMALS or int(exponent) + len(digits) > MOST_DIGITS:
+                most = f"below 1E+{MOST_DIGITS}, with {MOST_DECIMALS} decimals at most"
+                raise ValueError(f"{name} is out of range: {value:.4E} ({most})")
+            if value < 0 and name in UNSIGNED:
+                raise ValueError(f"{name} is below zero: {value}")
 
 
 class FlowRequest(Struct, frozen=True, forbid_unknown_fields=True):

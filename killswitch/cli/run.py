@@ -65,7 +65,7 @@ def run(
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
-    from killswitch.runner.opening import open_accounts
+    from killswitch.runner.opening import open_accounts, require_encrypted
     from killswitch.runner.pauses import FirstAnswers, keep_short
     from killswitch.runner.rights import require_harmless_keys
     from killswitch.runner.started import keep_start
@@ -76,6 +76,8 @@ def run(
     with friendly():
         accounts = open_accounts(found.accounts, live=live)
         about_locks = require_locks(accounts, locks, store_at, emergency=journal is not None)
+        if live:
+            require_encrypted(found.accounts, found.places)
         found_before = event_loop.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)

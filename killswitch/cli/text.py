@@ -61,14 +61,12 @@ def _with_accounts(
 
     Of a set that compiles also who would not be told of what, from here.
     """
-    from killswitch.policy.diagnostics import in_order
+    from killswitch.policy.diagnostics import has_errors, in_order
     from killswitch.runner.fitting import account_misfits
 
     misfits = account_misfits(loaded)
-    if misfits:
+    if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
-    if policy_set is None:
-        return loaded, None, problems
     from killswitch.graph.routes import unrouted_names
 
     untold = unrouted_names(loaded.documents)
@@ -76,7 +74,7 @@ def _with_accounts(
         from killswitch.runner.target_check import target_warnings
 
         untold += target_warnings(policy_set)
-    return loaded, policy_set, in_order((*problems, *untold))
+    return loaded, policy_set, in_order((*problems, *misfits, *untold))
 
 
 def _unchecked(loaded: Loaded) -> bool:

@@ -38,6 +38,8 @@ from killswitch.model.venue import (
 ZERO = Decimal(0)
 HELD, HELD_LONG = 8.0, 40.0
 """Seconds after which an order arrives that is held up."""
+REDIRECTED = 7
+"""Orders that are answered with a redirect, so that a stand may try each of its statuses."""
 
 
 class OrderGuarantees:
@@ -94,10 +96,12 @@ class OrderGuarantees:
         tried(stand, book, trial)
 
     @guarantee("G12")
-    @pytest.mark.parametrize("mishap", ["lost", "done", "silent", "done_silent", "garbled", "down", "limited"])
+    @pytest.mark.parametrize(
+        "mishap", ["lost", "done", "silent", "done_silent", "garbled", "mispacked", "down", "limited"]
+    )
     def test_what_is_said_of_a_broken_order_is_true(self, stand: Stand, mishap: Mishap) -> None:
         """Refused, limited and down are said only of what was not done; an order is never sent twice by itself."""
-        needs(stand, "faults")
+        needs(stand, "hostile" if mishap == "mispacked" else "faults")
         (key,) = book = one(stand)
 
         async def trial(venue: VenueAdapter) -> None:
@@ -110,6 +114,55 @@ class OrderGuarantees:
                 assert stand.taken("ks0001") == 0, f"{type(said).__name__}, and it was done"
             else:
                 assert isinstance(said, FateUnknownError | MalformedAnswerError), repr(said)
+
+        tried(stand, book, trial)
+
+    @guarantee("G28")
+    def test_a_redirect_is_followed_nowhere_and_answers_nothing(self, stand: Stand) -> None:
+        """No status of 3xx sends a request on; of a change it leaves the fate unknown, and for a reading it is down."""
+        needs(stand, "hostile")
+        (key,) = book = one(stand)
+
+        async def trial(venue: VenueAdapter) -> None:
+            await venue.snapshot()
+            await stand.rest(key[0], "buy", Decimal(1))
+            (resting,) = await venue.open_orders()
+            for number in range(REDIRECTED):
+                stand.breaks("submit", "redirected")
+                sent = await outcome(venue.submit(closing(key, Decimal(1), f"ks000{number}")))
+                assert isinstance(sent, FateUnknownError), repr(sent)
+                assert stand.taken(f"ks000{number}") == 0
+            stand.breaks("cancel", "redirected")
+            assert isinstance(await outcome(venue.cancel(key[0], resting.id)), FateUnknownError)
+            assert stand.resting() == 1
+            stand.breaks("find_order", "redirected")
+            assert isinstance(await outcome(venue.find_order(key[0], "ks0000")), VenueDownError)
+            stand.breaks("open_orders", "redirected")
+            assert isinstance(await outcome(venue.open_orders()), VenueDownError)
+            stand.breaks("snapshot", "redirected")
+            seen: Any = await outcome(venue.snapshot())
+            assert isinstance(seen, VenueDownError) or (seen.quality == "down" or seen.positions is None), repr(seen)
+            assert stand.strayed() == 0
+            assert sizes(await venue.snapshot()) == book
+
+        tried(stand, book, trial)
+
+    @guarantee("G29")
+    def test_an_answer_without_measure_is_no_answer(self, stand: Stand) -> None:
+        """Beyond its largest size nothing is read of it, however small it was packed; the next answer is taken."""
+        needs(stand, "hostile")
+        (key,) = book = one(stand)
+
+        async def trial(venue: VenueAdapter) -> None:
+            await venue.snapshot()
+            stand.breaks("submit", "huge")
+            sent = await outcome(venue.submit(closing(key, Decimal(1), "ks0001")))
+            assert isinstance(sent, FateUnknownError | MalformedAnswerError), repr(sent)
+            assert stand.taken("ks0001") == 1
+            stand.breaks("snapshot", "huge")
+            seen: Any = await outcome(venue.snapshot())
+            assert isinstance(seen, VenueError) or (seen.quality != "ok" or seen.positions is None), repr(seen)
+            assert sizes(await venue.snapshot()) == {key: book[key] - 1}
 
         tried(stand, book, trial)
 

@@ -23,8 +23,11 @@ Mishap = Literal[
     "garbled",  # it is done, and the answer is no JSON
     "down",  # the venue says that it is in maintenance: nothing is done
     "limited",  # the venue says that there were too many requests: nothing is done
+    "redirected",  # a status of 3xx that names another place, which would do it: nothing is done
+    "mispacked",  # it is done, and the answer says that it is compressed, which it is not
+    "huge",  # it is done, and the answer, a good one, unpacks to more than 64 MB
 ]
-Offer = Literal["faults", "hedge", "stops", "flows", "minimum", "maximum"]
+Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum"]
 
 
 class Stand(Protocol):
@@ -90,5 +93,9 @@ class Stand(Protocol):
         ...
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
-        """The next call of this kind goes wrong so, once."""
+        """The next call of this kind goes wrong so, once. The hostile ones: for who offers `hostile`."""
+        ...
+
+    def strayed(self) -> int:
+        """The truth: how many requests have reached the place that a redirect named. For who offers `hostile`."""
         ...

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from killswitch.graph.references import findings
 from killswitch.policy.account_document import AccountDocument, AccountSpec
@@ -14,7 +16,8 @@ from killswitch.policy.loader import Document, Faulty
 def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
     """Accounts that are armed twice, as far as text tells it: the same references to credentials, at one venue.
 
-    `run --live` goes by the credentials themselves, and refuses those too that are the same under two names.
+    `run --live` goes by the credentials themselves, and refuses those too that are the same under two names. It also
+    refuses the addresses that are only warned of here.
     """
     diagnostics: list[Diagnostic] = []
     before: list[AccountDocument] = []
@@ -22,6 +25,11 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
         account, found = document.model, findings(document)
         if not isinstance(account, AccountDocument) or found.gaps.flawed(("spec",)):
             continue
+        for key in unencrypted(account.spec):
+            message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
+            fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
+            found.warning("KS5095", ("spec", key), message, fix)
+        diagnostics += found.diagnostics
         if account.spec.execution != "live" or not account.spec.credentials:
             continue
         twin = next((each for each in before if book_of(each.spec) == book_of(account.spec)), None)
@@ -30,10 +38,31 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
                 f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
             )
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
-            found.error("KS3050", ("spec", "credentials"), message, fix)
-            diagnostics += found.diagnostics
+            twice = findings(document)
+            twice.error("KS3050", ("spec", "credentials"), message, fix)
+            diagnostics += twice.diagnostics
         before.append(account)
     return diagnostics
+
+
+def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
+    """The keys whose address takes credentials beyond this machine in clear; none where the document allows that."""
+    if spec.allow_unencrypted or not spec.credentials:
+        return ()
+    addresses = {"endpoint": spec.endpoint, "endpoint_ws": spec.endpoint_ws}
+    return tuple(name for name, address in addresses.items() if address is not None and _readable_by_others(address))
+
+
+def _readable_by_others(address: str) -> bool:
+    """Whether what is sent there leaves the machine without TLS. A name that is not `localhost` may lead anywhere."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme.lower() not in ("http", "ws"):
+            return False
+        host = parts.hostname or ""
+        return host != "localhost" and not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def book_of(

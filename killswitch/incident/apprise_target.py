@@ -64,6 +64,9 @@ class AppriseSender:
     def _instantiated(self, url: str) -> Any:
         from apprise import Apprise, AppriseAsset, PersistentStoreMode
 
+        from killswitch.transport.adapters import guard_every_session
+
+        guard_every_session()
         # In this thread: in Apprise's own pool a service that hangs would hold up the others, and the process's end.
         asset = AppriseAsset(
             app_id="Killswitch", app_desc="Killswitch", app_url="", async_mode=False, service_timeout=0,

@@ -41,6 +41,13 @@ class FittingFamily(Protocol):
         """Everything for which the adapter would refuse the document; empty where that is not known."""
         ...
 
+    def not_installed(self) -> Misfit | None:
+        """That the library which the adapter works with is missing, and how to install it; None where it is there.
+
+        A family may lack this method.
+        """
+        ...
+
     def keeps_apart(self, exchange: str | None) -> bool:
         """Whether one key leads to a book for each settlement currency there, and not to one for all of them."""
         ...

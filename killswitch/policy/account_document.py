@@ -38,6 +38,11 @@ class AccountSpec(Part):
     allow_withdrawal_keys: Annotated[
         bool, "Whether credentials that may withdraw are accepted. Left out: no, `venues check` refuses them."
     ] = False
+    allow_unencrypted: Annotated[
+        bool,
+        "Whether credentials are sent to an `endpoint` beyond this machine without TLS (http://, ws://). Left out: no, "
+        "`run --live` refuses to.",
+    ] = False
     outside_hours: Annotated[
         Literal["queue", "extended"] | None,
         "Where the market has hours: what becomes of a close outside them. `queue` holds it until the market opens, "

@@ -20,6 +20,18 @@ OF_GRAPH: tuple[Page, ...] = (
         "Take one of the two out, write `execution: observe` in one of them, or give the second the credentials of the "
         "account that was meant.",
     ),
+    Page(
+        "KS5095",
+        "credentials would go over the network in clear",
+        "An Account document with credentials names an `endpoint` with http://, or an `endpoint_ws` with ws://, that "
+        "is not on this machine. Whoever is on the way there reads keys and orders, can send orders with them, and can "
+        "answer in the venue's place. It is a warning here and where a run only observes; `run --live` refuses to "
+        "start with such an account that says `execution: live`.",
+        "kind: Account\nmetadata: {name: main}\nspec: {…, endpoint: 'http://gateway.internal', "
+        "credentials: {key: 'env:KEY'}}",
+        "Write https:// (wss://) and give the gateway a certificate, or let a proxy on this machine speak TLS for you "
+        "(`http://127.0.0.1:PORT`). Where the network itself is trusted, `allow_unencrypted: true` says so on record.",
+    ),
 )
 
 OF_VENUES: tuple[Page, ...] = (
@@ -34,5 +46,23 @@ OF_VENUES: tuple[Page, ...] = (
         "venues is not held to anything here.",
         "kind: Account\nmetadata: {name: main}\nspec: {adapter: ccxt, exchange: binance, market: swap, …}",
         "Write what the message names instead. `ksctl venues list EXCHANGE` shows what an exchange has.",
+    ),
+    Page(
+        "KS3060",
+        "the adapter is not installed",
+        "`adapter` names what leads to the venue: the entry point of an installed package, in the group "
+        "`killswitch.adapters`. None has this name, so `run` and `venues check` could not begin.",
+        "kind: Account\nmetadata: {name: main}\nspec: {adapter: cxct, exchange: okx, market: swap, …}",
+        "Correct the name, or install the package that offers it. ccxt, alpaca and paper come with Killswitch; any "
+        "other comes from whoever made it.",
+    ),
+    Page(
+        "KS5096",
+        "the library of the adapter is not installed",
+        "The adapter is there, and the library that it works with is not: `run` refuses to start. Policies may be "
+        "written and checked on a machine that never runs them, so it is a warning here.",
+        "kind: Account\nmetadata: {name: main}\nspec: {adapter: ccxt, exchange: okx, market: swap, …}",
+        "Install it where the switch runs: `pip install '.[ccxt]'` or `pip install '.[alpaca]'` in a clone of "
+        "Killswitch.",
     ),
 )

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.closing.reading_cost import ReadingCost
+from killswitch.graph.accounts import unencrypted
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Quality
 from killswitch.model.unanswered import CLOCK_OFF
@@ -272,6 +273,15 @@ def _around(looked: Looked, around: Around) -> Iterator[Finding]:
             f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
             "address and credentials: one book is read, counted and closed more than once",
             "keep one of the documents, or give each account a key of its own",
+        )  # fmt: skip
+    keys = " and ".join(unencrypted(looked.document.spec))
+    if keys:
+        live = looked.document.spec.execution == "live"
+        yield Finding(
+            "failed" if live else "warning", "account",
+            ("`run --live` would not start: " if live else "") + f"{keys} takes its credentials beyond this machine "
+            "without TLS",
+            "write https:// (wss://), or allow_unencrypted: true where the network itself is trusted",
         )  # fmt: skip
     for why in around.timers:
         yield Finding("failed", "dead man", f"`run --live` would not start: {why}")

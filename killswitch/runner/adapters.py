@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, urlsplit
 
 from killswitch.model.venue import AccountSpec, AdapterFactory, VenueAdapter
 from killswitch.runner.discretion import DiscreetVenue, Redactor
+from killswitch.runner.fitting import ADAPTERS, unknown_adapter
 
-GROUP = "killswitch.adapters"
 SHORTEST_SECRET = 4
 """Characters: hiding a shorter value would make every reason unreadable."""
 
 
 class AdapterError(Exception):
     """An adapter is missing, cannot be imported, or refuses the account; the message says which and why."""
-
-
-def adapter_names() -> tuple[str, ...]:
-    """Names of all installed adapters, sorted."""
-    return tuple(sorted(entry_points(group=GROUP).names))
 
 
 def make_adapter(spec: AccountSpec) -> VenueAdapter:
@@ -53,9 +47,9 @@ def _asked_with(endpoint: str | None) -> tuple[str, ...]:
 
 
 def _factory(name: str) -> AdapterFactory:
-    found = entry_points(group=GROUP, name=name)
+    found = entry_points(group=ADAPTERS, name=name)
     if not found:
-        raise AdapterError(_unknown(name))
+        raise AdapterError("; ".join(unknown_adapter(name)))
     entry: EntryPoint = next(iter(found))
     try:
         factory: AdapterFactory = entry.load()
@@ -64,11 +58,3 @@ def _factory(name: str) -> AdapterFactory:
             f"adapter {name} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
         ) from error
     return factory
-
-
-def _unknown(name: str) -> str:
-    names = adapter_names()
-    close = get_close_matches(name, names, 1)
-    meant = f", did you mean {close[0]}?" if close else ""
-    known = ", ".join(names) or "none"
-    return f"no adapter is called {name}{meant}; installed: {known} (found through the entry-point group {GROUP})"

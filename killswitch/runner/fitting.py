@@ -6,8 +6,8 @@ clients take seconds to import. What costs anything is imported for an Account d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal
 
 from killswitch.policy.account_document import AccountDocument, AccountSpec
 from killswitch.policy.diagnostics import Diagnostic
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
-    """An error for every key of an Account document that its venue does not have.
+    """An error for every key of an Account document that its venue does not have, or that names no adapter.
 
     Nothing is said of a document whose spec could not be read, nor where an adapter has no family that can tell.
     """
@@ -29,7 +29,55 @@ def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
         if isinstance(document.model, AccountDocument) and _readable(document)
     ]
     families = families_of({spec.adapter for _, spec in written}) if written else {}
-    return tuple(
+    return (*_not_installed(written, families), *_misfitting(written, families))
+
+
+ADAPTERS: Final = "killswitch.adapters"
+"""The entry-point group of venue adapters, by name."""
+Written = Sequence[tuple["Document | Faulty", AccountSpec]]
+
+
+def _not_installed(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+    """Adapters that nothing installed offers (errors), and those whose library is missing (warnings)."""
+    names = adapter_names() if written else ()
+    for document, spec in written:
+        if spec.adapter not in names:
+            yield document.source.diagnostic("KS3060", ("spec", "adapter"), *unknown_adapter(spec.adapter))
+            continue
+        missing = _missing(families.get(spec.adapter))
+        if missing is not None:
+            path = ("spec", *missing.key)
+            yield document.source.diagnostic("KS5096", path, missing.message, missing.fix, severity="warning")
+
+
+def adapter_names() -> tuple[str, ...]:
+    """Names of all installed adapters, sorted."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({entry.name for entry in entry_points(group=ADAPTERS)}))
+
+
+def unknown_adapter(name: str) -> tuple[str, str]:
+    """That no adapter has this name, and what can be done."""
+    from difflib import get_close_matches
+
+    names = adapter_names()
+    close = get_close_matches(name, names, 1)
+    meant = f"did you mean `{close[0]}`? Else " if close else ""
+    known = ", ".join(names) or "none"
+    package = f"the package that offers it (entry point `{name}` in the group {ADAPTERS})"
+    return f"no adapter is called `{name}`; installed: {known}", f"{meant}install {package}, or correct the name"
+
+
+def _missing(family: FittingFamily | None) -> Misfit | None:
+    try:
+        return family.not_installed() if family is not None and hasattr(family, "not_installed") else None
+    except Exception:  # noqa: BLE001 - third-party code: what it cannot tell here, the adapter says when it is made
+        return None
+
+
+def _misfitting(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+    return (
         document.source.diagnostic("KS3051", ("spec", *each.key), each.message, each.fix, key=each.at_key)
         for document, spec in written
         for each in _misfits(spec, families.get(spec.adapter))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from killswitch.closing.budget import Budgets
+from killswitch.graph.accounts import unencrypted
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routes import unrouted_names
 from killswitch.incident.declared import declared_runbooks
@@ -93,6 +94,34 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
             "add one (kind: Account) to the folder, or name its file with another --policies"
         )
     return accounts
+
+
+def require_encrypted(documents: Iterable[AccountDocument], places: Mapping[str, Place]) -> None:
+    """AdapterError for an account that says `execution: live` and whose credentials would leave the machine in clear.
+
+    `places`: where each account is written.
+    """
+    refused = [
+        f"{located(places.get(document.metadata.name))}account {document.metadata.name}: {unencrypted_words(document)}"
+        for document in documents
+        if document.spec.execution == "live" and unencrypted(document.spec)
+    ]
+    if refused:
+        raise AdapterError("; ".join(refused))
+
+
+def unencrypted_words(document: AccountDocument) -> str:
+    """Why `run --live` refuses such a document."""
+    keys = " and ".join(unencrypted(document.spec))
+    return (
+        f"{keys} would take its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
+        "allow_unencrypted: true where the network itself is trusted"
+    )
+
+
+def located(place: Place | None) -> str:
+    """How a refusal begins that is about something written."""
+    return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
 
 
 def _refuse_twins(documents: Iterable[AccountDocument]) -> None:

@@ -18,7 +18,7 @@ from killswitch.model.venue import VenueAdapter, VenueError
 from killswitch.model.words import Severity
 from killswitch.policy.account_document import AccountDocument
 from killswitch.runner.adapters import AdapterError
-from killswitch.runner.opening import open_accounts
+from killswitch.runner.opening import located, open_accounts
 
 Word = tuple[Severity, str]
 """What the first tick has to tell of it."""
@@ -94,9 +94,7 @@ async def _closed(adapter: VenueAdapter) -> None:
 
 def _refusal(document: AccountDocument, places: Mapping[str, Place]) -> str:
     name = document.metadata.name
-    place = places.get(name)
-    where = "" if place is None else f"{place.file}:{place.line}:{place.column}: "
-    return f"{where}account {name}: its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
+    return f"{located(places.get(name))}account {name}: its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
 
 
 def _words(asked: _Asked) -> Iterable[Word]:

@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, Tr
 
 from killswitch.telemetry.exporting import Ids, KeepIncidents
 from killswitch.telemetry.settings import Settings
+from killswitch.transport.adapters import guard_every_session
 
 LAST_WORDS = 5.0
 """Seconds that the end of a run waits for what is still to be exported."""
@@ -178,6 +179,7 @@ class Providers:
 def _otlp(protocol: str, module: str, name: str) -> Any:
     """The exporter's class, from the package of the protocol."""
     package = "grpc" if protocol == "grpc" else "http"
+    guard_every_session()
     return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)
 
 

@@ -89,7 +89,7 @@ def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Pa
     assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", version.stdout)
     asked = (
         "import ccxt, alpaca, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
-        "from killswitch.runner.adapters import adapter_names\n"
+        "from killswitch.runner.fitting import adapter_names\n"
         "from killswitch.content import policies_folder, runbooks_folder\n"
         "print(*adapter_names())\n"
         "print((policies_folder() / 'futures-drawdown' / 'policy.yaml').is_file(),"

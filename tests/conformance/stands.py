@@ -122,6 +122,9 @@ class WireStand:
             self.wire.held_for, mishap = 40.0, "held"
         self._script.rules.append(Rule(call, mishap))
 
+    def strayed(self) -> int:
+        return self.wire.strayed
+
     def _now(self) -> tuple[float, datetime]:
         return self._time.elapsed, self._time.now()
 
@@ -196,4 +199,7 @@ class PaperStand:
         self.desk.market.flow("main", "deposit" if amount > 0 else "withdrawal", amount)
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
+        raise NotImplementedError("the paper server is not broken here")
+
+    def strayed(self) -> int:
         raise NotImplementedError("the paper server is not broken here")

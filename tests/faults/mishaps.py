@@ -29,6 +29,9 @@ Mishap = Literal[
     "late",  # the connection breaks, and the request arrives a second later all the same
     "held",  # the connection breaks, and the request arrives many seconds later: it is carried out if it is valid then
     "twice",  # the request arrives twice
+    "redirected",  # not done; the answer is of 3xx and names another place, where it would be done
+    "mispacked",  # done, and the answer is not packed as it claims
+    "huge",  # done, and the answer, a good one, unpacks to more than anybody can keep
     "nonsense",  # done, and the answer is about another order, or less than nothing was filled
     "empty", "page", "stale", "lagging", "malformed", "sign", "nan",  # see tests.faults.statement
 ]  # fmt: skip

@@ -98,8 +98,12 @@ CHANGES = {"submit", "batch", "close book", "cancel"}
 
 @pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize(
-    "answer", [_hangs_up, _never_answers, _breaks_off, _says("502 Bad Gateway"), _says("503 No")],
-    ids=["hangs up", "never answers", "breaks off", "502", "503"],
+    "answer",
+    [
+        _hangs_up, _never_answers, _breaks_off, _says("502 Bad Gateway"), _says("503 No"),
+        _says("307 Temporary", "{}", "Location: http://127.0.0.1:1/"), _says("304 Not Modified"),
+    ],
+    ids=["hangs up", "never answers", "breaks off", "502", "503", "307", "304"],
 )  # fmt: skip
 def test_c2_no_answer_to_a_change_is_unknown_and_to_a_question_is_down(answer: Answer, ask: str) -> None:
     """A request that left may have worked; a question that was not answered changed nothing."""
@@ -212,7 +216,7 @@ SNAPSHOTS: list[tuple[str, Answer, str, str]] = [
     ("500", _says("500 Oops"), "down", "errors"),
     ("429", _says("429 Slow"), "down", "rate_limited"),
     ("no account", _says("404 No", '{"code":"no_such_account","text":"none"}'), "down", "errors"),
-    ("a redirect", _says("302 Found", "", "Location: http://127.0.0.1:1/"), "malformed", "malformed"),
+    ("a redirect", _says("302 Found", "", "Location: http://127.0.0.1:1/"), "down", "errors"),
     ("nonsense", _says("200 OK", "[]"), "malformed", "malformed"),
     ("somebody else's account",
      _says("200 OK", '{"account":"other","venue":"v","market":"swap","currency":"USDT","quality":"ok"}'),

@@ -7,13 +7,16 @@ codes. What can happen to a request on its way happens here, for all venues alik
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
+from itertools import cycle
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
@@ -32,6 +35,11 @@ SECRET = "SECRET-PLANTED"
 PASSPHRASE = "PASSPHRASE-PLANTED"
 LISTEN_KEY = "LISTEN-KEY-PLANTED"
 """What Binance gives out to open an account's stream with: whoever has it hears the account."""
+
+
+ELSEWHERE = "/strayed"
+"""Where the address begins that a redirect of the venue names."""
+REDIRECTS = (307, 308, 302, 301, 303, 300, 304)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ class WireVenue(ABC):
         self.seen: list[Seen] = []
         self.refusals: list[str] = []
         """What was asked for and is not spoken here, or broke the venue itself: a test that leaves some has a hole."""
+        self.strayed = 0
+        """How many requests arrived at the place that a redirect had named."""
         self.maintenance = False
         self.held_for = HELD
         """Seconds after which a request arrives that is held up on its way."""
@@ -122,6 +132,7 @@ class WireVenue(ABC):
         self._counted: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)
         self._runner: web.AppRunner | None = None
         self._port = 0
+        self._redirects = cycle(REDIRECTS)
         self._journeys: set[asyncio.Task[web.StreamResponse]] = set()
         self._delayed: list[asyncio.TimerHandle] = []
         exchange.watchers.append(self._wake_streams)
@@ -249,6 +260,9 @@ class WireVenue(ABC):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         ask = await _ask(request)
+        if ask.path.startswith(ELSEWHERE):
+            self.strayed += 1
+            ask = replace(ask, path=ask.path.removeprefix(ELSEWHERE))
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._streaming(request, ask)
         # What has arrived is done, whoever has given up waiting for the answer or was killed.
@@ -276,6 +290,11 @@ class WireVenue(ABC):
         reply = await self._outcome(request, ask, mishap, units)
         await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
         headers = {**self.used_headers(self._used), **reply.headers}
+        if mishap in ("huge", "mispacked"):
+            plain = reply.text.encode()
+            body = gzip.compress(plain) + _padding() if mishap == "huge" else plain
+            headers |= {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+            return web.Response(body=body, status=reply.status, headers=headers)
         return web.Response(text=reply.text, status=reply.status, headers=headers, content_type="application/json")
 
     async def _outcome(self, request: web.Request, ask: Ask, mishap: Mishap, units: Mapping[str, int]) -> Reply:
@@ -284,6 +303,9 @@ class WireVenue(ABC):
                 return self.down()
             case "limited":
                 return self.limited(0.5)
+            case "redirected":
+                place = f"http://localhost:{self._port}{ELSEWHERE}{request.rel_url}"
+                return Reply("", next(self._redirects), {"Location": place})
             case "silent":
                 await asyncio.Event().wait()
             case "lost" | "late" | "held":
@@ -370,6 +392,12 @@ async def messages(socket: web.WebSocketResponse, hear: Callable[[dict[str, Any]
 def rows_without_one(rows: Iterable[object]) -> list[object]:
     """What a page that is cut short leaves."""
     return list(rows)[1:]
+
+
+@cache
+def _padding() -> bytes:
+    """65 MB of blanks, which change no JSON that they stand behind, packed."""
+    return gzip.compress(b" " * (65 * 2**20), 1)
 
 
 def _hang_up(request: web.Request) -> None:

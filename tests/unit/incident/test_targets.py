@@ -15,7 +15,7 @@ from killswitch.incident.apprise_target import AppriseSender
 from killswitch.incident.targets import LOGGER, FileSender, LogSender, NotSentError
 from killswitch.runner.target_senders import discreet
 from tests.outboxes import message
-from tests.webhooks import free_port
+from tests.webhooks import Webhook, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
@@ -138,3 +138,22 @@ def test_a_secret_that_is_put_right_is_taken_at_the_next_attempt() -> None:
         sender.send(message("m1"))
     with pytest.raises(NotSentError, match="Connection"):
         sender.send(message("m1"))
+
+
+@pytest.mark.parametrize("more", ["", "?redirect=yes"])
+def test_a_service_that_sends_on_to_another_is_not_followed(more: str) -> None:
+    """The message names accounts and amounts, and its address may hold a secret; also where the URL asks for it."""
+    named, other = Webhook(free_port()), Webhook(free_port())
+    named.redirect = f"http://127.0.0.1:{other.port}/"
+    with named.listening(), other.listening(), pytest.raises(NotSentError):
+        AppriseSender("env:URL", lambda: f"json://127.0.0.1:{named.port}/{more}", lambda _: str).send(message("m1"))
+    assert (named.bodies, other.bodies) == ([], [])
+
+
+def test_a_service_whose_answer_has_no_end_is_left() -> None:
+    """It is in the process that ticks: an answer may not take its memory."""
+    webhook = Webhook(free_port())
+    webhook.endless = True
+    with webhook.listening(), pytest.raises(NotSentError, match="answer is larger than"):
+        AppriseSender("env:URL", lambda: f"json://127.0.0.1:{webhook.port}/", lambda _: str).send(message("m1"))
+    assert webhook.ids == ["m1"]

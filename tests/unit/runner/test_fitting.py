@@ -13,8 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from killswitch.model.fitting import Misfit, WrittenAccount
+from killswitch.model.venue import AccountSpec
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.loader import load
+from killswitch.runner.adapters import AdapterError, make_adapter
 from killswitch.runner.fitting import account_misfits
 
 HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n"
@@ -135,7 +137,6 @@ def test_alpaca_is_told_apart_from_an_exchange(tmp_path: Path) -> None:
         ("adapter: alpaca", "market: equity", "currency: USD", "sandbox: true",
          "credentials: {key: 'env:A', secret: 'env:B'}"),
         ("adapter: paper", "market: equity", "currency: USD"),
-        ("adapter: not-installed-here", "exchange: any", "market: margin", "currency: USD"),
     ],
 )  # fmt: skip
 def test_what_fits_is_not_told(tmp_path: Path, keys: tuple[str, ...]) -> None:
@@ -202,3 +203,40 @@ def test_validate_imports_neither_a_client_nor_metadata_for_nothing(tmp_path: Pa
 def _ksctl(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from killswitch.cli import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_adapter_that_is_not_installed_is_told_with_what_to_install(tmp_path: Path) -> None:
+    """By the entry points that there are; a slip of the pen gets the name that was meant."""
+    (found,) = told(tmp_path, "adapter: cxct", "market: swap", "currency: USDT")
+    assert places([found]) == [
+        ("error", 5, 12, "no adapter is called `cxct`; installed: alpaca, ccxt, paper"),
+    ]
+    assert (found.code, found.fix) == (
+        "KS3060",
+        "did you mean `ccxt`? Else install the package that offers it (entry point `cxct` in the group "
+        "killswitch.adapters), or correct the name",
+    )
+
+
+@pytest.mark.parametrize(
+    ("adapter", "library", "fix"),
+    [
+        ("ccxt", "ccxt is not installed", "pip install '.[ccxt]' in a clone of Killswitch"),
+        ("alpaca", "alpaca-py is not installed", "pip install '.[alpaca]' in a clone of Killswitch"),
+    ],
+)
+def test_a_library_that_is_missing_is_a_warning_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, library: str, fix: str
+) -> None:
+    """Policies may be checked on a machine that never runs them; where they are run, the adapter refuses to be made."""
+    for module in ("killswitch_ccxt.fitting", "killswitch_alpaca.fitting"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
+    keys = ["exchange: okx", "market: swap"] if adapter == "ccxt" else ["market: equity"]
+    credentials = "credentials: {key: 'env:A', secret: 'env:B', passphrase: 'env:C'}"
+    found = told(tmp_path, f"adapter: {adapter}", *keys, "currency: USD", credentials)
+    assert [(each.code, each.severity, each.message, each.fix) for each in found if each.severity == "warning"] == [
+        ("KS5096", "warning", library, fix)
+    ]
+    spec = AccountSpec("main", adapter, "swap", "USD", None, {}, {}, exchange="okx")
+    with pytest.raises(AdapterError, match=library):
+        make_adapter(spec)

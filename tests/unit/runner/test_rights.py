@@ -208,3 +208,34 @@ def test_silent_venues_are_waited_for_side_by_side(desk: Desk) -> None:
     time = VirtualTime()
     told = time.run(require_harmless_keys(found.accounts, found.places, 5.0))
     assert (len(told), round(time.elapsed, 3)) == (10, 5.0)
+
+
+@pytest.mark.parametrize("key", ["endpoint", "endpoint_ws"])
+def test_an_armed_account_sends_no_key_over_the_network_in_clear(desk: Desk, key: str) -> None:
+    """Refused before any venue is asked, with the place and both ways out; no store is made."""
+    address = {"endpoint": "http://gateway.example", "endpoint_ws": "ws://10.0.0.7:8080"}[key]
+    desk.key("main", GOOD, **{key: address})
+    refused = desk.run("--live")
+    assert refused.exit_code == 1
+    assert f"account main: {key} would take its credentials beyond this machine without TLS" in refused.stderr
+    assert "main.yaml:4:" in refused.stderr and "allow_unencrypted: true" in refused.stderr
+    assert desk.asked == 0
+    assert not (desk.folder / "store.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"endpoint": "http://gateway.example", "allow_unencrypted": True},
+        {"endpoint": "http://gateway.example", "execution": "observe"},
+        {"endpoint": "http://gateway.example", "credentials": {}},
+        {"endpoint": "http://127.0.0.2:8080", "endpoint_ws": "ws://localhost:8080"},
+        {"endpoint": "http://[::1]:8080"},
+        {"endpoint": "https://gateway.example"},
+    ],
+    ids=["allowed", "observes", "no key", "loopback", "loopback 6", "tls"],
+)
+def test_what_stays_here_or_is_allowed_runs(desk: Desk, more: dict[str, object]) -> None:
+    """A proxy on this machine may speak TLS for us, and a document may take the network for trusted."""
+    desk.key("main", GOOD, **more)
+    assert desk.run("--live").exit_code == 0
