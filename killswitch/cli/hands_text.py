@@ -95,6 +95,9 @@ def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None)
             click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
         for notice in answer.notices:
             click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
+        anew = hands.fired_anew(store, answer)
+        if anew is not None:
+            click.echo(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
         if lock is not None:
             click.echo(_lock_words(lock, store))
     if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):

@@ -209,7 +209,8 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it has written down that it took the hand.
-    while order.scope in locked and is_lifting(order, store, at) and time.monotonic() < deadline:
+    lifts = order.scope in locked and hands.fired_anew(store, answer) is None
+    while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
     tell(order, store, answer, at)
     return None

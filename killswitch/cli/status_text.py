@@ -20,6 +20,7 @@ from killswitch.cli.wording import (
     money,
     notice_line,
     orphan_line,
+    stage_words,
     table,
 )
 from killswitch.incident.results import Result
@@ -113,7 +114,7 @@ def _stages(view: RunnerView, standing: Standing) -> str:
         return "Stages: no policy's scope matches an account"
     rows = [
         (
-            machine.scope, machine.policy, machine.mode, str(machine.level), machine.stage or "normal",
+            machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
             instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
         )
         for machine in view.machines

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from killswitch.engine.state import level_in_force, stage_in_force
 from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id
@@ -38,18 +39,18 @@ def applies(event: Event, scope: str) -> bool:
 
 def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision:
     """The record of a return to normal, by hand or by itself."""
-    as_of = from_micros(now)
+    as_of, stage = from_micros(now), stage_in_force(watch.state)
     return Decision(
-        id=decision_id(watch.policy, watch.scope, f"reset/{watch.state.stage}", as_of),
+        id=decision_id(watch.policy, watch.scope, f"reset/{stage}", as_of),
         as_of=as_of,
         policy=watch.policy,
         policy_set=digest,
         commit=commit,
         scope=watch.scope,
         mode=watch.prepared.graph.mode,
-        stage=watch.state.stage,
+        stage=stage,
         level=0,
-        previous_level=watch.state.level,
+        previous_level=level_in_force(watch.state),
         kind="reset",
         author=event.author if event else None,
         reason=event.reason if event else "the stage's condition for reset has held",

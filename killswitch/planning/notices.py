@@ -157,13 +157,19 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
-    fired = f"fired on {' and '.join(sorted(acted))}" if acted else "should fire"
-    text = f"{proposal.stage.name} {fired}, but {why}; it is not latched"
+    text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage == proposal.stage.name:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
+
+
+def _fired(proposal: Proposal, acted: Collection[str]) -> str:
+    """What came of a stage that does not latch. Where a part of the book is unknown it has fired: its lock stands."""
+    if acted:
+        return f"fired on {' and '.join(sorted(acted))}"
+    return "fired, and could close and cancel nothing" if proposal.partial else "should fire"
 
 
 def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]:

@@ -13,7 +13,8 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import bits, latch, reset
+from killswitch.engine.state import level_in_force
+from killswitch.engine.step import bits, fire_partly, latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -34,7 +35,7 @@ from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.unreachable import answers, carried_out, due, wait
+from killswitch.planning.unreachable import answers, carried_out, due, unread_remarked, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sound_instrument
@@ -241,7 +242,7 @@ class Interpreter:
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
-        if watch.state.level == 0:  # it must not take the peak away from a fall that is about to fire
+        if level_in_force(watch.state) == 0:  # it must not take the peak away from a fall that is about to fire
             if waiting is None:
                 told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
@@ -353,12 +354,15 @@ class Interpreter:
             return []
         decision = _without(proposal.decision, watch.resting(stage.name, now))
         decision = carried_out(stage, decision, waited, owed=owed)
+        if proposal.partial:
+            decision = unread_remarked(decision, watch, view)
         acted = {each.account for each in decision.intents} | {each.account for each in decision.cancels}
         if watch.remember_reported(stage.name, ",".join(seen)):
             told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
+        watch.state = fire_partly(watch.state, stage, now, decision.id)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
         return [last.remarked(decision)]
 

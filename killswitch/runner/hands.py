@@ -170,6 +170,14 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
         limit = min(FAR_BACK, limit * 10)
 
 
+def fired_anew(store: Store, answer: Answer) -> Decision | None:
+    """The newest stage that has locked a scope again since it was reset: its triggers still held. None without one."""
+    resets = [each for each in answer.decisions if each.kind == "reset"]
+    newest = (stored.decision for stored in store.decisions(LOOK_BACK))
+    locking = (each for each in newest if each.kind is None and each.lock is not None)
+    return next((it for it in locking if any(it.scope == r.scope and it.as_of >= r.as_of for r in resets)), None)
+
+
 def standing_of_close(store: Store, decision: Decision) -> Standing:
     """How far the close of `decision` has come, from its journal alone: cheap enough to be asked repeatedly."""
     return result_of(decision, store.journal(decision.id), None).standing

@@ -83,6 +83,8 @@ class MachineView(Struct, frozen=True):
     waiting: WaitingView | None = None
     suspected: SuspectedView | None = None
     """The last lock on suspicion; over once `until` has passed."""
+    latched: bool = True
+    """False where `stage` has fired and not latched, because accounts could not be read."""
 
 
 class AccountView(Struct, frozen=True):
@@ -176,7 +178,7 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
         machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
         machine.cooldown_until, machine.decision,
         tuple(_trigger_status(reading, graph) for reading in machine.readings),
-        _waiting(machine.waiting), _suspected(machine.suspected),
+        _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
     )  # fmt: skip
 
 
