@@ -26,6 +26,7 @@ from killswitch.cli.wording import (
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Event
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
@@ -243,8 +244,17 @@ def _hand(standing: Standing, index: int) -> str:
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return (
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
-        f"{cause}{event.reason or 'no reason'}"
+        f"{cause}{event.reason or 'no reason'}{_waits_for(standing, event)} [{event.id}]"
     )
+
+
+def _waits_for(standing: Standing, event: Event) -> str:
+    """The accounts that a close by hand still waits for."""
+    waiting = () if standing.view is None else standing.view.unfinished_closes
+    found = next((each for each in waiting if each.event == event.id), None)
+    if found is None:
+        return ""
+    return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
 
 
 def _suspicion(decision: Decision) -> str:

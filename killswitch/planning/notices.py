@@ -10,6 +10,7 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
+from killswitch.model.spelling import instant
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
 from killswitch.planning.watch import Paged, Watch
@@ -230,6 +231,24 @@ def hand_not_followed(event: Event, now: int, text: str) -> Notice:
     """A close by hand that was not carried out, or not wholly."""
     scope = event.scope or "portfolio"
     return Notice(from_micros(now), "operator", scope, "nothing_selected", "page", text, event.id)
+
+
+def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
+    """A close by hand of an account that cannot be read: it is carried out when it can be."""
+    text = (
+        f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
+        f"(`ksctl close --give-up {event.id}` ends that)"
+    )
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "page", text, event.id)
+
+
+def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
+    """A person has ended the wait of a close by hand."""
+    text = (
+        f"the close by hand {event.decision} does not wait any longer for {' and '.join(sorted(accounts))}: "
+        f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    )
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
 
 
 def hand_followed_blind(event: Event, now: int, text: str) -> Notice:

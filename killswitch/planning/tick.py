@@ -7,7 +7,7 @@ given, and it reaches nothing else. It is two steps because a stage may ask to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -23,7 +23,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.decide import Proposal, propose
-from killswitch.planning.hand_events import HandEvents
+from killswitch.planning.hand_events import HandEvents, UnfinishedClose
 from killswitch.planning.hands import applies, reset_record
 from killswitch.planning.hedging import Hedging
 from killswitch.planning.last_positions import LastKnown, with_last_positions
@@ -152,11 +152,10 @@ class Interpreter:
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
-        for event in events:
-            if event.kind == "reset":
-                decisions += self._reset_orphans(event, now, told)
-            else:
-                decisions += self._hands.take(event, snapshot, now, self._instruments, told)
+        for event in (each for each in events if each.kind == "reset"):
+            decisions += self._reset_orphans(event, now, told)
+        if events or self._hands.unfinished:
+            decisions += self._hands.take(events, snapshot, now, self._instruments, told)
         stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
         if not (eligible or decisions or told or stuck):
             return None
@@ -438,9 +437,13 @@ class Interpreter:
         """What is latched in stored memory, and no watch of this policy set answers for."""
         return orphans_in(self._stored)
 
+    def unfinished_hands(self) -> Mapping[str, UnfinishedClose]:
+        """Event → a close by hand that still waits for accounts: the event is not to be consumed."""
+        return self._hands.unfinished
+
     def at_rest(self) -> tuple[Rest, ...] | None:
         """Every watch as it rests since the last tick; None if one of them, or a closing, has something to do."""
-        if self._active:
+        if self._active or self._hands.unfinished:
             return None
         found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(rest for rest in found if rest is not None)

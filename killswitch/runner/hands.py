@@ -145,6 +145,12 @@ def is_waiting(store: Store, event: Event) -> bool:
     return any(pending.id == event.id for pending in store.pending_events())
 
 
+def is_unfinished(store: Store, event: Event) -> bool:
+    """Whether a tick has taken the close, and it still waits for accounts that cannot be read."""
+    answer = answer_to(store, event)
+    return event.kind == "close" and bool(answer.decisions or answer.notices)
+
+
 def answer_to(store: Store, event: Event) -> Answer:
     """What the tick that took `event` made of it."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]

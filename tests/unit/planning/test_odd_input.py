@@ -202,9 +202,10 @@ def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> Non
     seen = put(pair(2, one_of_two("a", "100000"), empty), events=(wanted,))
     decisions, notices = run(interpreter, seen)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
-    assert [(n.severity, n.text) for n in notices] == [
-        ("page", "not closed by hand: b shows no positions, but 9000 of margin in use")
-    ]
+    assert decisions[0].waits_for == ("b",)
+    (notice,) = notices
+    assert notice.severity == "page"
+    assert notice.text.startswith("the close by hand waits: b shows no positions, but 9000 of margin in use; --force")
     alone = put(snapshot(after(seconds=3), empty), events=(hand("close", after(seconds=3), "account/b", "e2"),))
     decisions, notices = run(interpreter, alone)
     assert decisions == []
