@@ -332,3 +332,6 @@ def _remarks(result: Result) -> Iterator[str]:
     others = sum(1 for position in result.positions if position.others)
     if others:
         yield f"{others} position{'' if others == 1 else 's'} changed by others"
+    elsewhere = sum(1 for position in result.positions if position.other_decisions)
+    if elsewhere:
+        yield f"{elsewhere} position{'' if elsewhere == 1 else 's'} closed by other decisions of ours"
