@@ -92,4 +92,3 @@ def test_an_order_that_the_venue_did_not_have_may_have_been_under_way(written: H
         written.store.append(each)
     (position,) = recorded_result(written.store, one).positions
     assert (position.filled, position.others) == (0, None)
-    assert one.id == incidents.FIRST
