@@ -234,8 +234,10 @@ def _became(position: ClosedPosition) -> str:
     name = f"{position.symbol} {position.side} on {position.account}"
     words = []
     if position.others:
-        by = "went without an order of this decision" if position.others > 0 else "came to it meanwhile"
+        by = "went without an order of ours" if position.others > 0 else "came to it meanwhile"
         words.append(f"{abs(position.others):f} {by}")
+    if position.other_decisions:
+        words.append(f"{position.other_decisions:f} went by orders of other decisions of ours")
     if position.dust:
         words.append(f"what is left is dust, {money(position.worth)}" if position.worth else "what is left is dust")
     return f"  {name}: {', '.join(words)}" if words else ""

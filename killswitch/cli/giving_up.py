@@ -28,6 +28,10 @@ def give_up(
     """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
     with friendly(), opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
+        if any(event.id == decision for event in store.pending_events()):
+            event = hands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
+            _end_wait(store, event, wait, json=json)
+            return
         accounts = accounts_closing(store, decision, scope)
         if not accounts:
             raise click.ClickException(_nothing(store, decision, scope))
@@ -46,6 +50,16 @@ def give_up(
             raise click.ClickException(f"nothing more is sent on {', '.join(left)}, and the close is not over: {what}")
 
 
+def _end_wait(store: Store, event: Event, wait: float, *, json: bool) -> None:
+    """Let a close by hand wait no longer for the accounts that cannot be read."""
+    store.put_event(event)
+    if not _lives(store):
+        click.echo(f"no runner lives here: {event.id} waits, and with the first tick of the next run the close ends")
+        return
+    _await_tick(store, event, wait)
+    tell_results(hands.answer_to(store, event), store, json=json)
+
+
 def _await_tick(store: Store, event: Event, wait: float) -> None:
     deadline = time.monotonic() + wait
     while hands.is_waiting(store, event):
@@ -59,8 +73,9 @@ def _lives(store: Store) -> bool:
 
 
 def _whole(store: Store, decision: str) -> str:
-    """The id of the close under way that begins so; as it is where none does."""
+    """The id of the close under way, or of the command that waits, that begins so; as it is where none does."""
     open_ones = {each.id for found in left_to_do(store).values() for each in found}
+    open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
     meant = sorted(each for each in open_ones if each.startswith(decision))
     if len(meant) > 1 and decision not in meant:
         raise click.ClickException(f"{decision} is the beginning of several: {', '.join(meant)}")

@@ -22,7 +22,7 @@ _LIVE = click.option("--live", is_flag=True,
                    "and, after a colon, what for. It decides how the close is carried out.")  # fmt: skip
 @click.option("--scope", type=options.WORDS, help="What: account/NAME, venue/NAME or portfolio. Left out: everything.")
 @click.option("--force", is_flag=True,
-              help="At market at once, and what cannot be read on its last known positions. Not for spot.")  # fmt: skip
+              help="At market at once, and on last known positions what cannot be read (spot waits).")  # fmt: skip
 @click.option(
     "--give-up",
     "decision",
@@ -50,16 +50,19 @@ def close(
 ) -> None:  # fmt: skip
     """Close positions by hand, or give a close up.
 
-    A living runner takes it at its next tick. Where none lives, this command takes the lease, ticks once and closes,
-    which needs --live. --policies is then needed too, unless the last runner's are still where they were.
+    A living runner takes it at its next tick. Where none lives, this command takes the lease, ticks and closes, which
+    needs --live. --policies is then needed too, unless the last runner's are still where they were. What can be seen is
+    closed at once; an account that cannot be read is closed on its first reading within ten minutes, by this command
+    until --wait is over, and by a runner.
 
     --force sends market orders at once, without ladder or pace, and closes accounts that cannot be read on their last
-    known positions; only where the venue keeps an order from opening anything (swap and future). Spot, margin and
-    equity accounts are left out, with a reason. It arms nothing, and --live is still needed.
+    known positions where the venue keeps an order from opening anything (swap and future). Spot, margin and equity
+    accounts are sold by what their reading shows, and wait for one. It arms nothing, and --live is still needed.
 
     A full close goes on for as long as the venue shows a position. --give-up ends it: nothing more is sent for the
     decision, and it ends as residual, with the author and the reason on record. Its stage stays latched, and its lock
-    stands. Where no runner lives, the first tick of the next run takes it.
+    stands. Where no runner lives, the first tick of the next run takes it. With the id of a command that waits (hand-…)
+    it ends the wait.
 
     --journal is the emergency way where the store's disk is full, read-only or gone, or the store is damaged.
     """

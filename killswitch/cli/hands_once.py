@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 
@@ -48,8 +49,9 @@ class Fired:
 async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
     """One tick that takes `event`, and closing until it is done or `wait` seconds beyond its own pace have gone by.
 
-    The event is given only once everything has started: what fails before that leaves none behind. A hand that is
-    given meanwhile was told that a runner lives here: it is taken by a tick more.
+    A close that waits for accounts which cannot be read is tried again at further ticks until then. The event is given
+    only once everything has started: what fails before that leaves none behind. A hand that is given meanwhile was told
+    that a runner lives here: it is taken by a tick more.
 
     A venue that tells at once what its orders were charged is heard; no hand waits long for one that does not.
     """
@@ -58,7 +60,8 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
         store.put_event(event)
         await runner.tick()
         deadline = time.monotonic() + wait + scheduled(hands.answer_to(store, event))
-        taken: set[str] = set()
+        taken = {event.id}
+        told = False
         fees_until: float | None = None
         while True:
             left = deadline - time.monotonic()
@@ -73,7 +76,16 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
                 click.echo(f"{len(fresh)} more to take, given meanwhile: ticking again", err=True)
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
-            elif done or left <= 0:
+            elif left <= 0:
+                break
+            elif hands.is_waiting(store, event):
+                if not told:
+                    click.echo(f"not every account can be read: trying again for {left:.0f} s", err=True)
+                told = True
+                if done:
+                    await asyncio.sleep(min(LOOK_AGAIN, left))
+                await runner.tick()
+            elif done:
                 break
         await runner.finish()
     finally:

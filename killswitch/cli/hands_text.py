@@ -82,8 +82,11 @@ def _lock_words(lock: LockView, store: Store) -> str:
     return f"{lock.scope} is still locked: {lock.reason}"
 
 
-def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None) -> None:
-    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are."""
+def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None, event: Event | None = None) -> None:
+    """What came of the hand; exit 1 where it is not what was asked for. `at`: where locks are lifted, if they are.
+
+    `event`: the command as the store has it.
+    """
     results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
     lock = lock_of(order, at)
     if not results and not answer.notices and lock is None:
@@ -95,9 +98,18 @@ def tell(order: Order, store: Store, answer: hands.Answer, at: LockPaths | None)
             click.echo(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
         for notice in answer.notices:
             click.echo(notice.text.replace("; ", "\n  ") if order.kind == "apply" else notice.text)
+        anew = hands.fired_anew(store, answer)
+        if anew is not None:
+            click.echo(f"{headline(anew)}  [{anew.id}]\n  it fired anew: its triggers still hold")
         if lock is not None:
             click.echo(_lock_words(lock, store))
-    if any(notice.severity == "page" for notice in answer.notices) or any(_failed(*each) for each in results):
+    if event is not None and hands.is_waiting(store, event):
+        raise click.ClickException(
+            f"not all of it is closed, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
+        )
+    # A page that the command waited for an account is no failure once it does not wait any longer.
+    refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
+    if refused or any(_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
 
 

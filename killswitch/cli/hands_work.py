@@ -226,6 +226,8 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
         if not _lives(store) and hands.is_waiting(store, event):
             return event
         if time.monotonic() > deadline:
+            if hands.is_unfinished(store, event):
+                break
             raise click.ClickException(
                 f"the runner has not taken {event.id} within {order.wait:g} s; it still will at its next tick. "
                 "See `ksctl status`"
@@ -238,9 +240,10 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it has written down that it took the hand.
-    while order.scope in locked and is_lifting(order, store, at) and time.monotonic() < deadline:
+    lifts = order.scope in locked and hands.fired_anew(store, answer) is None
+    while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
-    tell(order, store, answer, at)
+    tell(order, store, answer, at, event)
     return None
 
 
@@ -304,7 +307,7 @@ def _tick_ourselves(
                 "\n".join((f"the same tick {what}:", *decision_lines(decision, as_written(found.policies)))), err=True
             )
         tell_unfinished(store)
-        tell(order, store, answer, locks if armed else None)
+        tell(order, store, answer, locks if armed else None, event)
 
 
 def _require_its_policies(order: Order, place: Place, found: Written) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from killswitch.cli.unwinding_text import manner
-from killswitch.cli.wording import Below, as_written, instant, interval, meanwhile, money, number, reading, share, table
+from killswitch.cli.wording import (
+    Below,
+    as_written,
+    instant,
+    interval,
+    meanwhile,
+    money,
+    number,
+    reading,
+    share,
+    stage_words,
+    table,
+)
 from killswitch.graph.nodes import Close
 from killswitch.graph.wording import close_text
 from killswitch.incident.causes import alike
@@ -57,7 +69,7 @@ def _short(text: str, shown: Preview) -> str:
 
 
 def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
-    latched = f"level {machine.level} ({machine.stage})" if machine.level else "nothing latched"
+    latched = f"level {machine.level} ({stage_words(machine)})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
     yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))

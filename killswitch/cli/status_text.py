@@ -20,11 +20,13 @@ from killswitch.cli.wording import (
     money,
     notice_line,
     orphan_line,
+    stage_words,
     table,
 )
 from killswitch.incident.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
+from killswitch.model.snapshot import Event
 from killswitch.runner.standing import LockView, OpenClosing, Standing
 from killswitch.runner.status import MachineView, RunnerView, TriggerStatus
 
@@ -113,7 +115,7 @@ def _stages(view: RunnerView, standing: Standing) -> str:
         return "Stages: no policy's scope matches an account"
     rows = [
         (
-            machine.scope, machine.policy, machine.mode, str(machine.level), machine.stage or "normal",
+            machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
             instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
         )
         for machine in view.machines
@@ -242,8 +244,17 @@ def _hand(standing: Standing, index: int) -> str:
     cause = f"{event.cause}: " if event.cause and event.cause != event.reason else ""
     return (
         f"{kind} {event.scope or 'portfolio'} by {event.author or 'unknown'}, {ago(event.at, standing.now)}: "
-        f"{cause}{event.reason or 'no reason'}"
+        f"{cause}{event.reason or 'no reason'}{_waits_for(standing, event)} [{event.id}]"
     )
+
+
+def _waits_for(standing: Standing, event: Event) -> str:
+    """The accounts that a close by hand still waits for."""
+    waiting = () if standing.view is None else standing.view.unfinished_closes
+    found = next((each for each in waiting if each.event == event.id), None)
+    if found is None:
+        return ""
+    return f"; waits for {' and '.join(found.accounts)}, which cannot be read, until {instant(found.until)}"
 
 
 def _suspicion(decision: Decision) -> str:
@@ -321,3 +332,6 @@ def _remarks(result: Result) -> Iterator[str]:
     others = sum(1 for position in result.positions if position.others)
     if others:
         yield f"{others} position{'' if others == 1 else 's'} changed by others"
+    elsewhere = sum(1 for position in result.positions if position.other_decisions)
+    if elsewhere:
+        yield f"{elsewhere} position{'' if elsewhere == 1 else 's'} closed by other decisions of ours"

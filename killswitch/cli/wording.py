@@ -150,6 +150,11 @@ def orphan_line(orphan: OrphanView) -> str:
     )
 
 
+def stage_words(machine: MachineView) -> str:
+    """The stage that has fired and was not reset, and whether it has latched."""
+    return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
+
+
 def meanwhile(machine: MachineView, now: datetime) -> list[str]:
     """What a policy does on a scope although nothing of it is latched: a close that waits, a lock on suspicion."""
     lines = []

@@ -19,7 +19,7 @@ def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
     triggers = state.triggers
     missing = unknown & machine.all
     holding = (true & machine.all) | (missing & machine.hold & triggers.held) | (missing & machine.trip)
-    if holding != triggers.held or missing != triggers.unknown or state.barren or state.waiting:
+    if holding != triggers.held or missing != triggers.unknown or state.barren or state.waiting or state.partial:
         return 0
     if holding & machine.counting & ~triggers.confirmed:
         return 0
@@ -32,7 +32,7 @@ def _reset_due(machine: Machine, state: State, true: int) -> int:
     """When the latched stage's automatic reset is due if its condition stays; 0 if its clock is not set yet."""
     if state.level == 0:
         return NEVER
-    stage = machine.latched(state)
+    stage = machine.in_force(state)
     if stage is None or stage.reset is None:
         return NEVER
     if not true >> stage.reset.condition & 1:

@@ -48,6 +48,19 @@ class Waiting(Struct, frozen=True):
     reported: tuple[str, ...] = ()
 
 
+class PartialFiring(Struct, frozen=True):
+    """The last firing that did not latch, because accounts could not be read: in force until a latch or a reset.
+
+    What it locked stays locked and what it closed stays closed, so that status, reset and the incident go by it as by a
+    latch; only the stage may fire again as if it had not. `fired_at` in microseconds, `decision` its id.
+    """
+
+    stage: str
+    level: int
+    fired_at: int
+    decision: str
+
+
 class State(Struct, frozen=True):
     """A stage machine and its triggers.
 
@@ -56,6 +69,7 @@ class State(Struct, frozen=True):
     `acted` are accounts on which a stage that could not latch has acted all the same, and until when that rests.
     `spent`: bit i where a stage has fired on trigger i and it has not been seen false since.
     `waiting`: the close that accounts which cannot be read still owe.
+    `partial`: a firing that is in force and not latched.
     """
 
     triggers: Triggers
@@ -69,6 +83,7 @@ class State(Struct, frozen=True):
     acted: dict[str, int] = {}
     spent: int = 0
     waiting: Waiting | None = None
+    partial: PartialFiring | None = None
 
 
 def initial() -> State:
@@ -104,6 +119,23 @@ class StoredState(Struct, frozen=True):
     acted: dict[str, int]
     spent: tuple[str, ...] | None = None
     waiting: Waiting | None = None
+    partial: PartialFiring | None = None
+
+
+def level_in_force(state: State | StoredState) -> int:
+    """The level of the stage that has fired and was not reset since, whether or not it has latched; 0 is normal."""
+    return state.level if state.partial is None else max(state.level, state.partial.level)
+
+
+def partial_in_force(state: State | StoredState) -> PartialFiring | None:
+    """The firing without a latch, where that is what is in force: none above it, or at its level, has latched."""
+    return state.partial if state.partial is not None and state.partial.level > state.level else None
+
+
+def stage_in_force(state: State | StoredState) -> str | None:
+    """The stage of that level."""
+    partial = partial_in_force(state)
+    return state.stage if partial is None else partial.stage
 
 
 def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
@@ -120,7 +152,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
     return StoredState(
         triggers, state.level, state.stage, state.fired_at, state.fired_value,
         state.cooldown_until, state.reset_since, state.barren, state.acted,
-        tuple(name for i, name in enumerate(names) if state.spent >> i & 1), state.waiting,
+        tuple(name for i, name in enumerate(names) if state.spent >> i & 1), state.waiting, state.partial,
     )  # fmt: skip
 
 
@@ -147,7 +179,7 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
     return State(
         triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
         stored.cooldown_until, stored.reset_since, stored.barren, stored.acted,
-        mask([name in _spent(stored) for name in names]), stored.waiting,
+        mask([name in _spent(stored) for name in names]), stored.waiting, stored.partial,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import NEVER, State, Triggers, initial
+from killswitch.engine.state import NEVER, PartialFiring, State, Triggers, initial, level_in_force, stage_in_force
 from killswitch.graph.nodes import Graph, Stage
 
 SAME = 1e-9
@@ -72,9 +72,10 @@ class Machine:
             rearming=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.rearms),
         )
 
-    def latched(self, state: State) -> Stage | None:
-        """The stage that the state is latched in; None for one that an edit removed."""
-        return next((stage for stage in self.graph.stages if stage.name == state.stage), None)
+    def in_force(self, state: State) -> Stage | None:
+        """The stage that has fired and was not reset since; None for one that an edit removed."""
+        name = stage_in_force(state)
+        return next((stage for stage in self.graph.stages if stage.name == name), None)
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -111,7 +112,7 @@ def step(
         and now < before.due
         and not (scheduled and holding & machine.counting & ~before.confirmed)
     ):
-        if state.level == 0 and not before.confirmed:
+        if level_in_force(state) == 0 and not before.confirmed:
             return Step(state)
         reports: tuple[int, ...] = ()
     else:
@@ -191,10 +192,11 @@ def _next_report(machine: Machine, unknown_since: dict[int, int], reported: int)
 
 
 def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
-    """Follow the latched stage's automatic reset; True when it is due. A close that waits for accounts holds it off."""
-    if state.level == 0 or state.waiting is not None:
+    """Follow the automatic reset of the stage in force; True when it is due. A close that waits for accounts holds it
+    off."""
+    if level_in_force(state) == 0 or state.waiting is not None:
         return state, False
-    stage = machine.latched(state)
+    stage = machine.in_force(state)
     if stage is None or stage.reset is None:  # a stage that an edit removed stays latched until a hand resets
         return state, False
     if not true >> stage.reset.condition & 1:
@@ -253,7 +255,7 @@ def stage_told(told: str) -> str:
 
 def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
     """The state after `stage` has fired at `now`. What was confirmed of its triggers is answered by that."""
-    confirmed = state.triggers.confirmed
+    confirmed, partial = state.triggers.confirmed, state.partial
     return replace(
         state,
         level=stage.level,
@@ -266,7 +268,15 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
         acted={},
         spent=state.spent | confirmed & triggers_of(stage),
         waiting=None,
+        partial=partial if partial is not None and partial.level > stage.level else None,
     )
+
+
+def fire_partly(state: State, stage: Stage, now: int, decision: str) -> State:
+    """The state after `stage` has fired at `now` without latching; a higher one that did so before stays in force."""
+    if state.partial is not None and state.partial.level > stage.level:
+        return state
+    return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision), reset_since=None)
 
 
 def reset() -> State:

@@ -21,9 +21,11 @@ class ClosedPosition(Struct, frozen=True):
     """One position, in contracts; null where it is not known.
 
     `start` is what was held when it was decided, `filled` what our orders took of it, `left` what the venue showed
-    last. `others` is what went without an order of these decisions (start − filled − left): liquidation, ADL, a hand, a
-    whole-book request, another policy; below 0, the position has grown meanwhile. `dust`: what is left is less than
-    the venue takes. `worth` is the value of what is left at the decision's mark, in the account's currency.
+    last. `other_decisions` is what orders of other decisions took meanwhile, and `others` what went without an order of
+    any decision (start − filled − other_decisions − left): liquidation, ADL, a hand at the venue, a whole-book request;
+    below 0, the position has grown meanwhile. `others` is null, too, where an order of ours may have taken it after the
+    venue had said that it has no such order. `dust`: what is left is less than the venue takes. `worth` is the value of
+    what is left at the decision's mark, in the account's currency.
     """
 
     account: str
@@ -37,6 +39,7 @@ class ClosedPosition(Struct, frozen=True):
     seen_at: datetime | None
     dust: bool | None
     worth: Decimal | None
+    other_decisions: Decimal | None = Decimal(0)
 
 
 class _Facts:
@@ -118,6 +121,8 @@ def _position(key: Key, facts: _Facts) -> ClosedPosition:
     others = None
     if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
         others = facts.start - filled - left
+        if others > 0 and any(order.is_absent for order in facts.orders):
+            others = None  # the request may have been under way still when the venue was asked
     return ClosedPosition(
         account=account or "",
         symbol=symbol or "",

@@ -86,7 +86,12 @@ class OrderLine(Struct, frozen=True):
     @property
     def did_nothing(self) -> bool:
         """Whether the venue refused it, or never had it."""
-        return self.outcome.startswith(("rejected", "never reached"))
+        return self.is_absent or self.outcome.startswith("rejected")
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the venue, asked for it, had no such order."""
+        return self.outcome.startswith("never reached")
 
 
 def order_lines(

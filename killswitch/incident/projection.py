@@ -20,6 +20,7 @@ from killswitch.incident.life import Life
 from killswitch.incident.note import Note, note_of
 from killswitch.incident.order_lines import OrderLine
 from killswitch.incident.orders import endings, money_of, outcomes, positions, stage_of
+from killswitch.incident.own_decisions import credit_own_decisions
 from killswitch.incident.record import (
     Course,
     Ended,
@@ -58,7 +59,7 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     note = note_of(store, opening)
     acted = [_acted(store, decision, note) for decision in life.decisions]
     firings, orders = tuple(each.firing for each in acted), _orders(acted)
-    came = _came_of(acted)
+    came = _came_of(store, acted)
     reset = _reset(life.reset)
     closed_at = _closed_at(life, came, reset)
     notices = _notices(store, opening, closed_at)
@@ -129,10 +130,11 @@ class _Came:
     partly: bool
 
 
-def _came_of(acted: Sequence[Acted]) -> _Came:
+def _came_of(store: IncidentStore, acted: Sequence[Acted]) -> _Came:
     results = [each.result for each in acted]
     lines = [line for each in results for line in each.orders]
     became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
+    became = credit_own_decisions(store, became, acted[0].decision.as_of, {each.decision.id for each in acted})
     held = positions([(each.decision, each.journal) for each in acted], became)
     left = tuple(each for each in held if each.contracts is None or each.to_close)
     is_over = all(each.standing != "closing" for each in results)

@@ -87,11 +87,16 @@ def _position(position: ClosedPosition, swept: Sequence[str], currency: str) -> 
     if position.others is not None and position.others > 0:
         hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
         yield (
-            f"{amount(position.others)} of the {amount(position.start)} {name} went without an order of this incident: "
-            f"{hands}, deleveraging, a hand or another policy; what that realised is not counted here"
+            f"{amount(position.others)} of the {amount(position.start)} {name} went without an order of ours: {hands}, "
+            "deleveraging or a hand at the venue; what that realised is not counted here"
         )
     elif position.others is not None and position.others < 0:
         yield f"{name} has grown by {amount(-position.others)} since it was decided on: somebody else trades there"
+    if position.other_decisions:
+        yield (
+            f"{amount(position.other_decisions)} of the {amount(position.start)} {name} went by orders of other "
+            "decisions of ours; what they realised is counted there"
+        )
     if position.left and position.dust:
         worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
         yield f"{amount(position.left)} {name} is left as dust: less than the venue takes{worth}"

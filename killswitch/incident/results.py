@@ -7,13 +7,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import DecodeError, Struct
+from msgspec import DecodeError, Struct, structs
 
 from killswitch.incident.closed_positions import ClosedPosition, closed_by_request, closed_positions
 from killswitch.incident.decided_on import Key, only_passed_through
 from killswitch.incident.exposure import Exposure, exposures
 from killswitch.incident.order_lines import OrderLine as OrderLine
 from killswitch.incident.order_lines import number, order_lines, position_of
+from killswitch.incident.own_decisions import credit_own_decisions
 from killswitch.incident.totals import Missing, Totals, missing_of, sum_of, totals_of
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, decode_snapshot
@@ -194,4 +195,6 @@ def recorded_result(store: Store, decision: Decision) -> Result:
     """
     stored = store.decision(decision.id)
     snapshot = None if stored is None else kept_snapshot(stored.snapshot)
-    return result_of(decision, store.journal(decision.id), snapshot)
+    result = result_of(decision, store.journal(decision.id), snapshot)
+    positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
+    return result if positions is result.positions else structs.replace(result, positions=positions)

@@ -157,7 +157,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     `suspicion` for the lock of a stage that has not fired, while it is not known whether a fall was a loss (it has no
     intents, and leaves the level as it was; one whose lock ends at `as_of` withdraws those before it),
     `hedge` for positions that stand in for others that cannot be closed, which are `covers`. `cause` is the declared
-    reason of a hand. `fell_at` is when the newest fall was seen that a suspicion is about.
+    reason of a hand. `fell_at` is when the newest fall was seen that a suspicion is about. `waits_for` are the accounts
+    of a close by hand that could not be read: the same command closes them when they can.
     """
 
     id: str
@@ -185,6 +186,7 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     unwinding: Unwinding | None = None
     covers: tuple[Residual, ...] = ()
     fell_at: Instant | None = None
+    waits_for: tuple[str, ...] = ()
 
     @property
     def is_suspicion(self) -> bool:

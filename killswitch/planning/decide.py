@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from killswitch.graph.nodes import Close, Graph, LockTrading, PolicySet, Stage
+from killswitch.graph.nodes import CancelOrders, Close, Graph, LockTrading, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import (
@@ -35,7 +35,8 @@ from killswitch.signals.view import PnlKey, ScopeView
 class Proposal:
     """A stage carried through planning. `empty_handed`: it should have selected something, and did not.
 
-    `partial`: part of the book is not known, so that the decision is only about the rest of it.
+    `partial`: part of the book is not known, so that the decision is only about the rest of it. A stage that closes and
+    cancels nothing needs to know none of it: its lock is all that it does.
     """
 
     stage: Stage
@@ -49,7 +50,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     """What firing `stage` now would mean. Positions and orders of accounts that are not trusted are left alone."""
     graph = watch.prepared.graph
     known = view.trusted()
-    partial = not view.accounts or len(known.accounts) < len(view.accounts)
+    partial = needs_the_book(stage) and (not view.accounts or len(known.accounts) < len(view.accounts))
     view = known
     window, named = attribution_window(watch, stage)
     found = (
@@ -93,6 +94,11 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     )
     empty_handed = closes and not asked.targets and asked.sellable
     return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
+
+
+def needs_the_book(stage: Stage) -> bool:
+    """Whether what the stage does depends on what accounts hold; a lock does not."""
+    return any(isinstance(action, Close | CancelOrders) for action in stage.actions)
 
 
 def _ranking_window(graph: Graph, stage: Stage) -> int:

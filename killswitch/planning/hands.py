@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from msgspec.structs import replace
 
+from killswitch.engine.state import level_in_force, stage_in_force
 from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet, RankingRule
 from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id
@@ -21,7 +22,7 @@ from killswitch.planning.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sane
-from killswitch.signals.view import Instruments, ScopeView, distrust
+from killswitch.signals.view import Instruments, ScopeView, doubt_of_positions, positions_missing
 
 OPERATOR = "operator"
 """The policy name of what a hand decides."""
@@ -38,18 +39,18 @@ def applies(event: Event, scope: str) -> bool:
 
 def reset_record(watch: Watch, now: int, digest: str, commit: str | None, event: Event | None) -> Decision:
     """The record of a return to normal, by hand or by itself."""
-    as_of = from_micros(now)
+    as_of, stage = from_micros(now), stage_in_force(watch.state)
     return Decision(
-        id=decision_id(watch.policy, watch.scope, f"reset/{watch.state.stage}", as_of),
+        id=decision_id(watch.policy, watch.scope, f"reset/{stage}", as_of),
         as_of=as_of,
         policy=watch.policy,
         policy_set=digest,
         commit=commit,
         scope=watch.scope,
         mode=watch.prepared.graph.mode,
-        stage=watch.state.stage,
+        stage=stage,
         level=0,
-        previous_level=watch.state.level,
+        previous_level=level_in_force(watch.state),
         kind="reset",
         author=event.author if event else None,
         reason=event.reason if event else "the stage's condition for reset has held",
@@ -68,11 +69,15 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
 
 @dataclass(frozen=True, slots=True)
 class HandClose:
-    """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now."""
+    """A close by hand: its decision, what of the scope it leaves alone, and what it closes without knowing it now.
 
-    decision: Decision
-    problems: tuple[str, ...]
+    `unread`: account → why it can be closed only when it is read again. No decision where that is all of the scope.
+    """
+
+    decision: Decision | None
+    problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def close_by_hand(
@@ -82,20 +87,21 @@ def close_by_hand(
     instruments: Instruments,
     policies: PolicySet,
     last: Mapping[str, AccountSnapshot],
+    only: Collection[str] | None = None,
 ) -> HandClose:
-    """Close everything in the event's scope that can be seen, and say of the rest why it was not closed.
+    """Close everything in the event's scope whose positions can be seen, and say of the rest why it was not closed.
 
-    By force it is closed at market, and on the `last` readings of accounts that cannot be read now. RefusedHandError
-    where the scope names nothing, or nothing of it can be closed.
+    By force it is closed at market, and on the `last` readings of derivatives accounts that cannot be read now. `only`:
+    of the scope these accounts. RefusedHandError where that names nothing.
     """
     scope = event.scope or "portfolio"
-    accounts = accounts_in(event.scope, snapshot)
+    accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
     if not accounts:
         raise RefusedHandError(f"{scope} names no account of this snapshot")
-    seen = _forced(accounts, now, last) if event.force else _trusted(accounts, now)
+    seen = _to_close(accounts, last, force=event.force)
     if not seen.accounts:
-        raise RefusedHandError("; ".join(seen.problems))
-    view = ScopeView(now, snapshot.scheduled, seen.accounts, instruments, None)
+        return HandClose(None, tuple(seen.problems), unread=seen.unread)
+    view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies)
     rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
@@ -119,55 +125,53 @@ def close_by_hand(
         reason="; ".join(each for each in (event.reason, forced, *unwound.remarks) if each) or None,
         cause=event.cause,
         unwinding=manner(rule),
+        waits_for=tuple(sorted(seen.unread)),
     )
-    return HandClose(decision, (*seen.problems, *(each.why for each in unwound.blocked)), seen.remarks)
+    return HandClose(
+        decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Seen:
     """The accounts to close, why the others are not, and what is to be said of those that are."""
 
-    accounts: tuple[AccountSnapshot, ...]
-    problems: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
+    accounts: list[AccountSnapshot] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    """Account → why it cannot be closed yet."""
 
 
-def _trusted(accounts: tuple[AccountSnapshot, ...], now: int) -> _Seen:
-    """Those that can be read. Where one cannot, and its venue keeps orders from opening anything, there is --force."""
-    doubts = {account.account: distrust(account, now, None) for account in accounts}
-    by_force = {account.account for account in accounts if account.market in DERIVATIVES and account.quality != "ok"}
-    return _Seen(
-        tuple(account for account in accounts if doubts[account.account] is None),
-        tuple(
-            f"{doubt}; --force closes what was held there when it was read last" if name in by_force else doubt
-            for name, doubt in doubts.items()
-            if doubt is not None
-        ),
-    )
+def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Seen:
+    """Every account whose positions can be seen, whatever it is worth.
 
-
-def _forced(accounts: tuple[AccountSnapshot, ...], now: int, last: Mapping[str, AccountSnapshot]) -> _Seen:
-    """Every account whose venue keeps orders from opening anything, those that cannot be read as far as is known."""
-    found: list[AccountSnapshot] = []
-    problems: list[str] = []
-    remarks: list[str] = []
+    Of the others by force those as far as their positions are known whose venue keeps orders from opening anything;
+    without reduce-only an order on old positions would sell blind, so that what is left of them waits.
+    """
+    seen = _Seen()
     for account in accounts:
-        doubt = distrust(account, now, None)
-        if account.market not in DERIVATIVES:
-            problems.append(
-                f"{account.account} is a {account.market} account: without reduce-only orders --force would sell blind"
+        name, doubt = account.account, doubt_of_positions(account) or positions_missing(account)
+        reduces = account.market in DERIVATIVES
+        if doubt is None:
+            seen.accounts.append(account)
+        elif not reduces and force:
+            seen.unread[name] = (
+                f"{doubt}; {name} is a {account.market} account: without reduce-only orders --force would sell blind, "
+                "so that it sells what the next reading shows"
             )
-        elif doubt is None:
-            found.append(account)
+        elif not force:
+            way = "; --force closes what was held there when it was read last" if reduces else ""
+            seen.unread[name] = f"{doubt}{way}"
         else:
-            known = _known(account, last.get(account.account))
-            problems += [f"{account.account} gives {row}, and its position was never read" for row in known.left_out]
+            known = _known(account, last.get(name))
+            seen.problems += [f"{name} gives {row}, and its position was never read" for row in known.left_out]
             if known.account is None:
-                problems.append(f"{doubt}; its positions were never read")
+                seen.unread[name] = f"{doubt}; its positions were never read"
             else:
-                found.append(known.account)
-                remarks.append(f"{doubt}; closed on its positions {known.words}")
-    return _Seen(tuple(found), tuple(problems), tuple(remarks))
+                seen.accounts.append(known.account)
+                seen.remarks.append(f"{doubt}; closed on its positions {known.words}")
+    return seen
 
 
 @dataclass(frozen=True, slots=True)

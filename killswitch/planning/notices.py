@@ -10,6 +10,7 @@ from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
+from killswitch.model.spelling import instant
 from killswitch.planning.decide import Blocked, Proposal
 from killswitch.planning.readings import why_unknown
 from killswitch.planning.watch import Paged, Watch
@@ -157,13 +158,19 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
-    fired = f"fired on {' and '.join(sorted(acted))}" if acted else "should fire"
-    text = f"{proposal.stage.name} {fired}, but {why}; it is not latched"
+    text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage == proposal.stage.name:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
     return _notice(watch, now, "nothing_selected", "page", text, proposal.stage.name)
+
+
+def _fired(proposal: Proposal, acted: Collection[str]) -> str:
+    """What came of a stage that does not latch. Where a part of the book is unknown it has fired: its lock stands."""
+    if acted:
+        return f"fired on {' and '.join(sorted(acted))}"
+    return "fired, and could close and cancel nothing" if proposal.partial else "should fire"
 
 
 def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]:
@@ -224,6 +231,24 @@ def hand_not_followed(event: Event, now: int, text: str) -> Notice:
     """A close by hand that was not carried out, or not wholly."""
     scope = event.scope or "portfolio"
     return Notice(from_micros(now), "operator", scope, "nothing_selected", "page", text, event.id)
+
+
+def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
+    """A close by hand of an account that cannot be read: it is carried out when it can be."""
+    text = (
+        f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
+        f"(`ksctl close --give-up {event.id}` ends that)"
+    )
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "page", text, event.id)
+
+
+def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
+    """A person has ended the wait of a close by hand."""
+    text = (
+        f"the close by hand {event.decision} does not wait any longer for {' and '.join(sorted(accounts))}: "
+        f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
+    )
+    return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "warning", text, event.id)
 
 
 def hand_followed_blind(event: Event, now: int, text: str) -> Notice:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from killswitch.engine.state import StoredState, initial, to_stored
+from killswitch.engine.state import StoredState, initial, level_in_force, stage_in_force, to_stored
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
@@ -34,7 +34,7 @@ class Orphan:
 
 
 def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
-    """The latched ones among stored memories that no watch has taken up."""
+    """Those among stored memories in which a stage is in force, and that no watch has taken up."""
     found = []
     for (policy, scope), blob in stored.items():
         try:
@@ -42,8 +42,9 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
         except msgspec.DecodeError as error:
             what = f"what was kept of {policy} on {scope} cannot be read ({error})"
             raise DamagedMemoryError(what) from error
-        if state.level > 0:
-            found.append(Orphan(policy, scope, state.level, state.stage))
+        level = level_in_force(state)
+        if level > 0:
+            found.append(Orphan(policy, scope, level, stage_in_force(state)))
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
-from killswitch.engine.state import Waiting
+from killswitch.engine.state import Waiting, level_in_force, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
@@ -32,7 +32,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class MachineStatus:
-    """One policy on one scope, as it stands after the last tick."""
+    """One policy on one scope, as it stands after the last tick.
+
+    `level` and `stage` are those of the stage that has fired and was not reset, with when and by which decision.
+    """
 
     policy: str
     scope: str
@@ -48,24 +51,29 @@ class MachineStatus:
     """A close that waits for accounts that cannot be read."""
     suspected: Suspected | None = None
     """A lock on suspicion, which may be over by now."""
+    latched: bool = True
+    """False for a stage that has fired and not latched, because accounts could not be read."""
 
 
 def status(watch: Watch) -> MachineStatus:
     """Everything that `plan` and `status` show of a watch."""
     state, graph = watch.state, watch.prepared.graph
+    partial = partial_in_force(state)
+    fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
     return MachineStatus(
         policy=graph.policy,
         scope=watch.scope,
         mode=graph.mode,
-        level=state.level,
-        stage=state.stage,
-        fired_at=None if state.fired_at is None else from_micros(state.fired_at),
+        level=level_in_force(state),
+        stage=stage_in_force(state),
+        fired_at=None if fired_at is None else from_micros(fired_at),
         cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
-        decision=watch.decision,
+        decision=decision,
         unit_value=watch.unit_value(),
         readings=tuple(reading(watch, i) for i in range(len(graph.triggers))),
         waiting=state.waiting,
         suspected=watch.suspected,
+        latched=partial is None,
     )
 
 

@@ -7,13 +7,14 @@ given, and it reaches nothing else. It is two steps because a stage may ask to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import bits, latch, reset
+from killswitch.engine.state import level_in_force
+from killswitch.engine.step import bits, fire_partly, latch, reset
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -22,7 +23,7 @@ from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices as tell
 from killswitch.planning.corroboration import PricesOf, corroborate, repriced
 from killswitch.planning.decide import Proposal, propose
-from killswitch.planning.hand_events import HandEvents
+from killswitch.planning.hand_events import HandEvents, UnfinishedClose
 from killswitch.planning.hands import applies, reset_record
 from killswitch.planning.hedging import Hedging
 from killswitch.planning.last_positions import LastKnown, with_last_positions
@@ -34,7 +35,7 @@ from killswitch.planning.rest import Rest, rest_of
 from killswitch.planning.scopes import Identity, identity, places_of, scopes_of, view_of
 from killswitch.planning.stuck import WORKING, busy_accounts
 from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.unreachable import answers, carried_out, due, wait
+from killswitch.planning.unreachable import answers, carried_out, due, unread_remarked, wait
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
 from killswitch.signals.soundness import sound_instrument
@@ -151,11 +152,10 @@ class Interpreter:
             decisions += moved
             if stages:
                 eligible.append((watch, view, stages))
-        for event in events:
-            if event.kind == "reset":
-                decisions += self._reset_orphans(event, now, told)
-            else:
-                decisions += self._hands.take(event, snapshot, now, self._instruments, told)
+        for event in (each for each in events if each.kind == "reset"):
+            decisions += self._reset_orphans(event, now, told)
+        if events or self._hands.unfinished:
+            decisions += self._hands.take(events, snapshot, now, self._instruments, told)
         stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
         if not (eligible or decisions or told or stuck):
             return None
@@ -241,7 +241,7 @@ class Interpreter:
         if waiting is not None:
             told.append(tell.wait_ended(watch, now, waiting))
         decisions = [] if ended is None else [ended]
-        if watch.state.level == 0:  # it must not take the peak away from a fall that is about to fire
+        if level_in_force(watch.state) == 0:  # it must not take the peak away from a fall that is about to fire
             if waiting is None:
                 told.append(tell.not_latched(watch, now, event, ended, accepted=accepted))
             watch.state = replace(watch.state, waiting=None)
@@ -353,12 +353,15 @@ class Interpreter:
             return []
         decision = _without(proposal.decision, watch.resting(stage.name, now))
         decision = carried_out(stage, decision, waited, owed=owed)
+        if proposal.partial:
+            decision = unread_remarked(decision, watch, view)
         acted = {each.account for each in decision.intents} | {each.account for each in decision.cancels}
         if watch.remember_reported(stage.name, ",".join(seen)):
             told.append(tell.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
         told += [tell.blocked(watch, now, found) for found in proposal.blocked]
         if not proposal.partial:
             return []
+        watch.state = fire_partly(watch.state, stage, now, decision.id)
         watch.act_without_latching(stage, {intent.account for intent in decision.intents}, now)
         return [last.remarked(decision)]
 
@@ -434,9 +437,13 @@ class Interpreter:
         """What is latched in stored memory, and no watch of this policy set answers for."""
         return orphans_in(self._stored)
 
+    def unfinished_hands(self) -> Mapping[str, UnfinishedClose]:
+        """Event → a close by hand that still waits for accounts: the event is not to be consumed."""
+        return self._hands.unfinished
+
     def at_rest(self) -> tuple[Rest, ...] | None:
         """Every watch as it rests since the last tick; None if one of them, or a closing, has something to do."""
-        if self._active:
+        if self._active or self._hands.unfinished:
             return None
         found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(rest for rest in found if rest is not None)

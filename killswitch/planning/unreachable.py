@@ -12,7 +12,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from killswitch.engine.state import Waiting
-from killswitch.graph.nodes import CancelOrders, Close, Stage
+from killswitch.graph.nodes import Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.spelling import instant
@@ -27,7 +27,7 @@ def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str],
 
     Its time begins anew while the stage may fire, and not where it only carries out what it is `owed`.
     """
-    if not stage.close_within or not any(isinstance(action, Close | CancelOrders) for action in stage.actions):
+    if not stage.close_within:
         return
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
@@ -81,6 +81,13 @@ def carried_out(stage: Stage, decision: Decision, waiting: Waiting | None, *, ow
         return decision
     cancels = tuple(cancel for cancel in decision.cancels if cancel.account in waiting.accounts)
     return replace(only(decision, lambda intent: intent.account in waiting.accounts), cancels=cancels)
+
+
+def unread_remarked(decision: Decision, watch: Watch, view: ScopeView) -> Decision:
+    """The decision with the accounts that nothing is closed on, because they cannot be read."""
+    unread = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
+    remark = f"{' and '.join(unread) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
+    return replace(decision, reason=remark if decision.reason is None else f"{decision.reason}; {remark}")
 
 
 def _answers(watch: Watch, view: ScopeView, waiting: Waiting) -> bool:

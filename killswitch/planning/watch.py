@@ -182,8 +182,10 @@ class Watch:
         since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
         return unit_value(self.history, since or 0)
 
-    def value_at_firing(self) -> Interval:
-        """The unit value to be remembered of a firing now."""
+    def value_at_firing(self) -> Interval | None:
+        """The unit value to be remembered of a firing now: the last that was known; None where none ever was."""
+        if self.history.last_at is None:
+            return None
         value = self.history.track.value
         return (value, value) if self.history.dark is None else (self.unit_value() or (value, value))
 

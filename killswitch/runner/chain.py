@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.incident.places import PolicyText, places_of
-from killswitch.incident.results import Result, kept_snapshot, result_of
+from killswitch.incident.results import Result, kept_snapshot, recorded_result
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Store
@@ -34,7 +34,7 @@ def chain_of(store: Store, id_prefix: str) -> Chain:
         decision,
         places_of(store, decision.policy_set).get(decision.policy),
         snapshot,
-        result_of(decision, store.journal(decision.id), snapshot),
+        recorded_result(store, decision),
     )
 
 

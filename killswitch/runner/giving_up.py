@@ -25,12 +25,14 @@ class GivenUp:
     notices: tuple[Notice, ...] = ()
 
 
-def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
+def given_up(events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice] = ()) -> GivenUp:
     """The end of every close that the events name and that is not over, and an answer to each of them.
 
     An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
-    for it. Each of these accounts is told of by itself, so that routes for its scope take it.
+    for it. Each of these accounts is told of by itself, so that routes for its scope take it. `answers`: the notices of
+    the tick, which say so where a close by hand that waited is given up.
     """
+    answered = {notice.subject for notice in answers}
     entries: list[JournalEntry] = []
     notices: list[Notice] = []
     for event in events:
@@ -49,7 +51,7 @@ def given_up(events: Iterable[Event], store: Store, at: datetime) -> GivenUp:
         for account in accounts:
             text = f"the close {event.decision} is given up on {account} by {by}: {why}"
             notices.append(Notice(at, OPERATOR, f"account/{account}", "warning", "warning", text, event.id))
-        if not accounts:
+        if not accounts and event.id not in answered:
             scope = event.scope or "portfolio"
             text = f"nothing is being closed for {event.decision} on {scope}: there is nothing to give up"
             notices.append(Notice(at, OPERATOR, scope, "nothing_selected", "page", text, event.id))

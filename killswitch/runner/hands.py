@@ -145,6 +145,12 @@ def is_waiting(store: Store, event: Event) -> bool:
     return any(pending.id == event.id for pending in store.pending_events())
 
 
+def is_unfinished(store: Store, event: Event) -> bool:
+    """Whether a tick has taken the close, and it still waits for accounts that cannot be read."""
+    answer = answer_to(store, event)
+    return event.kind == "close" and bool(answer.decisions or answer.notices)
+
+
 def answer_to(store: Store, event: Event) -> Answer:
     """What the tick that took `event` made of it."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
@@ -168,6 +174,14 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
         if len(found) < limit or limit >= FAR_BACK or when(found[-1]) < since:
             return found
         limit = min(FAR_BACK, limit * 10)
+
+
+def fired_anew(store: Store, answer: Answer) -> Decision | None:
+    """The newest stage that has locked a scope again since it was reset: its triggers still held. None without one."""
+    resets = [each for each in answer.decisions if each.kind == "reset"]
+    newest = (stored.decision for stored in store.decisions(LOOK_BACK))
+    locking = (each for each in newest if each.kind is None and each.lock is not None)
+    return next((it for it in locking if any(it.scope == r.scope and it.as_of >= r.as_of for r in resets)), None)
 
 
 def standing_of_close(store: Store, decision: Decision) -> Standing:

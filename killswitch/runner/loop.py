@@ -221,7 +221,7 @@ class Runner:
             self._listening.begin_anew(name)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
-        ended = given_up(snapshot.events, self._store, snapshot.as_of)
+        ended = given_up(snapshot.events, self._store, snapshot.as_of, outcome.notices)
         notices = outcome.notices + ended.notices + self._notices(snapshot)
         with span.span("commit"):
             self._commit(snapshot, outcome, notices, acting, ended.entries)
@@ -370,7 +370,9 @@ class Runner:
                 notices=notices,
                 journal=(*(entry for _, plan in plans for entry in plan), *ended),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
-                consumed_events=tuple(event.id for event in snapshot.events),
+                consumed_events=tuple(
+                    event.id for event in snapshot.events if event.id not in self._interpreter.unfinished_hands()
+                ),
                 prune_before=self._interpreter.keep_since(now),
                 messages=self._notifier.outgoing(snapshot, outcome.decisions, unsaid(notices, snapshot), acting),
             )

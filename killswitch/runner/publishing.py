@@ -23,6 +23,7 @@ from killswitch.runner.status import (
     encode_view,
     machine_views,
     orphan_views,
+    unfinished_close_views,
 )
 
 LOOKED_BACK = 10
@@ -91,6 +92,7 @@ class Publisher:
             suspended=report.suspended,
             apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
             clock=self._timeline.state(),
+            unfinished_closes=unfinished_close_views(self._interpreter.unfinished_hands()),
         )
         self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,6 +14,7 @@ from killswitch.engine.state import Waiting
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
+from killswitch.planning.hand_events import UnfinishedClose
 from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
 from killswitch.planning.watch import Suspected
@@ -83,6 +85,17 @@ class MachineView(Struct, frozen=True):
     waiting: WaitingView | None = None
     suspected: SuspectedView | None = None
     """The last lock on suspicion; over once `until` has passed."""
+    latched: bool = True
+    """False where `stage` has fired and not latched, because accounts could not be read."""
+
+
+class UnfinishedCloseView(Struct, frozen=True):
+    """A close by hand that waits until accounts can be read, by the id of its event."""
+
+    event: str
+    accounts: tuple[str, ...]
+    since: datetime
+    until: datetime
 
 
 class AccountView(Struct, frozen=True):
@@ -137,6 +150,8 @@ class RunnerView(Struct, frozen=True):
     tick waited for an account that did not answer."""
     clock: ClockState | None = None
     """Where the timeline of the ticks was when this was written."""
+    unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
+    """Closes by hand that wait for accounts; their commands are among what is pending."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
@@ -176,7 +191,7 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
         machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
         machine.cooldown_until, machine.decision,
         tuple(_trigger_status(reading, graph) for reading in machine.readings),
-        _waiting(machine.waiting), _suspected(machine.suspected),
+        _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
     )  # fmt: skip
 
 
@@ -185,6 +200,14 @@ def _waiting(waiting: Waiting | None) -> WaitingView | None:
         return None
     since, until = from_micros(waiting.since), from_micros(waiting.until)
     return WaitingView(waiting.stage, waiting.accounts, since, until)
+
+
+def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[UnfinishedCloseView, ...]:
+    """What status shows of closes by hand that wait for accounts."""
+    return tuple(
+        UnfinishedCloseView(id_, tuple(sorted(each.accounts)), from_micros(each.since), from_micros(each.until))
+        for id_, each in unfinished.items()
+    )
 
 
 def _suspected(suspected: Suspected | None) -> SuspectedView | None:

@@ -94,8 +94,10 @@ CATALOGUE: tuple[SignalSpec, ...] = (
                "Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
                "never", "maintenance margin or equity is unknown"),
     SignalSpec("venue.age", "number", "seconds", False, "scope", "condition",
-               "How long before the snapshot's as_of the oldest account of the scope was observed.",
-               "never", "observed_at is not given"),
+               "How long before the snapshot's as_of the oldest account of the scope was observed. It goes on growing "
+               "while an account cannot be read, over a restart too.",
+               "an account was never observed: then it is at least the time since it is watched",
+               "an account that can be read does not give observed_at"),
     SignalSpec("venue.latency", "number", "milliseconds", False, "scope", "condition",
                "The slowest account's latency.", "never", "latency is not given"),
     SignalSpec("venue.error_rate", "number", "fraction", False, "scope", "condition",

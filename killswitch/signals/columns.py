@@ -145,7 +145,7 @@ NUMBERS: dict[str, NumberReader] = {
     "exposure.leverage": lambda _, view: _ratio(_gross(view), _equity(view)),
     "exposure.largest_share": lambda _, view: _largest_share(view),
     "exposure.margin_ratio": lambda _, view: _ratio(_maintenance(view), _equity(view)),
-    "venue.age": lambda _, view: known(view.age()),
+    "venue.age": lambda history, view: history.last_observed.age(view),
     "venue.latency": _latency,
     "venue.error_rate": _error_rate,
     "venue.malformed": lambda _, view: known(_health_sum(view, "malformed")),

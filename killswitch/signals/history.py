@@ -26,6 +26,7 @@ from killswitch.signals.rows import Correction, HistoryState, Row, StoredRow, co
 from killswitch.signals.soundness import sound_account
 from killswitch.signals.trail import TrailState
 from killswitch.signals.units import Track
+from killswitch.signals.venue_age import LastObserved
 from killswitch.signals.view import PnlKey, ScopeView
 
 JUMP = 1.02
@@ -63,6 +64,7 @@ class History:
         self.gaps: deque[tuple[int, int]] = deque()
         self.failures = 0
         """Scheduled observations in a row that told nothing; a known one ends the row, whatever called for it."""
+        self.last_observed = LastObserved()
         self.members: frozenset[str] = frozenset()
         self._rebase_due: bool | None = None
         self._corrections: list[Correction] = []
@@ -96,6 +98,7 @@ class History:
         before, self.view = self.view, view
         self.corrected_now = []
         self.ledger.gather(view, before)
+        self.last_observed.observe(view)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
             # A pass woken by a push gives the other accounts again as they were read last: that is no reading more.
@@ -354,6 +357,7 @@ class History:
             gaps=list(self.gaps), track=self.track.state(), changes=self.changes.all, peak=self.changes.peak,
             corrections=self._corrections, equity=self._equity,
             failures=self.failures, members=sorted(self.members), ledger=ledger, trails=trails,
+            observed=self.last_observed.at, awaited=self.last_observed.awaited,
         )  # fmt: skip
 
     def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
@@ -362,6 +366,7 @@ class History:
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
         self._corrections, self._equity = state.corrections, state.equity
         self.members = frozenset(state.members)
+        self.last_observed = LastObserved(dict(state.observed), dict(state.awaited))
         trails = state.trails or _before_trails(state)
         if self.members:
             for change in state.changes:  # of a state from before changes were an account's: they waited for the scope

@@ -65,6 +65,10 @@ class HistoryState(Struct):
     open_pnl: Decimal | None = None
     """Of a state that was stored before there were trails."""
     trails: dict[str, TrailState] = {}
+    observed: dict[str, int] = {}
+    """Account → when it was observed last, microseconds."""
+    awaited: dict[str, int] = {}
+    """Account → since when it is watched and was never observed."""
 
 
 def corrected(row: Row, correction: Correction) -> Row:

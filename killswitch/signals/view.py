@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from msgspec.structs import replace
 
-from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.instant import to_micros
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.signals.currency import ONE, Conversion, conversion, prices_by_venue
@@ -345,12 +345,3 @@ class ScopeView:
                 return None
             rows.append((account, position, value))
         return rows
-
-    def age(self) -> float | None:
-        """Seconds since the oldest account was observed; None where one does not say."""
-        oldest = 0
-        for account in self.accounts:
-            if account.observed_at is None:
-                return None
-            oldest = max(oldest, self.as_of - to_micros(account.observed_at))
-        return oldest / SECOND if self.accounts else None

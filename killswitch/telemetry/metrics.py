@@ -82,7 +82,12 @@ class Metrics:
             ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", _headroom),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
-            ("killswitch.stage.level", "{level}", "Level of the latched stage; 0 is normal", _levels),
+            (
+                "killswitch.stage.level",
+                "{level}",
+                "Level of the stage in force; 0 is normal",
+                _levels,
+            ),
             ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),

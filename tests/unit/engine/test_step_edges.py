@@ -176,7 +176,7 @@ def test_a_stage_that_an_edit_removed_stays_latched_and_is_not_reset() -> None:
     """Only a hand resets what no document describes any more; a higher level still fires over it."""
     of = two_windows()
     state = replace(initial(), level=1, stage="gone", cooldown_until=0)
-    assert of.latched(state) is None
+    assert of.in_force(state) is None
     moved = step(of, state, seen(0.0, 0.06), 3600 * SECOND)
     assert (moved.reset, moved.state.level, moved.state.stage, names(moved)) == (False, 1, "gone", ["l"])
 

@@ -44,7 +44,7 @@ def test_bounds_others_dust_and_protection_are_explained() -> None:
     )  # fmt: skip
     assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in found
     assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in found
-    assert "  BTC long on main: 5.991 went without an order of this decision, what is left is dust, 0.90" in found
+    assert "  BTC long on main: 5.991 went without an order of ours, what is left is dust, 0.90" in found
     assert "  BTC long on main without protective order s1 for 4.0 s: put back" in found
     assert "  5.0 s from the first order to the last look at the venue" in found
 

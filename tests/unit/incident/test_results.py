@@ -400,8 +400,8 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
     )
     assert found.remarks == (
         "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: it slipped 2.00% where 0.50% was declared",
-        "2.991 of the 10 BTC long on main went without an order of this incident: a liquidation, deleveraging, a hand "
-        "or another policy; what that realised is not counted here",
+        "2.991 of the 10 BTC long on main went without an order of ours: a liquidation, deleveraging or a hand at the "
+        "venue; what that realised is not counted here",
         "0.009 BTC long on main is left as dust: less than the venue takes, worth 0.90 USDT",
         "BTC long on main without its protective order s1 since 2024-01-01T00:00:01Z: nothing has taken its place",
     )

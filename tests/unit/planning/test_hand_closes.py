@@ -104,10 +104,10 @@ def test_a_hand_closes_in_the_order_of_correlation_groups() -> None:
 
 
 def test_an_account_that_cannot_be_read_is_closed_by_force_on_its_last_positions() -> None:
-    """Without force it is refused; with it the last reading counts, and a notice says from when that is."""
+    """Without force it waits; with it the last reading counts, and a notice says from when that is."""
     read = replace(book(), observed_at=after())
-    refused = told(at(0, read), at(5, DOWN, events=(close(),)))
-    assert refused.decisions == ()
+    waits = told(at(0, read), at(5, DOWN, events=(close(),)))
+    assert waits.decisions == ()
     forced = told(at(0, read), at(5, DOWN, events=(close(force=True),)))
     assert orders(only(forced)) == WHOLE
     (notice,) = forced.notices
@@ -136,23 +136,36 @@ def test_what_was_closed_since_is_not_closed_again_by_force() -> None:
     assert only(told(at(0, book()), at(1, flat), at(2, DOWN, events=(close(force=True),)))).intents == ()
 
 
-def test_force_on_an_account_that_was_never_read_is_refused() -> None:
-    """There is nothing to go by."""
-    refused = told(at(0, DOWN, events=(close(force=True),)))
-    assert refused.decisions == ()
-    assert "its positions were never read" in refused.notices[0].text
+def test_force_on_an_account_that_was_never_read_waits() -> None:
+    """There is nothing to go by until the first reading."""
+    wanted = close(force=True)
+    interpreter = Interpreter(POLICIES)
+    blind = interpreter.tick(at(0, DOWN, events=(wanted,)))
+    assert blind.decisions == ()
+    assert "its positions were never read" in blind.notices[0].text
+    assert orders(only(interpreter.tick(at(1, book(), events=(wanted,))))) == WHOLE
 
 
 @pytest.mark.parametrize("market", ["spot", "margin", "equity"])
-def test_force_refuses_where_it_would_sell_blind(market: str) -> None:
-    """Without reduce-only an order on old positions could sell what is not there any more, or open."""
-    other = book(name="cash", market=market)
-    refused = told(at(0, other, events=(close("account/cash", force=True),)))
-    assert refused.decisions == ()
-    assert "--force would sell blind" in refused.notices[0].text
-    both = told(at(0, book(), other, events=(close(force=True),)))
-    assert orders(only(both)) == WHOLE
-    assert [f"cash is a {market} account" in notice.text for notice in both.notices] == [True]
+def test_force_sells_what_is_seen_and_nothing_blind(market: str) -> None:
+    """Without reduce-only an order on old positions could sell what is not there any more: that one waits."""
+    other, unread = book(name="cash", market=market), account(None, None, name="cash", market=market, quality="down")
+    wanted = close("account/cash", force=True)
+    interpreter = Interpreter(POLICIES)
+    interpreter.tick(at(0, other))
+    blind = interpreter.tick(at(1, unread, events=(wanted,)))
+    assert blind.decisions == ()
+    assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in blind.notices[0].text
+    assert orders(only(interpreter.tick(at(2, other, events=(wanted,))))) == {("cash", *each[1:]) for each in WHOLE}
+    assert not interpreter.unfinished_hands()
+
+
+@pytest.mark.parametrize("market", ["spot", "swap"])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_close_by_hand_needs_to_know_what_is_held_and_not_what_it_is_worth(market: str, *, force: bool) -> None:
+    """An asset without a price makes a spot account's worth unknown: what it holds is sold all the same."""
+    unpriced = replace(book(market=market), equity=None)
+    assert orders(only(told(at(0, unpriced, events=(close(force=force),))))) == WHOLE
 
 
 MALFORMED: Any = {"quality": "malformed", "reason": "page 2 of positions did not come"}
@@ -239,7 +252,7 @@ def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> Non
 def test_a_close_during_an_outage_names_force() -> None:
     """Where --force has something to go by; on a spot account it has nothing, and is not named."""
     (notice,) = told(at(0, book()), at(1, DOWN, events=(close(),))).notices
-    assert notice.text.endswith("--force closes what was held there when it was read last")
+    assert "--force closes what was held there when it was read last" in notice.text
     spot = account(None, None, quality="down", reason="no route", market="spot")
     (notice,) = told(at(0, spot), at(1, spot, events=(close(),))).notices
     assert "--force" not in notice.text

@@ -147,7 +147,7 @@ def test_a_stage_that_is_not_latched_for_want_of_data_cancels_no_protection() ->
     (decision,) = decisions
     assert (decision.cancels, decision.intents, decision.lock is not None) == ((), (), True)
     assert [n.kind for n in notices if n.severity == "page"] == ["nothing_selected"]
-    assert interpreter.status()[0].level == 0
+    assert not interpreter.status()[0].latched
 
 
 def pair(seconds: float, a: AccountSnapshot, b: AccountSnapshot | None) -> Snapshot:
@@ -176,7 +176,7 @@ def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_when_it
     (decision,) = decisions
     assert {intent.account for intent in decision.intents} == {"a"}
     assert [n.severity for n in notices if n.kind == "nothing_selected"] == ["page"]
-    assert interpreter.status()[0].level == 0
+    assert not interpreter.status()[0].latched
 
 
 def test_a_portfolios_members_are_remembered_over_a_restart() -> None:
@@ -202,9 +202,10 @@ def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> Non
     seen = put(pair(2, one_of_two("a", "100000"), empty), events=(wanted,))
     decisions, notices = run(interpreter, seen)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
-    assert [(n.severity, n.text) for n in notices] == [
-        ("page", "not closed by hand: b shows no positions, but 9000 of margin in use")
-    ]
+    assert decisions[0].waits_for == ("b",)
+    (notice,) = notices
+    assert notice.severity == "page"
+    assert notice.text.startswith("the close by hand waits: b shows no positions, but 9000 of margin in use; --force")
     alone = put(snapshot(after(seconds=3), empty), events=(hand("close", after(seconds=3), "account/b", "e2"),))
     decisions, notices = run(interpreter, alone)
     assert decisions == []

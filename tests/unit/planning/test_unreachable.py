@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec.structs import replace as put
 
-from killswitch.graph.nodes import CancelOrders, Graph, LockTrading, ScopeRule, SignalRef
+from killswitch.graph.nodes import (
+    AutoReset,
+    CancelOrders,
+    Compare,
+    Graph,
+    LockTrading,
+    Number,
+    ScopeRule,
+    SignalRead,
+    SignalRef,
+)
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Health, Order, Snapshot
@@ -27,6 +38,7 @@ def failing(each: str = "account", **more: Any) -> Graph:
         (FAILURES, LEVERAGE),
         (trigger("failing", 0, 3.0, rearms=True), trigger("geared", 1, 3.0, rearms=True)),
         (stage("halve", 2, 0, **{**fields, **more}), stage("trim", 1, 1, cooldown=HOUR, actions=fields["actions"])),
+        reset_when=(Compare("<", SignalRead(0), Number(1.0)),),
         scope=ScopeRule(each, None, None, None, None),  # type: ignore[arg-type]  # literal by the caller
     )
 
@@ -119,9 +131,9 @@ def pair(**more: Any) -> Interpreter:
 def test_what_can_be_read_is_closed_at_once_and_the_rest_when_it_answers() -> None:
     """`a` is halved at 3 s and not again; `b` is when it can be read; then the stage is latched."""
     interpreter = pair()
-    assert interpreter.status()[0].level == 0
+    assert not interpreter.status()[0].latched
     assert closed(tick(interpreter, 30, up("a"), up("b"))) == [("b", Decimal(5))]
-    assert interpreter.status()[0].stage == "halve"
+    assert (interpreter.status()[0].stage, interpreter.status()[0].latched) == ("halve", True)
 
 
 def test_what_was_closed_at_once_is_not_closed_again_after_its_cooldown() -> None:
@@ -140,10 +152,10 @@ def test_of_two_accounts_that_are_down_each_is_closed_when_it_answers() -> None:
     for second in (1, 2, 3):
         tick(interpreter, second, down("a"), down("b"))
     assert closed(tick(interpreter, 20, up("a"), down("b"))) == [("a", Decimal(5))]
-    assert interpreter.status()[0].level == 0
+    assert not interpreter.status()[0].latched
     assert closed(tick(interpreter, 30, up("a"), down("b"))) == []
     assert closed(tick(interpreter, 40, up("a"), up("b"))) == [("b", Decimal(5))]
-    assert interpreter.status()[0].stage == "halve"
+    assert (interpreter.status()[0].stage, interpreter.status()[0].latched) == ("halve", True)
 
 
 @pytest.mark.parametrize(("second", "expected"), [(603, [("main", Decimal(5))]), (604, [])])
@@ -183,14 +195,71 @@ def test_a_close_that_waits_survives_a_restart() -> None:
 
 
 def test_a_reset_by_hand_ends_the_wait() -> None:
-    """Nothing is latched, and the operator does not want the close any more."""
+    """On the first answer that it waited for nothing is closed any more: the failures are over."""
     interpreter = fired_blind()
     reset = hand("reset", after(seconds=30))
-    decisions, told = both(interpreter, 30, down("main"), events=(reset,))
-    assert decisions == []
+    decisions, told = both(interpreter, 30, up("main"), events=(reset,))
+    assert [(each.kind, each.stage, each.previous_level, each.level) for each in decisions] == [
+        ("reset", "halve", 2, 0)
+    ]
     assert [notice.text for notice in told if notice.kind == "warning"] == [
         "a reset came: halve does not wait any longer for main"
     ]
+    assert tick(interpreter, 40, up("main")) == []
+
+
+def test_a_stage_whose_triggers_hold_fires_anew_after_a_reset() -> None:
+    """The venue is still down: one incident ends, and the next one begins in the same tick, with its lock and page."""
+    interpreter = fired_blind(failing(actions=(LockTrading("all", None), close("both", "0.5"))))
+    decisions, told = both(interpreter, 30, down("main"), events=(hand("reset", after(seconds=30)),))
+    assert [(each.kind, each.lock is not None) for each in decisions] == [("reset", False), (None, True)]
+    assert [notice.severity for notice in told if notice.kind == "nothing_selected"] == ["page"]
+
+
+def test_a_stage_that_fired_without_latching_is_in_force_until_it_is_reset() -> None:
+    """Its wait is over and its triggers are false, but its lock stands: status and reset know which stage that was."""
+    interpreter = fired_blind(failing(close_within=0, actions=(LockTrading("all", None), close("both", "0.5"))))
+    for second in range(60, 63):
+        assert tick(interpreter, second, up("main")) == []
+    again = Interpreter(policy_set(failing(close_within=0)))
+    again.restore(interpreter.states(), lambda *_: ())
+    tick(again, 70, up("main"))
+    (machine,) = again.status()
+    assert (machine.level, machine.stage, machine.fired_at, machine.latched) == (2, "halve", after(seconds=3), False)
+    (record,) = tick(again, 80, up("main"), events=(hand("reset", after(seconds=80)),))
+    assert (record.kind, record.stage, record.previous_level) == ("reset", "halve", 2)
+    assert again.status()[0].level == 0
+
+
+def test_a_stage_that_fired_without_latching_resets_by_itself() -> None:
+    """Its own condition for reset has held for as long as it asks for: what it locked is not locked for ever."""
+    calm = AutoReset(2, 10_000_000)
+    policy = failing(close_within=0, reset=calm, actions=(LockTrading("all", None), close("both", "0.5")))
+    interpreter = fired_blind(policy)
+    kinds = {second: [each.kind for each in tick(interpreter, second, up("main"))] for second in range(60, 72)}
+    assert {second: each for second, each in kinds.items() if each} == {70: ["reset"]}
+
+
+def test_a_policy_that_is_gone_leaves_what_fired_without_latching_to_a_reset() -> None:
+    """As with a latch: somebody has to be able to see it and to end it."""
+    before = fired_blind(failing(close_within=0))
+    again = Interpreter(policy_set(replace(failing(close_within=0), policy="another")))
+    again.restore(before.states(), lambda *_: ())
+    tick(again, 60, up("main"))
+    assert [(each.policy, each.stage, each.level) for each in again.orphans()] == [("test", "halve", 2)]
+
+
+def test_a_stage_that_only_locks_latches_although_nothing_can_be_read() -> None:
+    """It needs to know nothing of the book. One decision, and no page beside it that says the opposite."""
+    interpreter = Interpreter(policy_set(failing(actions=(LockTrading("all", None),))))
+    tick(interpreter, 0, up("main"))
+    found = [both(interpreter, second, down("main")) for second in range(1, 6)]
+    assert [each.lock is not None for decisions, _ in found for each in decisions] == [True]
+    assert [notice.kind for _, told in found for notice in told if notice.severity == "page"] == []
+    (machine,) = interpreter.status()
+    assert (machine.level, machine.latched) == (2, True)
+    (record, *_) = tick(interpreter, 10, up("main"), events=(hand("reset", after(seconds=10)),))
+    assert (record.kind, record.previous_level) == ("reset", 2)
 
 
 def slow(each: AccountSnapshot, latency: float) -> AccountSnapshot:

@@ -1,0 +1,169 @@
+"""A close by hand of accounts that cannot be read: what can be seen is closed at once, the rest when it answers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.snapshot import AccountSnapshot, Event
+from killswitch.planning.tick import Interpreter
+from tests import graphs
+from tests.worlds import account, after, hand, position, rules, snapshot
+
+POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
+CLOSE = hand("close", after(), None, "hand-1")
+
+
+def up(name: str, contracts: str = "3") -> AccountSnapshot:
+    held = [position("BTC", "long", "0", contracts=contracts, entry_price="10", mark_price="10", notional="30")]
+    return account("1000", held if contracts != "0" else [], name=name, instruments=(rules("BTC"),))
+
+
+def down(name: str) -> AccountSnapshot:
+    return account(None, None, name=name, quality="down", reason="503 Service Unavailable")
+
+
+class Desk:
+    """One process after another on what a store keeps: decisions, and the events that are not consumed."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self.pending: list[Event] = []
+        self.interpreter = Interpreter(POLICIES)
+
+    def tick(self, second: float, *accounts: AccountSnapshot, **more: Any) -> tuple[list[Decision], list[Notice]]:
+        """What the tick decides and tells; `events` are given before it."""
+        self.pending += more.get("events", ())
+        outcome = self.interpreter.tick(snapshot(after(seconds=second), *accounts, events=tuple(self.pending)))
+        self.pending = [each for each in self.pending if each.id in self.interpreter.unfinished_hands()]
+        self.decisions += outcome.decisions
+        return list(outcome.decisions), list(outcome.notices)
+
+    def restart(self) -> None:
+        states = self.interpreter.states()
+        self.interpreter = Interpreter(POLICIES)
+        self.interpreter.restore(states, lambda *_: (), past=tuple(reversed(self.decisions)))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def closed(found: tuple[list[Decision], list[Notice]]) -> list[tuple[str, Decimal]]:
+    return [(intent.account, intent.contracts) for decision in found[0] for intent in decision.intents]
+
+
+def test_what_answers_is_closed_at_once_and_the_rest_on_its_first_reading(desk: Desk) -> None:
+    """`b` fails once: it is closed a second later, and `a` not again although it holds a new position by then."""
+    assert closed(desk.tick(1, up("a"), down("b"), events=(CLOSE,))) == [("a", Decimal(3))]
+    assert desk.decisions[0].waits_for == ("b",)
+    decisions, told = desk.tick(2, up("a", "5"), up("b"))
+    assert closed((decisions, told)) == [("b", Decimal(3))]
+    assert (decisions[0].scope, decisions[0].author, decisions[0].waits_for) == ("portfolio", "operator-1", ())
+    assert "when b could not be read" in (decisions[0].reason or "")
+    assert desk.pending == []
+    assert desk.tick(3, up("a", "5"), up("b", "5")) == ([], [])
+
+
+def test_a_close_of_nothing_that_can_be_read_is_not_consumed(desk: Desk) -> None:
+    """One page says which account it waits for, why, until when and how to end that; then nothing until it answers."""
+    decisions, (notice,) = desk.tick(1, down("a"), events=(CLOSE,))
+    assert decisions == []
+    assert (notice.severity, notice.subject) == ("page", "hand-1")
+    assert notice.text == (
+        "the close by hand waits: a is down: 503 Service Unavailable; --force closes what was held there when it was "
+        "read last; it is closed on the first reading until 2024-01-01T00:10:01Z "
+        "(`ksctl close --give-up hand-1` ends that)"
+    )
+    assert desk.tick(2, down("a")) == ([], [])
+    assert [each.id for each in desk.pending] == ["hand-1"]
+    assert closed(desk.tick(3, up("a"))) == [("a", Decimal(3))]
+
+
+@pytest.mark.parametrize(("second", "expected"), [(601, [("a", Decimal(3))]), (601.5, [])])
+def test_it_waits_for_ten_minutes(desk: Desk, second: float, expected: object) -> None:
+    """From the tick that took it, at second 1; a page says that it does not wait any longer."""
+    desk.tick(1, down("a"), events=(CLOSE,))
+    decisions, told = desk.tick(second, up("a"))
+    assert closed((decisions, told)) == expected
+    assert [each.text for each in told if each.severity == "page"] == (
+        [] if expected else ["the close by hand does not wait any longer for a: nothing was closed there"]
+    )
+    assert desk.pending == []
+
+
+def test_each_of_several_is_closed_when_it_answers(desk: Desk) -> None:
+    """`a` at second 2, `b` at second 3, each once."""
+    desk.tick(1, down("a"), down("b"), events=(CLOSE,))
+    assert closed(desk.tick(2, up("a"), down("b"))) == [("a", Decimal(3))]
+    assert closed(desk.tick(3, up("a"), up("b"))) == [("b", Decimal(3))]
+    assert desk.pending == []
+
+
+def test_it_survives_the_process(desk: Desk) -> None:
+    """What an earlier process has closed is not closed again, also where it was flat then and holds something now."""
+    desk.tick(1, up("a"), up("flat", "0"), down("b"), events=(CLOSE,))
+    desk.restart()
+    assert desk.tick(5, up("a", "5"), up("flat", "5"), down("b"))[0] == []
+    assert closed(desk.tick(6, up("a", "5"), up("flat", "5"), up("b"))) == [("b", Decimal(3))]
+    assert desk.pending == []
+
+
+def test_a_restart_does_not_lengthen_the_wait(desk: Desk) -> None:
+    """Ten minutes from second 1, whenever the next process begins."""
+    desk.tick(1, up("a"), down("b"), events=(CLOSE,))
+    desk.restart()
+    desk.tick(590, up("a"), down("b"))
+    decisions, told = desk.tick(602, up("a"), up("b"))
+    assert decisions == []
+    assert [each.severity for each in told] == ["page"]
+
+
+def giving_up(what: str, scope: str | None = None) -> Event:
+    return replace(hand("give_up", after(seconds=2), scope, "hand-2"), decision=what)
+
+
+@pytest.mark.parametrize("by", ["event", "decision"])
+def test_giving_it_up_ends_the_wait(desk: Desk, by: str) -> None:
+    """By the id of the command, or of what it has closed already."""
+    desk.tick(1, up("a"), down("b"), events=(CLOSE,))
+    what = "hand-1" if by == "event" else desk.decisions[0].id
+    decisions, (notice,) = desk.tick(2, up("a"), down("b"), events=(giving_up(what),))
+    assert decisions == []
+    assert (notice.subject, notice.severity) == ("hand-2", "warning")
+    assert f"the close by hand {what} does not wait any longer for b" in notice.text
+    assert desk.tick(3, up("a"), up("b")) == ([], [])
+    assert desk.pending == []
+
+
+def test_giving_it_up_for_one_account_leaves_the_others(desk: Desk) -> None:
+    """`--scope account/a`."""
+    desk.tick(1, down("a"), down("b"), events=(CLOSE,))
+    desk.tick(2, down("a"), down("b"), events=(giving_up("hand-1", "account/a"),))
+    assert closed(desk.tick(3, up("a"), up("b"))) == [("b", Decimal(3))]
+
+
+def test_a_close_that_was_given_up_before_a_tick_took_it_closes_nothing(desk: Desk) -> None:
+    """No runner lived: both commands are of one tick."""
+    decisions, (notice,) = desk.tick(3, up("a"), events=(CLOSE, giving_up("hand-1")))
+    assert decisions == []
+    assert notice.subject == "hand-2"
+    assert desk.pending == []
+
+
+def test_a_replay_of_what_was_recorded_decides_the_same() -> None:
+    """Recordings hold the command in every snapshot of the wait."""
+    taken = [
+        snapshot(after(seconds=1), up("a"), down("b"), events=(CLOSE,)),
+        snapshot(after(seconds=2), up("a"), down("b"), events=(CLOSE,)),
+        snapshot(after(seconds=3), up("a"), up("b"), events=(CLOSE,)),
+        snapshot(after(seconds=4), up("a"), up("b")),
+    ]
+    interpreter = Interpreter(POLICIES)
+    found = [[i.account for d in interpreter.tick(each).decisions for i in d.intents] for each in taken]
+    assert found == [["a"], [], ["b"], []]
