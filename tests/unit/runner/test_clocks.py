@@ -1,0 +1,535 @@
+"""Wall clocks that jump under a run: what is measured goes on by the monotonic clock, and people are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from killswitch.gate.lock import LockFolder
+from killswitch.gate.reading import read_lock
+from killswitch.lab.clock import VirtualClock
+from killswitch.model.decision import Decision, LockOrder
+from killswitch.model.instant import MINUTE, SECOND, to_micros
+from killswitch.model.snapshot import Event, Snapshot
+from killswitch.model.store import TickRecord
+from killswitch.planning.tick import Interpreter
+from killswitch.runner.accounts import ArmedAccount, Arming
+from killswitch.runner.clock import (
+    FOLLOWED,
+    EventDates,
+    Leap,
+    Stamp,
+    SystemClock,
+    Timeline,
+    WallWatch,
+    confirmed_end,
+    now_after,
+    on_timeline,
+)
+from killswitch.runner.hands import answer_to, apply_hand, hand
+from killswitch.runner.lease import LeaseHolder, LeaseRefusedError, end_misdated, is_misdated
+from killswitch.runner.locking import Locking
+from killswitch.runner.loop import Runner
+from killswitch.runner.preview import preview, saved
+from killswitch.runner.probing import probe_of
+from killswitch.runner.standing import runner_state
+from killswitch.runner.started import tick_time
+from killswitch.store.sql import SqlStore
+from tests import graphs
+from tests.runner_world import ScriptedVenue, World, book, crash_policy
+from tests.worlds import START, account, after
+
+TWO_HOURS = timedelta(hours=2)
+ELSEWHERE = "another.host/boot/space/1/1"
+
+
+class JumpingClock(VirtualClock):
+    """Virtual time whose wall clock is off by `jump`; `machine` names what its seconds are counted from."""
+
+    def __init__(self, start: datetime = START, machine: str = "one machine") -> None:
+        super().__init__(start)
+        self.jump = timedelta(0)
+        self.machine = machine
+
+    def now(self) -> datetime:
+        return super().now() + self.jump
+
+    @property
+    def origin(self) -> str:
+        return self.machine
+
+    def passes(self, seconds: float) -> None:
+        asyncio.run(self.sleep(seconds))
+
+
+@pytest.fixture
+def clock() -> JumpingClock:
+    return JumpingClock()
+
+
+class JumpingWorld(World):
+    """A world whose clock is a JumpingClock."""
+
+    def __init__(self, folder: Path, clock: JumpingClock) -> None:
+        super().__init__(folder)
+        self.clock: JumpingClock = clock
+
+    def ticks(self, runner: Runner, count: int = 1) -> datetime:
+        """So many ticks, a second apart; the `as_of` of the last."""
+
+        async def story() -> datetime:
+            for _ in range(count):
+                await self.clock.sleep(1.0)
+                report = await runner.tick()
+            await runner.work_through(5.0)
+            return report.snapshot.as_of
+
+        return asyncio.run(story())
+
+
+@pytest.fixture
+def world(tmp_path: Path, clock: JumpingClock) -> Iterator[JumpingWorld]:
+    made = JumpingWorld(tmp_path, clock)
+    yield made
+    made.close()
+
+
+# The timeline
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS, timedelta(minutes=11), -timedelta(minutes=11)])
+def test_a_wall_clock_that_jumps_does_not_move_the_timeline(clock: JumpingClock, jump: timedelta) -> None:
+    """Ten seconds are ten seconds, less or more than the hundredth by which the two come nearer to each other."""
+    timeline = Timeline(clock)
+    timeline.next()
+    clock.passes(10.0)
+    clock.jump = jump
+    gone = timeline.next() - START
+    assert abs(gone - timedelta(seconds=10)) <= timedelta(seconds=0.1)
+    clock.passes(10.0)
+    clock.jump = timedelta(0)
+    assert abs(timeline.next() - after(seconds=20)) <= timedelta(seconds=0.2)
+
+
+def test_a_wall_clock_that_is_set_a_little_is_followed_and_never_back(clock: JumpingClock) -> None:
+    """A leap second, or a step of the time synchronisation."""
+    timeline = Timeline(clock)
+    clock.passes(10.0)
+    clock.jump = timedelta(seconds=4)
+    assert timeline.next() == after(seconds=14)
+    clock.jump = timedelta(0)
+    assert timeline.next() > after(seconds=14)
+    clock.passes(10.0)
+    assert timeline.next() == after(seconds=20)
+
+
+@pytest.mark.parametrize("jump", [timedelta(minutes=5), -timedelta(minutes=5)])
+def test_the_two_come_together_again_by_a_hundredth(clock: JumpingClock, jump: timedelta) -> None:
+    """Five minutes are made up in 300 s / 0.01 = 30,000 s: before that they differ, after it they do not."""
+    timeline = Timeline(clock)
+    clock.jump = jump
+    for _ in range(264):
+        clock.passes(100.0)
+        timeline.now()
+    assert abs(timeline.off()) > FOLLOWED
+    for _ in range(72):
+        clock.passes(100.0)
+        timeline.now()
+    assert timeline.off() == timedelta(0)
+
+
+def test_a_restart_on_the_same_machine_goes_on_by_the_monotonic_clock(clock: JumpingClock) -> None:
+    """A process that died while the wall clock jumped leaves no gap and no leap."""
+    stamp = Timeline(clock).stamp()
+    clock.passes(60.0)
+    clock.jump = TWO_HOURS
+    again = Timeline(clock, stamp)
+    assert again.now() == after(seconds=60)
+    assert again.leaps == ()
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_restart_on_another_machine_goes_by_its_wall_clock_and_never_back(jump: timedelta) -> None:
+    """Nothing else tells how long it took. What only the wall clock vouches for is remembered as a leap."""
+    stamp = Timeline(JumpingClock()).stamp()
+    other = JumpingClock(START + jump, machine="another")
+    line = Timeline(other, stamp)
+    assert line.next() > START
+    assert line.now() >= max(START, START + jump)
+    assert line.leaps == ((Leap(START, START + TWO_HOURS),) if jump > timedelta(0) else ())
+
+
+def test_the_machines_own_clock_counts_what_other_processes_can_compare() -> None:
+    """Two processes of one start of the machine count alike, so that an age needs no wall clock."""
+    first, second = SystemClock(), SystemClock()
+    assert first.origin == second.origin
+    assert first.monotonic() <= second.monotonic()
+
+
+# Events
+
+
+def closing_event(at: datetime) -> Event:
+    return hand("close", None, "ada", "operator", at)
+
+
+def test_what_the_tick_before_did_not_find_is_no_older_than_it() -> None:
+    """Whatever clock it was dated by. What waits for more than a tick grows older from the first one that met it."""
+    dates = EventDates()
+    dates.dated((), START)
+    old, new = closing_event(START - TWO_HOURS), closing_event(START + TWO_HOURS)
+    assert [each.at for each in dates.dated((old, new), after(seconds=1))] == [START, after(seconds=1)]
+    assert [each.at for each in dates.dated((old, new), after(seconds=9))] == [START, after(seconds=1)]
+
+
+def test_what_waited_before_the_first_tick_keeps_its_date() -> None:
+    """An order that was given an hour before anybody lived is an hour old, and refused as such."""
+    assert EventDates().dated((closing_event(START - TWO_HOURS),), START)[0].at == START - TWO_HOURS
+
+
+@pytest.mark.parametrize("jumps", [(TWO_HOURS, -TWO_HOURS), (-TWO_HOURS, TWO_HOURS), (TWO_HOURS, timedelta(0))])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_close_by_hand_is_carried_out_after_any_jump(
+    world: JumpingWorld, jumps: tuple[timedelta, ...], force: bool
+) -> None:
+    """The clock was wrong at the start, and is set while the runner lives: the next order is as good as any."""
+    venue, store = ScriptedVenue(book("1100")), world.open()
+    world.clock.jump = jumps[0]
+    runner = world.runner(store, [venue])
+    asyncio.run(runner.start())
+    world.ticks(runner, 2)
+    world.clock.jump = jumps[1]
+    world.ticks(runner)
+    # By the wall clock, as a process on another machine dates it, and as ticks are dated, as one on this machine does.
+    event = hand("close", None, "ada", "operator", world.clock.now(), force=force)
+    store.put_event(event)
+    world.ticks(runner)
+    assert [decision.kind for decision in answer_to(store, event).decisions] == ["manual"]
+    assert len(venue.sent) == 1
+    again = hand("close", None, "ada", "operator", tick_time(store, world.clock))
+    store.put_event(again)
+    as_of = world.ticks(runner)
+    assert as_of - again.at < timedelta(seconds=2)
+
+
+def test_the_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> None:
+    """While it lasts it is a problem in `status`; notices are not repeated at every tick."""
+    store = world.open()
+    runner = world.runner(store, [ScriptedVenue(book("1100"))])
+    asyncio.run(runner.start())
+    world.ticks(runner, 2)
+    world.clock.jump = -TWO_HOURS
+    world.ticks(runner, 3)
+    world.clock.jump = timedelta(0)
+    world.ticks(runner, 3)
+    told = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
+    assert [severity for severity, _ in told] == ["page", "page"]
+    assert "is 120 min behind the dates of the ticks" in told[0][1]
+    assert "agree again" in told[1][1]
+
+
+def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
+    """Back and forth: each jump is another problem, and coming nearer by and by is none."""
+    watch = WallWatch(Timeline(clock))
+    said = []
+    for jump in (-TWO_HOURS, -TWO_HOURS, TWO_HOURS, TWO_HOURS):
+        clock.jump = jump
+        clock.passes(60.0)
+        watch.look(watch.timeline.now())
+        said.append(watch.problem)
+    assert said[0] == said[1] != said[2] == said[3]
+    assert "120 min ahead of" in (said[2] or "")
+
+
+# Windows, readings
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_reading_of_this_moment_is_never_stale_by_a_jump(clock: JumpingClock, jump: timedelta) -> None:
+    """Whether the adapter dates it by this machine's wall clock or by the venue's, which is right."""
+    timeline = Timeline(clock)
+    right = clock.now()
+    clock.jump = jump
+    clock.passes(1.0)
+    for observed in (clock.now(), right + timedelta(seconds=1)):
+        seen = on_timeline(account("1", observed_at=observed), timeline)
+        assert seen.observed_at is not None
+        assert abs(timeline.now() - seen.observed_at) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_crash_fires_under_stale_after_whatever_the_clock_does(world: JumpingWorld, jump: timedelta) -> None:
+    """`stale_after` counts from when the venue was read, in the time of the ticks."""
+    venue, store = ScriptedVenue(None), world.open()
+
+    def seen(equity: str) -> None:
+        venue.answer = book(equity, observed_at=world.clock.now() + timedelta(seconds=1))
+
+    graph = crash_policy()
+    graph = replace(graph, equity=replace(graph.equity, stale_after=30 * SECOND))
+    runner = world.runner(store, [venue], policies=graphs.policy_set(graph))
+    asyncio.run(runner.start())
+    seen("1100")
+    world.ticks(runner)
+    world.clock.jump = jump
+    seen("900")
+    world.ticks(runner)
+    assert len(venue.sent) == 1
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timedelta) -> None:
+    """It is dated as the ticks are, when it is made and when it is applied."""
+    venue, store = ScriptedVenue(book("1100")), world.open()
+    runner = world.runner(store, [venue])
+    asyncio.run(runner.start())
+    world.ticks(runner)
+    world.clock.jump = jump
+    world.ticks(runner)
+    now = tick_time(store, world.clock)
+    policies = graphs.policy_set(crash_policy())
+    shown = preview(
+        policies, Snapshot(now, (book("1100"),), "killswitch.snapshot/v1", events=(closing_event(now),)),
+        Interpreter(policies), "", frozenset(),
+    )  # fmt: skip
+    plan = saved(shown, tuple(each for each in shown.decisions if each.kind == "manual"))
+    assert plan is not None
+    event = apply_hand(store, plan, "ada", tick_time(store, world.clock))
+    store.put_event(event)
+    world.ticks(runner)
+    assert [notice.text for notice in answer_to(store, event).notices] == []
+    assert len(venue.sent) == 1
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_fall_is_seen_and_confirmed_over_a_jump(world: JumpingWorld, jump: timedelta) -> None:
+    """The window still holds the peak, and the confirmation takes its seconds: no fewer, and none of the jump's."""
+    fall = graphs.SignalRef("equity.drawdown", window=15 * MINUTE)
+    stage = graphs.stage("close-everything", 3, 0, actions=(graphs.close(),))
+    trigger = graphs.trigger("fall", 0, 0.10, confirm=5 * SECOND)
+    venue, store = ScriptedVenue(book("1100")), world.open()
+    runner = world.runner(
+        store, [venue], policies=graphs.policy_set(graphs.graph([fall], [trigger], [stage], policy="crash"))
+    )
+    asyncio.run(runner.start())
+    world.ticks(runner, 10)
+    venue.answer = book("900")
+    world.ticks(runner, 2)
+    world.clock.jump = jump
+    world.ticks(runner, 3)
+    assert venue.sent == []
+    world.ticks(runner, 3)
+    assert len(venue.sent) == 1
+
+
+# Locks
+
+
+class Locks:
+    """`Locking` on a store and a folder, on a timeline of a jumping clock."""
+
+    def __init__(self, world: JumpingWorld) -> None:
+        self.world = world
+        self.store: SqlStore = world.open()
+        self.file = world.locks.folder / "account__main.json"
+        self.begin(None)
+
+    def begin(self, last: Stamp | None) -> None:
+        self.timeline = Timeline(self.world.clock, last)
+        venue = ScriptedVenue(None)
+        accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", venue, armed=True)}
+        folder = LockFolder(
+            self.world.locks.folder, None, generation=1, alive_for=30.0, wall=self.timeline.wall,
+        )  # fmt: skip
+        arming = Arming(accounts, graphs.policy_set(crash_policy()))
+        self.locking = Locking(folder, self.store, arming, self.timeline.leaps)
+        self.locking.recover(self.timeline.now())
+
+    def fires(self, minutes: float) -> None:
+        now = self.timeline.next()
+        one = Decision(
+            id="fires", as_of=now, policy="crash", policy_set="sha256:test", scope="account/main", mode="enforce",
+            stage="stop", level=1, previous_level=0,
+            lock=LockOrder("account/main", "reduce_only", now + timedelta(minutes=minutes)),
+        )  # fmt: skip
+        self.store.commit_tick(TickRecord(now, "d", (), (), (one,), (), self.locking.planned(one), None, (), 0))
+        self.locking.act((one,), now)
+
+    def later(self, minutes: float) -> bool:
+        """Whether bots, which hold the file against the wall clock, are locked by order after so long."""
+        for _ in range(round(minutes * 6)):
+            self.world.clock.passes(10.0)
+            self.locking.act((), self.timeline.now())
+        found = json.loads(self.file.read_text())
+        verdict = read_lock(self.file, self.world.clock.now())
+        assert verdict.locked == found["locked"], f"not kept alive: {verdict.reason}"
+        return verdict.locked
+
+
+@pytest.fixture
+def locks(world: JumpingWorld) -> Locks:
+    return Locks(world)
+
+
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS, timedelta(days=400)])
+def test_a_timed_lock_ends_after_its_time_and_by_no_jump(locks: Locks, jump: timedelta) -> None:
+    """Half an hour stays half an hour, while the wall clock is two hours ahead, behind, or right again."""
+    locks.fires(30)
+    locks.world.clock.jump = jump
+    assert locks.later(20)
+    locks.world.clock.jump = timedelta(0)
+    assert locks.later(9)
+    assert not locks.later(2)
+
+
+def test_readers_find_the_file_kept_alive_by_their_clock(locks: Locks) -> None:
+    """`alive_until` is the wall clock's: an open file outlives no jump by more than its life, and is no lock either."""
+    assert not locks.later(0.2)
+    for jump in (TWO_HOURS, -TWO_HOURS, timedelta(0)):
+        locks.world.clock.jump = jump
+        assert not locks.later(0.2)
+        ahead = json.loads(locks.file.read_text())["alive_until"] - locks.world.clock.now().timestamp()
+        assert 0 < ahead <= 30
+
+
+def test_a_restart_whose_clock_is_ahead_lifts_no_timed_lock(locks: Locks) -> None:
+    """After a boot with the hardware clock in local time, what was left of the lock is left, and over after that."""
+    locks.fires(30)
+    locks.later(10)
+    last = locks.timeline.stamp()
+    locks.world.clock.machine = "after a boot"
+    locks.world.clock.jump = TWO_HOURS
+    locks.begin(last)
+    assert locks.later(19)
+    locks.begin(locks.timeline.stamp())  # killed and started again on the same machine
+    assert locks.later(0.5)
+    assert not locks.later(1)
+
+
+def test_a_lock_that_was_over_stays_over_and_an_endless_one_has_no_end() -> None:
+    """A leap prolongs only what was in force when it began, and each leap by its own length."""
+    leaps = (Leap(START, after(hours=2)), Leap(after(hours=3), after(hours=4)))
+    half = timedelta(minutes=30)
+    assert confirmed_end(START - half, START - 2 * half, leaps) == START - half
+    assert confirmed_end(START + half, START, leaps) == START + half + TWO_HOURS
+    assert confirmed_end(START + 4 * half, START - half, leaps) == START + 4 * half + timedelta(hours=3)
+    assert confirmed_end(after(hours=5), after(hours=4, minutes=1), leaps) == after(hours=5)
+
+
+# The lease
+
+
+def elsewhere(store: SqlStore, clock: JumpingClock, ttl: float = 30.0) -> LeaseHolder:
+    """A runner in another container, which nothing here can prove to be dead."""
+    holder = LeaseHolder(store, clock, ttl, ELSEWHERE)
+    holder.take()
+    return holder
+
+
+@pytest.mark.parametrize("jump", [-TWO_HOURS, TWO_HOURS])
+def test_a_living_runner_renews_its_lease_at_the_first_tick_after_a_jump(
+    world: JumpingWorld, clock: JumpingClock, jump: timedelta
+) -> None:
+    """It is dated by the wall clock that others go by, at most one life ahead."""
+    store = world.open()
+    holder = elsewhere(store, clock)
+    clock.jump = jump
+    clock.passes(1.0)
+    holder.keep()
+    lease = store.lease()
+    assert lease is not None
+    assert lease.expires_at - to_micros(clock.now()) == 30 * SECOND
+
+
+def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_is_dated(
+    world: JumpingWorld, clock: JumpingClock
+) -> None:
+    """Killed while the clock was ahead, in a container that is gone: the next start waits for one life, and says so."""
+    store = world.open()
+    clock.jump = TWO_HOURS
+    dead = elsewhere(store, clock)
+    clock.jump = timedelta(0)
+    lease = store.lease()
+    assert runner_state(lease, clock.now()).liveness == "silent"
+    waited, said = [], []
+    taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, say=said.append)
+    assert taker.take().generation == dead.generation + 1
+    assert sum(waited) == 30.0
+    assert "put back" in said[0]
+
+
+def test_one_that_lives_is_not_succeeded_for_its_date(world: JumpingWorld, clock: JumpingClock) -> None:
+    """It renews its lease meanwhile, and the start is refused as ever."""
+    store = world.open()
+    clock.jump = TWO_HOURS
+    living = elsewhere(store, clock, ttl=300.0)
+    clock.jump = timedelta(0)
+
+    def pause(seconds: float) -> None:
+        clock.passes(seconds)
+        if clock.monotonic() >= 20.0:
+            living.keep()
+
+    with pytest.raises(LeaseRefusedError):
+        LeaseHolder(store, clock, 30.0, "here/2/2", pause=pause).take()
+    assert clock.monotonic() == 20.0
+
+
+def test_a_long_lease_is_not_taken_for_a_misdated_one(world: JumpingWorld, clock: JumpingClock) -> None:
+    """Its own life counts, which its holder has written down, and not that of who looks at it."""
+    store = world.open()
+    elsewhere(store, clock, ttl=3600.0)
+    lease = store.lease()
+    assert lease is not None
+    assert not is_misdated(lease, clock.now())
+    with pytest.raises(LeaseRefusedError):
+        LeaseHolder(store, clock, 30.0, "here/2/2", pause=lambda _: pytest.fail("nothing to wait for")).take()
+
+
+def test_a_lease_that_is_renewed_at_the_last_moment_is_left_alone(world: JumpingWorld, clock: JumpingClock) -> None:
+    """What is taken back is what was watched."""
+    store = world.open()
+    clock.jump = TWO_HOURS
+    living = elsewhere(store, clock)
+    watched = store.lease()
+    assert watched is not None
+    clock.jump = timedelta(0)
+    living.keep()
+    store.release_unrenewed(watched)
+    assert store.lease() is not None
+    end_misdated(store, watched, lambda _: None)
+    assert store.lease() is not None
+
+
+# What is asked from outside
+
+
+def test_a_probe_tells_the_age_of_a_tick_by_the_monotonic_clock(world: JumpingWorld) -> None:
+    """A hung runner is not `live` because the clock was put back, and one that ticks is not dead because it jumped."""
+    store = world.open()
+    runner = world.runner(store, [ScriptedVenue(book("1100"))])
+    asyncio.run(runner.start())
+    world.ticks(runner)
+    for jump in (TWO_HOURS, -TWO_HOURS):
+        world.clock.jump = jump
+        assert probe_of(store, "live", world.clock.now(), clock=world.clock).passed
+    world.clock.passes(120.0)
+    assert not probe_of(store, "live", world.clock.now(), clock=world.clock).passed
+
+
+def test_commands_date_what_they_give_as_the_next_tick_does(clock: JumpingClock) -> None:
+    """On the runner's machine to the moment; elsewhere by the wall clock, and not before the last tick."""
+    timeline = Timeline(clock)
+    clock.jump = -TWO_HOURS
+    timeline.next()
+    stamp = timeline.stamp()
+    clock.passes(3.0)
+    assert abs(now_after(stamp, clock) - timeline.now()) < timedelta(seconds=0.1)
+    assert now_after(stamp, JumpingClock(START - TWO_HOURS, "another")) == START
+    assert now_after(None, clock) == clock.now()
