@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -269,10 +269,16 @@ class LockFolder:
             problems.append(f"the lock file {union} could not be written and will be tried again: {error}")
 
     def _take_over_foreign(self, contents: Contents, now: datetime) -> None:
-        """Keep a lock that another program left at the union path, as a scope of its own."""
+        """Keep a lock that another program left at the union path, as a scope of its own.
+
+        Its end is by a wall clock, and nobody knows whether by one that was right: it is over when it is by both.
+        """
         if self._union is None:
             return
+        wall = datetime.fromtimestamp(self._wall_at(now), UTC)
         alive_until = self._alive_until(now)
-        foreign = standing_foreign_lock(self._union, self._folder, now, self._generation, alive_until)
+        foreign = standing_foreign_lock(self._union, self._folder, min(now, wall), self._generation, alive_until)
         if foreign is not None:
+            ahead = max(0.0, (now - wall).total_seconds())
+            foreign = msgspec.structs.replace(foreign, expires_ts=foreign.expires_ts + ahead)
             contents.join(self.path_of(FOREIGN_SCOPE), foreign)

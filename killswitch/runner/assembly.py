@@ -39,7 +39,7 @@ from killswitch.runner.publishing import Publisher
 from killswitch.runner.refreshing import Refreshing
 from killswitch.runner.remembering import Remembering, remind
 from killswitch.runner.sharing import SharedVenue, shared
-from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_stamp
+from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_clock_state
 from killswitch.runner.suspending import Suspending
 from killswitch.runner.worker import ClosingWorker
 
@@ -100,7 +100,7 @@ def assemble(
     lease.take()
     if when_held is not None:
         when_held()
-    timeline = Timeline(clock, last_stamp(_last_view(store)))
+    timeline = Timeline(clock, last_clock_state(_last_view(store)))
     meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)

@@ -64,7 +64,7 @@ class Leap(Struct, frozen=True):
     until: datetime
 
 
-class Stamp(Struct, frozen=True):
+class ClockState(Struct, frozen=True):
     """Where the timeline of a store was right after its last tick, so that the next process goes on with it.
 
     `monotonic` seconds are counted from `origin`; `leaps` are the newest ones, oldest first.
@@ -82,7 +82,7 @@ class Stamp(Struct, frozen=True):
         return None if origin is None or origin != self.origin or seconds < 0 else timedelta(seconds=seconds)
 
 
-def now_after(last: Stamp | None, clock: Clock) -> datetime:
+def now_after(last: ClockState | None, clock: Clock) -> datetime:
     """Now, as the next tick on the store is dated: by the monotonic clock since its last tick where that can be told.
 
     Otherwise (another start of the machine, another machine) by the wall clock, but not before the last tick.
@@ -107,7 +107,7 @@ class Timeline:
     Safe to read from several threads: notifications are sent by their own.
     """
 
-    def __init__(self, clock: Clock, last: Stamp | None = None) -> None:
+    def __init__(self, clock: Clock, last: ClockState | None = None) -> None:
         """`last` is where the run before this one has left the store's timeline."""
         self._clock = clock
         self._guard = threading.Lock()
@@ -153,9 +153,9 @@ class Timeline:
         now = self.now()
         return now - self._clock.now()
 
-    def stamp(self) -> Stamp:
+    def state(self) -> ClockState:
         """What the next process needs to go on from here."""
-        return Stamp(self.now(), _origin(self._clock), self._clock.monotonic(), self.leaps)
+        return ClockState(self.now(), _origin(self._clock), self._clock.monotonic(), self.leaps)
 
 
 def _origin(clock: Clock) -> str | None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros, rfc3339, to_micros
 from killswitch.model.store import Lease, Store
-from killswitch.runner.clock import Stamp
+from killswitch.runner.clock import ClockState
 from killswitch.runner.lease import is_dead
 from killswitch.runner.status import LIVE_NAME
 
@@ -42,7 +42,7 @@ class _LastTick(Struct, frozen=True):
     as_of: datetime
     ticks: int
     interval: float
-    stamp: Stamp | None = None
+    clock: ClockState | None = None
 
 
 _DECODER = msgspec.json.Decoder(_LastTick)
@@ -70,7 +70,7 @@ def probe_of(
         return Verdict(False, f"the last tick was written by another version of ksctl ({error})")
     if tick.owner != lease.owner:
         return Verdict(False, f"{lease.owner} has not ticked yet, the last tick is that of {tick.owner}")
-    counted = None if tick.stamp is None or clock is None else tick.stamp.elapsed(clock)
+    counted = None if tick.clock is None or clock is None else tick.clock.elapsed(clock)
     return _of_tick(probe, tick, lease, now, within, now - tick.as_of if counted is None else counted)
 
 

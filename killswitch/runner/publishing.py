@@ -90,7 +90,7 @@ class Publisher:
             timers=report.timers,
             suspended=report.suspended,
             apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
-            stamp=self._timeline.stamp(),
+            clock=self._timeline.state(),
         )
         self._view = view
         self._store.put_live(LIVE_NAME, encode_view(view))

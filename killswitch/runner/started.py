@@ -12,7 +12,7 @@ from killswitch.incident.note import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
 from killswitch.model.store import Store
 from killswitch.runner.clock import now_after
-from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_stamp
+from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view, last_clock_state
 
 _RECORDING = "recording"
 
@@ -42,7 +42,7 @@ def last_tick(store: Store) -> datetime | None:
 
 def tick_time(store: Store | None, clock: Clock) -> datetime:
     """Now, as the next tick on the store is dated: what is given to a tick, and held against its dates, is dated so."""
-    return now_after(None if store is None else last_stamp(_view(store)), clock)
+    return now_after(None if store is None else last_clock_state(_view(store)), clock)
 
 
 def _view(store: Store) -> RunnerView | None:

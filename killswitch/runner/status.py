@@ -16,7 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.orphans import Orphan
 from killswitch.planning.readings import MachineStatus, Reading
 from killswitch.planning.watch import Suspected
-from killswitch.runner.clock import Stamp
+from killswitch.runner.clock import ClockState
 from killswitch.runner.deadman_memory import TimerView
 from killswitch.runner.listening import StreamView
 from killswitch.signals.catalogue import CATALOGUE
@@ -135,13 +135,13 @@ class RunnerView(Struct, frozen=True):
     apart: float | None = None
     """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
     tick waited for an account that did not answer."""
-    stamp: Stamp | None = None
+    clock: ClockState | None = None
     """Where the timeline of the ticks was when this was written."""
 
 
-def last_stamp(view: RunnerView | None) -> Stamp | None:
+def last_clock_state(view: RunnerView | None) -> ClockState | None:
     """Where the timeline of a store was left; None where no tick is known."""
-    return None if view is None else view.stamp or Stamp(view.as_of)
+    return None if view is None else view.clock or ClockState(view.as_of)
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")

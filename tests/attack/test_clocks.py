@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import Site, ksctl, paper, until
 
-AHEAD, RIGHT = "+7200s", "+0s"
+AHEAD, RIGHT, BEHIND = "+7200s", "+0s", "-7200s"
 
 
 def _library() -> Path | None:
@@ -68,3 +70,22 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
             closed = ksctl("close", "--store", str(site.store), "--reason", "operator: the clock was ahead")
             assert closed.returncode == 0, closed.stdout + closed.stderr
         assert not site.venue().positions
+
+
+@needs_faked_clock
+def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
+    """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
+    with paper("--crash", "7", "--skip", "240", "--speed", "60") as address, wall.faked():
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            offsets = cycle((AHEAD, RIGHT, BEHIND))
+
+            def closed() -> bool:
+                wall.set(next(offsets))
+                return not site.venue().positions
+
+            until(closed, "the book is closed")
+            wall.set(RIGHT)
+            assert runner.poll() is None
+            until(lambda: json.loads((site.locks / "account__main.json").read_text())["locked"], "the lock stands")
+        assert [decision.stage for decision in site.decisions()] == ["close-everything"]

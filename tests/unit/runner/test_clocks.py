@@ -22,9 +22,9 @@ from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.clock import (
     FOLLOWED,
+    ClockState,
     EventDates,
     Leap,
-    Stamp,
     SystemClock,
     Timeline,
     WallWatch,
@@ -146,7 +146,7 @@ def test_the_two_come_together_again_by_a_hundredth(clock: JumpingClock, jump: t
 
 def test_a_restart_on_the_same_machine_goes_on_by_the_monotonic_clock(clock: JumpingClock) -> None:
     """A process that died while the wall clock jumped leaves no gap and no leap."""
-    stamp = Timeline(clock).stamp()
+    stamp = Timeline(clock).state()
     clock.passes(60.0)
     clock.jump = TWO_HOURS
     again = Timeline(clock, stamp)
@@ -157,7 +157,7 @@ def test_a_restart_on_the_same_machine_goes_on_by_the_monotonic_clock(clock: Jum
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
 def test_a_restart_on_another_machine_goes_by_its_wall_clock_and_never_back(jump: timedelta) -> None:
     """Nothing else tells how long it took. What only the wall clock vouches for is remembered as a leap."""
-    stamp = Timeline(JumpingClock()).stamp()
+    stamp = Timeline(JumpingClock()).state()
     other = JumpingClock(START + jump, machine="another")
     line = Timeline(other, stamp)
     assert line.next() > START
@@ -340,7 +340,7 @@ class Locks:
         self.file = world.locks.folder / "account__main.json"
         self.begin(None)
 
-    def begin(self, last: Stamp | None) -> None:
+    def begin(self, last: ClockState | None) -> None:
         self.timeline = Timeline(self.world.clock, last)
         venue = ScriptedVenue(None)
         accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", venue, armed=True)}
@@ -398,18 +398,45 @@ def test_readers_find_the_file_kept_alive_by_their_clock(locks: Locks) -> None:
         assert 0 < ahead <= 30
 
 
+@pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
+def test_a_run_keeps_its_lock_files_alive_by_the_clock_of_their_readers(world: JumpingWorld, jump: timedelta) -> None:
+    """At the tick after a jump, bots on the machine trade on as before."""
+    runner = world.runner(world.open(), [ScriptedVenue(book("1100"))])
+    asyncio.run(runner.start())
+    world.ticks(runner)
+    world.clock.jump = jump
+    world.ticks(runner)
+    assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).reason == "open"
+
+
 def test_a_restart_whose_clock_is_ahead_lifts_no_timed_lock(locks: Locks) -> None:
     """After a boot with the hardware clock in local time, what was left of the lock is left, and over after that."""
     locks.fires(30)
     locks.later(10)
-    last = locks.timeline.stamp()
+    last = locks.timeline.state()
     locks.world.clock.machine = "after a boot"
     locks.world.clock.jump = TWO_HOURS
     locks.begin(last)
     assert locks.later(19)
-    locks.begin(locks.timeline.stamp())  # killed and started again on the same machine
+    locks.begin(locks.timeline.state())  # killed and started again on the same machine
     assert locks.later(0.5)
     assert not locks.later(1)
+
+
+@pytest.mark.parametrize(("ours", "wall"), [(START, START + TWO_HOURS), (START + TWO_HOURS, START)])
+def test_the_lock_of_another_program_is_over_when_both_clocks_say_so(
+    tmp_path: Path, ours: datetime, wall: datetime
+) -> None:
+    """It is dated by a wall clock, ours may have jumped since: neither cuts its hour short."""
+    union = tmp_path / "union.json"
+    union.write_text(json.dumps({"locked": True, "expires_ts": after(hours=1).timestamp()}))
+    folder = LockFolder(tmp_path / "locks", union, generation=1, alive_for=30.0, wall=lambda: wall)
+    folder.renew(ours)
+    assert json.loads(union.read_text())["locked"]
+    folder.renew(ours + timedelta(minutes=59))
+    assert json.loads(union.read_text())["locked"]
+    folder.renew(ours + timedelta(minutes=61))
+    assert not json.loads(union.read_text())["locked"]
 
 
 def test_a_lock_that_was_over_stays_over_and_an_endless_one_has_no_end() -> None:
@@ -528,7 +555,7 @@ def test_commands_date_what_they_give_as_the_next_tick_does(clock: JumpingClock)
     timeline = Timeline(clock)
     clock.jump = -TWO_HOURS
     timeline.next()
-    stamp = timeline.stamp()
+    stamp = timeline.state()
     clock.passes(3.0)
     assert abs(now_after(stamp, clock) - timeline.now()) < timedelta(seconds=0.1)
     assert now_after(stamp, JumpingClock(START - TWO_HOURS, "another")) == START
