@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible
 from killswitch.model.unanswered import why_unanswered, words_of
-from killswitch.model.venue import AccountSpec, VenueDownError, VenueError
+from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
 from killswitch_ccxt.errors import DENIED, MALFORMED, UNKNOWN, Meaning, as_venue_error, meaning_of
@@ -31,6 +32,12 @@ LONGEST_ANSWER: Final = 5.0
 """Seconds by which the time that an answer tells of itself may lie before ours; the two clocks differ by less."""
 PINGS = 20_000
 """Milliseconds between two pings on a stream, so that a quiet account does not look like a dead one."""
+ADJUSTMENT: Final = "timeDifference"
+"""ccxt's option of what it takes off our clock, in milliseconds, to date requests; some exchanges have none."""
+MEASURED_WITHIN: Final = 1.0
+"""Seconds that measuring the venue's clock may take while something else waits for it."""
+UNADJUSTED: Final = 500.0
+"""Milliseconds by which what requests are dated with may be off the venue's clock before it is put right."""
 LONGEST_TEXT = 400
 """Characters of a venue's words that are repeated."""
 
@@ -51,6 +58,8 @@ class Client:
         """The venue's own count of what was used: limit → units."""
         self.skew_ms: float | None = None
         """The venue's clock minus ours, in milliseconds, as it was measured last; None where it was not."""
+        self._clock_asked = -math.inf
+        self._measuring: asyncio.Task[None] | None = None
 
     @property
     def ccxt(self) -> Any:
@@ -67,6 +76,28 @@ class Client:
         """The time at the venue when our clock said `at` (ms); the same where the difference was not measured."""
         return datetime.fromtimestamp(at / 1000, UTC) + timedelta(milliseconds=self.skew_ms or 0.0)
 
+    @property
+    def unadjusted_ms(self) -> float:
+        """The venue's clock minus what requests are dated with, in milliseconds; 0 where it was not measured."""
+        return 0.0 if self.skew_ms is None else self.skew_ms + self._adjusted
+
+    async def measure_skew(self) -> float | None:
+        """The venue's clock minus ours, in milliseconds, against the middle of the round trip; None if it has no clock.
+
+        From then on requests are dated by the venue's clock, where ours is off and the exchange's client can do that.
+        """
+        if not self.ccxt.has.get("fetchTime"):
+            return None
+        before = self.now()
+        told = await self.call("fetch_time")
+        after = self.now()
+        if told is None:
+            return None
+        self.skew_ms = float(told) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > UNADJUSTED:
+            self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
+        return self.skew_ms
+
     def answered_at(self, stamp: Any) -> datetime | None:
         """The venue's time `stamp` (ms) of an answer that is being read; None where it is none.
 
@@ -81,11 +112,40 @@ class Client:
 
         `changes`: whether the call is to change something at the venue. Every failure is a VenueError, see `errors`.
         """
+        adjusted = self._adjusted
         try:
             return await self._called(method, arguments, named, changes=changes)
         except ConnectionLostError:
             # A connection that stood idle may have been given up by the venue. A question can be asked again.
             return await self._called(method, arguments, named, changes=changes)
+        except RequestExpiredError:
+            # A machine's clock that has jumped would have everything refused for as long as it is off.
+            if not await self._is_put_right(adjusted) or changes:
+                raise
+            return await self._called(method, arguments, named, changes=changes)
+
+    async def _is_put_right(self, adjusted: float) -> bool:
+        """Whether requests are dated otherwise than with `adjusted`. The venue's clock is asked once a second."""
+        if self._adjusted != adjusted:
+            return True  # another request was refused before
+        now = asyncio.get_running_loop().time()
+        if now - self._clock_asked >= 1.0:
+            self._clock_asked = now
+            self._measuring = asyncio.ensure_future(self._measured_in_time())
+        if self._measuring is not None:
+            await asyncio.wait({self._measuring})
+        return self._adjusted != adjusted
+
+    async def _measured_in_time(self) -> None:
+        # What was refused says why; that the clock cannot be asked either adds nothing to it.
+        with suppress(VenueError, TimeoutError):
+            async with asyncio.timeout(MEASURED_WITHIN):
+                await self.measure_skew()
+
+    @property
+    def _adjusted(self) -> float:
+        """What is taken off our clock to date requests, in milliseconds."""
+        return float(self.ccxt.options.get(ADJUSTMENT) or 0.0)
 
     async def _called(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool) -> Any:
         tally = TALLY.get(None) or Tally()

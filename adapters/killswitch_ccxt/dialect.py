@@ -339,14 +339,14 @@ class Dialect:
         return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
-        """`recvWindow` for orders: counted from a timestamp of our clock, it ends when they are to end at the venue's.
+        """`recvWindow` for orders: counted from the time that they are dated with, it ends as theirs does at the venue.
 
-        A clock of ours that is behind would have them refused at once, and one that is ahead keep them for longer.
+        Dated by a clock that is behind they would be refused at once, by one that is ahead they would live longer.
         """
         wanted = [request.valid_for for request in requests if request.valid_for is not None]
         if not wanted:
             return {}
-        return {"recvWindow": min(LONGEST_WINDOW, max(1, round(min(wanted) * 1000 + (self.client.skew_ms or 0.0))))}
+        return {"recvWindow": min(LONGEST_WINDOW, max(1, round(min(wanted) * 1000 + self.client.unadjusted_ms)))}
 
     def deadline_of(self, *requests: OrderRequest) -> int | None:
         """The venue's time (ms) from which on it is to refuse orders; None where they name none."""

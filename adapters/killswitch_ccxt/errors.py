@@ -152,7 +152,7 @@ def as_venue_error(
         seconds = meaning.seconds if told is None else told
         wanted = "" if seconds is None else f"; it wants no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
-    if meaning.clock and changes:
+    if meaning.clock:
         return RequestExpiredError(text)
     if meaning.kind in _ALWAYS:
         return _ALWAYS[meaning.kind](why)

@@ -33,7 +33,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
             return None
 
     skew, status, rights, position_mode, margin_mode = await asyncio.gather(
-        asked("clock", clock_skew(client)),
+        asked("clock", client.measure_skew()),
         asked("status", dialect.status()),
         asked("key rights", dialect.rights()),
         asked("position mode", dialect.position_mode()),
@@ -61,14 +61,3 @@ async def _reads(dialect: Dialect) -> bool:
     except (VenueError, UnreadableError, *ODD):
         return True
     return True
-
-
-async def clock_skew(client: Client) -> float | None:
-    """The venue's clock minus ours, in milliseconds, against the middle of the round trip; None if it has no clock."""
-    if not client.ccxt.has.get("fetchTime"):
-        return None
-    before = client.now()
-    told = await client.call("fetch_time")
-    after = client.now()
-    middle = (before.timestamp() + after.timestamp()) / 2 * 1000
-    return None if told is None else float(told) - middle

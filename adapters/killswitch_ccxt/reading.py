@@ -36,7 +36,6 @@ from killswitch.model.venue import (
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.hearing import Tally
-from killswitch_ccxt.inspecting import clock_skew
 from killswitch_ccxt.instruments import Given, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.movement import Movement
@@ -301,8 +300,7 @@ class Reading:
         return True
 
     async def _read_skew(self) -> None:
-        if await self._read(self._skew, lambda: clock_skew(self._client)):
-            self._client.skew_ms = self._skew.value
+        await self._read(self._skew, self._client.measure_skew)
 
     async def _states_now(self) -> dict[str, InstrumentState]:
         return dict(await self._dialect.states())

@@ -151,9 +151,11 @@ class Site:
         mode: Mode = "one_way",
         portfolio: bool = False,
         pushed: bool = False,
+        tick: float = TICK,
     ) -> None:
         """`portfolio`: one scope for all accounts, else one each. `pushed`: the venue's stream is listened to."""
         self.venue = venue
+        self._tick = tick
         self.time = time
         self.clock: Clock = time
         """What runner and clients go by."""
@@ -274,7 +276,7 @@ class Site:
         try:
             runner = assemble(
                 self._policies(), {name: self._account(name) for name in self.wires}, store, self.clock,
-                Pace(TICK, 5.0), live=True, locks=LockPaths(self._folder / "locks", None), witnesses=(self,),
+                Pace(self._tick, 5.0), live=True, locks=LockPaths(self._folder / "locks", None), witnesses=(self,),
             )  # fmt: skip
             await runner.run(asyncio.Event())
         finally:

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from killswitch.model.unanswered import CLOCK_OFF
-from killswitch.model.venue import AccountSpec, CredentialsRefusedError, OrderRejectedError, OrderRequest
+from killswitch.model.venue import (
+    AccountSpec,
+    CredentialsRefusedError,
+    OrderRejectedError,
+    OrderReport,
+    OrderRequest,
+    RequestExpiredError,
+    VenueDownError,
+)
 from killswitch_ccxt import adapter
 from tests.e2e.wired import REACHED, Reached
 from tests.faults.exchange import Exchange, Market
@@ -97,11 +105,28 @@ def test_a_secret_that_cannot_sign_is_refused_before_anything_is_sent(secret: st
     assert signed == []
 
 
+@pytest.mark.parametrize("late", [40.0, -3600.0])
 @pytest.mark.parametrize("name", TIMED)
-def test_a_refusal_that_means_the_clock_says_so(name: str) -> None:
-    """A request signed 40 s too late, beside the venue's own words."""
+def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str, late: float) -> None:
+    """Requests that are refused for their time are dated by the venue's clock, as soon as it was asked for it."""
+    seen, _ = asked(REACHED[name], "snapshot", late=late)
+    assert (seen.quality, seen.reason) == ("ok", None)
+    order, wire = asked(REACHED[name], "submit", late=late)
+    # An order is not sent again by the adapter: what was refused is the closing's to repeat.
+    assert isinstance(order, RequestExpiredError | OrderReport), order
+    assert all(amount >= 0 for amount in wire.exchange.held.values())
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_refusal_that_means_the_clock_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the venue's own words, where its clock cannot be asked for."""
+    monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)
     seen, _ = asked(REACHED[name], "snapshot", late=40.0)
     assert seen.quality == "down"
     assert seen.reason.endswith(CLOCK_OFF), seen.reason
     good, _ = asked(REACHED[name], "snapshot")
     assert (good.quality, good.reason) == ("ok", None)
+
+
+async def _no_clock(_: object) -> float:
+    raise VenueDownError("no clock")

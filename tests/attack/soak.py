@@ -1,0 +1,240 @@
+"""An hour at a venue where something goes wrong all the time, in time that jumps: nothing fires, and nothing is left.
+
+Faults of every kind happen at once: requests that are lost, garbled, late or answered with lies, streams that break,
+a wall clock that jumps, lock files that others take away or replace with a pipe, runners that are killed. Prices go up
+and down meanwhile, far from the limit. At the end the book falls by a quarter, and is closed.
+
+`python -m tests.attack.soak [VENUE] [SECONDS] [SEED]` runs one and prints what was held against what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import random
+import sys
+import tempfile
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from tests.faults.mishaps import Chance, Mishap, Occasion
+from tests.latency.sites import PRICE, VENUES, WARM_UP, Site
+from tests.virtual_time import START, VirtualTime
+
+FAILING: Final = 0.05
+"""The share of requests that go wrong."""
+TICK: Final = 3.0
+SETTLED: Final = 0.5
+"""After this share of the time everything that is kept for a while is full: what grows from there on is a leak."""
+FLAT_WITHIN: Final = 120.0
+"""Seconds within which the book must be flat at the end; faults go on meanwhile."""
+STEP: Final = 1.0
+KINDS: Final = ("stream", "wall", "locks", "kill")
+EVERY: Final = 150.0
+"""Seconds between two disturbances that are no answer of the venue, on average."""
+JUMPS: Final = (-86_400, -3_600, -90, -5, 0, 0, 0, 5, 90, 3_600, 86_400)
+"""By how many seconds a wall clock may be off."""
+ROOMS: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the process holds at a moment. `memory`: bytes that code of ours has allocated since tracing began."""
+
+    descriptors: int
+    threads: int
+    memory: int
+
+
+@dataclass
+class Soaked:
+    """What came of a soak: what was held before it, at two moments of it, and after it."""
+
+    began: Held
+    settled: Held | None = None
+    full: Held | None = None
+    ended: Held | None = None
+    flat_after: float | None = None
+    """Seconds from the fall at the end until the venue was flat; None: it never was."""
+    early: str | None = None
+    """What was decided while nothing was lost."""
+    problems: list[str] = field(default_factory=list)
+    mishaps: Counter[Mishap] = field(default_factory=Counter)
+    disturbances: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        held = {"before": self.began, "halfway": self.settled, "at the end": self.full, "after": self.ended}
+        return "\n".join(
+            (
+                f"mishaps: {dict(self.mishaps)}", f"disturbances: {dict(self.disturbances)}",
+                *(f"{when}: {what}" for when, what in held.items()),
+                f"flat after {self.flat_after} s; decided early: {self.early}; problems: {self.problems}",
+            )
+        )  # fmt: skip
+
+
+class JumpingClock:
+    """A Clock whose wall jumps, while its seconds go on as ever."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        self._time = time
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return self._time.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self._time.monotonic()
+
+    @property
+    def origin(self) -> str:
+        """All runners of a soak are on one machine that is never started again."""
+        return "soak"
+
+    async def sleep(self, seconds: float) -> None:
+        await self._time.sleep(seconds)
+
+
+def soak(venue: str, seconds: float, seed: int) -> Soaked:
+    """Run it."""
+    found = Soaked(_held())
+    with tempfile.TemporaryDirectory() as folder:
+        time = VirtualTime(START)
+        try:
+            time.run(_Soak(venue, Path(folder), time, random.Random(seed), found).run(seconds, seed))
+        finally:
+            tracemalloc.stop()
+    found.ended = _held()
+    return found
+
+
+def _held() -> Held:
+    gc.collect()
+    memory = 0
+    if tracemalloc.is_tracing():
+        ours = [tracemalloc.Filter(True, f"*/{room}/*") for room in ROOMS]
+        memory = sum(it.size for it in tracemalloc.take_snapshot().filter_traces(ours).statistics("filename"))
+    return Held(len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), memory)
+
+
+class _Soak:
+    """One soak under way."""
+
+    def __init__(self, venue: str, folder: Path, time: VirtualTime, chance: random.Random, found: Soaked) -> None:
+        self._folder = folder
+        self._time = time
+        self._chance = chance
+        self._found = found
+        self._clock = JumpingClock(time)
+        self._site = Site(VENUES[venue], folder, time, pushed="push" in VENUES[venue].can, tick=TICK)
+        self._site.clock = self._clock
+
+    async def run(self, seconds: float, seed: int) -> None:
+        """Quiet, then trouble for so many seconds, then the fall."""
+        site = self._site
+        await site.open()
+        site.start()
+        try:
+            await asyncio.sleep(WARM_UP)
+            with self._mishaps(seed):
+                await self._trouble(seconds)
+                await self._fall()
+        finally:
+            await site.close()
+            self._found.problems += site.seen.problems
+
+    @contextmanager
+    def _mishaps(self, seed: int) -> Iterator[None]:
+        quiet = self._site.wire.mishaps
+        self._site.wire.mishaps = _Counted(seed, self._found.mishaps)
+        try:
+            yield
+        finally:
+            self._site.wire.mishaps = quiet
+
+    async def _trouble(self, seconds: float) -> None:
+        site, found = self._site, self._found
+        site.begin()
+        while site.now < seconds:
+            await asyncio.sleep(STEP)
+            self._drift(seconds)
+            if self._chance.random() < STEP / EVERY:
+                await self._disturb(self._chance.choice(KINDS))
+            site.wire.seen.clear()  # the venue's own memory is not ours to measure
+            if not tracemalloc.is_tracing() and site.now >= SETTLED * seconds:
+                tracemalloc.start(1)
+            if found.settled is None and site.now >= (1 + SETTLED) / 2 * seconds:
+                found.settled = _held()
+        found.full = _held()
+        if site.seen.decided_at is not None:
+            found.early = f"after {site.seen.decided_at:.1f} s"
+
+    async def _fall(self) -> None:
+        site, fell = self._site, self._time.elapsed
+        site.fall(Decimal("0.26"))
+        while self._time.elapsed < fell + FLAT_WITHIN:
+            await asyncio.sleep(STEP)
+            if not any(site.wire.exchange.held.values()):
+                self._found.flat_after = self._time.elapsed - fell
+                break
+
+    def _drift(self, seconds: float) -> None:
+        """Prices go up and down by 2%, three times in all: far from the limit of 10%."""
+        wave = Decimal(str(round(0.02 * math.sin(6 * math.pi * self._site.now / seconds), 6)))
+        for symbol in self._site.symbols:
+            self._site.wire.exchange.reprice(symbol, PRICE * (1 + wave))
+
+    async def _disturb(self, kind: str) -> None:
+        self._found.disturbances[kind] += 1
+        match kind:
+            case "stream":
+                for socket in list(self._site.wire.sockets):
+                    await socket.close()
+            case "wall":
+                self._clock.ahead = timedelta(seconds=self._chance.choice(JUMPS))
+            case "locks":
+                self._spoil_locks()
+            case "kill":
+                await self._site.kill()
+                self._site.start()
+
+    def _spoil_locks(self) -> None:
+        """Whoever may write in the folder takes a lock file away, and puts a pipe in the place of another."""
+        folder = self._folder / "locks"
+        for file in folder.glob("*.json"):
+            file.unlink()
+            os.mkfifo(file)
+
+
+class _Counted:
+    """Chance, and a count of what it brought."""
+
+    def __init__(self, seed: int, counted: Counter[Mishap]) -> None:
+        self._chance = Chance(seed, FAILING, math.inf)
+        self._counted = counted
+
+    def at(self, occasion: Occasion, now: float) -> Mishap:
+        mishap = self._chance.at(occasion, now)
+        self._chance.happened.clear()
+        if mishap != "none":
+            self._counted[mishap] += 1
+        return mishap
+
+
+def main(venue: str = "binance", seconds: str = "3600", seed: str = "1") -> None:
+    """Print what came of one."""
+    print(soak(venue, float(seconds), int(seed)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
