@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from killswitch.model.legible import legible
@@ -257,7 +258,7 @@ def asking_once(
             answer = session.request(method, url, **opts, timeout=deadlines.seconds)
         heard(answer.headers)
         if not 200 <= answer.status_code < 300:
-            raise RefusedError(read_refusal(answer.status_code, answer.text, _retry_after(answer.headers)))
+            raise RefusedError(read_refusal(answer.status_code, answer.text, asked_to_wait(answer.headers)))
         if not answer.text:
             return None
         try:
@@ -269,11 +270,12 @@ def asking_once(
     return client
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until Alpaca listens again, as far as it says so."""
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds until Alpaca listens again, as far as it says so; both ends of them by its own clock."""
     try:
         if "Retry-After" in headers:
             return float(headers["Retry-After"])
-        return max(0.1, float(headers["X-RateLimit-Reset"]) - time.time())
+        answered_at = parsedate_to_datetime(headers["Date"]).timestamp()
+        return max(0.1, float(headers["X-RateLimit-Reset"]) - answered_at)
     except (KeyError, ValueError):
         return None

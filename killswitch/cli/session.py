@@ -126,12 +126,12 @@ def _require_nobody(lease: Lease | None) -> None:
     """StoreError where the process that holds, or held, the lease runs on this machine, or another may hold it."""
     from datetime import UTC, datetime
 
-    from killswitch.runner.lease import pid_of, runs_here
+    from killswitch.runner.lease import is_running, pid_of
     from killswitch.runner.standing import runner_state
 
     if lease is None:
         return
-    if runs_here(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
+    if is_running(lease.owner) or runner_state(lease, datetime.now(UTC)).liveness == "alive":
         pid = pid_of(lease.owner)
         raise click.ClickException(
             f"a runner lives on this store: {lease.owner}. It goes on without its disk, and takes no command that "

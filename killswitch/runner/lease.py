@@ -198,13 +198,6 @@ def _runs(owner: str) -> bool | None:
     return begun == started
 
 
-def runs_here(owner: str) -> bool:
-    """Whether `owner` is proven to be a process of this machine that runs."""
-    machine, _, pid = owner.rpartition("/")[0].rpartition("/")
-    started = owner.rpartition("/")[2]
-    return pid.isdigit() and machine == _machine() and started != "unknown" and _started(int(pid)) == started
-
-
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, RateLimitedError, VenueDownError
+from killswitch_alpaca.client import asked_to_wait
 from killswitch_alpaca.errors import as_venue_error, meaning, read_refusal
 
 QTY = "insufficient qty available for order (requested: 10, available: 0)"
@@ -108,3 +109,12 @@ def test_long_and_unprintable_words_are_cut_and_made_legible() -> None:
     error = as_venue_error(read_refusal(422, json.dumps({"code": 1, "message": "\x1b[31m" + "x" * 5000})), changes=True)
     assert "\x1b" not in str(error)
     assert len(str(error)) < 400
+
+
+def test_how_long_alpaca_listens_to_nobody_is_counted_by_its_own_clock_alone() -> None:
+    """Ours may be hours off, and a close would wait as long; without both ends nothing is known."""
+    reset = {"X-RateLimit-Reset": "1577880003"}  # 12:00:03
+    assert asked_to_wait({"Date": "Wed, 01 Jan 2020 12:00:00 GMT", **reset}) == 3.0
+    assert asked_to_wait(reset) is None
+    assert asked_to_wait({"Date": "soon", **reset}) is None
+    assert asked_to_wait({"Retry-After": "7", **reset}) == 7.0
