@@ -11,6 +11,7 @@ import msgspec
 
 from killswitch.gate.reading import LockFile
 from killswitch.model.decision import LockMode
+from killswitch.model.legible import legible
 from killswitch.model.lock import FAR_FUTURE, Lock
 
 UNION_SCOPE = "union"
@@ -61,7 +62,7 @@ def opened(scope: str, reason: str, now: datetime, generation: int, alive_until:
 
 def scope_of(path: Path) -> str:
     """The scope whose file has this name, where the file itself cannot be asked."""
-    return unquote(path.stem.replace("__", "/"))
+    return legible(unquote(path.stem.replace("__", "/")))
 
 
 def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
@@ -70,7 +71,7 @@ def unreadable(file: LockFile, now: datetime, generation: int, alive_until: floa
         locked=True,
         scope=scope_of(file.path),
         stage=None,
-        reason=f"{file.path.name} {file.problem}",
+        reason=f"{legible(file.path.name)} {file.problem}",
         created_ts=now.timestamp(),
         expires_ts=FAR_FUTURE.timestamp(),
         details={},

@@ -102,6 +102,8 @@ class LockWriter:
             outcome = turn.result.result()
         except LockError as error:
             outcome = LockOutcome(problems=(str(error),))
+        except Exception as error:  # noqa: BLE001 - what others put there may find a mistake of ours: closing goes on
+            outcome = LockOutcome(problems=(f"the lock folder {self._folder} makes us stumble: {error!r}",))
         self._problems = self._locking.done(outcome, self._clock.now())
         return True
 

@@ -18,6 +18,7 @@ from killswitch.gate.strictness import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.incident.results import Result, recorded_result
 from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.acting import left_to_do
@@ -246,12 +247,12 @@ def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
     endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
     scopes = ((None if lock is None else lock.details.get("scopes")) or "").split(", ")
     return LockView(
-        file=str(path),
-        scope=lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path),
+        file=legible(str(path)),
+        scope=one_line(lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path)),
         locked=verdict.locked,
         mode=verdict.mode,
-        reason=verdict.reason,
-        stage=None if lock is None else lock.stage,
+        reason=one_line(legible(verdict.reason)),
+        stage=None if lock is None or lock.stage is None else one_line(lock.stage),
         until=None if lock is None or endless else _instant(lock.expires_ts),
         alive_until=None if lock is None else _instant(lock.alive_until),
         ordered=lock is None or lock.locked,

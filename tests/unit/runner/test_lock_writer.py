@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from killswitch.cli.status_text import status_text
 from killswitch.gate.atomic import replace_file
 from killswitch.gate.deadline import within
 from killswitch.gate.errors import LockTimeoutError
@@ -166,6 +168,56 @@ def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothin
     asyncio.run(story())
     assert len(venue.sent) == 1
     assert read_lock(path, world.clock.now()).mode == "reduce_only"
+
+
+def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_harm(world: World) -> None:
+    """A byte that no encoding knows would end the run at the union; `status` prints no control characters."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        (world.locks.folder / "bot.json").write_bytes(
+            (world.locks.folder / "account__main.json").read_bytes().replace(b'"open"', b'"\\u001b[2J"')
+        )
+        (world.locks.folder / os.fsdecode(b"account__\xff\x1b[2J.json")).write_bytes(b"garbage")
+        venue.answer = book("850")
+        await ticks(world, runner, 2)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    assert seen.reports[-1].problems == ()
+    assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).locked
+    shown = status_text(standing_of(store, world.clock.now(), 20), "store.sqlite")
+    assert "account/\\udcff" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_mistake_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever others find to put there."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    def stumble(*_: object) -> None:
+        raise ValueError("nobody thought of this")
+
+    async def story() -> None:
+        monkeypatch.setattr("killswitch.gate.lock.LockFolder._contents", stumble)
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        venue.answer = book("850")
+        await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    assert "nobody thought of this" in seen.reports[-1].problems[0]
 
 
 def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
