@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Instrument, InstrumentState, Market
-from killswitch_ccxt.numbers import decimal, flag, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag
 
 
 def kind_of(rule: Mapping[str, Any]) -> Market | None:
@@ -61,15 +61,28 @@ def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_siz
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
     return Instrument(
         symbol=str(rule["symbol"]),
-        contract_size=Decimal(1) if rule.get("spot") else positive(rule.get("contractSize")),
+        contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
         inverse=flag(rule.get("inverse")) is True,
-        amount_step=_step(precision.get("amount"), tick_size),
-        price_step=_step(precision.get("price"), tick_size),
-        min_amount=positive(amounts.get("min")),
-        max_amount=_smaller(positive(amounts.get("max")), positive((limits.get("market") or {}).get("max"))),
-        min_notional=positive(costs.get("min")),
+        amount_step=_step(_known(precision.get("amount")), tick_size),
+        price_step=_step(_known(precision.get("price")), tick_size),
+        min_amount=_above_zero(amounts.get("min")),
+        max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
+        min_notional=_above_zero(costs.get("min")),
         state=state or _state(rule),
     )
+
+
+def _known(value: Any) -> Decimal | None:
+    """A number of the rules; one that cannot be read is unknown: whatever else the venue lists goes on."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
+def _above_zero(value: Any) -> Decimal | None:
+    found = _known(value)
+    return found if found is not None and found > 0 else None
 
 
 def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
@@ -77,8 +90,7 @@ def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
     return min((each for each in (one, other) if each is not None), default=None)
 
 
-def _step(value: Any, tick_size: bool) -> Decimal | None:
-    found = decimal(value)
+def _step(found: Decimal | None, tick_size: bool) -> Decimal | None:
     if found is None:
         return None
     if tick_size:

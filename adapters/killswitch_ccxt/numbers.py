@@ -54,8 +54,11 @@ def positive(value: Any) -> Decimal | None:
 
 
 def needed(value: Any, what: str) -> Decimal:
-    """The number; UnreadableError where it is missing."""
-    found = decimal(value)
+    """The number; UnreadableError where it is missing or none, which says what it is about."""
+    try:
+        found = decimal(value)
+    except UnreadableError as error:
+        raise UnreadableError(f"{what}: {error}") from None
     if found is None:
         raise UnreadableError(f"{what} is missing")
     return found

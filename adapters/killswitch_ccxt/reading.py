@@ -158,7 +158,12 @@ class Reading:
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
-        return self._snapshot_of(read, observed_at, self._health(tally, began))
+        try:
+            return self._snapshot_of(read, observed_at, self._health(tally, began))
+        except (UnreadableError, *ODD) as error:
+            tally.malformed += 1
+            known = isinstance(error, UnreadableError)
+            return self._failed("malformed", str(error) if known else shapeless(error), tally, began)
 
     async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
         """Worth and positions, or worth alone; else the snapshot that says why it is none."""
@@ -333,11 +338,15 @@ class Reading:
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
-        """Margin that is kept for positions, and no positions: one of the two answers is wrong."""
-        if not positions and wealth.maintenance_margin:
-            raise UnreadableError(
-                f"maintenance margin of {wealth.maintenance_margin} is in use, and there are no positions"
-            )
+        """Margin that is kept for positions, and no positions: one of the two answers is wrong.
+
+        Maintenance margin says it where nothing else does: some venues keep it for debts and for orders too.
+        """
+        held, kind = wealth.margin_used, "initial"
+        if held is None and not wealth.orders_maintained:
+            held, kind = wealth.maintenance_margin, "maintenance"
+        if not positions and held:
+            raise UnreadableError(f"{kind} margin of {held} is in use by positions, and there are no positions")
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""

@@ -143,7 +143,7 @@ class BinanceUsdm(BinanceFutures):
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_worth.in_own(dollars, currency)
         balances = binance_worth.balances(assets, prices)
-        used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
+        used, kept = told(body.get("totalPositionInitialMargin")), told(body.get("totalMaintMargin"))
         profit = binance_worth.unrealized(assets, prices)
         rates = binance_worth.rates(dollars, currency)
         if self._multi_assets:
