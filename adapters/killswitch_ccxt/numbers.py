@@ -64,6 +64,14 @@ def needed(value: Any, what: str) -> Decimal:
     return found
 
 
+def above_zero(value: Any, what: str) -> Decimal:
+    """A size or a price; UnreadableError where it is missing, zero or less."""
+    found = needed(value, what)
+    if found <= 0:
+        raise UnreadableError(f"{what} is {found}")
+    return found
+
+
 def flag(value: Any) -> bool | None:
     """A yes or no in any of the ways in which venues write one; None for nothing and for anything else."""
     if isinstance(value, bool):
