@@ -313,7 +313,9 @@ class Reading:
         return dict(await self._dialect.states())
 
     async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:
-        return dict(await self._dialect.quotes(sorted({position.symbol for position in positions})))
+        return dict(
+            await self._dialect.quotes(sorted({it.symbol for it in positions if it.symbol in self._dialect.rules}))
+        )
 
     # What becomes of it
 
@@ -351,7 +353,7 @@ class Reading:
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
         gap, equity = wealth.gap, wealth.equity
-        self._odd_parts = wealth.why if equity is None else None
+        self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
         self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"

@@ -14,7 +14,8 @@ from killswitch_ccxt.numbers import UnreadableError, decimal
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is.
+    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is; of a known one,
+    what is counted in it without a price.
 
     `margin_used` is the initial margin of positions without that of resting orders: it proves that there are positions.
     It is unknown where the venue tells only both together. `orders_maintained`: orders may be in the maintenance margin

@@ -12,7 +12,7 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.holdings import ignored_assets, unpriced
+from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows, binance_worth
@@ -175,7 +175,7 @@ class BinanceUsdm(BinanceFutures):
         if not missing:
             return found
         return replace(
-            found, equity=None, unrealized=None, why=unpriced(missing, self.spec, "the venue has no index")
+            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index")
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
