@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
+from killswitch.model.snapshot import Fill, Flow, Market, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -32,7 +32,7 @@ from killswitch_ccxt.errors import GoneError, Meaning, first_said
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
-from killswitch_ccxt.instruments import concerns
+from killswitch_ccxt.instruments import States, concerns
 from killswitch_ccxt.numbers import decimal
 from killswitch_ccxt.offered import KEY_AND_SECRET, OFFERED
 from killswitch_ccxt.quotes import Quote, price_of, quotes
@@ -278,7 +278,7 @@ class Dialect:
         prices = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""
         return {}
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import CredentialsRefusedError, VenueError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.numbers import ODD, UnreadableError
+from killswitch_ccxt.numbers import ODD, UnreadableError, needed
 
 T = TypeVar("T")
+LARGEST_SKEW: Final = 86_400_000.0
+"""Milliseconds by which a venue's clock may differ from ours: what says more tells no time."""
 
 
 async def inspection(client: Client, dialect: Dialect) -> Inspection:
@@ -71,4 +73,9 @@ async def clock_skew(client: Client) -> float | None:
     told = await client.call("fetch_time")
     after = client.now()
     middle = (before.timestamp() + after.timestamp()) / 2 * 1000
-    return None if told is None else float(told) - middle
+    if told is None:
+        return None
+    skew = float(needed(told, "the venue's time")) - middle
+    if not abs(skew) <= LARGEST_SKEW:
+        raise UnreadableError(f"the venue's time is {told}")
+    return skew

@@ -9,6 +9,9 @@ from typing import Any
 from killswitch.model.snapshot import Instrument, InstrumentState, Market
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag
 
+States = Mapping[str, InstrumentState | None]
+"""Symbol → its state; None where the venue says one that is not known here."""
+
 
 def kind_of(rule: Mapping[str, Any]) -> Market | None:
     """Which of our markets one of ccxt's is in; None for options and what else we do not trade in."""
@@ -17,6 +20,25 @@ def kind_of(rule: Mapping[str, Any]) -> Market | None:
             found: Market = kind  # type: ignore[assignment] # one of the three
             return found
     return None
+
+
+def states_of(
+    told: Mapping[str, object], words: Mapping[str, InstrumentState], passing: Collection[str]
+) -> dict[str, InstrumentState | None]:
+    """Symbol → its state, of the word that its venue `told`. Of `passing` words ccxt says whether trading is on; any
+    other is none that is known here, and its state is unknown: who takes it for shut would not close there."""
+    return {symbol: words.get(str(word)) for symbol, word in told.items() if str(word) not in passing}
+
+
+def is_whole(rule: Mapping[str, Any]) -> bool:
+    """Whether its symbol says what it is of: `BTC/USDT`, and of a contract the coin that it settles in."""
+    if "base" not in rule:
+        return True  # kept by an earlier run, or of an exchange that names its markets otherwise
+    base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
+    if not all(isinstance(it, str) and it for it in (base, quote)):
+        return False
+    name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"
+    return str(rule.get("symbol")).startswith(name)
 
 
 def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
@@ -29,11 +51,11 @@ def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
 
 
 def instruments(
-    rules: Iterable[Mapping[str, Any]], states: Mapping[str, InstrumentState] | None = None, *, tick_size: bool = True
+    rules: Iterable[Mapping[str, Any]], states: States | None = None, *, tick_size: bool = True
 ) -> tuple[Instrument, ...]:
     """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
     states = states or {}
-    return tuple(_instrument(rule, states.get(str(rule["symbol"])), tick_size) for rule in rules)
+    return tuple(_instrument(rule, states, tick_size) for rule in rules if is_whole(rule))
 
 
 class Given:
@@ -56,7 +78,7 @@ class Given:
         return tuple(each for each in found if old.get(each.symbol) != each) or None
 
 
-def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_size: bool) -> Instrument:
+def _instrument(rule: Mapping[str, Any], states: States, tick_size: bool) -> Instrument:
     precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
     return Instrument(
@@ -68,7 +90,7 @@ def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_siz
         min_amount=_above_zero(amounts.get("min")),
         max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
         min_notional=_above_zero(costs.get("min")),
-        state=state or _state(rule),
+        state=states[symbol] if (symbol := str(rule["symbol"])) in states else _state(rule),
     )
 
 

@@ -81,7 +81,7 @@ class Reading:
         self._marks: Part[dict[str, Decimal]] = Part(ONE_MOMENT)
         self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
-        self._states: Part[dict[str, InstrumentState]] = Part(ages.states, phase)
+        self._states: Part[dict[str, InstrumentState | None]] = Part(ages.states, phase)
         self._given = Given()
         self._shut = False
         self._odd_parts: str | None = None
@@ -309,7 +309,7 @@ class Reading:
         if await self._read(self._skew, lambda: clock_skew(self._client)):
             self._client.skew_ms = self._skew.value
 
-    async def _states_now(self) -> dict[str, InstrumentState]:
+    async def _states_now(self) -> dict[str, InstrumentState | None]:
         return dict(await self._dialect.states())
 
     async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:

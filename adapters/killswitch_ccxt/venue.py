@@ -102,7 +102,10 @@ class CcxtVenue:
         row = await _sensible(self._dialect.find(symbol, client_order_id))
         if row is None:
             return ()
-        return await _sensible(self._dialect.order_fills(symbol, str(row["id"])))
+        number = row.get("id")
+        if number is None or number == "":
+            raise MalformedAnswerError(f"order {client_order_id}: the venue does not say its number")
+        return await _sensible(self._dialect.order_fills(symbol, str(number)))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()

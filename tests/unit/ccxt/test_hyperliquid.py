@@ -84,7 +84,7 @@ class Spoken:
             "metaAndAssetCtxs": META, "perpDexs": [None], "clearinghouseState": STATE, "frontendOpenOrders": FRONT,
             "userFillsByTime": [], "userFunding": [], "userNonFundingLedgerUpdates": [], "userAbstraction": "default",
             "allMids": {"BTC": "100000.0"}, "spotMeta": {"tokens": [], "universe": []}, "extraAgents": [],
-            "exchangeStatus": {"time": 1, "specialStatuses": None}, **told,
+            "exchangeStatus": {"time": 1_708_622_400_000, "specialStatuses": None}, **told,
         }  # fmt: skip
         self.exchange = list(exchange)
         self.asked: list[dict[str, Any]] = []
