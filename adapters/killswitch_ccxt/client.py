@@ -21,7 +21,7 @@ from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
 from killswitch_ccxt.errors import DENIED, MALFORMED, UNKNOWN, Meaning, as_venue_error, meaning_of
 from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
-from killswitch_ccxt.numbers import ODD, UnreadableError, instant, shapeless
+from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
 
 if TYPE_CHECKING:
     from killswitch_ccxt.dialect import Dialect
@@ -32,6 +32,8 @@ LONGEST_ANSWER: Final = 5.0
 """Seconds by which the time that an answer tells of itself may lie before ours; the two clocks differ by less."""
 PINGS = 20_000
 """Milliseconds between two pings on a stream, so that a quiet account does not look like a dead one."""
+LARGEST_SKEW: Final = 86_400_000.0
+"""Milliseconds by which a venue's clock may differ from ours: what says more tells no time."""
 ADJUSTMENT: Final = "timeDifference"
 """ccxt's option of what it takes off our clock, in milliseconds, to date requests; some exchanges have none."""
 MEASURED_WITHIN: Final = 1.0
@@ -84,7 +86,8 @@ class Client:
     async def measure_skew(self) -> float | None:
         """The venue's clock minus ours, in milliseconds, against the middle of the round trip; None if it has no clock.
 
-        From then on requests are dated by the venue's clock, where ours is off and the exchange's client can do that.
+        UnreadableError where the time is none, or off by more than a clock ever is. From then on requests are dated by
+        the venue's clock, where ours is off and the exchange's client can do that.
         """
         if not self.ccxt.has.get("fetchTime"):
             return None
@@ -93,7 +96,10 @@ class Client:
         after = self.now()
         if told is None:
             return None
-        self.skew_ms = float(told) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        skew = float(needed(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        if not abs(skew) <= LARGEST_SKEW:
+            raise UnreadableError(f"the venue's time is {told}")
+        self.skew_ms = skew
         if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
         return self.skew_ms
@@ -138,7 +144,7 @@ class Client:
 
     async def _measured_in_time(self) -> None:
         # What was refused says why; that the clock cannot be asked either adds nothing to it.
-        with suppress(VenueError, TimeoutError):
+        with suppress(VenueError, UnreadableError, TimeoutError):
             async with asyncio.timeout(MEASURED_WITHIN):
                 await self.measure_skew()
 

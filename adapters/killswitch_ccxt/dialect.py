@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Market, Order, Position
+from killswitch.model.snapshot import Fill, Flow, Market, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -32,8 +32,9 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError, Meaning, first_said
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.instruments import concerns
+from killswitch_ccxt.holdings import LastPrices, Prices, holdings
+from killswitch_ccxt.holdings import Market as SpotMarket
+from killswitch_ccxt.instruments import States, concerns
 from killswitch_ccxt.numbers import decimal
 from killswitch_ccxt.offered import KEY_AND_SECRET, OFFERED
 from killswitch_ccxt.quotes import Quote, price_of, quotes
@@ -114,6 +115,7 @@ class Dialect:
         self.spec = spec
         self._holdings: tuple[str, ...] = ()
         """Symbols that a spot account held in the last reading."""
+        self._last_prices = LastPrices()
 
     # Before anything is asked
 
@@ -223,9 +225,13 @@ class Dialect:
         async def of(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return prices if set(symbols) <= set(known) else await self.last_prices(symbols)
 
-        found = await holdings(answer, self.spec, self.rules, of)
+        found = await holdings(answer, self.spec, self.market(of))
         self._holdings = tuple(position.symbol for position in found[1])
         return found
+
+    def market(self, prices: Prices) -> SpotMarket:
+        """What spot holdings are valued by."""
+        return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """What spot holdings are priced with."""
@@ -292,7 +298,7 @@ class Dialect:
         prices = {symbol: price_of(quote) if is_spot else quote.mark for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         """States of instruments that the rules do not tell: a venue in `cancel_only`, a symbol in `reduce_only`."""
         return {}
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, above_zero, at_least_zero, decimal, instant, needed
 
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit",
@@ -76,8 +76,8 @@ def _fill(row: Mapping[str, Any]) -> Fill:
         at=_at(row),
         symbol=symbol,
         side=order_side,
-        amount=needed(row.get("amount"), f"the amount of fill {number}"),
-        price=needed(row.get("price"), f"the price of fill {number}"),
+        amount=above_zero(row.get("amount"), f"the amount of fill {number}"),
+        price=at_least_zero(row.get("price"), f"the price of fill {number}"),
         order=None if row.get("order") is None else str(row["order"]),
         fee=fee,
         fee_currency=currency,

@@ -7,7 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Instrument, InstrumentState, Market
-from killswitch_ccxt.numbers import decimal, flag, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag
+
+States = Mapping[str, InstrumentState | None]
+"""Symbol → its state; None where the venue says one that is not known here."""
 
 
 def kind_of(rule: Mapping[str, Any]) -> Market | None:
@@ -17,6 +20,25 @@ def kind_of(rule: Mapping[str, Any]) -> Market | None:
             found: Market = kind  # type: ignore[assignment] # one of the three
             return found
     return None
+
+
+def states_of(
+    told: Mapping[str, object], words: Mapping[str, InstrumentState], passing: Collection[str]
+) -> dict[str, InstrumentState | None]:
+    """Symbol → its state, of the word that its venue `told`. Of `passing` words ccxt says whether trading is on; any
+    other is none that is known here, and its state is unknown: who takes it for shut would not close there."""
+    return {symbol: words.get(str(word)) for symbol, word in told.items() if str(word) not in passing}
+
+
+def is_whole(rule: Mapping[str, Any]) -> bool:
+    """Whether its symbol says what it is of: `BTC/USDT`, and of a contract the coin that it settles in."""
+    if "base" not in rule:
+        return True  # kept by an earlier run, or of an exchange that names its markets otherwise
+    base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
+    if not all(isinstance(it, str) and it for it in (base, quote)):
+        return False
+    name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"
+    return str(rule.get("symbol")).startswith(name)
 
 
 def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
@@ -29,11 +51,11 @@ def concerns(rule: Mapping[str, Any], market: Market, currency: str) -> bool:
 
 
 def instruments(
-    rules: Iterable[Mapping[str, Any]], states: Mapping[str, InstrumentState] | None = None, *, tick_size: bool = True
+    rules: Iterable[Mapping[str, Any]], states: States | None = None, *, tick_size: bool = True
 ) -> tuple[Instrument, ...]:
     """One for each rule. `states` are those that the venue tells otherwise; `tick_size`: precisions are steps."""
     states = states or {}
-    return tuple(_instrument(rule, states.get(str(rule["symbol"])), tick_size) for rule in rules)
+    return tuple(_instrument(rule, states, tick_size) for rule in rules if is_whole(rule))
 
 
 class Given:
@@ -56,20 +78,33 @@ class Given:
         return tuple(each for each in found if old.get(each.symbol) != each) or None
 
 
-def _instrument(rule: Mapping[str, Any], state: InstrumentState | None, tick_size: bool) -> Instrument:
+def _instrument(rule: Mapping[str, Any], states: States, tick_size: bool) -> Instrument:
     precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
     return Instrument(
         symbol=str(rule["symbol"]),
-        contract_size=Decimal(1) if rule.get("spot") else positive(rule.get("contractSize")),
+        contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
         inverse=flag(rule.get("inverse")) is True,
-        amount_step=_step(precision.get("amount"), tick_size),
-        price_step=_step(precision.get("price"), tick_size),
-        min_amount=positive(amounts.get("min")),
-        max_amount=_smaller(positive(amounts.get("max")), positive((limits.get("market") or {}).get("max"))),
-        min_notional=positive(costs.get("min")),
-        state=state or _state(rule),
+        amount_step=_step(_known(precision.get("amount")), tick_size),
+        price_step=_step(_known(precision.get("price")), tick_size),
+        min_amount=_above_zero(amounts.get("min")),
+        max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
+        min_notional=_above_zero(costs.get("min")),
+        state=states[symbol] if (symbol := str(rule["symbol"])) in states else _state(rule),
     )
+
+
+def _known(value: Any) -> Decimal | None:
+    """A number of the rules; one that cannot be read is unknown: whatever else the venue lists goes on."""
+    try:
+        return decimal(value)
+    except UnreadableError:
+        return None
+
+
+def _above_zero(value: Any) -> Decimal | None:
+    found = _known(value)
+    return found if found is not None and found > 0 else None
 
 
 def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
@@ -77,8 +112,7 @@ def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
     return min((each for each in (one, other) if each is not None), default=None)
 
 
-def _step(value: Any, tick_size: bool) -> Decimal | None:
-    found = decimal(value)
+def _step(found: Decimal | None, tick_size: bool) -> Decimal | None:
     if found is None:
         return None
     if tick_size:

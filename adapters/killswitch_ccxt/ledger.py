@@ -247,7 +247,9 @@ class Ledger:
 
     def _symbols(self, now: float, *, is_hurried: bool) -> list[str]:
         """Those whose fills are asked for: those first that were not for the longest."""
-        order = sorted(self._touched, key=lambda it: (self._asked_for.get(it, NEVER), self._touched[it]))
+        # What was taken off the venue's list is held on, and has no market to ask for fills of.
+        listed = (it for it in self._touched if it in self._dialect.rules)
+        order = sorted(listed, key=lambda it: (self._asked_for.get(it, NEVER), self._touched[it]))
         if not self._dialect.fills_need_symbol:
             if is_hurried:
                 self.fills.hurry(now, 1)
@@ -259,7 +261,8 @@ class Ledger:
 
     def _unasked(self) -> list[str]:
         """Symbols that were not asked for since they moved."""
-        return [it for it, at in self._touched.items() if self._asked_for.get(it, NEVER) < at]
+        rules = self._dialect.rules
+        return [it for it, at in self._touched.items() if it in rules and self._asked_for.get(it, NEVER) < at]
 
     def _newly_traded(self, since: int, now: float) -> list[str]:
         """Symbols whose trades the ledger tells for the first time, and which were not asked for in this snapshot."""

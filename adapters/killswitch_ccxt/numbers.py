@@ -9,6 +9,7 @@ from typing import Any
 
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading an answer raises that has another shape than any that is known."""
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _YES = frozenset({"true", "yes", "y", "1"})
 _NO = frozenset({"false", "no", "n", "0"})
 
@@ -54,11 +55,36 @@ def positive(value: Any) -> Decimal | None:
 
 
 def needed(value: Any, what: str) -> Decimal:
-    """The number; UnreadableError where it is missing."""
-    found = decimal(value)
+    """The number; UnreadableError where it is missing or none, which says what it is about."""
+    try:
+        found = decimal(value)
+    except UnreadableError as error:
+        raise UnreadableError(f"{what}: {error}") from None
     if found is None:
         raise UnreadableError(f"{what} is missing")
     return found
+
+
+def at_least_zero(value: Any, what: str) -> Decimal:
+    """An amount; UnreadableError where it is missing or negative."""
+    found = needed(value, what)
+    if found < 0:
+        raise UnreadableError(f"{what} is {found}")
+    return found
+
+
+def above_zero(value: Any, what: str) -> Decimal:
+    """A size or a price; UnreadableError where it is missing, zero or less."""
+    found = needed(value, what)
+    if found <= 0:
+        raise UnreadableError(f"{what} is {found}")
+    return found
+
+
+def any_flag(*values: Any) -> bool | None:
+    """Whether one of them is a yes; None where none is, and one of them is not told."""
+    found = [flag(value) for value in values]
+    return True if True in found else None if None in found else False
 
 
 def flag(value: Any) -> bool | None:
@@ -70,10 +96,13 @@ def flag(value: Any) -> bool | None:
 
 
 def instant(milliseconds: Any) -> datetime | None:
-    """The UTC time; None for nothing. UnreadableError for what is no time."""
+    """The UTC time; None for nothing. UnreadableError for what is no time, and for a negative one."""
     if milliseconds is None or milliseconds == "":
         return None
     try:
-        return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
-    except (OverflowError, OSError, ValueError):
-        raise UnreadableError(f"{milliseconds!r} is no time in milliseconds") from None
+        found = None if isinstance(milliseconds, bool) else datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+    except (OverflowError, OSError, TypeError, ValueError):
+        found = None
+    if found is None or found < EARLIEST:
+        raise UnreadableError(f"{milliseconds!r} is no time in milliseconds")
+    return found

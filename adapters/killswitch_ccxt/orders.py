@@ -9,7 +9,7 @@ from typing import Any, Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, instant, positive
 
 STATES: Final[Mapping[str, OrderState]] = {
     "open": "open",
@@ -40,6 +40,8 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         raise UnreadableError(f"order {number}: {told!r} is no state of an order")
     state = STATES["open" if told is None else told]
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
+    if (amount or 0) < 0 or (filled or 0) < 0:
+        raise UnreadableError(f"order {number} is one of {amount}, of which {filled} are filled")
     if filled is None:
         if state == "filled" and amount is None:
             raise UnreadableError(f"order {number} is filled, and nobody says how far")
@@ -78,7 +80,7 @@ def _resting(row: Mapping[str, Any]) -> Order:
         id=number,
         symbol=symbol,
         side=side,
-        amount=needed(row.get("amount"), f"the amount of order {number}"),
+        amount=at_least_zero(row.get("amount"), f"the amount of order {number}"),
         client_order_id=_text(row.get("clientOrderId")),
         position_side=position_side,
         type=order_type(

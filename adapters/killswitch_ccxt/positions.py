@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.model.snapshot import Position, Side
+from killswitch_ccxt.instruments import is_whole
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
 from killswitch_ccxt.quotes import Quote
 
@@ -45,6 +46,8 @@ def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
         raise UnreadableError(f"position {symbol}: its size is missing")
     if not isinstance(symbol, str) or symbol not in rules:
         raise NoSuchSymbolError(f"position {symbol!r}: the venue's rules have no such symbol")
+    if not is_whole(rules[symbol]):
+        raise UnreadableError(f"position {symbol}: the venue's rules do not say what it is a contract of")
     mark = positive(row.get("markPrice"))
     position = Position(
         symbol=symbol,

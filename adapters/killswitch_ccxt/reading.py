@@ -80,7 +80,7 @@ class Reading:
         self._marks: Part[dict[str, Decimal]] = Part(ONE_MOMENT)
         self._quotes: Part[dict[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
-        self._states: Part[dict[str, InstrumentState]] = Part(ages.states, phase)
+        self._states: Part[dict[str, InstrumentState | None]] = Part(ages.states, phase)
         self._given = Given()
         self._shut = False
         self._odd_parts: str | None = None
@@ -157,7 +157,12 @@ class Reading:
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
-        return self._snapshot_of(read, observed_at, self._health(tally, began))
+        try:
+            return self._snapshot_of(read, observed_at, self._health(tally, began))
+        except (UnreadableError, *ODD) as error:
+            tally.malformed += 1
+            known = isinstance(error, UnreadableError)
+            return self._failed("malformed", str(error) if known else shapeless(error), tally, began)
 
     async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
         """Worth and positions, or worth alone; else the snapshot that says why it is none."""
@@ -302,11 +307,13 @@ class Reading:
     async def _read_skew(self) -> None:
         await self._read(self._skew, self._client.measure_skew)
 
-    async def _states_now(self) -> dict[str, InstrumentState]:
+    async def _states_now(self) -> dict[str, InstrumentState | None]:
         return dict(await self._dialect.states())
 
     async def _quotes_of(self, positions: tuple[Position, ...]) -> dict[str, Quote]:
-        return dict(await self._dialect.quotes(sorted({position.symbol for position in positions})))
+        return dict(
+            await self._dialect.quotes(sorted({it.symbol for it in positions if it.symbol in self._dialect.rules}))
+        )
 
     # What becomes of it
 
@@ -331,16 +338,20 @@ class Reading:
         return "; ".join(told) or None
 
     def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
-        """Margin that is kept for positions, and no positions: one of the two answers is wrong."""
-        if not positions and wealth.maintenance_margin:
-            raise UnreadableError(
-                f"maintenance margin of {wealth.maintenance_margin} is in use, and there are no positions"
-            )
+        """Margin that is kept for positions, and no positions: one of the two answers is wrong.
+
+        Maintenance margin says it where nothing else does: some venues keep it for debts and for orders too.
+        """
+        held, kind = wealth.margin_used, "initial"
+        if held is None and not wealth.orders_maintained:
+            held, kind = wealth.maintenance_margin, "maintenance"
+        if not positions and held:
+            raise UnreadableError(f"{kind} margin of {held} is in use by positions, and there are no positions")
 
     def _with_parts(self, wealth: Wealth) -> Wealth:
         """Without the unrealised profit where it and the wallets do not add up to the equity: then neither is known."""
         gap, equity = wealth.gap, wealth.equity
-        self._odd_parts = wealth.why if equity is None else None
+        self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
         self._odd_parts = f"unrealised profit: it and the wallets differ from the equity by {gap:.8f}"

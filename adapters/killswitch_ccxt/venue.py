@@ -23,6 +23,7 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
+from killswitch_ccxt.holdings import most_of_unpriced
 from killswitch_ccxt.inspecting import inspection
 from killswitch_ccxt.numbers import ODD, UnreadableError
 from killswitch_ccxt.offered import elsewhere
@@ -32,7 +33,7 @@ from killswitch_ccxt.refusals import told_apart
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
-OPTIONS = ("timeout", "ccxt", "ignore_assets")
+OPTIONS = ("timeout", "ccxt", "ignore_assets", "unpriced")
 """What an Account's `options` may say at every exchange."""
 CLOCK = "clock"
 """The time that a program goes by which makes the adapter itself."""
@@ -101,7 +102,10 @@ class CcxtVenue:
         row = await _sensible(self._dialect.find(symbol, client_order_id))
         if row is None:
             return ()
-        return await _sensible(self._dialect.order_fills(symbol, str(row["id"])))
+        number = row.get("id")
+        if number is None or number == "":
+            raise MalformedAnswerError(f"order {client_order_id}: the venue does not say its number")
+        return await _sensible(self._dialect.order_fills(symbol, str(number)))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()
@@ -201,6 +205,7 @@ def _fitting(spec: AccountSpec, dialect: type[Dialect]) -> None:
             close = get_close_matches(name, options, 1)
             meant = f", did you mean {close[0]}?" if close else ""
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
+    most_of_unpriced(spec)
 
 
 def _siblings(spec: AccountSpec, exchange: str) -> str:

@@ -14,7 +14,12 @@ from killswitch_ccxt.numbers import UnreadableError, decimal
 
 @dataclass(frozen=True, slots=True)
 class Wealth:
-    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is.
+    """Money in the account's currency; None is unknown. Of an unknown `equity`, `why` says why it is; of a known one,
+    what is counted in it without a price.
+
+    `margin_used` is the initial margin of positions without that of resting orders: it proves that there are positions.
+    It is unknown where the venue tells only both together. `orders_maintained`: orders may be in the maintenance margin
+    too, which then proves nothing.
 
     `cash` is the part that moves only by fills, flows and fees, never by prices: when it has moved, the ledger and the
     fills are worth a look at once. `margin_mode` as the venue tells it. `unrealized` is the unrealised profit of the
@@ -38,6 +43,7 @@ class Wealth:
     positions_as_of: datetime | None = None
     complete: bool | None = None
     why: str | None = None
+    orders_maintained: bool = False
 
     @property
     def gap(self) -> Decimal | None:
@@ -86,8 +92,8 @@ def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
     total = decimal(row.get("total")) if isinstance(row, Mapping) else None
     if total is None:
         raise UnreadableError(f"the account has no {currency} at the venue: write a currency that it holds")
-    used, free = decimal(row.get("used")), decimal(row.get("free"))  # type: ignore[union-attr] # it is one
-    return Wealth(equity=total, free=free, margin_used=used)
+    # What ccxt calls used is frozen by orders too.
+    return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
 
 
 def from_dollars(dollars: Decimal, price: Decimal | None, currency: str) -> Decimal:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"killswitch.conformance.{each}" for each in ("reading", "orders", "itself", "trial")))
+pytest.register_assert_rewrite(
+    *(f"killswitch.conformance.{each}" for each in ("reading", "orders", "itself", "answers", "trial"))
+)
 
 from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees  # noqa: E402 - rewritten first
 from killswitch.conformance.stand import Mishap as Mishap  # noqa: E402

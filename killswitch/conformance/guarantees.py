@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from killswitch.conformance.answers import AnswerGuarantees
 from killswitch.conformance.itself import OwnGuarantees
 from killswitch.conformance.orders import OrderGuarantees
 from killswitch.conformance.reading import ReadingGuarantees
 from killswitch.conformance.stand import Stand
 
 
-class AdapterGuarantees(ReadingGuarantees, OrderGuarantees, OwnGuarantees):
+class AdapterGuarantees(ReadingGuarantees, OrderGuarantees, OwnGuarantees, AnswerGuarantees):
     """Subclass it, and give it a fixture `stand`."""
 
     @pytest.fixture

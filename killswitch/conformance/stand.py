@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Protocol, TypeVar
 
+from killswitch.conformance.mutations import Change
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import Call, VenueAdapter
 
@@ -27,7 +28,7 @@ Mishap = Literal[
     "mispacked",  # it is done, and the answer says that it is compressed, which it is not
     "huge",  # it is done, and the answer, a good one, unpacks to more than 64 MB
 ]
-Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum"]
+Offer = Literal["faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"]
 
 
 class Stand(Protocol):
@@ -43,6 +44,8 @@ class Stand(Protocol):
     more: tuple[str, ...]
     """Further symbols like them: so many that positions in all of them fill more than one page of the venue's answers,
     where it has pages. May be empty."""
+    mutations: int
+    """How many changes of its answers a test tries; the whole of them is for a command."""
     secrets: tuple[str, ...]
     """The credentials in use: none of them may ever be said."""
     patience: float
@@ -54,6 +57,11 @@ class Stand(Protocol):
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         """Start the venue with this book and nothing else, and connect the adapter to it."""
+        ...
+
+    async def connect(self, change: Change) -> VenueAdapter:
+        """Another adapter of the account, as in a process that has just begun: it knows nothing that the first one has
+        learned. Until the next one is connected, `change` makes of every answer (question, JSON) what arrives."""
         ...
 
     async def close(self) -> None:

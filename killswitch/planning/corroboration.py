@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
-from killswitch.signals.position import ZERO, move_value, sign
+from killswitch.signals.position import ZERO, move_value, settlement, sign
 from killswitch.signals.view import ScopeView
 
 MARK_TOLERANCE = Decimal("0.05")
@@ -73,7 +73,7 @@ def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices])
         if mark == position.mark_price or mark is None or position.mark_price is None:
             positions.append(replace(position, index_price=index, last_price=last))
             continue
-        moved = _moved(position, view.instrument(account.account, position.symbol), account.currency, mark)
+        moved = _moved(position, account, view.instrument(account.account, position.symbol), mark)
         if moved is None or equity is None:
             return None
         equity += moved.gain
@@ -94,7 +94,7 @@ def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> 
             f"{position.symbol} mark {position.mark_price} against index {position.index_price}"
             f" and last {position.last_price}"
         )
-        moved = _moved(position, view.instrument(account.account, position.symbol), account.currency, reference)
+        moved = _moved(position, account, view.instrument(account.account, position.symbol), reference)
         if moved is None or equity is None:
             computable = False
             continue
@@ -121,14 +121,14 @@ class _Moved:
     gain: Decimal
 
 
-def _moved(position: Position, instrument: Instrument | None, currency: str, mark: Decimal) -> _Moved | None:
-    """The position of an account in `currency` at another mark; None where that cannot be valued.
+def _moved(position: Position, account: AccountSnapshot, instrument: Instrument | None, mark: Decimal) -> _Moved | None:
+    """The position of an account at another mark; None where that cannot be valued.
 
     By the contract's rules, else in proportion to the notional given. The rules say what it makes in the currency that
     it settles in: of another than the account's only the notional, which is in the account's, tells what that is worth.
     """
-    gain = move_value(position, instrument, position.mark_price, mark)
-    own = _settles_in(position.symbol) in ("", currency)
+    gain = move_value(position, account, instrument, (position.mark_price, mark))
+    own = settlement(position.symbol) in ("", account.currency)
     after: Decimal | None = None
     if gain is None or not own:
         if position.notional is None or not position.mark_price:
@@ -140,9 +140,3 @@ def _moved(position: Position, instrument: Instrument | None, currency: str, mar
             after = None if instrument is None else held if instrument.inverse else held * ratio
     pnl = None if position.unrealized_pnl is None else position.unrealized_pnl + gain
     return _Moved(replace(position, mark_price=mark, notional=after, unrealized_pnl=pnl), gain)
-
-
-def _settles_in(symbol: str) -> str:
-    """The currency of what the symbol makes: `BTC` of `BTC/USD:BTC-250926`, `USD` of `BTC/USD`; empty where unsaid."""
-    pair, _, settled = symbol.partition(":")
-    return settled.partition("-")[0] or pair.partition("/")[2]

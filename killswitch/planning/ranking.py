@@ -57,7 +57,7 @@ class Ranked:
 def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Candidate]:
     """Every open position of the scope; `delta` is P&L per position over the window, None if unknown."""
     rows = view.positions()
-    notionals = [notional(p, view.instrument(a.account, p.symbol)) for a, p in rows]
+    notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
         None if value is None else view.measured(value, account)
         for (account, _), value in zip(rows, notionals, strict=True)
@@ -67,7 +67,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
     found = []
     for (account, position), value, share in zip(rows, notionals, measured, strict=True):
         instrument = view.instrument(account.account, position.symbol)
-        pnl = unrealized(position, instrument)
+        pnl = unrealized(position, account, instrument)
         key = (account.account, position.symbol, position.side)
         found.append(
             Candidate(
@@ -78,7 +78,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
                 pnl=_float(None if pnl is None else view.measured(pnl, account)),
                 liquidation_distance=_float(liquidation_distance(position)),
                 notional_share=_float(share / gross if gross and share is not None else None),
-                margin_loss=_float(margin_loss(position, instrument)),
+                margin_loss=_float(margin_loss(position, account, instrument)),
                 measured=share,
             )
         )

@@ -172,7 +172,8 @@ def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
 def _worth(stuck: Stuck, world: World) -> Decimal:
     """What the part that cannot be closed is worth, in its account's currency."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
-    whole = notional(stuck.position, rules)
+    account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
+    whole = None if account is None else notional(stuck.position, account, rules)
     if whole is None or not sane(whole) or not stuck.position.contracts:
         raise _CannotError(f"what {stuck.position.symbol} is worth is unknown")
     return whole * stuck.contracts / stuck.position.contracts

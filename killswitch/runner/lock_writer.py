@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 from killswitch.gate.changes import LockOutcome
@@ -22,22 +23,23 @@ DEADLINE = 2.0
 class _Turn:
     """One turn at the folder, on a thread, which asks before each write whether it is still wanted."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._moved = clock.monotonic()
+    def __init__(self, at: datetime) -> None:
+        # A file system answers in the seconds of this process, whatever the clock of the run counts.
+        self._seconds = asyncio.get_running_loop().time
+        self._moved = self._seconds()
         self._is_given_up = False
-        self.at = clock.now()
+        self.at = at
         self.result: asyncio.Future[LockOutcome] | None = None
 
     def is_late(self) -> bool:
         """For the thread: whether it has been given up. That it asks is its progress."""
-        self._moved = self._clock.monotonic()
+        self._moved = self._seconds()
         return self._is_given_up
 
     @property
     def is_given_up(self) -> bool:
         """Whether it has come no further for too long; for good, once it has been seen."""
-        self._is_given_up = self._is_given_up or self._clock.monotonic() - self._moved >= DEADLINE
+        self._is_given_up = self._is_given_up or self._seconds() - self._moved >= DEADLINE
         return self._is_given_up
 
 
@@ -82,7 +84,7 @@ class LockWriter:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         if await self._ends(until):
-            self._turn = turn = _Turn(self._clock)
+            self._turn = turn = _Turn(self._clock.now())
             changes = self._locking.due(turn.at)
             turn.result = loop.run_in_executor(self._threads, self._keeper.settle, changes, turn.at, turn.is_late)
             await self._ends(until)

@@ -100,7 +100,7 @@ def held_by(account: AccountSnapshot, rules: Instruments) -> tuple[Holding, ...]
         if not position.contracts or (account.market in HOLDINGS and base_of(position.symbol) in assets):
             continue
         instrument = rules.get((account.account, position.symbol))
-        worth = notional(position, instrument)
+        worth = notional(position, account, instrument)
         signed = None if worth is None or not sane(worth) else worth * sign(position)
         found.append(Holding(position.symbol, signed, instrument is not None and instrument.inverse))
     return tuple(found)

@@ -14,7 +14,6 @@ All money is Decimal in the account's currency.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,8 +22,17 @@ from operator import attrgetter
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument, Position, Side
-from killswitch.signals.position import HOLDINGS, ZERO, base_of, liquidation_distance, sign
+from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
+from killswitch.signals.position import (
+    HOLDINGS,
+    ZERO,
+    base_of,
+    contract_value,
+    is_inverse,
+    is_option,
+    liquidation_distance,
+    sign,
+)
 from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments
 
@@ -33,8 +41,6 @@ NEAR_LIQUIDATION = Decimal("0.05")
 SPLIT = Decimal("0.01")
 """Size and mark that jump inversely leave the notional as it was, but for this fraction: a split, and no trade."""
 
-_OPTION = re.compile(r"-\d[\d.d]*-[CP]$")
-"""How symbols of options end: with the strike, and what it is."""
 _SIDES: tuple[Side, Side] = ("long", "short")
 
 _size = attrgetter("symbol", "side", "contracts")
@@ -317,11 +323,6 @@ def part_of(quantity: Decimal, wanted: Decimal) -> Decimal:
     return min(quantity, wanted, key=abs) if quantity * wanted > ZERO else ZERO
 
 
-def is_option(symbol: str) -> bool:
-    """Whether the symbol is that of an option, as in `BTC/USD:BTC-260327-60000-C`."""
-    return _OPTION.search(symbol) is not None
-
-
 def is_hedged(symbol: str, before: AccountSnapshot, after: AccountSnapshot) -> bool:
     """Whether the account may hold both sides of a symbol: it is in hedge mode, or it is seen to hold both."""
     if "hedge" in (before.position_mode, after.position_mode):
@@ -330,36 +331,6 @@ def is_hedged(symbol: str, before: AccountSnapshot, after: AccountSnapshot) -> b
         len({each.side for each in account.positions or () if each.symbol == symbol and each.contracts}) > 1
         for account in (before, after)
     )
-
-
-def is_inverse(symbol: str, rules: Instrument | None) -> bool:
-    """Whether the value of a contract goes by x = −1 ÷ mark. Not of an option: its mark is a premium."""
-    return rules is not None and rules.inverse and not is_option(symbol)
-
-
-def contract_value(account: AccountSnapshot, symbol: str, rules: Instrument | None) -> Decimal | None:
-    """The value of a contract per unit of x, in the account's currency; None where it is not known.
-
-    A contract's size counts in the coin that it settles in.
-    """
-    if rules is None or rules.contract_size is None:
-        return None
-    settled = symbol.partition(":")[2].partition("-")[0]
-    if settled in ("", account.currency):
-        return rules.contract_size
-    price = _price_of(settled, account)
-    return None if price is None else rules.contract_size * price
-
-
-def _price_of(coin: str, account: AccountSnapshot) -> Decimal | None:
-    """What one coin is worth in the account's currency, as its venue says; None where it does not."""
-    for balance in account.balances or ():
-        if balance.asset == coin and balance.price is not None and sane(balance.price) and balance.price > ZERO:
-            return balance.price
-    for rate in account.rates or ():
-        if rate.currency == coin and sane(rate.price) and rate.price > ZERO:
-            return 1 / rate.price
-    return None
 
 
 def position_moves(

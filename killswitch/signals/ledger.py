@@ -201,7 +201,7 @@ class Ledger:
         sound = sound_fill(fill, view.instrument(account.account, fill.symbol))
         gain = fill.realized_pnl if fill.realized_pnl is not None and sane(fill.realized_pnl) else None
         if gain is None and sound is not None:
-            gain = _realized(account.account, sound, met, side, view)
+            gain = _realized(account, sound, met, side, view)
         fee = None if fill.fee is None else self._prices.amount(account, fill.fee, fill.fee_currency)
         key = (account.account, fill.symbol, side)
         known = None
@@ -263,7 +263,7 @@ def _side_alone(fill: Fill) -> str:
     return "long" if (fill.side == "buy") != closes else "short"
 
 
-def _realized(account: str, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
+def _realized(account: AccountSnapshot, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
     """Realised P&L of a fill that does not say: none when it opens, else from the entry price it met."""
     opens = (fill.side == "buy") == (side == "long")
     if opens:
@@ -272,4 +272,4 @@ def _realized(account: str, fill: Fill, met: Position | None, side: str, view: S
         return None
     # What goes beyond the position turns it round: that part opens.
     closed = Position(symbol=met.symbol, side=met.side, contracts=min(fill.amount, met.contracts))
-    return move_value(closed, view.instrument(account, fill.symbol), met.entry_price, fill.price)
+    return move_value(closed, account, view.instrument(account.account, fill.symbol), (met.entry_price, fill.price))

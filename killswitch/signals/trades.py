@@ -21,16 +21,14 @@ from killswitch.model.snapshot import AccountSnapshot, Fill, Side
 from killswitch.signals.equity_change import (
     PositionMoves,
     Untold,
-    contract_value,
     is_hedged,
-    is_inverse,
     part_of,
     position_moves,
     signed,
 )
 from killswitch.signals.ledger import FillRow
 from killswitch.signals.loss_or_flow import TRADED, TRADES_AFTER, TRADES_BEFORE, is_about
-from killswitch.signals.position import ZERO
+from killswitch.signals.position import ZERO, contract_value, is_inverse
 from killswitch.signals.view import Instruments
 
 KEPT = 300 * SECOND

@@ -310,7 +310,7 @@ class ScopeView:
             for position in account.positions or ():
                 value = position.unrealized_pnl
                 if value is None or not sane(value):
-                    value = self._computed_pnl(name, position)
+                    value = self._computed_pnl(account, position)
                     if value is None:
                         if not position.contracts:
                             continue
@@ -321,12 +321,13 @@ class ScopeView:
                 found[key] = found[key] + value if key in found else value
         return found
 
-    def _computed_pnl(self, account: str, position: Position) -> Decimal | None:
+    def _computed_pnl(self, account: AccountSnapshot, position: Position) -> Decimal | None:
         """P&L from entry and mark, where the venue does not give it (or gives what is no number)."""
         prices = (position.contracts, position.entry_price, position.mark_price)
         if any(price is not None and not sane(price) for price in prices):
             return None
-        return unrealized(replace(position, unrealized_pnl=None), self.instrument(account, position.symbol))
+        rules = self.instrument(account.account, position.symbol)
+        return unrealized(replace(position, unrealized_pnl=None), account, rules)
 
     def pnl_of(self, account: AccountSnapshot) -> Decimal | None:
         """Sum of the unrealised P&L of one of the accounts, in its own currency; None if a position's is unknown."""
@@ -339,7 +340,7 @@ class ScopeView:
             return None
         rows = []
         for account, position in self.positions():
-            value = notional(position, self.instrument(account.account, position.symbol))
+            value = notional(position, account, self.instrument(account.account, position.symbol))
             value = None if value is None else self.measured(value, account)
             if value is None:
                 return None

@@ -6,8 +6,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from typing import Any, TypeVar
 
+from killswitch.conformance.mutations import Change
 from killswitch.conformance.stand import Key, Mishap, Offer
 from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import AccountSpec, Call, VenueAdapter
@@ -21,6 +23,7 @@ from tests.virtual_time import VirtualTime
 from tests.wire.server import WireVenue
 
 T = TypeVar("T")
+_PROCESSES = count()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class WireStand:
     """A wire-level venue in virtual time."""
 
     patience = 90.0
+    mutations = 24
 
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
@@ -75,7 +79,16 @@ class WireStand:
         ]
         exchange = Exchange(book, self._now, mode="hedge" if hedge else "one_way", markets=markets)
         self._wire = await self._wired.server(exchange, mishaps=self._script, latency=0.02).start()
+        return self._adapter()
+
+    async def connect(self, change: Change) -> VenueAdapter:
+        self.wire.change = change
+        return self._adapter()
+
+    def _adapter(self) -> VenueAdapter:
         options: dict[str, object] = {"clock": self._time, "timeout": 5}
+        if self._wired.adapter == "ccxt":
+            options["ccxt"] = {"processOfTheTest": next(_PROCESSES)}  # who shares the rules of another asks for none
         return self._wired.factory(
             AccountSpec(
                 account="main", adapter=self._wired.adapter, market=self._wired.market, currency=self._wired.currency,

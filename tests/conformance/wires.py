@@ -24,7 +24,9 @@ from tests.wire.server import KEY, PASSPHRASE, SECRET
 KEYS: Final = {"key": KEY, "secret": SECRET}
 WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
 IN_BASE64: Final = {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}
-EVERYTHING: Final[frozenset[Offer]] = frozenset({"faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum"})
+EVERYTHING: Final[frozenset[Offer]] = frozenset(
+    {"faults", "hostile", "hedge", "stops", "flows", "minimum", "maximum", "answers"}
+)
 NO_HEDGE: Final[frozenset[Offer]] = EVERYTHING - {"hedge"}
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 USD: Final = ("BTC/USD:USD", "ETH/USD:USD")

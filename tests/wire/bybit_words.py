@@ -213,11 +213,14 @@ def log_row(row: Row) -> dict[str, object]:
 def wallet(book: Book) -> dict[str, object]:
     """The row of `account/wallet-balance`: totals in dollars, coins in themselves."""
     # The venue reckons with prices of its own: one that it tells as no number leaves its totals what they are.
-    coins = [
-        _coin(asset, book.wallets.get(asset, ZERO), book.unrealized_in(asset), book.price(asset))
-        for asset in book.assets
-    ]
     margin = ZERO if book.spot else book.gross / LEVERAGE
+    coins = [
+        _coin(
+            asset, book.wallets.get(asset, ZERO), book.unrealized_in(asset), book.price(asset),
+            margin if asset == book.currency else ZERO,
+        )
+        for asset in book.assets
+    ]  # fmt: skip
     if book.spot:
         own = book.price(book.currency)
         held = ((listing(symbol).base, lot.amount, book.marks[symbol]) for (symbol, _), lot in book.lots.items())
@@ -231,12 +234,12 @@ def wallet(book: Book) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _coin(name: str, wallet: Decimal, profit: Decimal, price: Decimal) -> dict[str, object]:
+def _coin(name: str, wallet: Decimal, profit: Decimal, price: Decimal, margin: Decimal = ZERO) -> dict[str, object]:
     equity = wallet + profit
     return {
         "availableToBorrow": "", "bonus": "0", "accruedInterest": "0", "availableToWithdraw": "", "coin": name,
         "totalOrderIM": "0", "equity": str(equity), "totalPositionMM": "0", "usdValue": str(equity * price),
-        "unrealisedPnl": str(profit), "borrowAmount": "0", "totalPositionIM": "0", "walletBalance": str(wallet),
+        "unrealisedPnl": str(profit), "borrowAmount": "0", "totalPositionIM": str(margin), "walletBalance": str(wallet),
         "cumRealisedPnl": "0", "locked": "0", "collateralSwitch": True, "marginCollateral": True,
         "spotBorrow": "0", "spotHedgingQty": "0",
     }  # fmt: skip

@@ -126,6 +126,8 @@ class WireVenue(ABC):
         self.maintenance = False
         self.held_for = HELD
         """Seconds after which a request arrives that is held up on its way."""
+        self.change: Callable[[str, Any], Any] | None = None
+        """What each answer, by its route, is made before it leaves."""
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
         self._used: Counter[str] = Counter()
@@ -288,6 +290,8 @@ class WireVenue(ABC):
         self.seen.append(Seen(self.now()[0], ask, occasion[0] if occasion else None, mishap, units))
         await asyncio.sleep(self.latency / 2)
         reply = await self._outcome(request, ask, mishap, units)
+        if self.change is not None:
+            reply = Reply(self.change(ask.route, json.loads(reply.text)), reply.status, reply.headers)
         await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
         headers = {**self.used_headers(self._used), **reply.headers}
         if mishap in ("huge", "mispacked"):

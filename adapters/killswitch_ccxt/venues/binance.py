@@ -12,7 +12,7 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.holdings import ignored_assets, unpriced
+from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows, binance_worth
@@ -143,7 +143,7 @@ class BinanceUsdm(BinanceFutures):
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_worth.in_own(dollars, currency)
         balances = binance_worth.balances(assets, prices)
-        used, kept = told(body.get("totalInitialMargin")), told(body.get("totalMaintMargin"))
+        used, kept = told(body.get("totalPositionInitialMargin")), told(body.get("totalMaintMargin"))
         profit = binance_worth.unrealized(assets, prices)
         rates = binance_worth.rates(dollars, currency)
         if self._multi_assets:
@@ -175,7 +175,7 @@ class BinanceUsdm(BinanceFutures):
         if not missing:
             return found
         return replace(
-            found, equity=None, unrealized=None, why=unpriced(missing, self.spec, "the venue has no index")
+            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index")
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:

@@ -91,7 +91,7 @@ class BinanceCoinm(BinanceFutures):
         if unpriced:
             raise UnreadableError(f"the venue has no price of {', '.join(unpriced)} in {currency}")
         used, kept, free = (
-            _summed(rows, prices, name) for name in ("initialMargin", "maintMargin", "availableBalance")
+            _summed(rows, prices, name) for name in ("positionInitialMargin", "maintMargin", "availableBalance")
         )
         return Wealth(
             worth_of(balances), free, used, kept, balances,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -31,6 +31,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, flag, instant, needed
 from killswitch_ccxt.venues import binance_codes, binance_pages, binance_rows, binance_worth
 from killswitch_ccxt.venues.binance_causes import Causes
@@ -190,11 +191,11 @@ class BinanceFutures(Dialect):
     def traded(self) -> Mapping[str, datetime]:
         return self._traded
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         """What the rules say beyond open and halted; nothing is asked for it."""
         infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items()}
         told = {symbol: str(info.get("contractStatus") or info.get("status")) for symbol, info in infos.items()}
-        return {symbol: binance_rows.MARKETS[it] for symbol, it in told.items() if it in binance_rows.MARKETS}
+        return states_of(told, binance_rows.MARKETS, binance_rows.PASSING)
 
     # Acting
 

@@ -12,7 +12,16 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import FillCause, Flow, FlowKind, InstrumentState
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    UnreadableError,
+    any_flag,
+    decimal,
+    flag,
+    instant,
+    needed,
+    positive,
+)
 from killswitch_ccxt.quotes import Quote
 
 Row = Mapping[str, Any]
@@ -29,6 +38,7 @@ MARKETS: Final[Mapping[str, InstrumentState]] = {
 }  # fmt: skip
 """Status of a contract. A perpetual that was taken off stays `SETTLING` for good. `PENDING_TRADING`, `PRE_SETTLE`,
 `PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
+PASSING: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING", "DELIVERING", "TRADING_HALT"})
 ALGO: Final = "algo-"
 """Conditional orders are numbered apart by the venue, so that a bare number could be either's."""
 FLOWS: Final[Mapping[str, FlowKind]] = {
@@ -86,11 +96,12 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
         "id": f"{ALGO}{number}" if algo else str(number),
         "clientOrderId": row.get("clientAlgoId") if algo else row.get("clientOrderId"),
         "symbol": symbol_of(str(row.get("symbol"))), "status": STATES[state],
-        "side": str(row.get("side") or "").lower(), "type": str(row.get("orderType") or row.get("type")).lower(),
+        "side": str(row.get("side") or "").lower(),
+        "type": str(row.get("orderType") or row.get("type") or "").lower() or None,
         "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
         "average": told(row.get("avgPrice")), "price": row.get("price"),
         "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
-        "reduceOnly": flag(row.get("reduceOnly")) or flag(row.get("closePosition")),
+        "reduceOnly": any_flag(row.get("reduceOnly"), row.get("closePosition")),
         "positionSide": None if stated == "BOTH" else stated.lower(),
         "timestamp": row.get("createTime") or row.get("time") or row.get("updateTime"), "info": row,
     }  # fmt: skip
@@ -123,7 +134,9 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
     it is profit or loss, and nobody brought or took it."""
     found = []
     for row in rows:
-        kind, amount = str(row.get("incomeType")), needed(row.get("income"), "the amount of an income")
+        kind, amount = row.get("incomeType"), needed(row.get("income"), "the amount of an income")
+        if not isinstance(kind, str) or not kind:
+            raise UnreadableError(f"income {row.get('tranId')}: {kind!r} is no kind of one")
         at = instant(row.get("time"))
         if kind in TOLD_BY_FILLS or not amount:
             continue

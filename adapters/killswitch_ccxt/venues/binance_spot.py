@@ -152,7 +152,7 @@ class BinanceSpot(Dialect):
         async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return self._quotes(symbols, tickers)
 
-        return await holdings(balance_of(body, self.spec.currency), self.spec, self.rules, prices)
+        return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one of all symbols: two questions, whatever is held."""

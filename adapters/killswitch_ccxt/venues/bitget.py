@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
+from killswitch.model.snapshot import Fill, Flow, Order, Position
 from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRejectedError, OrderRequest, VenueTraits
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
 from killswitch_ccxt.offered import OFFERED
 from killswitch_ccxt.venues import bitget_words as words
@@ -171,9 +172,9 @@ class Bitget(Dialect):
                     found[flow.id] = flow
         return tuple(found.values())
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         told = {symbol: str((rule.get("info") or {}).get("symbolStatus")) for symbol, rule in self.rules.items()}
-        return {symbol: words.STATES[status] for symbol, status in told.items() if status in words.STATES}
+        return states_of(told, words.STATES, words.PASSING)
 
     async def position_mode(self) -> PositionMode | None:
         """That of the positions; of the account, where there are none."""

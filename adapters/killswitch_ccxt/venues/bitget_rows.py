@@ -158,7 +158,9 @@ def flow_of(row: Row) -> Flow | None:
     that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
     has the type in its id.
     """
-    business, amount = str(row.get("businessType")), decimal(row.get("amount"))
+    business, amount = row.get("businessType"), decimal(row.get("amount"))
+    if not isinstance(business, str) or not business:
+        raise UnreadableError(f"bill {row.get('billId')}: {business!r} is no type of one")
     name = str(row.get("billId") or "")
     if not amount:
         return None

@@ -138,7 +138,8 @@ COSTS: Final = tuple(_costs())
 STATES: Final[Mapping[str, InstrumentState]] = {
     "limit_open": "reduce_only", "maintain": "halted", "restrictedAPI": "halted", "off": "delisted", "listed": "halted",
 }  # fmt: skip
-"""symbolStatus; `normal` is none of them."""
+"""symbolStatus, where it does not trade as always."""
+PASSING: Final = ("normal",)
 _TRADES: Final = (
     "open_long", "open_short", "close_long", "close_short", "force_close_long", "force_close_short", "buy", "sell",
     "force_buy", "force_sell", "burst_buy", "burst_sell", "burst_long_loss_query", "burst_short_loss_query",

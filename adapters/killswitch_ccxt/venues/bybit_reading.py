@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Final
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
@@ -173,9 +174,9 @@ class BybitReading(Dialect):
                 self._unheard.discard(name)
                 return
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
-        return {symbol: words.STATES[status] for symbol, status in told.items() if status in words.STATES}
+        return states_of(told, words.STATES, words.PASSING)
 
     def refine_position(self, position: Position, info: Row) -> Position:
         rank = decimal(info.get("adlRankIndicator"))

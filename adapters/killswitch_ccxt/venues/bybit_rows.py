@@ -60,7 +60,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
     return Wealth(
         equity=equity,
         free=money(row.get("totalAvailableBalance")),
-        margin_used=money(row.get("totalInitialMargin")),
+        margin_used=_of_positions(row, balances),
         maintenance_margin=money(row.get("totalMaintenanceMargin")),
         balances=balances,
         unrealized=unrealized_of(balances),
@@ -68,6 +68,21 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
         as_of=as_of,
         complete=False if _has_options(coins, balances, equity) else None,
     )
+
+
+def _of_positions(row: Row, balances: Sequence[Balance]) -> Decimal | None:
+    """The initial margin of positions: of all coins, in the account's currency. The account's own figure has the orders
+    in it. None where a coin does not say, as with portfolio margin.
+    """
+    if decimal(row.get("totalInitialMargin")) == 0:
+        return Decimal(0)
+    prices, total = {it.asset: it.price for it in balances}, Decimal(0)
+    for coin in row.get("coin") or ():
+        held, price = decimal(coin.get("totalPositionIM")), prices.get(str(coin.get("coin")))
+        if held is None or (held and price is None):
+            return None
+        total += held * price if held and price is not None else 0
+    return total
 
 
 def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Decimal) -> bool:

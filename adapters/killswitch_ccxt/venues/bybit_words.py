@@ -155,7 +155,8 @@ def _costs() -> Iterator[Cost]:
 COSTS: Final = tuple(_costs())
 
 STATES: Final[Mapping[str, InstrumentState]] = {"Closed": "delisted", "Delivering": "halted", "PreLaunch": "halted"}
-"""An instrument's status; `Trading` is none of them."""
+"""An instrument's status, where it does not trade."""
+PASSING: Final = ("Trading",)
 CAUSES: Final[Mapping[str, FillCause | None]] = {
     "Trade": "trade", "BlockTrade": "trade", "MovePosition": "trade", "FutureSpread": "trade",
     "BustTrade": "liquidation", "AdlTrade": "adl", "Delivery": "delivery", "Settle": "delivery",

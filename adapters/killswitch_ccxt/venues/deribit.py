@@ -34,9 +34,9 @@ from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues.deribit_rows import rights_of, rows_of
+from killswitch_ccxt.venues.deribit_rows import position_row, rights_of, rows_of
 from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said
-from killswitch_ccxt.venues.deribit_worth import of_all, of_one
+from killswitch_ccxt.venues.deribit_worth import is_crossed, of_all, of_one, of_positions
 from killswitch_ccxt.wealth import Wealth, from_dollars
 
 Row = Mapping[str, Any]
@@ -118,17 +118,24 @@ class Deribit(Dialect):
             self._corrected = (found, rules)
         return self._corrected[1]
 
+    def concerns(self, rule: Row) -> bool:
+        """Not a combination: what is traded in one is held as its legs, and its price is a difference."""
+        return super().concerns(rule) and "combo" not in str((rule.get("info") or {}).get("kind"))
+
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        answer, rows, dollars = await asyncio.gather(
-            self.client.call("private_get_get_account_summaries"), self.client.call("fetch_positions"),
+        answer, held, dollars = await asyncio.gather(
+            self.client.call("private_get_get_account_summaries"), self.client.call("private_get_get_positions"),
             self._indexes(self._collateral if self._crossed else ()),
         )  # fmt: skip
         wealth = await self._wealth(answer, dollars)
+        infos = rows_of(held.get("result"), "positions")
+        rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
         if not self._crossed:
             rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
         found = positions.positions(rows, self.rules, self.refine_position)
+        wealth = replace(wealth, margin_used=None if self._crossed else of_positions(wealth, rows))
         settled = {str(self.rules[each.symbol].get("settle")) for each in found}
         self._settled = frozenset({self.spec.currency, *settled})
         if wealth.rates is None and self.spec.currency != "USD":
@@ -147,6 +154,11 @@ class Deribit(Dialect):
         inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
         return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
 
+    def _symbol(self, name: object) -> str | None:
+        """ccxt's symbol of an instrument; None where the rules have none of that name."""
+        known = (self.client.ccxt.markets_by_id or {}).get(str(name))
+        return str(known[0]["symbol"]) if known else None
+
     def _settles(self, row: Row) -> str | None:
         rule = self.rules.get(str(row.get("symbol")))
         return None if rule is None else str(rule.get("settle"))
@@ -162,7 +174,7 @@ class Deribit(Dialect):
         first = row if row is not None else next(iter(summaries), None)
         if first is None:
             raise UnreadableError("the venue's answer holds no summary of any currency")
-        self._crossed = first.get("cross_collateral_enabled") is True
+        self._crossed = is_crossed(first)
         if not self._crossed:
             if row is None:
                 raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
@@ -232,7 +244,7 @@ class Deribit(Dialect):
             "triggerPrice": positive(info.get("trigger_price")), "stopLossPrice": None, "takeProfitPrice": None,
             "price": None if info.get("price") == "market_price" or kind.endswith("market") else info.get("price"),
             "amount": info.get("amount"), "filled": info.get("filled_amount"), "average": info.get("average_price"),
-            "fee": {"cost": info.get("commission")},
+            "fee": {"cost": info.get("commission"), "currency": self._settles(row)},
         }  # fmt: skip
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -359,7 +371,8 @@ class Deribit(Dialect):
         found = self._order(row["info"])
         if found["clientOrderId"] not in (request.client_order_id, None, ""):
             raise UnreadableError(f"sent order {request.client_order_id}, told of {found['clientOrderId']}")
-        return orders.report({**found, "clientOrderId": request.client_order_id}, request.symbol)
+        told = {**found, "clientOrderId": request.client_order_id}
+        return orders.report(told, request.symbol, self.spec.currency)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """By label. A stop and what it has sent have the same one: the newest is what became of it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from killswitch.model.inspection import KeyRights
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.numbers import UnreadableError, needed
 
 Row = Mapping[str, Any]
 
@@ -16,6 +16,22 @@ def rows_of(value: Any, what: str) -> list[Row]:
     if not isinstance(value, list) or not all(isinstance(it, Mapping) for it in value):
         raise UnreadableError(f"the venue's answer holds no list of {what}")
     return value
+
+
+def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
+    """A position under ccxt's names, which takes every direction but `buy` for a short one.
+
+    UnreadableError where the direction contradicts the size, which is signed, or either is not told.
+    """
+    name, direction = info.get("instrument_name"), info.get("direction")
+    size = needed(info.get("size"), f"the size of position {name}")
+    if size and direction != ("buy" if size > 0 else "sell"):
+        raise UnreadableError(f"position {name}: its size is {size}, and its direction {direction!r}")
+    return {
+        "symbol": symbol if symbol is not None else name, "side": "long" if size > 0 else "short", "contracts": size,
+        "entryPrice": info.get("average_price"), "markPrice": info.get("mark_price"), "leverage": info.get("leverage"),
+        "liquidationPrice": info.get("estimated_liquidation_price"), "info": info,
+    }  # fmt: skip
 
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import decimal, needed
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
@@ -19,8 +19,37 @@ ANOTHER_MOMENT: Final = Decimal("0.005")
 """The share of the total by which the sum of the currencies may differ from it: prices move between two answers."""
 
 
+def is_crossed(summary: Row) -> bool:
+    """Whether all currencies of the account stand for its positions, by its margin model where it says no more.
+
+    UnreadableError where it says neither, or both and they contradict each other.
+    """
+    enabled, model = summary.get("cross_collateral_enabled"), str(summary.get("margin_model") or "")
+    by_model = {"cross": True, "segregated": False}.get(model.partition("_")[0])
+    told = {each for each in (enabled, by_model) if each is not None}
+    if len(told) != 1 or not told <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
+        raise UnreadableError(
+            f"whether the account has cross collateral is not told: cross_collateral_enabled is {enabled!r}, "
+            f"margin_model {model!r}"
+        )
+    return told.pop() is True
+
+
+def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
+    """What of the account's initial margin, which is that of orders too, belongs to positions; `rows` of all of them.
+
+    Of an account without positions it is not told: an order may rest in an instrument that has no row.
+    """
+    if not any(decimal(row["contracts"]) for row in rows):
+        return None
+    orders = [decimal(row["info"].get("open_orders_margin")) for row in rows]
+    if wealth.margin_used is None or None in orders:
+        return None
+    return max(wealth.margin_used - sum((it for it in orders if it is not None), Decimal(0)), Decimal(0))
+
+
 def of_one(row: Row) -> Wealth:
-    """Of an account that is its own currency's alone."""
+    """Of an account that is its own currency's alone. `margin_used` is that of positions and orders together."""
     own = _balance(row, Decimal(1))
     return Wealth(
         equity=own.amount,
@@ -30,6 +59,7 @@ def of_one(row: Row) -> Wealth:
         margin_mode="cross",
         balances=(own,),
         unrealized=unrealized_of((own,)),
+        orders_maintained=_orders_maintained(row),
     )
 
 
@@ -57,13 +87,18 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
         profit = None
     return Wealth(
         equity=equity,
-        margin_used=worth(first.get("total_initial_margin_usd")),
         maintenance_margin=worth(first.get("total_maintenance_margin_usd")),
         margin_mode="cross",
         balances=balances,
         unrealized=profit,
         rates=None if currency == "USD" or own is None else (Rate("USD", own),),
+        orders_maintained=_orders_maintained(first),
     )
+
+
+def _orders_maintained(row: Row) -> bool:
+    """A portfolio's margin may be that of its orders too; a standard one's is that of positions."""
+    return not str(row.get("margin_model") or "").endswith("_sm")
 
 
 def _balance(row: Row, price: Decimal | None) -> Balance:

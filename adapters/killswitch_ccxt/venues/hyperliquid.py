@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Balance, Fill, Flow, Position
+from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -28,21 +28,26 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt import fills, orders
+from killswitch_ccxt import orders
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.hyperliquid_rows import (
     CODES,
     allowed_price,
+    fill,
     found_order,
     funding_flow,
+    is_spot,
     known,
     ledger_flow,
+    resting_order,
+    rows_of,
     sentences,
+    spot_asset,
     statuses,
     taken,
     written,
@@ -182,34 +187,26 @@ class Hyperliquid(Dialect):
             if (row := rows.get(name)) is not None
         }
 
-    def refine_order(self, row: Row) -> Row:
-        """A stop for the whole position has no size of its own."""
-        info = row.get("info") or {}
-        if info.get("isTrigger"):
-            row = {**row, "triggerPrice": info.get("triggerPx")}
-        sized = decimal(row.get("amount"))
-        if not sized and info.get("isPositionTpsl"):
-            return {**row, "amount": self._sizes.get(str(row.get("symbol")), Decimal(0)), "filled": Decimal(0)}
-        return row
-
-    async def orders(self) -> tuple[Any, ...]:
-        rows = await self.client.call("fetch_open_orders", None, None, None, {"user": self.user})
-        return orders.resting(self.refine_order(row) for row in rows)
+    async def orders(self) -> tuple[Order, ...]:
+        """Those in spot markets too, named as the venue names them: they can be cancelled."""
+        rows = rows_of(await self._info("frontendOpenOrders"), "orders")
+        named = ((row, self._market_of(row.get("coin"))) for row in rows)
+        return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        rows = await self.client.call("fetch_my_trades", None, since, None, {"user": self.user})
+        """Those of the perpetuals: what is held in the spot wallet is no part of the account."""
+        rows = rows_of(await self._info("userFillsByTime", startTime=since), "fills")
         if len(rows) >= LONGEST_PAGE:
             raise UnreadableError(f"{len(rows)} fills since the last reading: there may be more")
-        return fills.fills(rows, self.refine_fill)
+        ours = (row for row in rows if not is_spot(row.get("coin")))
+        found = [fill(row, self._market_of(row.get("coin")), self.user) for row in ours]
+        return tuple({it.id: it for it in found}.values())
 
-    def refine_fill(self, fill: Fill, info: Row) -> Fill:
-        liquidation = info.get("liquidation")
-        ours = isinstance(liquidation, Mapping) and str(liquidation.get("liquidatedUser")).lower() == self.user.lower()
-        adl = "Auto-Deleveraging" in str(info.get("dir"))
-        return structs.replace(
-            fill, cause="liquidation" if ours else "adl" if adl else "trade", fee=decimal(info.get("fee")),
-            fee_currency=info.get("feeToken"),
-        )  # fmt: skip
+    def _market_of(self, coin: object) -> str:
+        """ccxt's symbol of a coin, or the venue's own of a spot market. UnreadableError for no name."""
+        if not isinstance(coin, str) or not coin:
+            raise UnreadableError(f"{coin!r} is no name of a market")
+        return coin if is_spot(coin) else str(self.client.ccxt.coin_to_market_id(coin))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
@@ -266,7 +263,10 @@ class Hyperliquid(Dialect):
         return found_order(answer, client_order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        asset = int(self.client.ccxt.market(symbol)["baseId"])
+        rule = self.rules.get(symbol)
+        asset = spot_asset(symbol) if rule is None else int(rule["baseId"])
+        if asset is None:
+            raise UnreadableError(f"order {order_id}: {symbol} does not say by which number it is cancelled")
         await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -336,12 +336,13 @@ class Hyperliquid(Dialect):
 
     def _position(self, row: Row) -> Position | None:
         told = row.get("position") or {}
-        coin, size = told.get("coin"), decimal(told.get("szi"))
+        coin = told.get("coin")
+        size = needed(told.get("szi"), f"the size of position {coin}")
         if size == 0:
             return None
-        symbol = self.client.ccxt.coin_to_market_id(coin)
-        if size is None or symbol not in self.rules:
-            raise UnreadableError(f"position {coin}: it has no size, or the venue's rules have no such coin")
+        symbol = self._market_of(coin)
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"position {coin}: the venue's rules have no such coin")
         value = positive(told.get("positionValue"))
         leverage = told.get("leverage") or {}
         self._sizes = {**self._sizes, symbol: abs(size)}

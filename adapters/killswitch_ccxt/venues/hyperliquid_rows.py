@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.model.snapshot import Flow, FlowKind
+from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive
 
 CODES: Final[Mapping[str, Meaning]] = {
     "Reduce only order would increase position": rejected("already_flat"),
@@ -65,7 +65,12 @@ SIGNS: Final[Mapping[str, tuple[FlowKind, int, str]]] = {
     "vaultLeaderCommission": ("rebate", 1, "usdc"), "rewardsClaim": ("rebate", 1, "amount"),
 }  # fmt: skip
 
-
+_SIDES: Final[Mapping[str, OrderSide]] = {"A": "sell", "B": "buy"}
+_DIRECTIONS: Final[Mapping[str, tuple[OrderSide, Side]]] = {
+    "Open Long": ("buy", "long"), "Close Long": ("sell", "long"), "Long > Short": ("sell", "long"),
+    "Open Short": ("sell", "short"), "Close Short": ("buy", "short"), "Short > Long": ("buy", "short"),
+}  # fmt: skip
+"""`dir` of a fill → its side, and the side of the position that it was of; of a turn, the one that it closed."""
 SIGNIFICANT: Final = 5
 MOST_DECIMALS: Final = 6
 
@@ -146,6 +151,87 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
         "id": order.get("oid"), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
         "filled": filled,
     }  # fmt: skip
+
+
+def is_spot(coin: object) -> bool:
+    """Whether a row is about a spot market: `@107`, or `PURR/USDC`, which is the first of them."""
+    return isinstance(coin, str) and (coin.startswith("@") or "/" in coin)
+
+
+def spot_asset(coin: str) -> int | None:
+    """The number by which an order in a spot market is cancelled; None for a name that does not say it.
+
+    Spot markets are numbered from 10,000 on (Hyperliquid's documents, "Asset IDs").
+    """
+    number = coin.removeprefix("@") if coin.startswith("@") else "0" if coin == "PURR/USDC" else ""
+    return 10_000 + int(number) if number.isdecimal() else None
+
+
+def rows_of(answer: Any, what: str) -> list[Row]:
+    """All rows of a list. UnreadableError where it is none: an empty list is said as one."""
+    if not isinstance(answer, list) or not all(isinstance(it, Mapping) for it in answer):
+        raise UnreadableError(f"the answer has no list of {what}")
+    return answer
+
+
+def _side(row: Row, what: str) -> OrderSide:
+    """`A` asks and `B` bids. UnreadableError for what is neither."""
+    found = _SIDES.get(str(row.get("side")))
+    if found is None:
+        raise UnreadableError(f"{what}: {row.get('side')!r} is no side")
+    return found
+
+
+def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]:
+    """An open order under ccxt's names. `held`: contracts of the symbol's position, for a stop for the whole of it,
+    which has no size of its own."""
+    number = f"order {row.get('oid')}"
+    amount, left = (
+        needed(row.get("origSz"), f"the size of {number}"),
+        needed(row.get("sz"), f"what is left of {number}"),
+    )
+    is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
+    if not isinstance(is_trigger, bool):
+        raise UnreadableError(f"{number}: whether it waits for a price is not told")
+    if not amount and is_whole is not True:
+        raise UnreadableError(f"{number}: it has no size")
+    if not 0 <= left <= amount:
+        raise UnreadableError(f"{number}: {left} of {amount} are left")
+    trigger = positive(row.get("triggerPx")) if is_trigger else None
+    if is_trigger and trigger is None:
+        raise UnreadableError(f"{number}: it waits for a price that is not told")
+    return {
+        "id": row.get("oid"), "symbol": symbol, "side": _side(row, number), "clientOrderId": row.get("cloid"),
+        "amount": amount or held or Decimal(0), "filled": amount - left, "price": row.get("limitPx"),
+        "triggerPrice": trigger, "reduceOnly": row.get("reduceOnly"), "timestamp": row.get("timestamp"),
+        "type": str(row.get("orderType") or "").removesuffix(" Market").removesuffix(" Limit") or None,
+    }  # fmt: skip
+
+
+def fill(row: Row, symbol: str, user: str) -> Fill:
+    """One fill. `closedPnl` is without the fee: what opens a position is told with 0 and a fee.
+
+    UnreadableError where `dir`, which says of what position it was, contradicts the side.
+    """
+    # Fills that nobody traded, such as settlements, are all numbered 0.
+    named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
+    number = str(row.get("tid") or "/".join(map(str, named)))
+    what, at = f"fill {number}", instant(row.get("time"))
+    if at is None:
+        raise UnreadableError(f"{what}: it has no time")
+    side, direction = _side(row, what), str(row.get("dir"))
+    order_side, position_side = _DIRECTIONS.get(direction, (side, None))
+    if order_side != side:
+        raise UnreadableError(f"{what}: its side is {row['side']!r}, and its direction {direction!r}")
+    liquidation = row.get("liquidation")
+    is_ours = isinstance(liquidation, Mapping) and str(liquidation.get("liquidatedUser")).lower() == user.lower()
+    return Fill(
+        number, at, symbol, side, above_zero(row.get("sz"), f"the size of {what}"),
+        above_zero(row.get("px"), f"the price of {what}"), order=None if row.get("oid") is None else str(row["oid"]),
+        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=row.get("feeToken") or None,
+        realized_pnl=decimal(row.get("closedPnl")),
+        cause="liquidation" if is_ours else "adl" if "Auto-Deleveraging" in direction else "trade",
+    )  # fmt: skip
 
 
 def ledger_flow(row: Row, user: str) -> Flow | None:

@@ -34,6 +34,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.kraken_counter import ROWS, SPARE, Counter, Tier, tier_of
@@ -154,7 +155,7 @@ class Kraken(Dialect):
             free[code] = free.get(code, Decimal(0)) + amount - (blocked or Decimal(0))
         return {"total": totals} | {code: {"total": totals[code], "free": free[code]} for code in totals}
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         of_all = STATES.get(await self._status() or "")
         found: dict[str, InstrumentState] = {}
         for symbol, rule in self.rules.items():

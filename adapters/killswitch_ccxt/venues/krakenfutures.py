@@ -29,6 +29,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.krakenfutures_rows import (
@@ -213,7 +214,7 @@ class KrakenFutures(Dialect):
             if symbol is not None
         }  # fmt: skip
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         rows = part(await self.client.call("publicGetTickers"), "tickers", list)
         found: dict[str, InstrumentState] = {}
         for row in rows:

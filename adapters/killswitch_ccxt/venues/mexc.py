@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.inspection import Capability, KeyRights
-from killswitch.model.snapshot import Balance, Fill, Flow, InstrumentState, Order, Position, Side
+from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -29,6 +29,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.mexc_lists import back_to, every_row
@@ -221,9 +222,9 @@ class Mexc(Dialect):
             if row.get("symbol") in wanted
         }  # fmt: skip
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         told = {symbol: str((rule.get("info") or {}).get("state")) for symbol, rule in self.rules.items()}
-        return {symbol: MARKETS[state] for symbol, state in told.items() if state in MARKETS}
+        return states_of(told, MARKETS, ("0", "1", "4"))
 
     async def position_mode(self) -> PositionMode | None:
         told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))

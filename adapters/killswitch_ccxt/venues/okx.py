@@ -18,6 +18,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.hearing import Answer
+from killswitch_ccxt.instruments import States
 from killswitch_ccxt.numbers import UnreadableError, decimal, positive
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import okx_bills, okx_rows
@@ -34,10 +35,10 @@ PAGES: Final = 50
 ALGO_KINDS: Final = ("conditional,oco", "trigger", "move_order_stop", "iceberg", "twap")
 """`ordType` of each question that algo orders are asked for with; only the first two kinds go together."""
 STATES: Final[Mapping[str, InstrumentState]] = {
-    "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted", "post_only": "post_only",
-    "settling": "halted", "expired": "delisted",
+    "live": "open", "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted",
+    "post_only": "post_only", "settling": "halted", "expired": "delisted",
 }  # fmt: skip
-"""`state` of an instrument that is not `live`."""
+"""`state` of an instrument; of another word it is unknown."""
 
 
 class Okx(OkxActing):
@@ -246,16 +247,16 @@ class Okx(OkxActing):
         rows = [row for answer in answers for row in okx_rows.rows_of(answer, "marks")]
         return {symbol: it.mark for symbol, it in okx_rows.prices(rules, rows).items() if it.mark is not None}
 
-    async def states(self) -> Mapping[str, InstrumentState]:
+    async def states(self) -> States:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
         answers = await asyncio.gather(
             *(self.client.call("public_get_public_instruments", {"instType": kind}) for kind in kinds)
         )
         told = {row.get("instId"): row.get("state") for it in answers for row in okx_rows.rows_of(it, "instruments")}
-        found: dict[str, InstrumentState] = {}
+        found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
             state = told.get(rule["id"])
-            found[symbol] = "delisted" if state is None else STATES.get(str(state), "open")
+            found[symbol] = "delisted" if state is None else STATES.get(str(state))
         return found
 
     async def position_mode(self) -> PositionMode | None:

@@ -49,7 +49,9 @@ def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
     """
     found = []
     for bill in bills:
-        told = str(bill.get("type"))
+        told = bill.get("type")
+        if not isinstance(told, str) or not told:
+            raise UnreadableError(f"bill {bill.get('billId')}: {told!r} is no type of one")
         if told in NO_FLOWS:
             continue
         number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))

@@ -64,13 +64,24 @@ def dollar_price(account: Row, currency: str) -> Decimal | None:
     return None
 
 
-def _initial(own: Row, *, isolated: bool) -> Decimal | None:
-    """What positions and orders hold of the currency: the initial margin, where the account's mode tells one.
+def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
+    """What positions hold of the currency: the initial margin, where the account's mode tells one, without orders'.
 
-    In the other modes, and beside isolated positions, of which it knows nothing, all that is frozen: bots too.
+    In the other modes, and beside isolated positions, of which it knows nothing, all that is frozen without orders'.
+    None where it cannot be told from what orders or bots hold.
     """
-    told = None if isolated else decimal(own.get("imr") or None)
-    return decimal(own.get("frozenBal")) if told is None else told
+    told, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
+    frozen = decimal(own.get("frozenBal")) if told is None else told
+    has_bots = told is None and any(decimal(own.get(name)) for name in UNSEEN)
+    if not frozen:
+        return frozen
+    return None if orders is None or has_bots else max(frozen - orders, ZERO)
+
+
+def _without_orders(account: Row) -> Decimal | None:
+    """The account's initial margin in US dollars, less what orders hold of it; None where one of them is not told."""
+    margin, orders = decimal(account.get("imr")), decimal(account.get("ordFroz"))
+    return margin if not margin else None if orders is None else max(margin - orders, ZERO)
 
 
 def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> Wealth:
@@ -102,7 +113,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
     return Wealth(
         equity=equity,
         free=available if is_alone else worth(account.get("availEq")),
-        margin_used=_initial(own, isolated=isolated) if is_alone else worth(account.get("imr")),
+        margin_used=_of_positions(own, isolated=isolated) if is_alone else worth(_without_orders(account)),
         # Of isolated positions the account's own figure knows nothing; of loans it knows more than positions need.
         maintenance_margin=None if isolated or owes else maintenance,
         balances=balances,

@@ -11,13 +11,13 @@ from tests.unit.ccxt.test_binance import INVERSE, QUIET, RULE, account, snapshot
 KINDS = [
     ("TRADING", "open"), ("SETTLING", "delisted"), ("CLOSE", "delisted"), ("DELIVERED", "delisted"),
     ("TRADING_CANCEL_ONLY", "cancel_only"), ("PRE_SETTLE", "halted"), ("PRE_DELIVERING", "halted"),
-    ("DELIVERING", "halted"), ("PENDING_TRADING", "halted"), ("TRADING_HALT", "halted"), ("SOMETHING_NEW", "halted"),
+    ("DELIVERING", "halted"), ("PENDING_TRADING", "halted"), ("TRADING_HALT", "halted"), ("SOMETHING_NEW", None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "state"), KINDS)
-def test_the_status_of_a_usd_margined_contract(status: str, state: str) -> None:
-    """A perpetual that was taken off stays `SETTLING`; a status that nobody knows takes no orders."""
+def test_the_status_of_a_usd_margined_contract(status: str, state: str | None) -> None:
+    """A perpetual that was taken off stays `SETTLING`; one that nobody knows is unknown, so that a close is tried."""
     rules = {"symbols": [RULE | {"symbol": "BTCUSDT", "baseAsset": "BTC", "status": status}]}
     answers = dict(QUIET) | {"/fapi/v1/exchangeInfo": rules, "/fapi/v3/account": account(totalMaintMargin="0")}
     found = snapshot_of(answers, rules=status)
@@ -25,7 +25,7 @@ def test_the_status_of_a_usd_margined_contract(status: str, state: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "state"), KINDS)
-def test_the_status_of_a_coin_margined_contract_has_another_name(status: str, state: str) -> None:
+def test_the_status_of_a_coin_margined_contract_has_another_name(status: str, state: str | None) -> None:
     """`contractStatus`, with the same words."""
     rule: dict[str, Any] = {**INVERSE["symbols"][0], "contractStatus": status}
     del rule["status"]

@@ -174,7 +174,7 @@ def test_an_account_of_one_currency_has_the_positions_that_settle_in_it() -> Non
 
 def test_with_cross_collateral_the_whole_is_told_in_the_accounts_currency() -> None:
     """125,000 USD in all at 50,000 USD a bitcoin: 2.5 BTC. A position in USDC has no worth that is told in BTC."""
-    crossed = {**SUMMARY, "cross_collateral_enabled": True, "total_equity_usd": 125000.0,
+    crossed = {**SUMMARY, "cross_collateral_enabled": True, "margin_model": "cross_sm", "total_equity_usd": 125000.0,
                "total_maintenance_margin_usd": 5000.0, "total_initial_margin_usd": 10000.0}  # fmt: skip
     other = LONG | {"instrument_name": "BTC_USDC-PERPETUAL", "size": 0.2, "size_currency": 0.2}
     said = {
@@ -183,7 +183,7 @@ def test_with_cross_collateral_the_whole_is_told_in_the_accounts_currency() -> N
         "public/get_index_price": {"index_price": 50000.0},
     }
     seen, venue = told(lambda venue: venue.snapshot(), said)
-    assert (seen.equity, seen.maintenance_margin, seen.margin_used) == (D("2.5"), D("0.1"), D("0.2"))
+    assert (seen.equity, seen.maintenance_margin, seen.margin_used) == (D("2.5"), D("0.1"), None)
     assert [(it.symbol, it.notional, it.unrealized_pnl) for it in seen.positions] == [
         (PERPETUAL, D("0.1"), D("0.004")),
         (LINEAR, None, None),
@@ -352,3 +352,111 @@ def test_a_keys_rights_are_its_scopes() -> None:
     seen, _ = told(lambda venue: venue.inspect(), {"private/list_api_keys": keys})
     rights = seen.rights
     assert (rights.read, rights.trade, rights.withdraw, rights.bound_to_addresses) == (True, True, True, True)
+
+
+# Numbers that would be read wrong in silence
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"size": None}, {"size": True}, {"size": "NaN"}, {"size": -5000.0}, {"direction": None}, {"direction": "zero"},
+        {"direction": "BUY"}, {"direction": "sell"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_position_whose_size_and_direction_do_not_say_the_same_is_unknown(more: Mapping[str, Any]) -> None:
+    """ccxt takes every direction but `buy` for a short one; a size of `true` is no contract."""
+    for said in (LONG | more, {name: it for name, it in LONG.items() if name not in more}):
+        seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [said]})
+        assert (seen.quality, seen.positions) == ("malformed", None)
+        assert "BTC-PERPETUAL" in seen.reason
+
+
+def test_an_instrument_in_which_only_an_order_rests_is_no_position() -> None:
+    """Deribit lists it with a size of 0 and the direction `zero`."""
+    empty = LONG | {"size": 0.0, "direction": "zero", "open_orders_margin": 0.1}
+    seen, _ = told(lambda venue: venue.snapshot(), FLAT | {"private/get_positions": [empty]})
+    assert (seen.quality, seen.positions, seen.margin_used) == ("ok", (), None)
+
+
+FLAT: Mapping[str, Any] = {
+    "private/get_account_summaries": {"summaries": [SUMMARY | {"initial_margin": 0.1, "maintenance_margin": 0.0}]},
+}
+"""No position, and orders that hold 0.1 BTC of initial margin: orders have no part in the maintenance margin."""
+
+
+def test_margin_that_orders_hold_does_not_contradict_a_flat_account() -> None:
+    """With a portfolio's margin they are in the maintenance margin as well."""
+    portfolio = SUMMARY | {"initial_margin": 0.1, "maintenance_margin": 0.05, "margin_model": "segregated_pm"}
+    for said in (FLAT, {"private/get_account_summaries": {"summaries": [portfolio]}}):
+        seen, _ = told(lambda venue: venue.snapshot(), said)
+        assert (seen.quality, seen.positions, seen.margin_used) == ("ok", (), None)
+    held, _ = told(lambda venue: venue.snapshot())
+    assert (held.quality, held.positions) == ("malformed", None), "0.3 BTC maintain something"
+
+
+def test_the_margin_of_positions_is_told_apart_from_that_of_orders() -> None:
+    """0.6 BTC in all, 0.15 of it held by orders."""
+    rows = [LONG | {"open_orders_margin": 0.1}, SHORT_CALL | {"open_orders_margin": 0.05}]
+    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": rows})
+    assert seen.margin_used == D("0.45")
+    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
+    assert seen.margin_used is None
+
+
+@pytest.mark.parametrize("model", ["cross_pm", "cross_sm"])
+def test_the_margin_model_says_that_an_account_is_crossed_where_nothing_else_does(model: str) -> None:
+    """125,000 USD at 50,000 are 2.5 BTC; the bitcoins alone are 1."""
+    summary = SUMMARY | {"margin_model": model, "total_equity_usd": 125000.0, "equity": 1.0, "balance": 1.0}
+    del summary["cross_collateral_enabled"]
+    said = {"private/get_account_summaries": {"summaries": [summary]}, "private/get_positions": [LONG],
+            "public/get_index_price": {"index_price": 50000.0}}  # fmt: skip
+    seen, _ = told(lambda venue: venue.snapshot(), said)
+    assert (seen.quality, seen.equity) == ("ok", D("2.5"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cross_collateral_enabled": None, "margin_model": "new"}, {"margin_model": "cross_pm"},
+        {"cross_collateral_enabled": 1}, {"cross_collateral_enabled": "false"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_account_that_may_be_crossed_or_not_has_no_worth(more: Mapping[str, Any]) -> None:
+    """Nothing says which, or two things contradict each other."""
+    said = {"private/get_account_summaries": {"summaries": [SUMMARY | more]}, "private/get_positions": [LONG]}
+    seen, _ = told(lambda venue: venue.snapshot(), said)
+    assert (seen.quality, seen.equity) == ("malformed", None)
+    assert "cross collateral" in seen.reason
+
+
+@pytest.mark.parametrize("least", ["nonsense", None, True, {}, []], ids=str)
+def test_a_rule_that_cannot_be_read_is_unknown_and_blinds_nothing_else(least: object) -> None:
+    """Of a symbol without a step nothing exact can be ordered, which is told when it is; its position is known."""
+    listed = [INSTRUMENTS[0] | {"min_trade_amount": least}, *INSTRUMENTS[1:]]
+    seen, _ = told(
+        lambda venue: venue.snapshot(), {"public/get_instruments": listed, "private/get_positions": [LONG]}
+    )  # fmt: skip
+    assert (seen.quality, [it.contracts for it in seen.positions]) == ("ok", [5000])
+    rule = next(it for it in seen.instruments if it.symbol == PERPETUAL)
+    assert (rule.amount_step, rule.min_amount) == (None, None)
+
+
+def test_a_combination_of_futures_is_no_instrument_to_close_with() -> None:
+    """Its price is a difference, so that it is neither a linear contract nor an inverse one; its legs are held."""
+    combo = _instrument("BTC-FS-26DEC25_PERP", "future_combo", {"contract_size": 10.0, "min_trade_amount": 10.0,
+                                                               "tick_size": 0.5})  # fmt: skip
+    said = {"public/get_instruments": [*INSTRUMENTS, combo], "private/get_positions": [LONG]}
+    seen, _ = told(lambda venue: venue.snapshot(), said)
+    assert not [it for it in seen.instruments if "FS" in it.symbol]
+
+
+@pytest.mark.parametrize(("currency", "fee"), [("BTC", D("0.00005")), ("USDC", None)])
+def test_a_fee_in_another_coin_than_the_accounts_currency_is_unknown(currency: str, fee: Decimal | None) -> None:
+    """Deribit takes 0.00005 BTC; in an account that is counted in USDC these are no 0.00005 USDC."""
+    said = {"private/get_order_state_by_label": [ORDER], "private/buy": {"order": ORDER}}
+    found, _ = told(lambda venue: venue.find_order(PERPETUAL, "kswa1"), said, currency)
+    assert found is not None
+    assert found.fee == fee

@@ -84,7 +84,7 @@ class Spoken:
             "metaAndAssetCtxs": META, "perpDexs": [None], "clearinghouseState": STATE, "frontendOpenOrders": FRONT,
             "userFillsByTime": [], "userFunding": [], "userNonFundingLedgerUpdates": [], "userAbstraction": "default",
             "allMids": {"BTC": "100000.0"}, "spotMeta": {"tokens": [], "universe": []}, "extraAgents": [],
-            "exchangeStatus": {"time": 1, "specialStatuses": None}, **told,
+            "exchangeStatus": {"time": 1_708_622_400_000, "specialStatuses": None}, **told,
         }  # fmt: skip
         self.exchange = list(exchange)
         self.asked: list[dict[str, Any]] = []
@@ -504,3 +504,90 @@ def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
     journal = spoken.run(lambda made: closed(made, time, tmp_path), time)
     assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
     assert list(filled.values()) == ["0.5"]
+
+
+# Numbers that would be read wrong in silence
+
+
+def deal(**more: Any) -> dict[str, Any]:
+    """A sale of 0.2 BTC that closes a part of a long."""
+    told = {
+        "coin": "BTC", "px": "100000.0", "sz": "0.2", "side": "A", "time": 1708622398623, "startPosition": "0.5",
+        "dir": "Close Long", "closedPnl": "1000.0", "hash": "0x" + "0" * 64, "oid": 91, "crossed": True, "fee": "9.0",
+        "tid": 118906512037719, "feeToken": "USDC",
+    }  # fmt: skip
+    return {**told, **more}
+
+
+def fills_of(*rows: Any) -> Any:
+    return Spoken(userFillsByTime=list(rows)).run(lambda made: made.snapshot())
+
+
+def test_what_a_fill_realised_and_of_which_position_is_told() -> None:
+    """1,000 USDC before the fee of 9, of the long; what turns a short round closed that one."""
+    seen = fills_of(deal(), deal(tid=2, side="B", dir="Short > Long", closedPnl="-5.0"), deal(tid=3, dir="Settlement"))
+    assert [(it.realized_pnl, it.fee, it.position_side) for it in seen.fills] == [
+        (1000, 9, "long"), (-5, 9, "short"), (1000, 9, None),
+    ]  # fmt: skip
+    assert (seen.fills[0].id, seen.fills[0].order, seen.fills[0].amount, seen.fills[0].symbol) == (
+        "118906512037719", "91", D("0.2"), BTC,
+    )  # fmt: skip
+
+
+def test_fills_that_nobody_traded_are_several() -> None:
+    """All of them are numbered 0; two of one moment differ in what was held before."""
+    seen = fills_of(deal(tid=0), deal(tid=0, startPosition="0.3"), deal(tid=0))
+    assert len(seen.fills) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"side": "C"}, {"side": None}, {"dir": "Open Long"}, {"time": None}, {"sz": "-0.2"}, {"px": None}, {"coin": None}],
+    ids=str,
+)
+def test_a_fill_that_makes_no_sense_makes_the_fills_unknown(more: dict[str, Any]) -> None:
+    """A side that is neither is no buy, and a fill without a time is not left out."""
+    seen = fills_of(deal(tid=2), deal(**more))
+    assert (seen.quality, seen.fills) == ("ok", None)
+    assert seen.reason.startswith("fills: ")
+
+
+def test_fills_of_the_spot_wallet_are_not_the_accounts() -> None:
+    """What is held there is not among its positions."""
+    seen = fills_of(deal(coin="@107", dir="Sell"), deal(coin="PURR/USDC", dir="Sell", tid=2))
+    assert seen.fills == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["frontendOpenOrders", "userFillsByTime", "userFunding", "userNonFundingLedgerUpdates"]
+)
+def test_a_list_that_is_null_is_not_an_empty_one(name: str) -> None:
+    """Orders, fills and flows are unknown then, and why is said."""
+    answers: dict[str, Any] = {name: None}
+    seen = Spoken(**answers).run(lambda made: made.snapshot())
+    part = {"frontendOpenOrders": "orders", "userFillsByTime": "fills"}.get(name, "flows")
+    assert (seen.quality, getattr(seen, part)) == ("ok", None)
+    assert f"{part}: " in seen.reason
+
+
+@pytest.mark.parametrize(
+    "more", [{"side": "C"}, {"side": None}, {"sz": "0.4"}, {"isTrigger": None}, {"origSz": "0"}, {"oid": None}], ids=str
+)
+def test_an_order_that_makes_no_sense_makes_the_orders_unknown(more: dict[str, Any]) -> None:
+    """A side that is neither is no buy."""
+    seen = Spoken(frontendOpenOrders=[FRONT[0] | more]).run(lambda made: made.snapshot())
+    assert (seen.quality, seen.orders) == ("ok", None)
+
+
+@pytest.mark.parametrize(("coin", "asset"), [("@107", 10107), ("PURR/USDC", 10000)])
+def test_an_order_in_a_spot_market_can_be_cancelled(coin: str, asset: int) -> None:
+    """By the market's number from 10,000 on. Without it, its cancel failed, and the whole close ended as blocked."""
+    spoken = Spoken(said("success"), frontendOpenOrders=[FRONT[0] | {"coin": coin, "reduceOnly": False}])
+
+    async def deed(made: Any) -> Any:
+        (resting,) = await made.open_orders()
+        await made.cancel(resting.symbol, resting.id)
+        return resting
+
+    assert spoken.run(deed).symbol == coin
+    assert [it["action"] for it in spoken.sent] == [{"type": "cancel", "cancels": [{"a": asset, "o": 91}]}]

@@ -192,10 +192,14 @@ def test_the_private_stream_wakes_for_positions_and_orders() -> None:
 
 @pytest.mark.parametrize(
     ("told", "used"),
-    [({"imr": "620"}, 620), ({"imr": ""}, 800), ({}, 800), ({"imr": "620", "isoEq": "100"}, 800)],
-    ids=["futures-mode", "other-mode", "not-there", "isolated"],
-)
-def test_the_margin_in_use_is_the_initial_margin_where_okx_tells_it(told: dict[str, str], used: int) -> None:
-    """OKX tells one for a currency in the futures mode, of cross positions only; else it is all that is frozen."""
-    detail = {"ccy": "USDT", "eq": "1000", "cashBal": "1000", "frozenBal": "800", "mmr": "310", "isoEq": "0", **told}
+    [
+        ({"imr": "620"}, 500), ({"imr": ""}, 680), ({}, 680), ({"imr": "620", "isoEq": "100"}, 680),
+        ({"imr": "120"}, 0), ({"imr": "620", "ordFrozen": ""}, None), ({"imr": "", "stgyEq": "50"}, None),
+    ],
+    ids=["futures-mode", "other-mode", "not-there", "isolated", "orders-only", "not-apart", "bots"],
+)  # fmt: skip
+def test_the_margin_in_use_is_that_of_positions_without_that_of_orders(told: dict[str, str], used: int | None) -> None:
+    """OKX tells an initial margin in the futures mode, of cross positions and orders; else all that is frozen."""
+    detail = {"ccy": "USDT", "eq": "1000", "cashBal": "1000", "frozenBal": "800", "mmr": "310", "isoEq": "0",
+              "ordFrozen": "120", **told}  # fmt: skip
     assert wealth({"totalEq": "1000", "details": [detail]}, "USDT", None).margin_used == used

@@ -80,6 +80,7 @@ def test_every_answer_about_an_account_is_replayed(shared: Path) -> None:
 def test_a_balance_is_in_its_own_currency_and_not_in_dollars(replay: Replay) -> None:
     """99.8946… USDT, which OKX calls 99.8887… dollars; an isolated position's margin is not in the account's own."""
     replay.answers("GET account/balance", "http_get_account_balance.json")
+    replay.answers("GET account/positions", "http_get_positions.json")
     seen = replay.snapshot()
     assert (seen.equity, seen.free) == (D("99.89469657000001"), D("94.42612990333333"))
     assert (seen.margin_used, seen.maintenance_margin) == (D("5.468566666666667"), None)

@@ -112,7 +112,7 @@ def test_a_deribit_wallet_without_one_of_its_parts_is_unknown(missing: str) -> N
 
 def test_collateral_at_deribit_is_priced_with_every_reading() -> None:
     """2 BTC and 25,000 USDC in an account counted in BTC, while BTC falls: each snapshot has its own price."""
-    crossed = {"cross_collateral_enabled": True, "total_equity_usd": 125_000.0}
+    crossed = {"cross_collateral_enabled": True, "margin_model": "cross_sm", "total_equity_usd": 125_000.0}
     summaries = [
         {**deribit.SUMMARY, **crossed, "equity": 2.0, "balance": 1.9},
         {**deribit.SUMMARY, **crossed, "currency": "USDC", "equity": 25_000.0, "balance": 25_000.0},
@@ -141,7 +141,13 @@ def test_collateral_at_deribit_is_priced_with_every_reading() -> None:
 
 def test_parts_that_are_far_from_deribits_total_are_none() -> None:
     """2 BTC at 50,000 are not 125,000 USD: something is not in the summaries, and the total stands alone."""
-    crossed = {**deribit.SUMMARY, "cross_collateral_enabled": True, "total_equity_usd": 125_000.0, "equity": 2.0}
+    crossed = {
+        **deribit.SUMMARY,
+        "cross_collateral_enabled": True,
+        "margin_model": "cross_sm",
+        "total_equity_usd": 125_000.0,
+        "equity": 2.0,
+    }
     said = {"private/get_account_summaries": {"summaries": [crossed]},
             "public/get_index_price": {"index_price": 50_000.0}}  # fmt: skip
     seen, _ = deribit.told(snapshot, said)
@@ -150,7 +156,12 @@ def test_parts_that_are_far_from_deribits_total_are_none() -> None:
 
 def test_a_currency_without_an_index_leaves_deribits_total_alone() -> None:
     """A token beside 2.5 BTC, of which Deribit refuses to tell an index: the worth stays known, and has no parts."""
-    crossed = {**deribit.SUMMARY, "cross_collateral_enabled": True, "total_equity_usd": 125_000.0}
+    crossed = {
+        **deribit.SUMMARY,
+        "cross_collateral_enabled": True,
+        "margin_model": "cross_sm",
+        "total_equity_usd": 125_000.0,
+    }
 
     def index(query: Any) -> Any:
         known = query["index_name"] == "btc_usd"

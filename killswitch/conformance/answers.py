@@ -1,0 +1,145 @@
+"""What an adapter makes of an answer in which one field is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from killswitch.conformance.mutations import (
+    Mutation,
+    Trial,
+    a_share,
+    faults,
+    mutations,
+    report_faults,
+    rows_faults,
+)
+from killswitch.conformance.stand import Key, Stand
+from killswitch.conformance.trial import closing, guarantee, needs
+from killswitch.model.venue import VenueAdapter, VenueError
+
+NAME: Final = "ks0001"
+Read = Callable[[VenueAdapter], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What was made of a changed answer, and is not right."""
+
+    mutation: Mutation
+    call: str
+    faults: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mutation} → {self.call}: {'; '.join(self.faults)}"
+
+
+class AnswerGuarantees:
+    """A wrong number is never taken for a right one."""
+
+    @guarantee("G30")
+    def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
+        """Null, missing, of another type, no number, negative, an unknown word, an empty list, a list for an object:
+        every fact is as it was, or unknown with a reason, or the reading fails and says why. The whole is a command."""
+        needs(stand, "answers")
+        tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
+        assert tried
+        assert not wrong, "\n".join(map(str, wrong))
+
+
+async def wrong_readings(
+    stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
+) -> tuple[int, list[Wrong]]:
+    """Change every field of every answer in turn, or `most` of them; how many were tried, and what was wrong."""
+    first, second = stand.symbols
+    book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
+    reads = _reads(first)
+    try:
+        venue = await stand.open(book)
+        try:
+            await _busy(stand, venue, (first, "long"))
+            asked: dict[str, set[str]] = {}
+            answers: dict[str, Any] = {}
+            whole: dict[str, Any] = {}
+            for call, read in reads.items():
+                heard: dict[str, Any] = {}
+                whole[call] = await _outcome(stand, lambda name, it, heard=heard: _longer(heard, name, it), read)
+                asked[call] = set(heard)
+                for name, answer in heard.items():
+                    _longer(answers, name, answer)
+            found = mutations(answers)
+            chosen = found if most is None else a_share(found, most)
+            wrong = []
+            for mutation in chosen:
+                for call, read in reads.items():
+                    if _is_told(mutation.question, asked, call):
+                        seen = await _outcome(stand, mutation.change, read)
+                        if complaints := _complaints(Trial(mutation, stand.now()), call, whole[call], seen):
+                            wrong.append(Wrong(mutation, call, tuple(complaints)))
+                            told(wrong[-1])
+            return len(chosen), wrong
+        finally:
+            await venue.close()
+    finally:
+        await stand.close()
+
+
+async def _busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
+    """An account in which there is something of everything."""
+    await venue.snapshot()
+    await venue.submit(closing(key, Decimal(1), NAME))
+    if "stops" in stand.offers:
+        await stand.rest(key[0], "buy", Decimal(1))
+        await stand.rest(key[0], "sell", Decimal(2), trigger=Decimal(50))
+    if "flows" in stand.offers:
+        await stand.flow(Decimal(500))
+
+
+def _reads(symbol: str) -> Mapping[str, Read]:
+    return {
+        "snapshot": lambda venue: venue.snapshot(),
+        "open_orders": lambda venue: venue.open_orders(),
+        "find_order": lambda venue: venue.find_order(symbol, NAME),
+        "fills": lambda venue: venue.fills(symbol, NAME),
+    }
+
+
+def _is_told(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
+    """Whether the call is tried with a changed answer to the question; what every call asks for, such as the rules, is
+    tried in a snapshot alone."""
+    by_all = all(question in questions for questions in asked.values())
+    return question in asked[call] and (call == "snapshot" or not by_all)
+
+
+async def _outcome(stand: Stand, change: Any, read: Read) -> object:
+    venue = await stand.connect(change)
+    try:
+        return await read(venue)
+    except VenueError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - that anything else is raised is what is looked for
+        return error
+    finally:
+        await venue.close()
+
+
+def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
+    if isinstance(seen, VenueError):
+        return [] if str(seen) else ["an error without a reason"]
+    if isinstance(seen, Exception):
+        return [f"{type(seen).__name__}: {seen}"]
+    if call == "snapshot":
+        return faults(trial, whole, seen)
+    if call == "find_order":
+        return report_faults(trial, whole, seen)
+    return rows_faults(trial, call, whole, seen)
+
+
+def _longer(heard: dict[str, Any], question: str, answer: Any) -> Any:
+    """Keep the answer with the most in it; the answer."""
+    if question not in heard or len(json.dumps(answer)) > len(json.dumps(heard[question])):
+        heard[question] = answer
+    return answer

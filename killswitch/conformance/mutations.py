@@ -1,0 +1,239 @@
+"""Answers in which one field is wrong, and what an adapter may make of them.
+
+Every field of every answer is changed in turn: null, missing, another type, no number, another sign, a word that nobody
+knows, an empty list, a list for an object. What is right is decided by the snapshot of the answers as they were: each
+fact is the same, or unknown. A position never vanishes, and never changes its side or size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Order
+from killswitch.model.venue import OrderReport
+
+Path = tuple[str | int, ...]
+WORD: Final = "nonsense"
+MISSING: Final = object()
+ROWS: Final = 2
+"""So many elements of a list are changed: the others are like them."""
+LATER: Final = timedelta(seconds=120)
+"""Two readings of the same facts are dated so much apart, at most."""
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "fills_as_of", "flows_as_of"})
+_OF_THE_READING: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
+                                    "health", "row_lag_s"})  # fmt: skip
+_ROWS: Final = frozenset({"positions", "orders", "fills", "flows", "balances", "instruments", "marks", "rates",
+                          "liquidity"})  # fmt: skip
+_PARTIAL: Final = frozenset({"instruments", "balances", "marks", "rates", "liquidity"})
+"""Of these some rows may be unknown by not being there; a position, an order or a fill may not."""
+_SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "realized_pnl", "fee", "wallet"})
+"""Money that may be less than zero: a minus before it is what the venue says. So it is of a flow, and of a balance."""
+_NAMES: Final = frozenset({"id", "client_order_id", "order", "fee_currency", "currency", "asset", "strategy", "type",
+                           "symbol", "margin_mode"})  # fmt: skip
+"""What is repeated as the venue says it: a word that nobody knows is such a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One field of the answer to a `question`, at `path`, and what stands there instead of it."""
+
+    question: str
+    path: Path
+    kind: str
+    value: object
+
+    def __str__(self) -> str:
+        return f"{self.question} {'.'.join(map(str, self.path))} {self.kind}"
+
+    def change(self, question: str, answer: Any) -> Any:
+        """The answer with the field changed; itself where it is to another question, or has no such field."""
+        return _replaced(answer, self.path, self.value) if question == self.question else answer
+
+
+def mutations(answers: Mapping[str, Any]) -> list[Mutation]:
+    """Every change of every field of these answers, which are JSON by question."""
+    return [
+        Mutation(question, path, kind, value)
+        for question, answer in sorted(answers.items())
+        for path, old in _fields(answer, ())
+        for kind, value in _instead(old, path)
+    ]
+
+
+def a_share(found: Sequence[Mutation], most: int) -> list[Mutation]:
+    """So many of them, spread evenly: the same ones each time."""
+    step = max(1, -(-len(found) // most))
+    return list(found[::step])
+
+
+def _fields(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if path:
+        yield path, value
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value[:ROWS])
+    for name, inner in items:
+        yield from _fields(inner, (*path, name))
+
+
+def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
+    if old is not None:
+        yield "null", None
+    if isinstance(path[-1], str):
+        yield "missing", MISSING
+    if isinstance(old, dict):
+        yield from (("no fields", {}), ("a list", []), ("a word", WORD))
+    elif isinstance(old, list):
+        yield from (("an object", {}), ("a word", WORD), ("a list of nothing", [None]))
+        if old:
+            yield "empty", []
+    elif isinstance(old, bool):
+        yield from (("a word", WORD), ("an object", {}), ("a list", []))
+    else:
+        yield from (("a word", WORD), ("true", True), ("an object", {}), ("a list", []), ("nothing written", ""))
+        if isinstance(old, int | float) or (isinstance(old, str) and _NUMBER.fullmatch(old)):
+            is_text = isinstance(old, str)
+            yield "no number", "NaN" if is_text else float("nan")
+            if Decimal(str(old)):
+                yield "negative", -old if isinstance(old, int | float) else str(-Decimal(old))
+
+
+def _replaced(value: Any, path: Path, new: object) -> Any:
+    name, rest = path[0], path[1:]
+    if isinstance(value, dict) and name in value:
+        if not rest and new is MISSING:
+            return {key: it for key, it in value.items() if key != name}
+        return {**value, name: _replaced(value[name], rest, new) if rest else new}
+    if isinstance(value, list) and isinstance(name, int) and name < len(value):
+        return [*value[:name], _replaced(value[name], rest, new) if rest else new, *value[name + 1 :]]
+    return value
+
+
+# What is right
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was read of answers with one change, at the venue's time `at`."""
+
+    mutation: Mutation
+    at: datetime
+
+
+def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
+    """What the snapshot of the changed answers says wrong, beside that of the `whole` ones."""
+    if seen.quality != "ok":
+        return [] if seen.reason else [f"it is {seen.quality} without a reason"]
+    found: list[str] = []
+    if seen.positions is None and not seen.reason:
+        found.append("positions are unknown without a reason")
+    if seen.equity is None and whole.equity is not None and not seen.reason:
+        found.append("equity is unknown without a reason")
+    for name in AccountSnapshot.__struct_fields__:
+        if name in _OF_THE_READING:
+            continue
+        before, now = getattr(whole, name), getattr(seen, name)
+        if name in _ROWS:
+            found += _row_faults(trial, name, before, now)
+        elif not _is_same(trial, name, before, now, later=name in _TIMES):
+            found.append(f"{name} is {now}, and was {before}")
+    return found
+
+
+def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:
+    """The same of an order that was asked for."""
+    if seen is None:
+        return ["the order is said not to exist"]
+    named = (name for name in OrderReport.__struct_fields__)
+    return [
+        f"{name} is {getattr(seen, name)}, and was {getattr(whole, name)}"
+        for name in named
+        if not _is_same(trial, name, getattr(whole, name), getattr(seen, name))
+        or (getattr(seen, name) is None and name in ("state", "filled", "amount"))
+    ]
+
+
+def rows_faults(trial: Trial, what: str, whole: Sequence[Struct], seen: Sequence[Struct]) -> list[str]:
+    """The same of a list of rows that was asked for."""
+    return _row_faults(trial, what, whole, seen)
+
+
+def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
+    if seen is None or whole is None:
+        return []
+    if not seen and trial.mutation.kind == "empty" and what != "positions":
+        return []  # that there are none is what it says
+    left, found = list(seen), []
+    for row in whole:
+        like = next((it for it in left if not _differences(trial, row, it)), None)
+        if like is not None:
+            left.remove(like)
+        elif what not in _PARTIAL:
+            found.append(f"{what}: {_nearest(trial, row, left)}")
+    # Of rules, prices and the like some may be unknown; none may be another.
+    if what in _PARTIAL:
+        found += [f"{what}: {it} is new" for it in left if not _is_known_part(it, trial)]
+    elif len(seen) > len(whole):
+        found.append(f"{what}: {len(seen)} rows, and there were {len(whole)}")
+    return found
+
+
+def _nearest(trial: Trial, row: Struct, left: Sequence[Struct]) -> str:
+    """What is other than it was, in the row that is most like it."""
+    if not left:
+        return f"{row} is not there"
+    like = min(left, key=lambda it: len(_differences(trial, row, it)))
+    told, before = asdict(like), asdict(row)
+    return ", ".join(f"{it} is {told[it]}, and was {before[it]}" for it in _differences(trial, row, like))
+
+
+def _is_known_part(row: Struct, trial: Trial) -> bool:
+    """A balance in an asset of another name is one that the venue has named so."""
+    return getattr(row, "asset", None) == WORD and trial.mutation.value == WORD
+
+
+def _differences(trial: Trial, whole: Struct, seen: Struct) -> list[str]:
+    signed = isinstance(whole, Flow) or type(whole).__name__ == "Balance"
+    needed = {"contracts", "side", "amount", "inverse"} if isinstance(whole, Order | Fill) else {"contracts", "side"}
+    told = asdict(seen)
+    return [
+        name
+        for name, before in asdict(whole).items()
+        if not _is_same(trial, "equity" if signed and name == "amount" else name, before, told[name], later=True)
+        or (before is not None and told[name] is None and name in needed)
+    ]
+
+
+def _is_same(trial: Trial, name: str, before: object, now: object, *, later: bool = False) -> bool:
+    if now is None or before == now:
+        return True
+    if isinstance(now, datetime):
+        return later and (abs(now - trial.at) <= LATER or (isinstance(before, datetime) and abs(now - before) <= LATER))
+    if name == "type" and isinstance(now, str) and now.startswith("trigger_"):
+        return True  # nobody says of which kind it is
+    if name in _NAMES and isinstance(now, str):
+        return _is_echoed(trial, now)
+    return trial.mutation.kind == "negative" and name in _SIGNED and isinstance(now, Decimal) and now.is_finite()
+
+
+def _is_echoed(trial: Trial, now: str) -> bool:
+    """Whether a name has the venue's own word in it, whatever that is."""
+    value = trial.mutation.value
+    if value is None or value is MISSING or isinstance(value, dict | list):
+        return False
+    return str(value) in now
+
+
+Change = Callable[[str, Any], Any]
+"""What an answer to a question is made before the adapter has it."""

@@ -1,0 +1,20 @@
+"""Every venue of the house whose answers can be changed on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from killswitch.conformance.stand import Stand
+from tests.conformance.stands import WireStand
+from tests.conformance.wires import WIRES
+
+
+def reading_stands() -> Mapping[str, Callable[[], Stand]]:
+    """Name → a stand of its own."""
+    return {name: lambda wired=wired: _small(WireStand(wired)) for name, wired in WIRES.items()}  # type: ignore[misc] # bound in the loop
+
+
+def _small(stand: WireStand) -> WireStand:
+    """With the two symbols that are held: what a venue lists beside them is asked for and read each time."""
+    stand.more = ()
+    return stand

@@ -1,0 +1,33 @@
+"""Every field of every answer of a venue changed in turn: `python -m tests.wire.mutants [VENUE…]`.
+
+Prints what was made of an answer and is a wrong number; the tests try a share of it. A venue takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from killswitch.conformance.answers import wrong_readings
+from tests.conformance.reading_stands import reading_stands
+
+
+def main() -> int:
+    """Exit status 1 where an adapter makes a wrong number of an answer."""
+    stands = reading_stands()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("venue", nargs="*", help=", ".join(stands))
+    parser.add_argument("--most", type=int, help="so many changes of each venue")
+    arguments = parser.parse_args()
+    failed = False
+    for name in arguments.venue or stands:
+        stand, began = stands[name](), time.process_time()
+        tried, wrong = stand.run(wrong_readings(stand, most=arguments.most, told=lambda it: print(it, flush=True)))
+        print(f"{name}: {tried} changes, {len(wrong)} wrong, {time.process_time() - began:.1f} s of CPU", flush=True)
+        failed = failed or bool(wrong)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
