@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 
 from killswitch.gate.changes import LockOutcome
@@ -20,26 +19,34 @@ DEADLINE = 2.0
 """Seconds without progress after which a turn is given up: people are paged, and the rest is left to the next one."""
 
 
+PATIENT_FOR = 3
+"""Waits of a tick for which a turn is not given up in any case: a clock may go faster than a file system."""
+
+
 class _Turn:
     """One turn at the folder, on a thread, which asks before each write whether it is still wanted."""
 
-    def __init__(self, at: datetime) -> None:
-        # A file system answers in the seconds of this process, whatever the clock of the run counts.
+    def __init__(self, clock: Clock, patience: float) -> None:
+        """`patience`: seconds of this process that it has at least, however fast the clock of the run goes."""
+        self._clock = clock
+        self._patience = patience
         self._seconds = asyncio.get_running_loop().time
-        self._moved = self._seconds()
+        self._moved = (clock.monotonic(), self._seconds())
         self._is_given_up = False
-        self.at = at
+        self.at = clock.now()
         self.result: asyncio.Future[LockOutcome] | None = None
 
     def is_late(self) -> bool:
         """For the thread: whether it has been given up. That it asks is its progress."""
-        self._moved = self._seconds()
+        self._moved = (self._clock.monotonic(), self._seconds())
         return self._is_given_up
 
     @property
     def is_given_up(self) -> bool:
         """Whether it has come no further for too long; for good, once it has been seen."""
-        self._is_given_up = self._is_given_up or self._seconds() - self._moved >= DEADLINE
+        by_clock, here = self._moved
+        is_late = self._clock.monotonic() - by_clock >= DEADLINE and self._seconds() - here >= self._patience
+        self._is_given_up = self._is_given_up or is_late
         return self._is_given_up
 
 
@@ -84,7 +91,7 @@ class LockWriter:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         if await self._ends(until):
-            self._turn = turn = _Turn(self._clock.now())
+            self._turn = turn = _Turn(self._clock, PATIENT_FOR * self._patience)
             changes = self._locking.due(turn.at)
             turn.result = loop.run_in_executor(self._threads, self._keeper.settle, changes, turn.at, turn.is_late)
             await self._ends(until)
