@@ -162,8 +162,9 @@ def tick_time_of(store_at: str) -> datetime:
 
 def _end_misdated(store_at: str) -> None:
     """Where the clock was put back under a lease, see first whether its holder lives: nobody else takes the order."""
+    lease, now = None, datetime.now(UTC)
     with friendly(), contextlib.suppress(StoreMissingError), opened_store(store_at, read_only=True) as store:
-        lease, now = store.lease(), datetime.now(UTC)
+        lease = store.lease()
     if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
         return
     click.echo(watching_words(lease, now), err=True)

@@ -123,7 +123,7 @@ def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
 
 
 def _require_nobody(lease: Lease | None) -> None:
-    """StoreError where the process that holds, or held, the lease runs on this machine, or another may hold it."""
+    """ClickException where the process that holds, or held, the lease runs on this machine, or another may hold it."""
     from datetime import UTC, datetime
 
     from killswitch.runner.lease import is_running, pid_of

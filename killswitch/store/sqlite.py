@@ -79,6 +79,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
                 backup(disk, copied)
         except sqlite3.Error as error:
+            to.unlink(missing_ok=True)  # a part of a store is none
             raise store_error(f"{path}, or its copy {to},", error) from error
 
 
