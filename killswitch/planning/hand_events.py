@@ -94,17 +94,17 @@ class HandEvents:
             scope = frozenset({event.scope or "portfolio"})
             told.append(tell.hand_wait_given_up(self._given_up[event.id], now, scope))
             return []
-        waited = now - to_micros(event.at)
-        if waited > LONGEST_WAIT:
-            why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
-            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
-            return []
         before = [each for each in self._earlier if _is_of(each, event)]
         if before:  # an earlier run has carried out a part of it
             since = to_micros(before[0].as_of)
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
             self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
             return self._go_on(snapshot, now, instruments, told)
+        waited = now - to_micros(event.at)
+        if waited > LONGEST_WAIT:
+            why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
+            told.append(tell.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
+            return []
         try:
             found = close_by_hand(event, snapshot, now, instruments, self._policies, self.read_last)
         except RefusedHandError as refused:

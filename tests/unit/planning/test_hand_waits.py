@@ -124,6 +124,16 @@ def test_a_restart_does_not_lengthen_the_wait(desk: Desk) -> None:
     assert [each.severity for each in told] == ["page"]
 
 
+def test_a_process_that_begins_after_the_wait_says_what_was_not_closed(desk: Desk) -> None:
+    """A part of it was carried out, so that it is not told that nothing was."""
+    desk.tick(1, up("a"), down("b"), events=(CLOSE,))
+    desk.restart()
+    decisions, (notice,) = desk.tick(700, up("a"), up("b"))
+    assert decisions == []
+    assert notice.text == "the close by hand does not wait any longer for b: nothing was closed there"
+    assert desk.pending == []
+
+
 def giving_up(what: str, scope: str | None = None) -> Event:
     return replace(hand("give_up", after(seconds=2), scope, "hand-2"), decision=what)
 
