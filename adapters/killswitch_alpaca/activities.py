@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, needed, word
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, more_than_zero, text, word
 from killswitch_alpaca.positions import symbol_of
 
 UNITS: Final[Mapping[str, FlowKind]] = {
@@ -39,9 +39,9 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
             at=at,
             symbol=names.get(word(found, "symbol"), word(found, "symbol")),
             side="buy" if side == "buy" else "sell",
-            amount=needed(found, "qty"),
-            price=needed(found, "price"),
-            order=found.get("order_id"),
+            amount=more_than_zero(found, "qty"),
+            price=more_than_zero(found, "price"),
+            order=text(found, "order_id"),
         )
     except UnreadableError as error:
         raise UnreadableError(f"activity {name}: {error}") from None
@@ -100,6 +100,8 @@ class Known:
             return [each for each in answer if word(each, "id") not in self._given]
         if self._since is not None:
             return [each for each in answer if not self._is_old(each)]
+        for each in answer:
+            self._is_old(each)  # which raises where a row is not dated at all
         days = [day for each in answer if (day := _day(each)) is not None]
         if not days:
             return []
@@ -136,7 +138,9 @@ class Known:
         """Whether the run before has known it, or could have: it had happened, and would have been in its answers."""
         day = _day(row)
         at = _time(row) if day is None else day + LATE
-        return at is None or (self._since is not None and at < self._since)
+        if at is None:
+            raise UnreadableError(f"activity {row.get('id')}: it has neither a time nor a date")
+        return self._since is not None and at < self._since
 
 
 def _time(row: Row) -> datetime | None:

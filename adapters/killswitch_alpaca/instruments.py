@@ -25,8 +25,8 @@ class Asset:
     crypto: bool
     option: bool
     tradable: bool
-    active: bool
-    fractionable: bool
+    active: bool | None
+    fractionable: bool | None
     least: Decimal | None
     step: Decimal | None
     tick: Decimal | None
@@ -44,8 +44,8 @@ def read_asset(found: Row) -> Asset:
         crypto=asset_class == CRYPTO,
         option=asset_class == OPTION,
         tradable=tradable,
-        active=found.get("status") == "active",
-        fractionable=found.get("fractionable") is True,
+        active={"active": True, "inactive": False}.get(str(found.get("status"))),
+        fractionable=divisible if isinstance(divisible := found.get("fractionable"), bool) else None,
         least=positive(found.get("min_order_size")),
         step=positive(found.get("min_trade_increment")),
         tick=positive(found.get("price_increment")),
@@ -69,21 +69,22 @@ def instrument(
             max_amount=most, state=state,
         )  # fmt: skip
     # A short is held in whole shares, however divisible they are.
-    whole = asset.option or not asset.fractionable or (position is not None and position.side == "short")
+    whole = asset.option or asset.fractionable is False or (position is not None and position.side == "short")
+    least = Decimal(1) if whole else FRACTION if asset.fractionable else None
     tick = PENNY if price is None or price >= DOLLAR else SUB_PENNY
     return Instrument(
         asset.symbol,
         Decimal(100) if asset.option else Decimal(1),
-        amount_step=Decimal(1) if whole else FRACTION,
+        amount_step=least,
         price_step=PENNY if asset.option else tick,
-        min_amount=Decimal(1) if whole else FRACTION,
+        min_amount=least,
         state=state,
     )
 
 
 def _state(asset: Asset, session: Session | None, *, extended: bool, barred: bool) -> InstrumentState | None:
     if not asset.active:
-        return "delisted"
+        return None if asset.active is None else "delisted"
     if barred:
         return "cancel_only"
     if not asset.tradable:
@@ -116,7 +117,7 @@ def barred(account: Row) -> str | None:
         )
         if account.get(name) is True
     ]
-    status = account.get("status")
+    status = str(account.get("status"))
     if status in CLOSED:
         found.append(f"the account's status is {status}")
     return "; ".join(found) or None

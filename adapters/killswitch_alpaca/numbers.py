@@ -56,6 +56,20 @@ def needed(found: Row, name: str) -> Decimal:
     return value
 
 
+def more_than_zero(found: Row, name: str) -> Decimal:
+    """A size or a price under `name`; UnreadableError where it is missing, zero or less."""
+    value = needed(found, name)
+    if value <= 0:
+        raise UnreadableError(f"{name} is {value}")
+    return value
+
+
+def text(found: Row, name: str) -> str | None:
+    """The text under `name`; None for nothing, UnreadableError for anything else."""
+    value = found.get(name)
+    return None if value is None or value == "" else word(found, name)
+
+
 def word(found: Row, name: str) -> str:
     """The text under `name`; UnreadableError where it is missing or empty."""
     value = found.get(name)

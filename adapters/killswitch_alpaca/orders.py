@@ -9,7 +9,7 @@ from typing import Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, positive, word
+from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, needed, positive, text, word
 from killswitch_alpaca.positions import is_crypto, symbol_of
 
 ZERO = Decimal(0)
@@ -36,19 +36,25 @@ def read_report(found: Row) -> OrderReport:
     """The account of one order. Fees are not told with an order, so they are unknown."""
     name = word(found, "id")
     try:
-        filled = decimal(found.get("filled_qty")) or ZERO
+        filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
         size = decimal(found.get("qty"))
         return OrderReport(
             id=name,
-            client_order_id=found.get("client_order_id"),
+            client_order_id=text(found, "client_order_id"),
             symbol=symbol_of(word(found, "symbol"), found.get("asset_class")),
             state=_state(found),
-            amount=filled if size is None else size,
+            amount=filled if size is None else _at_least_zero(size, "qty"),
             filled=filled,
             average_price=positive(found.get("filled_avg_price")) if filled else None,
         )
     except UnreadableError as error:
         raise UnreadableError(f"order {name}: {error}") from None
+
+
+def _at_least_zero(value: Decimal, name: str) -> Decimal:
+    if value < 0:
+        raise UnreadableError(f"{name} is {value}")
+    return value
 
 
 def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
@@ -78,7 +84,7 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             symbol=symbol,
             side=side,
             amount=_amount(found, symbol, prices),
-            client_order_id=found.get("client_order_id"),
+            client_order_id=text(found, "client_order_id"),
             position_side=position_side,
             type=order_type(
                 found.get("type") or found.get("order_type"), conditional=trigger is not None, priced=price is not None
@@ -125,7 +131,7 @@ def _purpose(symbol: str, side: OrderSide, intent: object) -> tuple[Side | None,
 def _amount(found: Row, symbol: str, prices: Mapping[str, Decimal]) -> Decimal:
     size = decimal(found.get("qty"))
     if size is not None:
-        return size
+        return _at_least_zero(size, "qty")
     money, price = decimal(found.get("notional")), positive(found.get("limit_price")) or prices.get(symbol)
     if money is None or price is None:
         raise UnreadableError("it says no qty, and its notional cannot be turned into one without a price")

@@ -390,7 +390,7 @@ class Dialect:
         """What was filled of one order."""
         rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
         found = fills.fills(rows, self.refine_fill)
-        return tuple(fill for fill in found if fill.order == order_id)
+        return fills.of_order(found, order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel one order. GoneError where it is gone already."""

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide
-from killswitch_ccxt.numbers import UnreadableError, above_zero, at_least_zero, decimal, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, above_zero, at_least_zero, decimal, instant, needed, text
 
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit",
@@ -35,6 +35,15 @@ def fills(
         fill = fill if refine is None else refine(fill, row.get("info") or {})
         found[fill.id] = fill
     return tuple(found.values())
+
+
+def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
+    """Those of one order. UnreadableError where one does not say of which it is: it may be the one asked for."""
+    rows = tuple(found)
+    nameless = [fill.id for fill in rows if fill.order is None]
+    if nameless:
+        raise UnreadableError(f"fills {', '.join(nameless)} do not say of which order they are")
+    return tuple(fill for fill in rows if fill.order == order_id)
 
 
 def flows(
@@ -78,7 +87,7 @@ def _fill(row: Mapping[str, Any]) -> Fill:
         side=order_side,
         amount=above_zero(row.get("amount"), f"the amount of fill {number}"),
         price=at_least_zero(row.get("price"), f"the price of fill {number}"),
-        order=None if row.get("order") is None else str(row["order"]),
+        order=text(row.get("order")),
         fee=fee,
         fee_currency=currency,
     )
@@ -89,14 +98,14 @@ def _fee(row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
     if not isinstance(fee, Mapping) or fee.get("cost") is None:
         return None, None
     currency = fee.get("currency")
-    return decimal(fee["cost"]), None if currency is None else str(currency)
+    return decimal(fee["cost"]), text(currency)
 
 
 def _id(row: Mapping[str, Any]) -> str:
-    number = row.get("id")
-    if number in (None, ""):
+    number = text(row.get("id"))
+    if number is None:
         raise UnreadableError("a row without an id")
-    return str(number)
+    return number
 
 
 def _at(row: Mapping[str, Any]) -> datetime:

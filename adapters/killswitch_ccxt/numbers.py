@@ -65,6 +65,27 @@ def needed(value: Any, what: str) -> Decimal:
     return found
 
 
+def text(value: Any) -> str | None:
+    """A name or a number that is one; None for nothing. UnreadableError for what is neither."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, dict | list):
+        raise UnreadableError(f"{value!r} is no name")
+    return str(value)
+
+
+def told_of(value: Any, what: str) -> str:
+    """A word that decides; UnreadableError where it is missing, or is no word."""
+    if not isinstance(value, str) or not value:
+        raise UnreadableError(f"{what}: {value!r} is no word")
+    return value
+
+
+def not_negative(value: Decimal | None) -> Decimal | None:
+    """What is never less than zero: a negative one is not known."""
+    return value if value is None or value >= 0 else None
+
+
 def at_least_zero(value: Any, what: str) -> Decimal:
     """An amount; UnreadableError where it is missing or negative."""
     found = needed(value, what)

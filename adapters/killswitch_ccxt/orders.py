@@ -9,7 +9,7 @@ from typing import Any, Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
-from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, instant, positive
+from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, instant, positive, text
 
 STATES: Final[Mapping[str, OrderState]] = {
     "open": "open",
@@ -52,7 +52,7 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         state = "expired" if filled == 0 else "canceled"  # it came to its end before its amount
     return OrderReport(
         id=number,
-        client_order_id=_text(row.get("clientOrderId")),
+        client_order_id=text(row.get("clientOrderId")),
         symbol=symbol,
         state=state,
         amount=amount if amount is not None else filled,
@@ -81,10 +81,10 @@ def _resting(row: Mapping[str, Any]) -> Order:
         symbol=symbol,
         side=side,
         amount=at_least_zero(row.get("amount"), f"the amount of order {number}"),
-        client_order_id=_text(row.get("clientOrderId")),
+        client_order_id=text(row.get("clientOrderId")),
         position_side=position_side,
         type=order_type(
-            _text(row.get("type")), conditional=trigger is not None, priced=price is not None, guards=row.get("guards")
+            text(row.get("type")), conditional=trigger is not None, priced=price is not None, guards=row.get("guards")
         ),
         price=price,
         trigger_price=trigger,
@@ -95,7 +95,7 @@ def _resting(row: Mapping[str, Any]) -> Order:
 
 
 def _id(row: Mapping[str, Any]) -> str:
-    number = _text(row.get("id"))
+    number = text(row.get("id"))
     if number is None:
         raise UnreadableError("an order without an id")
     return number
@@ -108,10 +108,6 @@ def _side(row: Mapping[str, Any], number: str) -> OrderSide:
     if side == "sell":
         return "sell"
     raise UnreadableError(f"order {number}: it has no side")
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
 
 
 def _fee(row: Mapping[str, Any], currency: str | None) -> Decimal | None:

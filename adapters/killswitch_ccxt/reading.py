@@ -15,6 +15,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
+from msgspec import structs
+
 from killswitch.model.snapshot import (
     AccountSnapshot,
     Health,
@@ -39,7 +41,7 @@ from killswitch_ccxt.hearing import Tally
 from killswitch_ccxt.instruments import Given, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.movement import Movement
-from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, shapeless
+from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
 from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Part, phase_of
 from killswitch_ccxt.positions import quoted
 from killswitch_ccxt.quotes import Quote
@@ -202,13 +204,13 @@ class Reading:
             observed_at=observed_at,
             equity=wealth.equity,
             free=wealth.free,
-            margin_used=wealth.margin_used,
-            maintenance_margin=wealth.maintenance_margin,
+            margin_used=not_negative(wealth.margin_used),
+            maintenance_margin=not_negative(wealth.maintenance_margin),
             margin_mode=wealth.margin_mode,
             position_mode=self._mode.known(now),
             balances=wealth.balances,
             flows=self._ledger.flows.news(now),
-            positions=None if positions is None else tuple(self._priced(it, asked, now) for it in positions),
+            positions=None if positions is None else tuple(self._priced(_sound(it), asked, now) for it in positions),
             orders=self._orders.known(now),
             fills=self._ledger.fills.news(now),
             instruments=self._new_instruments(positions or ()),
@@ -406,3 +408,8 @@ class Reading:
 
     def _health(self, tally: Tally, began: float) -> Health:
         return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)
+
+
+def _sound(position: Position) -> Position:
+    """Without a margin that is less than nothing."""
+    return position if not_negative(position.margin) is position.margin else structs.replace(position, margin=None)

@@ -232,7 +232,7 @@ def _is_echoed(trial: Trial, now: str) -> bool:
     value = trial.mutation.value
     if value is None or value is MISSING or isinstance(value, dict | list):
         return False
-    return str(value) in now
+    return str(value).casefold() in now.casefold()
 
 
 Change = Callable[[str, Any], Any]

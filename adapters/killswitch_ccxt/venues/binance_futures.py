@@ -295,7 +295,7 @@ class BinanceFutures(Dialect):
         asked = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await binance_pages.trades(partial(self.ask, "GetUserTrades"), asked, {})
         found = fills.fills((binance_rows.trade(row, self.symbol_of) for row in rows), self.refine_fill)
-        found = tuple(fill for fill in found if fill.order == order_id)
+        found = fills.of_order(found, order_id)
         if len(rows) >= binance_pages.PAGE:
             await self._all_of(order_id, asked, found)
         return found

@@ -186,7 +186,7 @@ class BinanceSpot(Dialect):
         ask = partial(self.client.call, self._call_of("GetMyTrades"))
         rows = await binance_pages.trades(ask, asked, {"fromId": 0})
         found = fills.fills(binance_rows.trade(row, self.symbol_of) for row in rows)
-        return tuple(fill for fill in found if fill.order == order_id)
+        return fills.of_order(found, order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits and withdrawals (spot), interest (margin), and what was moved between wallets."""

@@ -153,7 +153,7 @@ class Bitget(Dialect):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         named = {"symbol": self._id(symbol), "orderId": order_id}
         rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
-        return tuple(fill for fill in self._fills(rows) if fill.order == order_id)
+        return fills.of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         return fills.fills((self.client.ccxt.parse_trade(it, self._rule(it)) for it in rows), self.refine_fill)
@@ -286,7 +286,9 @@ class Bitget(Dialect):
             data = await self._data(method, {"limit": str(PAGE), **params, **before})
             if not isinstance(data, Mapping) or name not in data:
                 raise UnreadableError(f"{method}: an answer without {name}")
-            page = data[name] or []
+            page = [] if data[name] is None and not data.get("endId") else data[name]
+            if not isinstance(page, list):
+                raise UnreadableError(f"{method}: {name} is no list")
             rows += page
             if len(page) < PAGE or not data.get("endId"):
                 return rows

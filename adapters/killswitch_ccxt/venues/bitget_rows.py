@@ -13,7 +13,7 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive, text, told_of
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.wealth import Wealth
 
@@ -116,7 +116,7 @@ def refined_order(row: Row) -> Row:
         "guards": {"loss": True, "profit": False}.get(
             str(info.get("planType")).removeprefix("pos_").removesuffix("_plan")
         ),
-        "reduceOnly": flag(info.get("reduceOnly")) or info.get("planType") in ("pos_profit", "pos_loss"),
+        "reduceOnly": info.get("planType") in ("pos_profit", "pos_loss") or flag(info.get("reduceOnly")),
     }
     hedge = _of_position(info)
     if hedge is not None:
@@ -132,7 +132,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
     fuller = structs.replace(
         fill,
         fee=None if None in paid or not paid else -sum(it for it in paid if it is not None),
-        fee_currency=str(costs[0]["feeCoin"]) if costs else None,
+        fee_currency=text(costs[0].get("feeCoin")) if costs else None,
         realized_pnl=decimal(info.get("profit")),
         cause=_cause(str(info.get("tradeSide")).lower()),
     )
@@ -158,9 +158,8 @@ def flow_of(row: Row) -> Flow | None:
     that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
     has the type in its id.
     """
-    business, amount = row.get("businessType"), decimal(row.get("amount"))
-    if not isinstance(business, str) or not business:
-        raise UnreadableError(f"bill {row.get('billId')}: {business!r} is no type of one")
+    business = told_of(row.get("businessType"), f"bill {row.get('billId')}")
+    amount = needed(row.get("amount"), f"the amount of bill {row.get('billId')}")
     name = str(row.get("billId") or "")
     if not amount:
         return None

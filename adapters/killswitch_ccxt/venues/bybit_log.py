@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant
+from killswitch_ccxt.numbers import UnreadableError, instant, needed, told_of
 
 Row = Mapping[str, Any]
 _NONE: Final = (
@@ -77,11 +77,13 @@ def flow_of(row: Row) -> Flow | None:
     that somebody took out, though money taken out in a new way counts as a loss until its type is known. Such a flow
     has the type in its id. `funding` is + for what was received; `change` is what came into the wallet, all told.
     """
-    told = str(row.get("type"))
+    told = told_of(row.get("type"), f"row {row.get('id')} of the transaction log")
     known = told in FLOWS
     kind = FLOWS.get(told)
-    amount = decimal(row.get("funding")) if kind == "funding" else decimal(row.get("change"))
-    if (known and kind is None) or not amount:
+    if known and kind is None:
+        return None
+    amount = needed(row.get("funding" if kind == "funding" else "change"), f"the change of a row {told}")
+    if not amount:
         return None
     at = instant(row.get("transactionTime"))
     if at is None or not row.get("id"):

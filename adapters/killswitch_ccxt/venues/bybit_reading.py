@@ -205,7 +205,7 @@ class BybitReading(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
-        return tuple(fill for fill in self._fills(rows) if fill.order == order_id)
+        return fills.of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
         told = (row for row in rows if words.CAUSES.get(str(row.get("execType")), "trade") is not None)

@@ -13,7 +13,7 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
@@ -196,6 +196,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each
     coin = info.get("feeCurrency") or info.get("feeCoin") or fill.fee_currency or paid_in
     return structs.replace(
         fill,
+        at=instant(info.get("execTime")) or fill.at,
         fee=decimal(info.get("execFee")),
         fee_currency=None if coin is None else str(coin),
         realized_pnl=None if profit is None or each is None else profit * each,

@@ -388,7 +388,7 @@ class Deribit(Dialect):
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
         result = answer.get("result")
         rows = rows_of(result.get("trades") if isinstance(result, Mapping) else result, "trades")
-        return tuple(fill for fill in self._as_fills(rows) if fill.order == order_id)
+        return fills.of_order(self._as_fills(rows), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         await self.client.call("private_get_cancel", {"order_id": order_id}, changes=True)

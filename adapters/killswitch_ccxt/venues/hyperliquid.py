@@ -32,6 +32,7 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError
+from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
@@ -210,7 +211,7 @@ class Hyperliquid(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
-        return tuple(fill for fill in await self.fills((), since) if fill.order == order_id)
+        return of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         paid, moved = await asyncio.gather(

@@ -28,9 +28,21 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
+from killswitch_ccxt.fills import of_order
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.instruments import States
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import (
+    UnreadableError,
+    above_zero,
+    at_least_zero,
+    decimal,
+    flag,
+    instant,
+    needed,
+    positive,
+    text,
+    told_of,
+)
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.krakenfutures_rows import (
     CAUSES,
@@ -39,6 +51,7 @@ from killswitch_ccxt.venues.krakenfutures_rows import (
     STATES,
     event_of,
     found_order,
+    is_trade,
     name_of,
     part,
     price_of,
@@ -185,7 +198,7 @@ class KrakenFutures(Dialect):
         raise UnreadableError(f"more than {len(found)} fills since the last reading: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        return tuple(fill for fill in await self._last_fills() if fill.order == order_id)
+        return of_order(await self._last_fills(), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """In a short list as long as that is enough: it takes a third of what a long one does of the history pool."""
@@ -365,27 +378,31 @@ class KrakenFutures(Dialect):
         currency = row.get("fee_currency")
         return Fill(
             str(number), at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
-            needed(row.get("size"), f"the size of fill {number}"), needed(row.get("price"), f"the price of {number}"),
-            order=row.get("order_id"), fee=decimal(row.get("fee_paid")),
+            above_zero(row.get("size"), f"the size of fill {number}"),
+            at_least_zero(row.get("price"), f"the price of {number}"),
+            order=text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
             fee_currency=None if currency is None else self._code(currency),
             cause=CAUSES.get(str(row.get("fillType")), "trade"),
         )  # fmt: skip
 
     def _flow(self, row: Row) -> Flow | None:
-        kind, number, asset = LOG.get(str(row.get("info"))), row.get("id"), row.get("asset")
-        if kind is None or asset is None or asset == row.get("contract"):
+        number, asset = text(row.get("id")), row.get("asset")
+        word = told_of(row.get("info"), f"account log {number}")
+        if is_trade(word) or asset is None or asset == row.get("contract"):
             return None
         at = instant(self.client.ccxt.parse8601(row.get("date")))
         if number is None or at is None:
             raise UnreadableError(f"account log {number}: it has no id or time")
-        if kind == "funding":
+        if LOG.get(word) == "funding":
             amount = needed(row.get("realized_funding"), f"the funding of account log {number}")
         else:
             before, after = (
                 needed(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
             )
             amount = after - before
-        return Flow(str(number), at, kind, amount, self._code(str(asset))) if amount else None
+        kind = LOG.get(word) or ("rebate" if amount > 0 else "fee")
+        name = number if word in LOG else f"{word}:{number}"
+        return Flow(name, at, kind, amount, self._code(str(asset))) if amount else None
 
     def _code(self, asset: str) -> str:
         return str(self.client.ccxt.safe_currency_code(asset.upper()))

@@ -85,6 +85,18 @@ LOG: Final[Mapping[str, FlowKind]] = {
 }  # fmt: skip
 
 
+_TOLD_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "conversion", "dust conversion"})
+
+
+def is_trade(word: str) -> bool:
+    """Whether an entry of the account log is about what fills tell, or about one coin for another.
+
+    One that nobody knows here is a rebate or a fee, by its sign, with its name in the flow's id: so no loss hides as
+    money that somebody took out.
+    """
+    return word.startswith("futures ") or word in _TOLD_BY_FILLS
+
+
 def part(answer: Any, name: str, kind: type[Any]) -> Any:
     """A field of an answer. UnreadableError where it is missing, or is something else."""
     found = answer.get(name) if isinstance(answer, Mapping) else None

@@ -30,7 +30,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.instruments import States, states_of
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues.mexc_lists import back_to, every_row
 from killswitch_ccxt.venues.mexc_plans import Plans
@@ -338,9 +338,12 @@ class Mexc(Dialect):
         rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
         return tuple(deal(row, symbol) for row in rows)
 
+    def _symbol(self, name: str) -> str:
+        return str(self.client.ccxt.safe_symbol(name, None, None, "swap"))
+
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         """Rows with the symbol that they are about, without those of another settlement currency."""
-        named = [(row, self.client.ccxt.safe_symbol(row.get("symbol"), None, None, "swap")) for row in rows]
+        named = [(row, self._symbol(told_of(row.get("symbol"), "the symbol of a row"))) for row in rows]
         return [
             (row, symbol)
             for row, symbol in named

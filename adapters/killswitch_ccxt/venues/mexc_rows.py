@@ -10,7 +10,7 @@ from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
 
 CODES: Final[Mapping[str, Meaning]] = {
     "2009": rejected("already_flat"),
@@ -106,7 +106,7 @@ def limit_order(row: Row, symbol: str) -> Order:
     side, position_side, closes = sides(row)
     number = _id(row, "orderId")
     return Order(
-        number, symbol, side, needed(row.get("vol"), f"the volume of order {number}"),
+        number, symbol, side, above_zero(row.get("vol"), f"the volume of order {number}"),
         client_order_id=_name(row), position_side=position_side, type=TYPES.get(_text(row.get("orderType"))),
         price=positive(row.get("price")), filled=decimal(row.get("dealVol")),
         reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
@@ -121,10 +121,10 @@ def plan_order(row: Row, symbol: str) -> Order:
     falls = {"1": False, "2": True}.get(str(row.get("triggerType")))
     guards = None if falls is None else (side == "sell") is falls
     return Order(
-        number, symbol, side, needed(row.get("vol"), f"the volume of plan order {number}"),
+        number, symbol, side, above_zero(row.get("vol"), f"the volume of plan order {number}"),
         position_side=position_side, price=positive(row.get("price")),
         type=order_type(kind, conditional=True, priced=kind == "limit", guards=guards),
-        trigger_price=needed(row.get("triggerPrice"), f"the trigger of plan order {number}"),
+        trigger_price=above_zero(row.get("triggerPrice"), f"the trigger of plan order {number}"),
         reduce_only=closes or flag(row.get("reduceOnly")) is True, created_at=instant(row.get("createTime")),
     )  # fmt: skip
 
@@ -180,8 +180,8 @@ def deal(row: Row, symbol: str) -> Fill:
     if at is None:
         raise UnreadableError(f"fill {number}: it has no time")
     return Fill(
-        number, at, symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
-        needed(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
+        number, at, symbol, side, above_zero(row.get("vol"), f"the volume of fill {number}"),
+        above_zero(row.get("price"), f"the price of fill {number}"), order=_text(row.get("orderId")) or None,
         position_side=position_side, fee=decimal(row.get("fee")), fee_currency=_text(row.get("feeCurrency")) or None,
         cause=CAUSES.get(_text(row.get("category")), "trade"),
     )  # fmt: skip
@@ -189,7 +189,7 @@ def deal(row: Row, symbol: str) -> Fill:
 
 def transfer(row: Row) -> Flow | None:
     """Money moved into the futures wallet or out of it, at the moment when it was done; None while it is under way."""
-    if _text(row.get("state")) != "SUCCESS":
+    if told_of(row.get("state"), "a transfer") != "SUCCESS":
         return None
     number = _text(row.get("txid")) or _id(row, "id")
     at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
@@ -197,7 +197,7 @@ def transfer(row: Row) -> Flow | None:
     if sign is None or at is None:
         raise UnreadableError(f"transfer {number}: it has no direction or time")
     amount = needed(row.get("amount"), f"the amount of transfer {number}")
-    return Flow(number, at, "transfer", sign * amount, _text(row.get("currency")))
+    return Flow(number, at, "transfer", sign * amount, told_of(row.get("currency"), f"transfer {number}"))
 
 
 def funding(row: Row, currency: str) -> Flow:
@@ -244,4 +244,4 @@ def _name(row: Row) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return text(value) or ""

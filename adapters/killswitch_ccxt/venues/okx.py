@@ -91,6 +91,9 @@ class Okx(OkxActing):
         worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
         self._check(rows)
         found = positions.positions(rows, self.rules, self.refine_position)
+        odd = [it.symbol for it in found if not self.rules[it.symbol].get("contract")]
+        if odd:
+            raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
         self.held_contracts = {position.key: position.contracts for position in found}
         return worth, found
 
@@ -204,7 +207,7 @@ class Okx(OkxActing):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         params = {"instId": self.rules[symbol]["id"], "ordId": order_id}
         found = self._as_fills(await self._paged("private_get_trade_fills", params, "billId"))
-        return tuple(fill for fill in found if fill.order == order_id)
+        return fills.of_order(found, order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All bills, in one question; of an account that trades so much that they are many, those of each kind."""
