@@ -2,6 +2,8 @@
 #
 #   make demo [MARKET=DIR]   the main job through a crash on the paper venue
 #   make test [TESTS=path]   all tests
+#   make attack              hostile clocks, disks, sinks, locks, answers and templates; part of make test
+#   make soak [VENUE=okx]    an hour of faults of all kinds at once, in time that jumps (SECONDS=, SEED=)
 #   make check               ruff, mypy --strict, the layers of the house
 #   make docs                the documentation as a site, in site/
 #   make reference           docs/reference/ anew, from the code
@@ -13,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs reference bench mutants evidence lock clean
+.PHONY: demo test attack soak check docs reference bench mutants evidence lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +24,8 @@ TESTS ?= tests
 DATE ?= $(shell date +%F)
 BOOKS ?= 10
 SEED ?= 7
+VENUE ?= binance
+SECONDS ?= 3600
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
 demo: $(VENV)/.installed
@@ -29,6 +33,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses $(WORKERS) $(TESTS)
+
+attack: $(VENV)/.installed-dev
+	$(BIN)/pytest --numprocesses $(WORKERS) tests/attack
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.attack.soak $(VENUE) $(SECONDS) $(SEED)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

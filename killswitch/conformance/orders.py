@@ -325,7 +325,7 @@ class OrderGuarantees:
 
         tried(stand, book, trial)
 
-    @guarantee("G26")
+    @guarantee("G31")
     def test_an_order_that_arrives_late_is_refused_or_known_by_its_name(self, stand: Stand) -> None:
         """As the adapter says in `order_life`: not done after its time; or not beside another one of its name."""
         needs(stand, "faults")

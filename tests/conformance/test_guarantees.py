@@ -7,6 +7,7 @@ import pytest
 from killswitch.conformance import AdapterGuarantees, Stand
 from tests.conformance.stands import PaperStand, WireStand
 from tests.conformance.wires import WIRES
+from tools.reference.guarantees import guarantees
 
 
 class TestPaperInProcess(AdapterGuarantees):
@@ -79,3 +80,9 @@ class TestAlpaca(AdapterGuarantees):
     @pytest.fixture
     def stand(self) -> Stand:
         return WireStand(WIRES["alpaca"])
+
+
+def test_no_two_guarantees_have_one_number() -> None:
+    """A report that names a number names one guarantee."""
+    numbers = [number for number, _, _ in guarantees()]
+    assert sorted(set(numbers)) == numbers
