@@ -75,7 +75,7 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
 @needs_faked_clock
 def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
-    with paper("--crash", "7", "--skip", "240", "--speed", "60") as address, wall.faked():
+    with paper("--crash", "7", "--skip", "240", "--speed", "30") as address, wall.faked():
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             offsets = cycle((AHEAD, RIGHT, BEHIND))
