@@ -8,6 +8,7 @@ from killswitch.policy.codes_account import OF_VENUES
 from killswitch.policy.codes_deadman import OF_SCHEMA as OF_TIMERS
 from killswitch.policy.codes_graph import PAGES as OF_GRAPH
 from killswitch.policy.codes_route import OF_SCHEMA as OF_ROUTES
+from killswitch.policy.codes_route import OF_TARGETS
 from killswitch.policy.codes_runbook import PAGES as OF_RUNBOOKS
 from killswitch.policy.codes_schema import PAGES as OF_SCHEMA
 from killswitch.policy.codes_text import PAGES as OF_TEXT
@@ -25,7 +26,7 @@ def _by_code(pages: Iterable[Page]) -> Mapping[str, Page]:
 
 
 PAGES: Mapping[str, Page] = _by_code(
-    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_VENUES, *OF_RUNBOOKS, *OF_ROUTES, *OF_UNWINDINGS, *OF_TIMERS)
+    (*OF_TEXT, *OF_SCHEMA, *OF_GRAPH, *OF_VENUES, *OF_RUNBOOKS, *OF_ROUTES, *OF_TARGETS, *OF_UNWINDINGS, *OF_TIMERS)
 )
 
 

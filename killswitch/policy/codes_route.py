@@ -50,6 +50,9 @@ OF_GRAPH: tuple[Page, ...] = (
         "kind: NotificationRoute\nspec: {match: {level: {at_least: 1}}, …}     # and no other",
         "Add a route with `match: {events: notice, severity: page}`, or take a demand out of one that there is.",
     ),
+)
+
+OF_TARGETS: tuple[Page, ...] = (
     Page(
         "KS5029",
         "a target that cannot work from here",
