@@ -205,7 +205,11 @@ class Client:
 
     async def close(self) -> None:
         """Give back connections."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.gather(self._measuring, return_exceptions=True)
         if self._ccxt is not None:
+            self._ccxt.ks_is_closed = True
             await self._ccxt.close()
             self._ccxt = None
 

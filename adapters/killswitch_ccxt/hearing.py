@@ -110,6 +110,7 @@ class Heard:
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
     ks_session: Any = None
+    ks_is_closed: bool = False
     session: Any
     ssl_context: Any
     verify: Any
@@ -117,7 +118,12 @@ class Heard:
     options: dict[str, Any]
 
     def open(self, *arguments: Any) -> None:
-        """Called before every request. Reading the certificates takes 20 ms, and each client would do it again."""
+        """Called before every request. Reading the certificates takes 20 ms, and each client would do it again.
+
+        What ccxt has set a timer for, such as renewing the key of a stream, must not open what was closed for good.
+        """
+        if self.ks_is_closed:
+            return
         if self.ssl_context is None and self.verify and not self.options.get("include_OS_certificates"):
             self.ssl_context = _certificates(self.cafile)
         super().open(*arguments)  # type: ignore[misc] # of ccxt's class
