@@ -17,7 +17,7 @@ from killswitch.cli.run import run
 from killswitch.cli.text import validate
 from killswitch.runner import reporting
 from killswitch.runner.loop import REREAD_WITHIN, Pace
-from killswitch.telemetry import provider, stream
+from killswitch.telemetry import background_writer, provider
 from tests.chart.conftest import Helm
 
 VALUES = ("files", "live", "volume", "scratch")
@@ -161,12 +161,16 @@ def test_a_probe_is_patient_and_liveness_is_more_so_than_readiness(helm: Helm) -
     assert startup["periodSeconds"] * startup["failureThreshold"] == 300
 
 
+SINKS = 4
+"""Recording, events, stdout and stderr."""
+
+
 def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> None:
-    """The tick under way, requests under way, notifications, events, telemetry and reports, one after the other."""
+    """The tick under way, requests under way, notifications, sinks, telemetry and reports, one after the other."""
     pace = Pace(interval=1.0, read_timeout=5.0)
     longest = (
         pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
-        + stream.LAST_WORDS + provider.LAST_WORDS + reporting.LAST_WORDS
+        + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reporting.LAST_WORDS
     )  # fmt: skip
     assert pod(helm, "files")["terminationGracePeriodSeconds"] == 60
     assert longest < 60
