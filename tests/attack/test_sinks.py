@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, until
-from tests.e2e.test_run import full_pipe
-
-CRASHING = ("--crash", "7", "--skip", "240", "--speed", "90")
-"""A bar and a half every second, so that the fall outlasts a slow start."""
+from tests.e2e.test_run import FALLING, full_pipe
 
 
 @contextmanager
@@ -57,7 +54,7 @@ def test_every_sink_stalls_at_once(tmp_path: Path) -> None:
     opened = [_pipe(tmp_path / "seen.jsonl"), *full_pipe()]
     os.mkfifo(tmp_path / "events")  # this one is not even opened
     try:
-        with socket.create_server(("127.0.0.1", 0)) as never_answers, paper(*CRASHING) as address:
+        with socket.create_server(("127.0.0.1", 0)) as never_answers, paper(*FALLING) as address:
             site = Site(tmp_path, address)
             environment = {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{never_answers.getsockname()[1]}",
@@ -89,7 +86,7 @@ def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiti
     (tmp_path / "resolver" / "sitecustomize.py").write_text(HANGING_RESOLVER, encoding="utf-8")
     path = os.pathsep.join((str(tmp_path / "resolver"), os.environ.get("PYTHONPATH", "")))
     environment = {"PYTHONPATH": path, "VENUE_KEY": "0123456789", "VENUE_SECRET": "9876543210"}
-    with paper(*CRASHING) as address:
+    with paper(*FALLING) as address:
         site = Site(tmp_path, address)
         accounts = (
             "apiVersion: killswitch.dev/v1\nkind: Account\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.attack.test_sinks import CRASHING, is_flat, problems
+from tests.attack.test_sinks import is_flat, problems
 from tests.e2e.processes import POLICY, Site, paper, terminate, until
+from tests.e2e.test_run import FALLING
 
 RUNBOOK = """
 apiVersion: killswitch.dev/v1
@@ -18,7 +19,7 @@ HOSTILE = "{% macro m(n) %}{% set x = n ~ n %}{{ m(x) }}{{ m(x) }}{% endmacro %}
 
 def test_a_template_that_is_changed_after_the_start_hurts_neither_the_close_nor_the_report(tmp_path: Path) -> None:
     """It was sound when it was checked: its runbook is a problem by its name, and the report is there."""
-    with paper(*CRASHING) as address:
+    with paper(*FALLING) as address:
         site = Site(tmp_path, address)
         policy = POLICY.replace("      reset: manual\n", "      reset: manual\n      runbook: out\n")
         (site.policies / "policy.yaml").write_text(policy, encoding="utf-8")

@@ -19,6 +19,8 @@ from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, 
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
 """Ten bars a second, the crash about to begin."""
+FALLING = ("--crash", "7", "--skip", "240", "--speed", "90")
+"""A bar and a half a second: the fall outlasts a start on a machine under load."""
 STANDING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
 SLOW = ("--crash", "7", "--speed", "40")
@@ -115,7 +117,7 @@ def test_a_reset_by_hand_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
 def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_path: Path) -> None:
     """Neither stdout nor stderr takes a word: the book is closed all the same, and SIGTERM still exits 0."""
-    with paper(*CRASHING) as address, Path("/dev/full").open("wb") as full:
+    with paper(*FALLING) as address, Path("/dev/full").open("wb") as full:
         site = Site(tmp_path, address)
         arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
         with subprocess.Popen(arguments, stdout=full, stderr=full) as runner:
@@ -133,7 +135,7 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
     """stdout is a pipe that is full, and nobody reads it: the book is closed, it is told, and SIGTERM still exits 0."""
     reading, writing = full_pipe()
     try:
-        with paper(*CRASHING) as address:
+        with paper(*FALLING) as address:
             site = Site(tmp_path, address)
             arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
             with subprocess.Popen(arguments, stdout=writing, stderr=subprocess.PIPE, text=True) as runner:
