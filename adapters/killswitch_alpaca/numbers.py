@@ -48,6 +48,12 @@ def positive(value: Any) -> Decimal | None:
     return found if found is not None and found > 0 else None
 
 
+def not_negative(value: Any) -> Decimal | None:
+    """What is never less than zero: a negative one is not known."""
+    found = decimal(value)
+    return found if found is not None and found >= 0 else None
+
+
 def needed(found: Row, name: str) -> Decimal:
     """The number under `name`; UnreadableError where it is missing."""
     value = decimal(found.get(name))

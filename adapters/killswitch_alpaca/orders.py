@@ -87,7 +87,9 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             client_order_id=text(found, "client_order_id"),
             position_side=position_side,
             type=order_type(
-                found.get("type") or found.get("order_type"), conditional=trigger is not None, priced=price is not None
+                text(found, "type") or text(found, "order_type"),
+                conditional=trigger is not None,
+                priced=price is not None,
             ),
             price=price,
             trigger_price=trigger,

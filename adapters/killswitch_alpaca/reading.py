@@ -30,7 +30,7 @@ from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.instruments import barred
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import Markets
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal
+from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
 from killswitch_alpaca.parts import (
     ACCOUNT,
     MARKS,
@@ -177,8 +177,8 @@ class Reading:
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
             equity=base.equity if total is None else total,
-            margin_used=decimal(account.get("initial_margin")),
-            maintenance_margin=decimal(account.get("maintenance_margin")),
+            margin_used=not_negative(account.get("initial_margin")),
+            maintenance_margin=not_negative(account.get("maintenance_margin")),
             balances=None if total is None else parts,
             positions=None,
             unrealized=None if total is None else Decimal(0),
@@ -320,8 +320,8 @@ class Reading:
             reason=self._troubles(now),
             observed_at=settings.now().astimezone(UTC),
             equity=equity,
-            margin_used=decimal(base.account.get("initial_margin")),
-            maintenance_margin=decimal(base.account.get("maintenance_margin")),
+            margin_used=not_negative(base.account.get("initial_margin")),
+            maintenance_margin=not_negative(base.account.get("maintenance_margin")),
             position_mode="one_way",
             balances=held,
             flows=self.ledger.new_flows(now),

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from killswitch.model.snapshot import Health
@@ -219,11 +219,16 @@ def _unsignable(error: Exception) -> UnsignableError:
 
 
 def _is_json(text: str) -> bool:
+    """Whether it is JSON by the standard, which has no NaN: ccxt gives what has one as the text that it came as."""
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_none_such)
     except ValueError:
         return False
     return True
+
+
+def _none_such(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _place(url: str) -> str:

@@ -35,7 +35,9 @@ def is_whole(rule: Mapping[str, Any]) -> bool:
     if "base" not in rule:
         return True  # kept by an earlier run, or of an exchange that names its markets otherwise
     base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
+    info = rule.get("info")
     named = [rule[name] for name in ("baseId", "quoteId") if name in rule]
+    named += [info[name] for name in ("baseAsset", "quoteAsset") if isinstance(info, Mapping) and name in info]
     if not all(isinstance(it, str) and it for it in (base, quote, *named)):
         return False
     name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"

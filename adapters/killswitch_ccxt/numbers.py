@@ -69,7 +69,7 @@ def text(value: Any) -> str | None:
     """A name or a number that is one; None for nothing. UnreadableError for what is neither."""
     if value is None or value == "":
         return None
-    if isinstance(value, dict | list):
+    if isinstance(value, bool | dict | list):
         raise UnreadableError(f"{value!r} is no name")
     return str(value)
 

@@ -65,6 +65,14 @@ def _position(row: Mapping[str, Any], rules: Rules) -> Position | None:
     return structs.replace(position, notional=told or worth(position, rules[symbol]))
 
 
+def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
+    """Themselves. UnreadableError where the rules of one do not make a contract of it: it would be a spot holding."""
+    odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
+    if odd:
+        raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
+    return found
+
+
 def worth(position: Position, rule: Mapping[str, Any]) -> Decimal | None:
     """contracts × contract size × mark; ÷ mark for an inverse contract; None without a mark or a size."""
     size, mark = positive(rule.get("contractSize")), position.mark_price

@@ -86,6 +86,8 @@ class CcxtVenue:
         row = await _sensible(self._dialect.find(symbol, client_order_id))
         if row is None:
             return None
+        if row.get("status") is None:
+            raise MalformedAnswerError(f"order {client_order_id}: the venue says no state of it that is known")
         found = _read(lambda: orders.report(row, symbol, self._spec.currency))
         if found.client_order_id not in (client_order_id, None):
             raise MalformedAnswerError(f"asked for order {client_order_id}, told of {found.client_order_id}")

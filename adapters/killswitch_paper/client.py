@@ -27,6 +27,7 @@ from killswitch.model.venue import (
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
+from killswitch_paper.soundness import fault_of
 from killswitch_paper.wire import JSON, RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, read_used
 
 _T = TypeVar("_T")
@@ -201,9 +202,13 @@ def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
     if status != 200:
         _refuse(status, body)
     try:
-        return msgspec.json.decode(body, type=kind)
+        found = msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise MalformedAnswerError(f"the answer makes no sense: {error}") from error
+    fault = fault_of(found)
+    if fault is not None:
+        raise MalformedAnswerError(f"the answer makes no sense: {fault}")
+    return found
 
 
 def _refusal(status: int, body: bytes) -> Refusal:

@@ -56,11 +56,11 @@ async def wrong_readings(
     """Change every field of every answer in turn, or `most` of them; how many were tried, and what was wrong."""
     first, second = stand.symbols
     book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
-    reads = _reads(first)
+    reads = _reads(first, getattr(stand, "name", NAME))
     try:
         venue = await stand.open(book)
         try:
-            await _busy(stand, venue, (first, "long"))
+            await _make_busy(stand, venue, (first, "long"))
             asked: dict[str, set[str]] = {}
             answers: dict[str, Any] = {}
             whole: dict[str, Any] = {}
@@ -70,7 +70,7 @@ async def wrong_readings(
                 asked[call] = set(heard)
                 for name, answer in heard.items():
                     _longer(answers, name, answer)
-            found = mutations(answers)
+            found = [it for it in mutations(answers) if it.kind != "negative" or it.path[-1] not in stand.signed]
             chosen = found if most is None else a_share(found, most)
             wrong = []
             for mutation in chosen:
@@ -87,9 +87,11 @@ async def wrong_readings(
         await stand.close()
 
 
-async def _busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
-    """An account in which there is something of everything."""
+async def _make_busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
+    """See that there is something of everything; a stand that offers nothing but its answers has it from the first."""
     await venue.snapshot()
+    if stand.offers == {"answers"}:
+        return
     await venue.submit(closing(key, Decimal(1), NAME))
     if "stops" in stand.offers:
         await stand.rest(key[0], "buy", Decimal(1))
@@ -98,12 +100,12 @@ async def _busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
         await stand.flow(Decimal(500))
 
 
-def _reads(symbol: str) -> Mapping[str, Read]:
+def _reads(symbol: str, name: str) -> Mapping[str, Read]:
     return {
         "snapshot": lambda venue: venue.snapshot(),
         "open_orders": lambda venue: venue.open_orders(),
-        "find_order": lambda venue: venue.find_order(symbol, NAME),
-        "fills": lambda venue: venue.fills(symbol, NAME),
+        "find_order": lambda venue: venue.find_order(symbol, name),
+        "fills": lambda venue: venue.fills(symbol, name),
     }
 
 
@@ -135,6 +137,8 @@ def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
         return faults(trial, whole, seen)
     if call == "find_order":
         return report_faults(trial, whole, seen)
+    if not seen and call == "fills" and isinstance(trial.mutation.value, str | int | float):
+        return []  # it was asked for by the order's number, which is another one now
     return rows_faults(trial, call, whole, seen)
 
 

@@ -154,7 +154,8 @@ def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[
 def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:
     """The same of an order that was asked for."""
     if seen is None:
-        return ["the order is said not to exist"]
+        # An empty list is how a venue says so.
+        return [] if trial.mutation.kind == "empty" else ["the order is said not to exist"]
     named = (name for name in OrderReport.__struct_fields__)
     return [
         f"{name} is {getattr(seen, name)}, and was {getattr(whole, name)}"
@@ -172,14 +173,20 @@ def rows_faults(trial: Trial, what: str, whole: Sequence[Struct], seen: Sequence
 def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
     if seen is None or whole is None:
         return []
-    if not seen and trial.mutation.kind == "empty" and what != "positions":
-        return []  # that there are none is what it says
     left, found = list(seen), []
+    if what == "flows" and trial.mutation.value == WORD:
+        # Of a kind that nobody knows a row may be left out, or counted by its sign, with that word in its id.
+        kept = [it for it in left if WORD not in getattr(it, "id", "")]
+        return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]
+    if what == "instruments":
+        symbols = {getattr(row, "symbol", None) for row in whole}
+        left = [it for it in left if getattr(it, "symbol", None) in symbols]
     for row in whole:
         like = next((it for it in left if not _differences(trial, row, it)), None)
         if like is not None:
             left.remove(like)
-        elif what not in _PARTIAL:
+        elif what not in _PARTIAL and (trial.mutation.kind != "empty" or what == "positions"):
+            # An empty list says that there are none of what it lists.
             found.append(f"{what}: {_nearest(trial, row, left)}")
     # Of rules, prices and the like some may be unknown; none may be another.
     if what in _PARTIAL:

@@ -44,6 +44,9 @@ class Stand(Protocol):
     more: tuple[str, ...]
     """Further symbols like them: so many that positions in all of them fill more than one page of the venue's answers,
     where it has pages. May be empty."""
+    signed: frozenset[str]
+    """Fields of the answers whose sign is the side of a position, by the venue's documents: with another one it is
+    another position."""
     mutations: int
     """How many changes of its answers a test tries; the whole of them is for a command."""
     secrets: tuple[str, ...]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from killswitch.conformance.stand import Stand
+from tests.conformance.answering import PaperAnswers, deribit, hyperliquid
 from tests.conformance.stands import WireStand
 from tests.conformance.wires import WIRES
 
 
 def reading_stands() -> Mapping[str, Callable[[], Stand]]:
     """Name → a stand of its own."""
-    return {name: lambda wired=wired: _small(WireStand(wired)) for name, wired in WIRES.items()}  # type: ignore[misc] # bound in the loop
+    wires = {name: lambda wired=wired: _small(WireStand(wired)) for name, wired in WIRES.items()}  # type: ignore[misc] # bound in the loop
+    return {**wires, "deribit": deribit, "hyperliquid": hyperliquid, "paper": PaperAnswers}
 
 
 def _small(stand: WireStand) -> WireStand:

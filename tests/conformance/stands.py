@@ -52,6 +52,7 @@ class WireStand:
 
     patience = 90.0
     mutations = 24
+    signed: frozenset[str] = frozenset()
 
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
@@ -150,6 +151,8 @@ class PaperStand:
     contract_size, amount_step = Decimal(1), Decimal("0.001")
     secrets: tuple[str, ...] = ()
     patience = 5.0
+    mutations = 24
+    signed: frozenset[str] = frozenset()
     offers: frozenset[Offer] = frozenset({"stops", "flows", "minimum", "maximum"})
 
     def __init__(self, *, http: bool) -> None:

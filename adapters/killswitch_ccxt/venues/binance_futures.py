@@ -126,7 +126,7 @@ class BinanceFutures(Dialect):
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
         """Every row with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
-        return positions.positions(read, self.rules, self.refine_position)
+        return positions.contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
 
     async def positions(self) -> tuple[Position, ...]:
         return self.positions_of(await self.read_positions())

@@ -21,6 +21,7 @@ from killswitch_ccxt.numbers import (
     instant,
     needed,
     positive,
+    text,
 )
 from killswitch_ccxt.quotes import Quote
 
@@ -84,7 +85,7 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
 def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """An ordinary order, or a conditional one, as ccxt names things. UnreadableError without an id or a state."""
     algo = row.get("algoId") is not None
-    number = row.get("algoId") if algo else row.get("orderId")
+    number = text(row.get("algoId") if algo else row.get("orderId"))
     state = str(row.get("algoStatus") if algo else row.get("status"))
     if number is None or state not in STATES:
         raise UnreadableError(f"order {number}: {state!r} is no state of an order")

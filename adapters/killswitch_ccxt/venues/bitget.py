@@ -23,7 +23,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.instruments import States, states_of
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, needed, positive
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, above_zero, decimal, needed, positive
 from killswitch_ccxt.offered import OFFERED
 from killswitch_ccxt.venues import bitget_words as words
 from killswitch_ccxt.venues.bitget_rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
@@ -136,6 +136,9 @@ class Bitget(Dialect):
         )
         rows = [row for answer in planned for row in answer]
         self._plans = {str(row.get("orderId")): str(row.get("planType")) for row in rows}
+        for row in rows:
+            if row.get("planType") != "track_plan":
+                above_zero(row.get("triggerPrice"), f"the trigger of order {row.get('orderId')}")
         return orders.resting(self._order(row) for row in (*plain, *rows))
 
     def refine_order(self, row: Row) -> Row:

@@ -146,7 +146,9 @@ class BybitReading(Dialect):
     async def positions(self) -> tuple[Position, ...]:
         self._positions_at = None
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
-        rows = [row for answer in answers for row in answer if decimal(row.get("size"))]
+        rows = [
+            row for found in answers for row in found if needed(row.get("size"), f"the size of {row.get('symbol')}")
+        ]
         for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
             await self._learn(str(row.get("symbol")), book["category"])
         odd = [str(row.get("symbol")) for row in rows if needed(row.get("size"), "a size") < 0]

@@ -13,7 +13,7 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
@@ -213,7 +213,7 @@ def refined_order(row: Row) -> Row:
     detailed = isinstance(fees, Mapping) and len(fees) == 1
     coin, cost = next(iter(fees.items())) if detailed else (None, None)
     paid = decimal(cost if cost is not None else None if fees else info.get("cumExecFee"))
-    reduces = flag(info.get("reduceOnly")) or flag(info.get("closeOnTrigger"))
+    reduces = any_flag(info.get("reduceOnly"), info.get("closeOnTrigger"))
     # 1 waits for a rise, 2 for a fall.
     falls = {"1": False, "2": True}.get(str(info.get("triggerDirection")))
     guards = None if falls is None else (row.get("side") == "sell") is falls

@@ -32,9 +32,10 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning, as_venue_error, rejected
 from killswitch_ccxt.hearing import Answer
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.instruments import is_whole
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, text, told_of
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.venues.deribit_rows import position_row, rights_of, rows_of
+from killswitch_ccxt.venues.deribit_rows import is_told, position_row, rights_of, rows_of
 from killswitch_ccxt.venues.deribit_terms import CAPABILITIES, CODES, COSTS, LIMITS, said
 from killswitch_ccxt.venues.deribit_worth import is_crossed, of_all, of_one, of_positions
 from killswitch_ccxt.wealth import Wealth, from_dollars
@@ -112,6 +113,7 @@ class Deribit(Dialect):
                     **rule,
                     "contractSize": Decimal(1),
                     "inverse": bool(rule.get("inverse")) and not rule["option"],
+                    **({} if is_told(rule) else {"base": None}),
                 }
                 for symbol, rule in found.items()
             }
@@ -161,7 +163,7 @@ class Deribit(Dialect):
 
     def _settles(self, row: Row) -> str | None:
         rule = self.rules.get(str(row.get("symbol")))
-        return None if rule is None else str(rule.get("settle"))
+        return None if rule is None or not is_whole(rule) else str(rule.get("settle"))
 
     async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
         """Of one currency its own figures; with cross collateral those of the whole, which Deribit tells in dollars."""
@@ -280,6 +282,7 @@ class Deribit(Dialect):
         rule = self.rules.get(fill.symbol) or {}
         return structs.replace(
             fill,
+            at=instant(info.get("timestamp")) or fill.at,
             fee=decimal(info.get("fee")),
             fee_currency=info.get("fee_currency") or None,
             cause=cause,
@@ -301,13 +304,14 @@ class Deribit(Dialect):
             answer = await self.client.call("private_get_get_transaction_log", asked)
             result = answer.get("result") or {}
             for row in rows_of(result.get("logs"), "log entries"):
-                kind, at = FLOWS.get(str(row.get("type"))), instant(row.get("timestamp"))
+                kind = FLOWS.get(told_of(row.get("type"), "an entry of the transaction log"))
+                at, number = instant(row.get("timestamp")), text(row.get("id"))
                 if kind is None:
                     continue
-                if at is None or row.get("id") is None:
+                if at is None or number is None:
                     raise UnreadableError("an entry of the transaction log without an id or a time")
-                change = needed(row.get("change"), f"the change of log entry {row['id']}")
-                found.append(Flow(str(row["id"]), at, kind, change, str(row.get("currency"))))
+                change = needed(row.get("change"), f"the change of log entry {number}")
+                found.append(Flow(number, at, kind, change, told_of(row.get("currency"), f"log entry {number}")))
             if result.get("continuation") is None:
                 return found
             asked = {**asked, "continuation": result["continuation"]}
@@ -378,7 +382,10 @@ class Deribit(Dialect):
         """By label. A stop and what it has sent have the same one: the newest is what became of it."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        rows = [it for it in rows_of(answer.get("result"), "orders") if it.get("label") == client_order_id]
+        told = rows_of(answer.get("result"), "orders")
+        rows = [it for it in told if it.get("label") == client_order_id]
+        if not rows and told:
+            raise UnreadableError(f"asked for order {client_order_id}, told of others")
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))

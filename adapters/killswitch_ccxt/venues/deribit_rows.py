@@ -18,6 +18,14 @@ def rows_of(value: Any, what: str) -> list[Row]:
     return value
 
 
+def is_told(rule: Row) -> bool:
+    """Whether a contract says how long it lives, and settles in a coin that it is of: else it would be another one."""
+    if not rule.get("contract"):
+        return True
+    lives = rule.get("option") or isinstance((rule.get("info") or {}).get("settlement_period"), str)
+    return bool(lives) and rule.get("settle") in (rule.get("base"), rule.get("quote"))
+
+
 def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
     """A position under ccxt's names, which takes every direction but `buy` for a short one.
 

@@ -142,6 +142,14 @@ class Hyperliquid(Dialect):
             return None
         return VenueDownError(f"Hyperliquid refuses what it was asked on the stream: {text}")
 
+    @property
+    def rules(self) -> Mapping[str, Row]:
+        """ccxt counts the digits of a price by the mark in the same answer: without one its step is not known."""
+        found = super().rules
+        if self._known is not found:
+            self._known, self._rules = found, {symbol: _stepped(rule) for symbol, rule in found.items()}
+        return self._rules
+
     # Reading
 
     async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
@@ -207,7 +215,12 @@ class Hyperliquid(Dialect):
         """ccxt's symbol of a coin, or the venue's own of a spot market. UnreadableError for no name."""
         if not isinstance(coin, str) or not coin:
             raise UnreadableError(f"{coin!r} is no name of a market")
-        return coin if is_spot(coin) else str(self.client.ccxt.coin_to_market_id(coin))
+        if is_spot(coin):
+            return coin
+        symbol = str(self.client.ccxt.coin_to_market_id(coin))
+        if symbol not in self.rules:
+            raise NoSuchSymbolError(f"a row of {coin}: the venue's rules have no such coin")
+        return symbol
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         since = int(self.client.now().timestamp() * 1000) - FILLS_BACK
@@ -280,6 +293,8 @@ class Hyperliquid(Dialect):
 
     # Parts
 
+    _known: Mapping[str, Row] | None = None
+    _rules: Mapping[str, Row] = {}
     _sizes: Mapping[str, Decimal] = {}
     _checked: float = float("-inf")
     _shares_margin: bool = False
@@ -342,8 +357,6 @@ class Hyperliquid(Dialect):
         if size == 0:
             return None
         symbol = self._market_of(coin)
-        if symbol not in self.rules:
-            raise NoSuchSymbolError(f"position {coin}: the venue's rules have no such coin")
         value = positive(told.get("positionValue"))
         leverage = told.get("leverage") or {}
         self._sizes = {**self._sizes, symbol: abs(size)}
@@ -373,6 +386,14 @@ class Hyperliquid(Dialect):
 
     def _wallet(self) -> str:
         return str(self.client.ccxt.walletAddress).lower()
+
+
+def _stepped(rule: Row) -> Row:
+    try:
+        marked = positive((rule.get("info") or {}).get("markPx"))
+    except UnreadableError:
+        marked = None
+    return rule if marked is not None else {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
 
 
 def _vault(spec: AccountSpec) -> str | None:

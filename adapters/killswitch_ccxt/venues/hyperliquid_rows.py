@@ -9,7 +9,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
-from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
 
 CODES: Final[Mapping[str, Meaning]] = {
     "Reduce only order would increase position": rejected("already_flat"),
@@ -148,7 +148,7 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
     left = needed(order.get("sz"), f"what is left of order {name}")
     filled = amount if state == "closed" else amount - left
     return {
-        "id": order.get("oid"), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
+        "id": text(order.get("oid")), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
         "filled": filled,
     }  # fmt: skip
 
@@ -204,7 +204,7 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
         "id": row.get("oid"), "symbol": symbol, "side": _side(row, number), "clientOrderId": row.get("cloid"),
         "amount": amount or held or Decimal(0), "filled": amount - left, "price": row.get("limitPx"),
         "triggerPrice": trigger, "reduceOnly": row.get("reduceOnly"), "timestamp": row.get("timestamp"),
-        "type": str(row.get("orderType") or "").removesuffix(" Market").removesuffix(" Limit") or None,
+        "type": row.get("orderType"),
     }  # fmt: skip
 
 
@@ -215,7 +215,10 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
     """
     # Fills that nobody traded, such as settlements, are all numbered 0.
     named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
-    number = str(row.get("tid") or "/".join(map(str, named)))
+    number = text(row.get("tid"))
+    if number is None:
+        raise UnreadableError(f"a fill of {row.get('coin')} has no number")
+    number = "/".join(map(str, named)) if number == "0" else number
     what, at = f"fill {number}", instant(row.get("time"))
     if at is None:
         raise UnreadableError(f"{what}: it has no time")
@@ -227,8 +230,8 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
     is_ours = isinstance(liquidation, Mapping) and str(liquidation.get("liquidatedUser")).lower() == user.lower()
     return Fill(
         number, at, symbol, side, above_zero(row.get("sz"), f"the size of {what}"),
-        above_zero(row.get("px"), f"the price of {what}"), order=None if row.get("oid") is None else str(row["oid"]),
-        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=row.get("feeToken") or None,
+        above_zero(row.get("px"), f"the price of {what}"), order=text(row.get("oid")),
+        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=text(row.get("feeToken")),
         realized_pnl=decimal(row.get("closedPnl")),
         cause="liquidation" if is_ours else "adl" if "Auto-Deleveraging" in direction else "trade",
     )  # fmt: skip
@@ -236,8 +239,9 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
-    delta, at = row.get("delta") or {}, instant(row.get("time"))
-    kind, number = str(delta.get("type")), f"{row.get('hash')}/{row.get('time')}/{delta.get('type')}"
+    delta, at = _delta(row), instant(row.get("time"))
+    kind = told_of(delta.get("type"), "an entry of the ledger")
+    number = f"{text(row.get('hash'))}/{row.get('time')}/{kind}"
     if kind in IGNORED:
         return None
     if at is None:
@@ -287,10 +291,17 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 
+def _delta(row: Row) -> Row:
+    delta = row.get("delta")
+    if not isinstance(delta, Mapping):
+        raise UnreadableError(f"an entry of the ledger of {row.get('time')} says nothing of what moved")
+    return delta
+
+
 def funding_flow(row: Row) -> Flow:
     """What was paid (−) or received (+) for one position."""
-    delta, at = row.get("delta") or {}, instant(row.get("time"))
-    number = f"{row.get('hash')}/{row.get('time')}/{delta.get('coin')}"
+    delta, at = _delta(row), instant(row.get("time"))
+    number = f"{text(row.get('hash'))}/{row.get('time')}/{told_of(delta.get('coin'), 'the coin of a funding')}"
     if at is None:
         raise UnreadableError(f"funding {number}: it has no time")
     return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

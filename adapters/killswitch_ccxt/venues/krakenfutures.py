@@ -371,13 +371,13 @@ class KrakenFutures(Dialect):
         return tuple(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
-        number, side = row.get("fill_id"), row.get("side")
+        number, side = text(row.get("fill_id")), row.get("side")
         at = instant(self.client.ccxt.parse8601(row.get("fillTime")))
         if number is None or side not in ("buy", "sell") or at is None:
             raise UnreadableError(f"fill {number}: it has no id, side or time")
         currency = row.get("fee_currency")
         return Fill(
-            str(number), at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
+            number, at, self.client.ccxt.safe_symbol(row.get("symbol")), side,
             above_zero(row.get("size"), f"the size of fill {number}"),
             at_least_zero(row.get("price"), f"the price of {number}"),
             order=text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
@@ -386,9 +386,12 @@ class KrakenFutures(Dialect):
         )  # fmt: skip
 
     def _flow(self, row: Row) -> Flow | None:
-        number, asset = text(row.get("id")), row.get("asset")
+        number = text(row.get("id"))
         word = told_of(row.get("info"), f"account log {number}")
-        if is_trade(word) or asset is None or asset == row.get("contract"):
+        if is_trade(word):
+            return None
+        asset = told_of(row.get("asset"), f"account log {number}")
+        if asset == row.get("contract"):
             return None
         at = instant(self.client.ccxt.parse8601(row.get("date")))
         if number is None or at is None:
@@ -402,7 +405,7 @@ class KrakenFutures(Dialect):
             amount = after - before
         kind = LOG.get(word) or ("rebate" if amount > 0 else "fee")
         name = number if word in LOG else f"{word}:{number}"
-        return Flow(name, at, kind, amount, self._code(str(asset))) if amount else None
+        return Flow(name, at, kind, amount, self._code(asset)) if amount else None
 
     def _code(self, asset: str) -> str:
         return str(self.client.ccxt.safe_currency_code(asset.upper()))

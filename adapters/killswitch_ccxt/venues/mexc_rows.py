@@ -220,9 +220,11 @@ def rows_of(answer: Any) -> list[Row]:
 
 def page_of(answer: Any) -> list[Row]:
     """Rows of a list that may be told as none at all."""
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    rows = data.get("resultList") if isinstance(data, Mapping) else data
-    return rows if isinstance(rows, list) else []
+    data = part = answer.get("data") if isinstance(answer, Mapping) else ""
+    rows = part = data.get("resultList") if isinstance(data, Mapping) else data
+    if rows is None:
+        return []
+    return rows_of({"data": part})
 
 
 def number_of(value: Decimal) -> int | float:

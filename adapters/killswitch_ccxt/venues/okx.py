@@ -90,10 +90,7 @@ class Okx(OkxActing):
             return await self.held()
         worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
         self._check(rows)
-        found = positions.positions(rows, self.rules, self.refine_position)
-        odd = [it.symbol for it in found if not self.rules[it.symbol].get("contract")]
-        if odd:
-            raise UnreadableError(f"the venue's rules do not say what {', '.join(odd)} is a contract of")
+        found = positions.contracts(positions.positions(rows, self.rules, self.refine_position), self.rules)
         self.held_contracts = {position.key: position.contracts for position in found}
         return worth, found
 
@@ -188,7 +185,7 @@ class Okx(OkxActing):
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         trades = okx_rows.parsed(self.client.ccxt.parse_trades, rows)
         # Numbers of trades are counted for each instrument by itself; those of bills are not.
-        named = ({**row, "id": row["info"].get("billId") or f"{row['symbol']} {row['id']}"} for row in trades)
+        named = ({**row, "id": row["info"].get("billId")} for row in trades)
         return fills.fills(named, self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, told_of
 
 Row = Mapping[str, Any]
 FLOW_TYPES: Final[Mapping[str, FlowKind]] = {
@@ -49,9 +49,7 @@ def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
     """
     found = []
     for bill in bills:
-        told = bill.get("type")
-        if not isinstance(told, str) or not told:
-            raise UnreadableError(f"bill {bill.get('billId')}: {told!r} is no type of one")
+        told = told_of(bill.get("type"), f"bill {bill.get('billId')}")
         if told in NO_FLOWS:
             continue
         number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
@@ -62,5 +60,13 @@ def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
             continue
         kind = FLOW_TYPES.get(told)
         name = number if kind is not None else f"type {told}:{number}"
-        found.append(Flow(name, at, kind or ("rebate" if amount > 0 else "fee"), amount, str(bill.get("ccy"))))
+        found.append(
+            Flow(
+                name,
+                at,
+                kind or ("rebate" if amount > 0 else "fee"),
+                amount,
+                told_of(bill.get("ccy"), f"bill {number}"),
+            )
+        )
     return tuple(found)

@@ -142,7 +142,7 @@ def test_money_that_is_put_in_is_no_profit_and_all_else_is() -> None:
 
 def test_a_trade_is_told_once_and_not_before_it_could_be_read() -> None:
     """What cannot be read stays new, so that it is not lost."""
-    known, row = Known(), {"id": "a"}
+    known, row = Known(), {"id": "a", "transaction_time": "2019-05-24T15:30:00Z"}
     assert known.new([row]) == []
     known.learn([row])
     other = {"id": "b", "transaction_time": "2019-05-24T15:34:06.977Z", "side": "sell", "symbol": "BTCUSD", "qty": "1"}
