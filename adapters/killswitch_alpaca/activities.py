@@ -57,6 +57,8 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
         if found.get("status") == "canceled":
             return None
         kind = word(found, "activity_type")
+        if found.get("net_amount") is None and found.get("qty") is None:
+            raise UnreadableError("it says neither money nor a quantity")  # noqa: TRY301 - named below
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
             # A fee on coins is taken in coins.

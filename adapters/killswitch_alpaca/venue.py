@@ -25,7 +25,7 @@ from killswitch_alpaca.activities import read_fill
 from killswitch_alpaca.client import Client, RefusedError
 from killswitch_alpaca.errors import as_venue_error, meaning
 from killswitch_alpaca.hours import Session
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, row, rows
+from killswitch_alpaca.numbers import Row, UnreadableError, needed, row, rows
 from killswitch_alpaca.orders import read_report
 from killswitch_alpaca.placing import bound, manner, order_body
 from killswitch_alpaca.positions import is_crypto
@@ -122,7 +122,7 @@ class AlpacaVenue:
         if found is None:
             return ()
         try:
-            filled = decimal(found.get("filled_qty")) or Decimal(0)
+            filled = needed(found, "filled_qty")
             return () if not filled else await self._fills(found, symbol, filled)
         except UnreadableError as error:
             raise MalformedAnswerError(str(error)) from error

@@ -411,5 +411,9 @@ class Reading:
 
 
 def _sound(position: Position) -> Position:
-    """Without a margin that is less than nothing."""
-    return position if not_negative(position.margin) is position.margin else structs.replace(position, margin=None)
+    """Without what is never less than nothing, where it is told as if it were."""
+    margin = not_negative(position.margin)
+    rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
+    if margin is position.margin and rank == position.adl_rank:
+        return position
+    return structs.replace(position, margin=margin, adl_rank=rank)

@@ -25,7 +25,7 @@ from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.holdings import most_of_unpriced
 from killswitch_ccxt.inspecting import inspection
-from killswitch_ccxt.numbers import ODD, UnreadableError
+from killswitch_ccxt.numbers import ODD, UnreadableError, text
 from killswitch_ccxt.offered import elsewhere
 from killswitch_ccxt.pushing import Pushing
 from killswitch_ccxt.reading import Reading
@@ -104,10 +104,10 @@ class CcxtVenue:
         row = await _sensible(self._dialect.find(symbol, client_order_id))
         if row is None:
             return ()
-        number = row.get("id")
-        if number is None or number == "":
+        number = _read(lambda: text(row.get("id")))
+        if number is None:
             raise MalformedAnswerError(f"order {client_order_id}: the venue does not say its number")
-        return await _sensible(self._dialect.order_fills(symbol, str(number)))
+        return await _sensible(self._dialect.order_fills(symbol, number))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()

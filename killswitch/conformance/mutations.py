@@ -174,9 +174,10 @@ def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
     if seen is None or whole is None:
         return []
     left, found = list(seen), []
-    if what == "flows" and trial.mutation.value == WORD:
+    word = trial.mutation.value
+    if what == "flows" and isinstance(word, str) and trial.mutation.kind in ("a word", "negative"):
         # Of a kind that nobody knows a row may be left out, or counted by its sign, with that word in its id.
-        kept = [it for it in left if WORD not in getattr(it, "id", "")]
+        kept = [it for it in left if word not in getattr(it, "id", "")]
         return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]
     if what == "instruments":
         symbols = {getattr(row, "symbol", None) for row in whole}

@@ -45,7 +45,7 @@ class TypedStand:
 
     offers = frozenset({"answers"})
     patience = 0.0
-    mutations = 24
+    mutations = 40
     signed = frozenset({"szi"})
     secrets: tuple[str, ...] = ()
 
@@ -96,6 +96,7 @@ class PaperAnswers(PaperStand):
     """The paper venue over HTTP, whose answers are changed where the client has them."""
 
     more = ()
+    mutations = 40
     offers = PaperStand.offers | {"answers"}
 
     def __init__(self) -> None:

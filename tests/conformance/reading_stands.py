@@ -18,5 +18,5 @@ def reading_stands() -> Mapping[str, Callable[[], Stand]]:
 
 def _small(stand: WireStand) -> WireStand:
     """With the two symbols that are held: what a venue lists beside them is asked for and read each time."""
-    stand.more = ()
+    stand.more, stand.mutations = (), 40
     return stand

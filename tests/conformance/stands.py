@@ -45,17 +45,18 @@ class Wired:
     flow: Callable[[Any, Decimal], None] | None = None
     """Writes money that came or went into the venue's own ledger."""
     begins: datetime = NOON
+    signed: frozenset[str] = frozenset()
 
 
 class WireStand:
     """A wire-level venue in virtual time."""
 
     patience = 90.0
-    mutations = 24
-    signed: frozenset[str] = frozenset()
+    mutations = 4
 
     def __init__(self, wired: Wired) -> None:
         self._wired = wired
+        self.signed = wired.signed
         self._time = VirtualTime(wired.begins)
         self._script = Script()
         self._wire: WireVenue | None = None

@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.conformance import AdapterGuarantees, Stand
+from killswitch.conformance.mutations import Change
 from killswitch.conformance.stand import Key
 from killswitch.model.snapshot import AccountSnapshot, Fill
 from killswitch.model.venue import OrderReport, OrderRequest, VenueAdapter, VenueError
@@ -81,6 +82,13 @@ class TellsOtherPrices(Liar):
         return tuple(structs.replace(fill, price=Decimal(1)) for fill in found)
 
 
+class TakesNonsenseForFlat(Liar):
+    """An answer that makes no sense is told as an account without positions."""
+
+    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+        return structs.replace(seen, quality="ok", positions=()) if seen.quality != "ok" else seen
+
+
 class SendsTwice(Liar):
     """An order without an answer is sent again, under a name of its own."""
 
@@ -138,6 +146,7 @@ LIES: Mapping[str, Lie] = {
     ),
     "orders at the market": Lie(DropsPrices, GUARANTEES.test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent),
     "other prices of fills": Lie(TellsOtherPrices, GUARANTEES.test_an_order_is_taken_once_and_found_by_its_own_id),
+    "nonsense is flat": Lie(TakesNonsenseForFlat, GUARANTEES.test_a_wrong_field_is_never_a_wrong_number),
     "a second sending": Lie(
         SendsTwice, lambda stand: GUARANTEES.test_what_is_said_of_a_broken_order_is_true(stand, "lost")
     ),
@@ -149,10 +158,15 @@ class LyingStand(WireStand):
 
     def __init__(self, liar: Callable[[VenueAdapter], Any]) -> None:
         super().__init__(WIRES["krakenfutures"])
+        self.mutations = 24
         self._liar = liar
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         told: VenueAdapter = self._liar(await super().open(book, hedge=hedge))
+        return told
+
+    async def connect(self, change: Change) -> VenueAdapter:
+        told: VenueAdapter = self._liar(await super().connect(change))
         return told
 
 

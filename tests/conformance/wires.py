@@ -49,12 +49,14 @@ WIRES: Final[Mapping[str, Wired]] = {
         more=MANY_USDT, flow=ledgers.bitget,
     ),
     "okx": Wired(
-        OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, more=MANY_USDT, flow=ledgers.okx
+        OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, more=MANY_USDT, flow=ledgers.okx,
+        signed=frozenset({"pos", "slOrdPx", "tpOrdPx", "ordPx"}),  # a price of -1 is "at the market"
     ),
     # No hedge mode; its rules tell no minimum, and one word stands for every wrong size.
     "krakenfutures": Wired(
         KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", USD, "USD", IN_BASE64, NO_HEDGE - {"minimum"},
         more=MANY_USD, flow=ledgers.krakenfutures,
+        signed=frozenset({"contractValueTradePrecision"}),  # less than zero where the step is more than one
     ),
     "mexc": Wired(
         MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING,

@@ -22,6 +22,7 @@ from killswitch_ccxt.numbers import (
     needed,
     positive,
     text,
+    told_of,
 )
 from killswitch_ccxt.quotes import Quote
 
@@ -144,7 +145,8 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
         if at is None or row.get("tranId") is None:
             raise UnreadableError(f"income {kind}: it has no time or no number")
         name = ":".join(str(row.get(key) or "") for key in ("incomeType", "tranId", "asset", "symbol"))
-        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, str(row["asset"])))
+        asset = told_of(row.get("asset"), f"income {name}")
+        found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, asset))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import decimal, needed
+from killswitch_ccxt.numbers import decimal, needed, told_of
 from killswitch_ccxt.venues.binance_rows import told
 
 Row = Mapping[str, Any]
@@ -39,7 +39,7 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
     """
     found = []
     for row in rows:
-        asset = str(row.get("asset"))
+        asset = told_of(row.get("asset"), "the name of an asset")
         equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), told(row.get("walletBalance"))
         if equity or wallet:
             equity = needed(equity, f"the margin balance of {asset}")

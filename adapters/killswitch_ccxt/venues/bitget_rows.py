@@ -65,7 +65,7 @@ def _balance(row: Row) -> Balance | None:
     if not equity and not wallet:
         return None
     price = dollars / equity if equity and dollars is not None else None
-    return Balance(str(row.get("marginCoin")), equity, price, wallet=wallet, equity=equity)
+    return Balance(told_of(row.get("marginCoin"), "the name of a coin"), equity, price, wallet=wallet, equity=equity)
 
 
 def _unrealized(row: Row) -> Decimal | None:

@@ -13,7 +13,7 @@ from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Position, Rate, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt.errors import row_error
-from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
@@ -180,7 +180,7 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
     each = None if own is None else own if currency == "USD" else own / price if price else None
     held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
     wallet = None if held is None or borrowed is None else held - borrowed
-    return Balance(str(coin["coin"]), equity, each, wallet=wallet, equity=equity)
+    return Balance(told_of(coin.get("coin"), "the name of a coin"), equity, each, wallet=wallet, equity=equity)
 
 
 def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:
@@ -218,7 +218,8 @@ def refined_order(row: Row) -> Row:
     falls = {"1": False, "2": True}.get(str(info.get("triggerDirection")))
     guards = None if falls is None else (row.get("side") == "sell") is falls
     found = {
-        **row, "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
+        **row, "timestamp": info.get("createdTime"),
+        "positionSide": side, "reduceOnly": reduces, "fee": {"cost": paid, "currency": coin}, "guards": guards,
     }  # fmt: skip
     if row.get("status") == "rejected" and decimal(row.get("filled")):
         found["status"] = "canceled"  # the rest of it was: what is rejected has done nothing

@@ -389,11 +389,14 @@ class Hyperliquid(Dialect):
 
 
 def _stepped(rule: Row) -> Row:
+    info, known = rule.get("info") or {}, rule.get("precision") or {}
     try:
-        marked = positive((rule.get("info") or {}).get("markPx"))
+        marked, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
     except UnreadableError:
-        marked = None
-    return rule if marked is not None else {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
+        return {**rule, "precision": {}}
+    if digits is not None and digits < 0:
+        return {**rule, "precision": {}}
+    return rule if marked is not None else {**rule, "precision": {**known, "price": None}}
 
 
 def _vault(spec: AccountSpec) -> str | None:

@@ -241,7 +241,7 @@ def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger without funding. Of a kind that nobody heard of it is a transfer, as far as it says."""
     delta, at = _delta(row), instant(row.get("time"))
     kind = told_of(delta.get("type"), "an entry of the ledger")
-    number = f"{text(row.get('hash'))}/{row.get('time')}/{kind}"
+    number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
         return None
     if at is None:
@@ -301,7 +301,8 @@ def _delta(row: Row) -> Row:
 def funding_flow(row: Row) -> Flow:
     """What was paid (−) or received (+) for one position."""
     delta, at = _delta(row), instant(row.get("time"))
-    number = f"{text(row.get('hash'))}/{row.get('time')}/{told_of(delta.get('coin'), 'the coin of a funding')}"
+    told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
+    number = f"{told[0]}/{row.get('time')}/{told[1]}"
     if at is None:
         raise UnreadableError(f"funding {number}: it has no time")
     return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

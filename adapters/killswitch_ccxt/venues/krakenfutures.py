@@ -171,7 +171,8 @@ class KrakenFutures(Dialect):
         return positions.positions(mine, self.rules, self.refine_position)
 
     async def orders(self) -> tuple[Order, ...]:
-        rows = await self.client.call("fetch_open_orders")
+        told = part(await self.client.call("privateGetOpenorders"), "openOrders", list)
+        rows = self.client.ccxt.parse_orders(told)
         mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
         return orders.resting(map(self.refine_order, mine))
 

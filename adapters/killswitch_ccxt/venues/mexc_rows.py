@@ -220,11 +220,12 @@ def rows_of(answer: Any) -> list[Row]:
 
 def page_of(answer: Any) -> list[Row]:
     """Rows of a list that may be told as none at all."""
-    data = part = answer.get("data") if isinstance(answer, Mapping) else ""
-    rows = part = data.get("resultList") if isinstance(data, Mapping) else data
-    if rows is None:
+    data = answer.get("data") if isinstance(answer, Mapping) else ""
+    if data is None or (isinstance(data, Mapping) and data.get("resultList") is None):
         return []
-    return rows_of({"data": part})
+    if not isinstance(data, Mapping):
+        raise UnreadableError("the answer has no rows")
+    return rows_of(answer)
 
 
 def number_of(value: Decimal) -> int | float:

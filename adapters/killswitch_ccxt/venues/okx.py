@@ -255,8 +255,8 @@ class Okx(OkxActing):
         told = {row.get("instId"): row.get("state") for it in answers for row in okx_rows.rows_of(it, "instruments")}
         found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
-            state = told.get(rule["id"])
-            found[symbol] = "delisted" if state is None else STATES.get(str(state))
+            name = rule["id"]
+            found[symbol] = STATES.get(str(told[name])) if name in told else "delisted"
         return found
 
     async def position_mode(self) -> PositionMode | None:

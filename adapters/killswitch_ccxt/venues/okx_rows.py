@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, Rate, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
@@ -129,7 +129,7 @@ def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None])
 
     `cashBal` is less than that: what an isolated position, or a bot, holds is not in it.
     """
-    ccy, equity = str(detail["ccy"]), needed(detail.get("eq"), "an equity")
+    ccy, equity = told_of(detail.get("ccy"), "the currency of a balance"), needed(detail.get("eq"), "an equity")
     dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
     if profit is None and decimal(detail.get("cashBal")) == equity:
         profit = ZERO  # accounts that have no positions leave it empty
@@ -188,6 +188,8 @@ def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | N
     price = positive(info.get("ordPx") or info.get(f"{chosen}OrdPx"))
     kind = str(info.get("ordType"))
     if kind in ("conditional", "oco"):
+        if stop is None and target is None:
+            raise UnreadableError(f"order {info.get('algoId')}: it waits for a price that is not told")
         kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
     trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
     sided = _sided(info)

@@ -1,0 +1,59 @@
+"""Answers with one wrong field, at every venue of the house; a share of them, evenly spread and the same each time.
+
+The whole of it is `python -m tests.wire.mutants [VENUE…]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from killswitch.conformance.answers import wrong_readings
+from killswitch.conformance.mutations import MISSING, Mutation, a_share, mutations
+from tests.conformance.reading_stands import reading_stands
+
+STANDS = reading_stands()
+
+
+@pytest.mark.parametrize("venue", STANDS)
+def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
+    """Every fact is as it was or unknown, or the reading fails and says why; no position vanishes or turns."""
+    stand = STANDS[venue]()
+    tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
+    assert tried > stand.mutations // 2
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+ANSWER: dict[str, Any] = {"rows": [{"size": "1.5", "side": "buy", "open": True}], "at": 7, "more": {}}
+
+
+def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
+    """Nine ways for a number, seven for a word, six for a list with something in it, five for a yes, four for a row."""
+    found = mutations({"question": ANSWER})
+    by_path = {path: sorted(it.kind for it in found if it.path == path) for path in {it.path for it in found}}
+    assert by_path["rows", 0, "size"] == sorted(
+        ["null", "missing", "a word", "true", "an object", "a list", "nothing written", "no number", "negative"]
+    )
+    assert by_path["rows", 0, "side"] == sorted(
+        ["null", "missing", "a word", "true", "an object", "a list", "nothing written"]
+    )
+    assert by_path["rows",] == sorted(["null", "missing", "an object", "a word", "a list of nothing", "empty"])
+    assert by_path["rows", 0] == sorted(["null", "no fields", "a list", "a word"])
+    assert by_path["rows", 0, "open"] == sorted(["null", "missing", "a word", "an object", "a list"])
+
+
+def test_a_change_is_of_its_own_question_and_field() -> None:
+    """The answer that it is made of stays as it was."""
+    change = Mutation("question", ("rows", 0, "size"), "missing", MISSING).change
+    assert change("question", ANSWER) == {**ANSWER, "rows": [{"side": "buy", "open": True}]}
+    assert change("another", ANSWER) == ANSWER
+    assert change("question", {"rows": []}) == {"rows": []}
+    assert "size" in ANSWER["rows"][0]
+
+
+def test_a_share_is_spread_over_all_of_them() -> None:
+    """Five of ten are each second one; none is tried twice."""
+    found = [Mutation("question", (number,), "null", None) for number in range(10)]
+    assert [it.path[0] for it in a_share(found, 5)] == [0, 2, 4, 6, 8]
+    assert a_share(found, 100) == found
