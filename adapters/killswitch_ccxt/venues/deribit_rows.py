@@ -9,6 +9,8 @@ from killswitch.model.inspection import KeyRights
 from killswitch_ccxt.numbers import UnreadableError, needed
 
 Row = Mapping[str, Any]
+PERIODS = frozenset({"perpetual", "day", "week", "month"})
+"""How long futures live: of another word nobody knows here whether they end."""
 
 
 def rows_of(value: Any, what: str) -> list[Row]:
@@ -22,7 +24,7 @@ def is_told(rule: Row) -> bool:
     """Whether a contract says how long it lives, and settles in a coin that it is of: else it would be another one."""
     if not rule.get("contract"):
         return True
-    lives = rule.get("option") or isinstance((rule.get("info") or {}).get("settlement_period"), str)
+    lives = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
     return bool(lives) and rule.get("settle") in (rule.get("base"), rule.get("quote"))
 
 

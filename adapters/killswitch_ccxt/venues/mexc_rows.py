@@ -191,7 +191,7 @@ def transfer(row: Row) -> Flow | None:
     """Money moved into the futures wallet or out of it, at the moment when it was done; None while it is under way."""
     if told_of(row.get("state"), "a transfer") != "SUCCESS":
         return None
-    number = _text(row.get("txid")) or _id(row, "id")
+    number = _id(row, "txid")
     at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
     sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
     if sign is None or at is None:
@@ -221,10 +221,10 @@ def rows_of(answer: Any) -> list[Row]:
 def page_of(answer: Any) -> list[Row]:
     """Rows of a list that may be told as none at all."""
     data = answer.get("data") if isinstance(answer, Mapping) else ""
-    if data is None or (isinstance(data, Mapping) and data.get("resultList") is None):
-        return []
     if not isinstance(data, Mapping):
         raise UnreadableError("the answer has no rows")
+    if data.get("resultList") is None and data.get("totalCount") == 0:
+        return []
     return rows_of(answer)
 
 
