@@ -242,7 +242,8 @@ class Deribit(Dialect):
             raise UnreadableError(f"ccxt cannot read order {info.get('order_id')}: {error}") from error
         kind = str(info.get("order_type"))
         return {
-            **row, "timestamp": info.get("creation_timestamp"), "clientOrderId": info.get("label"), "reduceOnly": info.get("reduce_only"), "type": kind,
+            **row, "timestamp": info.get("creation_timestamp"),
+            "clientOrderId": info.get("label"), "reduceOnly": info.get("reduce_only"), "type": kind,
             "triggerPrice": positive(info.get("trigger_price")), "stopLossPrice": None, "takeProfitPrice": None,
             "price": None if info.get("price") == "market_price" or kind.endswith("market") else info.get("price"),
             "amount": info.get("amount"), "filled": info.get("filled_amount"), "average": info.get("average_price"),
