@@ -221,7 +221,10 @@ spec:
         ("", "the policies hold no Account document"),
         (ACCOUNT % "", "account main: adapter paper refused it: account main needs an endpoint"),
         (ACCOUNT % ", credentials: {key: 'env:NOT_SET_ANYWHERE'}", "NOT_SET_ANYWHERE is not set"),
-        (ACCOUNT.replace("paper", "papre") % "", "no adapter is called papre, did you mean paper?"),
+        (
+            ACCOUNT.replace("paper", "papre") % "",
+            "no adapter is called `papre`; installed: alpaca, ccxt, paper; did you mean `paper`?",
+        ),
         ("kind: [", "1 problem in the policies; nothing was started"),
     ],
     ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],

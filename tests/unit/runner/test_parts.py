@@ -91,7 +91,7 @@ def test_an_unknown_adapter_is_refused_with_what_there_is() -> None:
     """A misspelt adapter gets a suggestion and the list of installed ones."""
     with pytest.raises(AdapterError) as refused:
         make_adapter(AccountSpec("main", "papre", "swap", "USDT", None, {}, {}))
-    assert "no adapter is called papre, did you mean paper?" in str(refused.value)
+    assert "no adapter is called `papre`; installed: alpaca, ccxt, paper; did you mean `paper`?" in str(refused.value)
 
 
 def test_an_adapter_that_refuses_its_account_says_which_and_why() -> None:
