@@ -264,7 +264,7 @@ REFUSED = [
     ("extraArgs={--live}", "extraArgs: --live has a value of its own"),
     ("extraArgs={--ticks=3}", "extraArgs: --ticks has a value of its own, or would end the runner"),
     ("locks.union=trading_lock.json", "Name the folder's claim in locks.claim"),
-    ("terminationGracePeriodSeconds=10", "at '/terminationGracePeriodSeconds': minimum: got 10, want 45"),
+    ("terminationGracePeriodSeconds=10", "at '/terminationGracePeriodSeconds': minimum: got 10, want 50"),
     ("runAs.user=0", "at '/runAs/user': minimum: got 0, want 1"),
     ("runAs.user=null", "with a group of your own, name the user too"),
     ("store.claim.accessModes={ReadWriteMany}", "at '/store/claim/accessModes/0': value must be one of"),
