@@ -94,6 +94,8 @@ class AlpacaStand:
         self.wire.moves.insert(0, row)
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
+        if mishap == "held_long":
+            self.wire.held_for, mishap = 40.0, "held"
         self._script.rules.append(Rule(call, mishap))
 
 

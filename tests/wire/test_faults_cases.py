@@ -113,7 +113,14 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
-DEFECTS: Final[dict[str, str]] = {}
+_WAITS_FOR_ANOTHER: Final = (
+    "orders wait up to 30 s for the room of a limit of 60 a minute while another order is asked about in vain over "
+    "connections that break: since absence is believed only when the request is over, it is asked about for longer"
+)
+DEFECTS: Final[dict[str, str]] = {
+    f"test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs[{venue}]": _WAITS_FOR_ANOTHER
+    for venue in ("binanceusdm", "bybit", "okx", "bitget", "mexc")
+}
 """Parameters of cases that fail → the defect. One that passes again fails here, until it is taken out."""
 
 
