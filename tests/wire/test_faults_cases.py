@@ -114,8 +114,8 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
 _WAITS_FOR_ANOTHER: Final = (
-    "orders wait up to 30 s for the room of a limit of 60 a minute while another order is asked about in vain over "
-    "connections that break: since absence is believed only when the request is over, it is asked about for longer"
+    "orders wait up to 30 s behind a breaker that only questions about another order, over connections that break, have "
+    "opened and keep open; in a run the readings of the account close it at the next tick, of which a scene has none"
 )
 DEFECTS: Final[dict[str, str]] = {
     f"test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs[{venue}]": _WAITS_FOR_ANOTHER
