@@ -114,7 +114,7 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
 _WAITS_FOR_ANOTHER: Final = (
-    "orders wait up to 30 s behind a breaker that only questions about another order, over connections that break, have "
+    "orders wait up to 30 s behind a breaker that only questions about another order, over broken connections, have "
     "opened and keep open; in a run the readings of the account close it at the next tick, of which a scene has none"
 )
 DEFECTS: Final[dict[str, str]] = {
