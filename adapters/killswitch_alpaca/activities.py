@@ -57,7 +57,7 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
         if found.get("status") == "canceled":
             return None
         kind = word(found, "activity_type")
-        if found.get("net_amount") is None and found.get("qty") is None:
+        if found.get("net_amount") in (None, "") and found.get("qty") in (None, ""):
             raise UnreadableError("it says neither money nor a quantity")  # noqa: TRY301 - named below
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":

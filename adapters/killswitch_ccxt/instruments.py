@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from killswitch.model.snapshot import Instrument, InstrumentState, Market
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag
 
+ASSETS: Final = ("baseAsset", "quoteAsset")
+"""What Binance calls the two."""
 States = Mapping[str, InstrumentState | None]
 """Symbol → its state; None where the venue says one that is not known here."""
 
@@ -37,7 +39,8 @@ def is_whole(rule: Mapping[str, Any]) -> bool:
     base, quote, settle = (rule.get(name) for name in ("base", "quote", "settle"))
     info = rule.get("info")
     named = [rule[name] for name in ("baseId", "quoteId") if name in rule]
-    named += [info[name] for name in ("baseAsset", "quoteAsset") if isinstance(info, Mapping) and name in info]
+    if isinstance(info, Mapping) and info.keys() & set(ASSETS):
+        named += [info.get(name) for name in ASSETS]  # ccxt makes a name of the symbol's where one is missing
     if not all(isinstance(it, str) and it for it in (base, quote, *named)):
         return False
     name = f"{base}/{quote}:{settle}" if rule.get("contract") else f"{base}/{quote}"

@@ -17,7 +17,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from killswitch.model.snapshot import AccountSnapshot, Fill, Flow, Order
+from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Order
 from killswitch.model.venue import OrderReport
 
 Path = tuple[str | int, ...]
@@ -27,6 +27,7 @@ ROWS: Final = 2
 """So many elements of a list are changed: the others are like them."""
 LATER: Final = timedelta(seconds=120)
 """Two readings of the same facts are dated so much apart, at most."""
+_YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "fills_as_of", "flows_as_of"})
 _OF_THE_READING: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
@@ -98,7 +99,7 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
         yield from (("an object", {}), ("a word", WORD), ("a list of nothing", [None]))
         if old:
             yield "empty", []
-    elif isinstance(old, bool):
+    elif isinstance(old, bool) or str(old).lower() in _YES_OR_NO:
         yield from (("a word", WORD), ("an object", {}), ("a list", []))
     else:
         yield from (("a word", WORD), ("true", True), ("an object", {}), ("a list", []), ("nothing written", ""))
@@ -175,9 +176,9 @@ def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
         return []
     left, found = list(seen), []
     word = trial.mutation.value
-    if what == "flows" and isinstance(word, str) and trial.mutation.kind in ("a word", "negative"):
-        # Of a kind that nobody knows a row may be left out, or counted by its sign, with that word in its id.
-        kept = [it for it in left if word not in getattr(it, "id", "")]
+    if what == "flows" and isinstance(word, str) and trial.mutation.kind in ("a word", "negative", "no number"):
+        # A row of a kind that nobody knows may be left out, or be profit or loss, or have that word in its id.
+        kept = [it for it in left if word not in getattr(it, "id", "") and getattr(it, "kind", None) in UNIT_FLOWS]
         return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]
     if what == "instruments":
         symbols = {getattr(row, "symbol", None) for row in whole}
@@ -224,7 +225,7 @@ def _differences(trial: Trial, whole: Struct, seen: Struct) -> list[str]:
 
 
 def _is_same(trial: Trial, name: str, before: object, now: object, *, later: bool = False) -> bool:
-    if now is None or before == now:
+    if now is None or before == now or (name == "complete" and now is False):
         return True
     if isinstance(now, datetime):
         return later and (abs(now - trial.at) <= LATER or (isinstance(before, datetime) and abs(now - before) <= LATER))

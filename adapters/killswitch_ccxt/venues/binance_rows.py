@@ -113,7 +113,7 @@ def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """A row of userTrades."""
     side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
     return {
-        "id": f"{row['symbol']}:{row['id']}" if row.get("id") is not None else None,
+        "id": f"{row['symbol']}:{number}" if (number := text(row.get("id"))) is not None else None,
         "symbol": symbol_of(str(row.get("symbol"))), "side": str(side).lower(), "amount": row.get("qty"),
         "price": row.get("price"), "order": row.get("orderId"), "timestamp": row.get("time"),
         "fee": {"cost": row.get("commission"), "currency": row.get("commissionAsset")}, "info": row,
@@ -142,7 +142,7 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
         at = instant(row.get("time"))
         if kind in TOLD_BY_FILLS or not amount:
             continue
-        if at is None or row.get("tranId") is None:
+        if at is None or text(row.get("tranId")) is None:
             raise UnreadableError(f"income {kind}: it has no time or no number")
         name = ":".join(str(row.get(key) or "") for key in ("incomeType", "tranId", "asset", "symbol"))
         asset = told_of(row.get("asset"), f"income {name}")

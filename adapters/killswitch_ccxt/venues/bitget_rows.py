@@ -26,6 +26,8 @@ def with_largest(rule: Row) -> Row:
     info = rule.get("info") or {}
     known = [it for it in (positive(info.get(name)) for name in ("maxOrderQty", "maxMarketOrderQty")) if it is not None]
     limits = rule.get("limits") or {}
+    if not str(info.get("pricePlace")).isdecimal():
+        rule = {**rule, "precision": {**(rule.get("precision") or {}), "price": None}}
     return {**rule, "limits": {**limits, "amount": {**limits.get("amount", {}), "max": min(known, default=None)}}}
 
 
@@ -110,6 +112,7 @@ def refined_order(row: Row) -> Row:
     fee = decimal(info.get("fee"))
     found = {
         **row,
+        "timestamp": info.get("cTime"),
         "triggerPrice": positive(info.get("triggerPrice")),
         "fee": None if fee is None else {"cost": -fee},
         "side": info.get("side"),
@@ -131,6 +134,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
     paid = [decimal(it.get("totalFee")) for it in costs]
     fuller = structs.replace(
         fill,
+        at=instant(info.get("cTime")) or fill.at,
         fee=None if None in paid or not paid else -sum(it for it in paid if it is not None),
         fee_currency=text(costs[0].get("feeCoin")) if costs else None,
         realized_pnl=decimal(info.get("profit")),
@@ -173,7 +177,7 @@ def flow_of(row: Row) -> Flow | None:
         return None
     if at is None or not name:
         raise UnreadableError(f"a bill {business} has no id or no time")
-    return Flow(name, at, kind, amount, str(row.get("coin")))
+    return Flow(name, at, kind, amount, told_of(row.get("coin"), f"bill {name}"))
 
 
 def rights_of(info: Row) -> KeyRights:

@@ -89,4 +89,6 @@ def flow_of(row: Row) -> Flow | None:
     if at is None or not row.get("id"):
         raise UnreadableError(f"a row {told} of the transaction log has no id or no time")
     name = str(row["id"]) if known else f"{told}:{row['id']}"
-    return Flow(name, at, kind or ("rebate" if amount > 0 else "fee"), amount, str(row.get("currency")))
+    return Flow(
+        name, at, kind or ("rebate" if amount > 0 else "fee"), amount, told_of(row.get("currency"), f"row {name}")
+    )

@@ -28,6 +28,7 @@ from killswitch_ccxt.venues.bybit_portions import Portions
 from killswitch_ccxt.venues.bybit_rows import (
     dollar_prices,
     in_currency,
+    place_of,
     quote_of,
     rate,
     refined_fill,
@@ -157,7 +158,7 @@ class BybitReading(Dialect):
         parsed = [self.client.ccxt.parse_position(row, self._rule(row)) for row in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._places = {
-            (it.symbol, it.side): int(row["info"].get("positionIdx") or 0)
+            (it.symbol, it.side): place_of(row["info"])
             for it, row in zip(found, (it for it in parsed if decimal(it.get("contracts"))), strict=True)
         }
         return found
@@ -247,7 +248,7 @@ class BybitReading(Dialect):
             if symbol is None:
                 return "one_way"
             rows = await self._pages("privateGetV5PositionList", self._named(symbol), 200)
-            indices = {int(row.get("positionIdx") or 0) for row in rows}
+            indices = {place_of(row) for row in rows}
         return "hedge" if indices & {1, 2} else "one_way"
 
     # Rows

@@ -99,6 +99,14 @@ def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Deci
     return rest > SMALL * abs(equity)
 
 
+def place_of(row: Row) -> int:
+    """How an order has to name the position: 0 in one-way mode, 1 the long and 2 the short one in hedge mode."""
+    told = row.get("positionIdx")
+    if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
+        raise UnreadableError(f"position {row.get('symbol')}: {told!r} is no positionIdx")
+    return int(told)  # type: ignore[arg-type] # one of the three
+
+
 def quote_of(row: Row, at: datetime | None) -> Quote:
     """Of a ticker."""
     return Quote(

@@ -19,7 +19,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.instruments import States
-from killswitch_ccxt.numbers import UnreadableError, decimal, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, positive, text
 from killswitch_ccxt.quotes import Quote, quotes
 from killswitch_ccxt.venues import okx_bills, okx_rows
 from killswitch_ccxt.venues.okx_acting import OkxActing
@@ -194,8 +194,9 @@ class Okx(OkxActing):
         settled = rule.get("settle") or rule.get("quote")
         return structs.replace(
             fill,
+            at=instant(info.get("ts")) or fill.at,
             fee=None if fee is None else -fee,
-            fee_currency=info.get("feeCcy") or None,
+            fee_currency=text(info.get("feeCcy")),
             cause=okx_rows.cause_of(info),
             position_side=okx_rows.side_of(info),
             realized_pnl=decimal(info.get("fillPnl")) if settled == self.spec.currency else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow, FlowKind
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, told_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, told_of
 
 Row = Mapping[str, Any]
 FLOW_TYPES: Final[Mapping[str, FlowKind]] = {
@@ -53,7 +53,7 @@ def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
         if told in NO_FLOWS:
             continue
         number, at = str(bill.get("billId") or ""), instant(bill.get("ts"))
-        amount = decimal(bill.get("balChg")) or decimal(bill.get("posBalChg"))
+        amount = needed(bill.get("balChg"), f"the change of bill {number}") or decimal(bill.get("posBalChg"))
         if not number or at is None:
             raise UnreadableError("a bill without an id or a time")
         if not amount:

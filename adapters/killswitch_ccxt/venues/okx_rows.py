@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, Rate, Side
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
 
@@ -60,7 +60,8 @@ def dollar_price(account: Row, currency: str) -> Decimal | None:
     for detail in account.get("details") or ():
         if detail.get("ccy") == currency:
             held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
-            return worth / held if held and worth else positive(detail.get("coinUsdPrice"))
+            each = worth / held if held and worth else decimal(detail.get("coinUsdPrice"))
+            return each if each is not None and each > 0 else None
     return None
 
 
@@ -73,14 +74,14 @@ def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
     told, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
     frozen = decimal(own.get("frozenBal")) if told is None else told
     has_bots = told is None and any(decimal(own.get(name)) for name in UNSEEN)
-    if not frozen:
-        return frozen
+    if not frozen or frozen < 0:
+        return None if frozen is None or frozen < 0 else frozen
     return None if orders is None or has_bots else max(frozen - orders, ZERO)
 
 
 def _without_orders(account: Row) -> Decimal | None:
     """The account's initial margin in US dollars, less what orders hold of it; None where one of them is not told."""
-    margin, orders = decimal(account.get("imr")), decimal(account.get("ordFroz"))
+    margin, orders = not_negative(decimal(account.get("imr"))), decimal(account.get("ordFroz"))
     return margin if not margin else None if orders is None else max(margin - orders, ZERO)
 
 
@@ -172,7 +173,7 @@ def plain_order(row: Row, info: Row) -> dict[str, Any]:
     ccxt calls one that a stop has sent by the stop's id, and takes the stops attached to it for its own trigger.
     """
     return {
-        **row, "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
+        **row, "timestamp": info.get("cTime"), "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
         "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None,
         "amount": info.get("sz"), "filled": info.get("accFillSz"), **_sided(info),
     }  # fmt: skip
@@ -194,7 +195,8 @@ def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | N
     trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
     sided = _sided(info)
     return {
-        **row, "id": info.get("algoId"), "clientOrderId": info.get("algoClOrdId"), "type": kind, "price": price,
+        **row, "timestamp": info.get("cTime"), "id": info.get("algoId"), "clientOrderId": info.get("algoClOrdId"),
+        "type": kind, "price": price,
         "triggerPrice": trigger or positive(info.get("activePx")), "stopLossPrice": None, "takeProfitPrice": None,
         "amount": _amount(row, info, held, sided), "filled": info.get("actualSz") or None,
         "status": _STATES.get(str(info.get("state")), info.get("state")), **sided,
