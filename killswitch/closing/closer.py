@@ -79,7 +79,7 @@ class Closer:
         record = self._memory.record
         self._executor = Executor(account, venue, clock, pace, self._requests, record)
         self._dispatch = Dispatch(account, venue, self._traits, clock, self._requests, record)
-        self._looking = Looking(self._executor, clock, pace)
+        self._looking = Looking(self._executor, clock, pace, lambda: self._requests.broken_for > 0)
         self._halts = Halts(self._looking.instruments)
         self._asking = Asking(
             account, venue, clock, pace, self._requests, record, self._halts.rests, self._looking.currency
@@ -124,6 +124,7 @@ class Closer:
     def adopt(self, decision: Decision) -> None:
         """Begin to work on a decision whose `planned` entries are committed. One without any is not worked on."""
         if self._memory.adopt(decision):
+            self._looking.adopted()
             self._due = 0.0
 
     def give_up(self, entry: JournalEntry) -> None:

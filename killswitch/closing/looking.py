@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -27,7 +27,10 @@ class _Seen:
 class Looking:
     """One account's readings."""
 
-    def __init__(self, executor: Executor, clock: Clock, pace: Pace) -> None:
+    def __init__(
+        self, executor: Executor, clock: Clock, pace: Pace, is_broken: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_broken`: whether nothing but a look may leave, because requests keep failing."""
         self._executor = executor
         self._clock = clock
         self._pace = pace
@@ -35,6 +38,8 @@ class Looking:
         self._given: tuple[AccountSnapshot, float] | None = None
         self._offered: tuple[AccountSnapshot, float] | None = None
         self._last: _Seen | None = None
+        self._has_new_work = False
+        self._is_broken = is_broken
         self._begun_at = 0.0
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int] | None = None
         self._told: dict[str, Instrument] = {}
@@ -101,6 +106,10 @@ class Looking:
         fresh = last is not None and self._clock.monotonic() - last.at <= self._pace.given_for
         return last.reading if last is not None and fresh and last.moved == moved else None
 
+    def adopted(self) -> None:
+        """There is new work, whose orders wait for the next look."""
+        self._has_new_work = True
+
     def begin(self, sent: int) -> None:
         """Ask for the account now that every order has been answered, while their answers are written down.
 
@@ -112,8 +121,14 @@ class Looking:
         self._begun_at = self._clock.monotonic()
 
     def purpose(self, moved: int) -> Purpose:
-        """A look that follows orders is a part of closing; one more at what has not moved is not, for a while."""
+        """A look that follows orders is a part of closing; one more at what has not moved is not, for a while.
+
+        Where requests keep failing, new orders wait for a look: nothing else that may leave can show that they would
+        arrive, and questions about another order may be the ones that fail.
+        """
         last = self._last
+        if self._has_new_work and self._is_broken():
+            return "closing"
         news = last is None or last.moved != moved or self._clock.monotonic() - last.at >= 6 * self._pace.look_again
         return "closing" if news else "reading"
 
@@ -164,5 +179,5 @@ class Looking:
         self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
         self.distrust = f"gone from the venue's answer, and not by our own orders: {gone}" if gone else None
-        self._last = _Seen(found, now, moved)
+        self._last, self._has_new_work = _Seen(found, now, moved), False
         return found

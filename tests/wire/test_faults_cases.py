@@ -113,14 +113,7 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
     ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
 }  # fmt: skip
 """Venue and beginning of a case's name → why it is not told there."""
-_WAITS_FOR_ANOTHER: Final = (
-    "orders wait up to 30 s behind a breaker that only questions about another order, over broken connections, have "
-    "opened and keep open; in a run the readings of the account close it at the next tick, of which a scene has none"
-)
-DEFECTS: Final[dict[str, str]] = {
-    f"test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs[{venue}]": _WAITS_FOR_ANOTHER
-    for venue in ("binanceusdm", "bybit", "okx", "bitget", "mexc")
-}
+DEFECTS: Final[dict[str, str]] = {}
 """Parameters of cases that fail → the defect. One that passes again fails here, until it is taken out."""
 
 
