@@ -69,11 +69,18 @@ class Place:
     lock_file: Path | None
 
     def written(self, view: RunnerView | None) -> Written:
-        """The policies named, or those of the last runner, if they are still where they were."""
+        """The policies named, or else those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
-        if not paths or not all(path.exists() for path in paths):
+        if not paths:
             raise click.UsageError("name the policies and accounts with --policies: no runner has left word of them")
-        return written(paths)
+        try:
+            return written(paths)
+        except click.ClickException as error:
+            if self.policies_at:
+                raise
+            raise click.ClickException(
+                f"{error.message}; the last runner read these: name others by --policies"
+            ) from error
 
     def locks(self, view: RunnerView | None) -> LockPaths:
         """Where the last runner wrote its locks, unless told otherwise."""

@@ -102,7 +102,7 @@ variant = click.option(
 def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--policies`, which may be given more than once."""
     return click.option(
-        "--policies", "policies_at", type=click.Path(exists=True, path_type=Path), multiple=True, required=required,
+        "--policies", "policies_at", type=UntouchedPath(), multiple=True, required=required,
         envvar="KSCTL_POLICIES", show_envvar=True,
         help="Folder or file of policies and accounts. May be given more than once.",
     )  # fmt: skip

@@ -186,8 +186,8 @@ def require_locks(
     """
     from datetime import UTC, datetime
 
-    from killswitch.gate.deadline import within
-    from killswitch.gate.errors import LockError, LockTimeoutError, UnwritableError
+    from killswitch.deadline import DeadlineError, within
+    from killswitch.gate.errors import LockError, UnwritableError
     from killswitch.gate.probe import require_writable, weaknesses
     from killswitch.runner.standing import FOLDER_PATIENCE
     from killswitch.store.reserve import Reserve
@@ -202,7 +202,7 @@ def require_locks(
     while True:
         try:
             return within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", look)
-        except LockTimeoutError as error:
+        except DeadlineError as error:
             return (f"{error} Going on without locks",)
         except LockError as error:
             is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)

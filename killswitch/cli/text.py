@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from killswitch.policy.diagnostics import Diagnostic
     from killswitch.policy.loader import Loaded
 
-paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
+paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UntouchedPath())
 
 
 @click.command()

@@ -15,9 +15,5 @@ class GuardError(LockError):
     """The guard of the lock folder cannot be had: another writer may be at work, or its file is none of ours."""
 
 
-class LockTimeoutError(LockError):
-    """The file system of the lock folder has not answered in time."""
-
-
 class UnwritableError(LockError):
     """The folder refuses a new file: rights, a full or read-only disk."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from killswitch.deadline import DeadlineError, within
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.tree import Span
 from killswitch.policy.written import Written
 
 LARGEST = 1 << 20
 """Bytes. A policy is read by people; a larger file is something else."""
+
+ANSWERS_WITHIN = 30.0
+"""Seconds for one path: a folder of policies is read in far less, a dead mount never."""
 
 Report = Callable[[Diagnostic], None]
 
@@ -20,13 +27,28 @@ def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
     """Every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden ones are left out."""
     seen: set[Path] = set()
     for path in paths:
-        for file in _files(path, report):
-            real = file.resolve()
+        try:
+            found, problems = within(ANSWERS_WITHIN, str(path), partial(_read_below, path))
+        except DeadlineError as error:
+            report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "see whether its mount is alive"))
+            continue
+        for problem in problems:
+            report(problem)
+        for real, written in found:
             if real not in seen:
                 seen.add(real)
-                written = _read(file, report)
-                if written is not None:
-                    yield written
+                yield written
+
+
+def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic]]:
+    """Every text there with its path without links, and why others cannot be read."""
+    found: list[tuple[Path, Written]] = []
+    problems: list[Diagnostic] = []
+    for file in _files(path, problems.append):
+        written = _read(file, problems.append)
+        if written is not None:
+            found.append((file.resolve(), written))
+    return found, problems
 
 
 def _files(path: Path, report: Report) -> list[Path]:
@@ -50,10 +72,11 @@ def _files(path: Path, report: Report) -> list[Path]:
 
 def _read(file: Path, report: Report) -> Written | None:
     try:
-        if not file.is_file() and file.exists():
-            report(about_file("KS1001", file, "is not a file", "name a YAML file or a folder"))
-            return None
-        with file.open("rb") as stream:
+        # Without waiting: a named pipe opens only when somebody writes to it.
+        with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 # a descriptor is no path
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                report(about_file("KS1001", file, "is not a file", "name a YAML file or a folder"))
+                return None
             content = stream.read(LARGEST + 1)
     except OSError as error:
         report(about_file("KS1001", file, f"cannot be read: {error.strerror}", "check the path and who may read it"))

@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 from killswitch.closing.closer import Closer
-from killswitch.gate.deadline import within
-from killswitch.gate.errors import LockTimeoutError
+from killswitch.deadline import DeadlineError, within
 from killswitch.gate.lock import LockFolder
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.places import keep_places
@@ -171,7 +170,7 @@ def _closings(
 def _is_there(folder: Path) -> bool:
     try:
         return within(FOLDER_PATIENCE, str(folder), folder.is_dir)
-    except LockTimeoutError:
+    except DeadlineError:
         return False  # on a dead mount; nothing is armed, so nothing is written there
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from errno import EFBIG, EINVAL, ETIMEDOUT
 from pathlib import Path
-from threading import Thread
+
+from killswitch.deadline import DaemonThreads
 
 LARGEST = 64 << 10
 """Bytes. A credential is a line, or a key in PEM."""
@@ -78,19 +79,11 @@ def _answer_of(path: Path) -> bytes:
     """The content of a small regular file, within `READ_WITHIN` seconds; OSError, also for one that hangs."""
     future = _reading.get(path)
     if future is None or future.done():
-        future = _reading[path] = Future()
-        Thread(target=_read, args=(path, future), name="credential", daemon=True).start()
+        future = _reading[path] = DaemonThreads().submit(_content, path)
     try:
         return future.result(READ_WITHIN)
     except TimeoutError:
         raise OSError(ETIMEDOUT, f"it has not answered within {READ_WITHIN:g} s") from None
-
-
-def _read(path: Path, future: Future[bytes]) -> None:
-    try:
-        future.set_result(_content(path))
-    except OSError as error:
-        future.set_exception(error)
 
 
 def _content(path: Path) -> bytes:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+from killswitch.deadline import DaemonThreads
 from killswitch.gate.changes import LockOutcome
-from killswitch.gate.deadline import DaemonThreads
 from killswitch.gate.errors import LockError
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision

@@ -65,7 +65,9 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
     """
     loaded = load(paths)
-    policies, diagnostics = compile_all(loaded, commit_of(paths), variant=variant)
+    # What could not be read has no commit, and git would wait for a mount that hangs.
+    commit = None if loaded.lost else commit_of(paths)
+    policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
     found = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]

@@ -11,8 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from killswitch.gate.deadline import within
-from killswitch.gate.errors import LockTimeoutError
+from killswitch.deadline import DeadlineError, within
 from killswitch.gate.reading import read_file, read_lock
 from killswitch.gate.strictness import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.incident.results import Result, recorded_result
@@ -220,7 +219,7 @@ def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[Lo
     """Every lock file there, as a bot reads it at `now`; the folder itself, as a lock, if it does not answer."""
     try:
         return within(FOLDER_PATIENCE, f"the lock folder {folder}", lambda: _locks_at(folder, union, now))
-    except LockTimeoutError as error:
+    except DeadlineError as error:
         return (_unanswered(str(folder), str(error)),)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from killswitch.deadline import DeadlineError, within
 from killswitch.store.errors import (
     MediumError,
     StoreError,
@@ -30,6 +31,9 @@ from killswitch.store.sql import WRITE, SqlStore
 
 _BEING_MADE = 0.5
 """Seconds that a file may be empty while another process makes a store of it."""
+
+ANSWERS_WITHIN = 10.0
+"""Seconds until its file system counts as one that hangs."""
 
 BUSY_SECONDS = 10.0
 """How long a write waits for another process's write: a tick's takes milliseconds, a hand's too."""
@@ -114,12 +118,16 @@ def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _path(url_or_path: str) -> Path:
+    """Where the file is, or will be. StoreError for another kind of store, and for a file system that hangs."""
     scheme, separator, rest = url_or_path.partition("://")
-    if not separator:
-        return Path(url_or_path)
-    if scheme != "sqlite":
+    if separator and scheme != "sqlite":
         raise StoreError(f"a store at {scheme}:// is not supported: name a file, or sqlite:///FILE")
-    return Path(rest.removeprefix("/"))
+    path = Path(rest.removeprefix("/")) if separator else Path(url_or_path)
+    try:
+        within(ANSWERS_WITHIN, f"the store {path}", path.exists)
+    except DeadlineError as error:
+        raise StoreError(f"{error} Name another with --store; to close by hand, `--journal memory`") from error
+    return path
 
 
 def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:

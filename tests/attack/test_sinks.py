@@ -102,3 +102,35 @@ def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiti
             assert {each.account: each.quality for each in view.accounts} == {
                 "main": "ok", "hangs-0": "down", "hangs-1": "down",
             }  # fmt: skip
+
+
+DEAD_MOUNT = """
+import os, threading
+from killswitch.policy import files
+files.ANSWERS_WITHIN = 1.0
+_stat = os.stat
+def _hangs(path, *arguments, **more):
+    if str(path).startswith("DEAD"):
+        threading.Event().wait()
+    return _stat(path, *arguments, **more)
+os.stat = _hangs
+"""
+
+
+def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) -> None:
+    """Neither `validate` nor a start hangs without a word, and the process ends although a thread of it never will."""
+    dead = tmp_path / "dead"
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "mount" / "sitecustomize.py").write_text(DEAD_MOUNT.replace("DEAD", str(dead)), encoding="utf-8")
+    path = os.pathsep.join((str(tmp_path / "mount"), os.environ.get("PYTHONPATH", "")))
+    for verb in (("validate", str(dead)), ("run", "--live", "--store", str(tmp_path / "s"), "--policies", str(dead))):
+        done = subprocess.run(
+            [*KSCTL, *verb],
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+            timeout=PATIENCE,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert f"error KS1001: {dead} has not answered within 1 s" in done.stdout + done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.model.store import JournalEntry
+from killswitch.store import sqlite
 from killswitch.store.errors import StoreError, StoreMissingError, StoreVersionError
 from killswitch.store.migrations import NEWEST
 from killswitch.store.sqlite import open_store
@@ -34,6 +35,21 @@ def test_reading_makes_no_store(path: Path) -> None:
     with pytest.raises(StoreMissingError, match="there is no store at"):
         open_store(str(path), read_only=True)
     assert contents(path.parent) == {}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_store_on_a_mount_that_hangs_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    """Writer and reader hear that the file system does not answer, and what to do about it."""
+    answers = threading.Event()
+    monkeypatch.setattr(Path, "exists", lambda _: answers.wait())
+    monkeypatch.setattr(sqlite, "ANSWERS_WITHIN", 0.05)
+    try:
+        with pytest.raises(StoreError, match=r"store.sqlite has not answered within 0.05 s: .* `--journal memory`"):
+            open_store(str(path), read_only=read_only)
+    finally:
+        answers.set()
 
 
 def test_reading_changes_no_byte(path: Path) -> None:

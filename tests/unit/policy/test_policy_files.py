@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from killswitch.policy import files
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.loader import load
 
@@ -96,6 +98,30 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     found = only([pipe])
     assert (found.code, found.fix) == ("KS1001", "name a YAML file or a folder")
+
+
+def test_a_folder_on_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two paths the one that never answers is a diagnostic, and the other is read."""
+    answers = threading.Event()
+    dead, read = tmp_path / "dead", tmp_path / "read"
+    read.mkdir()
+    (read / "one.yaml").write_text(ranking("one"))
+    is_dir = Path.is_dir
+
+    def hangs(path: Path) -> bool:
+        return answers.wait() if path == dead else is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", hangs)
+    monkeypatch.setattr(files, "ANSWERS_WITHIN", 0.05)
+    try:
+        loaded = load([dead, read])
+    finally:
+        answers.set()
+    assert [document.name for document in loaded.documents] == ["one"]
+    (found,) = loaded.diagnostics
+    assert (found.code, found.file, found.fix) == ("KS1001", str(dead), "see whether its mount is alive")
+    assert "has not answered within 0.05 s" in found.message
+    assert loaded.lost
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.cli.status_text import status_text
+from killswitch.deadline import DeadlineError, within
 from killswitch.gate.atomic import replace_file
-from killswitch.gate.deadline import within
-from killswitch.gate.errors import LockTimeoutError
 from killswitch.gate.reading import read_lock
 from killswitch.runner.loop import Runner
 from killswitch.runner.standing import locks_at, standing_of
@@ -259,6 +258,6 @@ def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
     assert within(60, "it", lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         within(60, "it", lambda: 1 // 0)
-    with pytest.raises(LockTimeoutError, match="the folder has not answered"):
+    with pytest.raises(DeadlineError, match="the folder has not answered"):
         within(0.01, "the folder", hangs.wait)
     hangs.set()

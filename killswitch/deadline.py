@@ -8,9 +8,11 @@ from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-from killswitch.gate.errors import LockTimeoutError
-
 T = TypeVar("T")
+
+
+class DeadlineError(Exception):
+    """A call has not come back in time, and may never."""
 
 
 class DaemonThreads(Executor):
@@ -25,13 +27,13 @@ class DaemonThreads(Executor):
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
                 future.set_exception(error)
 
-        threading.Thread(target=work, name="lock folder", daemon=True).start()
+        threading.Thread(target=work, name="file", daemon=True).start()
         return future
 
 
 def within(seconds: float, what: str, call: Callable[[], T]) -> T:
-    """What `call` returns or raises. LockTimeoutError, naming `what`, if it is not over in time; it then goes on."""
+    """What `call` returns or raises. DeadlineError, naming `what`, if it is not over in time; it then goes on."""
     try:
         return DaemonThreads().submit(call).result(seconds)
     except FutureTimeoutError as error:
-        raise LockTimeoutError(f"{what} has not answered within {seconds:g} s: is its file system there?") from error
+        raise DeadlineError(f"{what} has not answered within {seconds:g} s: is its file system there?") from error
