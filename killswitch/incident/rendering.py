@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from killswitch.incident.markdown import escape
 from killswitch.incident.page import page
 from killswitch.incident.record import Incident, RunbookFacts
 from killswitch.incident.shown import context_of
@@ -41,6 +42,13 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
     if own is None and wanted not in found.list_templates():
         wanted = GENERIC
     text = render(found, wanted, context_of(incident, stage))
+    return Rendered(text, page(text, ()))
+
+
+def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
+    """The generic runbook of one stage, headed by `why` its own could not be rendered. RenderingError as above."""
+    text = render(environment(), GENERIC, context_of(incident, stage))
+    text = f"> **This is the generic runbook:** the stage's own could not be rendered, {escape(why)}.\n\n{text}"
     return Rendered(text, page(text, ()))
 
 

@@ -207,17 +207,22 @@ class Reporting:
         self._rendered[life.id] = (saying, time.monotonic())
 
     def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:
-        """The runbooks first: they are what somebody waits for, and one that fails must not keep back the report."""
+        """The runbooks first: they are what somebody waits for, and one that fails must not keep back the report.
+
+        In its place stands the generic one: somebody on call has to have the commands of the moment.
+        """
         from killswitch.incident.folder import write
-        from killswitch.incident.rendering import report, runbook
+        from killswitch.incident.rendering import generic_runbook, report, runbook
         from killswitch.incident.templates import RenderingError
 
         failed = []
         for stage in dict.fromkeys(firing.stage for firing in incident.firings if firing.level):
             try:
-                write(self._folder, incident.id, f"runbook-{stage}", runbook(incident, stage, runbooks.get(stage)))
+                rendered = runbook(incident, stage, runbooks.get(stage))
             except RenderingError as error:
                 failed.append(error)
+                rendered = generic_runbook(incident, stage, str(error))
+            write(self._folder, incident.id, f"runbook-{stage}", rendered)
         write(self._folder, incident.id, "report", report(incident))
         if failed:
             raise failed[0]

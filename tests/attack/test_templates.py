@@ -18,7 +18,7 @@ HOSTILE = "{% macro m(n) %}{% set x = n ~ n %}{{ m(x) }}{{ m(x) }}{% endmacro %}
 
 
 def test_a_template_that_is_changed_after_the_start_hurts_neither_the_close_nor_the_report(tmp_path: Path) -> None:
-    """It was sound when it was checked: its runbook is a problem by its name, and the report is there."""
+    """It was sound when it was checked: it is a problem by its name, and report and generic runbook are there."""
     with paper(*FALLING) as address:
         site = Site(tmp_path, address)
         policy = POLICY.replace("      reset: manual\n", "      reset: manual\n      runbook: out\n")
@@ -33,3 +33,5 @@ def test_a_template_that_is_changed_after_the_start_hurts_neither_the_close_nor_
         assert status == 0, err
         assert site.venue().positions == ()
         assert list(tmp_path.glob("store.sqlite.incidents/*/report.md"))
+    (instead,) = tmp_path.glob("store.sqlite.incidents/*/runbook-close-everything.md")
+    assert instead.read_text(encoding="utf-8").startswith("> **This is the generic runbook:**")

@@ -162,7 +162,7 @@ def test_a_failure_is_told_as_a_problem_until_it_works_again(world: World) -> No
 
 
 def test_a_broken_template_of_a_runbook_keeps_back_neither_the_report_nor_the_run(world: World) -> None:
-    """The template was changed after validation: the problem names it, and the report is written."""
+    """The template was changed after validation: the problem names it, and a generic runbook says why it is there."""
     store = world.open()
     (world.folder / "own.md.j2").write_text("{{ incident.nope }}", encoding="utf-8")
     facts = RunbookFacts("own", str(world.folder), "own.md.j2")
@@ -172,7 +172,11 @@ def test_a_broken_template_of_a_runbook_keeps_back_neither_the_report_nor_the_ru
     assert reports.close(PATIENCE)
     assert reports.problem is not None
     assert "nope" in reports.problem
-    assert set(rendered(world)) == {"report.md"}
+    found = rendered(world)
+    assert set(found) == {"report.md", "runbook-close-everything.md"}
+    assert found["runbook-close-everything.md"].startswith("> **This is the generic runbook:** the stage's own could")
+    assert "has no attribute" in found["runbook-close-everything.md"].splitlines()[0]
+    assert "# close-everything on account/main" in found["runbook-close-everything.md"]
 
 
 def test_a_template_of_the_policy_sets_own_is_used(world: World) -> None:
