@@ -28,7 +28,11 @@ def give_up(
     """Hand it to the runner that lives, or leave it to the next one. `wait` in seconds, for each of two steps."""
     with friendly(), opened_store(store_at, read_only=False) as store:
         decision = _whole(store, decision)
-        if any(event.id == decision for event in store.pending_events()):
+        waiting = next((event for event in store.pending_events() if event.id == decision), None)
+        if waiting is not None:
+            if scope is not None and not hands.is_unfinished(store, waiting):
+                way_out = "leave out --scope to give up the whole of it, or ask again after the next tick"
+                raise click.ClickException(f"no tick has taken {decision} yet, so it has no accounts: {way_out}")
             event = hands.hand("give_up", scope, author, reason, datetime.now(UTC), decision=decision)
             _end_wait(store, event, wait, json=json)
             return

@@ -313,3 +313,23 @@ def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_
         assert "--give-up sends nothing" in told.output
     finally:
         world.close()
+
+
+def test_a_command_that_no_tick_has_taken_is_given_up_whole_only(tmp_path: Path) -> None:
+    """It has no accounts yet, so that a scope would end nothing: the verb says so, and takes it without one."""
+    world = World(tmp_path)
+    store = world.open()
+    try:
+        command = hand("close", "portfolio", "carol", "operator", world.clock.now())
+        store.put_event(command)
+        asked = ["--give-up", command.id, "--reason", "operator", "--store", str(tmp_path / "store.sqlite")]
+        answer = CliRunner().invoke(close, [*asked, "--scope", "account/main"])
+        assert answer.exit_code == 1
+        assert f"no tick has taken {command.id} yet" in answer.output
+        assert "leave out --scope" in answer.output
+        assert list(store.pending_events()) == [command]
+        answer = CliRunner().invoke(close, asked)
+        assert answer.exit_code == 0, answer.output
+        assert [(event.kind, event.decision) for event in store.pending_events()][1:] == [("give_up", command.id)]
+    finally:
+        world.close()
