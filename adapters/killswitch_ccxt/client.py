@@ -20,7 +20,7 @@ from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownEr
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
 from killswitch_ccxt.errors import DENIED, MALFORMED, UNKNOWN, Meaning, as_venue_error, meaning_of
-from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
+from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError, bound_numbers
 from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
 
 if TYPE_CHECKING:
@@ -360,6 +360,7 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
         raise VenueDownError(
             f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
+    bound_numbers()
     found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:
         raise VenueDownError(f"ccxt knows no exchange called {exchange}")

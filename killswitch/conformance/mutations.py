@@ -25,6 +25,8 @@ WORD: Final = "nonsense"
 MISSING: Final = object()
 ROWS: Final = 2
 """So many elements of a list are changed: the others are like them."""
+HUGE: Final = "1e3000000"
+"""Ten characters that take seconds to be written out or divided by; more of them freeze a process."""
 LATER: Final = timedelta(seconds=120)
 """Two readings of the same facts are dated so much apart, at most."""
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
@@ -106,6 +108,7 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
         if isinstance(old, int | float) or (isinstance(old, str) and _NUMBER.fullmatch(old)):
             is_text = isinstance(old, str)
             yield "no number", "NaN" if is_text else float("nan")
+            yield "beyond measure", HUGE if is_text else 10**300
             if Decimal(str(old)):
                 yield "negative", -old if isinstance(old, int | float) else str(-Decimal(old))
 
