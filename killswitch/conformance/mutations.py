@@ -1,8 +1,8 @@
 """Answers in which one field is wrong, and what an adapter may make of them.
 
-Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another sign,
-a word that nobody knows, an empty list, a list for an object. What is right is decided by the snapshot of the answers as
-they were: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
+Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another
+sign, a word that nobody knows, an empty list, a list for an object. What is right is decided by the snapshot of the
+answers as they were: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
 """
 
 from __future__ import annotations
