@@ -41,11 +41,12 @@ class DiskSpace:
         self._short: dict[str, str] = {}
         """What there is too little of → what was said when that was first seen: numbers that change are no news."""
         self._no_reserve: str | None = None
-        self._displaced: str | None = None
+        self._displaced = store.displaced
         self._look()
 
     def ticked(self, _report: TickReport) -> None:
-        """Look again, where it is time to."""
+        """Look again, where it is time to; whether the file is still there is asked every time, since it costs nothing."""
+        self._displaced = self._store.displaced
         if self._monotonic() >= self._look_at:
             self._look()
 
@@ -58,7 +59,6 @@ class DiskSpace:
 
     def _look(self) -> None:
         self._look_at = self._monotonic() + LOOK_EVERY
-        self._displaced = self._store.displaced
         failed = self._store.renew_reserve()
         if failed is None or self._no_reserve is None:
             self._no_reserve = failed

@@ -57,6 +57,18 @@ class WriteLockedError(_ExplainedError):
 class DamagedStoreError(StoreError):
     """What lies in the file is not what a store wrote there."""
 
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(
+            f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) to look at; put back a backup, "
+            "or move it away so that `ksctl run` makes a new one, which knows of no earlier close, latch or lock; "
+            + EMERGENCY
+        )
+        self._cause = f"the file {place} is damaged ({what})"
+
+    @property
+    def cause(self) -> str:
+        return self._cause
+
 
 class DuplicateDecisionError(StoreError):
     """A decision with this id is already recorded: a tick was committed twice."""
@@ -117,8 +129,4 @@ def _descriptors_are_used_up() -> str | None:
 
 def damaged(place: str, what: str) -> DamagedStoreError:
     """A store whose contents make no sense: what, and what is left to do."""
-    return DamagedStoreError(
-        f"the store {place} is damaged: {what}. Keep a copy of it (and of its -wal) to look at; put back a backup, "
-        "or move it away so that `ksctl run` makes a new one, which knows of no earlier close, latch or lock; "
-        + EMERGENCY
-    )
+    return DamagedStoreError(place, what)

@@ -133,7 +133,7 @@ class Handle:
                 f"{fallback.copy.because}"
             )
             lost = fallback.copy.lost
-            return words if lost is None else f"{words}. It is not written any more; {_lost_words(lost)}"
+            return words if lost is None else f"{words}; {_lost_words(lost)}"
         if fallback.gave_up is not None:
             return f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.gave_up}"
         return None
@@ -287,9 +287,12 @@ class Handle:
 
 
 def _lost_words(lost: tuple[str, ...]) -> str:
-    if not lost:
-        return "all of its rows could be read"
-    return f"not all could be read of: {', '.join(lost)}"
+    """What the run goes on with where a damaged file could not be copied whole, and how it is ended well."""
+    which = f"not all could be read of {', '.join(lost)}" if lost else "all of its rows could be read"
+    return (
+        f"{which}; the file is not written any more. Once no close is under way, end this run, put back a backup of "
+        "the store or move it away, and start again"
+    )
 
 
 def _be_quick(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:

@@ -212,7 +212,7 @@ class SqlStore(Handle):
 
     def pending_events(self) -> Sequence[Event]:
         """Hands that no tick has consumed, in the order in which they came; `commands` names what is no such hand."""
-        return self.commands().events
+        return list(self.commands().events)
 
     def commands(self) -> Commands:
         """What waits for a tick: the hands in the order in which they came, and rows that this version cannot read."""
