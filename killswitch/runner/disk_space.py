@@ -45,7 +45,7 @@ class DiskSpace:
         self._look()
 
     def ticked(self, _report: TickReport) -> None:
-        """Look again, where it is time to; whether the file is still there is asked every time, since it costs nothing."""
+        """Look again, where it is time to. Whether the file is still in its place costs nothing to ask every time."""
         self._displaced = self._store.displaced
         if self._monotonic() >= self._look_at:
             self._look()

@@ -1,8 +1,8 @@
 """The tick loop: read, decide, write down, act, in that order, at an interval.
 
 What may go wrong at a venue never leaves a tick. What may go wrong with the store, the lease or the deciding
-itself does, and ends the run: a runner that cannot record must not act. A file that takes no writes, or is damaged under the
-run, is no such trouble for as long as the store knows where else to record (ADR 0105, 0114).
+itself does, and ends the run: a runner that cannot record must not act. A file that takes no writes, or is damaged
+under the run, is no such trouble for as long as the store knows where else to record (ADR 0105, 0114).
 """
 
 from __future__ import annotations

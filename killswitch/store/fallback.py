@@ -270,7 +270,8 @@ def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -
 
     One connection, taken by one thread after the other: the database is gone with it.
     """
-    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    # A BEGIN IMMEDIATE that was prepared before a file is attached takes no lock of that file: none is kept.
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
     if source is not None:
         try:
             backup(source, memory)
