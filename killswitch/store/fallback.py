@@ -106,6 +106,8 @@ class Fallback:
     def allow_memory(self) -> None:
         """From now on the file need not take a write. StoreError where it cannot be opened."""
         self.may_use_memory = True
+        if self._own is not None:
+            return
         try:
             self._own = sqlite3.connect(
                 self.path, timeout=HOLDERS_PATIENCE, isolation_level=None, check_same_thread=False

@@ -202,8 +202,12 @@ def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} is not there")
     _require_a_beginning(path)
-    _make_private(path)
-    return _engine(lambda: sqlite3.connect(path, **_CONNECT), on_connect=_be_durable)
+
+    def connect() -> sqlite3.Connection:
+        _make_private(path)  # right before it is begun: others take a file that stays empty for a damaged one
+        return sqlite3.connect(path, **_CONNECT)
+
+    return _engine(connect, on_connect=_be_durable)
 
 
 def _make_private(path: Path) -> None:
