@@ -205,7 +205,8 @@ def _writing_engine(path: Path) -> Engine:
 
     def connect() -> sqlite3.Connection:
         _make_private(path)  # right before it is begun: others take a file that stays empty for a damaged one
-        return sqlite3.connect(path, **_CONNECT)
+        connection: sqlite3.Connection = sqlite3.connect(path, **_CONNECT)
+        return connection
 
     return _engine(connect, on_connect=_be_durable)
 
