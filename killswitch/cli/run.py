@@ -63,12 +63,14 @@ def run(
     from killswitch.runner import event_loop
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
+    from killswitch.runner.descriptors import make_room
     from killswitch.runner.disk_space import DiskSpace
     from killswitch.runner.loop import Pace
     from killswitch.runner.opening import open_accounts, require_encrypted
     from killswitch.runner.pauses import FirstAnswers, keep_short
     from killswitch.runner.rights import require_harmless_keys
     from killswitch.runner.started import keep_start
+    from killswitch.store.sqlite import exposed
 
     found = written(policies_at)
     clock = SystemClock()
@@ -81,7 +83,10 @@ def run(
         found_before = event_loop.run(require_harmless_keys(found.accounts, found.places, read_timeout)) if live else ()
         if live and not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
-    for words in about_locks:
+        about_machine = tuple(
+            words for words in (*about_locks, make_room(len(accounts)), exposed(store_at)) if words is not None
+        )
+    for words in about_machine:
         mention(words)
     with (
         friendly(),
@@ -98,7 +103,7 @@ def run(
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, LeftLatched(store), reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before + tuple(("warning", words) for words in about_locks), say=mention,
+            found_before=found_before + tuple(("warning", words) for words in about_machine), say=mention,
             when_held=partial(store.go_on_in_memory, mention_journaled),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)

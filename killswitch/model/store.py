@@ -131,6 +131,20 @@ class StoredDecision(Struct, frozen=True):
     snapshot: bytes | None
 
 
+class UnreadableCommand(Struct, frozen=True):
+    """A command in a store of which this version can make nothing: its id there, and why."""
+
+    id: str
+    why: str
+
+
+class Commands(Struct, frozen=True):
+    """What waits for a tick, in the order in which it came."""
+
+    events: tuple[Event, ...]
+    unreadable: tuple[UnreadableCommand, ...] = ()
+
+
 class Lease(Struct, frozen=True):
     """Who may act on this store, until when (microseconds), in which generation.
 
@@ -238,6 +252,10 @@ class Store(Journal, Outbox, Protocol):
         ...
 
     def pending_events(self) -> Sequence[Event]: ...
+
+    def commands(self) -> Commands:
+        """The pending events, and what waits beside them that cannot be read."""
+        ...
 
     def put_live(self, name: str, blob: bytes) -> None:
         """Replace a small named blob that `status` reads (last tick, health)."""

@@ -1,4 +1,4 @@
-"""Watches the disk under the store: what is free, the reserve, and whether writes still reach it."""
+"""Watches the file of the store and the disk under it: what is free, the reserve, whether writes still reach it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class DurableStore(Protocol):
     @property
     def trouble(self) -> str | None: ...
 
+    @property
+    def displaced(self) -> str | None: ...
+
     def renew_reserve(self) -> str | None: ...
 
 
@@ -38,18 +41,21 @@ class DiskSpace:
         self._short: dict[str, str] = {}
         """What there is too little of → what was said when that was first seen: numbers that change are no news."""
         self._no_reserve: str | None = None
+        self._displaced = store.displaced
         self._look()
 
     def ticked(self, _report: TickReport) -> None:
-        """Look again, where it is time to."""
+        """Look again, where it is time to. Whether the file is still in its place costs nothing to ask every time."""
+        self._displaced = self._store.displaced
         if self._monotonic() >= self._look_at:
             self._look()
 
     @property
     def problem(self) -> str | None:
         """What is wrong with the disk, in words, for as long as it is."""
-        found = (self._no_reserve, *self._short.values())
-        return self._store.trouble or "; ".join(each for each in found if each is not None) or None
+        failing = (self._store.trouble, self._displaced)
+        found = failing if any(failing) else (self._no_reserve, *self._short.values())
+        return "; ".join(each for each in found if each is not None) or None
 
     def _look(self) -> None:
         self._look_at = self._monotonic() + LOOK_EVERY

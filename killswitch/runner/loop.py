@@ -1,8 +1,8 @@
 """The tick loop: read, decide, write down, act, in that order, at an interval.
 
 What may go wrong at a venue never leaves a tick. What may go wrong with the store, the lease or the deciding
-itself does, and ends the run: a runner that cannot record must not act. A disk that takes no writes is no such trouble
-for as long as the store knows where else to record (ADR 0105).
+itself does, and ends the run: a runner that cannot record must not act. A file that takes no writes, or is damaged
+under the run, is no such trouble for as long as the store knows where else to record (ADR 0105, 0114).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode_snapshot
-from killswitch.model.store import JournalEntry, Store, TickRecord
+from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import NO_TRACER, Span, Tracer
 from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
@@ -38,6 +38,7 @@ from killswitch.runner.news import News
 from killswitch.runner.notifying import Notifier
 from killswitch.runner.pacing import Pacing
 from killswitch.runner.reading import FIRST_PATIENCE, Readers
+from killswitch.runner.set_aside import SetAside
 from killswitch.runner.sparing import spares
 from killswitch.runner.suspending import Suspending
 from killswitch.runner.tick_words import describe, unsaid
@@ -124,6 +125,7 @@ class Runner:
         self._pace = pace
         self._wall = WallWatch(timeline)
         self._event_dates = EventDates()
+        self._set_aside = SetAside()
         meters = meters or metered(accounts, clock, pace.interval)
         self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
         self._unread = Unread(self._arming.names, self._readers, clock, patience(pace.interval, pace.read_timeout))
@@ -217,15 +219,17 @@ class Runner:
         """What follows the reading of a tick. `anew`: the accounts that were read for it."""
         fresh = [account for account in accounts if account.account in anew]
         self._learn(fresh)
-        snapshot = self._snapshot(accounts, scheduled=scheduled)
+        commands = self._store.commands()
+        snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
         for name in self._unread.look(fresh, snapshot.as_of):
             self._listening.begin_anew(name)
         outcome = await self._decide(snapshot, span)
         acting = tuple(decision for decision in outcome.decisions if is_acted_on(decision, self._arming))
         ended = given_up(snapshot.events, self._store, snapshot.as_of, outcome.notices)
-        notices = outcome.notices + ended.notices + self._notices(snapshot)
+        unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
+        notices = outcome.notices + ended.notices + unread + self._notices(snapshot)
         with span.span("commit"):
-            self._commit(snapshot, outcome, notices, acting, ended.entries)
+            self._commit(snapshot, outcome, notices, acting, ended.entries, commands)
         self._closings.give_up(ended.entries)
         await self._act(snapshot, acting)
         if acting:
@@ -306,14 +310,14 @@ class Runner:
         # An adapter that fails to hang up has nothing to tell that matters any more.
         await asyncio.gather(*(account.adapter.close() for account in self._accounts.values()), return_exceptions=True)
 
-    def _snapshot(self, accounts: tuple[AccountSnapshot, ...], *, scheduled: bool) -> Snapshot:
+    def _snapshot(self, accounts: tuple[AccountSnapshot, ...], commands: Commands, *, scheduled: bool) -> Snapshot:
         as_of = self._clock.next()
         return Snapshot(
             as_of=as_of,
             accounts=tuple(on_timeline(account, self._clock) for account in accounts),
             format="killswitch.snapshot/v1",
             scheduled=scheduled,
-            events=self._event_dates.dated(self._store.pending_events(), as_of),
+            events=self._event_dates.dated(commands.events, as_of),
             closings=self._closings.progress(),
         )
 
@@ -357,6 +361,7 @@ class Runner:
         notices: tuple[Notice, ...],
         acting: tuple[Decision, ...],
         ended: tuple[JournalEntry, ...],
+        commands: Commands,
     ) -> None:
         now = to_micros(snapshot.as_of)
         plans = [(decision, self._plan(decision, snapshot)) for decision in acting]
@@ -371,8 +376,9 @@ class Runner:
                 notices=notices,
                 journal=(*(entry for _, plan in plans for entry in plan), *ended),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
-                consumed_events=tuple(
-                    event.id for event in snapshot.events if event.id not in self._interpreter.unfinished_hands()
+                consumed_events=(
+                    *(each.id for each in snapshot.events if each.id not in self._interpreter.unfinished_hands()),
+                    *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self._interpreter.keep_since(now),
                 messages=self._notifier.outgoing(snapshot, outcome.decisions, unsaid(notices, snapshot), acting),

@@ -22,6 +22,7 @@ from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
 from killswitch.runner.acting import left_to_do
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
+from killswitch.runner.set_aside import set_aside_words
 from killswitch.runner.status import LIVE_NAME, RunnerView, decode_view
 
 STATUS_FORMAT = "killswitch.status/v1"
@@ -134,6 +135,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
     runner = runner_state(store.lease(), now)
     left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
+    commands = store.commands()
     stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
     return Standing(
         now=dated or now,
@@ -151,12 +153,14 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
             )
             for account, decision in left
         ),
-        pending=tuple(store.pending_events()),
+        pending=commands.events,
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, dated or now),
         by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
-        problems=stranded + tuple(lock.reason for lock in locks if lock.file == str(view and view.lock_folder)),
+        problems=stranded
+        + tuple(set_aside_words(each) for each in commands.unreadable)
+        + tuple(lock.reason for lock in locks if lock.file == str(view and view.lock_folder)),
     )
 
 

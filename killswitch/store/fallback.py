@@ -1,7 +1,12 @@
-"""What a store does when its disk takes no more writes: room out of the reserve first, then memory (ADR 0105)."""
+"""What a store does when its file takes no writes, or cannot be read any more (ADR 0105, 0114).
+
+Room out of the reserve first, where the disk is full; then memory: a copy, which goes back once the file takes writes,
+or what can be read of a damaged file, which never goes back.
+"""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -14,13 +19,32 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from killswitch.store.errors import FencedError, MediumError, StoreError, store_error
+from killswitch.store.errors import (
+    DamagedStoreError,
+    FencedError,
+    MediumError,
+    NoDescriptorsError,
+    StoreError,
+    WriteLockedError,
+    store_error,
+)
+from killswitch.store.migrations import migrate
 from killswitch.store.reserve import Reserve
+from killswitch.store.salvage import salvage
 
 RETURN_EVERY: Final = 5.0
 """Seconds between two attempts to write back what is in memory only."""
 _BRIEFLY: Final = 0.25
 """Seconds that such an attempt, which a tick waits for, waits for another process's write."""
+LOCKED_RETURN_EVERY: Final = 1.0
+"""The same where the file was only locked: whoever waits for the lock besides must not be given a stale lease."""
+_LOCKED_BRIEFLY: Final = 0.05
+LAST_PATIENCE: Final = 5.0
+"""Seconds that the last attempt, at the end of a run, waits for another process's write."""
+HELD: Final = 3
+"""Connections to the file that a holder of the lease keeps for its life: two that are in use, and one to spare."""
+HOLDERS_PATIENCE: Final = 0.5
+"""Seconds that a write of the lease's holder waits for another process's: a command is written in milliseconds."""
 
 _LOCKED_FOR: Final = 2.0
 """Seconds that a copy waits for a lock on the store."""
@@ -55,13 +79,17 @@ class Copy:
     since: float
     """`time.time()` of the copy."""
     marks: dict[str, int] = field(default_factory=dict)
+    is_locked: bool = False
+    """Whether another process's write lock is all that is wrong with the file."""
+    lost: tuple[str, ...] | None = None
+    """The tables of which not all could be read; None for a whole copy, which alone is ever written back."""
 
 
 class Fallback:
     """What is left to one store in a file: its reserve, and a copy in memory where that was allowed."""
 
     def __init__(self, path: Path, begin: Begin) -> None:
-        """`begin`: how a transaction of the store begins, as a listener of its engine."""
+        """`begin`: how a transaction of the store begins, as a listener of its engine. The file is there."""
         self.path = path
         self.reserve = Reserve(path)
         self.lock = threading.RLock()
@@ -71,52 +99,121 @@ class Fallback:
         """Why the reserve was touched; None while it is whole."""
         self._begin = begin
         self._tried_at = 0.0
+        self._identity = _identity(path)
+        self._own: sqlite3.Connection | None = None
+        """A connection that is open from the beginning: where none can be opened any more, it still can be read."""
+
+    def allow_memory(self) -> None:
+        """From now on the file need not take a write. StoreError where it cannot be opened."""
+        self.may_use_memory = True
+        if self._own is not None:
+            return
+        try:
+            self._own = sqlite3.connect(
+                self.path, timeout=HOLDERS_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._own.execute("SELECT 1 FROM lease").fetchall()
+        except sqlite3.Error as error:
+            raise store_error(str(self.path), error, "could not be opened") from error
+
+    def close(self) -> None:
+        """Give back what is held of the file."""
+        with self.lock:
+            if self._own is not None:
+                self._own.close()
+                self._own = None
+
+    @property
+    def displaced(self) -> str | None:
+        """What has become of the file at the path, where it is not the one that is written to any more."""
+        now = _identity(self.path)
+        if now == self._identity:
+            return None
+        became = "was removed or moved away" if now is None else "was replaced by another file"
+        return (
+            f"the store {self.path} {became} under this run, which goes on writing to the old one, where nobody looks: "
+            "commands do not reach it, and another runner could start. Put the old file back, or end this run "
+            f"(kill -TERM {os.getpid()}) and start it again"
+        )
 
     def make_room(self, connection: sqlite3.Connection, cause: MediumError) -> bool:
-        """Give a slice of the reserve, and let the log begin anew; False where no slice is left."""
-        if not self.reserve.give_slice():
+        """Give a slice of the reserve, and let the log begin anew; False where no slice is left, or none would help."""
+        if isinstance(cause, NoDescriptorsError) or not self.reserve.give_slice():
             return False
         self.gave_up = cause.cause
         rewind(connection)
         return True
 
-    def to_memory(self, connection: sqlite3.Connection, cause: MediumError) -> Engine:
-        """Copy the store on `connection` into memory. StoreError where it cannot even be read any more."""
-        engine = memory_engine(self._begin, connection, str(self.path))
+    def to_memory(self, cause: StoreError, failed: sqlite3.Connection | None = None) -> Engine:
+        """Copy the store into memory: whole, or what can be read of it where it is damaged.
+
+        `failed`: the copy in memory that turned out to be damaged too, where the cause is that.
+        """
+        engine = None
+        if failed is None and not isinstance(cause, DamagedStoreError) and self._own is not None:
+            with suppress(StoreError):  # what cannot be copied whole is read row by row
+                engine = memory_engine(self._begin, self._own, str(self.path))
+        if engine is None:
+            return self._to_memory_in_parts(cause, failed or self._own)
         marks = {}
         with engine.connect() as copied:
             for table in _NEW_ROWS:
                 marks[table] = copied.exec_driver_sql(f"SELECT coalesce(max(sequence), 0) FROM {table}").scalar() or 0
             marks["history"] = copied.exec_driver_sql("SELECT coalesce(max(at), 0) FROM history").scalar() or 0
-        self.copy = Copy(engine, cause.cause, time.time(), marks)
+        self.copy = Copy(engine, cause.cause, time.time(), marks, is_locked=isinstance(cause, WriteLockedError))
         self._tried_at = time.monotonic()
+        return engine
+
+    def _to_memory_in_parts(self, cause: StoreError, source: sqlite3.Connection | None) -> Engine:
+        engine = memory_engine(self._begin, None, str(self.path))
+        with engine.begin() as connection:
+            migrate(connection)
+        with engine.connect() as pooled:
+            memory = pooled.connection.driver_connection
+            assert isinstance(memory, sqlite3.Connection)
+            lost = ("all of it",) if source is None else salvage(source, memory)
+        self.copy = Copy(engine, cause.cause, time.time(), lost=lost)
         return engine
 
     @property
     def is_due(self) -> bool:
         """Whether it is time to try again to write back what is in memory."""
-        return time.monotonic() - self._tried_at >= RETURN_EVERY
+        every = RETURN_EVERY
+        if self.copy is not None and self.copy.is_locked:
+            every = min(every, LOCKED_RETURN_EVERY)
+        return self.is_whole and time.monotonic() - self._tried_at >= every
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is in memory may ever be written back: a damaged file is left as it is."""
+        return self.copy is not None and self.copy.lost is None
 
     def require_ours(self, fence: int | None) -> None:
         """FencedError where the lease on the disk has passed to another runner; what cannot be read says nothing."""
         for generation, owner in self._on_disk("SELECT generation, owner FROM lease WHERE one = 1"):
-            _require_ours(generation, owner, fence)
+            if type(generation) is int:
+                _require_ours(generation, owner, fence)
 
-    def write_back(self, fence: int | None) -> bool:
+    def write_back(self, fence: int | None, *, last: bool = False) -> bool:
         """Write what is in memory to the disk, all of it or nothing; whether the disk has it now.
 
         FencedError where another runner has had the store since. Where not all of it can be written, the lease and
-        the last tick alone are tried, so that `status` sees a runner that lives.
+        the last tick alone are tried, so that `status` sees a runner that lives. `last`: there is no other attempt,
+        so that this one waits for a lock.
         """
         assert self.copy is not None
         self._tried_at = time.monotonic()
+        if self.displaced is not None:
+            return False  # another file is not this store, whatever it holds
+        locked_for = _LOCKED_BRIEFLY if self.copy.is_locked else _BRIEFLY
+        patience = LAST_PATIENCE if last and self.copy.is_locked else locked_for
         with self.copy.engine.connect() as pooled:
             raw = pooled.connection.driver_connection
             assert isinstance(raw, sqlite3.Connection)
             try:
                 raw.execute("ATTACH ? AS disk", (str(self.path),))
                 raw.execute("PRAGMA disk.synchronous = FULL")
-                raw.execute(f"PRAGMA busy_timeout = {int(_BRIEFLY * 1000)}")
+                raw.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
             except sqlite3.Error:
                 return False
             try:
@@ -132,7 +229,9 @@ class Fallback:
         for _ in range(2):
             try:
                 _transact(raw, (*new_rows, *_WRITE_BACK, *_SIGNS_OF_LIFE), marks, fence)
-            except sqlite3.Error:
+            except sqlite3.Error as error:
+                if isinstance(store_error("", error), WriteLockedError):
+                    return False  # neither more room nor less to write is of any help
                 if not _rewound(raw):
                     break
             else:
@@ -146,16 +245,26 @@ class Fallback:
         return self._on_disk("SELECT id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
     def _on_disk(self, statement: str) -> list[Any]:
+        """What the file at the path answers; the one that is held open where that cannot be opened."""
         try:
             disk = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BRIEFLY)
+            try:
+                return disk.execute(statement).fetchall()
+            finally:
+                disk.close()
         except sqlite3.Error:
+            with self.lock, suppress(sqlite3.Error):
+                return [] if self._own is None else self._own.execute(statement).fetchall()
             return []
-        try:
-            return disk.execute(statement).fetchall()
-        except sqlite3.Error:
-            return []
-        finally:
-            disk.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies at the path; None where none does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -> Engine:
@@ -163,7 +272,8 @@ def memory_engine(begin: Begin, source: sqlite3.Connection | None, place: str) -
 
     One connection, taken by one thread after the other: the database is gone with it.
     """
-    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    # A BEGIN IMMEDIATE that was prepared before a file is attached takes no lock of that file: none is kept.
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
     if source is not None:
         try:
             backup(source, memory)
@@ -183,7 +293,9 @@ def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
 
     def bound(status: int, _remaining: int, _total: int) -> None:
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > give_up_at:
-            raise sqlite3.OperationalError("it stays locked by another process")
+            error = sqlite3.OperationalError("it stays locked by another process")
+            error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_BUSY, "SQLITE_BUSY"
+            raise error
 
     source.backup(to, progress=bound, sleep=0.05)
 

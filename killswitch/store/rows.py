@@ -36,7 +36,10 @@ def notice(row: Any) -> Notice:
 
 
 def event(row: Any) -> Event:
-    return _EVENTS.decode(bytes_of(row.body))
+    found = _EVENTS.decode(bytes_of(row.body))
+    if found.id != row.id:
+        raise ValueError(f"it calls itself {found.id!r:.80}")  # it would never be consumed, and taken by every tick
+    return found
 
 
 def state_row(state: MachineState) -> Row:

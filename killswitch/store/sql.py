@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, TextClause
-from sqlalchemy.exc import DBAPIError
 
 from killswitch.model.course import CoursePoint
 from killswitch.model.decision import Notice
 from killswitch.model.instant import from_micros, to_micros
+from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
+    Commands,
     Delivery,
     HistoryRow,
     JournalEntry,
@@ -25,17 +24,12 @@ from killswitch.model.store import (
     StoreBusyError,
     StoredDecision,
     TickRecord,
+    UnreadableCommand,
 )
 from killswitch.store import rows
 from killswitch.store import statements as sql
-from killswitch.store.errors import DuplicateDecisionError, FencedError, MediumError, damaged, store_error
-from killswitch.store.turns import Turns
-
-if TYPE_CHECKING:
-    from killswitch.store.fallback import Fallback
-
-WRITE: Final = "killswitch_write"
-"""Execution option of a connection that will write: an engine may begin it with the write lock taken."""
+from killswitch.store.errors import DuplicateDecisionError
+from killswitch.store.handle import Handle, enduring
 
 _LATER_THAN_ALL: Final = 2**62
 LEASE_TERM: Final = "lease-term"
@@ -50,50 +44,12 @@ class _Term(msgspec.Struct, frozen=True):
 _TERM = msgspec.json.Encoder()
 _TERMS = msgspec.json.Decoder(_Term)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _enduring(write: Callable[Concatenate[SqlStore, P], T]) -> Callable[Concatenate[SqlStore, P], T]:
-    """A write that is tried again wherever a full or failing disk has left a way to write it."""
-
-    @functools.wraps(write)
-    def until_written(store: SqlStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        while True:
-            engine = store._engine
-            try:
-                return write(store, *args, **kwargs)
-            except MediumError as error:
-                store._find_a_way(error, engine)
-
-    return until_written
-
-
-class SqlStore:
+class SqlStore(Handle):
     """`killswitch.model.store.Store` for any database whose schema `migrations` has made.
 
     Safe to share between threads: every call takes a connection of its own from the engine's pool.
     """
-
-    def __init__(
-        self, engine: Engine, place: str = "", fallback: Fallback | None = None, *, volatile: bool = False
-    ) -> None:
-        """`place`: what it is called where it fails. `fallback`: what is left to it when its disk takes no writes.
-
-        `volatile`: nothing outlives it.
-        """
-        self.place = place
-        self._volatile = volatile
-        self._fallback = fallback
-        self._on_disk = engine
-        self._fence: int | None = None
-        self._turns = Turns()
-        self._keep_said: Callable[[str], None] | None = None
-        self._use(engine)
-
-    def _use(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(**{WRITE: True})
 
     def states(self) -> Sequence[MachineState]:
         """The newest state of every machine."""
@@ -108,7 +64,7 @@ class SqlStore:
             found,
         )
 
-    @_enduring
+    @enduring
     def commit_tick(self, record: TickRecord) -> None:
         """Write all of `record`, or nothing of it.
 
@@ -133,9 +89,10 @@ class SqlStore:
                 if parameters:
                     connection.execute(statement, parameters)
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
+        self._is_under_way = self._keep_said is not None
         self._keep_for_people(record.journal)
 
-    @_enduring
+    @enduring
     def append(self, entry: JournalEntry) -> int:
         """Write one journal entry; its sequence number, once it is durable. FencedError as with `commit_tick`."""
         self._return_to_disk()
@@ -144,7 +101,7 @@ class SqlStore:
         self._keep_for_people((entry,))
         return sequence
 
-    @_enduring
+    @enduring
     def append_all(self, entries: Sequence[JournalEntry]) -> None:
         """Write several journal entries, in order, in one transaction. FencedError as with `commit_tick`."""
         if entries:
@@ -184,13 +141,13 @@ class SqlStore:
         found = self._read(sql.DECISIONS_BY_PREFIX, prefix=id_prefix, length=len(id_prefix))
         if len(found) > 1:
             raise LookupError(f"several decisions start with {id_prefix!r}: give more of the id")
-        return self._decisions(found, with_snapshot=True)[0] if found else None
+        return next(iter(self._decisions(found, with_snapshot=True)), None)
 
     def notices(self, limit: int) -> Sequence[Notice]:
         """The newest `limit` notices, newest first."""
         return self._decoded("a notice", rows.notice, self._read(sql.NOTICES, limit=limit))
 
-    @_enduring
+    @enduring
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
         """The oldest pending notification for `target`, its attempt counted before it is made; None if none waits.
 
@@ -198,11 +155,17 @@ class SqlStore:
         """
         if not self._read(sql.MESSAGE_WAITS, target=target, before=_LATER_THAN_ALL):
             return None  # a target that has nothing must not cost a write
-        with self._writing_fenced(background=True) as connection:
-            row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
-        return None if row is None else self._decoded("a notification", rows.delivery, [row])[0]
+        while True:
+            with self._writing_fenced(background=True) as connection:
+                row = connection.execute(sql.CLAIM_MESSAGE, {"target": target, "besides": list(besides)}).first()
+                found = [] if row is None else self._decoded(f"a notification to {target}", rows.delivery, [row])
+                if row is None or found:
+                    return found[0] if found else None
+                # No other would be sent while the oldest is one that nobody can read.
+                values = {"id": row.id, "at": int(time.time() * 1_000_000)}
+                connection.execute(sql.UNREADABLE_MESSAGE, values)
 
-    @_enduring
+    @enduring
     def settle(self, message: str, at: int, error: str | None) -> None:
         """What came of an attempt: delivered, or still pending because of `error`. FencedError as with `claim`."""
         statement = sql.MESSAGE_DELIVERED if error is None else sql.MESSAGE_FAILED
@@ -211,7 +174,7 @@ class SqlStore:
                 statement, {"id": message, "at": at} if error is None else {"id": message, "error": error}
             )
 
-    @_enduring
+    @enduring
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """End what waits for `target` and was decided before `before`; how many that are.
 
@@ -235,22 +198,34 @@ class SqlStore:
         """The newest `limit` notifications, newest first."""
         return self._decoded("a notification", rows.delivery, self._read(sql.DELIVERIES, limit=limit))
 
-    @_enduring
+    @enduring
     def forget(self, before: int) -> None:
         """Drop what was delivered or given up before `before` (microseconds). FencedError as with `claim`."""
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
-    @_enduring
+    @enduring
     def put_event(self, event: Event) -> None:
         """A hand for the next tick; one with an id that is known already counts once."""
         with self._writing() as connection:
             connection.execute(sql.PUT_EVENT, {"id": event.id, "body": rows.ENCODER.encode(event)})
 
     def pending_events(self) -> Sequence[Event]:
-        """Hands that no tick has consumed, in the order in which they came."""
+        """Hands that no tick has consumed, in the order in which they came; `commands` names what is no such hand."""
+        return list(self.commands().events)
+
+    def commands(self) -> Commands:
+        """What waits for a tick: the hands in the order in which they came, and rows that this version cannot read."""
         self._take_from_disk()
-        return self._decoded("a hand", rows.event, self._read(sql.PENDING_EVENTS))
+        events: list[Event] = []
+        unreadable: list[UnreadableCommand] = []
+        for row in self._read(sql.PENDING_EVENTS):
+            try:
+                events.append(rows.event(row))
+            except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+                id_ = row.id if isinstance(row.id, str) else f"number {row.sequence}"
+                unreadable.append(UnreadableCommand(id_, one_line(legible(str(error)))))
+        return Commands(tuple(events), tuple(unreadable))
 
     def _take_from_disk(self) -> None:
         """Where everything is kept in memory, hands of other processes are still left on the disk."""
@@ -259,7 +234,7 @@ class SqlStore:
                 with self._writing() as connection:
                     connection.execute(sql.PUT_EVENT, {"id": id_, "body": body})
 
-    @_enduring
+    @enduring
     def put_live(self, name: str, blob: bytes) -> None:
         """Replace a small named blob that `status` reads. FencedError as with `commit_tick`."""
         with self._writing_fenced() as connection:
@@ -268,11 +243,9 @@ class SqlStore:
     def live(self, name: str) -> bytes | None:
         """The named blob, or None if there is none yet."""
         found = self._read(sql.LIVE, name=name)
-        return (
-            self._decoded(f"what was kept as {name}", lambda row: rows.bytes_of(row.body), found)[0] if found else None
-        )
+        return self._decoded_one(f"what was kept as {name}", lambda row: rows.bytes_of(row.body), found)
 
-    @_enduring
+    @enduring
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
         """Write an incident's note, unless it has one, and add to its course. FencedError as with `commit_tick`."""
         rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
@@ -284,15 +257,13 @@ class SqlStore:
     def incident_note(self, incident: str) -> bytes | None:
         """The note of an incident, or None if it has none."""
         found = self._read(sql.INCIDENT_NOTE, id=incident)
-        return (
-            self._decoded(f"the note of {incident}", lambda row: rows.bytes_of(row.note), found)[0] if found else None
-        )
+        return self._decoded_one(f"the note of {incident}", lambda row: rows.bytes_of(row.note), found)
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
         """The kept points of an incident, oldest first."""
         return self._decoded(f"the course of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 
-    @_enduring
+    @enduring
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Take or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
 
@@ -311,16 +282,17 @@ class SqlStore:
             known = connection.execute(sql.LIVE, {"name": LEASE_TERM}).first()
             if known is None or bytes(known.body) != term:
                 connection.execute(sql.PUT_LIVE, {"name": LEASE_TERM, "body": term})
-            return lease
+        self._lease = lease
+        return lease
 
     def fence(self, generation: int) -> None:
         """From now on this handle writes under the lease of `generation`: no longer, once there is a later one."""
         self._fence = generation
 
-    @_enduring
+    @enduring
     def release(self, owner: str) -> None:
         """Give the lease back; nothing happens if `owner` does not hold it."""
-        self._return_to_disk(at_once=True)
+        self._return_to_disk(last=True)
         with self._writing() as connection:
             connection.execute(sql.RELEASE_LEASE, {"owner": owner})
 
@@ -339,7 +311,7 @@ class SqlStore:
             return None
         return term.ttl if term is not None and term.generation == generation else None
 
-    @_enduring
+    @enduring
     def release_unrenewed(self, lease: Lease) -> None:
         """Take back a lease whose holder is dead; nothing happens if it is not as it was."""
         with self._writing() as connection:
@@ -347,139 +319,3 @@ class SqlStore:
                 sql.RELEASE_UNRENEWED,
                 {"owner": lease.owner, "generation": lease.generation, "expires_at": lease.expires_at},
             )
-
-    def _lease_row(self, found: Sequence[Any]) -> Any:
-        return next(iter(self._decoded("the lease", rows.checked_lease, found)), None)
-
-    def close(self) -> None:
-        """Give back every connection."""
-        self._engine.dispose()
-        self._on_disk.dispose()
-
-    def go_on_in_memory(self, keep_said: Callable[[str], None]) -> None:
-        """From now on, where the disk takes no more writes, they go to a copy in memory until it does again.
-
-        For whoever acts under the lease, and for nobody else: what is handed to another process must be on the disk.
-        `keep_said`: takes every journal entry that is in memory only, as a line of JSON.
-        """
-        self._keep_said = keep_said
-        if self._fallback is not None:
-            self._fallback.may_use_memory = True
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the disk does not take what is written, and what is done instead; None while it does."""
-        fallback = self._fallback
-        if fallback is None:
-            return None
-        if fallback.copy is not None:
-            at = from_micros(int(fallback.copy.since * 1_000_000))
-            return (
-                f"since {at:%H:%M:%S} UTC everything is kept in memory only, and a restart would know nothing of it: "
-                f"{fallback.copy.because}"
-            )
-        if fallback.gave_up is not None:
-            return f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.gave_up}"
-        return None
-
-    def renew_reserve(self) -> str | None:
-        """Make the reserve whole, where there is space for it; why it could not be, else None."""
-        fallback = self._fallback
-        if fallback is None or fallback.copy is not None:
-            return None
-        with fallback.lock:
-            try:
-                fallback.reserve.make()
-            except OSError as error:
-                return f"the store has no whole reserve ({fallback.reserve.path}): {error.strerror or error}"
-            fallback.gave_up = None
-        return None
-
-    def _find_a_way(self, error: MediumError, failed: Engine) -> None:
-        """Make it worth trying again after `error` on the engine `failed`; raises `error` where nothing is left."""
-        fallback = self._fallback
-        if fallback is None:
-            raise error
-        with fallback.lock:
-            if self._engine is not failed:
-                return  # another thread has found it meanwhile
-            if failed is not self._on_disk:
-                raise error
-            with self._turns.turn(), _explained(self.place), failed.connect() as pooled:
-                disk: Any = pooled.connection.driver_connection
-                if fallback.make_room(disk, error):
-                    return
-                if not fallback.may_use_memory:
-                    raise error
-                self._use(fallback.to_memory(disk, error))
-
-    def _return_to_disk(self, *, at_once: bool = False) -> None:
-        """Write back what is in memory only, where it is time to try that. FencedError where another has the store."""
-        fallback = self._fallback
-        if fallback is None or fallback.copy is None:
-            return
-        if not (at_once or fallback.is_due):
-            fallback.require_ours(self._fence)
-            return
-        with fallback.lock, self._turns.turn():
-            if fallback.copy is not None and fallback.write_back(self._fence):
-                memory = self._engine
-                self._use(self._on_disk)
-                fallback.copy = None
-                memory.dispose()
-
-    def _keep_for_people(self, entries: Sequence[JournalEntry]) -> None:
-        """Where the journal is in memory only, it is said as well: a line that a log may keep."""
-        if self._keep_said is not None and (self._volatile or self._engine is not self._on_disk):
-            for entry in entries:
-                self._keep_said(rows.ENCODER.encode(entry).decode())
-
-    def _read(self, statement: TextClause, **parameters: object) -> Sequence[Any]:
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(statement, parameters).all()
-        except DBAPIError as error:
-            raise store_error(self.place, error.orig, "could not be read") from error
-
-    def _decoded(self, what: str, decode: Callable[[Any], T], rows: Iterable[Any]) -> list[T]:
-        """Every row as `decode` makes it. DamagedStoreError for one that it cannot make anything of."""
-        found = []
-        for row in rows:
-            try:
-                found.append(decode(row))
-            except (msgspec.DecodeError, ValueError, TypeError, OverflowError) as error:
-                number = getattr(row, "sequence", None)
-                which = what if number is None else f"{what} (number {number})"
-                raise damaged(self.place, f"{which} cannot be read ({error})") from error
-        return found
-
-    @contextmanager
-    def _writing(self, *, background: bool = False) -> Iterator[Connection]:
-        with self._turns.turn(background=background), _explained(self.place), self._writer.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing_fenced(self, *, background: bool = False) -> Iterator[Connection]:
-        """A write that no later holder of the lease can have overtaken: looked up in its own transaction.
-
-        `background`: it lets every other write of this process go first.
-        """
-        with self._writing(background=background) as connection:
-            if self._fence is not None:
-                row = connection.execute(sql.LEASE).first()
-                if row is not None and row.generation > self._fence:
-                    raise FencedError(
-                        f"the lease of generation {self._fence} has passed to generation {row.generation} "
-                        f"({row.owner or 'given back since'}): this process stops, because its memory is older "
-                        "than the store"
-                    )
-            yield connection
-
-
-@contextmanager
-def _explained(place: str) -> Iterator[None]:
-    """Turn the driver's complaints (locked, full, read-only, corrupt) into a StoreError that says so."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise store_error(place, error.orig) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -18,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from killswitch.deadline import DeadlineError, within
 from killswitch.store.errors import (
     MediumError,
+    NoDescriptorsError,
     StoreError,
     StoreMissingError,
     StoreVersionError,
@@ -25,9 +28,10 @@ from killswitch.store.errors import (
     store_error,
 )
 from killswitch.store.fallback import Fallback, backup, memory_engine
+from killswitch.store.handle import WRITE
 from killswitch.store.migrations import NEWEST, migrate, require_known, schema_version
 from killswitch.store.reserve import Reserve
-from killswitch.store.sql import WRITE, SqlStore
+from killswitch.store.sql import SqlStore
 
 _BEING_MADE = 0.5
 """Seconds that a file may be empty while another process makes a store of it."""
@@ -36,7 +40,8 @@ ANSWERS_WITHIN = 10.0
 """Seconds until its file system counts as one that hangs."""
 
 BUSY_SECONDS = 10.0
-"""How long a write waits for another process's write: a tick's takes milliseconds, a hand's too."""
+"""How long a write waits for another process's write: a tick's takes milliseconds, a hand's too. Who holds the lease
+waits less: `killswitch.store.fallback.HOLDERS_PATIENCE`."""
 
 
 def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
@@ -49,10 +54,39 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
     engine = _reading_engine(path) if read_only else _writing_engine(path)
     try:
         _prepare(engine, path, read_only=read_only)
+    except MediumError:
+        engine.dispose()
+        if not read_only:
+            raise
+        return _opened_as_copy(path)
     except StoreError:
         engine.dispose()
         raise
     return SqlStore(engine, str(path), None if read_only else Fallback(path, _begin))
+
+
+def _opened_as_copy(path: Path) -> SqlStore:
+    """The store to read where SQLite cannot read it in its place, as on a full disk under a log that was left."""
+    with _opened_to_copy(path) as disk:
+        engine = memory_engine(_begin, disk, str(path))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+    return SqlStore(engine, str(path))
+
+
+def exposed(url_or_path: str) -> str | None:
+    """Who may write the store besides its owner, in words; None if nobody, or if there is none yet."""
+    path = _path(url_or_path)
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return None
+    return (
+        f"the store {path} may be written by others than its owner (mode {stat.S_IMODE(mode):04o}): whoever may can "
+        "give commands and change what was recorded; `chmod 600` it and its -wal and -shm"
+    )
 
 
 def open_in_memory(url_or_path: str) -> SqlStore:
@@ -80,6 +114,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
     path = _path(url_or_path)
     with _opened_to_copy(path) as disk:
         try:
+            _make_private(to)
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
                 backup(disk, copied)
         except sqlite3.Error as error:
@@ -136,8 +171,8 @@ def _prepare(engine: Engine, path: Path, *, read_only: bool) -> None:
     while True:
         try:
             return _at_newest(engine, path, read_only=read_only)
-        except MediumError:
-            if read_only or not reserve.give_slice():
+        except MediumError as error:
+            if read_only or isinstance(error, NoDescriptorsError) or not reserve.give_slice():
                 raise
 
 
@@ -167,7 +202,22 @@ def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} is not there")
     _require_a_beginning(path)
-    return _engine(lambda: sqlite3.connect(path, **_CONNECT), on_connect=_be_durable)
+
+    def connect() -> sqlite3.Connection:
+        _make_private(path)  # right before it is begun: others take a file that stays empty for a damaged one
+        connection: sqlite3.Connection = sqlite3.connect(path, **_CONNECT)
+        return connection
+
+    return _engine(connect, on_connect=_be_durable)
+
+
+def _make_private(path: Path) -> None:
+    """Make a new file that only its owner may read and write; SQLite gives its log and index the same mode.
+
+    Where it cannot be made, SQLite says so with its own words.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def _reading_engine(path: Path) -> Engine:

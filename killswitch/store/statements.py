@@ -49,7 +49,7 @@ JOURNAL_OF = text(f"SELECT sequence, {_JOURNAL_COLUMNS} FROM journal WHERE decis
 
 PUT_EVENT = text("INSERT INTO events (id, body) VALUES (:id, :body) ON CONFLICT (id) DO NOTHING")
 CONSUME_EVENT = text("UPDATE events SET consumed_at = :at WHERE id = :id AND consumed_at IS NULL")
-PENDING_EVENTS = text("SELECT body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
+PENDING_EVENTS = text("SELECT sequence, id, body FROM events WHERE consumed_at IS NULL ORDER BY sequence")
 
 PUT_LIVE = text(
     "INSERT INTO live (name, body) VALUES (:name, :body) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
@@ -92,6 +92,9 @@ MESSAGE_FAILED = text("UPDATE outbox SET error = :error WHERE id = :id AND state
 GIVE_UP_MESSAGES = text(
     "UPDATE outbox SET state = 'given_up', ended_at = :at, error = coalesce(error, :reason) "
     "WHERE state = 'pending' AND target = :target AND at < :before"
+)
+UNREADABLE_MESSAGE = text(
+    "UPDATE outbox SET state = 'given_up', ended_at = :at, error = 'it cannot be read in the store' WHERE id = :id"
 )
 MESSAGE_WAITS = text("SELECT 1 FROM outbox WHERE state = 'pending' AND target = :target AND at < :before LIMIT 1")
 WAITING = text("SELECT count(*) AS count FROM outbox WHERE state = 'pending' AND target = :target")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.snapshot import Event
@@ -34,8 +35,7 @@ def entry(kind: Any = "sending", **data: str | None) -> JournalEntry:
 
 def full(store: SqlStore, *, at: int = 1) -> None:
     """No write of this handle may make the file longer any more."""
-    with store._on_disk.connect() as connection:
-        connection.exec_driver_sql(PAGES.format(at))
+    event.listen(store._on_disk, "checkout", lambda raw, *_: raw.execute(PAGES.format(at)))
 
 
 def large(number: int) -> JournalEntry:
@@ -220,6 +220,7 @@ class Disk:
     """A store whose reserve is whole."""
 
     trouble: str | None = None
+    displaced: str | None = None
 
     def renew_reserve(self) -> str | None:
         return None
