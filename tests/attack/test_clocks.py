@@ -61,7 +61,7 @@ def wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
 @needs_faked_clock
 def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead at the start, then right: a close by hand is carried out at once, and the difference is paged."""
-    with paper("--crash", "7", "--skip", "240", "--speed", "1") as address, wall.faked():
+    with paper("--crash", "7", "--skip", "240", "--speed", "1", "--begin-after-readings", "3") as address, wall.faked():
         site = Site(tmp_path, address)
         wall.set(AHEAD)
         with site.running("--live"):
@@ -75,7 +75,10 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
 @needs_faked_clock
 def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
-    with paper("--crash", "7", "--skip", "240", "--speed", "30") as address, wall.faked():
+    with (
+        paper("--crash", "7", "--skip", "240", "--speed", "30", "--begin-after-readings", "3") as address,
+        wall.faked(),
+    ):
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             offsets = cycle((AHEAD, RIGHT, BEHIND))

@@ -17,10 +17,10 @@ from killswitch.gate.reading import read_lock
 from killswitch.model.snapshot import Position
 from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, until
 
-CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
-"""Ten bars a second, the crash about to begin."""
-FALLING = ("--crash", "7", "--skip", "240", "--speed", "90")
-"""A bar and a half a second: the fall outlasts a start on a machine under load."""
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
+"""Ten bars a second, the crash about to begin once the runner has ticked, however long it takes to start."""
+FALLING = ("--crash", "7", "--skip", "240", "--speed", "90", "--begin-after-readings", "3")
+"""A bar and a half a second: the fall outlasts what has to be looked at meanwhile."""
 STANDING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
 SLOW = ("--crash", "7", "--speed", "40")
@@ -206,7 +206,7 @@ def test_c5_a_dry_run_beside_a_living_runner_leaves_no_hand_behind(tmp_path: Pat
 
 def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) -> None:
     """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
-    with paper("--crash", "7", "--speed", "600") as address:
+    with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         mistyped = ksctl("close", *site.place, "--reason", "operator: drill", "--live")
         assert (mistyped.returncode, site.store.exists()) == (1, False)

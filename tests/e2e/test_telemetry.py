@@ -95,7 +95,7 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
 
 def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hand ticks once itself, and its one tick shows what came of it."""
-    with receiver() as collector, paper("--crash", "7", "--speed", "600") as address:
+    with receiver() as collector, paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
