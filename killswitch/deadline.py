@@ -123,11 +123,13 @@ class DaemonThreads(Executor):
 
 
 def within(seconds: float, what: str, call: Callable[[], T]) -> T:
-    """What `call` returns or raises; NoThreadError where it cannot be begun.
+    """What `call` returns or raises.
 
-    DeadlineError, naming `what`, if it is not over in time; it then goes on.
+    DeadlineError, naming `what`, if it is not over in time, and then goes on, or if no thread can be begun for it.
     """
     try:
         return DaemonThreads().submit(call).result(seconds)
+    except NoThreadError as error:
+        raise DeadlineError(f"{what} cannot be looked at: {error.strerror}") from error
     except FutureTimeoutError as error:
         raise DeadlineError(f"{what} has not answered within {seconds:g} s: is its file system there?") from error

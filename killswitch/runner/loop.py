@@ -124,7 +124,7 @@ class Runner:
         self._clock = clock = timeline
         self._pace = pace
         self._wall = WallWatch(timeline)
-        self._event_dates = EventDates()
+        self._event_dates = EventDates(timeline.leap)
         meters = meters or metered(accounts, clock, pace.interval)
         self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
         self._unread = Unread(self._arming.names, self._readers, clock, patience(pace.interval, pace.read_timeout))
@@ -187,7 +187,9 @@ class Runner:
         await self._closings.recover(self._pace.read_timeout)
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
-        self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past)
+        leap = self._clock.leap
+        outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
+        self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past, outage)
         self._news.remember(self._store.notices(REMEMBERED_NOTICES), self._closings.progress())
 
     async def tick(self) -> TickReport:
