@@ -221,6 +221,25 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
         assert site.standing().runner.liveness == "gone"
 
 
+def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
+    """A terminal that closes, or a log rotation, is a sentence on stderr; SIGQUIT is a clean stop."""
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            lines: list[str] = []
+            assert runner.stderr is not None
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                runner.send_signal(number)
+                while not lines or number.name not in lines[-1]:
+                    lines.append(runner.stderr.readline())
+                    assert lines[-1], "".join(lines)
+            runner.send_signal(signal.SIGQUIT)
+            _, err = runner.communicate(timeout=PATIENCE)
+        assert runner.returncode == 0, err
+        assert any(line.startswith("SIGHUP: a terminal that closes ends nothing here") for line in lines)
+        assert site.standing().runner.liveness == "gone"
+
+
 def full_pipe() -> tuple[int, int]:
     """A pipe that takes not a byte more: its reading and its writing end."""
     reading, writing = os.pipe()
