@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from errno import EAGAIN
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -47,13 +48,14 @@ class _Call:
         self._future = future
         self._do = do
 
-    def run(self) -> None:
+    def run(self) -> Callable[[], None]:
+        """Do it; what tells whoever waits for it is for the thread to call."""
         if not self._future.set_running_or_notify_cancel():
-            return
+            return lambda: None
         try:
-            self._future.set_result(self._do())
+            return partial(self._future.set_result, self._do())
         except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who learns of it
-            self._future.set_exception(error)
+            return partial(self._future.set_exception, error)
 
 
 class DaemonThreads(Executor):
@@ -68,7 +70,7 @@ class DaemonThreads(Executor):
         self._most = most
         self._idle_for = idle
         self._guard = threading.Lock()
-        self._idle: list[SimpleQueue[_Call]] = []
+        self._idle: dict[SimpleQueue[_Call | None], threading.Thread] = {}
         self._count = 0
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -76,11 +78,11 @@ class DaemonThreads(Executor):
         future: Future[T] = Future()
         call = _Call(future, lambda: fn(*args, **kwargs))
         with self._guard:
-            thread = self._idle.pop() if self._idle else None
-            is_full = thread is None and self._count >= self._most
-            self._count += thread is None and not is_full
-        if thread is not None:
-            thread.put(call)
+            idle = self._idle.popitem()[0] if self._idle else None
+            is_full = idle is None and self._count >= self._most
+            self._count += idle is None and not is_full
+        if idle is not None:
+            idle.put(call)
         elif is_full:
             future.set_exception(NoThreadError(f"{self._most} calls hang already ({self._name})"))
         else:
@@ -92,29 +94,35 @@ class DaemonThreads(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing that is under way is waited for, whatever is asked for."""
+        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
+        with self._guard:
+            self._idle_for, idle = 0.0, dict(self._idle)
+            self._idle.clear()
+        for own, thread in idle.items():
+            own.put(None)
+            thread.join()
 
     def _work(self, call: _Call) -> None:
-        own: SimpleQueue[_Call] = SimpleQueue()
-        try:
-            while True:
-                call.run()
-                del call  # what it holds is not kept while nothing is done
-                with self._guard:
-                    self._idle.append(own)
-                call = self._next(own)
-        except Empty:
-            self._over()
+        own: SimpleQueue[_Call | None] = SimpleQueue()
+        following: _Call | None = call
+        del call  # what a call holds is not kept while nothing is done
+        while following is not None:
+            tell, following = following.run(), None
+            with self._guard:
+                self._idle[own] = threading.current_thread()
+            tell()  # who asks again as soon as it has this answer finds an idle thread
+            del tell
+            following = self._next(own)
+        self._over()
 
-    def _next(self, own: SimpleQueue[_Call]) -> _Call:
-        """The next call of an idle thread; Empty if there has been none for long."""
+    def _next(self, own: SimpleQueue[_Call | None]) -> _Call | None:
+        """The next call of an idle thread; None if there has been none for long."""
         try:
             return own.get(timeout=self._idle_for)
         except Empty:
             with self._guard:
-                if own in self._idle:
-                    self._idle.remove(own)
-                    raise
+                if self._idle.pop(own, None) is not None:
+                    return None
             return own.get()  # it was chosen just now
 
     def _over(self) -> None:

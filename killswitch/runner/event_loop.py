@@ -39,16 +39,22 @@ class DaemonThreads(ThreadPoolExecutor):
         return self._daemons.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing that is under way is waited for, whatever is asked for."""
+        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
+        self._daemons.shutdown()
 
 
 class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self._look_ups = DaemonThreads("look-up", idle=IDLE)
+        self.set_default_executor(self._look_ups)
+
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
-        """Nothing: asyncio's own begins a thread in which to wait for threads that nobody has to wait for."""
+        """asyncio's own begins a thread in which to wait for threads that nobody has to wait for."""
+        self._look_ups.shutdown()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """What `asyncio.run` does, and it ends when `main` does."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.get_loop().set_default_executor(DaemonThreads("look-up", idle=IDLE))
         return runner.run(main)

@@ -99,6 +99,10 @@ class LockWriter:
             await self._ends(until)
         return self._problems + self._overdue()
 
+    def close(self) -> None:
+        """Give the thread back, unless it hangs in the folder."""
+        self._threads.shutdown()
+
     async def _ends(self, until: float) -> bool:
         """Whether no turn is under way, after having waited for one. Records what it has come to."""
         turn = self._turn

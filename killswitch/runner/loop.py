@@ -307,6 +307,8 @@ class Runner:
             if aside is not None:
                 await aside.abandon()
         await self._notifier.rest(0.0)
+        if self._locking is not None:
+            self._locking.close()
         await self._readers.abandon()
         if self._recorder is not None and self._recorder.close() is False:
             self.left_behind += ("the recording ends early: its last snapshots could not be written",)
