@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
+from errno import EAGAIN
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
@@ -201,16 +202,26 @@ class DaemonThreads(Executor):
         self._closed = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """RuntimeError after `shutdown`."""
+        """RuntimeError after `shutdown`. Where no thread can be begun and none runs, the future's is an OSError."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the threads {self._name} were given back")
             self._work.put((future, lambda: fn(*args, **kwargs)))
             if not self._idle.acquire(blocking=False) and self._threads < self._most:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+                self._begin_one()
         return future
+
+    def _begin_one(self) -> None:
+        """With the lock held. What was put last is called off if there is nobody to do it, now or soon."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if self._threads == 0 and (work := self._work.get_nowait()) is not None:
+                work[0].set_exception(OSError(EAGAIN, f"no thread can be begun to ask with: {error}"))
+        else:
+            self._threads += 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """What has not begun is called off, and nothing that has is waited for, whatever is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -41,10 +42,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PaperServer:
     """A running server; the market belongs to the event loop that it runs in."""
 
-    def __init__(self, runner: web.AppRunner, address: str) -> None:
+    def __init__(self, runner: web.AppRunner, address: str, readings: _Readings) -> None:
         self._runner = runner
+        self._readings = readings
         self.address = address
         """`http://127.0.0.1:PORT`, for an account's `endpoint`."""
+
+    async def until_read(self, times: int) -> None:
+        """Wait until snapshots of accounts were answered so many times."""
+        await self._readings.reach(times)
 
     async def close(self) -> None:
         """Answer what was asked already, and stop."""
@@ -56,7 +62,8 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
     OSError if the port is taken.
     """
-    runner = web.AppRunner(_application(market, now), access_log=None)
+    readings = _Readings()
+    runner = web.AppRunner(_application(market, now, readings), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
     try:
@@ -65,11 +72,28 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
         await runner.cleanup()
         raise
     bound = runner.addresses[0][1]
-    return PaperServer(runner, f"http://{LOOPBACK}:{bound}")
+    return PaperServer(runner, f"http://{LOOPBACK}:{bound}", readings)
 
 
-def _application(market: PaperMarket, now: Callable[[], datetime]) -> web.Application:
-    desk = _Desk(market, now)
+class _Readings:
+    """How many snapshots were answered, for whoever waits for a number of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._counted = asyncio.Event()
+
+    def count(self) -> None:
+        self._count += 1
+        self._counted.set()
+
+    async def reach(self, times: int) -> None:
+        while self._count < times:
+            self._counted.clear()
+            await self._counted.wait()
+
+
+def _application(market: PaperMarket, now: Callable[[], datetime], readings: _Readings) -> web.Application:
+    desk = _Desk(market, now, readings)
     app = web.Application(middlewares=[_local_programs_only, desk.count, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
@@ -142,9 +166,10 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
 class _Desk:
     """One handler for each thing that can be asked."""
 
-    def __init__(self, market: PaperMarket, now: Callable[[], datetime]) -> None:
+    def __init__(self, market: PaperMarket, now: Callable[[], datetime], readings: _Readings) -> None:
         self._market = market
         self._now = now
+        self._readings = readings
 
     @web.middleware
     async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -164,6 +189,7 @@ class _Desk:
             raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
         answer = _json(self._market.snapshot(account, self._now(), instruments=fresh))
         answer.headers[RULES_HEADER] = version
+        self._readings.count()
         return answer
 
     async def prices(self, request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import click
 
+from killswitch.cli.signals import outlive
 from killswitch.cli.wording import lasting
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
@@ -55,6 +56,7 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
 
     A venue that tells at once what its orders were charged is heard; no hand waits long for one that does not.
     """
+    outlive()
     try:
         await runner.start()
         store.put_event(event)

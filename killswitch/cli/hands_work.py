@@ -283,7 +283,7 @@ def _tick_ourselves(
     _require_its_policies(order, place, found)
     seen = Fired()
     with (
-        watching(found, place.store_at, None, SystemClock()) as told,
+        watching(found, place.store_at, None, SystemClock(), by_hand=True) as told,
         reporting(store, place.store_at, told.telemetry.tracer) as reports,
     ):
         runner = assemble(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -27,6 +27,8 @@ class Server(Protocol):
     """What `serve` gives back."""
 
     address: str
+
+    async def until_read(self, times: int) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -50,11 +52,22 @@ class ServeFunction(Protocol):
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True,
               help="Bars to leave out; the book is opened at the close of the next one.")  # fmt: skip
 @click.option(
+    "--begin-after-readings", "readings", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="The market stands until accounts were read N times: however long a reader takes to start, it misses no bar.",
+)  # fmt: skip
+@click.option(
     "--terms", type=click.Path(path_type=Path),
     help="What the venue is like: its request limits, its batches, what it is strict about. Left out: plain.",
 )  # fmt: skip
 def paper(
-    market: Path | None, crash: int | None, book: Path | None, port: int, speed: float, skip: int, terms: Path | None
+    market: Path | None,
+    crash: int | None,
+    book: Path | None,
+    port: int,
+    speed: float,
+    skip: int,
+    readings: int,
+    terms: Path | None,
 ) -> None:
     """Serve a paper venue on loopback until SIGTERM or SIGINT.
 
@@ -69,7 +82,7 @@ def paper(
     feed = _feed(_bars(market, crash), _book(book), skip)
     feed.market.agree(agreed)
     try:
-        asyncio.run(_serve(feed, port, speed))
+        asyncio.run(_serve(feed, port, speed, readings))
     except OSError as error:
         raise click.ClickException(f"cannot serve on port {port}: {error.strerror or error}") from error
 
@@ -126,7 +139,7 @@ def _feed(bars: BarTable, book: Book, skip: int) -> Feed:
         raise click.ClickException(str(error)) from error
 
 
-async def _serve(feed: Feed, port: int, speed: float) -> None:
+async def _serve(feed: Feed, port: int, speed: float, readings: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,9 +148,20 @@ async def _serve(feed: Feed, port: int, speed: float) -> None:
     try:
         click.echo(server.address)
         sys.stdout.flush()
+        await _first(stop.wait(), server.until_read(readings))
         await _drive(feed, speed, stop)
     finally:
         await server.close()
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Until the first of these is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _drive(feed: Feed, speed: float, stop: asyncio.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from killswitch.cli import options
 from killswitch.cli.console import console_problem, write_in_background
+from killswitch.cli.signals import end_well, outlive
 
 if TYPE_CHECKING:
     from killswitch.cli.wording import Written as Thresholds
@@ -50,9 +50,9 @@ def run(
     """Evaluate the policies at an interval, and act where armed.
 
     Decisions go to stdout (with --output json one killswitch.decision/v1 object a line), notices and progress to
-    stderr. SIGTERM and SIGINT let the step under way end, give the lease back and exit 0. Traces and metrics are
-    exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask
-    for it.
+    stderr. SIGTERM, SIGINT and SIGQUIT let the step under way end, give the lease back and exit 0; SIGHUP, SIGUSR1 and
+    SIGUSR2 end nothing. Traces and metrics are exported where OpenTelemetry's own variables (OTEL_TRACES_EXPORTER,
+    OTEL_EXPORTER_OTLP_ENDPOINT and so on) ask for it.
     """
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
@@ -149,13 +149,12 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
     stop = asyncio.Event()
     heard: list[str] = []
 
-    def hear(number: signal.Signals) -> None:
-        heard.append(number.name)
+    def hear(name: str) -> None:
+        heard.append(name)
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hear, number)
+    end_well(hear)
+    outlive()
     await runner.run(stop, ticks)
     return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks are done"
 

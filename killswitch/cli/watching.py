@@ -45,19 +45,25 @@ class Watching:
 
 
 @contextmanager
-def watching(found: Written, store_at: str, events_at: str | None, clock: Clock) -> Iterator[Watching]:
+def watching(
+    found: Written, store_at: str, events_at: str | None, clock: Clock, *, by_hand: bool = False
+) -> Iterator[Watching]:
     """Open what the environment and `--events` ask for; at the end say why, and let the last words out.
 
-    A run that ends by an error says that error. ClickException for what cannot be opened.
+    A run that ends by an error says that error. ClickException for what cannot be opened; `by_hand`: telemetry that
+    cannot be is mentioned, and the command goes on without: it is not refused for a variable meant for a dashboard.
     """
-    from killswitch.telemetry.opened import open_telemetry
+    from killswitch.telemetry.opened import SILENT, open_telemetry
     from killswitch.telemetry.settings import TelemetryError
 
     discreet = _discreet(found)
     try:
         telemetry = open_telemetry(os.environ, found.policies, clock, store=_place(store_at), discreet=discreet)
     except TelemetryError as error:
-        raise click.ClickException(str(error)) from error
+        if not by_hand:
+            raise click.ClickException(str(error)) from error
+        _mention(f"no traces and no metrics: {error}")
+        telemetry = SILENT
     watch = Watching(telemetry)
     writer, teller = _events(watch, events_at, discreet(()))
     if telemetry.providers is not None:

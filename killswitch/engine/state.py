@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 NEVER = 1 << 62
 """A time that does not come: later than any instant in microseconds."""
@@ -120,6 +121,36 @@ class StoredState(Struct, frozen=True):
     spent: tuple[str, ...] | None = None
     waiting: Waiting | None = None
     partial: PartialFiring | None = None
+
+
+def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[str, int]) -> StoredState:
+    """The state of `since` as it goes on at `now`, after time that nothing has measured: that counts for no duration.
+
+    What is left of a cooldown, a confirmation, a wait or an automatic reset is left afterwards; no cooldown is longer
+    than its stage declares (`cooldowns`, by stage).
+    """
+    gap = now - since
+
+    def begun(at: int | None) -> int | None:
+        return None if at is None else min(at + gap, now)
+
+    def ends(until: int, longest: int | None) -> int:
+        if until <= since:
+            return until
+        return until + gap if longest is None else min(until + gap, max(until, now + longest))
+
+    waiting, cooldown = stored.waiting, stored.cooldown_until
+    return replace(
+        stored,
+        triggers={
+            name: replace(each, since=begun(each.since), unknown_since=begun(each.unknown_since))
+            for name, each in stored.triggers.items()
+        },
+        cooldown_until=None if cooldown is None else ends(cooldown, cooldowns.get(stored.stage or "")),
+        reset_since=begun(stored.reset_since),
+        acted={name: ends(until, cooldowns.get(name.partition("/")[0])) for name, until in stored.acted.items()},
+        waiting=None if waiting is None else replace(waiting, until=ends(waiting.until, None)),
+    )
 
 
 def level_in_force(state: State | StoredState) -> int:

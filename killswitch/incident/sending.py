@@ -13,6 +13,7 @@ from time import monotonic
 
 import msgspec
 
+from killswitch.deadline import begin
 from killswitch.incident.message import decode_message
 from killswitch.incident.targets import NotSentError, Sender
 from killswitch.model.clock import Clock
@@ -197,19 +198,21 @@ class Sending:
         self._wakes = {target: threading.Event() for target in lanes}
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
-        self._threads: tuple[threading.Thread, ...] = ()
+        self._threads: dict[str, threading.Thread] = {}
 
     def wake(self) -> None:
-        """There may be something new to send. Starts the threads at the first call."""
-        if not self._threads:
-            self._threads = tuple(
-                threading.Thread(target=self._work, args=(lane,), name=f"notify {target}", daemon=True)
-                for target, lane in self.lanes.items()
-            )
-            for thread in self._threads:
-                thread.start()
+        """There may be something new to send. Starts the threads that do not run yet.
+
+        NoThreadError where one cannot be; the others send, and it is tried again at the next call.
+        """
         for event in self._wakes.values():
             event.set()
+        for target in self.lanes.keys() - self._threads.keys():
+            thread = threading.Thread(
+                target=self._work, args=(self.lanes[target],), name=f"notify {target}", daemon=True
+            )
+            begin(thread)
+            self._threads[target] = thread
 
     def rest(self, patience: float) -> bool:
         """Let every target take what it takes at once, for at most `patience` seconds; whether all threads have ended.
@@ -220,10 +223,10 @@ class Sending:
         for event in self._wakes.values():
             event.set()
         deadline = monotonic() + patience
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(max(0.0, deadline - monotonic()))
         self._abandoned.set()
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in self._threads.values())
 
     def _work(self, lane: Lane) -> None:
         wake = self._wakes[lane.target]

@@ -49,6 +49,7 @@ class HandEvents:
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
         self._unfinished: dict[str, UnfinishedClose] = {}
+        self._outage: tuple[int, int] | None = None
         self.read_last: dict[str, AccountSnapshot] = {}
         """Each account as it was last read with an answer that makes sense."""
 
@@ -57,8 +58,12 @@ class HandEvents:
         """Event → the close that still waits for accounts: the event is to be kept."""
         return self._unfinished
 
-    def restore(self, past: Iterable[Decision]) -> None:
-        """Take up which plans were applied before, and what closes by hand have left undone."""
+    def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
+        """Take up which plans were applied before, and what closes by hand have left undone.
+
+        `outage`: from when until when nothing has measured the time; a close waits no shorter for it.
+        """
+        self._outage = outage
         by_hand = [decision for decision in past if decision.kind == "manual"]
         self._applied.update(decision.id for decision in by_hand)
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
@@ -97,6 +102,8 @@ class HandEvents:
         before = [each for each in self._earlier if _is_of(each, event)]
         if before:  # an earlier run has carried out a part of it
             since = to_micros(before[0].as_of)
+            if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
+                since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
             self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
             return self._go_on(snapshot, now, instruments, told)

@@ -97,6 +97,7 @@ class Interpreter:
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
         self._heard: dict[str, int] = {}
+        self._outage: tuple[int, int] | None = None
         self._hands = HandEvents(policies)
         self._hedging = Hedging(policies, armed, told)
         self._now = 0
@@ -107,11 +108,13 @@ class Interpreter:
         rows: RowsSince,
         active: Iterable[Decision] = (),
         past: Iterable[Decision] = (),
+        outage: tuple[int, int] | None = None,
     ) -> None:
         """Take up stored memory: a scope's is used when the scope is first seen.
 
         `active`: decisions whose closing is not finished; their targets count for as long as snapshots say that they
         are worked on. `past`: the newest decisions, so that nothing is hedged, and no plan applied, a second time.
+        `outage`: the microseconds from which until which nothing has measured the time since the last tick.
         """
         self._stored = {(state.policy, state.scope): state.blob for state in states}
         self._rows_since = rows
@@ -119,7 +122,8 @@ class Interpreter:
         self._active = {decision.id: targets_of([decision]) for decision in unfinished if decision.intents}
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
-        self._hands.restore(past)
+        self._hands.restore(past, outage)
+        self._outage = outage
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide at once, without a second reading (as a replay must)."""
@@ -225,7 +229,7 @@ class Interpreter:
         memory = self._stored.pop((watch.policy, scope), None)
         if memory is not None:
             rows = self._rows_since(watch.policy, scope, self._now - prepared.keep)
-            watch.restore(memory, [row.blob for row in rows])
+            watch.restore(memory, [row.blob for row in rows], self._outage)
         return watch
 
     def _reset(self, watch: Watch, now: int, event: Event | None, told: list[Notice]) -> list[Decision]:

@@ -9,7 +9,7 @@ from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.state import State, StoredState, from_stored, initial, to_stored
+from killswitch.engine.state import State, StoredState, after_outage, from_stored, initial, to_stored
 from killswitch.engine.step import Step, stage_told, stands, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.decision import LockOrder
@@ -279,12 +279,19 @@ class Watch:
         rows = self.history.rows
         return _ENCODER.encode(stored(rows[-1])) if rows and rows[-1].at == at else None
 
-    def restore(self, memory: bytes, rows: list[bytes]) -> None:
-        """Take up where the stored watch left off; `rows` oldest first. DamagedMemoryError."""
+    def restore(self, memory: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
+        """Take up where the stored watch left off; `rows` oldest first. DamagedMemoryError.
+
+        `outage`: from when until when nothing has measured the time since.
+        """
         require_readable(MachineState(self.policy, self.scope, memory), rows)
         kept = _MEMORY.decode(memory)
         try:
-            self.state = from_stored(kept.engine, self.prepared.trigger_names)
+            engine = kept.engine
+            if outage is not None:
+                cooldowns = {stage.name: stage.cooldown for stage in self.prepared.graph.stages}
+                engine = after_outage(engine, *outage, cooldowns)
+            self.state = from_stored(engine, self.prepared.trigger_names)
             self.history.restore(kept.history, [_ROW.decode(row) for row in rows])
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"

@@ -46,8 +46,13 @@ def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic
     problems: list[Diagnostic] = []
     for file in _files(path, problems.append):
         written = _read(file, problems.append)
-        if written is not None:
+        if written is None:
+            continue
+        try:
             found.append((file.resolve(), written))
+        except (OSError, RuntimeError) as error:  # Path's own word for links that lead in a circle
+            why = f"cannot be read: {error}"
+            problems.append(about_file("KS1001", file, why, "check the path and who may read it"))
     return found, problems
 
 

@@ -24,7 +24,7 @@ from killswitch.planning.scopes import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
-from killswitch.runner.clock import Timeline
+from killswitch.runner.clock import Timeline, words_of_leap
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Both, Confirming
 from killswitch.runner.deadman import Timers
@@ -101,6 +101,8 @@ def assemble(
     if when_held is not None:
         when_held()
     timeline = Timeline(clock, last_clock_state(_last_view(store)))
+    if (leap := words_of_leap(timeline.leap)) is not None:
+        found_before += (("page", leap),)
     meters = metered(accounts, timeline, pace.interval)
     remind(store, accounts)
     keep_places(store, policies)

@@ -24,7 +24,12 @@ from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event
 
 FOLLOWED = timedelta(seconds=5)
-"""A wall clock that is off by no more is followed; one that is further off has jumped, and is not."""
+"""A wall clock that is off by no more is followed; one that is further off has jumped, and is not.
+
+In steps or at once: by so much the timeline may differ from what the monotonic clock has counted, plus as much again
+for each hour of it."""
+FORGOTTEN = FOLLOWED / timedelta(hours=1)
+"""Of what was followed, so much of a second in a second: a clock that is wrong by more than 5 s an hour runs wrong."""
 SLEW = 0.01
 """While the wall clock is further off, each second of the timeline is so much shorter or longer, until both agree."""
 
@@ -67,13 +72,15 @@ class Leap(Struct, frozen=True):
 class ClockState(Struct, frozen=True):
     """Where the timeline of a store was right after its last tick, so that the next process goes on with it.
 
-    `monotonic` seconds are counted from `origin`; `leaps` are the newest ones, oldest first.
+    `monotonic` seconds are counted from `origin`; `leaps` are the newest ones, oldest first. `followed`: the
+    seconds by which the wall clock was followed that are not forgotten yet.
     """
 
     at: datetime
     origin: str | None = None
     monotonic: float = 0.0
     leaps: tuple[Leap, ...] = ()
+    followed: float = 0.0
 
     def elapsed(self, clock: Clock) -> timedelta | None:
         """How long ago that was, by the monotonic clock; None where that cannot be compared."""
@@ -94,7 +101,17 @@ def now_after(last: ClockState | None, clock: Clock) -> datetime:
     if elapsed is None:
         return max(wall, last.at)
     paced = last.at + elapsed
-    return wall if last.at <= wall and abs(wall - paced) <= FOLLOWED else paced
+    return wall if last.at <= wall and abs(wall - paced + _followed(last, elapsed)) <= FOLLOWED else paced
+
+
+def _followed(last: ClockState, elapsed: timedelta) -> timedelta:
+    return _forgotten(timedelta(seconds=last.followed), elapsed)
+
+
+def _forgotten(followed: timedelta, elapsed: timedelta) -> timedelta:
+    """What is left of `followed` after `elapsed` monotonic time."""
+    less = elapsed * FORGOTTEN
+    return followed - max(-less, min(followed, less))
 
 
 LEAPS_KEPT = 64
@@ -114,9 +131,15 @@ class Timeline:
         self._now = now_after(last, clock)
         self._counted = clock.monotonic()
         self._tick = None if last is None else last.at
+        self._followed = timedelta(0)
+        if last is not None and (elapsed := last.elapsed(clock)) is not None:
+            self._followed = _followed(last, elapsed) + self._now - (last.at + elapsed)
         leaps = () if last is None else last.leaps
+        self.leap: Leap | None = None
+        """What it has vouched for at this start, if this is another start of the machine than that of the last tick."""
         if last is not None and last.elapsed(clock) is None and self._now > last.at:
-            leaps = (*leaps, Leap(last.at, self._now))[-LEAPS_KEPT:]
+            self.leap = Leap(last.at, self._now)
+            leaps = (*leaps, self.leap)[-LEAPS_KEPT:]
         self.leaps = leaps
         """What the wall clock alone has vouched for, here and at earlier starts."""
 
@@ -124,12 +147,15 @@ class Timeline:
         """The instant on the timeline."""
         with self._guard:
             wall, counted = self._clock.now(), self._clock.monotonic()
-            paced = self._now + timedelta(seconds=max(0.0, counted - self._counted))
+            passed = timedelta(seconds=max(0.0, counted - self._counted))
             self._counted = counted
-            if wall >= self._now and abs(wall - paced) <= FOLLOWED:
-                self._now = wall
+            self._followed = _forgotten(self._followed, passed)
+            off = wall - (self._now + passed)
+            if wall >= self._now and abs(self._followed + off) <= FOLLOWED:
+                self._followed += off
             else:
-                self._now += (paced - self._now) * (1 - SLEW if paced > wall else 1 + SLEW)
+                off = max(-passed * SLEW, min(off, passed * SLEW))
+            self._now += passed + off
             return self._now
 
     def next(self) -> datetime:
@@ -155,7 +181,9 @@ class Timeline:
 
     def state(self) -> ClockState:
         """What the next process needs to go on from here."""
-        return ClockState(self.now(), _origin(self._clock), self._clock.monotonic(), self.leaps)
+        now = self.now()
+        followed = self._followed.total_seconds()
+        return ClockState(now, _origin(self._clock), self._clock.monotonic(), self.leaps, followed)
 
 
 def _origin(clock: Clock) -> str | None:
@@ -191,8 +219,13 @@ class WallWatch:
         if abs(off) <= FOLLOWED:
             self._over |= self.problem is not None
             self.problem, self._off = None, off
-        elif self.problem is None or abs(off - self._off) > max(FOLLOWED, abs(self._off) / 10):
+        elif self.problem is None or self._differs(off):
             self.problem, self._off = _words(off, as_of), off
+
+    def _differs(self, off: timedelta) -> bool:
+        """Whether it is another problem: it has doubled, or halved, or changed sides."""
+        then, now = self._off.total_seconds(), off.total_seconds()
+        return now * then < 0 or not abs(then) / 2 <= abs(now) <= abs(then) * 2
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
         """That it is over, once, as a page: it goes to those who were paged."""
@@ -205,14 +238,30 @@ def _words(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
         f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
-        "the dates of the ticks: it has jumped, and is not followed; windows, locks and closes go on by the monotonic "
-        "clock; check the time synchronisation of this machine"
+        "the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes go on by "
+        "the monotonic clock; check the time synchronisation of this machine"
     )
 
 
 def _length(span: timedelta) -> str:
     seconds = round(span.total_seconds())
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
+TOLD = timedelta(minutes=5)
+"""A leap at a start that is longer is paged: a clock may be wrong, or something should have run and did not."""
+
+
+def words_of_leap(leap: Leap | None) -> str | None:
+    """What a person must know of it at the start; None of one that is an ordinary start of a machine."""
+    if leap is None or leap.until - leap.since < TOLD:
+        return None
+    return (
+        f"by the wall clock alone no runner has lived on this store for {_length(leap.until - leap.since)} (since "
+        f"{rfc3339(leap.since.replace(microsecond=0))}): this machine was started anew, and nothing else measures that "
+        "time, so what was left of cooldowns, confirmations and timed locks then is left now; if it is true, "
+        "`ksctl reset` ends what should be over; if not, check the clock of this machine"
+    )
 
 
 def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot:
@@ -228,14 +277,21 @@ def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot
     return structs.replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
 
 
+DOUBTED = timedelta(hours=15)
+"""A leap no longer than this may be a hardware clock in local time (a zone is 14 hours off at most): no order to close
+is refused for its age by that. A longer one is taken for an outage, after which the book may be another."""
+
+
 class EventDates:
     """Dates what waits in the store by the tick that could first have taken it.
 
     A command is dated by the process that gave it, whose wall clock may be another's or may have jumped since. What the
-    tick before has not found in the store was not there, so it is no older than that tick.
+    tick before has not found in the store was not there, so it is no older than that tick. What waited over a start of
+    the machine is no older than has been measured (ADR 0115).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leap: Leap | None = None) -> None:
+        self._leap = None if leap is None or leap.until - leap.since > DOUBTED else leap
         self._before: datetime | None = None
         self._waiting: dict[str, datetime] = {}
 
@@ -246,7 +302,14 @@ class EventDates:
         for event in events:
             at = self._waiting.get(event.id)
             if at is None:
-                at = min(event.at if least is None else max(event.at, least), as_of)
+                given = self._measured(event)
+                at = min(given if least is None else max(given, least), as_of)
             found.append(structs.replace(event, at=at))
         self._before, self._waiting = as_of, {event.id: event.at for event in found}
         return tuple(found)
+
+    def _measured(self, event: Event) -> datetime:
+        leap = self._leap
+        if leap is None or event.at >= leap.until or event.kind not in ("close", "apply"):
+            return event.at
+        return event.at + (leap.until - max(event.at, leap.since))

@@ -1,60 +1,60 @@
-"""The event loop of a verb that acts: no thread that hangs keeps it from its end.
+"""The event loop of a verb that acts: no thread that hangs keeps it from its end, and its end needs none.
 
-`asyncio.run` waits, without a limit, for every thread of the loop's own executor, and the interpreter's end for them
-once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a resolver likes, and with six
-threads that hang no other name is looked up at all.
+`asyncio.run` waits, without a limit, for every thread of the loop's own executor, on one more thread, and the
+interpreter's end for them once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a
+resolver likes, and with six threads that hang no other name is looked up at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from killswitch import deadline
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST_THREADS = 256
-"""Calls at a time. An account has a look-up or two under way; so many of them hang."""
+IDLE = 600.0
+"""Seconds for which a thread waits for another look-up, so that one is there when no other can be begun."""
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """A thread for each call, none of which anybody waits for when the process ends.
+    """`deadline.DaemonThreads` as an event loop takes them: it accepts a ThreadPoolExecutor only.
 
-    A ThreadPoolExecutor because an event loop takes no other; it never begins a thread of its own.
+    It never begins a thread of the pool's own.
     """
 
-    def __init__(self, name: str, most: int = MOST_THREADS) -> None:
+    def __init__(self, name: str, most: int = deadline.MOST_THREADS, idle: float = 0.0) -> None:
         super().__init__(max_workers=1)
-        self._name = name
-        self._free = threading.Semaphore(most)
-        self._most = most
+        self._daemons = deadline.DaemonThreads(name, most=most, idle=idle)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """OSError if too many calls hang already: what waited behind them would hang too, and not say so."""
-        if not self._free.acquire(blocking=False):
-            raise OSError(f"{self._most} calls hang already ({self._name})")
-        future: Future[T] = Future()
-        threading.Thread(target=self._call, args=(future, fn, args, kwargs), name=self._name, daemon=True).start()
-        return future
+        """A future, whose exception is an OSError if no thread can be begun, or too many calls hang already.
+
+        What waited behind those would hang too, and not say so.
+        """
+        return self._daemons.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing that is under way is waited for, whatever is asked for."""
+        """End the threads that are idle. Nothing that is under way is waited for, whatever is asked for."""
+        self._daemons.shutdown()
 
-    def _call(self, future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who is told
-            future.set_exception(error)
-        finally:
-            self._free.release()
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self._look_ups = DaemonThreads("look-up", idle=IDLE)
+        self.set_default_executor(self._look_ups)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
+        """asyncio's own begins a thread in which to wait for threads that nobody has to wait for."""
+        self._look_ups.shutdown()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """What `asyncio.run` does, and it ends when `main` does."""
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(DaemonThreads("look-up"))
+    with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)

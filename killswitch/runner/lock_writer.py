@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from killswitch.deadline import DaemonThreads
+from killswitch.deadline import DaemonThreads, NoThreadError
 from killswitch.gate.changes import LockOutcome
 from killswitch.gate.errors import LockError
 from killswitch.model.clock import Clock
@@ -19,6 +19,8 @@ DEADLINE = 2.0
 """Seconds without progress after which a turn is given up: people are paged, and the rest is left to the next one."""
 
 
+IDLE = 600.0
+"""Seconds for which the thread of a turn waits for the next one: at an interval below, no tick needs to begin one."""
 PATIENT_FOR = 3
 """Waits of a tick for which a turn is not given up in any case: a clock may go faster than a file system."""
 
@@ -64,7 +66,7 @@ class LockWriter:
         self._folder = folder
         self._clock = clock
         self._patience = patience
-        self._threads = DaemonThreads()
+        self._threads = DaemonThreads("locks", idle=IDLE)
         self._turn: _Turn | None = None
         self._problems: tuple[str, ...] = ()
 
@@ -97,6 +99,10 @@ class LockWriter:
             await self._ends(until)
         return self._problems + self._overdue()
 
+    def close(self) -> None:
+        """Give the thread back, unless it hangs in the folder."""
+        self._threads.shutdown()
+
     async def _ends(self, until: float) -> bool:
         """Whether no turn is under way, after having waited for one. Records what it has come to."""
         turn = self._turn
@@ -111,6 +117,9 @@ class LockWriter:
             outcome = turn.result.result()
         except LockError as error:
             outcome = LockOutcome(problems=(str(error),))
+        except NoThreadError as error:
+            what = f"the lock folder {self._folder} is not written to: {error.strerror}; closing goes on"
+            outcome = LockOutcome(problems=(what,))
         except Exception as error:  # noqa: BLE001 - what others put there may find a mistake of ours: closing goes on
             outcome = LockOutcome(problems=(f"the lock folder {self._folder} makes us stumble: {error!r}",))
         self._problems = self._locking.done(outcome, self._clock.now())

@@ -25,6 +25,7 @@ from killswitch.model.words import Severity
 from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import REMEMBERED, is_acted_on, left_to_do
+from killswitch.runner.beside import Beside
 from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
 from killswitch.runner.closings import Closings
 from killswitch.runner.confirming import Confirming
@@ -124,7 +125,7 @@ class Runner:
         self._clock = clock = timeline
         self._pace = pace
         self._wall = WallWatch(timeline)
-        self._event_dates = EventDates()
+        self._event_dates = EventDates(timeline.leap)
         self._set_aside = SetAside()
         meters = meters or metered(accounts, clock, pace.interval)
         self._readers = Readers(accounts, pace.read_timeout, meters, FIRST_PATIENCE)
@@ -151,6 +152,7 @@ class Runner:
         self._problems = standing
         self._mild: frozenset[str] = frozenset()
         self._news = News(found_before)
+        self._beside = Beside()
         self.left_behind: tuple[str, ...] = ()
         """What a clean stop could not put an end to, in words."""
 
@@ -174,18 +176,22 @@ class Runner:
 
     async def start(self) -> None:
         """Take up what an earlier run left: locks first, then closings, then the machines' memory."""
-        self._notifier.start()
+        beside = self._beside
+        beside.call("the outbox of notifications", self._notifier.start, None)
         if self._locking is not None:
-            self._problems = self._standing + await self._locking.recover()
+            self._problems = self._standing + await beside.wait("the locks", self._locking.recover, ())
         if self._timers is not None:
-            self._timers.start()
-        if self._suspending is not None:
-            self._suspending.start()
-            self._closings.hold(self._suspending.make_way(left_to_do(self._store).keys()))
+            beside.call("the dead-man timers", self._timers.start, None)
+        if (suspending := self._suspending) is not None:
+            left = left_to_do(self._store).keys()
+            beside.call("suspensions at brokers", suspending.start, None)
+            self._closings.hold(beside.call("suspensions at brokers", lambda: suspending.make_way(left), {}))
         await self._closings.recover(self._pace.read_timeout)
         unfinished = [stored.decision for stored in self._store.unfinished()]
         past = [stored.decision for stored in self._store.decisions(REMEMBERED)]
-        self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past)
+        leap = self._clock.leap
+        outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
+        self._interpreter.restore(self._store.states(), self._store.rows, unfinished, past, outage)
         self._news.remember(self._store.notices(REMEMBERED_NOTICES), self._closings.progress())
 
     async def tick(self) -> TickReport:
@@ -241,11 +247,11 @@ class Runner:
             () if self._timers is None else self._timers.views,
             () if self._suspending is None else self._suspending.suspended,
         )  # fmt: skip
-        describe(span, report)
+        self._beside.call("the trace of a tick", lambda: describe(span, report), None)
         self._record(snapshot)
         self._witnesses.tell(report)
-        if self._timers is not None:
-            self._timers.healthy(snapshot)
+        if (timers := self._timers) is not None:
+            self._beside.call("refreshing dead-man timers", lambda: timers.healthy(snapshot), None)
         self._waking.ticked()
         return report
 
@@ -284,16 +290,17 @@ class Runner:
         A lock that a reset took back is lifted here if its closing has ended since the last tick. All other lock
         files stay as they are, and go stale in time.
         """
-        await self._listening.stop(self._pace.last_words)
-        await self._closings.rest(self._pace.last_words)
+        patience = self._pace.last_words
+        await self._beside.wait("private streams", lambda: self._listening.stop(patience), None)
+        await self._closings.rest(patience)
         if self._timers is not None:
             over = frozenset(self._timers.problems)
             self.left_behind = await self._timers.rest()
             problems = tuple(each for each in self._problems if each not in over)
             self._witnesses.stopped(self._timers.views, problems + self.left_behind)
-        await self._notifier.rest(self._pace.last_words)
-        if self._locking is not None:
-            await self._locking.settle(self._pace.last_words)
+        await self._beside.wait("notifications", lambda: self._notifier.rest(patience), None)
+        if (locking := self._locking) is not None:
+            await self._beside.wait("the locks", lambda: locking.settle(patience), ())
         self._lease.release()
 
     async def let_go(self) -> None:
@@ -304,6 +311,8 @@ class Runner:
             if aside is not None:
                 await aside.abandon()
         await self._notifier.rest(0.0)
+        if self._locking is not None:
+            self._locking.close()
         await self._readers.abandon()
         if self._recorder is not None and self._recorder.close() is False:
             self.left_behind += ("the recording ends early: its last snapshots could not be written",)
@@ -381,7 +390,11 @@ class Runner:
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self._interpreter.keep_since(now),
-                messages=self._notifier.outgoing(snapshot, outcome.decisions, unsaid(notices, snapshot), acting),
+                messages=self._beside.call(
+                    "what is to be notified",
+                    lambda: self._notifier.outgoing(snapshot, outcome.decisions, unsaid(notices, snapshot), acting),
+                    (),
+                ),
             )
         )
 
@@ -394,16 +407,19 @@ class Runner:
 
         A lock folder that hangs is not waited for: what is written there is written beside.
         """
-        problems = () if self._locking is None else await self._locking.act(decisions, snapshot.events)
-        if self._suspending is not None:
-            self._closings.hold(self._suspending.make_way(self._closings.concerned(decisions)))
+        beside, concerned = self._beside, self._closings.concerned(decisions)
+        problems: tuple[str, ...] = ()
+        if (locking := self._locking) is not None:
+            problems = await beside.wait("the locks", lambda: locking.act(decisions, snapshot.events), problems)
+        if (suspending := self._suspending) is not None:
+            ways = beside.call("letting orders through at brokers", lambda: suspending.make_way(concerned), {})
+            self._closings.hold(ways)
         self._closings.adopt(decisions)
-        if self._suspending is not None:
-            locked = frozenset() if self._locking is None else self._locking.locked_whole()
-            self._suspending.settle(locked, self._closings.busy)
-            problems += self._suspending.problems
+        if suspending is not None:
+            problems += beside.call("suspensions at brokers", lambda: self._suspended(suspending), ())
         if self._timers is not None:
             problems += self._timers.problems
+        problems += beside.problems
         self._mild = frozenset(self._listening.problems)
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
         if isinstance(self._recorder, Troubled) and self._recorder.problem is not None:
@@ -411,12 +427,17 @@ class Runner:
         wall = () if self._wall.problem is None else (self._wall.problem,)
         self._problems = self._standing + wall + self._unread.problems + problems
 
+    def _suspended(self, suspending: Suspending) -> tuple[str, ...]:
+        locked = frozenset() if self._locking is None else self._locking.locked_whole()
+        suspending.settle(locked, self._closings.busy)
+        return suspending.problems
+
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
             return
         try:
             self._recorder.write(snapshot)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a recording is beside the point of a run
             self._recorder = None
             self._standing += (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
@@ -425,9 +446,10 @@ class Runner:
         self._wall.look(snapshot.as_of)
         wall = () if self._wall.problem is None else (self._wall.problem,)
         problems = tuple(dict.fromkeys(self._problems + wall + self._unread.problems))
-        told = self._news.of(snapshot, problems, self._mild) + self._unconfirmed(snapshot)
+        told = self._news.of(snapshot, problems, self._mild)
+        told += self._beside.call("orders to be confirmed", lambda: self._unconfirmed(snapshot), ())
         if self._timers is not None:
-            told += self._timers.notices()
+            told += self._beside.call("notices of dead-man timers", self._timers.notices, ())
         return (
             told
             + self._wall.notices(snapshot.as_of)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from killswitch.deadline import DaemonThreads, NoThreadError
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.addressing import Addressing
@@ -16,7 +17,6 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
 from killswitch.model.snapshot import Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
-from killswitch.runner.event_loop import DaemonThreads
 from killswitch.runner.target_check import unusable_targets
 from killswitch.runner.target_senders import sender
 from killswitch.runner.witnesses import TickReport
@@ -87,8 +87,8 @@ class Notifier:
     def ticked(self, _report: TickReport) -> None:
         """What was committed may leave."""
         if self._fresh:
-            self._fresh = False
             self._sending.wake()
+            self._fresh = False
 
     @property
     def problem(self) -> str | None:
@@ -130,7 +130,11 @@ class Notifier:
     async def rest(self, patience: float) -> None:
         """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
         # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
-        await asyncio.get_running_loop().run_in_executor(DaemonThreads("notifications"), self._sending.rest, patience)
+        threads, loop = DaemonThreads("notifications"), asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(threads, self._sending.rest, patience)
+        except NoThreadError:
+            self._sending.rest(0.0)
 
     def counts(self) -> Notifications | None:
         """What waits, and what this run has delivered and given up, by target; None without a route."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from killswitch.deadline import begin
 from killswitch.incident.commands import StartedAs
 from killswitch.incident.course import BEFORE, points_before, points_since
 from killswitch.incident.life import Life, lives_in
@@ -133,8 +134,9 @@ class Reporting:
             self._asked += 1
             self._wake.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="incident reports", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="incident reports", daemon=True)
+            begin(thread)  # where that fails it is begun with the next thing to render
+            self._thread = thread
 
     def _work(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from killswitch.deadline import NoThreadError, begin
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.message import Message
@@ -72,10 +73,15 @@ class _Attempt:
         self._deed = deed
         self._error: str | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            begin(self._thread)
+        except NoThreadError as error:
+            self._error = str(error.strerror)
 
     def end(self, patience: float) -> str | None:
         """Why it failed, or that it has not ended within `patience` seconds; None where it worked."""
+        if self._thread.ident is None:
+            return self._error
         self._thread.join(patience)
         return f"no answer within {patience:g} s" if self._thread.is_alive() else self._error
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
+from killswitch.deadline import begin
+
 MOST = 10_000
 """Chunks that wait at most."""
 MOST_BYTES = 64 << 20
@@ -82,7 +84,7 @@ class BackgroundWriter:
         self._opening: OSError | None = None
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"write {what}", daemon=True)
-        self._thread.start()
+        begin(self._thread)
         self._opened.wait(OPENED_WITHIN)
         if self._opening is not None:
             raise self._opening

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from killswitch.model.instant import to_micros
+from killswitch.model.legible import legible
 from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
-from killswitch.telemetry.settings import settings
+from killswitch.telemetry.settings import Settings, TelemetryError, settings
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -49,7 +50,7 @@ def open_telemetry(
     store: str,
     discreet: Callable[[Iterable[str]], Hide],
 ) -> Telemetry:
-    """What the OTEL_* variables in `environ` ask for. TelemetryError for one that says what cannot be done.
+    """What the OTEL_* variables in `environ` ask for. TelemetryError for those that say what cannot be done.
 
     `store` names the store: a restart on it goes on in the traces of the run before. `discreet` makes, from further
     secrets, what takes every secret out of a text.
@@ -57,6 +58,22 @@ def open_telemetry(
     wanted = settings(environ)
     if wanted is None:
         return SILENT
+    hide = discreet(wanted.secrets)
+    try:
+        return _opened(wanted, policies, clock, store, discreet, hide)
+    except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported
+        why = legible(hide(str(error) or type(error).__name__))
+        raise TelemetryError(f"OpenTelemetry cannot be set up by the OTEL_* variables that are set: {why}") from error
+
+
+def _opened(
+    wanted: Settings,
+    policies: PolicySet,
+    clock: Clock,
+    store: str,
+    discreet: Callable[[Iterable[str]], Hide],
+    hide: Hide,
+) -> Telemetry:
     from killswitch.telemetry.closings import ClosingCourses
     from killswitch.telemetry.exporting import SpanSink
     from killswitch.telemetry.metrics import Metrics
@@ -64,7 +81,7 @@ def open_telemetry(
     from killswitch.telemetry.spans import Recorder
 
     # Headers can show up in an exporter's complaints only; a short one must not tear holes into every span.
-    providers = Providers(wanted, discreet(wanted.secrets))
+    providers = Providers(wanted, hide)
     sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, discreet(()))
     metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
     tracer = NO_TRACER if sink is None else Recorder(sink, lambda: to_micros(clock.now()) * 1000)

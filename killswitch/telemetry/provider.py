@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
+from killswitch.deadline import NoThreadError, begin
 from killswitch.telemetry.exporting import Ids, KeepIncidents
 from killswitch.telemetry.settings import Settings
 from killswitch.transport.adapters import guard_every_session
@@ -141,8 +142,11 @@ class Providers:
         """Export what is left, for at most `patience` seconds; whether that was enough."""
         ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
         threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
-        for thread in threads:
-            thread.start()
+        try:
+            for thread in threads:
+                begin(thread)
+        except NoThreadError:
+            return False
         for thread in threads:
             thread.join(patience / len(threads))
         return not any(thread.is_alive() for thread in threads)

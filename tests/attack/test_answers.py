@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tests.e2e.processes import Site, paper, until
 
 EVERY = 10
-CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60")
+CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-readings", "3")
 
 
 @cache

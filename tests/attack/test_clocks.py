@@ -10,8 +10,14 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from tests.e2e.processes import Site, ksctl, paper, until
+from killswitch.runner.clock import SystemClock
+from killswitch.runner.hands import hand
+from killswitch.runner.started import tick_time
+from killswitch.runner.status import LIVE_NAME, decode_view, encode_view
+from killswitch.store.sqlite import open_store
+from tests.e2e.processes import Site, ksctl, paper, process, until
 
 AHEAD, RIGHT, BEHIND = "+7200s", "+0s", "-7200s"
 
@@ -61,7 +67,7 @@ def wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
 @needs_faked_clock
 def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead at the start, then right: a close by hand is carried out at once, and the difference is paged."""
-    with paper("--crash", "7", "--skip", "240", "--speed", "1") as address, wall.faked():
+    with paper("--crash", "7", "--skip", "240", "--speed", "1", "--begin-after-readings", "3") as address, wall.faked():
         site = Site(tmp_path, address)
         wall.set(AHEAD)
         with site.running("--live"):
@@ -75,7 +81,10 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
 @needs_faked_clock
 def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
-    with paper("--crash", "7", "--skip", "240", "--speed", "30") as address, wall.faked():
+    with (
+        paper("--crash", "7", "--skip", "240", "--speed", "30", "--begin-after-readings", "3") as address,
+        wall.faked(),
+    ):
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             offsets = cycle((AHEAD, RIGHT, BEHIND))
@@ -89,3 +98,36 @@ def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall:
             assert runner.poll() is None
             until(lambda: json.loads((site.locks / "account__main.json").read_text())["locked"], "the lock stands")
         assert [decision.stage for decision in site.decisions()] == ["close-everything"]
+
+
+def started_anew(site: Site) -> None:
+    """The store as it is after a boot: its last tick was counted from another start of this machine."""
+    store = open_store(str(site.store))
+    try:
+        view = decode_view(store.live(LIVE_NAME) or b"")
+        assert view.clock is not None
+        before = structs.replace(view.clock, origin="the boot before")
+        store.put_live(LIVE_NAME, encode_view(structs.replace(view, clock=before)))
+    finally:
+        store.close()
+
+
+@needs_faked_clock
+def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_carried_out(
+    tmp_path: Path, wall: WallClock
+) -> None:
+    """Killed before it took the command, started anew two hours ahead: the book is closed, and the leap is paged."""
+    with paper("--crash", "7", "--skip", "100", "--speed", "600", "--begin-after-readings", "3") as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            runner.kill()
+            runner.wait()
+        store = open_store(str(site.store))
+        store.put_event(hand("close", "account/main", "desk", "market: now", tick_time(store, SystemClock())))
+        store.close()
+        started_anew(site)
+        wall.set(AHEAD)
+        with wall.faked(), process("run", *site.place, "--interval", "100ms", "--live", "--ticks", "200") as runner:
+            until(lambda: runner.poll() is not None or not site.venue().positions, "the book is closed")
+            until(lambda: any("no runner has lived" in each.text for each in site.standing().notices), "it is paged")
+        assert not site.venue().positions

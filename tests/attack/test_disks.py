@@ -13,9 +13,9 @@ import pytest
 
 from tests.e2e.processes import Site, ksctl, paper, terminate, until
 
-FALLING = ("--crash", "7", "--skip", "225", "--speed", "240")
+FALLING = ("--crash", "7", "--skip", "225", "--speed", "240", "--begin-after-readings", "20")
 """Four bars a second, the crash some seconds away: time to ruin the disk first."""
-TRADING = ("--crash", "7", "--skip", "100", "--speed", "600")
+TRADING = ("--crash", "7", "--skip", "100", "--speed", "600", "--begin-after-readings", "1")
 """Calm, with ten bars of volume a second, so that a close by hand fills."""
 ROUTE = """
 apiVersion: killswitch.dev/v1

@@ -13,7 +13,7 @@ from killswitch.gate.reading import read_lock
 from killswitch.runner.standing import Standing
 from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
 
-CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60")
+CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-readings", "3")
 """A bar a second, the crash about to begin: it goes on for longer than a slow machine takes to start a runner."""
 
 ON_A_DEAD_MOUNT = """

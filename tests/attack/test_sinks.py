@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, until
+import pytest
+
+from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, terminate, until
 from tests.e2e.test_run import FALLING, full_pipe
+from tests.threads import ATTACK
 
 
 @contextmanager
@@ -134,3 +138,23 @@ def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) ->
         )
         assert done.returncode == 1
         assert f"error KS1001: {dead} has not answered within 1 s" in done.stdout + done.stderr
+
+
+def test_a_crash_is_closed_and_the_run_ends_well_where_no_thread_can_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first tick to the end, as at a limit on processes: SIGTERM still exits 0, without a traceback."""
+    (tmp_path / "sitecustomize.py").write_text(ATTACK, encoding="utf-8")
+    flag = tmp_path / "no-threads"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setenv("NO_THREADS", str(flag))
+    with paper(*FALLING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            flag.touch()
+            until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
+            until(lambda: "no thread can be begun" in problems(site), "it is a problem")
+            status, _, err = terminate(runner)
+        assert status == 0, err
+        assert "Traceback" not in err
+        assert site.venue().positions == ()

@@ -207,7 +207,7 @@ def test_the_pods_command_writes_nowhere_else(cluster: Cluster, chart: Path, tmp
     allowed = subprocess.run(probe, capture_output=True, text=True, check=False)
     if allowed.returncode != 0:
         pytest.skip(f"no mount space of its own can be made here: {allowed.stderr.strip()[-200:]}")
-    with paper("--crash", "7", "--skip", "200", "--speed", "240") as address:
+    with paper("--crash", "7", "--skip", "200", "--speed", "240", "--begin-after-readings", "3") as address:
         pod = armed(cluster, "readonly", tmp_path, chart, address)
         with pod.running(read_only_root=True) as runner:
             incidents = pod.at("/var/lib/killswitch")

@@ -13,7 +13,7 @@ from pathlib import Path
 from killswitch.incident.record import Incident
 from tests.e2e.processes import KSCTL, PATIENCE, POLICY, Site, ksctl, paper, terminate, until
 
-CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
 """Ten bars a second, the crash about to begin."""
 SLOW = ("--crash", "7", "--speed", "120")
 """A bar every half second, and calm: orders as large as those of `HEAVY` wait for volume, bar after bar."""
@@ -164,7 +164,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
 
 def test_a_close_by_hand_without_a_runner_leaves_its_report_too(tmp_path: Path) -> None:
     """The store was made by a run that only observed; the hand's own tick writes the pages, contacts and all."""
-    with paper("--crash", "7", "--speed", "600") as address:
+    with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = with_runbook(Site(tmp_path, address))
         observed = ksctl("run", *site.place, "--ticks", "1")
         assert observed.returncode == 0, observed.stderr

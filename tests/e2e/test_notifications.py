@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.e2e.processes import POLICY, Site, ksctl, paper, terminate, until
 from tests.webhooks import Webhook, free_port
 
-CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
 
 ROUTE = """
 ---

@@ -233,3 +233,20 @@ def test_a_port_that_is_taken_is_told() -> None:
         done = subprocess.run([*COMMAND, "--crash", "1", "--port", port], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"cannot serve on port {port}" in done.stderr
+
+
+def test_the_market_stands_until_it_was_read_as_often_as_asked_for() -> None:
+    """However long a reader takes to start, it sees the first prices; after the last of its readings the bars go by."""
+
+    async def course(venue: VenueAdapter) -> list[Decimal | None]:
+        # Two of the venue's bars would have closed before the first answer, if they waited for nobody.
+        await asyncio.sleep(0.1)
+        seen = [(await venue.snapshot()).equity for _ in range(3)]
+        async with asyncio.timeout(PATIENCE):
+            while (moved := (await venue.snapshot()).equity) == seen[0]:
+                pass
+        return [*seen, moved]
+
+    with _serving("--crash", "1", "--speed", "6000", "--begin-after-readings", "3") as (address, _):
+        first, second, third, moved = _with(address, course)
+    assert first == second == third != moved

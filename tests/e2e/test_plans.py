@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.e2e.processes import PATIENCE, POLICY, Site, address_of, ksctl, paper, process, stopped, terminate, until
 
-MOVING = ("--crash", "7", "--speed", "600")
+MOVING = ("--crash", "7", "--speed", "600", "--begin-after-readings", "4")
 WHY = ("--reason", "operator: desk order")
 OUT_OF_REACH = POLICY.replace("at_least: 2%", "at_least: 60%")
 """What the crash and the close itself lose passes 2%: there the policy would decide beside the plan, and rightly."""

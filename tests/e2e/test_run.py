@@ -17,10 +17,10 @@ from killswitch.gate.reading import read_lock
 from killswitch.model.snapshot import Position
 from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, until
 
-CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600")
-"""Ten bars a second, the crash about to begin."""
-FALLING = ("--crash", "7", "--skip", "240", "--speed", "90")
-"""A bar and a half a second: the fall outlasts a start on a machine under load."""
+CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
+"""Ten bars a second, the crash about to begin once the runner has ticked, however long it takes to start."""
+FALLING = ("--crash", "7", "--skip", "240", "--speed", "90", "--begin-after-readings", "3")
+"""A bar and a half a second: the fall outlasts what has to be looked at meanwhile."""
 STANDING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
 SLOW = ("--crash", "7", "--speed", "40")
@@ -216,7 +216,7 @@ def test_c5_a_dry_run_beside_a_living_runner_leaves_no_hand_behind(tmp_path: Pat
 
 def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) -> None:
     """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
-    with paper("--crash", "7", "--speed", "600") as address:
+    with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         mistyped = ksctl("close", *site.place, "--reason", "operator: drill", "--live")
         assert (mistyped.returncode, site.store.exists()) == (1, False)
@@ -228,6 +228,25 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
         assert done.returncode == 0, done.stdout + done.stderr
         assert "close by hand by operator-1" in done.stdout
         assert site.venue().positions == ()
+        assert site.standing().runner.liveness == "gone"
+
+
+def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
+    """A terminal that closes, or a log rotation, is a sentence on stderr; SIGQUIT is a clean stop."""
+    with paper(*STANDING) as address:
+        site = Site(tmp_path, address)
+        with site.running("--live") as runner:
+            lines: list[str] = []
+            assert runner.stderr is not None
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                runner.send_signal(number)
+                while not lines or number.name not in lines[-1]:
+                    lines.append(runner.stderr.readline())
+                    assert lines[-1], "".join(lines)
+            runner.send_signal(signal.SIGQUIT)
+            _, err = runner.communicate(timeout=PATIENCE)
+        assert runner.returncode == 0, err
+        assert any(line.startswith("SIGHUP: a terminal that closes ends nothing here") for line in lines)
         assert site.standing().runner.liveness == "gone"
 
 

@@ -95,7 +95,7 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
 
 def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hand ticks once itself, and its one tick shows what came of it."""
-    with receiver() as collector, paper("--crash", "7", "--speed", "600") as address:
+    with receiver() as collector, paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
@@ -105,6 +105,29 @@ def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeyp
         assert close.parent_span_id == tick.span_id
         assert said(close.attributes)["killswitch.policy"] == "operator"
         assert len(collector.spans("order")) >= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("OTEL_TRACES_EXPORTER", "nonsense", "is not an exporter"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-5x", "-5x")],
+)
+def test_telemetry_that_cannot_be_set_up_refuses_a_run_with_words_and_no_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    """Whoever closes by hand is told what is missing, and the book is closed."""
+    with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
+        site = Site(tmp_path, address)
+        assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+        monkeypatch.setenv(name, value)
+        refused = ksctl("run", *site.place, "--ticks", "1")
+        assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+        assert words in refused.stderr
+        done = ksctl("close", *site.place, "--reason", "operator: drill", "--live", "--force", "--wait", "1m")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "no traces and no metrics: " in done.stderr and words in done.stderr
+        assert site.venue().positions == ()
 
 
 def test_thinning_out_ticks_keeps_every_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

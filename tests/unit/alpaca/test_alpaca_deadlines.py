@@ -18,6 +18,7 @@ from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownErro
 from killswitch_alpaca import adapter
 from killswitch_alpaca.deadlines import DaemonThreads, Deadlines
 from killswitch_alpaca.venue import AlpacaVenue
+from tests.threads import NoThreads
 from tests.unit.alpaca.documents import spec
 from tests.wire.alpaca_scene import D
 
@@ -163,3 +164,14 @@ def test_threads_do_what_they_are_given_and_tell_how_it_went() -> None:
     assert [each.result() for each in held] == [True, True]
     with pytest.raises(RuntimeError, match="given back"):
         threads.submit(lambda: None)
+
+
+def test_a_request_for_which_no_thread_can_be_begun_fails_and_the_next_one_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At a limit on processes, reached for a moment: nobody waits for what nobody will do."""
+    no_threads, threads = NoThreads(monkeypatch), DaemonThreads(1, "test")
+    no_threads.begin()
+    assert isinstance(threads.submit(int).exception(60), OSError)
+    no_threads.end()
+    assert threads.submit(int).result(60) == 0

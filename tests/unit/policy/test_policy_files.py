@@ -298,3 +298,31 @@ def test_any_damage_to_a_policy_ends_in_documents_or_diagnostics(
         assert found.line >= 1
         assert found.column >= 1
         assert found.fix
+
+
+def test_a_file_that_links_to_itself_is_a_diagnostic(tmp_path: Path) -> None:
+    """Alone, and where the circle is closed between reading it and asking for its path without links."""
+    loop = tmp_path / "x.yaml"
+    loop.symlink_to("x.yaml")
+    (found,) = _problems(tmp_path)
+    assert (found.code, found.file) == ("KS1001", str(loop))
+
+
+def test_a_link_that_is_bent_into_a_circle_while_it_is_read_is_a_diagnostic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Path says a RuntimeError of its own there."""
+    (tmp_path / "x.yaml").write_text("kind: Policy\n", encoding="utf-8")
+
+    def bent(path: Path) -> Path:
+        raise RuntimeError(f"Symlink loop from {path}")
+
+    monkeypatch.setattr(Path, "resolve", bent)
+    (found,) = _problems(tmp_path)
+    assert (found.code, "Symlink loop" in found.message) == ("KS1001", True)
+
+
+def _problems(folder: Path) -> list[Diagnostic]:
+    problems: list[Diagnostic] = []
+    assert list(files.texts([folder], problems.append)) == []
+    return problems

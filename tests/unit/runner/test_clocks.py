@@ -13,9 +13,10 @@ import pytest
 
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.reading import read_lock
+from killswitch.graph.nodes import LockTrading, PolicySet, SignalRef
 from killswitch.lab.clock import VirtualClock
 from killswitch.model.decision import Decision, LockOrder
-from killswitch.model.instant import MINUTE, SECOND, to_micros
+from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import TickRecord
 from killswitch.planning.tick import Interpreter
@@ -127,6 +128,30 @@ def test_a_wall_clock_that_is_set_a_little_is_followed_and_never_back(clock: Jum
     assert timeline.next() > after(seconds=14)
     clock.passes(10.0)
     assert timeline.next() == after(seconds=20)
+
+
+@pytest.mark.parametrize("rate", [5.9, 2.0, 0.1])
+def test_a_wall_clock_that_runs_wrong_is_followed_by_five_seconds_and_paged(clock: JumpingClock, rate: float) -> None:
+    """However small its steps are: after half an hour the timeline is off by a hundredth and those five seconds."""
+    watch, problems = WallWatch(Timeline(clock)), set()
+    for _ in range(1800):
+        clock.passes(1.0)
+        clock.jump += timedelta(seconds=rate - 1)
+        watch.look(watch.timeline.next())
+        problems.add(watch.problem)
+    gone = watch.timeline.now() - START
+    assert abs(gone - timedelta(minutes=30)) <= FOLLOWED + timedelta(seconds=18 + 3)
+    assert 2 <= len(problems) <= 13, "one at each doubling, from 5 s to two hours and a half"
+
+
+def test_restarts_do_not_follow_a_wall_clock_that_runs_fast_any_further(clock: JumpingClock) -> None:
+    """Each process goes on with what the one before it has followed."""
+    timeline = Timeline(clock)
+    for _ in range(60):
+        clock.passes(1.0)
+        clock.jump += timedelta(seconds=4)
+        timeline = Timeline(clock, timeline.state())
+    assert timeline.now() - START <= timedelta(seconds=60) + FOLLOWED + timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("jump", [timedelta(minutes=5), -timedelta(minutes=5)])
@@ -310,7 +335,7 @@ def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timede
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
 def test_a_fall_is_seen_and_confirmed_over_a_jump(world: JumpingWorld, jump: timedelta) -> None:
     """The window still holds the peak, and the confirmation takes its seconds: no fewer, and none of the jump's."""
-    fall = graphs.SignalRef("equity.drawdown", window=15 * MINUTE)
+    fall = SignalRef("equity.drawdown", window=15 * MINUTE)
     stage = graphs.stage("close-everything", 3, 0, actions=(graphs.close(),))
     trigger = graphs.trigger("fall", 0, 0.10, confirm=5 * SECOND)
     venue, store = ScriptedVenue(book("1100")), world.open()
@@ -421,6 +446,84 @@ def test_a_restart_whose_clock_is_ahead_lifts_no_timed_lock(locks: Locks) -> Non
     locks.begin(locks.timeline.state())  # killed and started again on the same machine
     assert locks.later(0.5)
     assert not locks.later(1)
+
+
+def boots(world: JumpingWorld, ahead: timedelta) -> None:
+    """The machine is started anew, with a hardware clock that is so much ahead."""
+    world.clock.machine = f"after a boot, {ahead} ahead"
+    world.clock.jump += ahead
+
+
+def halving(cooldown: int = HOUR) -> PolicySet:
+    """Locks as soon as the account is 10% below its start, again when it loses more, an hour later at the earliest."""
+    fall = SignalRef("equity.loss_from_start")
+    stage = replace(
+        graphs.stage("close-everything", 3, 0, actions=(LockTrading("reduce_only", None),)), cooldown=cooldown
+    )
+    trigger = graphs.trigger("fall", 0, 0.10)
+    return graphs.policy_set(graphs.graph([fall], [trigger], [stage], policy="crash"))
+
+
+def test_a_boot_with_a_clock_that_is_ahead_ends_no_cooldown_and_is_paged(world: JumpingWorld) -> None:
+    """What was left of it then is left afterwards: the stage acts no second time two hours early."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    def begins() -> Runner:
+        runner = world.runner(store, [venue], policies=halving())
+        asyncio.run(runner.start())
+        return runner
+
+    runner = begins()
+    world.ticks(runner)
+    venue.answer = book("850")
+    world.ticks(runner, 10)
+    asyncio.run(runner.finish())
+    assert len(store.decisions(9)) == 1
+    boots(world, TWO_HOURS)
+    venue.answer = book("700")
+    runner = begins()
+    world.ticks(runner, 5)
+    assert len(store.decisions(9)) == 1, "it acted a second time"
+    (page,) = [each.text for each in store.notices(20) if "no runner has lived" in each.text]
+    assert page.startswith("by the wall clock alone no runner has lived on this store for 120 min (since 2024-")
+    world.clock.passes(HOUR / SECOND - 20)
+    world.ticks(runner, 2)
+    assert len(store.decisions(9)) == 1
+    world.clock.passes(10)
+    world.ticks(runner, 2)
+    assert len(store.decisions(9)) == 2, "an hour of measured time is over"
+
+
+@pytest.mark.parametrize(("ahead", "sent"), [(TWO_HOURS, 1), (timedelta(hours=14), 1), (timedelta(hours=16), 0)])
+def test_a_close_by_hand_that_waits_over_a_boot_is_carried_out(
+    world: JumpingWorld, ahead: timedelta, sent: int
+) -> None:
+    """Its age is what has been measured. Beyond what a clock in local time explains it is truly old, and paged."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+    runner = world.runner(store, [venue])
+    asyncio.run(runner.start())
+    world.ticks(runner)
+    asyncio.run(runner.finish())
+    world.clock.passes(30)
+    event = hand("close", None, "ada", "operator", tick_time(store, world.clock))
+    store.put_event(event)
+    boots(world, ahead)
+    runner = world.runner(store, [venue])
+    asyncio.run(runner.start())
+    world.ticks(runner)
+    assert len(venue.sent) == sent
+    assert [each.severity for each in answer_to(store, event).notices] == ["page"] * (1 - sent)
+
+
+def test_a_close_by_hand_that_was_old_before_the_boot_is_refused(world: JumpingWorld) -> None:
+    """Eleven minutes were measured: the book may be another by now, whatever the wall clock says."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+    runner = world.runner(store, [venue])
+    asyncio.run(runner.start())
+    store.put_event(hand("close", None, "ada", "operator", START - timedelta(minutes=11)))
+    dates = EventDates(Leap(START, START + TWO_HOURS))
+    (event,) = dates.dated(store.pending_events(), START + TWO_HOURS)
+    assert event.at == START + TWO_HOURS - timedelta(minutes=11)
 
 
 @pytest.mark.parametrize(("ours", "wall"), [(START, START + TWO_HOURS), (START + TWO_HOURS, START)])

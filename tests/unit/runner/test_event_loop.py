@@ -6,11 +6,19 @@ import asyncio
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 
 import pytest
 
+from killswitch.deadline import NoThreadError
 from killswitch.runner import event_loop
 from killswitch.runner.event_loop import DaemonThreads
+from tests.threads import NoThreads
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
+    return NoThreads(monkeypatch)
 
 
 def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end() -> None:
@@ -34,19 +42,17 @@ def test_more_calls_than_may_hang_are_an_error_and_not_one_more_that_waits() -> 
     threads = DaemonThreads("look-up", most=2)
     hanging = [threads.submit(never.wait) for _ in range(2)]
     with pytest.raises(OSError, match=r"2 calls hang already \(look-up\)"):
-        threads.submit(int)
+        threads.submit(int).result(60)
     never.set()
     assert [each.result(60) for each in hanging] == [True, True]
     with pytest.raises(ZeroDivisionError):
         _when_there_is_room(threads).result(60)
 
 
-def _when_there_is_room(threads: DaemonThreads) -> event_loop.Future[float]:
-    while True:
-        try:
-            return threads.submit(lambda: 1 / 0)
-        except OSError:
-            threading.Event().wait(0.01)
+def _when_there_is_room(threads: DaemonThreads) -> Future[float]:
+    while isinstance((call := threads.submit(lambda: 1 / 0)).exception(60), OSError):
+        threading.Event().wait(0.01)
+    return call
 
 
 PROGRAM = """
@@ -64,3 +70,26 @@ def test_the_process_ends_while_a_call_hangs() -> None:
     """The interpreter does not wait for the thread."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=90)
     assert done.stdout == "over\n"
+
+
+def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None:
+    """A look-up is an OSError, one thread that is idle is used, and the end of the loop needs none."""
+
+    async def work() -> str:
+        assert await asyncio.to_thread(lambda: "answered") == "answered"
+        no_threads.begin()
+        return await asyncio.to_thread(lambda: "answered by the thread of the call before")
+
+    assert event_loop.run(work()) == "answered by the thread of the call before"
+    with pytest.raises(NoThreadError, match="no thread can be begun: can't start new thread"):
+        event_loop.run(asyncio.to_thread(int))
+
+
+def test_what_a_thread_that_was_not_begun_took_is_given_back(no_threads: NoThreads) -> None:
+    """As often as it fails: when threads can be begun again, so many calls are made as before."""
+    threads = DaemonThreads("look-up", most=1)
+    no_threads.begin()
+    for _ in range(3):
+        assert isinstance(threads.submit(int).exception(60), NoThreadError)
+    no_threads.end()
+    assert threads.submit(int).result(60) == 0

@@ -16,7 +16,6 @@ from killswitch.cli.hands import close, reset
 from killswitch.cli.live import status
 from killswitch.cli.run import LeftLatched, Terminal, run
 from killswitch.cli.status_text import status_text
-from killswitch.gate.errors import LockError
 from killswitch.gate.reading import read_lock
 from killswitch.incident.results import decided
 from killswitch.model.decision import Decision, Intent, TriggerReading
@@ -26,6 +25,7 @@ from killswitch.runner.hands import hand, watched_scopes
 from killswitch.runner.lock_writer import LockWriter
 from killswitch.runner.loop import TickReport, Witness
 from killswitch.runner.standing import standing_of
+from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, crash_policy
@@ -102,7 +102,7 @@ def test_a_hand_that_fails_before_its_tick_leaves_no_order_behind(site: Site, mo
     site.run()
 
     async def refuse(_: LockWriter) -> tuple[str, ...]:
-        raise LockError("refused for the test")
+        raise StoreError("refused for the test")
 
     monkeypatch.setattr(LockWriter, "recover", refuse)
     refused = site.told(close, "--reason", "r", "--live")

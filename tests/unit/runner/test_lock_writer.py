@@ -18,6 +18,7 @@ from killswitch.gate.reading import read_lock
 from killswitch.runner.loop import Runner
 from killswitch.runner.standing import locks_at, standing_of
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
+from tests.threads import NoThreads
 
 SHORT = replace(PACE, lock_patience=0.01, last_words=0.05)
 
@@ -261,3 +262,31 @@ def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
     with pytest.raises(DeadlineError, match="the folder has not answered"):
         within(0.01, "the folder", hangs.wait)
     hangs.set()
+
+
+def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the start of the run, for two ticks: it is a problem, no end; then the lock is there."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+    no_threads = NoThreads(monkeypatch)
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
+        no_threads.begin()
+        await runner.start()
+        await ticks(world, runner, 1)
+        venue.answer = book("850")
+        await ticks(world, runner, 1)
+        no_threads.end()
+        monkeypatch.setattr("killswitch.runner.lock_writer.DEADLINE", 3600.0)
+        await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    problem, *_ = seen.reports[1].problems
+    assert "locks is not written to: no thread can be begun: can't start new thread" in problem
+    assert problem.endswith("closing goes on")
+    assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked

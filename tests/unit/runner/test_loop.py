@@ -533,3 +533,43 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
 async def _start_and_tick(runner: Runner) -> None:
     await runner.start()
     await runner.tick()
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [
+        ("killswitch.runner.lock_writer.LockWriter.act", "the locks"),
+        ("killswitch.runner.notifying.Notifier.outgoing", "what is to be notified"),
+        ("killswitch.runner.loop.describe", "the trace of a tick"),
+    ],
+    ids=lambda each: each.rpartition(".")[2],
+)
+def test_a_mistake_beside_a_close_is_a_problem_and_keeps_no_position_open(
+    world: World, monkeypatch: pytest.MonkeyPatch, place: str, part: str
+) -> None:
+    """Whatever locks, messages or traces raise: the order leaves, and a tick names it for as long as it lasts."""
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    def mistaken(*_: object, **__: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], witnesses=(seen,))
+        await _start_and_tick(runner)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, mistaken)
+            venue.answer = book("850")
+            for _ in range(2):
+                await world.clock.sleep(1.0)
+                await runner.tick()
+        await world.clock.sleep(1.0)
+        for _ in range(2):
+            await world.clock.sleep(1.0)
+            await runner.tick()
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    assert len(venue.sent) == 1
+    assert f"{part} cannot be dealt with (KeyError: 'a mistake of ours'); closing goes on" in seen.reports[2].problems
+    assert seen.reports[-1].problems == ()

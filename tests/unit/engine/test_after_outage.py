@@ -1,0 +1,42 @@
+"""What of a stage machine goes on after time that nothing has measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from killswitch.engine.state import StoredState, StoredTrigger, Waiting, after_outage
+from killswitch.model.instant import HOUR, MINUTE
+
+SINCE, NOW = 10 * HOUR, 12 * HOUR
+HELD = StoredTrigger(held=True, confirmed=False, reported=False, since=SINCE - MINUTE, ticks=3, unknown_since=None)
+UNKNOWN = StoredTrigger(
+    held=False, confirmed=False, reported=False, since=None, ticks=None, unknown_since=SINCE - 2 * MINUTE
+)
+
+
+def state(cooldown_until: int | None = None) -> StoredState:
+    return StoredState(
+        {"fall": HELD, "dark": UNKNOWN}, 2, "halve", SINCE - HOUR, None, cooldown_until, SINCE - MINUTE, (),
+        {"halve/main": SINCE + MINUTE, "halve/other": SINCE - MINUTE},
+        waiting=Waiting("halve", ("fall",), SINCE - MINUTE, SINCE + MINUTE, ("main",)),
+    )  # fmt: skip
+
+
+def test_what_was_left_of_every_duration_is_left_afterwards() -> None:
+    """A confirmation, an unknown, an automatic reset, a cooldown, a rest and a wait; what was over stays over."""
+    after = after_outage(state(SINCE + MINUTE), SINCE, NOW, {"halve": HOUR})
+    assert after.cooldown_until == NOW + MINUTE
+    assert after.reset_since == NOW - MINUTE
+    assert (after.triggers["fall"].since, after.triggers["fall"].unknown_since) == (NOW - MINUTE, None)
+    assert (after.triggers["dark"].since, after.triggers["dark"].unknown_since) == (None, NOW - 2 * MINUTE)
+    assert after.acted == {"halve/main": NOW + MINUTE, "halve/other": SINCE - MINUTE}
+    assert after.waiting is not None and after.waiting.until == NOW + MINUTE
+    assert after.fired_at == SINCE - HOUR, "a record of what was is no duration"
+
+
+@pytest.mark.parametrize(("until", "expected"), [(None, None), (SINCE, SINCE), (NOW + 3 * HOUR, NOW + 3 * HOUR)])
+def test_no_cooldown_is_over_longer_than_its_stage_declares(until: int | None, expected: int | None) -> None:
+    """Nor shorter than it was: also where a kill has hidden that the outage was counted already."""
+    assert after_outage(state(until), SINCE, NOW, {"halve": HOUR}).cooldown_until == expected
+    twice = after_outage(after_outage(state(SINCE + HOUR), SINCE, NOW, {"halve": HOUR}), SINCE, NOW, {"halve": HOUR})
+    assert twice.cooldown_until == NOW + HOUR
