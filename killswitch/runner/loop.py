@@ -398,7 +398,7 @@ class Runner:
             problems += self._suspending.problems
         if self._timers is not None:
             problems += self._timers.problems
-        self._mild = frozenset(self._listening.problems)
+        self._mild = frozenset(self._listening.problems) | (self._locking.mild if self._locking is not None else set())
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
         if isinstance(self._recorder, Troubled) and self._recorder.problem is not None:
             problems += (self._recorder.problem,)
@@ -419,7 +419,8 @@ class Runner:
         self._wall.look(snapshot.as_of)
         wall = () if self._wall.problem is None else (self._wall.problem,)
         problems = tuple(dict.fromkeys(self._problems + wall + self._unread.problems))
-        told = self._news.of(snapshot, problems, self._mild) + self._unconfirmed(snapshot)
+        subjects = {} if self._locking is None else self._locking.subjects
+        told = self._news.of(snapshot, problems, self._mild, subjects) + self._unconfirmed(snapshot)
         if self._timers is not None:
             told += self._timers.notices()
         return (

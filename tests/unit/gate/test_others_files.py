@@ -98,7 +98,7 @@ def test_a_lock_is_written_over_it_and_those_beside_it_too(folder: LockFolder, p
     assert read_lock(path.parent.parent / "union.json", at(1)).mode == "all"
     if put is directory:
         assert outcome.in_file == {MAIN}
-        assert "account/other" in outcome.problems[0]
+        assert "account/other" in outcome.problems[0].text
         assert read_lock(path, at(1)).mode == "reduce_only"
         return
     assert outcome.in_file == {MAIN, OTHER}
@@ -157,7 +157,7 @@ def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> 
     outcome = folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "all", None), None, None, "d"),)), NOW)
     assert victim.read_bytes() == b"precious"
     assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
-    assert "no regular file: remove it" in outcome.problems[0]
+    assert "no regular file: remove it" in outcome.problems[0].text
 
 
 @pytest.mark.parametrize("put", [pipe, directory, device])
@@ -169,7 +169,7 @@ def test_a_guard_of_another_kind_keeps_no_lock_from_being_written(tmp_path: Path
     request = LockRequest(LockOrder(MAIN, "all", None), None, None, "d")
     outcome = folder.settle(LockChanges((request,), watch=frozenset({OTHER})), NOW)
     assert outcome.in_file == {"d"}
-    assert ".guard" in outcome.problems[0]
+    assert ".guard" in outcome.problems[0].text
     assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
     assert read_lock(tmp_path / "union.json", NOW).mode == "all"
     assert not folder.path_of(OTHER).exists()

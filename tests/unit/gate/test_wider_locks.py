@@ -196,8 +196,8 @@ def test_an_account_that_the_policy_leaves_out_trades_on(site: Site) -> None:
     assert site.reads() == ["all", "all", None]
     site.later(1)
     site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
-    # One file for the portfolio, as strict and as long as the strictest in it.
-    assert site.reads() == ["all", "all", "all"]
+    # One file for the portfolio, as strict as the strictest in it; each account says what reaches it.
+    assert site.reads("portfolio", "account/a", "account/c") == ["all", "all", "reduce_only"]
 
 
 def test_of_two_portfolios_that_hold_an_account_each_locks_it(site: Site) -> None:
@@ -273,17 +273,6 @@ def test_a_portfolio_that_nobody_remembers_to_have_locked_locks_its_accounts(
     assert site.reads() == [None, None, None]
     if lost == "store":
         world.close()
-
-
-def test_the_file_of_an_account_that_is_watched_no_more_follows_the_portfolio(site: Site) -> None:
-    """It is kept alive in the folder, and a bot may still read it."""
-    site.path("account/old").write_bytes(site.path("account/a").read_bytes().replace(b"account/a", b"account/old"))
-    site.later(1)
-    assert site.reads("account/old") == [None]
-    site.locks("portfolio", seconds=60)
-    assert site.reads("account/old") == ["all"]
-    site.later(60)
-    assert site.reads("account/old") == [None]
 
 
 def test_a_file_that_says_a_wider_lock_goes_stale_as_every_file(site: Site) -> None:

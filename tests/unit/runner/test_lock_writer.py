@@ -23,20 +23,21 @@ SHORT = replace(PACE, lock_patience=0.01, last_words=0.05)
 
 
 class Mount:
-    """The file system of the locks, as far as replacing a file goes; while it hangs, no call comes back."""
+    """The file system of a folder, as far as replacing a file goes; while it hangs, no call comes back."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.answers = threading.Event()
         self.asked = 0
         self._patch = monkeypatch
         self.answer()
 
         def replace_file_there(path: Path, content: bytes) -> None:
-            self.asked += not self.answers.is_set()
-            self.answers.wait()
+            if path.parent == folder:
+                self.asked += not self.answers.is_set()
+                self.answers.wait()
             replace_file(path, content)
 
-        monkeypatch.setattr("killswitch.gate.lock.replace_file", replace_file_there)
+        monkeypatch.setattr("killswitch.gate.writing.replace_file", replace_file_there)
 
     def hang(self) -> None:
         """From now on; whoever waits for it is told so at once."""
@@ -50,8 +51,9 @@ class Mount:
 
 
 @pytest.fixture
-def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    made = Mount(monkeypatch)
+def mount(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    """The disk of the lock folder; the file for all scopes is on another one."""
+    made = Mount(monkeypatch, world.locks.folder)
     yield made
     made.answers.set()
 
@@ -199,7 +201,9 @@ def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_ha
 
     asyncio.run(story())
     assert len(venue.sent) == 1
-    assert seen.reports[-1].problems == ()
+    (strange,) = seen.reports[-1].problems
+    assert "has 2 files of no account that is armed" in strange
+    assert "\x1b" not in strange
     assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).locked
     shown = status_text(standing_of(store, world.clock.now(), 20), "store.sqlite")
     assert "account/\\udcff" in shown
