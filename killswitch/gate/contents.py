@@ -127,7 +127,7 @@ class Contents:
         found = []
         for path, own in self.own.items():
             lock = with_wider(own, [*self._beside.get(path, ()), *self._reaching(path)], self._stamp.now)
-            if not (lock is self._before.get(path) and self._files[path].may_pass):
+            if lock is not own or not self._is_unknown(path):
                 found.append((path, lock))
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
 
@@ -194,9 +194,15 @@ class Contents:
         for wide in self._wider_than(path):
             ordered, own = self._ordered.get(wide, ()), self.own.get(wide)
             found += [each.lock for each in ordered if each.reach is None or path in each.reach]
-            if own is not None and not (ordered and self._is_explained(own)):
+            if own is None or (ordered and self._is_explained(own)):
+                continue
+            if not (self._is_unknown(wide) and self._is_unknown(path)):
                 found.append(own)
         return found
+
+    def _is_unknown(self, path: Path) -> bool:
+        """Whether the disk would not read the file this time, and nothing has been asked of it."""
+        return self.own[path] is self._before.get(path) and self._files[path].may_pass
 
     def _wider_than(self, path: Path) -> tuple[Path, ...]:
         """The files of the scopes that it is a part of. Of an account that is in no document that is the portfolio."""

@@ -40,9 +40,12 @@ def standing_foreign_lock(
 ) -> Lock | None:
     """The lock at `union` if it is not the sum of `folders` and still holds at `now`; None otherwise.
 
-    A file that is no lock file at all is one without end: nobody knows what it said.
+    A file that is no lock file at all is one without end: nobody knows what it said. OSError where the disk would not
+    read it this time.
     """
     found = read_file(union)
+    if found.may_pass:
+        raise OSError(f"it {found.problem}")
     if found.lock is None and found.problem is None:
         return None
     if found.lock is not None and is_signed(found.lock, *folders):

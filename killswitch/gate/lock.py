@@ -198,8 +198,9 @@ class LockFolder:
         problems += _unwritten(failed)
         held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or not self._has_failed(failed)]
         found_beside = self._beside(expected, now, is_late, problems)
-        idle = [file.path for file in files if file.lock is not None and not file.lock.locked and file.path not in kept]
-        problems += self._left([path for path in idle if path != self.path_of(FOREIGN_SCOPE)], found_beside)
+        beside_us = [file for file in files if file.path not in kept | {self.path_of(FOREIGN_SCOPE)}]
+        idle = [file.path for file in beside_us if file.lock is not None and not own_of(file.lock).locked]
+        problems += self._left(idle, found_beside)
         left = {request.decision for request in changes.requests if self.path_of(request.order.scope) in failed}
         return replace(
             outcome,

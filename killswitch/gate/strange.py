@@ -33,14 +33,14 @@ class Strangers:
 
 def strangers(folder: Path, expected: Collection[Path], is_late: Callable[[], bool]) -> Strangers:
     """Every lock file of `folder` but those `expected`. OSError if it cannot be listed, or if it is late."""
+    ours = {path.name for path in expected if path.parent == folder}
     with os.scandir(folder) as entries:
         names = [entry.name for entry in islice(entries, LISTED)]
-    paths = sorted(folder / name for name in names if name.endswith(".json"))
-    paths = [path for path in paths if path not in expected]
+    others = sorted(name for name in names if name.endswith(".json") and name not in ours)
     return Strangers(
-        files=tuple(_read(paths[:MOST], is_late)),
-        count=len(paths),
-        is_cut=len(paths) > MOST or len(names) == LISTED,
+        files=tuple(_read([folder / name for name in others[:MOST]], is_late)),
+        count=len(others),
+        is_cut=len(others) > MOST or len(names) == LISTED,
         temporary=tuple(folder / name for name in names if is_temporary(name)),
     )
 

@@ -71,9 +71,9 @@ class UnionFile:
         """
         try:
             self._begin(now)
+            return self._foreign(now)
         except (OSError, LockError):
             return None  # the turn at the union says so
-        return self._foreign(now)
 
     def _foreign(self, now: datetime) -> Lock | None:
         wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)

@@ -61,8 +61,8 @@ class Pen:
         self.replace(path, lock, now, kept=kept)
 
     def replace(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
-        """Write the file, alive for a whole life, or not at all where it is not `kept`."""
-        alive_until = self.alive_until(now) if kept else self.wall_at(now)
+        """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
+        alive_until = self.alive_until(now) if kept else self.wall_at(now) - 1.0
         fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
 
