@@ -192,16 +192,22 @@ def require_locks(
     from killswitch.runner.standing import FOLDER_PATIENCE
     from killswitch.store.reserve import Reserve
 
-    def look() -> tuple[str, ...]:
-        require_writable(locks.folder, locks.union, datetime.now(UTC))
-        return weaknesses(locks.folder, locks.union)
+    def look(union: Path | None) -> tuple[str, ...]:
+        require_writable(locks.folder, union, datetime.now(UTC))
+        return weaknesses(locks.folder, union)
 
     if not any(account.armed for account in accounts.values()):
         return ()
     reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
     while True:
         try:
-            return within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", look)
+            found = within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", lambda: look(None))
+            if locks.union is None:
+                return found
+            try:
+                return within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
+            except DeadlineError as error:
+                return (*found, f"{error} Going on without it; the locks in {locks.folder} are written")
         except DeadlineError as error:
             return (f"{error} Going on without locks",)
         except LockError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,9 +39,14 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def remove_abandoned(folder: Path, now: float) -> None:
-    """Remove the temporary files of writers that were killed. `now` in Unix seconds; what cannot be removed stays."""
-    for each in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that a writer has not renamed yet."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def remove_abandoned(temporary: Iterable[Path], now: float) -> None:
+    """Remove those of killed writers. `now` in Unix seconds; what cannot be removed stays."""
+    for each in temporary:
         with suppress(OSError):
             if now - each.lstat().st_mtime > ABANDONED:
                 each.unlink()

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from killswitch.gate.changes import LockRequest
 from killswitch.gate.reading import LockFile
 from killswitch.gate.strictness import (
+    ALSO,
     ON_SUSPICION,
+    UNREADABLE,
+    decisions_of,
     in_force,
     is_on_suspicion,
     joined,
@@ -33,14 +38,36 @@ class Stamp:
     alive_until: float
 
 
-class Contents:
-    """The own lock of every scope: as its file says at first, and then as requests make it."""
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A lock that is called for, and the files of narrower scopes that say it too; None: all of them."""
 
-    def __init__(self, files: Iterable[LockFile], stamp: Stamp, wider: Mapping[Path, tuple[Path, ...]]) -> None:
-        """`wider`: the file of a scope → those of the scopes that it is a part of."""
-        self._files = {file.path: file for file in files}
+    lock: Lock
+    reach: frozenset[Path] | None
+
+
+class Contents:
+    """The own lock of every scope: as its file says at first, and then as requests make it.
+
+    What a narrower file says of a wider scope comes from the orders themselves where they explain that scope's lock:
+    two policies may draw one scope differently, and its file does not tell whose lock reaches whom.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[LockFile],
+        stamp: Stamp,
+        wider: Mapping[Path, tuple[Path, ...]],
+        known: frozenset[str] = frozenset(),
+    ) -> None:
+        """`wider`: the file of a scope → those of the scopes that it is a part of. `known`: decisions of this store."""
+        self._files = {file.path: file for file in files if file.lock is not None or file.problem is not None}
         self._stamp = stamp
         self._wider = wider
+        self._known = known
+        self._ordered: dict[Path, list[_Ordered]] = {}
+        self._beside: dict[Path, list[Lock]] = {}
+        """Suspicions on a scope that has another lock in force: said with it, and never made one with it."""
         self.own = {path: self._found(file) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
@@ -55,32 +82,19 @@ class Contents:
         lock = self.own.get(path)
         return lock.details.get("decision") if lock is not None and lock.locked else None
 
-    def lock(self, path: Path, request: LockRequest) -> bool:
-        """Lock the scope; False for a suspicion where another lock is in force, which stays as it is."""
+    def lock(self, path: Path, request: LockRequest, reach: frozenset[Path] | None = None) -> bool:
+        """Lock the scope; False for a suspicion where another writer's lock is in force, which stays as it is."""
         found = self.own.get(path)
         standing = found if found is not None and in_force(found, self._stamp.now) else None
         is_firm = standing is not None and not is_on_suspicion(standing)
-        if request.on_suspicion and is_firm:
-            return False
-        if standing is not None and self._holds(path, standing, request) and not request.is_new:
-            return True
-        order = request.order
-        details: dict[str, str | None] = {"decision": request.decision}
-        wanted = Lock(
-            locked=True,
-            scope=order.scope,
-            stage=request.stage,
-            reason=request.reason,
-            created_ts=self._stamp.now.timestamp(),
-            expires_ts=(order.until or FAR_FUTURE).timestamp(),
-            details=details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
-            mode=order.mode,
-            generation=self._stamp.generation,
-            alive_until=self._stamp.alive_until,
-        )
-        self.own[path] = (
-            joined(standing, wanted) if standing is not None and is_firm != request.on_suspicion else wanted
-        )
+        wanted = self._called_for(request, standing)
+        if standing is not None and is_firm and request.on_suspicion:
+            if self._is_anothers(standing):
+                return False
+            self._beside.setdefault(path, []).append(wanted)
+        elif standing is None or request.is_new or not self._holds(path, standing, request):
+            self.own[path] = self._written(path, standing if is_firm == (not request.on_suspicion) else None, wanted)
+        self._ordered.setdefault(path, []).append(_Ordered(wanted, reach))
         return True
 
     def join(self, path: Path, lock: Lock) -> None:
@@ -94,11 +108,9 @@ class Contents:
         self.own[path] = opened(scope, reason, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
 
     def watch(self, path: Path, scope: str) -> None:
-        """Give the scope a file: open where there was none, a lock where something stands that is no file."""
+        """Give the scope a file: open where there was none."""
         if path not in self.own:
             self.open(path, scope, "open")
-        elif path in self._files and not self._files[path].is_regular:
-            self._before.pop(path, None)
 
     def expire(self) -> None:
         """Open what has run out."""
@@ -106,28 +118,56 @@ class Contents:
             if lock.locked and not in_force(lock, self._stamp.now):
                 self.open(path, lock.scope, "the lock has run out")
 
-    def wanted(self, reached: Mapping[Path, Collection[Path]]) -> Iterator[tuple[Path, Lock]]:
-        """What each file must say, those that lock first. `reached`: wide → narrow, where not all below is reached.
+    def wanted(self) -> Iterator[tuple[Path, Lock]]:
+        """What each file must say, those that lock first.
 
-        A file that cannot be read, and that nothing has been asked of, is left out: it is a lock as it is.
+        A file that is no lock file is replaced by the lock that it is: a reader that is less strict than ours might
+        take it for open. One that the disk would not read this time, and that nothing has been asked of, is left out.
         """
         found = []
         for path, own in self.own.items():
-            wider = [self.own[wide] for wide in self._wider_than(path, reached) if wide in self.own]
-            lock = with_wider(own, wider, self._stamp.now)
-            is_untouched = lock is self._before.get(path)
-            if not (is_untouched and self._files[path].problem is not None):
+            lock = with_wider(own, [*self._beside.get(path, ()), *self._reaching(path)], self._stamp.now)
+            if lock is not own or not self._is_unknown(path):
                 found.append((path, lock))
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
 
     def held(self, failed: Collection[Path]) -> list[Lock]:
         """Every own lock; of a file that could not be written also what it said before, which still locks."""
-        return [*self.own.values(), *(self._before[path] for path in failed if path in self._before)]
+        beside = (lock for locks in self._beside.values() for lock in locks)
+        return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
     def _found(self, file: LockFile) -> Lock:
         if file.lock is not None:
             return own_of(file.lock)
         return unreadable(file, self._stamp.now, self._stamp.generation, self._stamp.alive_until)
+
+    def _called_for(self, request: LockRequest, standing: Lock | None) -> Lock:
+        order = request.order
+        details: dict[str, str | None] = {"decision": request.decision}
+        return Lock(
+            locked=True,
+            scope=order.scope,
+            stage=request.stage,
+            reason=request.reason,
+            created_ts=self._stamp.now.timestamp() if standing is None or request.is_new else standing.created_ts,
+            expires_ts=(order.until or FAR_FUTURE).timestamp(),
+            details=details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
+            mode=order.mode,
+            generation=self._stamp.generation,
+            alive_until=self._stamp.alive_until,
+        )
+
+    def _written(self, path: Path, standing: Lock | None, wanted: Lock) -> Lock:
+        """`wanted`, with what is in force there and must not get weaker by it."""
+        if standing is None:
+            return wanted
+        if self._is_explained(standing):
+            others = {decision for each in self._ordered.get(path, ()) for decision in decisions_of(each.lock)}
+        else:
+            others = decisions_of(standing) or {"unknown"}
+        others -= decisions_of(wanted)
+        details = wanted.details | ({ALSO: ", ".join(sorted(others))} if others else {})
+        return msgspec.structs.replace(joined(standing, wanted), details=details)
 
     def _holds(self, path: Path, standing: Lock, request: LockRequest) -> bool:
         """Whether the scope is locked as strictly and as long as requested, in a file that can be read."""
@@ -139,9 +179,34 @@ class Contents:
             and standing.expires_ts >= (request.order.until or FAR_FUTURE).timestamp()
         )
 
-    def _wider_than(self, path: Path, reached: Mapping[Path, Collection[Path]]) -> list[Path]:
-        """The files whose locks this one says too. For an account that nobody knows that is the portfolio's."""
+    def _is_explained(self, lock: Lock) -> bool:
+        """Whether the lock is of this store's decisions alone."""
+        decisions = decisions_of(lock)
+        return bool(decisions) and decisions <= self._known
+
+    def _is_anothers(self, lock: Lock) -> bool:
+        """Whether somebody else has ordered it; of what cannot be read nobody knows that."""
+        return lock.details.get("decision") not in self._known and UNREADABLE not in lock.details
+
+    def _reaching(self, path: Path) -> list[Lock]:
+        """The locks of wider scopes that this file says too."""
+        found = []
+        for wide in self._wider_than(path):
+            ordered, own = self._ordered.get(wide, ()), self.own.get(wide)
+            found += [each.lock for each in ordered if each.reach is None or path in each.reach]
+            if own is None or (ordered and self._is_explained(own)):
+                continue
+            if not (self._is_unknown(wide) and self._is_unknown(path)):
+                found.append(own)
+        return found
+
+    def _is_unknown(self, path: Path) -> bool:
+        """Whether the disk would not read the file this time, and nothing has been asked of it."""
+        return self.own[path] is self._before.get(path) and self._files[path].may_pass
+
+    def _wider_than(self, path: Path) -> tuple[Path, ...]:
+        """The files of the scopes that it is a part of. Of an account that is in no document that is the portfolio."""
         if path in self._wider:
-            return [wide for wide in self._wider[path] if wide not in reached or path in reached[wide]]
+            return self._wider[path]
         is_part = scope_of(path).partition("/")[0] in ("account", "venue")
-        return [path.with_name("portfolio.json")] if is_part else []
+        return (path.with_name("portfolio.json"),) if is_part else ()

@@ -20,9 +20,9 @@ def signature(folder: Path) -> dict[str, str | None]:
     return {"folder": str(folder)}
 
 
-def is_signed(union: Lock, folder: Path) -> bool:
-    """Whether the union was made of `folder`'s files."""
-    return signature(folder).items() <= union.details.items()
+def is_signed(union: Lock, *folders: Path) -> bool:
+    """Whether the union was made of the files of one of `folders`, which are names of the same one."""
+    return any(signature(folder).items() <= union.details.items() for folder in folders)
 
 
 class _OldFields(msgspec.Struct):
@@ -35,15 +35,20 @@ class _OldFields(msgspec.Struct):
     mode: LockMode = "reduce_only"
 
 
-def standing_foreign_lock(union: Path, folder: Path, now: datetime, generation: int, alive_until: float) -> Lock | None:
-    """The lock at `union` if it is not the sum of `folder` and still holds at `now`; None otherwise.
+def standing_foreign_lock(
+    union: Path, folders: tuple[Path, ...], now: datetime, generation: int, alive_until: float
+) -> Lock | None:
+    """The lock at `union` if it is not the sum of `folders` and still holds at `now`; None otherwise.
 
-    A file that is no lock file at all is one without end: nobody knows what it said.
+    A file that is no lock file at all is one without end: nobody knows what it said. OSError where the disk would not
+    read it this time.
     """
     found = read_file(union)
+    if found.may_pass:
+        raise OSError(f"it {found.problem}")
     if found.lock is None and found.problem is None:
         return None
-    if found.lock is not None and is_signed(found.lock, folder):
+    if found.lock is not None and is_signed(found.lock, *folders):
         return None
     old = _decoded(union)
     expires_ts = FAR_FUTURE.timestamp() if old.expires_ts is None else old.expires_ts

@@ -26,9 +26,9 @@ MODE = 0o600
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, guard: str = ".guard") -> Iterator[None]:
     """Hold the folder's guard. GuardError if it cannot be had; OSError if the folder cannot be written to."""
-    path = folder / ".guard"
+    path = folder / guard
     if sys.platform == "win32":
         raise GuardError("lock files are written on POSIX systems only; on this one they can be read")
     descriptor = _opened(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from killswitch.model.lock import LONGEST_LIFE, Lock
 _DECODER = msgspec.json.Decoder(Lock)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
+                      errno.ENOMEM})  # fmt: skip
+"""Errors of the disk or of this process, which say nothing of the file: it may be read the next time."""
 
 LARGEST = 1_000_000
 """Bytes. No lock comes near it: a portfolio of a thousand accounts, all locked, takes a fifth."""
@@ -45,8 +50,10 @@ class LockFile:
     path: Path
     lock: Lock | None
     problem: str | None
-    is_regular: bool = True
-    """False for a link, a pipe, a folder or a device, which others may fill or exchange behind our back."""
+    may_pass: bool = False
+    """Whether the disk, or this process, is what is wrong: nothing is known of the file then."""
+    mode: LockMode = "reduce_only"
+    """Of what is no lock file: how strict it is for the printed readers, which look at few of its fields."""
 
 
 def read_file(path: Path, *, through_links: bool = False) -> LockFile:
@@ -56,11 +63,24 @@ def read_file(path: Path, *, through_links: bool = False) -> LockFile:
     except FileNotFoundError:
         return LockFile(path, None, None)
     except UnfitFileError as error:
-        return LockFile(path, None, f"is not a lock file: {error}", is_regular=False)
-    except OSError as error:
-        return LockFile(path, None, f"cannot be read: {error.strerror}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return LockFile(path, None, f"is not a lock file: {error}")
+    except OSError as error:
+        return LockFile(path, None, f"cannot be read: {error.strerror}", may_pass=error.errno in _PASSING)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return LockFile(path, None, f"is not a lock file: {error}", mode=_mode_of(path, through_links=through_links))
+
+
+class _ModeFields(msgspec.Struct):
+    locked: bool
+    mode: LockMode
+
+
+def _mode_of(path: Path, *, through_links: bool) -> LockMode:
+    try:
+        found = msgspec.json.decode(content_of(path, through_links=through_links), type=_ModeFields)
+    except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return "reduce_only"
+    return found.mode if found.locked else "reduce_only"
 
 
 def content_of(path: Path, *, through_links: bool = False) -> bytes:
@@ -97,7 +117,7 @@ def read_lock(path: Path, now: datetime) -> Verdict:
     """
     found = read_file(path, through_links=True)
     if found.problem is not None:
-        return Verdict(True, "reduce_only", f"{path.name} {found.problem}")
+        return Verdict(True, found.mode, f"{path.name} {found.problem}")
     if found.lock is None:
         return Verdict(True, "reduce_only", f"{path.name} is not there: no runner has said that trading is open")
     lock = found.lock

@@ -17,6 +17,10 @@ from killswitch.model.lock import FAR_FUTURE, Lock
 UNION_SCOPE = "union"
 ON_SUSPICION = "on_suspicion"
 """The key of `details` that a lock on suspicion has."""
+UNREADABLE = "unreadable"
+"""The key of `details` of a lock that stands for a file that could not be read."""
+ALSO = "also"
+"""The key of `details` that names the other decisions which a lock is joined of."""
 
 
 def in_force(lock: Lock, now: datetime) -> bool:
@@ -44,6 +48,12 @@ def is_on_suspicion(lock: Lock) -> bool:
     return ON_SUSPICION in lock.details
 
 
+def decisions_of(lock: Lock) -> set[str]:
+    """The decisions that a lock names."""
+    named = [lock.details.get("decision") or "", *(lock.details.get(ALSO) or "").split(", ")]
+    return {decision for decision in named if decision}
+
+
 def opened(scope: str, reason: str, now: datetime, generation: int, alive_until: float) -> Lock:
     """What a file says when its scope is not locked: the runner lives, and trading is open."""
     return Lock(
@@ -66,7 +76,10 @@ def scope_of(path: Path) -> str:
 
 
 def unreadable(file: LockFile, now: datetime, generation: int, alive_until: float) -> Lock:
-    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it."""
+    """A file that cannot be read, as the lock that it is: without end, until a hand lifts it.
+
+    Where its mode can be made out, as in a lock of another version, it is kept.
+    """
     return Lock(
         locked=True,
         scope=scope_of(file.path),
@@ -74,8 +87,8 @@ def unreadable(file: LockFile, now: datetime, generation: int, alive_until: floa
         reason=f"{legible(file.path.name)} {file.problem}",
         created_ts=now.timestamp(),
         expires_ts=FAR_FUTURE.timestamp(),
-        details={},
-        mode="reduce_only",
+        details={UNREADABLE: "yes"},
+        mode=file.mode,
         generation=generation,
         alive_until=alive_until,
     )
@@ -137,7 +150,7 @@ def _sum_of(locks: Sequence[Lock], scope: str, generation: int, alive_until: flo
         reason="; ".join(f"{lock.scope}: {lock.reason or 'locked'}" for lock in held),
         created_ts=min(lock.created_ts for lock in held),
         expires_ts=max(lock.expires_ts for lock in held),
-        details={**_details_of(held), "scopes": ", ".join(lock.scope for lock in held)},
+        details={**_details_of(held), "scopes": ", ".join(dict.fromkeys(lock.scope for lock in held))},
         mode=strictest_mode([lock.mode for lock in held]),
         generation=generation,
         alive_until=alive_until,

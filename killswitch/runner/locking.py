@@ -6,14 +6,14 @@ once nothing is being closed for them any more; the scope's file is lifted when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from msgspec import structs
 
-from killswitch.gate.changes import LockChanges, LockOutcome, LockRequest
+from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -32,7 +32,7 @@ SUPERSEDED = "superseded by another lock"
 class LockKeeper(Protocol):
     """The part of the gate's lock folder that the runner uses."""
 
-    def settle(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool] = ...) -> LockOutcome: ...
+    def settle(self, changes: LockChanges, now: datetime) -> LockOutcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class Wanted:
     @property
     def scope(self) -> str:
         return self.order.scope
+
+    @property
+    def is_wide(self) -> bool:
+        return not self.scope.startswith("account/")
 
     def in_force(self, now: datetime) -> bool:
         return self.order.until is None or self.order.until > now
@@ -76,6 +80,8 @@ class Locking:
         self._known: set[str] = set()
         self._known_at_last: frozenset[str] = frozenset()
         """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
+        self._given_way: dict[str, frozenset[str]] = {}
+        """Decision on suspicion → the narrower scopes for which another lock has taken its place, for good."""
         self._taken_back: dict[tuple[str, str], tuple[str, ...]] = {}
         """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
         self._to_lift: set[str] = set()
@@ -111,8 +117,7 @@ class Locking:
                 if decision.id in unfinished and not wanted.in_force(now):
                     self._journal(wanted, "finished", now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
-            if self._has_other_wanted(suspected.scope, suspected.ordered_at):  # also one that has run out since
-                self._drop(suspected, now, SUPERSEDED)
+            self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
 
     def act(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> tuple[str, ...]:
         """`change` and `settle`."""
@@ -140,7 +145,7 @@ class Locking:
 
     def settle(self, now: datetime) -> tuple[str, ...]:
         """Write, lift and renew what is due, and wait for it; what went wrong, in words."""
-        return self.done(self._keeper.settle(self.due(now), now), now)
+        return tuple(each.text for each in self.done(self._keeper.settle(self.due(now), now), now))
 
     def due(self, now: datetime) -> LockChanges:
         """Every lock that must be in force at `now`, and what is to be opened.
@@ -157,7 +162,7 @@ class Locking:
             requests=tuple(
                 LockRequest(
                     each.order, each.stage, each.reason, each.decision, each.on_suspicion,
-                    is_new=each.decision in self._unwritten,
+                    is_new=each.decision in self._unwritten, reach=self._reach(each),
                 )
                 for each in self._wanted.values()
             ),
@@ -165,25 +170,19 @@ class Locking:
             lift_known=frozenset(self._to_lift),
             watch=self._to_watch,
             known=self._known_at_last,
-            reached=self._reached(),
         )  # fmt: skip
 
-    def _reached(self) -> dict[str, frozenset[str]]:
-        """Wide scope → the narrower ones that its locks reach, as the policies that ordered them draw it.
+    def _reach(self, wanted: Wanted) -> frozenset[str] | None:
+        """The narrower scopes that the lock reaches, as its policy draws them, but those where it has given way.
 
-        A policy that draws the scope no more leaves it out: the lock then reaches all that is below.
+        None, which is all that are below, where the policy draws the scope no more.
         """
-        reached: dict[str, frozenset[str]] = {}
-        redrawn: set[str] = set()
-        wide = (each for each in self._wanted.values() if not each.scope.startswith("account/"))
-        for each in wide:
-            narrower = self._arming.narrower(each.policy, each.scope)
-            reached[each.scope] = reached.get(each.scope, frozenset()) | narrower
-            if not narrower:
-                redrawn.add(each.scope)
-        return {scope: narrower for scope, narrower in reached.items() if scope not in redrawn}
+        if not wanted.is_wide:
+            return frozenset()
+        reached = self._arming.narrower(wanted.policy, wanted.scope)
+        return reached - self._given_way.get(wanted.decision, frozenset()) if reached else None
 
-    def done(self, outcome: LockOutcome, now: datetime) -> tuple[str, ...]:
+    def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
         """Record what the files have come to; what went wrong, in words. What is not in `outcome` stays due."""
         for decision in outcome.superseded & self._wanted.keys():
             self._drop(self._wanted[decision], now, SUPERSEDED)
@@ -191,12 +190,14 @@ class Locking:
             self._written(self._unwritten.pop(decision), now)
         self._to_lift -= outcome.lifted
         self._by_hand -= outcome.lifted
-        return outcome.problems + self.missing() if outcome.problems else ()
+        failed = any(not each.is_mild for each in outcome.problems)
+        return outcome.problems + self.missing() if failed else outcome.problems
 
-    def missing(self) -> tuple[str, ...]:
-        """What is locked by decision and not yet by file, in words."""
+    def missing(self) -> tuple[LockProblem, ...]:
+        """What is locked by decision and not yet by file."""
         scopes = sorted({each.scope for each in self._unwritten.values()})
-        return tuple(f"the lock of {scope} is not written: bots may still trade there" for scope in scopes)
+        words = "is not written: bots may still trade there"
+        return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {words}") for scope in scopes)
 
     def locked_whole(self, now: datetime) -> frozenset[str]:
         """Armed accounts on which a lock of mode `all` is called for; a suspicion suspends no broker."""
@@ -232,16 +233,28 @@ class Locking:
     def _end_superseded(self, now: datetime) -> None:
         """A suspicion never lengthens another lock: where one is in force it is over, and stays so after its end."""
         for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
-            if self._has_other_wanted(wanted.scope, now):
-                self._drop(wanted, now, SUPERSEDED)
+            self._give_way(wanted, now, now)
 
-    def _has_other_wanted(self, scope: str, since: datetime) -> bool:
-        ordered = (each for each in self._wanted.values() if each.scope == scope and not each.on_suspicion)
-        return any(each.in_force(since) for each in ordered)
+    def _give_way(self, suspected: Wanted, since: datetime, now: datetime) -> None:
+        """End the suspicion for what is reached by another lock of its scope that was in force at `since`.
+
+        Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
+        """
+        ordered = (each for each in self._wanted.values() if each.scope == suspected.scope and not each.on_suspicion)
+        others = [self._reach(each) for each in ordered if each.in_force(since)]
+        if not others:
+            return
+        left = self._reach(suspected)
+        if None not in others and (left is None or not left <= _union(others)):
+            before = self._given_way.get(suspected.decision, frozenset())
+            self._given_way[suspected.decision] = before | _union(others)
+            return
+        self._drop(suspected, now, SUPERSEDED)
 
     def _drop(self, wanted: Wanted, now: datetime, status: str) -> None:
         self._wanted.pop(wanted.decision, None)
         self._unwritten.pop(wanted.decision, None)
+        self._given_way.pop(wanted.decision, None)
         self._journal(wanted, "finished", now, status)
 
     def _end_taken_back(self, now: datetime) -> None:
@@ -288,6 +301,11 @@ class Locking:
                 self._journal(wanted, "finished", now, RAN_OUT)
         self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
+        self._given_way = {key: scopes for key, scopes in self._given_way.items() if key in self._wanted}
+
+
+def _union(reaches: Iterable[frozenset[str] | None]) -> frozenset[str]:
+    return frozenset(scope for reach in reaches for scope in reach or ())
 
 
 def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str, str]]:

@@ -420,7 +420,7 @@ class Runner:
         if self._timers is not None:
             problems += self._timers.problems
         problems += beside.problems
-        self._mild = frozenset(self._listening.problems)
+        self._mild = frozenset(self._listening.problems) | (self._locking.mild if self._locking is not None else set())
         problems += self._closings.troubles + self._listening.problems + self._witnesses.problems
         if isinstance(self._recorder, Troubled) and self._recorder.problem is not None:
             problems += (self._recorder.problem,)
@@ -446,7 +446,8 @@ class Runner:
         self._wall.look(snapshot.as_of)
         wall = () if self._wall.problem is None else (self._wall.problem,)
         problems = tuple(dict.fromkeys(self._problems + wall + self._unread.problems))
-        told = self._news.of(snapshot, problems, self._mild)
+        subjects = {} if self._locking is None else self._locking.subjects
+        told = self._news.of(snapshot, problems, self._mild, subjects)
         told += self._beside.call("orders to be confirmed", lambda: self._unconfirmed(snapshot), ())
         if self._timers is not None:
             told += self._beside.call("notices of dead-man timers", self._timers.notices, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,8 @@ LOOKED_THROUGH = 100
 
 FOLDER_PATIENCE = 2.0
 """Seconds that the file system of the lock folder is waited for."""
+MOST_FILES = 5_000
+"""So many lock files are shown: a folder may be full of what is none."""
 
 Liveness = Literal["alive", "silent", "gone"]
 """alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
@@ -160,7 +162,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
         by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
         problems=stranded
         + tuple(set_aside_words(each) for each in commands.unreadable)
-        + tuple(lock.reason for lock in locks if lock.file == str(view and view.lock_folder)),
+        + tuple(lock.reason for lock in locks if lock.scope is None),
     )
 
 
@@ -220,25 +222,36 @@ def _view(store: Store) -> tuple[RunnerView | None, str | None]:
 
 
 def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
-    """Every lock file there, as a bot reads it at `now`; the folder itself, as a lock, if it does not answer."""
+    """The lock files there, as a bot reads them at `now`; a place that does not answer is itself shown as a lock.
+
+    Of a folder with more than `MOST_FILES` those of accounts, venues and the portfolio are shown before others.
+    """
+    found: tuple[LockView, ...] = ()
+    if folder is not None:
+        found += _answered(f"the lock folder {folder}", folder, lambda: _locks_in(folder, union, now))
+    if union is not None:
+        found += _answered(f"the lock file {union} for all scopes", union, lambda: (_lock(union, union, now),))
+    return found
+
+
+def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -> tuple[LockView, ...]:
     try:
-        return within(FOLDER_PATIENCE, f"the lock folder {folder}", lambda: _locks_at(folder, union, now))
+        return within(FOLDER_PATIENCE, what, look)
     except DeadlineError as error:
-        return (_unanswered(str(folder), str(error)),)
+        return (_unanswered(str(path), str(error)),)
 
 
-def _unanswered(folder: str, why: str) -> LockView:
+def _unanswered(file: str, why: str) -> LockView:
     return LockView(
-        file=folder, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
+        file=file, scope=None, locked=True, mode="reduce_only", reason=why, stage=None, until=None, alive_until=None,
         ordered=True, stale=False,
     )  # fmt: skip
 
 
-def _locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
-    paths = [] if folder is None else sorted(folder.glob("*.json"))
-    if union is not None:
-        paths.append(union)
-    return tuple(_lock(path, union, now) for path in dict.fromkeys(paths))
+def _locks_in(folder: Path, union: Path | None, now: datetime) -> tuple[LockView, ...]:
+    paths = (path for path in folder.glob("*.json") if path != union)
+    shown = sorted(paths, key=lambda path: (not path.stem.startswith(("account__", "venue__", "portfolio")), path))
+    return tuple(_lock(path, union, now) for path in sorted(shown[:MOST_FILES]))
 
 
 def _as_path(written: str | None) -> Path | None:

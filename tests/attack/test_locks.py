@@ -19,11 +19,11 @@ CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-rea
 ON_A_DEAD_MOUNT = """
 import os, sys, threading
 
-dead = os.environ["DEAD_MOUNT"]
+dead, is_there = os.environ["DEAD_MOUNT"], os.path.exists
 
 def hanging(real):
     def call(path, *arguments, **named):
-        if not isinstance(path, int) and os.fspath(path).startswith(dead):
+        if not isinstance(path, int) and os.fspath(path).startswith(dead) and is_there(os.environ["SINCE"]):
             threading.Event().wait()
         return real(path, *arguments, **named)
     return call
@@ -34,7 +34,7 @@ for name in ("open", "stat", "lstat", "scandir", "listdir", "mkdir", "replace", 
 from killswitch.cli import main
 main()
 """
-"""`ksctl` for which every call on a folder hangs, as on a network mount whose server is gone."""
+"""`ksctl` for which every call on a folder hangs, as on a network mount whose server is gone, once a file is there."""
 
 
 def is_closed(site: Site) -> bool:
@@ -73,7 +73,7 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
     """From the start on: the run begins, closes, says so, and ends at SIGTERM; `status` answers as well."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
-        environment = os.environ | {"DEAD_MOUNT": str(site.locks)}
+        environment = os.environ | {"DEAD_MOUNT": str(site.locks), "SINCE": str(tmp_path)}
         on_mount = (sys.executable, "-c", ON_A_DEAD_MOUNT)
         arguments = ("run", *site.place, "--interval", "100ms", "--live")
         with subprocess.Popen(
@@ -94,6 +94,40 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
         assert (status, shown.returncode) == (0, 0), err
         assert "Going on without locks" in err
         assert "locks has not answered" in shown.stdout.split("Problems")[1]
+
+
+def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount_that_dies(tmp_path: Path) -> None:
+    """It dies in mid-run; what is paged and shown blames the file there, and not the folder of the accounts."""
+    (tmp_path / "mount").mkdir()
+    union, gone = tmp_path / "mount" / "union.json", tmp_path / "gone"
+    with paper(*CRASHING) as address:
+        site = Site(tmp_path, address)
+        main = site.locks / "account__main.json"
+        environment = os.environ | {"DEAD_MOUNT": str(union.parent), "SINCE": str(gone)}
+        on_mount = (sys.executable, "-c", ON_A_DEAD_MOUNT)
+        arguments = ("run", *site.place, "--interval", "100ms", "--live", "--lock-file", str(union))
+        with subprocess.Popen(
+            [*on_mount, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as runner:
+            try:
+                until(lambda: runner.poll() is not None or union.exists(), "the runner writes locks")
+                gone.touch()
+                until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
+                until(lambda: read_lock(main, datetime.now(UTC)).reason.startswith("stop: "), "the account is locked")
+                until(lambda: any("has not answered" in each.text for each in site.standing().notices), "it is paged")
+                shown = subprocess.run(
+                    [*on_mount, "status", "--store", str(site.store)],
+                    capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
+                )  # fmt: skip
+                status, _, err = terminate(runner)
+            finally:
+                if runner.poll() is None:
+                    runner.kill()
+        assert (status, shown.returncode) == (0, 0), err
+        problems = shown.stdout.split("Problems")[1]
+        assert "union.json for all scopes has not answered" in problems
+        assert "the lock folder" not in problems
+        assert "the lock of account/main" not in problems
 
 
 def is_closed_so_far(site: Site) -> bool:

@@ -201,7 +201,7 @@ def test_an_older_runner_never_overwrites_a_newer_ones_lock(tmp_path: Path) -> N
 def test_renewing_takes_over_what_an_older_runner_left(tmp_path: Path) -> None:
     """A restarted runner keeps the locks that stand, under its own generation."""
     lock(folder_in(tmp_path, generation=1), NOW, until=at(600))
-    folder_in(tmp_path, generation=2).renew(at(100))
+    folder_in(tmp_path, generation=2).watch(MAIN, at(100))
     said = json.loads(ours(tmp_path).read_text())
     assert (said["locked"], said["generation"], said["alive_until"]) == (True, 2, at(115).timestamp())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +19,8 @@ from killswitch.gate.changes import LockChanges, LockRequest
 from killswitch.gate.errors import LockError
 from killswitch.gate.lock import LockFolder
 from killswitch.gate.probe import weaknesses
-from killswitch.gate.reading import LARGEST, read_file, read_lock
+from killswitch.gate.reading import LARGEST, LockFile, read_file, read_lock
+from killswitch.gate.strange import MOST
 from killswitch.gate.strictness import union_of
 from killswitch.model.decision import LockOrder
 from killswitch.model.lock import Lock
@@ -98,7 +100,7 @@ def test_a_lock_is_written_over_it_and_those_beside_it_too(folder: LockFolder, p
     assert read_lock(path.parent.parent / "union.json", at(1)).mode == "all"
     if put is directory:
         assert outcome.in_file == {MAIN}
-        assert "account/other" in outcome.problems[0]
+        assert "account/other" in outcome.problems[0].text
         assert read_lock(path, at(1)).mode == "reduce_only"
         return
     assert outcome.in_file == {MAIN, OTHER}
@@ -121,6 +123,128 @@ def test_an_account_whose_file_was_exchanged_for_another_kind_is_locked_until_a_
     assert read_lock(path, at(1)).locked
     folder.lift(OTHER, at(2))
     assert not read_lock(path, at(2)).locked
+
+
+HALF_OPEN = json.dumps({"locked": False, "alive_until": NOW.timestamp() + 80_000})
+"""Open for a day to the printed reader, which looks at few fields, and no lock file to ours."""
+
+
+@pytest.mark.parametrize("content", [HALF_OPEN, "garbage", ""])
+def test_an_unreadable_file_of_a_watched_account_is_replaced_by_the_lock_that_it_is(
+    folder: LockFolder, content: str
+) -> None:
+    """Every reader then reads a lock, until a hand lifts it; in the next turn it is as readable as any."""
+    path = folder.path_of(MAIN)
+    path.write_text(content)
+    for second in (1, 2):
+        assert folder.settle(LockChanges(watch=frozenset({MAIN})), at(second)).problems == ()
+        written = json.loads(path.read_text())
+        assert (written["locked"], written["mode"], written["details"]) == (True, "reduce_only", {"unreadable": "yes"})
+    folder.lift(MAIN, at(3))
+    assert not read_lock(path, at(3)).locked
+
+
+def test_without_the_guard_an_unreadable_file_is_replaced_as_well(folder: LockFolder, tmp_path: Path) -> None:
+    """It only locks more."""
+    folder.path_of(MAIN).write_text(HALF_OPEN)
+    with (tmp_path / "locks" / ".guard").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        folder.settle(LockChanges(watch=frozenset({MAIN})), at(1))
+    assert json.loads(folder.path_of(MAIN).read_text())["locked"] is True
+
+
+def test_an_unreadable_file_keeps_the_mode_that_the_printed_readers_find_in_it(folder: LockFolder) -> None:
+    """A lock of a version to come, say: what is written over it is never milder."""
+    folder.path_of(MAIN).write_text('{"locked": true, "mode": "all", "generation": 99, "scope": {"kind": "account"}}')
+    folder.renew(at(1))
+    assert json.loads(folder.path_of(MAIN).read_text())["mode"] == "all"
+    assert read_lock(folder.path_of(MAIN), at(1)).mode == "all"
+
+
+def test_an_unreadable_file_supersedes_no_suspicion(folder: LockFolder) -> None:
+    """For its 20 s the suspicion's mode holds; then what nobody could read is as strict as it was."""
+    folder.path_of(MAIN).write_text(HALF_OPEN)
+    request = LockRequest(LockOrder(MAIN, "all", at(20)), "stop", "suspicion", "s", on_suspicion=True)
+    for second in (1, 2):
+        changes = LockChanges((request,), watch=frozenset({MAIN}), known=frozenset({"s"}))
+        outcome = folder.settle(changes, at(second))
+        assert outcome.in_file == {"s"}
+        assert outcome.superseded == frozenset()
+        assert read_lock(folder.path_of(MAIN), at(second)).mode == "all"
+    folder.settle(LockChanges(watch=frozenset({MAIN}), known=frozenset({"s"})), at(20))
+    assert read_lock(folder.path_of(MAIN), at(20)).mode == "reduce_only"
+
+
+def test_a_file_that_the_disk_would_not_read_this_once_is_left_as_it_is(
+    folder: LockFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of it: an account is not locked for good because a process ran out of descriptors."""
+    before = folder.path_of(MAIN).read_bytes()
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as starved:
+        starved.setattr("killswitch.gate.reading.content_of", refuse)
+        with pytest.raises(LockError, match="it cannot be read: Too many open files"):
+            folder.renew(at(1))
+    assert folder.path_of(MAIN).read_bytes() == before
+    folder.renew(at(2))
+    assert not read_lock(folder.path_of(MAIN), at(2)).locked
+
+
+@pytest.mark.parametrize("kind", ["garbage", "open", "locked"])
+def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written(
+    folder: LockFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A thousand of them: the lock is written before the first of them is looked at, and a few are all that is read."""
+    valid = json.dumps(json.loads(folder.path_of(MAIN).read_text()) | {"locked": kind == "locked", "expires_ts": 9e9})
+    junk = [tmp_path / "locks" / f"account__0-{number}.json" for number in range(1000)]
+    for each in junk:
+        each.write_text("x" if kind == "garbage" else valid)
+    looked_at: list[bool] = []
+
+    def looking(path: Path) -> LockFile:
+        looked_at.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
+        return read_file(path)
+
+    monkeypatch.setattr("killswitch.gate.strange.read_file", looking)
+    order = LockOrder(MAIN, "all", at(60))
+    changes = LockChanges((LockRequest(order, None, None, "d"),), watch=frozenset({MAIN}), known=frozenset({"d"}))
+    before = [each.stat().st_ino for each in junk]
+    outcome = folder.settle(changes, at(10))
+    assert (len(looked_at), all(looked_at)) == (MOST, True)
+    assert [each.stat().st_ino for each in junk] == before
+    (strange, many) = outcome.problems
+    assert "has 1000 files of no account that is armed" in strange.text
+    assert "account__0-0.json, account__0-1.json, account__0-10.json, …" in strange.text
+    assert (strange.is_mild, many.is_mild) == (True, False)
+    assert f"more than {MOST} such files" in many.text
+    # Nobody knows what the rest says.
+    assert read_lock(tmp_path / "union.json", at(10)).locked
+    folder.settle(LockChanges(lift=frozenset({MAIN}), watch=frozenset({MAIN})), at(11))
+    assert not read_lock(folder.path_of(MAIN), at(11)).locked
+    assert read_lock(tmp_path / "union.json", at(11)).locked
+
+
+def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
+    folder: LockFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the temporary file is another one each time, and is in the message of the error."""
+
+    def refuse(path: Path, _: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{path.parent}/.killswitch-{os.urandom(8).hex()}.tmp")
+
+    monkeypatch.setattr("killswitch.gate.writing.replace_file", refuse)
+    scopes = frozenset(f"account/{name}" for name in "abcde")
+    first, second = (folder.settle(LockChanges(watch=scopes), at(second)).problems for second in (10, 11))
+    assert first == second
+    assert [each.text for each in first] == [
+        "the lock of account/a, account/b, account/c and 3 more could not be written and will be tried again: "
+        "Permission denied",
+        f"the lock file {folder.path_of(MAIN).parent.parent / 'union.json'} could not be written and will be tried "
+        "again: Permission denied",
+    ]
 
 
 @KINDS
@@ -157,7 +281,7 @@ def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> 
     outcome = folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "all", None), None, None, "d"),)), NOW)
     assert victim.read_bytes() == b"precious"
     assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
-    assert "no regular file: remove it" in outcome.problems[0]
+    assert "no regular file: remove it" in outcome.problems[0].text
 
 
 @pytest.mark.parametrize("put", [pipe, directory, device])
@@ -169,7 +293,7 @@ def test_a_guard_of_another_kind_keeps_no_lock_from_being_written(tmp_path: Path
     request = LockRequest(LockOrder(MAIN, "all", None), None, None, "d")
     outcome = folder.settle(LockChanges((request,), watch=frozenset({OTHER})), NOW)
     assert outcome.in_file == {"d"}
-    assert ".guard" in outcome.problems[0]
+    assert ".guard" in outcome.problems[0].text
     assert read_lock(folder.path_of(MAIN), NOW).mode == "all"
     assert read_lock(tmp_path / "union.json", NOW).mode == "all"
     assert not folder.path_of(OTHER).exists()

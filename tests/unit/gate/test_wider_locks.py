@@ -47,19 +47,24 @@ class Site:
         self.folder = world.folder / "locks"
         self._reader = reader
         monkeypatch.setattr(time, "time", lambda: self.now.timestamp())  # noqa: PLW0108 # `now` moves
+        self.remarks: tuple[str, ...] = ()
+        """What every turn says of files that nobody keeps alive."""
         self.gate = self.started()
 
-    def started(self, store: SqlStore | None = None) -> Locking:
-        """What a runner that starts now makes of the folder."""
+    def started(self, store: SqlStore | None = None, *, armed: str = "abc", documented: str = "abc") -> Locking:
+        """What a runner that starts now makes of the folder. `armed`, `documented`: the accounts that are."""
         accounts = {
-            name: ArmedAccount(name, venue, market, "USDT", ScriptedVenue(None), armed=True)  # type: ignore[arg-type] # literals
+            name: ArmedAccount(name, venue, market, "USDT", ScriptedVenue(None), armed=name in armed)  # type: ignore[arg-type] # literals
             for name, venue, market in (("a", "binance", "swap"), ("b", "binance", "swap"), ("c", "kraken", "spot"))
+            if name in documented
         }
-        policies = graphs.policy_set(watching("everything"), watching("futures", ("swap",)))
+        policies = graphs.policy_set(
+            watching("everything"), watching("futures", ("swap",)), watching("spot", ("spot",))
+        )
         arming = Arming(accounts, policies)
         folder = LockFolder(self.folder, None, generation=1, alive_for=3600.0, wider=arming.wider())
         self.gate = Locking(folder, store or self.store, arming)
-        assert self.gate.recover(self.now) == ()
+        self.remarks = self.gate.recover(self.now)
         return self.gate
 
     def locks(
@@ -84,12 +89,12 @@ class Site:
         self.store.commit_tick(
             TickRecord(self.now, "sha256:test", (), (), (one,), (), self.gate.planned(one), None, (), 0)
         )
-        assert self.gate.act((one,), self.now) == ()
+        assert self.gate.act((one,), self.now) == self.remarks
         return one
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-        assert self.gate.act((), self.now) == ()
+        assert self.gate.act((), self.now) == self.remarks
 
     def reset_by_hand(self, scope: str) -> None:
         assert self.gate.act((), self.now, (hand("reset", scope, "operator-1", "looked at it", self.now),)) == ()
@@ -196,8 +201,8 @@ def test_an_account_that_the_policy_leaves_out_trades_on(site: Site) -> None:
     assert site.reads() == ["all", "all", None]
     site.later(1)
     site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
-    # One file for the portfolio, as strict and as long as the strictest in it.
-    assert site.reads() == ["all", "all", "all"]
+    # One file for the portfolio, as strict as the strictest in it; each account says what reaches it.
+    assert site.reads("portfolio", "account/a", "account/c") == ["all", "all", "reduce_only"]
 
 
 def test_of_two_portfolios_that_hold_an_account_each_locks_it(site: Site) -> None:
@@ -222,6 +227,99 @@ def test_a_suspicion_of_the_portfolio_locks_its_accounts_and_ends_with_it(site: 
     assert site.reads() == ["all", None, None]
     site.later(10)
     assert site.reads() == [None, None, None]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("first", ["lock", "suspicion"])
+def test_a_suspicion_stays_where_the_lock_of_another_policy_does_not_reach(
+    site: Site, first: str, restart: bool
+) -> None:
+    """Two policies call different accounts the portfolio: the futures are locked, the spot account is suspected."""
+    for order in ("lock", "suspicion") if first == "lock" else ("suspicion", "lock"):
+        if order == "lock":
+            site.locks("portfolio", policy="futures", seconds=60)
+        else:
+            site.locks("portfolio", "reduce_only", policy="spot", seconds=20, suspicion=True)
+        site.later(1)
+    assert site.reads() == ["all", "all", "reduce_only"]
+    if restart:
+        site.started()
+    site.later(17)
+    assert site.reads() == ["all", "all", "reduce_only"]
+    assert site.view("account/c").on_suspicion
+    site.later(2)
+    assert site.reads() == ["all", "all", None]
+    site.later(40)
+    assert site.reads() == [None, None, None]
+
+
+def test_a_suspicion_gives_way_for_the_accounts_that_a_lock_reaches_and_for_no_others(site: Site) -> None:
+    """A lock of 5 s opens when it said so, for its accounts; the others are locked for the whole 20 s."""
+    site.locks("portfolio", "reduce_only", policy="everything", seconds=20, suspicion=True)
+    site.locks("portfolio", policy="futures", seconds=5)
+    assert site.reads() == ["all", "all", "reduce_only"]
+    site.later(5)
+    assert site.reads() == [None, None, "reduce_only"]
+    site.later(15)
+    assert site.reads() == [None, None, None]
+
+
+def test_a_reset_of_the_lock_leaves_the_suspicion_of_the_accounts_beside(site: Site) -> None:
+    """One file for both: what takes back the one must not take the other's place."""
+    site.locks("portfolio", "reduce_only", policy="spot", seconds=20, suspicion=True)
+    site.locks("portfolio", policy="futures")
+    site.later(1)
+    site.resets("portfolio", "futures")
+    assert site.reads() == [None, None, "reduce_only"]
+    site.later(19)
+    assert site.reads() == [None, None, None]
+
+
+def test_an_account_is_locked_as_strictly_and_as_long_as_what_reaches_it(site: Site) -> None:
+    """`all` for the futures for 60 s, `reduce_only` for everything for 120 s, each for as long as it was ordered."""
+    site.locks("portfolio", policy="futures", seconds=60)
+    site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
+    site.later(59)
+    assert site.reads() == ["all", "all", "reduce_only"]
+    site.later(1)
+    assert site.reads() == ["reduce_only"] * 3
+    site.later(60)
+    assert site.reads() == [None, None, None]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_lock_of_one_policy_opens_nothing_that_a_lock_of_unknown_reach_holds(site: Site, restart: bool) -> None:
+    """The portfolio's file cannot be read, which locks all; then the futures are locked: the spot account stays so."""
+    site.path("portfolio").write_bytes(b"garbage")
+    site.later(1)
+    assert site.reads() == ["reduce_only"] * 3
+    site.locks("portfolio", policy="futures")
+    if restart:
+        site.started()
+    site.later(1)
+    assert [mode is not None for mode in site.reads()] == [True] * 3
+    site.reset_by_hand("portfolio")
+    assert site.reads() == [None, None, None]
+
+
+@pytest.mark.parametrize("gone", ["not armed", "in no document"])
+def test_the_file_of_an_account_that_nobody_would_lock_goes_stale(site: Site, gone: str) -> None:
+    """A bot must not trade on a file that no lock of its venue or portfolio would close; every turn says so."""
+    assert site.reads("account/c") == [None]
+    site.started(armed="ab", documented="abc" if gone == "not armed" else "ab")
+    (remark,) = site.remarks
+    assert "account__c.json" in remark
+    site.later(3601)
+    site.later(1)
+    assert site.reads() == [None, None, "reduce_only"]
+    site.locks("venue/kraken", seconds=60)
+    site.locks("portfolio", seconds=60)
+    assert site.reads("account/c") == ["all" if gone == "not armed" else "reduce_only"]
+    site.later(60)
+    assert site.reads() == [None, None, "reduce_only"], "opened for a bot whose account nobody would lock"
+    for scope in ("account/c", "venue/kraken"):
+        site.path(scope).unlink()
+    assert site.gate.act((), site.now) == ()
 
 
 def test_a_suspicion_of_an_account_ends_under_the_lock_of_the_portfolio(site: Site) -> None:
@@ -273,17 +371,6 @@ def test_a_portfolio_that_nobody_remembers_to_have_locked_locks_its_accounts(
     assert site.reads() == [None, None, None]
     if lost == "store":
         world.close()
-
-
-def test_the_file_of_an_account_that_is_watched_no_more_follows_the_portfolio(site: Site) -> None:
-    """It is kept alive in the folder, and a bot may still read it."""
-    site.path("account/old").write_bytes(site.path("account/a").read_bytes().replace(b"account/a", b"account/old"))
-    site.later(1)
-    assert site.reads("account/old") == [None]
-    site.locks("portfolio", seconds=60)
-    assert site.reads("account/old") == ["all"]
-    site.later(60)
-    assert site.reads("account/old") == [None]
 
 
 def test_a_file_that_says_a_wider_lock_goes_stale_as_every_file(site: Site) -> None:

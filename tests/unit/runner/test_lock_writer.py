@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -24,20 +26,21 @@ SHORT = replace(PACE, lock_patience=0.01, last_words=0.05)
 
 
 class Mount:
-    """The file system of the locks, as far as replacing a file goes; while it hangs, no call comes back."""
+    """The file system of a folder, as far as replacing a file goes; while it hangs, no call comes back."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.answers = threading.Event()
         self.asked = 0
         self._patch = monkeypatch
         self.answer()
 
         def replace_file_there(path: Path, content: bytes) -> None:
-            self.asked += not self.answers.is_set()
-            self.answers.wait()
+            if path.parent == folder:
+                self.asked += not self.answers.is_set()
+                self.answers.wait()
             replace_file(path, content)
 
-        monkeypatch.setattr("killswitch.gate.lock.replace_file", replace_file_there)
+        monkeypatch.setattr("killswitch.gate.writing.replace_file", replace_file_there)
 
     def hang(self) -> None:
         """From now on; whoever waits for it is told so at once."""
@@ -51,8 +54,9 @@ class Mount:
 
 
 @pytest.fixture
-def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    made = Mount(monkeypatch)
+def mount(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    """The disk of the lock folder; the file for all scopes is on another one."""
+    made = Mount(monkeypatch, world.locks.folder)
     yield made
     made.answers.set()
 
@@ -93,6 +97,100 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
     assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
     assert mount.asked == 1, "one thread hangs, however many ticks go by"
+
+
+def test_a_union_on_a_mount_that_hangs_keeps_no_lock_of_the_folder_from_being_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locked, renewed and lifted as ever; what is wrong is told of the union, and nothing of the folder."""
+    union, locks = world.folder / "mount" / "union.json", world.locks.folder
+    world.locks = replace(world.locks, union=union)
+    union.parent.mkdir()
+    mount = Mount(monkeypatch, union.parent)
+    store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=SHORT, witnesses=(seen,))
+        await runner.start()
+        await ticks(world, runner, 1)
+        mount.hang()
+        venue.answer = book("850")
+        await ticks(world, runner, 3)
+        while not read_lock(locks / "account__main.json", world.clock.now()).locked:
+            await asyncio.sleep(0.01)
+            await ticks(world, runner, 1)
+        lived_to = json.loads((locks / "account__main.json").read_text())["alive_until"]
+        while json.loads((locks / "account__main.json").read_text())["alive_until"] == lived_to:
+            await asyncio.sleep(0.01)
+            await ticks(world, runner, 1)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    mount.answers.set()
+    (hangs,) = seen.reports[-1].problems
+    assert f"the lock file {union} for all scopes has not answered since" in hangs
+    assert mount.asked == 1, "one thread hangs, however many ticks go by"
+    assert read_lock(locks / "account__main.json", world.clock.now()).mode == "reduce_only"
+    pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
+    assert pages == [hangs]
+
+
+def test_a_union_is_locked_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
+    """A bot of version 6 reads nothing else: what is called for is enough to lock it."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+    assert world.locks.union is not None
+    union = world.locks.union
+
+    async def story() -> None:
+        runner = world.runner(store, [venue], pace=SHORT)
+        await runner.start()
+        await ticks(world, runner, 1)
+        while read_lock(union, world.clock.now()).locked:
+            await asyncio.sleep(0.01)
+            await ticks(world, runner, 1)
+        mount.hang()
+        venue.answer = book("850")
+        while not read_lock(union, world.clock.now()).locked:
+            await asyncio.sleep(0.01)
+            await ticks(world, runner, 1)
+        await runner.let_go()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    assert json.loads(union.read_text())["details"]["scopes"] == "account/main"
+
+
+def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two minutes of ticks, in which the stage fires: what fired is told beside it, at once."""
+    store, venue = world.open(), ScriptedVenue(book("1100"))
+
+    def refuse(path: Path, _: bytes) -> None:
+        raise PermissionError(EACCES, "Permission denied", f"{path.parent}/.killswitch-{os.urandom(8).hex()}.tmp")
+
+    async def story() -> None:
+        runner = world.runner(store, [venue])
+        await runner.start()
+        await ticks(world, runner, 1)
+        with monkeypatch.context() as refusing:
+            refusing.setattr("killswitch.gate.writing.replace_file", refuse)
+            await ticks(world, runner, 60)
+            venue.answer = book("850")
+            await ticks(world, runner, 60)
+        await ticks(world, runner, 62)
+        await runner.finish()
+        await runner.let_go()
+
+    asyncio.run(story())
+    pages = [notice.text for notice in store.notices(500) if notice.policy == "runner"]
+    assert sorted(pages) == sorted([
+        "the lock of account/main could not be written and will be tried again: Permission denied",
+        f"the lock file {world.locks.union} could not be written and will be tried again: Permission denied",
+        "the lock of account/main is not written: bots may still trade there",
+        *(page for page in pages if page.startswith("over since 2024-01-01T00:02:0")),
+    ])  # fmt: skip
+    assert len(pages) == 6
 
 
 def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mount: Mount) -> None:
@@ -200,7 +298,9 @@ def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_ha
 
     asyncio.run(story())
     assert len(venue.sent) == 1
-    assert seen.reports[-1].problems == ()
+    (strange,) = seen.reports[-1].problems
+    assert "has 2 files of no account that is armed" in strange
+    assert "\x1b" not in strange
     assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).locked
     shown = status_text(standing_of(store, world.clock.now(), 20), "store.sqlite")
     assert "account/\\udcff" in shown
@@ -246,8 +346,10 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
     monkeypatch.setattr("killswitch.runner.standing.read_lock", lambda *_: hangs.wait())
     monkeypatch.setattr("killswitch.runner.standing.FOLDER_PATIENCE", 0.01)
     standing = standing_of(store, world.clock.now(), 0)
-    (view,) = standing.locks
-    assert (view.scope, view.locked, view.file) == (None, True, str(world.locks.folder))
+    assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
+        (None, True, str(world.locks.folder)),
+        (None, True, str(world.locks.union)),
+    ]
     assert any("locks has not answered within 0.01 s" in problem for problem in standing.problems)
     hangs.set()
     assert locks_at(None, None, world.clock.now()) == ()

@@ -1,0 +1,126 @@
+"""The one file for readers that know a single path: the sum of all scopes, written in turns of its own.
+
+It may lie on another file system than the lock folder, and neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from killswitch.gate.apart import require_apart
+from killswitch.gate.atomic import is_temporary, remove_abandoned
+from killswitch.gate.changes import LockProblem, UnionOutcome
+from killswitch.gate.errors import GuardError, LockError
+from killswitch.gate.foreign import FOREIGN_SCOPE, is_signed, signature, standing_foreign_lock
+from killswitch.gate.guard import alone_in
+from killswitch.gate.reading import read_file
+from killswitch.gate.strange import LISTED
+from killswitch.gate.strictness import in_force, strictest_mode, tightens, union_of
+from killswitch.gate.writing import Pen, cause_of
+from killswitch.model.lock import Lock
+
+
+class UnionFile:
+    """Brings the union to what the scopes' files say."""
+
+    def __init__(self, path: Path, folder: Path, pen: Pen) -> None:
+        """`folder`: the lock folder, by its absolute path. Nothing is touched here."""
+        self.path = path.absolute()
+        self._pen = pen
+        self._folders: tuple[Path, ...] = (folder,)
+        self._is_resolved = False
+
+    def sums(self, folder: Path) -> None:
+        """Learn the resolved name of the lock folder, which the union says that it is the sum of."""
+        self._folders = tuple(dict.fromkeys((folder, *self._folders)))
+
+    def settle(
+        self, held: Sequence[Lock], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
+    ) -> UnionOutcome:
+        """Write the sum of `held`. `is_whole`: whether that is all, so that the union may open."""
+        try:
+            with ExitStack() as stack:
+                self._begin(now)
+                problems: list[LockProblem] = []
+                try:
+                    stack.enter_context(alone_in(self.path.parent, f".{self.path.name}.guard"))
+                except GuardError as error:
+                    problems.append(LockProblem("guard of the union", str(error)))
+                foreign = self._foreign(now)
+                if is_late():
+                    raise TimeoutError("its file system is too slow")
+                is_kept = foreign is None or any(_covers(lock, foreign, now) for lock in held)
+                locks = [*held] if foreign is None or is_kept else [*held, foreign]
+                self._write(locks, now, may_open=is_whole and is_kept and not problems)
+                return UnionOutcome(None if is_kept else foreign, tuple(problems))
+        except (OSError, LockError) as error:
+            words = f"the lock file {self.path} could not be written and will be tried again: {cause_of(error)}"
+            return UnionOutcome(problems=(LockProblem("union", words),))
+
+    def look(self, now: datetime) -> Lock | None:
+        """The lock that another program has left at the path, as one of a scope of its own; None where it is not known.
+
+        Its end is by a wall clock, and nobody knows whether by one that was right: it is over when it is by both.
+        """
+        try:
+            self._begin(now)
+            return self._foreign(now)
+        except (OSError, LockError):
+            return None  # the turn at the union says so
+
+    def _foreign(self, now: datetime) -> Lock | None:
+        wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
+        alive_until = self._pen.alive_until(now)
+        found = standing_foreign_lock(self.path, self._folders, min(now, wall), self._pen.generation, alive_until)
+        if found is None:
+            return None
+        ahead = max(0.0, (now - wall).total_seconds())
+        return msgspec.structs.replace(found, expires_ts=found.expires_ts + ahead)
+
+    def sum_of(self, held: Sequence[Lock], now: datetime) -> Lock:
+        """What the file is to say."""
+        union = union_of(held, now, self._pen.generation, self._pen.alive_until(now))
+        return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
+
+    def _begin(self, now: datetime) -> None:
+        if self._is_resolved:
+            return
+        self.path = self.path.resolve()
+        for folder in self._folders:
+            require_apart(folder, self.path)
+        with os.scandir(self.path.parent) as entries:
+            names = [entry.name for entry in islice(entries, LISTED) if is_temporary(entry.name)]
+        remove_abandoned((self.path.parent / name for name in names), self._pen.wall_at(now))
+        self._is_resolved = True
+
+    def _write(self, locks: Sequence[Lock], now: datetime, *, may_open: bool) -> None:
+        """What opens is written only where the folder has told everything, and keeps what others have left here."""
+        wanted = self.sum_of(locks, now)
+        found = read_file(self.path).lock
+        if not may_open and not tightens(found, wanted, now):
+            return
+        if found is None or not is_signed(found, *self._folders):
+            self._pen.replace(self.path, wanted, now)  # another folder's generation does not count here
+            return
+        said = msgspec.structs.replace(
+            wanted, created_ts=found.created_ts,
+            expires_ts=wanted.expires_ts if wanted.locked else found.expires_ts,
+        )  # fmt: skip
+        if not self._pen.is_settled(found, said, now):
+            self._pen.put(self.path, wanted, now)
+
+
+def _covers(lock: Lock, foreign: Lock, now: datetime) -> bool:
+    return (
+        lock.scope == FOREIGN_SCOPE
+        and in_force(lock, now)
+        and strictest_mode((lock.mode, foreign.mode)) == lock.mode
+        and lock.expires_ts >= foreign.expires_ts - 1.0  # which moves with the wall clock
+    )

@@ -1,0 +1,73 @@
+"""How one lock file is written: by whose generation, and for how long it is kept alive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from killswitch.gate.atomic import replace_file
+from killswitch.gate.errors import StaleGenerationError
+from killswitch.gate.reading import read_file
+from killswitch.gate.strictness import tightens
+from killswitch.model.lock import Lock
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """What one runner writes lock files with.
+
+    `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each call,
+    which a wall clock that jumps does not move; without `wall`, both are one.
+    """
+
+    generation: int
+    alive_for: float
+    """Seconds."""
+    wall: Callable[[], datetime] | None = None
+
+    def wall_at(self, now: datetime) -> float:
+        """Unix seconds of the readers' clock."""
+        return (now if self.wall is None else self.wall()).timestamp()
+
+    def alive_until(self, now: datetime) -> float:
+        """To when a file that is written now is kept alive."""
+        return self.wall_at(now) + self.alive_for
+
+    def is_settled(self, found: Lock | None, lock: Lock, now: datetime, *, kept: bool = True) -> bool:
+        """Whether what is found there is good for a while. `kept`: and has enough of its life left."""
+        if found is None:
+            return False
+        left = found.alive_until - self.wall_at(now)
+        # One of more than a whole life was written before a clock stepped back.
+        lives = left <= self.alive_for and (left >= self.alive_for / 2 or not kept)
+        return lives and found == msgspec.structs.replace(
+            lock, alive_until=found.alive_until, generation=self.generation
+        )
+
+    def put(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
+        """StaleGenerationError where a newer runner has written, and `lock` would not only lock more."""
+        found = read_file(path).lock
+        is_newer = found is not None and found.generation > self.generation
+        if found is not None and is_newer and not tightens(found, lock, now):
+            raise StaleGenerationError(
+                f"{path} was written in generation {found.generation}, this runner is of {self.generation}: "
+                "a newer one has taken over, or this store is younger than the lock folder; where nobody else keeps "
+                "the file, remove it"
+            )
+        self.replace(path, lock, now, kept=kept)
+
+    def replace(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
+        """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
+        alive_until = self.alive_until(now) if kept else self.wall_at(now) - 1.0
+        fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)
+        replace_file(path, msgspec.json.encode(fresh))
+
+
+def cause_of(error: Exception) -> str:
+    """Why a file could not be written, in words that do not change from one try to the next."""
+    # The message of an OSError names the temporary file, whose name is another one each time.
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
