@@ -48,8 +48,10 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         if state not in ("open", "rejected", "filled"):
             raise UnreadableError(f"order {number} is {state}, and nobody says how far it was filled")
         filled = amount if state == "filled" and amount is not None else Decimal(0)
+    if state == "filled" and filled == 0:
+        raise UnreadableError(f"order {number} is filled, and nothing was filled of it")
     if state == "filled" and amount is not None and filled < amount:
-        state = "expired" if filled == 0 else "canceled"  # it came to its end before its amount
+        state = "canceled"  # it came to its end before its amount
     return OrderReport(
         id=number,
         client_order_id=text(row.get("clientOrderId")),

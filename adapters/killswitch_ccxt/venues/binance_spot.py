@@ -48,6 +48,7 @@ class BinanceSpot(Dialect):
 
     exchange = "binance"
     codes = binance_codes.SPOT
+    code_form = binance_codes.FORM
     client_ids = ClientIdRule(longest=36)
     order_life = OrderLife(longest=60.0, names="open")
     window = 10_000

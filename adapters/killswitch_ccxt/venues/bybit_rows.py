@@ -257,9 +257,10 @@ def rights_of(info: Row, *, spot: bool) -> KeyRights:
 
 def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | VenueError:
     """What came of one order of a batch."""
-    number = str(code.get("code"))
-    if number != "0":
-        return row_error(words.CODES, words.said(number, code.get("msg")), f"bybit {number}: {code.get('msg')}")
+    number = code.get("code")
+    if number != 0 or isinstance(number, bool):
+        said = words.said(number, code.get("msg"))
+        return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
         return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
     return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

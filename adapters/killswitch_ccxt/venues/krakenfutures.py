@@ -247,7 +247,7 @@ class KrakenFutures(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
         self._remember(request)
-        answer = await self.client.call("privatePostSendorder", order, changes=True)
+        answer = await self.client.call("privatePostSendorder", order, places=True)
         return self._told(part(answer, "sendStatus", Mapping), request)
 
     async def submit_batch(
@@ -258,7 +258,7 @@ class KrakenFutures(Dialect):
             for tag, request in enumerate(requests)
         ]
         self._remember(*requests)
-        answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, changes=True)
+        answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, places=True)
         told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
         return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
 
@@ -351,7 +351,7 @@ class KrakenFutures(Dialect):
         taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
-            raise row_error(self.codes, (status,), f"{self.exchange}: {status}")
+            raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
         paid = [(needed(it.get("amount"), "an amount"), needed(it.get("price"), "a price"))
                 for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
