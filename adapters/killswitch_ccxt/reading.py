@@ -174,6 +174,7 @@ class Reading:
             asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
             wealth, positions = await self._account_beside_marks(asked)
             self._plausible(wealth, positions)
+            wealth = _contradicted(wealth, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
@@ -408,6 +409,17 @@ class Reading:
 
     def _health(self, tally: Tally, began: float) -> Health:
         return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)
+
+
+def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
+    """Without an equity that is exactly nothing beside positions: the answer lacks what they are settled in.
+
+    One below zero is true for a moment, when an account is liquidated, and is what the switch is for.
+    """
+    if not positions or wealth.equity != 0:
+        return wealth
+    why = f"equity: it is 0 beside {len(positions)} positions, so the venue leaves out what they are settled in"
+    return replace(wealth, equity=None, unrealized=None, why=why)
 
 
 def _sound(position: Position) -> Position:

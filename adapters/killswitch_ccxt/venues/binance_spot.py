@@ -17,11 +17,11 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, needed
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_moves, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
-from killswitch_ccxt.wealth import Wealth
+from killswitch_ccxt.wealth import Wealth, by_asset
 
 Row = Mapping[str, Any]
 MOVES: Final[Mapping[str, Mapping[str, int]]] = {
@@ -258,20 +258,22 @@ class BinanceSpot(Dialect):
 
 
 def balance_of(body: Row, currency: str) -> dict[str, Any]:
-    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed."""
-    rows = body.get("balances", body.get("userAssets"))
-    if not isinstance(rows, list):
-        raise UnreadableError("the venue says nothing of the account's balances")
+    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed.
+
+    UnreadableError where an amount is missing or less than nothing, and for a list without a row: Binance lists what
+    it has, whatever is held of it.
+    """
+    is_spot = "balances" in body
+    rows = by_asset(body.get("balances" if is_spot else "userAssets"))
+    if not rows:
+        raise UnreadableError("the venue lists no asset at all, which it does of no account")
     total: dict[str, Decimal] = {}
-    free: Decimal | None = None
-    for row in rows:
-        asset = str(row.get("asset"))
-        held = needed(row.get("free"), f"what is free of {asset}") + needed(row.get("locked"), f"the locked {asset}")
-        owed = (decimal(row.get("borrowed")) or Decimal(0)) + (decimal(row.get("interest")) or Decimal(0))
-        total[asset] = held - owed
-        if asset == currency:
-            free = decimal(row.get("free"))
-    return {"total": total, currency: {"free": free, "total": total.get(currency)}}
+    for asset, row in rows.items():
+        free, locked = (at_least_zero(row.get(name), f"what is {name} of {asset}") for name in ("free", "locked"))
+        owed = () if is_spot else ("borrowed", "interest")
+        total[asset] = free + locked - sum(at_least_zero(row.get(name), f"the {name} {asset}") for name in owed)
+    own = rows.get(currency, {})
+    return {"total": total, currency: {"free": decimal(own.get("free")), "total": total.get(currency)}}
 
 
 def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
