@@ -40,7 +40,7 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         raise UnreadableError(f"order {number}: {told!r} is no state of an order")
     state = STATES["open" if told is None else told]
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
-    if (amount or 0) < 0 or (filled or 0) < 0:
+    if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
         raise UnreadableError(f"order {number} is one of {amount}, of which {filled} are filled")
     if filled is None:
         if state == "filled" and amount is None:

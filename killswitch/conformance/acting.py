@@ -20,6 +20,7 @@ from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
     OrderReport,
+    OrderRequest,
     VenueAdapter,
     VenueError,
 )
@@ -28,7 +29,19 @@ SIZE: Final = Decimal("0.01")
 """Contracts of each order, so small that the book lasts for all of them."""
 BOOK: Final = Decimal(150)
 BATCH: Final = 2
+NAME: Final = "ks0001"
 Act = Callable[[VenueAdapter], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Something to do, and whether the venue has done it, which it knows itself."""
+
+    act: Act
+    is_done: Callable[[], bool]
+
+
+Prepare = Callable[[VenueAdapter], Awaitable[_Ready]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +91,9 @@ async def wrong_acts(
                 chosen = found if most is None else a_share(found, most)
                 tried[call] = len(chosen)
                 for mutation in chosen:
-                    seen = await _act(venue, await prepare(venue), answers, mutation)
-                    if complaints := _complaints(whole, seen):
+                    ready = await prepare(venue)
+                    seen = await _act(venue, ready.act, answers, mutation)
+                    if complaints := _complaints(whole, seen, is_done=ready.is_done()):
                         wrong.append(WrongAct(mutation, call, tuple(complaints)))
                         told(wrong[-1])
         finally:
@@ -89,43 +103,46 @@ async def wrong_acts(
     return tried, wrong
 
 
-def _acts(stand: Stand, key: Key) -> Mapping[str, Callable[[VenueAdapter], Awaitable[Act]]]:
-    """What can be done here, each with what must be before it."""
-    numbers = count(1)
-    fixed: str | None = getattr(stand, "name", None)
+def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
+    """What can be done here, each with what must be before it. A stand that offers nothing but its answers gives the
+    same ones to whatever is asked: what it was asked to do is done there."""
+    numbers, is_typed = count(1), stand.offers == {"answers"}
 
-    def order() -> Any:
-        return closing(key, SIZE, fixed or f"ks{next(numbers):05}")
+    def order() -> OrderRequest:
+        name = getattr(stand, "name", NAME) if is_typed else f"ks{next(numbers):05}"
+        return closing(key, getattr(stand, "order_size", SIZE), name)
 
-    async def submit(_: VenueAdapter) -> Act:
-        return lambda venue: venue.submit(order())
+    def taken(*requests: OrderRequest) -> bool:
+        return is_typed or any(stand.taken(it.client_order_id) for it in requests)
 
-    async def submit_batch(venue: VenueAdapter) -> Act:
-        orders = [order() for _ in range(BATCH)]
+    async def submit(_: VenueAdapter) -> _Ready:
+        request = order()
+        return _Ready(lambda venue: venue.submit(request), lambda: taken(request))
+
+    async def submit_batch(venue: VenueAdapter) -> _Ready:
+        requests = [order() for _ in range(BATCH)]
         send: Any = getattr(venue, "submit_batch", None)
-        return lambda _: send(orders)
+        return _Ready(lambda _: send(requests), lambda: taken(*requests))
 
-    async def cancel(venue: VenueAdapter) -> Act:
-        number = getattr(stand, "resting_order", None)
-        if number is None:
+    async def cancel(venue: VenueAdapter) -> _Ready:
+        if not is_typed:
             await stand.rest(key[0], "buy", Decimal(1))
-            number = (await venue.open_orders())[-1].id
-        return lambda it: it.cancel(key[0], number)
+        number = (await venue.open_orders())[-1].id
+        before = 0 if is_typed else stand.resting()
+        return _Ready(lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before)
 
     return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
 
 
-async def _whole(
-    venue: VenueAdapter, prepare: Callable[[VenueAdapter], Awaitable[Act]], answers: _Answers
-) -> tuple[Any, list[Mutation]] | None:
+async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation]] | None:
     """What comes of it with the answers as they are, and their changes; None where the venue does not offer it."""
     try:
-        act = await prepare(venue)
+        ready = await prepare(venue)
         answers.heard.clear()
-        whole = await act(venue)
-    except (VenueError, NotImplementedError, TypeError):
+        whole = await ready.act(venue)
+    except (VenueError, NotImplementedError, TypeError, IndexError):
         return None
-    return whole, mutations(answers.heard)
+    return whole, mutations(answers.heard, zeros=True)
 
 
 async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutation) -> Any:
@@ -138,18 +155,22 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
         answers.mutation = None
 
 
-def _complaints(whole: Any, seen: Any) -> list[str]:
-    if isinstance(seen, FateUnknownError | MalformedAnswerError):
-        return [] if str(seen) else ["an error without a reason"]
+def _complaints(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
     if isinstance(seen, Exception):
-        return [f"it was done, and is said not to be: {type(seen).__name__}: {seen}"]
+        return _error_complaints(seen, is_done=is_done)
     if isinstance(whole, OrderReport):
         return _report_complaints(whole, seen)
     if isinstance(whole, Sequence):
         if len(seen) != len(whole):
             return [f"{len(seen)} answers to {len(whole)} orders"]
-        return [it for one, other in zip(whole, seen, strict=True) for it in _complaints(one, other)]
-    return []
+        return [it for one, other in zip(whole, seen, strict=True) for it in _complaints(one, other, is_done=is_done)]
+    return [] if is_done else ["it is said to be done, and was not"]
+
+
+def _error_complaints(seen: Exception, *, is_done: bool) -> list[str]:
+    if isinstance(seen, FateUnknownError | MalformedAnswerError) or (isinstance(seen, VenueError) and not is_done):
+        return [] if str(seen) else ["an error without a reason"]
+    return [f"it was done, and is said not to be: {type(seen).__name__}: {seen}"]
 
 
 def _report_complaints(whole: OrderReport, seen: Any) -> list[str]:

@@ -1,8 +1,8 @@
 """Answers in which one field is wrong, and what an adapter may make of them.
 
 Every field of every answer is changed in turn: null, missing, another type, no number, another sign, a word that nobody
-knows, an empty list, a list for an object. What is right is decided by the snapshot of the answers as they were: each
-fact is the same, or unknown. A position never vanishes, and never changes its side or size.
+knows, an empty list, a list for an object, a row that is there twice. What is right is decided by the snapshot of the
+answers as they were: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
 """
 
 from __future__ import annotations
@@ -60,13 +60,17 @@ class Mutation:
         return _replaced(answer, self.path, self.value) if question == self.question else answer
 
 
-def mutations(answers: Mapping[str, Any]) -> list[Mutation]:
-    """Every change of every field of these answers, which are JSON by question."""
+def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutation]:
+    """Every change of every field of these answers, which are JSON by question.
+
+    `zeros`: also a number that is nothing. It makes sense by itself, so that a snapshot may believe it; an answer about
+    an order says the same thing in two ways, and then contradicts itself.
+    """
     return [
         Mutation(question, path, kind, value)
         for question, answer in sorted(answers.items())
         for path, old in _fields(answer, ())
-        for kind, value in _instead(old, path)
+        for kind, value in (*_instead(old, path), *(_zeroed(old) if zeros else ()))
     ]
 
 
@@ -99,6 +103,9 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
         yield from (("an object", {}), ("a word", WORD), ("a list of nothing", [None]))
         if old:
             yield "empty", []
+            yield "the same row twice", [*old, old[0]]
+        if old and isinstance(old[0], dict):
+            yield "a row again with zeros", [*old, {name: _zero(it) for name, it in old[0].items()}]
     elif isinstance(old, bool) or str(old).lower() in _YES_OR_NO:
         yield from (("a word", WORD), ("an object", {}), ("a list", []))
     else:
@@ -108,6 +115,19 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
             yield "no number", "NaN" if is_text else float("nan")
             if Decimal(str(old)):
                 yield "negative", -old if isinstance(old, int | float) else str(-Decimal(old))
+
+
+def _zeroed(old: Any) -> Iterator[tuple[str, object]]:
+    zero = _zero(old)
+    if zero != old:
+        yield "zero", zero
+
+
+def _zero(value: Any) -> Any:
+    """Nothing, written as the number `value` is; what is no number as it is."""
+    if isinstance(value, str):
+        return "0" if _NUMBER.fullmatch(value) and "." in value else value
+    return type(value)(0) if isinstance(value, float) else value
 
 
 def _replaced(value: Any, path: Path, new: object) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from killswitch.conformance.mutations import Change
@@ -33,11 +34,19 @@ class Typed:
     credentials: Mapping[str, str]
     answers: Mapping[str, Any]
     now: datetime
+    market: str = "swap"
+    by_path: bool = False
+    """Whether method and path say what is asked."""
+    size: Decimal = Decimal("0.01")
+    """Of the order that the answer to a submit is about."""
 
-    def question(self, url: str, body: str | None) -> str:
-        """Which of them a request asks for: the path, or the type in its body."""
+    def question(self, method: str, url: str, body: str | None) -> str:
+        """Which of them a request asks for: method and path, or the type in its body."""
+        if self.by_path:
+            return f"{method} {urlsplit(url).path}"
         asked = json.loads(body) if body and body.startswith("{") else {}
-        return str(asked["type"]) if "type" in asked else url.partition("?")[0].rpartition("/api/v2/")[2]
+        kind = asked.get("type") or (asked.get("action") or {}).get("type")
+        return str(kind) if kind else url.partition("?")[0].rpartition("/api/v2/")[2]
 
 
 class TypedStand:
@@ -51,7 +60,7 @@ class TypedStand:
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
-        self.name = typed.name
+        self.name, self.order_size = typed.name, typed.size
         self.symbols = (typed.symbol, typed.symbol)
         self._time = VirtualTime(typed.now)
 
@@ -68,13 +77,13 @@ class TypedStand:
         typed = self.typed
         options: dict[str, object] = {"clock": self._time, "ccxt": {"processOfTheTest": str(uuid4())}}
         spec = AccountSpec(
-            "main", "ccxt", "swap", typed.currency, None, options, dict(typed.credentials), exchange=typed.exchange
+            "main", "ccxt", typed.market, typed.currency, None, options, dict(typed.credentials), exchange=typed.exchange
         )
         made: Any = ccxt(spec)
         exchange = made._client.ccxt
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-            name = typed.question(url, body)
+            name = typed.question(method, url, body)
             whole = json.loads(json.dumps(typed.answers.get(name, typed.answers[""])))
             text = json.dumps(change(name, whole))
             course = client.COURSE.get()

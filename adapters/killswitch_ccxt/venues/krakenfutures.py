@@ -352,7 +352,10 @@ class KrakenFutures(Dialect):
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
             raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
-        paid = [(needed(it.get("amount"), "an amount"), needed(it.get("price"), "a price"))
+        executions = [it.get("executionId") for it in events if it.get("type") == "EXECUTION"]
+        if len({str(it) for it in executions}) < len(executions):
+            raise UnreadableError(f"the answer about {request.client_order_id} has one execution twice")
+        paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
                 for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
         # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
