@@ -23,8 +23,13 @@ _SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
 def resting(rows: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
-    """Every order, once. UnreadableError names the row that makes no sense."""
-    found = {order.id: order for order in map(_resting, rows)}
+    """Every order, once. UnreadableError names the row that makes no sense, and an order that is told of two sizes."""
+    found: dict[str, Order] = {}
+    for order in map(_resting, rows):
+        known = found.get(order.id, order)
+        if (known.symbol, known.side, known.amount) != (order.symbol, order.side, order.amount):
+            raise UnreadableError(f"order {order.id} is told twice, and the two are not the same")
+        found[order.id] = order
     return tuple(found.values())
 
 

@@ -187,7 +187,7 @@ class Reading:
                 return self._failed("down", str(error), tally, began)
             self._no_positions = f"positions: {error}"
             return _Read(alone, None, asked_at, asked)
-        except ODD as error:
+        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
             tally.malformed += 1
             return self._failed("malformed", shapeless(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)

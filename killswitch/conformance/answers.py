@@ -70,7 +70,11 @@ async def wrong_readings(
                 asked[call] = set(heard)
                 for name, answer in heard.items():
                     _longer(answers, name, answer)
-            found = [it for it in mutations(answers) if it.kind != "negative" or it.path[-1] not in stand.signed]
+            found = [
+                it
+                for it in mutations(answers)
+                if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
+            ]
             chosen = found if most is None else a_share(found, most)
             wrong = []
             for mutation in chosen:

@@ -50,13 +50,17 @@ def coinm() -> TypedStand:
          "unrealizedProfit": "0.0", "positionInitialMargin": "0.01", "initialMargin": "0.01", "maintMargin": "0.005"}
         for coin, amount in (("BTC", "1.5"), ("ETH", "10.0"))
     ]  # fmt: skip
+    rule = {**typed.INVERSE["symbols"][0], "filters": _filters()}
+    del rule["status"]  # COIN-M has a contractStatus instead
     index = [
-        {"pair": f"{coin}USD", "symbol": f"{coin}USD_PERP", "indexPrice": price, "markPrice": price, "time": AT}
+        {"pair": f"{coin}USD", "symbol": f"{coin}USD_PERP", "indexPrice": price, "markPrice": price}
         for coin, price in (("BTC", "50000.0"), ("ETH", "2500.0"))
     ]
     held = {"symbol": "BTCUSD_PERP", "positionSide": "BOTH", "positionAmt": "-20", "markPrice": "50000.0",
             "entryPrice": "49000.0", "unRealizedProfit": "0.001"}  # fmt: skip
-    placed = _order("BTCUSD_PERP", "1", "1", positionSide="BOTH", reduceOnly=True, avgPrice="50000.0") | {"cumBase": "0.002"}
+    placed = _order("BTCUSD_PERP", "1", "1", positionSide="BOTH", reduceOnly=True, avgPrice="50000.0") | {
+        "cumBase": "0.002"
+    }
     trade = {"symbol": "BTCUSD_PERP", "id": 5, "orderId": 77, "side": "BUY", "price": "50000.0", "qty": "1",
              "realizedPnl": "0.0001", "commission": "0.00001", "commissionAsset": "BTC", "time": AT,
              "positionSide": "BOTH", "buyer": True, "maker": False}  # fmt: skip
@@ -66,7 +70,7 @@ def coinm() -> TypedStand:
         "orderId": 78, "clientOrderId": "other", "price": "40000.0",
     }  # fmt: skip
     answers: dict[str, Any] = {
-        "GET /dapi/v1/exchangeInfo": typed.INVERSE, "GET /dapi/v1/account": {"assets": assets},
+        "GET /dapi/v1/exchangeInfo": {"symbols": [rule]}, "GET /dapi/v1/account": {"assets": assets},
         "GET /dapi/v1/positionRisk": [held], "GET /dapi/v1/premiumIndex": index,
         "GET /dapi/v1/positionSide/dual": {"dualSidePosition": False}, "GET /dapi/v1/openOrders": [resting],
         "GET /dapi/v1/openAlgoOrders": [], "GET /dapi/v1/income": [income], "GET /dapi/v1/userTrades": [trade],
@@ -88,11 +92,23 @@ def _spot_answers(place: str) -> dict[str, Any]:
     trade = {"symbol": "BTCUSDT", "id": 5, "orderId": 77, "price": "50000.0", "qty": "1.0", "commission": "1.0",
              "commissionAsset": "USDT", "time": AT, "isBuyer": False, "isMaker": False}  # fmt: skip
     given = {f"GET {path}": answer for path, answer in typed.SPOT_QUIET.items()}
+    rules = [{**rule, "filters": _filters()} for rule in typed.SPOT_RULES["symbols"][:2]]
     return given | {
-        "GET /api/v3/ticker/bookTicker": [row | {"time": AT} for row in typed.BOOK], f"GET {place}/openOrders": [resting],
+        "GET /api/v3/exchangeInfo": {"symbols": rules},
+        "GET /api/v3/ticker/bookTicker": [row | {"time": AT} for row in typed.BOOK],
+        f"GET {place}/openOrders": [resting],
         f"GET {place}/order": placed, f"POST {place}/order": placed, f"GET {place}/myTrades": [trade],
         f"DELETE {place}/order": resting | {"status": "CANCELED"}, "GET /api/v3/time": {"serverTime": AT},
     }  # fmt: skip
+
+
+def _filters() -> list[dict[str, str]]:
+    """With one maximum for orders of all kinds: one that is missing leaves the other."""
+    return [
+        {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000", "tickSize": "0.01"},
+        {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "120", "stepSize": "0.001"},
+        {"filterType": "MARKET_LOT_SIZE", "minQty": "0.001", "maxQty": "120", "stepSize": "0.001"},
+    ]
 
 
 def _order(
@@ -109,5 +125,15 @@ def _typed(answers: dict[str, Any], exchange: str, currency: str, symbol: str, m
     now = datetime.fromtimestamp(AT / 1000, UTC)
     refusal = {"": {"code": -1, "msg": "nothing is typed"}}
     return Typed(
-        exchange, currency, symbol, NAME, KEYS, answers | refusal, now, market=market, by_path=True, size=Decimal(1)
+        exchange,
+        currency,
+        symbol,
+        NAME,
+        KEYS,
+        answers | refusal,
+        now,
+        market=market,
+        by_path=True,
+        size=Decimal(1),
+        signed=frozenset({"positionAmt"}),
     )

@@ -47,6 +47,19 @@ class BinanceCoinm(BinanceFutures):
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._premium: asyncio.Future[Any] | None = None
+        self._sized: object = None
+
+    @property
+    def rules(self) -> Mapping[str, Mapping[str, Any]]:
+        """ccxt takes a contract whose size is not told for one of a dollar."""
+        found = super().rules
+        if found is not self._sized:
+            for rule in found.values():
+                told = (rule.get("info") or {}).get("contractSize")
+                if isinstance(rule, dict) and "info" in rule and not _is_size(told):
+                    rule["contractSize"] = None
+            self._sized = found
+        return found
 
     async def position_mode(self) -> PositionMode | None:
         hedged = flag((await self.ask("GetPositionSideDual")).get("dualSidePosition"))
@@ -128,6 +141,14 @@ class BinanceCoinm(BinanceFutures):
             for row in answer:
                 found.setdefault(str(row.get("symbol")), {}).update(row)
         return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
+
+
+def _is_size(told: object) -> bool:
+    """Whether a rule tells how many dollars a contract is of."""
+    try:
+        return not isinstance(told, bool) and positive(told) is not None
+    except UnreadableError:
+        return False
 
 
 def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:

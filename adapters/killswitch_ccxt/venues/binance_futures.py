@@ -127,6 +127,10 @@ class BinanceFutures(Dialect):
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
         """Every row with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
+        for symbol in {str(it["symbol"]) for it in read if it["contracts"]}:
+            rule = self.rules[symbol]
+            if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
+                raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
         return positions.contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
 
     async def positions(self) -> tuple[Position, ...]:

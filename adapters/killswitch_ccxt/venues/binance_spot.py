@@ -17,7 +17,8 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, needed
+from killswitch_ccxt.instruments import States, is_whole, states_of
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, text, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_moves, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
@@ -37,6 +38,8 @@ MOVES: Final[Mapping[str, Mapping[str, int]]] = {
 """The venue's names of transfers between wallets, and the sign that each has for this one."""
 
 
+HALTING: Final = frozenset({"TRADING", "PRE_TRADING", "POST_TRADING", "END_OF_DAY", "HALT", "AUCTION_MATCH", "BREAK"})
+"""States of a symbol, of which ccxt says whether they are trading."""
 HOUR: Final = 3_600_000
 """Milliseconds by which questions for transfers go back: one may be pending for a while."""
 SIZE: Final = 100
@@ -140,7 +143,7 @@ class BinanceSpot(Dialect):
     def symbol_of(self, market_id: str) -> str:
         """ccxt's symbol. UnreadableError for one that the rules do not have."""
         known = (self.client.ccxt.markets_by_id or {}).get(market_id)
-        if not known:
+        if not known or not is_whole(known[0]):
             raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
         return str(known[0]["symbol"])
 
@@ -154,6 +157,11 @@ class BinanceSpot(Dialect):
             return self._quotes(symbols, tickers)
 
         return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
+
+    async def states(self) -> States:
+        """What the rules say; nothing is asked for it."""
+        told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
+        return states_of(told, {}, HALTING)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one of all symbols: two questions, whatever is held."""
@@ -215,7 +223,10 @@ class BinanceSpot(Dialect):
         found: list[Row] = []
         for page in range(1, binance_pages.PAGES + 1):
             body = await self.client.call(method, {**asked, "current": page, "size": SIZE})
-            rows = list(body.get("rows") or ()) if isinstance(body, Mapping) else []
+            told = body.get("rows") if isinstance(body, Mapping) else None
+            rows = [] if told is None and decimal(body.get("total")) == 0 else told
+            if not isinstance(rows, list):
+                raise UnreadableError(f"{method}: the answer has no rows")
             found.extend(rows)
             if len(rows) < SIZE:
                 return found
@@ -286,8 +297,11 @@ def _interest(row: Row) -> Flow:
     at = instant(row.get("interestAccuredTime"))
     if at is None:
         raise UnreadableError("interest without a time")
-    amount = -needed(row.get("interest"), "the amount of an interest")
-    return Flow(f"interest:{row.get('txId')}:{row.get('asset')}", at, "interest", amount, str(row.get("asset")))
+    number, asset = text(row.get("txId")), told_of(row.get("asset"), "the asset of an interest")
+    if number is None:
+        raise UnreadableError("interest without a number")
+    amount = -at_least_zero(row.get("interest"), "the amount of an interest")
+    return Flow(f"interest:{number}:{asset}", at, "interest", amount, asset)
 
 
 DIALECTS = {"binance": BinanceSpot}

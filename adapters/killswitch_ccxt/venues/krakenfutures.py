@@ -28,7 +28,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
-from killswitch_ccxt.fills import of_order
+from killswitch_ccxt.fills import of_order, once
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.instruments import States
 from killswitch_ccxt.numbers import (
@@ -372,7 +372,7 @@ class KrakenFutures(Dialect):
 
     async def _last_fills(self) -> tuple[Fill, ...]:
         rows = part(await self.client.call("privateGetFills"), "fills", list)
-        return tuple(self._fill(row) for row in rows if self._ours(row.get("symbol")))
+        return once(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
         number, side = text(row.get("fill_id")), row.get("side")

@@ -29,6 +29,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.fills import once
 from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
@@ -196,7 +197,7 @@ class Mexc(Dialect):
         if order_id in self._plans.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
-        return tuple(deal(row, symbol) for row in rows)
+        return once(deal(row, symbol) for row in rows)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         since -= MOVES_BACK
