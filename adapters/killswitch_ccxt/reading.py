@@ -300,7 +300,7 @@ class Reading:
             if error.retry_after is not None:
                 self._refused = error
             return False
-        except (VenueError, UnreadableError, *ODD) as error:
+        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
             known = isinstance(error, VenueError | UnreadableError)
             part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
             return False

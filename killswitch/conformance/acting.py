@@ -87,13 +87,14 @@ async def wrong_acts(
                 done = await _whole(venue, prepare, answers)
                 if done is None:
                     continue
-                whole, found = done
+                whole, found, deed = done
                 chosen = found if most is None else a_share(found, most)
                 tried[call] = len(chosen)
                 for mutation in chosen:
                     ready = await prepare(venue)
+                    answers.heard.clear()
                     seen = await _act(venue, ready.act, answers, mutation)
-                    if complaints := _complaints(whole, seen, is_done=ready.is_done()):
+                    if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
                         wrong.append(WrongAct(mutation, call, tuple(complaints)))
                         told(wrong[-1])
         finally:
@@ -134,15 +135,16 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
     return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
 
 
-async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation]] | None:
-    """What comes of it with the answers as they are, and their changes; None where the venue does not offer it."""
+async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation], str] | None:
+    """What comes of it with the answers as they are, their changes, and which question did it, which is the last one;
+    None where the venue does not offer it."""
     try:
         ready = await prepare(venue)
         answers.heard.clear()
         whole = await ready.act(venue)
     except (VenueError, NotImplementedError, TypeError, IndexError):
         return None
-    return whole, mutations(answers.heard, zeros=True)
+    return whole, mutations(answers.heard, zeros=True), ["", *answers.heard][-1]
 
 
 async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutation) -> Any:
@@ -155,25 +157,26 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
         answers.mutation = None
 
 
-def _complaints(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
+def complaints_of(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
+    """What is wrong with `seen`, made of a changed answer, where `whole` was made of the answer as it was."""
     if isinstance(seen, Exception):
-        return _error_complaints(seen, is_done=is_done)
+        return _of_error(seen, is_done=is_done)
     if isinstance(whole, OrderReport):
-        return _report_complaints(whole, seen)
+        return _of_report(whole, seen)
     if isinstance(whole, Sequence):
         if len(seen) != len(whole):
             return [f"{len(seen)} answers to {len(whole)} orders"]
-        return [it for one, other in zip(whole, seen, strict=True) for it in _complaints(one, other, is_done=is_done)]
+        return [it for one, other in zip(whole, seen, strict=True) for it in complaints_of(one, other, is_done=is_done)]
     return [] if is_done else ["it is said to be done, and was not"]
 
 
-def _error_complaints(seen: Exception, *, is_done: bool) -> list[str]:
+def _of_error(seen: Exception, *, is_done: bool) -> list[str]:
     if isinstance(seen, FateUnknownError | MalformedAnswerError) or (isinstance(seen, VenueError) and not is_done):
         return [] if str(seen) else ["an error without a reason"]
     return [f"it was done, and is said not to be: {type(seen).__name__}: {seen}"]
 
 
-def _report_complaints(whole: OrderReport, seen: Any) -> list[str]:
+def _of_report(whole: OrderReport, seen: Any) -> list[str]:
     """An order that goes on may be known by less; one that is at its end has filled what it has filled."""
     if not isinstance(seen, OrderReport):
         return [f"{type(seen).__name__} is no report"]
