@@ -80,6 +80,14 @@ LATE: Final = timedelta(days=2, hours=5)
 """From the beginning of a row's date, UTC, to the end of the day after it in New York: until then it may appear."""
 
 
+def _once(answer: Sequence[Row]) -> list[Row]:
+    found: dict[str, Row] = {}
+    for each in answer:
+        if found.setdefault(name := word(each, "id"), each) != each:
+            raise UnreadableError(f"activity {name} is there twice, and the two differ")
+    return list(found.values())
+
+
 class Known:
     """Which activities were given already. Of the first answer those are new that the run before could not know.
 
@@ -97,7 +105,11 @@ class Known:
         self._since = None if since is None else since - OVERLAP
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
-        """Those of the answer that are to be given, in its order. They stay new until they are learnt."""
+        """Those of the answer that are to be given, in its order. They stay new until they are learnt.
+
+        UnreadableError where one of them is there twice, and the two differ.
+        """
+        answer = _once(answer)
         if self._given is not None:
             return [each for each in answer if word(each, "id") not in self._given]
         if self._since is not None:

@@ -2,7 +2,8 @@
 
 Alpaca has few codes and many sentences: `40310000` alone stands for too few shares, too little money, a wash trade and
 a suspended account. So a refusal is read by its code and then by its words, in the order of `MEANINGS`. Words that are
-not known leave a refusal a refusal: its reason is `other`, and Alpaca's own sentence is told.
+not known leave a refusal with a code a refusal: its reason is `other`, and Alpaca's own sentence is told. Without a
+code that is Alpaca's and without known words nobody has refused anything: the fate of what was sent is unknown.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
     said = body.get("message")
     words = said if isinstance(said, str) and said else text_of(text)
     shown = "".join(each if each.isprintable() else " " for each in legible(words[:LONGEST_TEXT]))
-    return Refused(status, code if isinstance(code, int) else None, shown, body, retry_after)
+    return Refused(
+        status, code if isinstance(code, int) and not isinstance(code, bool) else None, shown, body, retry_after
+    )
 
 
 def meaning(refused: Refused) -> What:
@@ -127,6 +130,14 @@ def _held(refused: Refused) -> RejectReason:
     return "other" if free is not None and free > 0 else "blocked_by_order"
 
 
+def _is_verdict(refused: Refused, what: What) -> bool:
+    """Whether Alpaca has said no: in words that are known, or by a code of its form, and without an order."""
+    if refused.body.get("client_order_id") and refused.body.get("id"):
+        return False
+    coded = refused.code is not None and 40_000_000 <= refused.code < 50_000_000
+    return coded or what != "other"
+
+
 def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     """The error that `refused` is, for a call that `changes` something or only reads."""
     text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "")
@@ -135,10 +146,8 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
         seconds = refused.retry_after
         wanted = "" if seconds is None else f"; it wants no requests for {round(seconds, 1):g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
-    if refused.status >= 500 or refused.status in (408,):
+    if refused.status >= 500 or refused.status == 408 or refused.status < 400:
         # Behind a gateway's 5xx the order may have been taken; reading again does no harm.
-        return FateUnknownError(text) if changes else VenueDownError(text)
-    if refused.status < 400:
         return FateUnknownError(text) if changes else VenueDownError(text)
     what = meaning(refused)
     if what == "denied":
@@ -146,4 +155,10 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
         return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
     if not changes:
         return VenueDownError(text)
+    return _refused_change(refused, what, text)
+
+
+def _refused_change(refused: Refused, what: What, text: str) -> VenueError:
+    if not _is_verdict(refused, what):
+        return FateUnknownError(f"{text}; the answer has no code that refuses it, so it may have been done")
     return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons

@@ -37,12 +37,14 @@ def read_report(found: Row) -> OrderReport:
     name = word(found, "id")
     try:
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
-        size = decimal(found.get("qty"))
+        size, state = decimal(found.get("qty")), _state(found)
+        if size == ZERO or (state == "filled" and filled == ZERO):
+            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")  # noqa: TRY301
         return OrderReport(
             id=name,
             client_order_id=text(found, "client_order_id"),
             symbol=symbol_of(word(found, "symbol"), found.get("asset_class")),
-            state=_state(found),
+            state=state,
             amount=filled if size is None else _at_least_zero(size, "qty"),
             filled=filled,
             average_price=positive(found.get("filled_avg_price")) if filled else None,

@@ -19,7 +19,17 @@ from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
-from killswitch_ccxt.errors import DENIED, MALFORMED, UNKNOWN, Meaning, as_venue_error, meaning_of
+from killswitch_ccxt.errors import (
+    DENIED,
+    MALFORMED,
+    NO_VERDICT,
+    UNKNOWN,
+    Meaning,
+    as_venue_error,
+    is_definite,
+    meaning_of,
+    names_an_order,
+)
 from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError, bound_numbers
 from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
 
@@ -113,14 +123,17 @@ class Client:
         now = self.venue_time(int(self.now().timestamp() * 1000))
         return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
 
-    async def call(self, method: str, *arguments: Any, changes: bool = False, **named: Any) -> Any:
+    async def call(
+        self, method: str, *arguments: Any, changes: bool = False, places: bool = False, **named: Any
+    ) -> Any:
         """Await ccxt's `method`, unified or implicit; what it gives.
 
-        `changes`: whether the call is to change something at the venue. Every failure is a VenueError, see `errors`.
+        `changes`: whether the call is to change something at the venue. `places`: whether it is to place orders, which
+        is a change: an answer that has the number of one is no refusal. Every failure is a VenueError, see `errors`.
         """
-        adjusted = self._adjusted
+        adjusted, changes = self._adjusted, changes or places
         try:
-            return await self._called(method, arguments, named, changes=changes)
+            return await self._called(method, arguments, named, changes=changes, places=places)
         except ConnectionLostError:
             # A connection that stood idle may have been given up by the venue. A question can be asked again.
             return await self._called(method, arguments, named, changes=changes)
@@ -153,7 +166,9 @@ class Client:
         """What is taken off our clock to date requests, in milliseconds."""
         return float(self.ccxt.options.get(ADJUSTMENT) or 0.0)
 
-    async def _called(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool) -> Any:
+    async def _called(
+        self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
+    ) -> Any:
         tally = TALLY.get(None) or Tally()
         course = Course(tally)
         token = COURSE.set(course)
@@ -164,7 +179,7 @@ class Client:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            said = self._said(error, method, course, changes=changes)
+            said = self._said(error, method, course, changes=changes, places=places)
             if not changes and course.answer is None and _broke(error):
                 raise ConnectionLostError(str(said)) from error
             raise said from error
@@ -213,13 +228,17 @@ class Client:
             await self._ccxt.close()
             self._ccxt = None
 
-    def _said(self, error: Exception, method: str, course: Course, *, changes: bool) -> VenueError:
+    def _said(self, error: Exception, method: str, course: Course, *, changes: bool, places: bool) -> VenueError:
         answer = self._blamed(course)
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
         meaning = _own_meaning(error, course) or meaning_of(error, self._dialect.codes, said, status)
         text = self._text(error, method, course, answer)
         left = self._may_have_arrived(error, course)
+        if changes and left and meaning.kind not in ("unknown", "malformed"):
+            taken = places and answer is not None and names_an_order(answer.body)
+            if taken or not is_definite(error, self._dialect.verdicts(), said, answer):
+                meaning, text = UNKNOWN, f"{text}; {NO_VERDICT}"
         found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
         tally = course.tally
         if meaning.kind == "limited":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -30,12 +31,12 @@ from killswitch.transport import LARGEST_ANSWER
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.errors import GoneError, Meaning, first_said
+from killswitch_ccxt.errors import GoneError, Meaning, Verdicts, first_said
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
 from killswitch_ccxt.holdings import Market as SpotMarket
 from killswitch_ccxt.instruments import States, concerns
-from killswitch_ccxt.numbers import decimal
+from killswitch_ccxt.numbers import UnreadableError, decimal
 from killswitch_ccxt.offered import KEY_AND_SECRET, OFFERED
 from killswitch_ccxt.quotes import Quote, price_of, quotes
 from killswitch_ccxt.wealth import Wealth, in_one_currency
@@ -63,6 +64,9 @@ class Dialect:
     """What an Account's `options` may say at this exchange beside what they may say everywhere."""
     codes: ClassVar[Mapping[str, Meaning]] = {}
     """The venue's own code, as text → what it means."""
+    code_form: ClassVar[re.Pattern[str] | None] = None
+    """How the venue writes its codes; one of this form that is not among `codes` is a refusal all the same. None where
+    nothing but a known code, or a narrow class of ccxt's, is one."""
     limits: ClassVar[tuple[RateLimit, ...]] = ()
     costs: ClassVar[tuple[Cost, ...]] = ()
     """Of a snapshot: what one costs on average at a tick of one second, with the parts at their `ages`."""
@@ -161,6 +165,11 @@ class Dialect:
         if not isinstance(body, Mapping):
             return ()
         return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
+
+    @classmethod
+    def verdicts(cls) -> Verdicts:
+        """How the venue says no."""
+        return Verdicts(cls.codes, cls.code_form)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
@@ -364,7 +373,9 @@ class Dialect:
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""
-        row = await self.client.call("create_order", *self.create_arguments(request, mode), changes=True)
+        row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
+        if row.get("clientOrderId") not in (request.client_order_id, None, ""):
+            raise UnreadableError(f"sent order {request.client_order_id}, told of {row.get('clientOrderId')}")
         told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
         return orders.report(told, request.symbol, self.spec.currency)
 

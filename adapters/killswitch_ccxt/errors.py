@@ -1,7 +1,13 @@
-"""What a refusal of a venue means for closing. Decided here once: the venue's own code first, then ccxt's class."""
+"""What a refusal of a venue means for closing. Decided here once: the venue's own code first, then ccxt's class.
+
+A refusal of a change is definite, so that the change may be sent again, only where the venue has given a verdict that
+can be read: a code that is known or has the form of its codes, and no number of an order beside it. An answer in which
+one field is damaged looks like a refusal too, and its order may be executed: its fate is unknown (ADR 0118).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -52,6 +58,35 @@ def rejected(reason: RejectReason) -> Meaning:
 def limited(seconds: float) -> Meaning:
     """Not listened to, for so long."""
     return Meaning("limited", seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How a venue refuses. `codes`: what each of its codes means. `form`: how one that is not known is written."""
+
+    codes: Mapping[str, Meaning]
+    form: re.Pattern[str] | None = None
+
+    def read(self, said: Iterable[str]) -> bool:
+        """Whether what an answer says has a code of this venue in it."""
+        return any(code in self.codes or (self.form is not None and self.form.fullmatch(code)) for code in said)
+
+
+NO_VERDICT: Final = "the answer has no code that refuses it, so it may have been done"
+_ORDER_NUMBERS: Final = frozenset({"orderId", "ordId", "order_id", "algoId", "oid", "txid"})
+"""How venues call the number that they give to an order which they have taken."""
+
+
+def names_an_order(body: object) -> bool:
+    """Whether an answer, or a row of one, has the number of an order in it."""
+    if isinstance(body, list):
+        return any(map(names_an_order, body))
+    if not isinstance(body, Mapping):
+        return False
+    return any(
+        (name in _ORDER_NUMBERS and value not in (None, "", 0, "0", False, [], {})) or names_an_order(value)
+        for name, value in body.items()
+    )
 
 
 LIMITED: Final = Meaning("limited")
@@ -122,7 +157,7 @@ def meaning_of(
     for code in said:
         if code in codes:
             return codes[code]
-    if type(error).__name__ in ("ExchangeError", "BaseError") and status is not None:
+    if type(error).__name__ in _BROAD and status is not None:
         if status >= 500:
             return UNKNOWN
         if status in _BY_STATUS:
@@ -131,6 +166,22 @@ def meaning_of(
         if known.__name__ in _BY_CLASS:
             return _BY_CLASS[known.__name__]
     return MALFORMED  # ccxt stumbled over the answer: KeyError, TypeError and the like
+
+
+def is_definite(error: BaseException, verdicts: Verdicts, said: Iterable[str], answer: Answer | None) -> bool:
+    """Whether the venue has said no to a change whose request has reached it, and not only something unreadable.
+
+    A status that refuses whoever asks is a verdict; of venues whose codes are not known, ccxt's narrow classes are.
+    """
+    if answer is None:
+        return False
+    if answer.status in _BY_STATUS or verdicts.read(said):
+        return True
+    return verdicts.form is None and type(error).__name__ not in _BROAD
+
+
+_BROAD: Final = frozenset({"BaseError", "ExchangeError"})
+"""Classes of ccxt that say of an answer no more than that it is no success."""
 
 
 def as_venue_error(
@@ -176,12 +227,16 @@ _ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {
 """What means the same whether something was to be changed or not."""
 
 
-def row_error(codes: Mapping[str, Meaning], said: Iterable[str], text: str) -> VenueError:
-    """What the refusal of one row of a batch means: the venue answered, so a code that nobody knows is a refusal."""
-    for code in said:
-        if code in codes:
-            return as_venue_error(codes[code], text, changes=True, left=True)
-    return OrderRejectedError("other", text)
+def row_error(verdicts: Verdicts, said: Iterable[str], text: str, *, order: object = None) -> VenueError:
+    """What the refusal of one row of an answer means. `order`: the row, where it is about an order that was sent.
+
+    FateUnknownError for a row without a verdict that can be read: the order may be at the venue.
+    """
+    found = tuple(said)
+    if not verdicts.read(found) or names_an_order(order):
+        return FateUnknownError(f"{text}; {NO_VERDICT}")
+    meant = next((verdicts.codes[code] for code in found if code in verdicts.codes), rejected("other"))
+    return as_venue_error(meant, text, changes=True, left=True)
 
 
 def first_said(*found: Any) -> tuple[str, ...]:

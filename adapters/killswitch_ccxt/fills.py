@@ -29,12 +29,17 @@ def fills(
 ) -> tuple[Fill, ...]:
     """Every trade, once. `refine` adds what only the venue's own row tells: realised profit, cause, position
     side; also an id of its own where the venue counts the trades of each symbol by themselves."""
-    found: dict[str, Fill] = {}
-    for row in rows:
-        fill = _fill(row)
-        fill = fill if refine is None else refine(fill, row.get("info") or {})
-        found[fill.id] = fill
-    return tuple(found.values())
+    read = ((_fill(row), row.get("info") or {}) for row in rows)
+    return once(fill if refine is None else refine(fill, info) for fill, info in read)
+
+
+def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
+    """Each of them once. UnreadableError for one that is told of two sizes: which is true, nobody knows."""
+    by_id: dict[str, Fill] = {}
+    for fill in found:
+        if (known := by_id.setdefault(fill.id, fill)).amount != fill.amount:
+            raise UnreadableError(f"fill {fill.id} is told twice, once of {known.amount} and once of {fill.amount}")
+    return tuple(by_id.values())
 
 
 def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:

@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 from killswitch.model.snapshot import Fill, Flow
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.parts import (
     KNOWN_ROWS,
     LATE_ROWS,
@@ -157,6 +158,15 @@ class RowList(Generic[Row]):
         return new
 
 
+def _agreeing(rows: Iterable[Any]) -> tuple[Any, ...]:
+    """UnreadableError where one answer tells two amounts under one id: which is true, nobody knows."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        if found.setdefault(row.id, row).amount != row.amount:
+            raise UnreadableError(f"{row.id} is told twice, once of {found[row.id].amount} and once of {row.amount}")
+    return tuple(found.values())
+
+
 class Ledger:
     """Fills and flows of one account."""
 
@@ -290,7 +300,7 @@ class Ledger:
 
         async def is_told() -> bool:
             answer = await ask(since)
-            found.extend(answer or ())
+            found.extend(_agreeing(answer or ()))
             return answer is not None
 
         if not await self._read_part(rows.part, is_told):

@@ -23,8 +23,13 @@ _SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
 def resting(rows: Iterable[Mapping[str, Any]]) -> tuple[Order, ...]:
-    """Every order, once. UnreadableError names the row that makes no sense."""
-    found = {order.id: order for order in map(_resting, rows)}
+    """Every order, once. UnreadableError names the row that makes no sense, and an order that is told of two sizes."""
+    found: dict[str, Order] = {}
+    for order in map(_resting, rows):
+        known = found.get(order.id, order)
+        if (known.symbol, known.side, known.amount) != (order.symbol, order.side, order.amount):
+            raise UnreadableError(f"order {order.id} is told twice, and the two are not the same")
+        found[order.id] = order
     return tuple(found.values())
 
 
@@ -40,7 +45,7 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         raise UnreadableError(f"order {number}: {told!r} is no state of an order")
     state = STATES["open" if told is None else told]
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
-    if (amount or 0) < 0 or (filled or 0) < 0:
+    if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
         raise UnreadableError(f"order {number} is one of {amount}, of which {filled} are filled")
     if filled is None:
         if state == "filled" and amount is None:
@@ -48,8 +53,10 @@ def report(row: Mapping[str, Any], symbol: str, currency: str | None = None) -> 
         if state not in ("open", "rejected", "filled"):
             raise UnreadableError(f"order {number} is {state}, and nobody says how far it was filled")
         filled = amount if state == "filled" and amount is not None else Decimal(0)
+    if state == "filled" and filled == 0:
+        raise UnreadableError(f"order {number} is filled, and nothing was filled of it")
     if state == "filled" and amount is not None and filled < amount:
-        state = "expired" if filled == 0 else "canceled"  # it came to its end before its amount
+        state = "canceled"  # it came to its end before its amount
     return OrderReport(
         id=number,
         client_order_id=text(row.get("clientOrderId")),

@@ -174,6 +174,7 @@ class Reading:
             asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
             wealth, positions = await self._account_beside_marks(asked)
             self._plausible(wealth, positions)
+            wealth = _contradicted(wealth, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
@@ -186,7 +187,7 @@ class Reading:
                 return self._failed("down", str(error), tally, began)
             self._no_positions = f"positions: {error}"
             return _Read(alone, None, asked_at, asked)
-        except ODD as error:
+        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
             tally.malformed += 1
             return self._failed("malformed", shapeless(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)
@@ -299,7 +300,7 @@ class Reading:
             if error.retry_after is not None:
                 self._refused = error
             return False
-        except (VenueError, UnreadableError, *ODD) as error:
+        except Exception as error:  # noqa: BLE001 - ccxt's own are among them, where it takes apart what was read before
             known = isinstance(error, VenueError | UnreadableError)
             part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
             return False
@@ -408,6 +409,17 @@ class Reading:
 
     def _health(self, tally: Tally, began: float) -> Health:
         return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)
+
+
+def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
+    """Without an equity that is exactly nothing beside positions: the answer lacks what they are settled in.
+
+    One below zero is true for a moment, when an account is liquidated, and is what the switch is for.
+    """
+    if not positions or wealth.equity != 0:
+        return wealth
+    why = f"equity: it is 0 beside {len(positions)} positions, so the venue leaves out what they are settled in"
+    return replace(wealth, equity=None, unrealized=None, why=why)
 
 
 def _sound(position: Position) -> Position:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal
+from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,32 @@ class Wealth:
         return self.equity - wallets - self.unrealized
 
 
+def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]:
+    """The rows of an account, by the asset that each names in `field`.
+
+    UnreadableError where they are no list, and for a row that names none, or one that another row is about: which of
+    the two is true, nobody knows.
+    """
+    if not isinstance(rows, list):
+        raise UnreadableError("the venue says nothing of the account's assets")
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        asset = told_of(row.get(field) if isinstance(row, Mapping) else None, "the name of an asset")
+        if asset in found:
+            raise UnreadableError(f"the account's assets have two rows of {asset}")
+        found[asset] = row
+    return found
+
+
+def lists_coins_of(assets: Iterable[str], coins: Iterable[str]) -> None:
+    """UnreadableError where `assets` lack one of the `coins` that positions are settled in: that is no zero."""
+    missing = sorted(set(coins) - set(assets))
+    if missing:
+        raise UnreadableError(
+            f"positions are settled in {', '.join(missing)}, and the account's assets have no row of it"
+        )
+
+
 def worth_of(balances: Iterable[Balance]) -> Decimal:
     """Σ amount × price of the balances that have a price."""
     return sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
@@ -77,9 +103,12 @@ def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
 
 
 def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
-    """Asset → what is held of it, without what is zero, of ccxt's unified balance."""
+    """Asset → what is held of it, without what is zero, of ccxt's unified balance.
+
+    UnreadableError where it does not say how much of an asset is held.
+    """
     total = balance.get("total") or {}
-    found = {str(asset): decimal(amount) for asset, amount in total.items()}
+    found = {str(asset): needed(amount, f"what is held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from killswitch.conformance.acting import wrong_acts
 from killswitch.conformance.mutations import (
     Mutation,
     Trial,
@@ -42,12 +43,16 @@ class AnswerGuarantees:
 
     @guarantee("G30")
     def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
-        """Null, missing, of another type, no number, negative, an unknown word, an empty list, a list for an object:
-        every fact is as it was, or unknown with a reason, or the reading fails and says why. The whole is a command."""
+        """Null, missing, of another type, no number, negative, an unknown word, an empty list, a list for an object, a
+        row twice: every fact is as it was, or unknown with a reason, or the reading fails and says why; what was done
+        is never said to be refused. The whole is a command."""
         needs(stand, "answers")
         tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
         assert tried
         assert not wrong, "\n".join(map(str, wrong))
+        done, refused = stand.run(wrong_acts(stand, most=stand.mutations))
+        assert done
+        assert not refused, "\n".join(map(str, refused))
 
 
 async def wrong_readings(
@@ -70,7 +75,11 @@ async def wrong_readings(
                 asked[call] = set(heard)
                 for name, answer in heard.items():
                     _longer(answers, name, answer)
-            found = [it for it in mutations(answers) if it.kind != "negative" or it.path[-1] not in stand.signed]
+            found = [
+                it
+                for it in mutations(answers)
+                if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
+            ]
             chosen = found if most is None else a_share(found, most)
             wrong = []
             for mutation in chosen:

@@ -1,8 +1,9 @@
 """Answers in which one field is wrong, and what an adapter may make of them.
 
 Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another
-sign, a word that nobody knows, an empty list, a list for an object. What is right is decided by the snapshot of the
-answers as they were: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
+sign, a word that nobody knows, an empty list, a list for an object, a row that is there twice. What is right is decided
+by the snapshot of the answers as they were: each fact is the same, or unknown. A position never vanishes, and never
+changes its side or size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from killswitch.model.venue import OrderReport
 Path = tuple[str | int, ...]
 WORD: Final = "nonsense"
 MISSING: Final = object()
+AGAIN: Final = object()
+AS_NOTHING: Final = object()
+"""The first row of a list stands at its end once more: as it is, and with zeros for its numbers. Of whichever answer is
+changed, since one route may answer about several markets."""
 ROWS: Final = 2
 """So many elements of a list are changed: the others are like them."""
 HUGE: Final = "1e3000000"
@@ -59,17 +64,25 @@ class Mutation:
 
     def change(self, question: str, answer: Any) -> Any:
         """The answer with the field changed; itself where it is to another question, or has no such field."""
+        if question == self.question and not self.path:
+            return _again(answer, self.value)
         return _replaced(answer, self.path, self.value) if question == self.question else answer
 
 
-def mutations(answers: Mapping[str, Any]) -> list[Mutation]:
-    """Every change of every field of these answers, which are JSON by question."""
-    return [
+def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutation]:
+    """Every change of every field of these answers, which are JSON by question.
+
+    `zeros`: also a number that is nothing. It makes sense by itself, so that a snapshot may believe it; an answer about
+    an order says the same thing in two ways, and then contradicts itself.
+    """
+    found = [
         Mutation(question, path, kind, value)
         for question, answer in sorted(answers.items())
         for path, old in _fields(answer, ())
-        for kind, value in _instead(old, path)
+        for kind, value in (*_instead(old, path), *(_zeroed(old) if zeros else ()))
     ]
+    lists = [(question, answer) for question, answer in sorted(answers.items()) if isinstance(answer, list)]
+    return found + [Mutation(question, (), kind, value) for question, rows in lists for kind, value in _twice(rows)]
 
 
 def a_share(found: Sequence[Mutation], most: int) -> list[Mutation]:
@@ -101,6 +114,7 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
         yield from (("an object", {}), ("a word", WORD), ("a list of nothing", [None]))
         if old:
             yield "empty", []
+        yield from _twice(old)
     elif isinstance(old, bool) or str(old).lower() in _YES_OR_NO:
         yield from (("a word", WORD), ("an object", {}), ("a list", []))
     else:
@@ -113,15 +127,51 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
                 yield "negative", -old if isinstance(old, int | float) else str(-Decimal(old))
 
 
+def _twice(rows: list[Any]) -> Iterator[tuple[str, object]]:
+    if rows:
+        yield "the same row twice", AGAIN
+    if rows and isinstance(rows[0], dict):
+        yield "a row again with zeros", AS_NOTHING
+
+
+def _zeroed(old: Any) -> Iterator[tuple[str, object]]:
+    zero = _zero(old)
+    if zero != old:
+        yield "zero", zero
+
+
+def _zero(value: Any) -> Any:
+    """Nothing, written as the number `value` is; what is no number as it is."""
+    if isinstance(value, str):
+        return "0" if _NUMBER.fullmatch(value) and "." in value else value
+    return type(value)(0) if isinstance(value, float) else value
+
+
 def _replaced(value: Any, path: Path, new: object) -> Any:
     name, rest = path[0], path[1:]
     if isinstance(value, dict) and name in value:
         if not rest and new is MISSING:
             return {key: it for key, it in value.items() if key != name}
-        return {**value, name: _replaced(value[name], rest, new) if rest else new}
+        return {**value, name: _replaced(value[name], rest, new) if rest else _again(value[name], new)}
     if isinstance(value, list) and isinstance(name, int) and name < len(value):
-        return [*value[:name], _replaced(value[name], rest, new) if rest else new, *value[name + 1 :]]
+        return [
+            *value[:name],
+            _replaced(value[name], rest, new) if rest else _again(value[name], new),
+            *value[name + 1 :],
+        ]
     return value
+
+
+def _again(value: Any, new: object) -> object:
+    """What stands instead of `value`: `new`, or its own rows and the first one once more."""
+    if new is not AGAIN and new is not AS_NOTHING:
+        return new
+    if not isinstance(value, list) or not value:
+        return value
+    first = value[0]
+    if new is AS_NOTHING and isinstance(first, dict):
+        first = {name: _zero(it) for name, it in first.items()}
+    return [*value, first]
 
 
 # What is right
@@ -145,7 +195,7 @@ def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[
     if seen.equity is None and whole.equity is not None and not seen.reason:
         found.append("equity is unknown without a reason")
     for name in AccountSnapshot.__struct_fields__:
-        if name in _OF_THE_READING:
+        if name in _OF_THE_READING or (name in ("positions", "fills") and _is_unlisted(whole, seen)):
             continue
         before, now = getattr(whole, name), getattr(seen, name)
         if name in _ROWS:
@@ -153,6 +203,19 @@ def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[
         elif not _is_same(trial, name, before, now, later=name in _TIMES):
             found.append(f"{name} is {now}, and was {before}")
     return found
+
+
+def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
+    """Whether each holding that is no position any more is in the balances without a price, and the worth unknown: of
+    what has no market at its venue nothing else can be said (ADR 0110), and nobody asks for its fills."""
+    if seen.equity is not None or not seen.reason:
+        return False
+    unpriced = [abs(it.amount) for it in seen.balances or () if it.price is None]
+    gone = {it.key: it for it in whole.positions or ()}
+    for held in seen.positions or ():
+        if gone.pop(held.key, held).contracts != held.contracts:
+            return False
+    return bool(gone) and all(it.contracts in unpriced for it in gone.values())
 
 
 def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:

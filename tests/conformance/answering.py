@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from killswitch.conformance.mutations import Change
@@ -33,11 +34,20 @@ class Typed:
     credentials: Mapping[str, str]
     answers: Mapping[str, Any]
     now: datetime
+    market: str = "swap"
+    signed: frozenset[str] = frozenset({"szi"})
+    by_path: bool = False
+    """Whether method and path say what is asked."""
+    size: Decimal = Decimal("0.01")
+    """Of the order that the answer to a submit is about."""
 
-    def question(self, url: str, body: str | None) -> str:
-        """Which of them a request asks for: the path, or the type in its body."""
+    def question(self, method: str, url: str, body: str | None) -> str:
+        """Which of them a request asks for: method and path, or the type in its body."""
+        if self.by_path:
+            return f"{method} {urlsplit(url).path}"
         asked = json.loads(body) if body and body.startswith("{") else {}
-        return str(asked["type"]) if "type" in asked else url.partition("?")[0].rpartition("/api/v2/")[2]
+        kind = asked.get("type") or (asked.get("action") or {}).get("type")
+        return str(kind) if kind else url.partition("?")[0].rpartition("/api/v2/")[2]
 
 
 class TypedStand:
@@ -46,12 +56,12 @@ class TypedStand:
     offers = frozenset({"answers"})
     patience = 0.0
     mutations = 40
-    signed = frozenset({"szi"})
     secrets: tuple[str, ...] = ()
 
     def __init__(self, typed: Typed) -> None:
         self.typed = typed
-        self.name = typed.name
+        self.signed = typed.signed
+        self.name, self.order_size = typed.name, typed.size
         self.symbols = (typed.symbol, typed.symbol)
         self._time = VirtualTime(typed.now)
 
@@ -68,13 +78,20 @@ class TypedStand:
         typed = self.typed
         options: dict[str, object] = {"clock": self._time, "ccxt": {"processOfTheTest": str(uuid4())}}
         spec = AccountSpec(
-            "main", "ccxt", "swap", typed.currency, None, options, dict(typed.credentials), exchange=typed.exchange
+            "main",
+            "ccxt",
+            typed.market,
+            typed.currency,
+            None,
+            options,
+            dict(typed.credentials),
+            exchange=typed.exchange,
         )
         made: Any = ccxt(spec)
         exchange = made._client.ccxt
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-            name = typed.question(url, body)
+            name = typed.question(method, url, body)
             whole = json.loads(json.dumps(typed.answers.get(name, typed.answers[""])))
             text = json.dumps(change(name, whole))
             course = client.COURSE.get()
@@ -135,10 +152,12 @@ def deribit() -> TypedStand:
         "private/get_user_trades_by_currency_and_time": {"trades": [fill], "has_more": False},
         "private/get_user_trades_by_order": [fill],
         "private/get_transaction_log": {"logs": [moved], "continuation": None},
+        "private/buy": {"order": typed.ORDER, "trades": []}, "private/sell": {"order": typed.ORDER, "trades": []},
+        "private/cancel": typed.STOP | {"order_state": "cancelled"},
     }  # fmt: skip
     answers = {name: {"jsonrpc": "2.0", "result": result} for name, result in {**results, "": []}.items()}
     keys = {"key": typed.KEY, "secret": typed.SECRET}
-    return TypedStand(Typed("deribit", "BTC", typed.PERPETUAL, "kswa1", keys, answers, typed.START))
+    return TypedStand(Typed("deribit", "BTC", typed.PERPETUAL, "kswa1", keys, answers, typed.START, size=Decimal(5000)))
 
 
 def hyperliquid() -> TypedStand:
@@ -152,8 +171,11 @@ def hyperliquid() -> TypedStand:
         "metaAndAssetCtxs": typed.META, "perpDexs": [None], "clearinghouseState": typed.STATE,
         "frontendOpenOrders": typed.FRONT, "userFillsByTime": [typed.deal(oid=77)], "userFunding": [funding],
         "userNonFundingLedgerUpdates": [deposit], "userAbstraction": "default", "": {},
+        "allMids": {"BTC": "100000.0"},
+        "order": typed.said({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}),
+        "cancel": {"status": "ok", "response": {"type": "cancel", "data": {"statuses": ["success"]}}},
         "orderStatus": typed.order_status("filled", "0.0"), "exchangeStatus": {"time": at, "specialStatuses": None},
     }  # fmt: skip
     keys = {"wallet_address": typed.MASTER, "private_key": typed.PRIVATE}
     now = datetime.fromtimestamp(1_708_622_400, UTC)
-    return TypedStand(Typed("hyperliquid", "USDC", typed.BTC, typed.CLOID, keys, answers, now))
+    return TypedStand(Typed("hyperliquid", "USDC", typed.BTC, typed.CLOID, keys, answers, now, size=Decimal("0.5")))

@@ -5,12 +5,15 @@ The whole of it is `python -m tests.wire.mutants [VENUE…]`.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from killswitch.conformance.acting import complaints_of, wrong_acts
 from killswitch.conformance.answers import wrong_readings
 from killswitch.conformance.mutations import MISSING, Mutation, a_share, mutations
+from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
 from tests.conformance.reading_stands import reading_stands
 
 STANDS = reading_stands()
@@ -25,11 +28,37 @@ def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
+@pytest.mark.parametrize("venue", [name for name in STANDS if name != "paper"])
+def test_a_damaged_answer_to_what_was_done_is_never_a_refusal_nor_another_fill(venue: str) -> None:
+    """Of a submit, a batch and a cancel: the same report, or a fate that is open; a refusal would send it again."""
+    stand = STANDS[venue]()
+    tried, wrong = stand.run(wrong_acts(stand, most=stand.mutations))
+    assert tried["submit"] > stand.mutations // 2
+    assert "cancel" in tried
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_an_adapter_that_takes_every_damaged_answer_for_a_refusal_is_found_out() -> None:
+    """The table itself: of such an adapter each damaged answer to an order is a complaint."""
+    done = report("open", "0")
+    assert complaints_of(done, OrderRejectedError("other", "nonsense"), is_done=True)
+    assert complaints_of(done, VenueDownError("down"), is_done=True)
+    assert not complaints_of(done, VenueDownError("down"), is_done=False)
+    assert not complaints_of(done, FateUnknownError("unknown"), is_done=True)
+    assert complaints_of(report("filled", "2"), report("expired", "0"), is_done=True)
+    assert not complaints_of(report("filled", "2"), done, is_done=True)
+    assert complaints_of(None, None, is_done=False)
+
+
+def report(state: OrderState, filled: str) -> OrderReport:
+    return OrderReport("1", "ks1", "BTC", state, Decimal(2), Decimal(filled))
+
+
 ANSWER: dict[str, Any] = {"rows": [{"size": "1.5", "side": "buy", "open": True}], "at": 7, "more": {}}
 
 
 def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
-    """Ten ways for a number, seven for a word, six for a list with something in it, five for a yes, four for a row."""
+    """Ten ways for a number, seven for a word, eight for a list of rows, five for a yes, four for a row."""
     found = mutations({"question": ANSWER})
     by_path = {path: sorted(it.kind for it in found if it.path == path) for path in {it.path for it in found}}
     assert by_path["rows", 0, "size"] == sorted(
@@ -49,9 +78,19 @@ def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
     assert by_path["rows", 0, "side"] == sorted(
         ["null", "missing", "a word", "true", "an object", "a list", "nothing written"]
     )
-    assert by_path["rows",] == sorted(["null", "missing", "an object", "a word", "a list of nothing", "empty"])
+    assert by_path["rows",] == sorted(
+        ["null", "missing", "an object", "a word", "a list of nothing", "empty", "the same row twice",
+         "a row again with zeros"]
+    )  # fmt: skip
     assert by_path["rows", 0] == sorted(["null", "no fields", "a list", "a word"])
     assert by_path["rows", 0, "open"] == sorted(["null", "missing", "a word", "an object", "a list"])
+
+
+def test_a_row_that_is_there_twice_is_of_whichever_answer_is_changed() -> None:
+    """One route may answer about several markets: the row is one of its own."""
+    found = {it.kind: it for it in mutations({"question": [{"size": "1.5"}]}) if not it.path}
+    assert found["the same row twice"].change("question", [{"size": "3.5"}]) == [{"size": "3.5"}] * 2
+    assert found["a row again with zeros"].change("question", [{"size": "3.5"}]) == [{"size": "3.5"}, {"size": "0"}]
 
 
 def test_a_change_is_of_its_own_question_and_field() -> None:

@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 
+from killswitch.conformance.acting import wrong_acts
 from killswitch.conformance.answers import wrong_readings
 from tests.conformance.reading_stands import reading_stands
 
@@ -24,8 +25,15 @@ def main() -> int:
     for name in arguments.venue or stands:
         stand, began = stands[name](), time.process_time()
         tried, wrong = stand.run(wrong_readings(stand, most=arguments.most, told=lambda it: print(it, flush=True)))
-        print(f"{name}: {tried} changes, {len(wrong)} wrong, {time.process_time() - began:.1f} s of CPU", flush=True)
-        failed = failed or bool(wrong)
+        stand = stands[name]()
+        done, refused = stand.run(wrong_acts(stand, most=arguments.most, told=lambda it: print(it, flush=True)))
+        acts = ", ".join(f"{count} of {call}" for call, count in done.items())
+        print(
+            f"{name}: {tried} changes of readings, {acts or 'no acts'}, {len(wrong) + len(refused)} wrong, "
+            f"{time.process_time() - began:.1f} s of CPU",
+            flush=True,
+        )
+        failed = failed or bool(wrong or refused)
     return int(failed)
 
 

@@ -290,7 +290,7 @@ class WireVenue(ABC):
         self.seen.append(Seen(self.now()[0], ask, occasion[0] if occasion else None, mishap, units))
         await asyncio.sleep(self.latency / 2)
         reply = await self._outcome(request, ask, mishap, units)
-        if self.change is not None:
+        if self.change is not None and reply.text:
             reply = Reply(self.change(ask.route, json.loads(reply.text)), reply.status, reply.headers)
         await asyncio.sleep(self.latency / 2 + (SLOW if mishap == "slow" else 0.0))
         headers = {**self.used_headers(self._used), **reply.headers}

@@ -18,7 +18,7 @@ from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_rows, binance_worth
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
 from killswitch_ccxt.venues.binance_rows import told
-from killswitch_ccxt.wealth import Wealth, from_dollars, worth_of
+from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, lists_coins_of, worth_of
 
 FEW: Final = 3
 """Up to so many symbols their best prices are asked for one by one: all at once weigh more."""
@@ -105,6 +105,8 @@ class BinanceUsdm(BinanceFutures):
         )
         found = self.positions_of(rows)
         self._agreeing(body, found)
+        if self._multi_assets is False and (listed := by_asset(body.get("assets"))):
+            lists_coins_of(listed, (self.settled(it.symbol) for it in found))
         needed_for = self._priced_assets(body, found)
         if not needed_for <= self._indexed:
             dollars = await self._dollars(needed_for)
@@ -158,7 +160,7 @@ class BinanceUsdm(BinanceFutures):
                 kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
                 rates=rates,
             )  # fmt: skip
-        rows = {str(row.get("asset")): row for row in assets}
+        rows = by_asset(assets)
         if currency not in rows and rows and currency not in dollars:
             raise UnreadableError(f"the venue says nothing of {currency}, the account's currency")
         if not rows:

@@ -109,6 +109,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     "Filter failure: PERCENT_PRICE": rejected("price_band"),
     "Filter failure: PERCENT_PRICE_BY_SIDE": rejected("price_band"),
 }
+FORM: Final = re.compile(r"-[1-9]\d{3,4}")
 _FAILED: Final = "Internal error; unable to process your request. Please try again."
 FUTURES: Final[Mapping[str, Meaning]] = {**CODES, _FAILED: DOWN, "Service Unavailable.": DOWN}
 COINM: Final[Mapping[str, Meaning]] = {

@@ -11,12 +11,12 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, positive
+from killswitch_ccxt.numbers import UnreadableError, decimal, flag, not_negative, positive
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_rows, binance_worth
 from killswitch_ccxt.venues.binance import BinanceUsdm
 from killswitch_ccxt.venues.binance_futures import BinanceFutures
-from killswitch_ccxt.wealth import Wealth, worth_of
+from killswitch_ccxt.wealth import Wealth, by_asset, lists_coins_of, worth_of
 
 _DIFFERENT: Final = {
     "equity": Capability("equity", "yes", "in one coin, or in USD; other coins at the venue's own index"),
@@ -47,6 +47,19 @@ class BinanceCoinm(BinanceFutures):
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._premium: asyncio.Future[Any] | None = None
+        self._sized: object = None
+
+    @property
+    def rules(self) -> Mapping[str, Mapping[str, Any]]:
+        """ccxt takes a contract whose size is not told for one of a dollar."""
+        found = super().rules
+        if found is not self._sized:
+            for rule in found.values():
+                told = (rule.get("info") or {}).get("contractSize")
+                if isinstance(rule, dict) and "info" in rule and not _is_size(told):
+                    rule["contractSize"] = None
+            self._sized = found
+        return found
 
     async def position_mode(self) -> PositionMode | None:
         hedged = flag((await self.ask("GetPositionSideDual")).get("dualSidePosition"))
@@ -61,9 +74,11 @@ class BinanceCoinm(BinanceFutures):
             self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
         )
         failure = premium if isinstance(premium, Exception) else None
+        found = self.positions_of(rows)
+        lists_coins_of(by_asset(body.get("assets")), (self.settled(it.symbol) for it in found))
         dollars = {"USD": Decimal(1), **_indexes(() if isinstance(premium, Exception) else premium)}
         try:
-            return self.worth_of(body, dollars), self.in_own_currency(self.positions_of(rows), dollars)
+            return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
         except UnreadableError:
             if failure is not None:
                 raise failure from None
@@ -80,12 +95,12 @@ class BinanceCoinm(BinanceFutures):
             return error
 
     def worth_of(self, body: Mapping[str, Any], dollars: Mapping[str, Decimal]) -> Wealth:
-        """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none."""
-        currency, assets = self.spec.currency, body.get("assets")
-        if not isinstance(assets, list):
-            raise UnreadableError("the venue says nothing of the account's assets")
-        prices = binance_worth.in_own(dollars, currency)
-        rows = {str(row.get("asset")): row for row in assets}
+        """The coins at the venue's index, `dollars`. UnreadableError where a coin is held that has none,
+        and for a list without a row: Binance lists every coin, whatever is held of it."""
+        currency, rows = self.spec.currency, by_asset(body.get("assets"))
+        if not rows:
+            raise UnreadableError("the venue lists no asset at all, which it does of no account")
+        assets, prices = rows.values(), binance_worth.in_own(dollars, currency)
         balances = binance_worth.balances(assets, prices)
         unpriced = [each.asset for each in balances if each.price is None]
         if unpriced:
@@ -128,6 +143,14 @@ class BinanceCoinm(BinanceFutures):
         return {symbol: binance_rows.quote(row) for symbol in symbols if (row := found.get(self.id_of(symbol)))}
 
 
+def _is_size(told: object) -> bool:
+    """Whether a rule tells how many dollars a contract is of."""
+    try:
+        return not isinstance(told, bool) and positive(told) is not None
+    except UnreadableError:
+        return False
+
+
 def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
     """Coin → the index price of its perpetual contract, in USD."""
     prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in rows}
@@ -135,8 +158,8 @@ def _indexes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Decimal]:
 
 
 def _summed(rows: Mapping[str, Mapping[str, Any]], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
-    """Of all coins that have a price; None where one of them does not say."""
-    told = [(asset, decimal(row.get(name))) for asset, row in rows.items() if asset in prices]
+    """Of all coins that have a price; None where one of them does not say, or says less than nothing."""
+    told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
     found = [None if amount is None else amount * prices[asset] for asset, amount in told]
     return None if None in found or not found else sum((it for it in found if it is not None), Decimal(0))
 

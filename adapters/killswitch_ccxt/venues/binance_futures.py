@@ -47,6 +47,7 @@ class BinanceFutures(Dialect):
     account_method: ClassVar[str]
     positions_method: ClassVar[str]
     codes: ClassVar[Mapping[str, Meaning]] = binance_codes.FUTURES
+    code_form = binance_codes.FORM
     client_ids = ClientIdRule(longest=36)
     batch = 5
     dead_man = DeadManRule("symbol", shortest=1.0)
@@ -110,9 +111,9 @@ class BinanceFutures(Dialect):
             raise NoSuchSymbolError(f"the venue's rules have no {symbol}")
         return str(self.rules[symbol]["id"])
 
-    async def ask(self, what: str, params: Row | None = None, *, changes: bool = False) -> Any:
-        """Call the endpoint of this system that ccxt calls `what`: `GetOpenOrders`."""
-        return await self.client.call(f"{self.api}{what}", dict(params or {}), changes=changes)
+    async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
+        """Call the endpoint of this system that ccxt calls `what`: `GetOpenOrders`. The rest is as in `Client.call`."""
+        return await self.client.call(f"{self.api}{what}", dict(params or {}), changes=changes, places=places)
 
     # Reading
 
@@ -126,6 +127,10 @@ class BinanceFutures(Dialect):
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
         """Every row with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
+        for symbol in {str(it["symbol"]) for it in read if it["contracts"]}:
+            rule = self.rules[symbol]
+            if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
+                raise UnreadableError(f"position {symbol}: the venue's rules do not say in what it settles")
         return positions.contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
 
     async def positions(self) -> tuple[Position, ...]:
@@ -222,7 +227,7 @@ class BinanceFutures(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         params = self.checked(request, mode)
         what = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
-        return self._taken(await self.ask(what, params | self.window_of(request), changes=True), request)
+        return self._taken(await self.ask(what, params | self.window_of(request), places=True), request)
 
     def checked(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """What is sent. OrderRejectedError where the venue's steps would change a number."""
@@ -245,7 +250,7 @@ class BinanceFutures(Dialect):
         if any(request.trigger_price is not None for request in requests):
             return [await self._alone(request, mode) for request in requests]
         params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
-        rows = await self.ask("PostBatchOrders", params, changes=True)
+        rows = await self.ask("PostBatchOrders", params, places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer is not one row for each")
         return [self._taken_or_not(row, request) for row, request in zip(rows, requests, strict=True)]
@@ -261,7 +266,7 @@ class BinanceFutures(Dialect):
     def _taken_or_not(self, row: Row, request: OrderRequest) -> OrderReport | VenueError:
         if isinstance(row, Mapping) and row.get("code") is not None:
             text = f"{self.exchange}: {row['code']} {row.get('msg')}"
-            return row_error(self.codes, binance_codes.codes_in(row), text)
+            return row_error(self.verdicts(), binance_codes.codes_in(row), text, order=row)
         try:
             return self._taken(row, request)
         except (UnreadableError, AttributeError) as error:

@@ -13,13 +13,15 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, told_of
 
 Row = Mapping[str, Any]
 BACK: Final = 3 * 86_400_000
 """Milliseconds before the time asked for from which on rows are looked at: some are pending for days."""
 CREDITED: Final = frozenset({"1", "6"})
 """`status` of a deposit that is in the balance; 6 may not be withdrawn yet."""
+NOT_YET: Final = frozenset({"0", "2", "7", "8"})
+"""Pending, rejected, of another person, waiting for the owner to confirm."""
 TAKEN: Final = frozenset({"0", "2", "4", "6"})
 """`status` of a withdrawal that has left the balance: mail sent, awaiting approval, processing, completed."""
 GIVEN_BACK: Final = frozenset({"1", "3", "5"})
@@ -46,13 +48,17 @@ class Moves:
             if _of_funding(row):
                 continue
             name, at, status = f"deposit:{_id(row)}", _at(row.get("insertTime")), str(row.get("status"))
+            if status not in CREDITED | NOT_YET:
+                raise UnreadableError(f"{name}: {status!r} is no state of a deposit")
             if status not in CREDITED:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
                 amount = abs(needed(row.get("amount"), "the amount of a deposit"))
                 # It counts from when it came; the venue says that of some.
                 came = now if name in self._waiting else at
-                found.append(Flow(name, _told(row) or came, "deposit", amount, str(row.get("coin"))))
+                found.append(
+                    Flow(name, _told(row) or came, "deposit", amount, told_of(row.get("coin"), f"the coin of {name}"))
+                )
         return found
 
     def withdrawals(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
@@ -66,7 +72,7 @@ class Moves:
                 raise UnreadableError(f"withdrawal {_id(row)}: {status!r} is no state of one")
             amount = abs(needed(row.get("amount"), "the amount of a withdrawal"))
             amount += decimal(row.get("transactionFee")) or Decimal(0)
-            new, coin = at >= self._from, str(row.get("coin"))
+            new, coin = at >= self._from, told_of(row.get("coin"), f"the coin of {name}")
             if new:
                 found.append(Flow(name, at, "withdrawal", -amount, coin))
             if status in TAKEN:
@@ -88,7 +94,7 @@ class Moves:
             elif at >= self._from or name in self._waiting:
                 amount = sign * needed(row.get("amount"), "the amount of a transfer")
                 came = now if name in self._waiting else at
-                found.append(Flow(name, came, "transfer", amount, str(row.get("asset"))))
+                found.append(Flow(name, came, "transfer", amount, told_of(row.get("asset"), f"the asset of {name}")))
         return found
 
 

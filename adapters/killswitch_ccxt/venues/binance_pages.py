@@ -25,7 +25,9 @@ async def trades(ask: Ask, asked: Row, first: Row) -> list[Row]:
     for _ in range(PAGES):
         rows = await ask({**asked, **begin, "limit": PAGE})
         known = len(found)
-        found |= {str(row["id"]): row for row in rows}
+        for row in rows:
+            if found.setdefault(str(row["id"]), row) != row:
+                raise UnreadableError(f"trade {row['id']} of {asked.get('symbol')} is told twice, and the two differ")
         if len(rows) < PAGE:
             return list(found.values())
         if len(found) == known:

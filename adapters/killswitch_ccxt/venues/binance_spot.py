@@ -17,11 +17,12 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, decimal, instant, needed
+from killswitch_ccxt.instruments import States, is_whole, states_of
+from killswitch_ccxt.numbers import NoSuchSymbolError, UnreadableError, at_least_zero, decimal, instant, text, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import binance_codes, binance_moves, binance_pages, binance_rows
 from killswitch_ccxt.venues.binance_futures import rights_of
-from killswitch_ccxt.wealth import Wealth
+from killswitch_ccxt.wealth import Wealth, by_asset
 
 Row = Mapping[str, Any]
 MOVES: Final[Mapping[str, Mapping[str, int]]] = {
@@ -37,6 +38,8 @@ MOVES: Final[Mapping[str, Mapping[str, int]]] = {
 """The venue's names of transfers between wallets, and the sign that each has for this one."""
 
 
+HALTING: Final = frozenset({"TRADING", "PRE_TRADING", "POST_TRADING", "END_OF_DAY", "HALT", "AUCTION_MATCH", "BREAK"})
+"""States of a symbol, of which ccxt says whether they are trading."""
 HOUR: Final = 3_600_000
 """Milliseconds by which questions for transfers go back: one may be pending for a while."""
 SIZE: Final = 100
@@ -48,6 +51,7 @@ class BinanceSpot(Dialect):
 
     exchange = "binance"
     codes = binance_codes.SPOT
+    code_form = binance_codes.FORM
     client_ids = ClientIdRule(longest=36)
     order_life = OrderLife(longest=60.0, names="open")
     window = 10_000
@@ -139,7 +143,7 @@ class BinanceSpot(Dialect):
     def symbol_of(self, market_id: str) -> str:
         """ccxt's symbol. UnreadableError for one that the rules do not have."""
         known = (self.client.ccxt.markets_by_id or {}).get(market_id)
-        if not known:
+        if not known or not is_whole(known[0]):
             raise NoSuchSymbolError(f"the venue's rules have no {market_id}")
         return str(known[0]["symbol"])
 
@@ -153,6 +157,11 @@ class BinanceSpot(Dialect):
             return self._quotes(symbols, tickers)
 
         return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
+
+    async def states(self) -> States:
+        """What the rules say; nothing is asked for it."""
+        told = {symbol: str((rule.get("info") or {}).get("status")) for symbol, rule in self.rules.items()}
+        return states_of(told, {}, HALTING)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and the last one of all symbols: two questions, whatever is held."""
@@ -214,7 +223,10 @@ class BinanceSpot(Dialect):
         found: list[Row] = []
         for page in range(1, binance_pages.PAGES + 1):
             body = await self.client.call(method, {**asked, "current": page, "size": SIZE})
-            rows = list(body.get("rows") or ()) if isinstance(body, Mapping) else []
+            told = body.get("rows") if isinstance(body, Mapping) else None
+            rows = [] if told is None and decimal(body.get("total")) == 0 else told
+            if not isinstance(rows, list):
+                raise UnreadableError(f"{method}: the answer has no rows")
             found.extend(rows)
             if len(rows) < SIZE:
                 return found
@@ -257,20 +269,22 @@ class BinanceSpot(Dialect):
 
 
 def balance_of(body: Row, currency: str) -> dict[str, Any]:
-    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed."""
-    rows = body.get("balances", body.get("userAssets"))
-    if not isinstance(rows, list):
-        raise UnreadableError("the venue says nothing of the account's balances")
+    """An account of spot (`balances`) or margin (`userAssets`) as ccxt's balance: what is held less what is owed.
+
+    UnreadableError where an amount is missing or less than nothing, and for a list without a row: Binance lists what
+    it has, whatever is held of it.
+    """
+    is_spot = "balances" in body
+    rows = by_asset(body.get("balances" if is_spot else "userAssets"))
+    if not rows:
+        raise UnreadableError("the venue lists no asset at all, which it does of no account")
     total: dict[str, Decimal] = {}
-    free: Decimal | None = None
-    for row in rows:
-        asset = str(row.get("asset"))
-        held = needed(row.get("free"), f"what is free of {asset}") + needed(row.get("locked"), f"the locked {asset}")
-        owed = (decimal(row.get("borrowed")) or Decimal(0)) + (decimal(row.get("interest")) or Decimal(0))
-        total[asset] = held - owed
-        if asset == currency:
-            free = decimal(row.get("free"))
-    return {"total": total, currency: {"free": free, "total": total.get(currency)}}
+    for asset, row in rows.items():
+        free, locked = (at_least_zero(row.get(name), f"what is {name} of {asset}") for name in ("free", "locked"))
+        owed = () if is_spot else ("borrowed", "interest")
+        total[asset] = free + locked - sum(at_least_zero(row.get(name), f"the {name} {asset}") for name in owed)
+    own = rows.get(currency, {})
+    return {"total": total, currency: {"free": decimal(own.get("free")), "total": total.get(currency)}}
 
 
 def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
@@ -283,8 +297,11 @@ def _interest(row: Row) -> Flow:
     at = instant(row.get("interestAccuredTime"))
     if at is None:
         raise UnreadableError("interest without a time")
-    amount = -needed(row.get("interest"), "the amount of an interest")
-    return Flow(f"interest:{row.get('txId')}:{row.get('asset')}", at, "interest", amount, str(row.get("asset")))
+    number, asset = text(row.get("txId")), told_of(row.get("asset"), "the asset of an interest")
+    if number is None:
+        raise UnreadableError("interest without a number")
+    amount = -at_least_zero(row.get("interest"), "the amount of an interest")
+    return Flow(f"interest:{number}:{asset}", at, "interest", amount, asset)
 
 
 DIALECTS = {"binance": BinanceSpot}

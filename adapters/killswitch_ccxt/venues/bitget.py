@@ -7,6 +7,7 @@ of trigger orders, fills of all symbols, and failures that an answer reports as 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -41,6 +42,7 @@ class Bitget(Dialect):
 
     exchange: ClassVar[str] = "bitget"
     codes = words.CODES
+    code_form = re.compile(r"[1-9]\d{4,5}")
     limits = words.LIMITS
     costs = words.COSTS
     client_ids = ClientIdRule(longest=50)
@@ -263,7 +265,7 @@ class Bitget(Dialect):
         for failure in (told or {}).get("failureList") or ():
             code = str(failure.get("errorCode"))
             said = words.said(code, failure.get("errorMsg"))
-            raise row_error(self.codes, said, f"bitget {code}: {failure.get('errorMsg')}")
+            raise row_error(self.verdicts(), said, f"bitget {code}: {failure.get('errorMsg')}")
 
     # Being asked about
 

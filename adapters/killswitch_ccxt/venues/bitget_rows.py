@@ -129,13 +129,13 @@ def refined_order(row: Row) -> Row:
 
 
 def refined_fill(fill: Fill, info: Row) -> Fill:
-    """With side, fee, profit and cause as Bitget tells them."""
+    """With side, fee, profit and cause as Bitget tells them. A fee in parts may be in two coins: it is unknown."""
     costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
     paid = [decimal(it.get("totalFee")) for it in costs]
     fuller = structs.replace(
         fill,
         at=instant(info.get("cTime")) or fill.at,
-        fee=None if None in paid or not paid else -sum(it for it in paid if it is not None),
+        fee=-paid[0] if len(paid) == 1 and paid[0] is not None else None,
         fee_currency=text(costs[0].get("feeCoin")) if costs else None,
         realized_pnl=decimal(info.get("profit")),
         cause=_cause(str(info.get("tradeSide")).lower()),

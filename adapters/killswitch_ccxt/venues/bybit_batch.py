@@ -40,7 +40,7 @@ async def sent_together(
 
 async def _sent(client: Client, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]) -> Found:
     asked = {"category": category, "request": [written for _, written in rows]}
-    answer = await client.call("privatePostV5OrderCreateBatch", asked, changes=True)
+    answer = await client.call("privatePostV5OrderCreateBatch", asked, places=True)
     told = (answer.get("result") or {}).get("list") or []
     codes = (answer.get("retExtInfo") or {}).get("list") or []
     if len(told) != len(rows) or len(codes) != len(rows):

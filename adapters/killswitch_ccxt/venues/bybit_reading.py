@@ -50,6 +50,7 @@ class BybitReading(Dialect):
 
     exchange: ClassVar[str] = "bybit"
     codes = words.CODES
+    code_form = words.FORM
     has_hedge_mode = True
     keeps_rules = True
 

@@ -16,7 +16,7 @@ from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.numbers import UnreadableError, any_flag, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
 from killswitch_ccxt.venues import bybit_words as words
-from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
+from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ROUNDED: Final = Decimal("1e-5")
@@ -44,7 +44,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
     if len(rows) != 1:
         raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
     (row,) = rows
-    coins = row.get("coin") or []
+    coins = tuple(by_asset(row.get("coin"), "coin").values())
     total = needed(row.get("totalEquity"), "totalEquity")
     price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
 
@@ -120,7 +120,8 @@ def spot_balance(answer: Row) -> dict[str, Any]:
     rows = (answer.get("result") or {}).get("list") or []
     if len(rows) != 1:
         raise UnreadableError(f"the venue tells of {len(rows)} unified accounts")
-    return {"total": {str(it["coin"]): needed(it.get("equity"), "equity") for it in rows[0].get("coin") or []}}
+    coins = by_asset(rows[0].get("coin"), "coin")
+    return {"total": {coin: needed(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
 
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
@@ -257,9 +258,10 @@ def rights_of(info: Row, *, spot: bool) -> KeyRights:
 
 def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | VenueError:
     """What came of one order of a batch."""
-    number = str(code.get("code"))
-    if number != "0":
-        return row_error(words.CODES, words.said(number, code.get("msg")), f"bybit {number}: {code.get('msg')}")
+    number = code.get("code")
+    if number != 0 or isinstance(number, bool):
+        said = words.said(number, code.get("msg"))
+        return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
         return MalformedAnswerError(f"sent order {request.client_order_id}, and its place tells of {dict(row)}")
     return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

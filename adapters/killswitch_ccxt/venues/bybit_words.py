@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Cost, RateLimit, RejectReason
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, MODE_CHANGED, SAME, UNKNOWN, Meaning, rejected
+from killswitch_ccxt.errors import (
+    CLOCK,
+    DENIED,
+    DOWN,
+    GONE,
+    LIMITED,
+    MODE_CHANGED,
+    SAME,
+    UNKNOWN,
+    Meaning,
+    Verdicts,
+    rejected,
+)
 from killswitch_ccxt.hearing import Answer
 
 _REJECTED: Final[Mapping[RejectReason, tuple[str, ...]]] = {
@@ -65,6 +78,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     **{code: rejected(reason) for reason, codes in _REJECTED.items() for code in codes},
     **{code: meaning for meaning, codes in _ALIKE for code in codes},
 }
+FORM: Final = re.compile(r"-?[1-9]\d{2,6}")
+VERDICTS: Final = Verdicts(CODES, FORM)
 """Codes, and words for those that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
 
 170035 calls itself submitted for processing, 170001 and 170032 are failures inside: the order may be there. So it may

@@ -7,6 +7,7 @@ the contract size is 1 everywhere, whatever `contract_size` says: that is how ma
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -53,6 +54,7 @@ class Deribit(Dialect):
 
     exchange = "deribit"
     codes: ClassVar[Mapping[str, Meaning]] = CODES
+    code_form = re.compile(r"-?[1-9]\d{3,4}")
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     streams = ("orders", "balance")
@@ -372,7 +374,7 @@ class Deribit(Dialect):
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        row = await self.client.call("create_order", *self.create_arguments(request, mode), changes=True)
+        row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
         found = self._order(row["info"])
         if found["clientOrderId"] not in (request.client_order_id, None, ""):
             raise UnreadableError(f"sent order {request.client_order_id}, told of {found['clientOrderId']}")

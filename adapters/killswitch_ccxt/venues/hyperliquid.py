@@ -7,6 +7,7 @@ party, both signed with the account's key.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -69,6 +70,7 @@ class Hyperliquid(Dialect):
     exchange = "hyperliquid"
     more_options = ("vault",)
     codes = CODES
+    code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # it has sentences instead
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = (
         Cost("snapshot", "weight", units=13), Cost("submit", "weight", units=3), Cost("find_order", "weight", units=2),
@@ -124,7 +126,8 @@ class Hyperliquid(Dialect):
 
     @classmethod
     def codes_of(cls, answer: Answer) -> Iterable[str]:
-        return tuple(code for sentence in sentences(answer.body) for code in known(sentence))
+        said = [it for it in sentences(answer.body) if isinstance(it, str)]
+        return (*(code for sentence in said for code in known(sentence)), *said)
 
     @property
     def user(self) -> str:
@@ -261,7 +264,7 @@ class Hyperliquid(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
-        said = statuses(await self._act(action, self.deadline_of(request)))
+        said = statuses(await self._act(action, self.deadline_of(request), places=True))
         if len(said) != 1:
             raise UnreadableError(f"{len(said)} statuses for one order")
         row = taken(said[0], request.client_order_id, request.amount)
@@ -300,7 +303,7 @@ class Hyperliquid(Dialect):
     _shares_margin: bool = False
     """Whether positions at exchanges deployed by others, which are not read, take their margin from here."""
 
-    async def _act(self, action: Mapping[str, Any], deadline: int | None = None) -> Any:
+    async def _act(self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False) -> Any:
         """Sign and send, to be refused from `deadline` (ms) on. The order of the fields is part of what is signed."""
         ccxt = self.client.ccxt
         nonce, vault = ccxt.incrementing_nonce(), ccxt.format_vault_address(_vault(self.spec))
@@ -308,7 +311,7 @@ class Hyperliquid(Dialect):
         if deadline is not None:
             request["expiresAfter"] = deadline
         return await self.client.call(
-            "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True
+            "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True, places=places
         )
 
     async def _order(self, request: OrderRequest) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
     row = status if isinstance(status, Mapping) else {}
     filled, resting = row.get("filled"), row.get("resting")
     if isinstance(filled, Mapping):
-        size = needed(filled.get("totalSz"), f"how far {name} was filled")
+        size = above_zero(filled.get("totalSz"), f"how far {name} was filled")
         return {"id": filled.get("oid"), "status": "closed" if size >= amount else "expired", "filled": size,
                 "average": positive(filled.get("avgPx"))}  # fmt: skip
     if isinstance(resting, Mapping):

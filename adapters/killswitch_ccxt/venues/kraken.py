@@ -7,6 +7,7 @@ of ours is under way; prices are public and asked each time.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ class Kraken(Dialect):
     exchange = "kraken"
     more_options = ("tier",)
     codes = CODES
+    code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
     costs = (
         Cost("find_order", "counter", units=2 * TENTH),
         Cost("open_orders", "counter", units=TENTH), Cost("fills", "counter", units=4 * TENTH),
@@ -203,12 +205,15 @@ class Kraken(Dialect):
         order = self._order(request, mode)
         self._under_way()
         try:
-            result = _result(await self.client.call("privatePostAddOrder", order, changes=True))
+            result = _result(await self.client.call("privatePostAddOrder", order, places=True))
         finally:
             # What is held was read before this: it is worth nothing any more, also where no answer came.
             self._done_at = asyncio.get_running_loop().time()
-        numbers = result.get("txid") or ()
-        said = {"id": numbers[0] if numbers else None, "clientOrderId": request.client_order_id}
+        numbers = result.get("txid")
+        said = {
+            "id": numbers[0] if isinstance(numbers, list) and numbers else None,
+            "clientOrderId": request.client_order_id,
+        }
         return orders.report({**said, "amount": request.amount}, request.symbol)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, limited, rejected
-from killswitch_ccxt.numbers import UnreadableError, decimal, flag, needed, positive
+from killswitch_ccxt.numbers import UnreadableError, at_least_zero, decimal, flag, needed, positive
 
 CODES: Final[Mapping[str, Meaning]] = {
     "EOrder:Insufficient funds": rejected("insufficient_margin"),
@@ -104,7 +104,8 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
     for asset, row in result.items():
         told = row if isinstance(row, Mapping) else {"balance": row}
         amount = needed(told.get("balance"), f"the balance of {asset}")
-        borrowed = decimal(told.get("credit_used")) or Decimal(0)
+        # Only an account with a credit line has the field.
+        borrowed = at_least_zero(told.get("credit_used", 0), f"the credit used in {asset}")
         if amount - borrowed:
             found[str(asset)] = (amount - borrowed, decimal(told.get("hold_trade")))
     return found
@@ -127,7 +128,9 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
         if not isinstance(pair, str) or kind not in ("buy", "sell"):
             raise UnreadableError(f"a margin position of {pair} is neither bought nor sold")
         volume = needed(row.get("vol"), f"the volume of the position in {pair}")
-        left = volume - (decimal(row.get("vol_closed")) or Decimal(0))
+        left = volume - at_least_zero(row.get("vol_closed"), f"what was closed of the position in {pair}")
+        if left < 0:
+            raise UnreadableError(f"more is closed of the position in {pair} than the {volume} that were opened")
         if not left:
             continue
         cost = decimal(row.get("cost"))

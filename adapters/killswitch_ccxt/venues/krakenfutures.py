@@ -28,7 +28,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import first_said, row_error
-from killswitch_ccxt.fills import of_order
+from killswitch_ccxt.fills import of_order, once
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.instruments import States
 from killswitch_ccxt.numbers import (
@@ -247,7 +247,7 @@ class KrakenFutures(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
         self._remember(request)
-        answer = await self.client.call("privatePostSendorder", order, changes=True)
+        answer = await self.client.call("privatePostSendorder", order, places=True)
         return self._told(part(answer, "sendStatus", Mapping), request)
 
     async def submit_batch(
@@ -258,7 +258,7 @@ class KrakenFutures(Dialect):
             for tag, request in enumerate(requests)
         ]
         self._remember(*requests)
-        answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, changes=True)
+        answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, places=True)
         told = {str(row.get("order_tag")): row for row in part(answer, "batchStatus", list)}
         return [self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests)]
 
@@ -351,8 +351,11 @@ class KrakenFutures(Dialect):
         taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
-            raise row_error(self.codes, (status,), f"{self.exchange}: {status}")
-        paid = [(needed(it.get("amount"), "an amount"), needed(it.get("price"), "a price"))
+            raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
+        executions = [it.get("executionId") for it in events if it.get("type") == "EXECUTION"]
+        if len({str(it) for it in executions}) < len(executions):
+            raise UnreadableError(f"the answer about {request.client_order_id} has one execution twice")
+        paid = [(above_zero(it.get("amount"), "what was executed"), above_zero(it.get("price"), "its price"))
                 for it in events if it.get("type") == "EXECUTION"]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
         # A taker that was matched is at its end with the answer; one that was only placed may still be matched.
@@ -369,7 +372,7 @@ class KrakenFutures(Dialect):
 
     async def _last_fills(self) -> tuple[Fill, ...]:
         rows = part(await self.client.call("privateGetFills"), "fills", list)
-        return tuple(self._fill(row) for row in rows if self._ours(row.get("symbol")))
+        return once(self._fill(row) for row in rows if self._ours(row.get("symbol")))
 
     def _fill(self, row: Row) -> Fill:
         number, side = text(row.get("fill_id")), row.get("side")

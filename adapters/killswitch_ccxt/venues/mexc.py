@@ -29,6 +29,7 @@ from killswitch_ccxt.ages import Ages
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, Row
 from killswitch_ccxt.errors import GoneError, row_error
+from killswitch_ccxt.fills import once
 from killswitch_ccxt.instruments import States, states_of
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, positive, told_of
 from killswitch_ccxt.quotes import Quote
@@ -36,6 +37,7 @@ from killswitch_ccxt.venues.mexc_lists import back_to, every_row
 from killswitch_ccxt.venues.mexc_plans import Plans
 from killswitch_ccxt.venues.mexc_rows import (
     CODES,
+    FORM,
     MARKETS,
     deal,
     found_order,
@@ -64,6 +66,7 @@ class Mexc(Dialect):
     exchange = "mexc"
     more_options = ("batch_orders", "close_all")
     codes = CODES
+    code_form = FORM
     limits = (
         RateLimit("positions", 20, 2.0), RateLimit("order", 4, 2.0), RateLimit("batch", 1, 2.0),
         RateLimit("close all", 4, 2.0), RateLimit("external", 20, 2.0), RateLimit("open orders", 20, 2.0),
@@ -194,7 +197,7 @@ class Mexc(Dialect):
         if order_id in self._plans.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
-        return tuple(deal(row, symbol) for row in rows)
+        return once(deal(row, symbol) for row in rows)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         since -= MOVES_BACK
@@ -241,7 +244,7 @@ class Mexc(Dialect):
         order = self._order(request, mode)
         plan = self._plans.sending(request)
         method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
-        data = (await self.client.call(method, order, changes=True)).get("data")
+        data = (await self.client.call(method, order, places=True)).get("data")
         taken = _taken(data.get("orderId") if isinstance(data, Mapping) else data, request)
         if plan is not None:
             plan.number = taken.id
@@ -254,9 +257,7 @@ class Mexc(Dialect):
         for it in requests:
             self._plans.sending(it)
         answer = (
-            await self.client.call("contractPrivatePostOrderSubmitBatch", plain, changes=True)
-            if plain
-            else {"data": []}
+            await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
         )
         told = {str(row.get("externalOid")): row for row in rows_of(answer)}
         return [
@@ -294,10 +295,9 @@ class Mexc(Dialect):
             answer = await self.client.call("contractPrivatePostPlanorderCancel", [row], changes=True)
         else:
             answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
-        for said in answer.get("data") or ():
-            code = str(said.get("errorCode", 0)) if isinstance(said, Mapping) else "0"
-            if code != "0":
-                raise row_error(self.codes, (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
+        for said in rows_of(answer):
+            if (code := str(said.get("errorCode"))) != "0":
+                raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
 
     # Parts
 
@@ -329,7 +329,7 @@ class Mexc(Dialect):
             return FateUnknownError(f"the answer to a batch says nothing of {request.client_order_id}")
         code = str(row.get("errorCode") or 0)
         if code != "0":
-            return row_error(self.codes, (code,), f"{self.exchange}: {code} {row.get('errorMsg')}")
+            return row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
         try:
             return _taken(row.get("orderId"), request)
         except UnreadableError as error:

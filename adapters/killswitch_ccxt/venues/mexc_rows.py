@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -12,6 +13,8 @@ from killswitch_ccxt.dialect import Row
 from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, rejected
 from killswitch_ccxt.numbers import UnreadableError, above_zero, decimal, flag, instant, needed, positive, text, told_of
 
+FORM: Final = re.compile(r"[1-9]\d{2,4}")
+"""How MEXC writes a code."""
 CODES: Final[Mapping[str, Meaning]] = {
     "2009": rejected("already_flat"),
     "2008": rejected("blocked_by_order"),  # resting exits have frozen what is to be closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
@@ -48,6 +49,7 @@ class Okx(OkxActing):
     keeps_rules = True
     more_options = ("margin_mode",)
     codes: ClassVar[Mapping[str, Meaning]] = CODES
+    code_form = re.compile(r"[1-9]\d{3,4}")
     limits: ClassVar[tuple[RateLimit, ...]] = LIMITS
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     batch = 20

@@ -15,7 +15,7 @@ from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.hearing import sent_with
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues import okx_rows
-from killswitch_ccxt.venues.okx_codes import CODES, said
+from killswitch_ccxt.venues.okx_codes import said
 from killswitch_ccxt.venues.okx_rows import Row
 
 REMEMBERED: Final = 5000
@@ -59,14 +59,12 @@ class OkxActing(Dialect):
         arguments = self.create_arguments(request, mode)
         self._sends(request)
         with sent_with(self._headers(request)):
-            row = await self.client.call("create_order", *arguments, changes=True)
+            row = await self.client.call("create_order", *arguments, places=True)
         return self._taken(request, row.get("info") or {})
 
     def _taken(self, request: OrderRequest, info: Row) -> OrderReport:
         """The report of an order that was taken; the error that its row means where it was not."""
-        code = str(info.get("sCode", ""))
-        if code not in ("0", ""):
-            raise row_error(CODES, said(code, info.get("sMsg")), f"okx {code}: {info.get('sMsg', '')}")
+        self._raise_refused(info, order=info)
         conditional = request.trigger_price is not None
         number = info.get("algoId" if conditional else "ordId")
         name = info.get("algoClOrdId" if conditional else "clOrdId")
@@ -88,7 +86,7 @@ class OkxActing(Dialect):
             rows.append(self.client.ccxt.create_order_request(symbol, kind, side, amount, price, params))
         try:
             with sent_with(self._headers(*requests)):
-                answer = await self.client.call("private_post_trade_batch_orders", rows, changes=True)
+                answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
             data = okx_rows.rows_of(answer, "orders")
         except VenueError as error:
             data = _rows_refused(error)
@@ -155,10 +153,14 @@ class OkxActing(Dialect):
 
     def _cancelled(self, answer: Any) -> None:
         """An answer that calls itself good may hold a row that was refused."""
-        row = okx_rows.only_row(answer, "cancelled order")
-        code = str(row.get("sCode", "0"))
+        self._raise_refused(okx_rows.only_row(answer, "cancelled order"))
+
+    def _raise_refused(self, row: Row, *, order: Row | None = None) -> None:
+        """The error that a row means unless its code says that it was done. `order`: as `row_error` has it."""
+        code = row.get("sCode")
         if code != "0":
-            raise row_error(CODES, said(code, row.get("sMsg")), f"okx {code}: {row.get('sMsg', '')}")
+            words = str(row.get("sMsg") or "")
+            raise row_error(self.verdicts(), said(code, words), f"okx {code}: {words}", order=order)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Whole seconds, from 10 to 120; any other number stops nothing, so it is brought into that range."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import Balance, FillCause, Rate, Side
 from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, not_negative, positive, told_of
 from killswitch_ccxt.quotes import Quote
-from killswitch_ccxt.wealth import Wealth, from_dollars, unrealized_of, worth_of
+from killswitch_ccxt.wealth import Wealth, by_asset, from_dollars, unrealized_of, worth_of
 
 Row = Mapping[str, Any]
 ZERO: Final = Decimal(0)
@@ -91,8 +91,9 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
     Where all that is held is `currency`, its own figures, exactly. Otherwise the totals, which OKX gives in US dollars,
     at `price` dollars for one of `currency`. UnreadableError where that price is not known.
     """
-    details = [it for it in account.get("details") or () if needed(it.get("eq"), f"the equity in {it.get('ccy')}")]
-    own: Row = next((it for it in account.get("details") or () if it.get("ccy") == currency), {})
+    listed = by_asset(account.get("details"), "ccy")
+    details = [it for asset, it in listed.items() if needed(it.get("eq"), f"the equity in {asset}")]
+    own: Row = listed.get(currency, {})
     owes = any(decimal(it.get("liab")) for it in details)
     isolated = any(decimal(it.get("isoEq")) for it in details)
     dollars = needed(account.get("totalEq"), "the account's total equity")

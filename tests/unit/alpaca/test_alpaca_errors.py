@@ -97,11 +97,15 @@ def test_too_many_requests_did_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[1]", "not json", '{"code": "x", "message": 7}'])
-def test_a_refusal_without_sense_is_a_refusal_all_the_same(text: str) -> None:
-    """422 did nothing, whatever it says."""
-    error = as_venue_error(read_refusal(422, text), changes=True)
-    assert isinstance(error, OrderRejectedError)
-    assert error.reason == "other"
+def test_a_refusal_without_a_verdict_leaves_the_fate_open(text: str) -> None:
+    """A status alone may be a gateway's, behind which the order was taken."""
+    assert isinstance(as_venue_error(read_refusal(422, text), changes=True), FateUnknownError)
+
+
+def test_a_refusal_that_has_an_order_in_it_leaves_the_fate_open() -> None:
+    """An order that has a number at Alpaca has been taken."""
+    body = {"code": 40310000, "message": "insufficient buying power", "id": "7", "client_order_id": "ks1"}
+    assert isinstance(as_venue_error(read_refusal(403, json.dumps(body)), changes=True), FateUnknownError)
 
 
 def test_long_and_unprintable_words_are_cut_and_made_legible() -> None:

@@ -409,7 +409,7 @@ def test_a_conditional_order_goes_its_own_way_with_all_that_makes_it_one() -> No
         venue = told(QUIET)
         asked: dict[str, Any] = {}
 
-        async def ask(what: str, params: Any = None, *, changes: bool = False) -> Any:
+        async def ask(what: str, params: Any = None, *, changes: bool = False, places: bool = False) -> Any:
             asked[what] = params
             return {"algoId": 5, "clientAlgoId": "s", "algoStatus": "NEW", "symbol": "BTCUSDT", "quantity": "1"}
 

@@ -255,7 +255,8 @@ def test_what_an_inverse_position_tells_is_in_the_accounts_currency() -> None:
     assert [fill.realized_pnl for fill in found.fills] == [D(50)]
     (own,) = read("BTC").positions
     assert (own.notional, own.unrealized_pnl, own.margin) == (D("0.2"), D("-0.004"), D("0.02"))
-    nothing = {"/dapi/v1/account": {"assets": []}, "/dapi/v1/premiumIndex": []}
+    empty = {"asset": "BTC", "marginBalance": "0", "walletBalance": "0"}
+    nothing = {"/dapi/v1/account": {"assets": [empty]}, "/dapi/v1/premiumIndex": []}
     unpriced = read("USD", **nothing)
     assert (unpriced.quality, unpriced.positions) == ("malformed", None)
     assert "no price of BTC in USD" in unpriced.reason

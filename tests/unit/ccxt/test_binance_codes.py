@@ -14,10 +14,10 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.errors import UNKNOWN, GoneError, as_venue_error, rejected, row_error
+from killswitch_ccxt.errors import UNKNOWN, GoneError, Verdicts, as_venue_error, rejected, row_error
 from killswitch_ccxt.hearing import Answer
 from killswitch_ccxt.venues.binance import BinanceUsdm
-from killswitch_ccxt.venues.binance_codes import COINM, FUTURES, SPOT, codes_in, codes_of, used_from
+from killswitch_ccxt.venues.binance_codes import COINM, FORM, FUTURES, SPOT, codes_in, codes_of, used_from
 from killswitch_ccxt.venues.binance_coinm import BinanceCoinm
 
 
@@ -161,8 +161,8 @@ def test_on_spot_and_margin_words_that_leave_the_fate_open_are_no_refusal(code: 
 def test_one_refused_row_of_a_batch_may_have_an_open_fate_too() -> None:
     """A code that nobody knows is a refusal there, but not with such words."""
     row = {"code": -9999, "msg": "Timeout waiting for response from backend server."}
-    assert isinstance(row_error(FUTURES, codes_in(row), "row"), FateUnknownError)
-    assert isinstance(row_error(FUTURES, codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
+    assert isinstance(row_error(Verdicts(FUTURES, FORM), codes_in(row), "row"), FateUnknownError)
+    assert isinstance(row_error(Verdicts(FUTURES, FORM), codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
 
 
 def test_an_order_that_may_not_be_touched_is_not_gone() -> None:

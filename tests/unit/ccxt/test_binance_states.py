@@ -29,8 +29,9 @@ def test_the_status_of_a_coin_margined_contract_has_another_name(status: str, st
     """`contractStatus`, with the same words."""
     rule: dict[str, Any] = {**INVERSE["symbols"][0], "contractStatus": status}
     del rule["status"]
+    nothing = {"asset": "BTC", "marginBalance": "0", "walletBalance": "0"}
     answers = {
-        "/dapi/v1/exchangeInfo": {"symbols": [rule]}, "/dapi/v1/account": {"assets": []},
+        "/dapi/v1/exchangeInfo": {"symbols": [rule]}, "/dapi/v1/account": {"assets": [nothing]},
         "/dapi/v1/positionRisk": [], "/dapi/v1/openOrders": [], "/dapi/v1/openAlgoOrders": [],
         "/dapi/v1/income": [], "/dapi/v1/positionSide/dual": {"dualSidePosition": False},
         "/dapi/v1/time": {"serverTime": 1625474304765}, "/dapi/v1/userTrades": [],

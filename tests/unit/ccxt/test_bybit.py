@@ -201,6 +201,10 @@ def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name:
     """
     seen = Recorded({ROUTES[name]: _payload(shared, name)}).snapshot()
     odd = None
+    if ROUTES[name] == "/v5/position/list":  # beside them the account is empty here, which cannot be
+        many = len(seen.positions or ())
+        odd = f"equity: it is 0 beside {many} positions, so the venue leaves out what they are settled in"
+        assert seen.equity is None
     if name in DIFFERENCES:
         odd = f"unrealised profit: it and the wallets differ from the equity by {DIFFERENCES[name]}"
     assert (seen.quality, seen.reason, seen.unrealized) == ("ok", odd, None if odd else 0)

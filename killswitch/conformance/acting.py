@@ -1,0 +1,192 @@
+"""What an adapter makes of the answer to an order, or to a cancel, in which one field is wrong.
+
+The venue has done what it was asked, and its answer is damaged. Right is the report of the answer as it was, less than
+that of an order that goes on, or an error that leaves the fate open: then closing asks. Wrong are a refusal that calls
+itself definite, upon which the order is sent a second time, and a fill that was none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import count
+from typing import Any, Final
+
+from killswitch.conformance.mutations import Mutation, a_share, mutations
+from killswitch.conformance.stand import Key, Stand
+from killswitch.conformance.trial import closing
+from killswitch.model.venue import (
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderReport,
+    OrderRequest,
+    VenueAdapter,
+    VenueError,
+)
+
+SIZE: Final = Decimal("0.01")
+"""Contracts of each order, so small that the book lasts for all of them."""
+BOOK: Final = Decimal(150)
+BATCH: Final = 2
+NAME: Final = "ks0001"
+Act = Callable[[VenueAdapter], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Something to do, and whether the venue has done it, which it knows itself."""
+
+    act: Act
+    is_done: Callable[[], bool]
+
+
+Prepare = Callable[[VenueAdapter], Awaitable[_Ready]]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongAct:
+    """What was made of a changed answer to something that was done, and is not right."""
+
+    mutation: Mutation
+    call: str
+    faults: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mutation} → {self.call}: {'; '.join(self.faults)}"
+
+
+class _Answers:
+    """What one adapter hears: kept, or changed where a mutation is on."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Any] = {}
+        self.mutation: Mutation | None = None
+
+    def __call__(self, question: str, answer: Any) -> Any:
+        self.heard[question] = answer
+        return answer if self.mutation is None else self.mutation.change(question, answer)
+
+
+async def wrong_acts(
+    stand: Stand, *, most: int | None = None, told: Callable[[WrongAct], None] = lambda _: None
+) -> tuple[Mapping[str, int], list[WrongAct]]:
+    """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; how many were
+    tried of each call, and what was wrong. A call that the venue does not offer is not among them.
+    """
+    first, second = stand.symbols
+    key: Key = (first, "long")
+    venue = await stand.open({key: BOOK, (second, "short"): Decimal(3)})
+    await venue.close()
+    answers, wrong, tried = _Answers(), [], {}
+    try:
+        venue = await stand.connect(answers)
+        try:
+            await venue.snapshot()
+            for call, prepare in _acts(stand, key).items():
+                done = await _whole(venue, prepare, answers)
+                if done is None:
+                    continue
+                whole, found, deed = done
+                chosen = found if most is None else a_share(found, most)
+                tried[call] = len(chosen)
+                for mutation in chosen:
+                    ready = await prepare(venue)
+                    answers.heard.clear()
+                    seen = await _act(venue, ready.act, answers, mutation)
+                    if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
+                        wrong.append(WrongAct(mutation, call, tuple(complaints)))
+                        told(wrong[-1])
+        finally:
+            await venue.close()
+    finally:
+        await stand.close()
+    return tried, wrong
+
+
+def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
+    """What can be done here, each with what must be before it. A stand that offers nothing but its answers gives the
+    same ones to whatever is asked: what it was asked to do is done there."""
+    numbers, is_typed = count(1), stand.offers == {"answers"}
+
+    def order() -> OrderRequest:
+        name = getattr(stand, "name", NAME) if is_typed else f"ks{next(numbers):05}"
+        return closing(key, getattr(stand, "order_size", SIZE), name)
+
+    def taken(*requests: OrderRequest) -> bool:
+        return is_typed or any(stand.taken(it.client_order_id) for it in requests)
+
+    async def submit(_: VenueAdapter) -> _Ready:
+        request = order()
+        return _Ready(lambda venue: venue.submit(request), lambda: taken(request))
+
+    async def submit_batch(venue: VenueAdapter) -> _Ready:
+        requests = [order() for _ in range(BATCH)]
+        send: Any = getattr(venue, "submit_batch", None)
+        return _Ready(lambda _: send(requests), lambda: taken(*requests))
+
+    async def cancel(venue: VenueAdapter) -> _Ready:
+        if not is_typed:
+            await stand.rest(key[0], "buy", Decimal(1))
+        number = (await venue.open_orders())[-1].id
+        before = 0 if is_typed else stand.resting()
+        return _Ready(lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before)
+
+    return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
+
+
+async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation], str] | None:
+    """What comes of it with the answers as they are, their changes, and which question did it, which is the last one;
+    None where the venue does not offer it."""
+    try:
+        ready = await prepare(venue)
+        answers.heard.clear()
+        whole = await ready.act(venue)
+    except (VenueError, NotImplementedError, TypeError, IndexError):
+        return None
+    return whole, mutations(answers.heard, zeros=True), ["", *answers.heard][-1]
+
+
+async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutation) -> Any:
+    answers.mutation = mutation
+    try:
+        return await act(venue)
+    except Exception as error:  # noqa: BLE001 - that anything else than a VenueError is raised is what is looked for
+        return error
+    finally:
+        answers.mutation = None
+
+
+def complaints_of(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
+    """What is wrong with `seen`, made of a changed answer, where `whole` was made of the answer as it was."""
+    if isinstance(seen, Exception):
+        return _of_error(seen, is_done=is_done)
+    if isinstance(whole, OrderReport):
+        return _of_report(whole, seen)
+    if isinstance(whole, Sequence):
+        if len(seen) != len(whole):
+            return [f"{len(seen)} answers to {len(whole)} orders"]
+        return [it for one, other in zip(whole, seen, strict=True) for it in complaints_of(one, other, is_done=is_done)]
+    return [] if is_done else ["it is said to be done, and was not"]
+
+
+def _of_error(seen: Exception, *, is_done: bool) -> list[str]:
+    if isinstance(seen, FateUnknownError | MalformedAnswerError) or (isinstance(seen, VenueError) and not is_done):
+        return [] if str(seen) else ["an error without a reason"]
+    return [f"it was done, and is said not to be: {type(seen).__name__}: {seen}"]
+
+
+def _of_report(whole: OrderReport, seen: Any) -> list[str]:
+    """An order that goes on may be known by less; one that is at its end has filled what it has filled."""
+    if not isinstance(seen, OrderReport):
+        return [f"{type(seen).__name__} is no report"]
+    found = []
+    if seen.filled > whole.filled or (seen.state != "open" and seen.filled != whole.filled):
+        found.append(f"it is {seen.state} with {seen.filled} filled, and was {whole.state} with {whole.filled}")
+    if seen.state == "rejected":
+        found.append("it is said to be rejected")
+    if seen.amount != whole.amount and seen.state != "open":
+        found.append(f"its amount is {seen.amount}, and was {whole.amount}")
+    if seen.average_price not in (None, whole.average_price):
+        found.append(f"its price is {seen.average_price}, and was {whole.average_price}")
+    return found

@@ -1,0 +1,104 @@
+"""An order that was executed is never sent again because its answer was damaged: real clients over loopback.
+
+The position list is read three seconds late, so that nothing but the answer can tell what was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from killswitch.closing.breaker import Breaker
+from killswitch.closing.budget import Budgets
+from killswitch.closing.closer import Closer
+from killswitch.conformance.mutations import MISSING, Mutation
+from killswitch.model.venue import FateUnknownError, traits_of
+from tests.conformance.stands import WireStand
+from tests.conformance.wires import WIRES
+from tests.faults.scene import committed, decision_on
+from tests.faults.witness import MemoryJournal
+
+LAG = 3.0
+PATIENCE = 120.0
+"""Seconds of virtual time."""
+DAMAGED = [
+    ("binance", Mutation("POST /fapi/v1/order", ("executedQty",), "zero", "0"), "GET /fapi/v3/positionRisk"),
+    ("bitget", Mutation("POST /api/v2/mix/order/place-order", ("code",), "a word", "nonsense"),
+     "GET /api/v2/mix/position/all-position"),
+    ("okx", Mutation("POST /api/v5/trade/order", ("data", 0, "sCode"), "null", None), "GET /api/v5/account/positions"),
+    ("krakenfutures", Mutation("POST /derivatives/api/v3/sendorder", ("sendStatus", "status"), "null", None),
+     "GET /derivatives/api/v3/openpositions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("venue", "mutation", "positions"), DAMAGED, ids=[it[0] for it in DAMAGED])
+def test_a_damaged_answer_to_an_executed_order_is_asked_about_and_the_order_is_not_sent_twice(
+    venue: str, mutation: Mutation, positions: str
+) -> None:
+    """Half of four is two, whatever the answer's one wrong field says."""
+    stand, journal = WireStand(WIRES[venue]), MemoryJournal()
+    key = (stand.symbols[0], "long")
+
+    async def story() -> None:
+        time = stand._time
+        await (await stand.open({key: Decimal(4)})).close()
+        told: list[tuple[float, Any]] = []
+        damaged: list[str] = []
+
+        def change(question: str, answer: Any) -> Any:
+            if question == positions:
+                told.append((time.monotonic(), copy.deepcopy(answer)))
+                late = [it for at, it in told if at <= time.monotonic() - LAG]
+                return copy.deepcopy(late[-1] if late else told[0][1])
+            changed = mutation.change(question, answer)
+            if changed != answer:
+                damaged.append(question)
+            return changed
+
+        adapter = await stand.connect(change)
+        budget = Budgets(1.0).of("main", "here", traits_of(adapter), Decimal("0.5"))
+        closer = Closer("main", adapter, journal, time, budget=budget, breaker=Breaker())
+        try:
+            await closer.recover()
+            await adapter.snapshot()
+            decision = decision_on(stand.wire.exchange, "d1", time.now(), {key: Decimal(2)}, reduce_only=True)
+            closer.adopt(committed(journal, decision))
+            begun = time.monotonic()
+            while await closer.advance():
+                assert time.monotonic() - begun < PATIENCE, "the close does not end"
+        finally:
+            if (ending := closer.abandon()) is not None:
+                await asyncio.gather(ending, return_exceptions=True)
+            await adapter.close()
+            await stand.close()
+        assert damaged, f"{mutation} changed nothing"
+        assert stand.held(key) == Decimal(2)
+
+    stand.run(story())
+
+
+@pytest.mark.parametrize(("kind", "value"), [("null", None), ("missing", MISSING)])
+def test_a_cancel_at_okx_without_its_verdict_is_not_said_to_be_done(kind: str, value: object) -> None:
+    """A row without `sCode` is no success: what it was about may still rest."""
+    stand = WireStand(WIRES["okx"])
+    symbol = stand.symbols[0]
+
+    async def story() -> None:
+        await (await stand.open({(symbol, "long"): Decimal(4)})).close()
+        await stand.rest(symbol, "buy", Decimal(1))
+        adapter = await stand.connect(
+            Mutation("POST /api/v5/trade/cancel-order", ("data", 0, "sCode"), kind, value).change
+        )
+        try:
+            (order,) = await adapter.open_orders()
+            with pytest.raises(FateUnknownError):
+                await adapter.cancel(symbol, order.id)
+        finally:
+            await adapter.close()
+            await stand.close()
+
+    stand.run(story())
