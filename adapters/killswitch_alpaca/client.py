@@ -19,7 +19,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from killswitch.model.legible import legible
+from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import (
     FateUnknownError,
@@ -264,7 +264,8 @@ def asking_once(
         try:
             return json.loads(answer.text, parse_float=Decimal)
         except ValueError as error:
-            raise GarbledError(legible(words_of(answer.status_code, answer.text))[:LONGEST_TEXT]) from error
+            words = words_of(answer.status_code, answer.text)
+            raise GarbledError(shortened(legible(words), LONGEST_TEXT)) from error
 
     client._one_request = one_request
     return client

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
+from killswitch.model.legible import shortened
+
 LARGEST_ANSWER: Final = 64 * 2**20
 """Bytes of an answer, unpacked. The longest that venues really give tell the rules of all symbols: a quarter of it."""
 MOST_VALUES: Final = 4_000_000
@@ -68,4 +70,4 @@ def _named(location: str | None) -> str:
         place = urlsplit(location or "").netloc.rpartition("@")[2]
     except ValueError:
         place = ""
-    return f" and names {place[:100]}" if place else ""
+    return f" and names {shortened(place, 100)}" if place else ""
