@@ -28,10 +28,11 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport.deadlines import Deadlines, never_made
 from killswitch_alpaca.addresses import failure, hushed, place, shown
-from killswitch_alpaca.deadlines import DaemonThreads, Deadlines, never_made
 from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, read_refusal
 from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.threads import DaemonThreads
 
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
@@ -247,10 +248,12 @@ def asking_once(
 
     Its calls raise RefusedError for an answer that is no success, and what `requests` raises.
     """
+    from killswitch.transport.adapters import watch
+
     session = client._session
     session.trust_env = False  # keys of ~/.netrc and proxies of the surroundings have no say in where orders go
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-    deadlines.watch(session, READERS + CHANGERS)
+    watch(session, READERS + CHANGERS)
     client._retry = 0
 
     def one_request(method: str, url: str, opts: dict[str, Any], retry: int) -> Any:

@@ -1,7 +1,8 @@
 """HTTP as every client here speaks it: an answer has a largest size, and a redirect is an error.
 
-`sessions` has it for aiohttp, `adapters` for requests. A request to a venue is signed and names a key. A client that
-follows a redirect repeats both to whoever the answer names, and takes what that place says for the venue's word.
+`sessions` has it for aiohttp, `adapters` for requests, `sinks` for libraries that tell people and dashboards. A request
+to a venue is signed and names a key. A client that follows a redirect repeats both to whoever the answer names, and
+takes what that place says for the venue's word.
 """
 
 from __future__ import annotations
