@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from msgspec import convert
+
 from killswitch.incident.message import Message, encode_message
 from killswitch.incident.sending import Lane
 from killswitch.incident.targets import NotSentError, Sender
@@ -17,8 +19,8 @@ START = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 
 
 def message(name: str, at: datetime = START, **more: str) -> Message:
-    words = {"title": f"[page] {name}", "body": f"body of {name}", **more}
-    return Message(name, at, "fired", "page", "p", "account/main", words["title"], words["body"], level=1)
+    words = {"event": "fired", "severity": "page", "policy": "p", "title": f"[page] {name}", "body": f"body of {name}"}
+    return convert({"id": name, "at": at, "scope": "account/main", "level": 1, **words, **more}, Message)
 
 
 def waiting(store: SqlStore, names: Sequence[str], target: str = "t", at: datetime = START, **more: str) -> None:

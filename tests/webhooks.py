@@ -9,9 +9,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 ID = re.compile(r"notification ([0-9a-zA-Z-]+)$")
+
+
+DRIPPING = {
+    "status": b"HTTP/1.1 200 OK\r\nX: ",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n",
+}
 
 
 def free_port() -> int:
@@ -34,6 +40,8 @@ class Webhook:
         """Where the next requests are sent on to, by 307."""
         self.endless = False
         """Whether the answer to a request that was taken has no end."""
+        self.drips: Literal["status", "body"] | None = None
+        """What of its answers comes byte by byte, and has no end."""
         self.released = threading.Event()
 
     @property
@@ -78,6 +86,13 @@ class Webhook:
                 if webhook.silent:
                     webhook.released.wait()
                     self.close_connection = True
+                    return
+                if webhook.drips is not None:
+                    self.wfile.write(DRIPPING[webhook.drips])
+                    self.close_connection = True
+                    with suppress(OSError):
+                        while not webhook.released.wait(0.02):
+                            self.wfile.write(b"x")
                     return
                 self.send_response(200)
                 if not webhook.endless:

@@ -19,7 +19,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from killswitch.model.legible import legible
+from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import (
     FateUnknownError,
@@ -28,10 +28,11 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
+from killswitch.transport.deadlines import Deadlines, never_made
 from killswitch_alpaca.addresses import failure, hushed, place, shown
-from killswitch_alpaca.deadlines import DaemonThreads, Deadlines, never_made
 from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, read_refusal
 from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.threads import DaemonThreads
 
 T = TypeVar("T")
 READERS, CHANGERS = 4, 8
@@ -247,10 +248,12 @@ def asking_once(
 
     Its calls raise RefusedError for an answer that is no success, and what `requests` raises.
     """
+    from killswitch.transport.adapters import watch
+
     session = client._session
     session.trust_env = False  # keys of ~/.netrc and proxies of the surroundings have no say in where orders go
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-    deadlines.watch(session, READERS + CHANGERS)
+    watch(session, READERS + CHANGERS)
     client._retry = 0
 
     def one_request(method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
@@ -264,7 +267,8 @@ def asking_once(
         try:
             return json.loads(answer.text, parse_float=Decimal)
         except ValueError as error:
-            raise GarbledError(legible(words_of(answer.status_code, answer.text))[:LONGEST_TEXT]) from error
+            words = words_of(answer.status_code, answer.text)
+            raise GarbledError(shortened(legible(words), LONGEST_TEXT)) from error
 
     client._one_request = one_request
     return client

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from killswitch.model.legible import legible
+from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import text_of
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -99,7 +99,7 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
     code = body.get("code")
     said = body.get("message")
     words = said if isinstance(said, str) and said else text_of(text)
-    shown = "".join(each if each.isprintable() else " " for each in legible(words[:LONGEST_TEXT]))
+    shown = "".join(each if each.isprintable() else " " for each in legible(shortened(words, LONGEST_TEXT)))
     return Refused(
         status, code if isinstance(code, int) and not isinstance(code, bool) else None, shown, body, retry_after
     )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from killswitch.model.legible import legible
+from killswitch.model.legible import legible, shortened
 from killswitch.model.venue import Push, VenueDownError
 from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
@@ -85,12 +85,12 @@ async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) ->
         if status == "unauthorized":
             raise VenueDownError("the stream of Alpaca refuses the keys: unauthorized")
         if status != "authorized":
-            raise _LostError(f"it does not say whether it takes the keys: {legible(str(answer))[:100]}")
+            raise _LostError(f"it does not say whether it takes the keys: {shortened(legible(str(answer)), 100)}")
         await socket.send_json({"action": "listen", "data": {"streams": ["trade_updates"]}})
         answer = await _next(socket)
         streams = _data(answer, "listening").get("streams")
         if not isinstance(streams, list) or "trade_updates" not in streams:
-            raise _LostError(f"it does not offer trade_updates: {legible(str(answer))[:100]}")
+            raise _LostError(f"it does not offer trade_updates: {shortened(legible(str(answer)), 100)}")
 
 
 async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from killswitch.model.legible import legible
+from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
@@ -277,9 +277,8 @@ class Client:
 
     def _text(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
         """The venue's words, without addresses and what is asked in them: a query holds signatures."""
-        return (
-            f"{self._dialect.exchange} {method}: {legible(self._words(error, method, course, answer))[:LONGEST_TEXT]}"
-        )
+        words = legible(self._words(error, method, course, answer))
+        return f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
 
     def _words(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
         if answer is not None:

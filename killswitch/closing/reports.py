@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.closing.life import ZERO
+from killswitch.model.legible import shortened
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Fill, Instrument
 from killswitch.model.venue import MalformedAnswerError, OrderReport
@@ -90,4 +91,4 @@ def _reckoned(value: object) -> bool:
 
 def said(words: object) -> str:
     """A venue's words as text that can be stored and printed anywhere: whole characters, and not too many."""
-    return str(words).encode("utf-8", "replace").decode("utf-8")[:_LONGEST]
+    return shortened(str(words).encode("utf-8", "replace").decode("utf-8"), _LONGEST)

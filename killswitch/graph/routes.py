@@ -8,6 +8,7 @@ from killswitch.graph.findings import Findings
 from killswitch.graph.others import Others
 from killswitch.graph.references import findings
 from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
+from killswitch.model.place import Place
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.documents import PolicyDocument, Stage
@@ -146,12 +147,19 @@ def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> 
         yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, _labels(policy))
 
 
+_PLACES = {"log": "level", "file": "path", "apprise": "url"}
+
+
 def _route(document: RouteDocument, found: Findings) -> Route:
     spec = document.spec
-    targets = tuple(dict.fromkeys(_target(each) for each in spec.targets))
+    targets: dict[RouteTarget, Place] = {}
+    for number, each in enumerate(spec.targets):
+        target = _target(each)
+        targets.setdefault(target, found.place(("spec", "targets", number, target.kind, _PLACES[target.kind])))
     return Route(
-        document.metadata.name, _rule(spec.match), targets, spec.give_up_after, found.place(("metadata", "name"))
-    )
+        document.metadata.name, _rule(spec.match), tuple(targets), spec.give_up_after,
+        found.place(("metadata", "name")), tuple(targets.values()),
+    )  # fmt: skip
 
 
 def _rule(match: RouteMatch) -> RouteRule:

@@ -70,3 +70,5 @@ class Route(Record):
     give_up_after: int
     """Microseconds after which a message that could not be delivered is given up."""
     place: Place
+    target_places: tuple[Place, ...] = ()
+    """Where each of the targets was written."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import Struct, structs
@@ -16,7 +16,7 @@ from killswitch.incident.grouping import Repeats
 from killswitch.incident.readings import Written, reading
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.legible import legible
+from killswitch.model.legible import CUT, legible, shortened
 from killswitch.model.snapshot import Closing, Instant
 from killswitch.model.spelling import instant, money
 from killswitch.model.words import NotificationEvent, Severity
@@ -28,8 +28,11 @@ MOST_LINES = 15
 """Of orders, and of what is left: a phone shows no more, and the command says the rest."""
 
 
-class Message(Struct, frozen=True, omit_defaults=True):
-    """One message to one target; `id` is a digest of what it is about and the target, the same at every attempt."""
+class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=MESSAGE_FORMAT):
+    """One message to one target; `id` is a digest of what it is about and the target, the same at every attempt.
+
+    What is sent begins with its `format`. An older version kept messages without one: they are read all the same.
+    """
 
     id: str
     at: Instant
@@ -45,7 +48,6 @@ class Message(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     count: int = 1
     """Of a notice that repeats: how many notices the message stands for."""
-    format: Literal["killswitch.notification/v1"] = MESSAGE_FORMAT
 
 
 encode_message = msgspec.json.Encoder(decimal_format="string").encode
@@ -60,7 +62,28 @@ def digest(*parts: str) -> str:
 def plain(text: str) -> str:
     """One line that cannot pass for another: whatever moves the cursor, turns the text round or hides is escaped."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in legible(text))
-    return shown if len(shown) <= LONGEST_LINE else f"{shown[: LONGEST_LINE - 1]}…"
+    return shortened(shown, LONGEST_LINE)
+
+
+def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
+    """The text with its id, for a place that takes `most` characters, counted by `measure`: whole lines of it.
+
+    Of a longer one the rest is left out, and the last line says how much that is and which command shows it.
+    """
+    end = f"\n\nnotification {message.id}"
+    whole = f"{message.body}{end}"
+    if measure(whole) <= most:
+        return whole
+    lines = message.body.split("\n")
+    further = "ksctl status" if message.decision is None else f"ksctl report {message.decision}"
+    for kept in range(len(lines) - 1, 0, -1):
+        left = len(lines) - kept
+        rest = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
+        text = "\n".join(lines[:kept]) + rest
+        if measure(text) <= most:
+            return text
+    short = f"{further}{end}" if measure(f"{further}{end}") <= most else further
+    return shortened(short, max(1, most))
 
 
 def of_decision(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -14,6 +15,12 @@ from killswitch.content import runbooks_folder
 
 CHART = "equity"
 """The language of the block of code in whose place the chart stands."""
+
+LONGEST_FORMATTED = 32 << 10
+"""Characters of somebody's own page that are read as Markdown. Of a hostile one the time grows with their square, and
+what is made of them is so many objects that looking through them stops every other thread."""
+_LONGEST_TITLE = 200
+_FIRST_LINE = re.compile(r"\n.*|^[#> ]*", re.DOTALL)
 
 _CARDS_FROM = 4
 """Tables with so many columns become cards on a narrow screen."""
@@ -30,6 +37,13 @@ def page(markdown: str, charts: Sequence[str]) -> str:
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
     made = "".join(_block(parser, tokens, charts))
     return _PAGE.format(title=escape(_text_of(parser, title)), body=made, style=_style())
+
+
+def page_as_written(markdown: str) -> str:
+    """The Markdown as HTML that shows it letter by letter: takes no longer than it takes to write it down."""
+    note = f"This page is longer than {LONGEST_FORMATTED:,} characters, and is shown as it is written."
+    body = f"<p><strong>{note}</strong></p>\n<pre>{escape(markdown)}</pre>\n"
+    return _PAGE.format(title=escape(_FIRST_LINE.sub("", markdown[:_LONGEST_TITLE])), body=body, style=_style())
 
 
 def _style() -> str:

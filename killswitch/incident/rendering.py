@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from killswitch.incident.markdown import escape
-from killswitch.incident.page import page
+from killswitch.incident.page import LONGEST_FORMATTED, page, page_as_written
 from killswitch.incident.record import Incident, RunbookFacts
 from killswitch.incident.shown import context_of
 from killswitch.incident.templates import GENERIC, REPORT, SUFFIX, environment, render
@@ -42,6 +42,8 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
     if own is None and wanted not in found.list_templates():
         wanted = GENERIC
     text = render(found, wanted, context_of(incident, stage))
+    if own is not None and len(text) > LONGEST_FORMATTED:
+        return Rendered(text, page_as_written(text))
     return Rendered(text, page(text, ()))
 
 

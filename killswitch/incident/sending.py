@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from datetime import datetime, timedelta
 from time import monotonic
 
 import msgspec
 
-from killswitch.deadline import begin
+from killswitch.deadline import DaemonThreads, begin
 from killswitch.incident.message import decode_message
-from killswitch.incident.targets import NotSentError, Sender
+from killswitch.incident.targets import NotSentError, Sender, StalledError
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.record import Record, record
@@ -28,8 +29,10 @@ DOUBT_AFTER = 8
 """Attempts in a row that fail, about two minutes, after which the next message is tried once."""
 ASIDE_FOR = 60.0
 """Seconds for which a message rests that a target does not take while it takes others."""
-STALLED_AFTER = 120.0
-"""Seconds for which one attempt may go on before that is a problem: every target has timeouts far below."""
+ATTEMPT_WITHIN = 40.0
+"""Seconds after which an attempt is left to itself: every target has timeouts below, which a disk need not keep."""
+MOST_HANGING = 3
+"""Attempts that may be left to themselves at one time. Until one of them ends nothing else is sent to the target."""
 TROUBLE_AFTER = 300.0
 """Seconds for which a target may take nothing before that is a problem of its own."""
 FORGET_EVERY = 24 * 3600.0
@@ -73,7 +76,12 @@ class Lane:
         self._failing: tuple[float, datetime, str] | None = None
         self._lost: str | None = None
         self._store_trouble: str | None = None
-        self._sending_since: float | None = None
+        self._stalled: str | None = None
+        """Why the target is a problem at once, and not only after a while."""
+        self._remark: str | None = None
+        """What is wrong with a target that takes what it is sent."""
+        self._hanging: dict[str, Future[str | None]] = {}
+        """Messages whose attempts were left to themselves."""
         self.tally = Tally(0, 0, 0)
 
     def step(self) -> float | None:
@@ -101,17 +109,24 @@ class Lane:
         failing = self._failing
         if self._store_trouble is not None or self._lost is not None:
             return self._store_trouble or self._lost
-        since = self._sending_since
-        if since is not None and self._clock.monotonic() - since >= STALLED_AFTER:
-            return f"notifications to {self.target} stall: it neither takes the message that is being sent nor refuses"
+        if self._stalled is not None:
+            return f"notifications to {self.target} stall: {self._stalled}"
         if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
             return f"notifications to {self.target} are not taken since {instant(failing[1])}: {failing[2]}"
+        if self._remark is not None:
+            return f"notifications to {self.target} are taken, but {self._remark}"
         for _, why in self._aside.values():
             return f"{len(self._aside)} of the notifications to {self.target} are not taken while others are: {why}"
         return None
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the target is known to keep who waits for it waiting."""
+        return self._stalled is not None
+
     def _attempt(self) -> float | None:
         self._mark()
+        self._settle_what_hung()
         now = to_micros(self._clock.now())
         waited = lasting(timedelta(microseconds=self._give_up_after))
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
@@ -132,26 +147,32 @@ class Lane:
     def _next(self) -> float | None:
         """Send the oldest message that does not rest; of what rests, when it is due."""
         clock = self._clock.monotonic()
+        if len(self._hanging) >= MOST_HANGING:
+            return self._later()
         resting = {id_: until for id_, (until, _) in self._aside.items() if until > clock}
-        besides = [*resting, self._suspect] if self._suspect is not None else list(resting)
+        passed = [*resting, *self._hanging]
+        besides = [*passed, self._suspect] if self._suspect is not None else passed
         delivery = self._outbox.claim(self.target, besides)
         if delivery is None and self._suspect is not None:  # there is no other to try
             self._suspect = None
-            delivery = self._outbox.claim(self.target, list(resting))
+            delivery = self._outbox.claim(self.target, passed)
         if delivery is not None:
             return self._send(delivery)
+        if self._hanging:
+            return self._later()
         return min(resting.values()) - clock if resting else None
 
     def _send(self, delivery: Delivery) -> float:
-        self._sending_since = self._clock.monotonic()
         try:
-            self._sender.send(decode_message(delivery.message.body))
+            remark = self._bounded(delivery)
+        except StalledError as error:
+            self._stalled = str(error)
+            return self._failed(delivery, str(error))
         except (NotSentError, msgspec.DecodeError) as error:
             return self._failed(delivery, str(error))
         except Exception as error:  # noqa: BLE001 - a defect in one target must not end the telling of the others
             return self._failed(delivery, f"unexpected {type(error).__name__}")
-        finally:
-            self._sending_since = None
+        self._stalled, self._remark = None, remark
         self._unmarked = delivery.message.id
         self._aside.pop(delivery.message.id, None)
         if self._suspect is not None and self._failing is not None:
@@ -160,6 +181,25 @@ class Lane:
         self._pause, self._failing, self._lost, self._in_vain, self._suspect = FIRST_PAUSE, None, None, 0, None
         self._mark()
         return 0.0
+
+    def _bounded(self, delivery: Delivery) -> str | None:
+        """As `Sender.send`, in a thread that is left to itself after a while: what waits must be given up in time."""
+        message = decode_message(delivery.message.body)
+        future = DaemonThreads().submit(self._sender.send, message)
+        if future not in wait([future], ATTEMPT_WITHIN).done:
+            self._hanging[message.id] = future
+            raise StalledError(f"within {ATTEMPT_WITHIN:g} s it neither took nor refused a message")
+        return future.result()
+
+    def _settle_what_hung(self) -> None:
+        """Write down what was taken after all: it is not sent again. What was not waits for its turn again."""
+        for id_, future in tuple(self._hanging.items()):
+            if future.done():
+                if future.exception() is None:
+                    self._outbox.settle(id_, to_micros(self._clock.now()), None)
+                    self.tally = Tally(self.tally.pending, self.tally.delivered + 1, self.tally.given_up)
+                    self._stalled, self._pause = None, FIRST_PAUSE
+                del self._hanging[id_]
 
     def _put_aside(self, message: str, why: str) -> None:
         self._aside[message] = (self._clock.monotonic() + ASIDE_FOR, why)
@@ -217,14 +257,14 @@ class Sending:
     def rest(self, patience: float) -> bool:
         """Let every target take what it takes at once, for at most `patience` seconds; whether all threads have ended.
 
-        What is left waits in the outbox for the next run.
+        What is left waits in the outbox for the next run. A target that is known to stall is not waited for.
         """
         self._stopping.set()
         for event in self._wakes.values():
             event.set()
         deadline = monotonic() + patience
-        for thread in self._threads.values():
-            thread.join(max(0.0, deadline - monotonic()))
+        for target, thread in self._threads.items():
+            thread.join(0.0 if self.lanes[target].is_stalled else max(0.0, deadline - monotonic()))
         self._abandoned.set()
         return not any(thread.is_alive() for thread in self._threads.values())
 

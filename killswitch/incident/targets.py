@@ -23,10 +23,16 @@ class NotSentError(Exception):
     """A target did not take a message, as far as is known; the text says why and holds no secret."""
 
 
-class Sender(Protocol):
-    """One target. `send` may block; it is called by one thread at a time."""
+class StalledError(NotSentError):
+    """A target neither took a message nor refused it in time. Whether it has arrived is unknown."""
 
-    def send(self, message: Message) -> None: ...
+
+class Sender(Protocol):
+    """One target. `send` may block. It is called again from another thread where one call goes on for too long."""
+
+    def send(self, message: Message) -> str | None:
+        """NotSentError if the target did not take it; otherwise what is wrong with the target all the same, or None."""
+        ...
 
     def check(self) -> None:
         """NotSentError if no message could be sent from here, as far as that shows without sending one."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
+from killswitch.model.legible import shortened
+
 CLOCK_OFF: Final = "this machine's clock is off, by what the venue says"
 """What stands beside a venue's words where these mean the clock, and is looked for where causes are told apart."""
 _TAGS: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -72,8 +74,7 @@ def text_of(text: str) -> str:
         return text.strip()
     title = _TITLE.search(text)
     told = " ".join(_TAGS.sub(" ", text if title is None else title[1]).split())
-    short = told if len(told) <= _LONGEST_PAGE else told[: _LONGEST_PAGE - 1] + "…"
-    return "a web page instead of data" + (f": {short}" if short else "")
+    return "a web page instead of data" + (f": {shortened(told, _LONGEST_PAGE)}" if told else "")
 
 
 def _is_page(text: str) -> bool:

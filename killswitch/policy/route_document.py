@@ -10,7 +10,7 @@ from killswitch.model.instant import HOUR
 from killswitch.model.words import NotificationEvent, Severity
 from killswitch.policy.checks import Breach
 from killswitch.policy.documents import ApiVersion, Metadata
-from killswitch.policy.scalars import Duration, Name, StageLevel, Text, Words, name, several, spelled
+from killswitch.policy.scalars import Duration, Name, StageLevel, Text, Words, name, require_name, several, spelled
 from killswitch.policy.shape import AtLeastOne, Choice, MistakeError, Part, Scalar
 
 TARGETS = ("log", "file", "apprise")
@@ -28,6 +28,7 @@ def service_url(value: object) -> str:
     """
     if isinstance(value, str) and re.fullmatch(f"{_REFERENCE}|{_BARE}", value):
         return value
+    require_name(value)
     raise MistakeError(
         "KS2106", "an Apprise URL holds tokens, so it must be a reference, not a value",
         "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file; "
@@ -113,7 +114,11 @@ class RouteMatch(Part):
 class LogTarget(Part):
     """The program's log; without a configured one, a line on stderr."""
 
-    level: Annotated[Literal["info", "warning", "error"], "At which level."]
+    level: Annotated[
+        Literal["info", "warning", "error"],
+        "The level at which a configured log gets every message of the route; a line on stderr has none. It leaves no "
+        "message out: `match: {severity: page}` does.",
+    ]
 
 
 class FileTarget(Part):

@@ -269,10 +269,21 @@ def reference(value: object) -> str:
     """`env:NAME` or `file:PATH`. The message never repeats what was written: it may be the secret itself."""
     if isinstance(value, str) and _REFERENCE.fullmatch(value):
         return value
+    require_name(value)
     raise MistakeError(
         "KS2106", "a credential must be a reference, not a value",
         "write env:NAME or file:PATH, and change the secret if it was ever real: it has been in a file",
     )  # fmt: skip
+
+
+def require_name(value: object) -> None:
+    """MistakeError where a reference has been begun, and does not say to what. Nothing of it can be a secret."""
+    if value == "env:":
+        raise MistakeError(
+            "KS2106", "after `env:` the name of the variable is missing", "write it as env:RISK_DESK_URL"
+        )
+    if value == "file:":
+        raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
 
 
 def manual(value: object) -> str:

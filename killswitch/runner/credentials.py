@@ -35,39 +35,43 @@ def resolve(references: Mapping[str, str], *, account: str) -> dict[str, str]:
 
     CredentialError says which reference of which account failed and what to do about it.
     """
-    return {name: _resolve_one(reference, f"account {account}, credential {name}")
-            for name, reference in references.items()}  # fmt: skip
+    found = {}
+    for name, reference in references.items():
+        try:
+            found[name] = resolve_one(reference)
+        except CredentialError as error:
+            raise CredentialError(f"account {account}, credential {name}: {error}") from None
+    return found
 
 
-def _resolve_one(reference: str, whose: str) -> Secret:
+def resolve_one(reference: str) -> str:
+    """The value of one reference. CredentialError says why there is none, and what to do about it."""
     kind, _, rest = reference.partition(":")
     if kind == "env" and rest:
-        return Secret(_from_environment(rest, whose))
+        return Secret(_from_environment(rest))
     if kind == "file" and rest:
-        return Secret(_from_file(Path(rest), whose))
+        return Secret(_from_file(Path(rest)))
     # The text itself may be a secret that someone pasted: it is not repeated here.
-    raise CredentialError(f"{whose}: not a reference; write env:NAME or file:PATH")
+    raise CredentialError("not a reference; write env:NAME or file:PATH")
 
 
-def _from_environment(name: str, whose: str) -> str:
+def _from_environment(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         state = "empty" if value == "" else "not set"
-        raise CredentialError(f"{whose}: the environment variable {name} is {state}; set it for this process")
+        raise CredentialError(f"the environment variable {name} is {state}; set it for this process")
     return value
 
 
-def _from_file(path: Path, whose: str) -> str:
+def _from_file(path: Path) -> str:
     try:
         value = _answer_of(path).decode().strip()
     except UnicodeDecodeError:
-        raise CredentialError(f"{whose}: {path} is not UTF-8 text") from None
+        raise CredentialError(f"{path} is not UTF-8 text") from None
     except OSError as error:
-        raise CredentialError(
-            f"{whose}: cannot read {path} ({error.strerror}); check the path and its rights"
-        ) from None
+        raise CredentialError(f"cannot read {path} ({error.strerror}); check the path and its rights") from None
     if not value:
-        raise CredentialError(f"{whose}: {path} is empty")
+        raise CredentialError(f"{path} is empty")
     return value
 
 

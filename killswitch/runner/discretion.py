@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -29,6 +31,11 @@ T = TypeVar("T")
 HIDDEN = "[hidden credential]"
 SHORTEST = 6
 """Characters of base64 that are hidden: fewer are in many words."""
+LEAST: Final = 4
+"""Characters of a credential's beginning that are hidden where a text was cut off."""
+_ESCAPED: Final = re.compile("%[0-9A-F]{2}")
+_CUT: Final = re.compile(r"…|\.\.\.")
+_CLOSING: Final = " \n\t'\"`)]}>"
 _Wording = Callable[..., Callable[..., object]]
 
 
@@ -44,16 +51,44 @@ class Redactor:
         """`text` with every credential replaced."""
         for each in self._written:
             text = text.replace(each, HIDDEN)
+        return self._without_beginnings(text)
+
+    def _without_beginnings(self, text: str) -> str:
+        """Also without a credential whose end was cut off, by whoever shortened the text before it came here."""
+        for end in sorted(_ends(text), reverse=True):  # from behind, so that the ends before it stay where they are
+            begins = min((_begins(text, each, end) for each in self._written), default=end)
+            if begins < end:
+                text = text[:begins] + HIDDEN + text[end:]
         return text
 
 
+def _ends(text: str) -> set[int]:
+    """Where `text` was cut off, or may have been: at its end, less what closes a quotation, and at dots in it."""
+    ends = {len(text), len(text.rstrip(_CLOSING))} | {found.start() for found in _CUT.finditer(text)}
+    return ends - {0}
+
+
+def _begins(text: str, secret: str, end: int) -> int:
+    """Where a beginning of `secret` begins that ends at `end`; `end` where there is none."""
+    at = text.find(secret[:LEAST], max(0, end - len(secret)), end)
+    while at >= 0:
+        if secret.startswith(text[at:end]):
+            return at
+        at = text.find(secret[:LEAST], at + 1, end)
+    return end
+
+
 def _forms(secret: str) -> Iterator[str]:
-    """As it is, in URLs and forms, as Python's `repr` and as JSON writes it, in hex, and in base64."""
+    """As it is, in URLs and forms, as Python's `repr`, as JSON and HTML write it, in hex, and in base64."""
     # Bytes of the environment that are no UTF-8 come as surrogates, and go into a URL as the bytes they were.
     raw = secret.encode(errors="surrogateescape")
     yield from (secret, str.__repr__(secret)[1:-1], repr(raw)[2:-1])
-    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
-    yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex())
+    for written in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        yield from (written, written.replace("/", r"\/"))
+    yield from (escape(secret), escape(secret, quote=False), escape(secret).replace("&#x27;", "&#39;"))
+    for written in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+        yield from (written, _ESCAPED.sub(lambda found: found[0].lower(), written))
+    yield from (raw.hex(), raw.hex().upper())
     for offset in range(3):
         # What stands around it changes the characters at its edges: only those between are sure.
         first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6

@@ -59,11 +59,12 @@ def target_warnings(policies: PolicySet) -> tuple[Diagnostic, ...]:
 def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
     unusable = unusable_targets(policies)
     for route in policies.routes:
-        for target in route.targets:
+        for target, place in zip(route.targets, route.target_places, strict=True):
             if target in unusable:
-                message = f"{target.key} takes no message from this process: {unusable[target]}"
+                message = f"this target takes no message from this process: {unusable[target]}"
                 fix = "put it right where the runner runs; `ksctl notify test` sends a message through every route"
-                yield diagnostic("KS5029", route.place, message, fix, severity="warning")
+                length = len(target.to) + 2 * place.text[place.column - 1 :].startswith(("'", '"'))
+                yield diagnostic("KS5029", place, message, fix, length=length, severity="warning")
 
 
 class _Attempt:

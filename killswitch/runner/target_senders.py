@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.apprise_target import AppriseSender
 from killswitch.incident.targets import FileSender, LogSender, NotSentError, Sender
-from killswitch.runner.credentials import CredentialError, resolve
+from killswitch.runner.credentials import CredentialError, resolve_one
 from killswitch.runner.discretion import Redactor
 
 SHORTEST_SECRET = 4
@@ -34,7 +34,7 @@ def _secret(to: str) -> str:
     if not _refers(to):
         return to
     try:
-        return resolve({"url": to}, account="of a NotificationRoute")["url"]
+        return resolve_one(to)
     except CredentialError as error:
         raise NotSentError(str(error)) from None
 

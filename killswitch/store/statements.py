@@ -80,9 +80,18 @@ PUT_MESSAGE = text(
     f"INSERT INTO outbox ({_OUTBOX_COLUMNS}) "
     "VALUES (:id, :at, :route, :target, :body, 'pending', 0, NULL, NULL) ON CONFLICT (id) DO NOTHING"
 )
+# What fired, ended or was reset, and what a policy pages, is not kept behind what the program says of itself. The words
+# are those of `Message` as it is encoded; in a text of somebody's own the quotation marks would be escaped. PostgreSQL
+# would cast bytes to their hexadecimal form, in which all are equal: they would leave in the order in which they came.
+_HEAD = "CAST(substr(body, 1, 512) AS TEXT)"
+_IS_OVERTAKEN = (
+    f"""({_HEAD} LIKE '%","event":"notice","severity":"page","policy":"runner"%'"""
+    f""" OR ({_HEAD} LIKE '%","event":"notice"%' AND {_HEAD} NOT LIKE '%","severity":"page"%'))"""
+)
 CLAIM_MESSAGE = text(
     "UPDATE outbox SET attempts = attempts + 1 WHERE sequence = ("
-    "  SELECT min(sequence) FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides)"
+    "  SELECT sequence FROM outbox WHERE state = 'pending' AND target = :target AND id NOT IN :besides"
+    f"  ORDER BY {_IS_OVERTAKEN}, sequence LIMIT 1)"
     f" RETURNING {_OUTBOX_COLUMNS}"
 ).bindparams(bindparam("besides", expanding=True))
 MESSAGE_DELIVERED = text(

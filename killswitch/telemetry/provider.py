@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, Tr
 from killswitch.deadline import NoThreadError, begin
 from killswitch.telemetry.exporting import Ids, KeepIncidents
 from killswitch.telemetry.settings import Settings
-from killswitch.transport.adapters import guard_every_session
+from killswitch.transport.sinks import guard_every_session
 
 LAST_WORDS = 5.0
 """Seconds that the end of a run waits for what is still to be exported."""

@@ -1,13 +1,16 @@
 """HTTP as every client here speaks it: an answer has a largest size, and a redirect is an error.
 
-`sessions` has it for aiohttp, `adapters` for requests. A request to a venue is signed and names a key. A client that
-follows a redirect repeats both to whoever the answer names, and takes what that place says for the venue's word.
+`sessions` has it for aiohttp, `adapters` for requests, `sinks` for libraries that tell people and dashboards. A request
+to a venue is signed and names a key. A client that follows a redirect repeats both to whoever the answer names, and
+takes what that place says for the venue's word.
 """
 
 from __future__ import annotations
 
 from typing import Final
 from urllib.parse import urlsplit
+
+from killswitch.model.legible import shortened
 
 LARGEST_ANSWER: Final = 64 * 2**20
 """Bytes of an answer, unpacked. The longest that venues really give tell the rules of all symbols: a quarter of it."""
@@ -68,4 +71,4 @@ def _named(location: str | None) -> str:
         place = urlsplit(location or "").netloc.rpartition("@")[2]
     except ValueError:
         place = ""
-    return f" and names {place[:100]}" if place else ""
+    return f" and names {shortened(place, 100)}" if place else ""

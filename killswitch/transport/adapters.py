@@ -8,6 +8,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from killswitch.transport import CHUNK, LARGEST_ANSWER, AnswerTooLargeError, Body, RedirectRefusedError, is_redirect
+from killswitch.transport.deadlines import watch_connections
 
 
 class RedirectedError(RedirectRefusedError, requests.RequestException):
@@ -32,7 +33,7 @@ class GuardedAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, stream: bool = False, *arguments: Any, **named: Any
     ) -> requests.Response:
         """The answer, whole, also where somebody asks to read it as it comes."""
-        response = super().send(request, True, *arguments, **named)
+        response = self._begun(request, *arguments, **named)
         try:
             response._content = self._read_capped(response)
             response._content_consumed = True
@@ -41,9 +42,12 @@ class GuardedAdapter(HTTPAdapter):
             raise
         return response
 
+    def _begun(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
+        """The status and the headers, as requests gets them."""
+        return super().send(request, True, *arguments, **named)
+
     def _read_capped(self, response: requests.Response) -> bytes:
-        if is_redirect(response.status_code):
-            raise RedirectedError(response.status_code, response.headers.get("Location"))
+        refuse_redirect(response)
         body = Body(self.largest)
         try:
             for chunk in response.iter_content(CHUNK):
@@ -53,16 +57,37 @@ class GuardedAdapter(HTTPAdapter):
         return body.whole()
 
 
+class WatchedAdapter(GuardedAdapter):
+    """One whose requests may be put under `Deadlines`."""
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        """As requests makes it, with connections that can be shut."""
+        super().init_poolmanager(*arguments, **named)
+        watch_connections(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+        """The same, for what goes through a proxy."""
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **named)
+        if not known:
+            watch_connections(manager)
+        return manager
+
+
+def refuse_redirect(response: requests.Response) -> None:
+    """RedirectedError where it is one."""
+    if is_redirect(response.status_code):
+        raise RedirectedError(response.status_code, response.headers.get("Location"))
+
+
+def watch(session: requests.Session, connections: int) -> None:
+    """Have a session do the same under `Deadlines`, ask once, and keep so many connections."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, WatchedAdapter(pool_maxsize=connections, max_retries=0))
+
+
 def guard(session: requests.Session, largest: int = LARGEST_ANSWER) -> requests.Session:
     """Have a session refuse redirects, and answers beyond `largest` bytes; the session itself."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, GuardedAdapter(largest))
     return session
-
-
-def guard_every_session() -> None:
-    """Have every session of requests that this process makes from now on do the same.
-
-    For libraries that call `requests.post` themselves and take no session, as Apprise's services do.
-    """
-    setattr(requests.sessions, "HTTPAdapter", GuardedAdapter)  # noqa: B010 - typed as read-only; a new session mounts it

@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,57 @@ def test_every_sink_stalls_at_once(tmp_path: Path) -> None:
     finally:
         for each in opened:
             os.close(each)
+
+
+class Dripping:
+    """A place on loopback that says 200 to whatever it gets, and then a byte of its answer now and then."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._ended = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __enter__(self) -> Dripping:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                taken, _ = self._listening.accept()
+                threading.Thread(target=self._answer, args=(taken,), daemon=True).start()
+
+    def _answer(self, taken: socket.socket) -> None:
+        with taken, suppress(OSError):
+            taken.recv(2**16)
+            self.asked += 1
+            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not self._ended.wait(0.2):
+                taken.sendall(b"x")
+
+
+def test_a_target_whose_answers_drip_gets_every_page_and_is_a_problem(tmp_path: Path) -> None:
+    """Each attempt ends although its answer never does: the next page leaves, and so do traces."""
+    with Dripping() as target, Dripping() as collector, paper(*FALLING) as address:
+        site = Site(tmp_path, address)
+        (site.policies / "route.yaml").write_text(
+            "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: all}\n"
+            f"spec: {{match: {{}}, targets: [{{apprise: {{url: 'json://{target.address}'}}}}]}}\n",
+            encoding="utf-8",
+        )
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
+        }
+        with attacked(site, environment=environment):
+            until(lambda: target.asked >= 2 and collector.asked >= 2, "what waits behind the first leaves too")
+            named = f"notifications to apprise json://{target.address} are taken, but its answer has no end"
+            until(lambda: named in problems(site), "the target is a problem by its own name")
 
 
 HANGING_RESOLVER = """

@@ -15,8 +15,10 @@ import pytest
 from msgspec import structs
 
 from killswitch.model.venue import FateUnknownError, OrderRequest, VenueDownError
+from killswitch.transport.adapters import watch
+from killswitch.transport.deadlines import Deadlines
 from killswitch_alpaca import adapter
-from killswitch_alpaca.deadlines import DaemonThreads, Deadlines
+from killswitch_alpaca.threads import DaemonThreads
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.threads import NoThreads
 from tests.unit.alpaca.documents import spec
@@ -141,7 +143,7 @@ def test_nothing_leaves_after_its_time() -> None:
 
     with dripping() as address, requests.Session() as session:
         deadlines = Deadlines(0.05)
-        deadlines.watch(session, 1)
+        watch(session, 1)
         with pytest.raises(requests.exceptions.ConnectTimeout), deadlines.one():
             time.sleep(0.2)  # what a resolver of names may take
             session.post(address, timeout=9)

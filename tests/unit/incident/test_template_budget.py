@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.incident import template_budget
+from killswitch.incident.page import LONGEST_FORMATTED
 from killswitch.incident.record import Incident, RunbookFacts
 from killswitch.incident.rendering import runbook
 from killswitch.incident.template_budget import LONGEST_TEXT
@@ -132,3 +133,15 @@ def test_what_a_report_needs_is_far_from_the_limits(incident: Incident, tmp_path
     assert f"{len(stages)}/{len(stages)} " in text
     assert f"{str(stages[0]).upper()} yes 1+2 long x1.50 10 yes" in text
     assert len(text) < LONGEST_TEXT
+
+
+def test_a_long_page_of_somebodys_own_is_shown_as_it_is_written(incident: Incident, tmp_path: Path) -> None:
+    """Reading it as Markdown takes time with the square of its length, beside the ticks; a shorter one is read."""
+    (tmp_path / "own.md.j2").write_text("# A heading <b>\n" + "[" * LONGEST_FORMATTED, encoding="utf-8")
+    stage = incident.firings[0].stage
+    page = runbook(incident, stage, RunbookFacts("own", str(tmp_path), "own.md.j2")).html
+    assert "<title>A heading &lt;b&gt;</title>" in page
+    assert f"<pre># A heading &lt;b&gt;\n{'[' * LONGEST_FORMATTED}</pre>" in page
+    (tmp_path / "own.md.j2").write_text("# A heading\n" + "[" * 10, encoding="utf-8")
+    page = runbook(incident, stage, RunbookFacts("own", str(tmp_path), "own.md.j2")).html
+    assert "<h1>A heading</h1>" in page

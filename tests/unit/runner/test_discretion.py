@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from killswitch.model.legible import shortened
 from killswitch.model.venue import (
     AccountSpec,
     BatchingVenue,
@@ -174,3 +178,62 @@ def test_discretion_offers_what_the_adapter_offers_and_nothing_else(monkeypatch:
     assert isinstance(gifted, BookClosingVenue)
     with pytest.raises(VenueDownError, match="hidden credential"):
         asyncio.run(gifted.close_book())
+
+
+LONG = "S3CRET+abc/defghijklmnopqrstuvwxyz=0123456789"
+
+
+@pytest.mark.parametrize("kept", [4, 5, len(LONG) // 2, len(LONG) - 1])
+@pytest.mark.parametrize(
+    "words",
+    ["{}", "{}\n", "'{}'", "{}…", "{}..., it said", "{}…; are these keys for this address?", "['{}']", "{}…, {}…"],
+)
+def test_the_beginning_of_a_credential_is_hidden_where_a_text_was_cut_off(words: str, kept: int) -> None:
+    """A proxy's page that repeats the request may be cut in the middle of the key, by us or by the proxy."""
+    hidden = Redactor([LONG, "S3CRET-and-another"]).hide("x" * 300 + " " + words.format(LONG[:kept], LONG[:kept]))
+    assert LONG[:4] not in hidden
+    assert hidden == "x" * 300 + " " + words.format(HIDDEN, HIDDEN)
+
+
+def test_words_that_only_begin_as_a_credential_does_are_left_within_a_text() -> None:
+    """A pass phrase may begin with a word that is in every message."""
+    assert Redactor(["order-of-the-day"]).hide("the order is late") == "the order is late"
+
+
+def test_what_was_shortened_before_it_was_hidden_holds_no_part_of_a_credential() -> None:
+    """Wherever the cut falls: at most three characters of the credential are left, which say nothing."""
+    redactor = Redactor([LONG])
+    for most in range(20, 90):
+        hidden = redactor.hide(shortened("x" * 20 + LONG + "y" * 40, most))
+        assert LONG[:4] not in hidden
+        assert len(hidden) <= most + len(HIDDEN)
+
+
+def _percent(secret: str) -> str:
+    return secret.replace("+", "%2b").replace("/", "%2f").replace("=", "%3d")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda secret: json.dumps(secret).replace("/", "\\/"),
+        _percent,
+        lambda secret: secret.encode().hex().upper(),
+        lambda secret: b64encode(f"key:{secret}".encode()).decode(),
+        lambda secret: b64encode(f"a-key:{secret}".encode()).decode()[:-20],
+    ],
+    ids=["JSON of PHP", "lower-case percent", "upper-case hex", "basic authorization", "of which the end is cut off"],
+)
+def test_a_credential_is_hidden_in_every_form_that_proxies_write_it_in(written: Callable[[str], str]) -> None:
+    """What is left of it, in any form, is the edge of a base64 text: a character or two."""
+    hidden = Redactor([LONG]).hide(f"refused: {written(LONG)}")
+    assert HIDDEN in hidden
+    assert not any(written(LONG)[at : at + 12] in hidden for at in range(12, len(written(LONG)) - 12))
+
+
+def test_a_credential_in_a_page_of_html_is_hidden() -> None:
+    """A proxy escapes what it repeats on its page."""
+    assert (
+        Redactor(["p&ss'w<rd"]).hide("<p>p&amp;ss&#39;w&lt;rd, p&amp;ss&#x27;w&lt;rd</p>")
+        == f"<p>{HIDDEN}, {HIDDEN}</p>"
+    )

@@ -73,6 +73,27 @@ def test_validate_warns_of_every_target_that_cannot_work_from_here(folder: Path)
     assert not good.exists()
 
 
+def test_a_target_that_cannot_work_is_shown_where_it_is_written(folder: Path) -> None:
+    """On its own line and underlined whole; the reason names neither a path nor a variable twice."""
+    header = "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: desk}\nspec:\n  match: {}\n"
+    (folder / "routes.yaml").write_text(
+        f"{header}  targets:\n    - log: {{level: info}}\n"
+        "    - apprise: {url: 'env:KS_TEST_UNSET'}\n    - apprise: {url: file:/nowhere/url}\n"
+    )
+    told = called("validate", folder).output
+    at = told.index("KS_TEST_UNSET")
+    found = [line.partition("|")[2] or line for line in told[told.rfind("\n", 0, at) + 1 :].splitlines()]
+    assert found[0].endswith(
+        "routes.yaml:8:22: warning KS5029: this target takes no message from this process: "
+        "the environment variable KS_TEST_UNSET is not set; set it for this process"
+    )
+    written, underlined = found[1:3]
+    begins = written.index("'env:")
+    assert underlined == " " * begins + "^" * (written.rindex("'") + 1 - begins)
+    (line,) = [line for line in told.splitlines() if "/nowhere/url (" in line]
+    assert line.count("/nowhere/url") == 1
+
+
 def test_a_live_run_does_not_start_where_somebody_cannot_be_told(folder: Path) -> None:
     """A shipped set without a route, and one whose target cannot work; with --unnotified it starts, and says so."""
     refused = run(folder, "--live")

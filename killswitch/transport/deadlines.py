@@ -9,14 +9,9 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EAGAIN
-from queue import Empty, SimpleQueue
-from typing import Any, Literal, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Literal
 
 
 class Deadlines:
@@ -25,31 +20,29 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._lock = threading.Lock()
-        self._under_way: set[_Request] = set()
+        self._under_way: set[Request] = set()
         self._closed = False
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Around one request, in the thread that makes it.
+    def one(self) -> Iterator[Request]:
+        """Around one request, in the thread that makes it, by a session of `WatchedAdapter`.
 
         `requests`' ReadTimeout once the time is up, whatever had come by then; its ConnectTimeout where no connection
         had been made, so that nothing was asked; its ConnectionError where everything was ended meanwhile.
         """
         from requests import exceptions
 
-        request = _Request()
-        clock = threading.Timer(self.seconds, request.end, ("late",))
-        clock.daemon = True
+        request = Request()
         with self._lock:
             self._under_way.add(request)
             closed = self._closed
         if closed:
             request.end("closed")
         _mine.request = request
-        clock.start()
+        request.ends_within(self.seconds)
         trouble: exceptions.RequestException | None = None
         try:
-            yield
+            yield request
         except exceptions.RequestException as error:
             if never_made(error):
                 raise
@@ -57,7 +50,6 @@ class Deadlines:
         finally:
             _mine.request = None
             ended = request.end("over")
-            clock.cancel()
             with self._lock:
                 self._under_way.discard(request)
         # A connection that was shut looks like an answer that has come to its end: it is not taken for one.
@@ -78,25 +70,6 @@ class Deadlines:
         for request in under_way:
             request.end("closed")
 
-    def watch(self, session: Any, connections: int) -> None:
-        """Make a session of `requests` tell which connection each request goes over, ask once, and keep so many."""
-        from killswitch.transport.adapters import GuardedAdapter
-
-        class Watched(GuardedAdapter):
-            def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-                super().init_poolmanager(*arguments, **named)
-                _watch(self.poolmanager)
-
-            def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
-                known = proxy in self.proxy_manager
-                manager = super().proxy_manager_for(proxy, **named)
-                if not known:
-                    _watch(manager)
-                return manager
-
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, Watched(pool_maxsize=connections, max_retries=0))
-
 
 def never_made(error: BaseException) -> bool:
     """Whether the connection was never made, so that nothing can have been asked for."""
@@ -114,15 +87,27 @@ def never_made(error: BaseException) -> bool:
     )
 
 
-class _Request:
+class Request:
     """One request, and the connection that it goes over once that is known."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._state: Literal["under way", "late", "closed", "over"] = "under way"
+        self._clock: threading.Timer | None = None
         self.sent = False
         """Whether anything of it may have left."""
+
+    def ends_within(self, seconds: float) -> bool:
+        """From now on, whatever it was given before; whether it has not ended already."""
+        with self._lock:
+            self._stop_clock()
+            if self._state != "under way":
+                return False
+            self._clock = threading.Timer(seconds, self.end, ("late",))
+            self._clock.daemon = True
+            self._clock.start()
+            return True
 
     def goes_over(self, connection: Any) -> bool:
         """Whether it still may."""
@@ -136,9 +121,14 @@ class _Request:
         with self._lock:
             if self._state == "under way":
                 self._state = how
+                self._stop_clock()
                 if how != "over":
                     _shut(self._connection, self)
             return self._state
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
 
 
 _mine = threading.local()
@@ -151,6 +141,8 @@ class _Watched:
     def connect(self) -> None:
         self._require_time()
         super().connect()  # type: ignore[misc] # of the class beside it
+        # An answer that says `Connection: close` takes the socket away from here, and is read from it all the same.
+        self.socket_of_it = self.sock  # type: ignore[attr-defined] # as above
         self._require_time()
 
     def putrequest(self, *arguments: Any, **named: Any) -> Any:
@@ -168,8 +160,8 @@ class _Watched:
             raise ConnectTimeoutError(self, "no connection in time")
 
 
-def _watch(manager: Any) -> None:
-    """Give every kind of connection of a urllib3 manager our ears."""
+def watch_connections(manager: Any) -> None:
+    """Give every kind of connection of a urllib3 manager our ears, in place."""
     manager.pool_classes_by_scheme = {
         scheme: type(
             f"Watched{pool.__name__}",
@@ -180,73 +172,11 @@ def _watch(manager: Any) -> None:
     }
 
 
-def _shut(connection: Any, request: _Request) -> None:
+def _shut(connection: Any, request: Request) -> None:
     """End whatever waits on the connection, unless another request has it by now."""
-    live = getattr(connection, "sock", None)
+    live = getattr(connection, "sock", None) or getattr(connection, "socket_of_it", None)
     if live is None or connection.goes_over_it is not request:
         return
     with suppress(OSError):
         # Of a socket with TLS this is the one beneath: its own way would take away what the reading thread works with.
         socket.socket.shutdown(live, socket.SHUT_RDWR)
-
-
-class DaemonThreads(Executor):
-    """So many threads at most, none of which anybody waits for when the process ends."""
-
-    def __init__(self, most: int, name: str) -> None:
-        self._most, self._name = most, name
-        self._lock = threading.Lock()
-        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._threads = 0
-        self._closed = False
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """RuntimeError after `shutdown`. Where no thread can be begun and none runs, the future's is an OSError."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(f"the threads {self._name} were given back")
-            self._work.put((future, lambda: fn(*args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and self._threads < self._most:
-                self._begin_one()
-        return future
-
-    def _begin_one(self) -> None:
-        """With the lock held. What was put last is called off if there is nobody to do it, now or soon."""
-        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            if self._threads == 0 and (work := self._work.get_nowait()) is not None:
-                work[0].set_exception(OSError(EAGAIN, f"no thread can be begun to ask with: {error}"))
-        else:
-            self._threads += 1
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """What has not begun is called off, and nothing that has is waited for, whatever is asked for."""
-        with self._lock:
-            self._closed = True
-            with suppress(Empty):
-                while (work := self._work.get_nowait()) is not None:
-                    work[0].cancel()
-            for _ in range(self._threads):
-                self._work.put(None)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                work = self._work.get_nowait()
-            except Empty:
-                self._idle.release()
-                work = self._work.get()
-            if work is None:
-                return
-            future, do = work
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(do())
-            except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who is told
-                future.set_exception(error)
-            del work, future, do

@@ -1,0 +1,134 @@
+"""Requests of libraries that send what people and dashboards are to know, and that take no session of ours.
+
+Apprise's services call `requests.post`, and OpenTelemetry's exporters make sessions of their own. What such a place
+answers is of no account beside its status: the answer has an end, in bytes and in seconds, whatever the place would
+like. A read timeout of `requests` is no end, because it begins anew with every byte.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+
+from killswitch.model.unanswered import why_unanswered
+from killswitch.transport import is_redirect
+from killswitch.transport.adapters import WatchedAdapter, refuse_redirect
+from killswitch.transport.deadlines import Deadlines
+
+LARGEST_BODY: Final = 64 << 10
+"""Bytes of an answer that are read. The rest stays where it is."""
+BODY_WITHIN: Final = 3.0
+"""Seconds that the body of an answer may take once its status is known."""
+STATUS_WITHIN: Final = 10.0
+"""Seconds from the first try to connect to the status, where whoever asks says nothing."""
+_PIECE: Final = 4096
+
+
+class Attempt:
+    """What one thread tries to get across, with however many requests, and what is known about it besides."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self.why: str | None = None
+        """Why the last request that failed did so, in plain words."""
+        self.is_stalled = False
+        """Whether a request had no answer in time."""
+        self.remark: str | None = None
+        """What is wrong with a place that has answered with a status all the same."""
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._until - monotonic()
+
+
+_mine = threading.local()
+
+
+@contextmanager
+def attempt(seconds: float) -> Iterator[Attempt]:
+    """Around all that this thread does to get one thing across: its requests together take `seconds` at most."""
+    _mine.attempt = Attempt(seconds)
+    try:
+        yield _mine.attempt
+    finally:
+        _mine.attempt = None
+
+
+class SinkAdapter(WatchedAdapter):
+    """One whose requests end in time, and whose answers are their status and the beginning of a body."""
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float | None, float | None] | None = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """The answer. `requests`' own errors where there is none; a body that has no end is cut off, and is none."""
+        trying: Attempt | None = getattr(_mine, "attempt", None)
+        seconds = _seconds(timeout) if trying is None else min(_seconds(timeout), trying.left)
+        given = {"timeout": seconds, "verify": verify, "cert": cert, "proxies": proxies}
+        try:
+            return self._answer(request, seconds, trying, given)
+        except requests.RequestException as error:
+            if trying is not None:
+                place = urlsplit(request.url or "").netloc.rpartition("@")[2]
+                trying.why = why_unanswered(error, place, seconds)
+                trying.is_stalled |= isinstance(error, requests.Timeout)
+            raise
+
+    def _answer(
+        self, request: requests.PreparedRequest, seconds: float, trying: Attempt | None, given: Mapping[str, Any]
+    ) -> requests.Response:
+        if seconds <= 0:
+            raise requests.ConnectTimeout("no time is left for it")
+        response: requests.Response | None = None
+        body = bytearray()
+        try:
+            with Deadlines(seconds).one() as limited:
+                begun = self._begun(request, **given)
+                # Headers that were torn off by the deadline look like headers that have come to their end.
+                if limited.ends_within(BODY_WITHIN):
+                    response = begun
+                    refuse_redirect(response)
+                    self._read_beginning(response, body)
+        except requests.RequestException as error:
+            if response is None or is_redirect(response.status_code):
+                raise
+            # The status has come, and it is what counts: a body that is torn or has no end takes nothing of it back.
+            response.close()
+            if trying is not None and isinstance(error, requests.Timeout):
+                trying.remark = f"its answer has no end: it was left after {BODY_WITHIN:g} s"
+        assert response is not None  # without one the deadline has raised
+        response._content, response._content_consumed = bytes(body), True  # as requests itself puts it there
+        return response
+
+    def _read_beginning(self, response: requests.Response, body: bytearray) -> None:
+        for piece in response.iter_content(_PIECE):
+            body += piece[: LARGEST_BODY - len(body)]
+            if len(body) >= LARGEST_BODY:
+                response.close()
+                return
+
+
+def guard_every_session() -> None:
+    """Have every session of requests that this process makes from now on use `SinkAdapter`.
+
+    Sessions to venues are not among them: they are made with `guard` or `watch`, whose answers are read whole.
+    """
+    setattr(requests.sessions, "HTTPAdapter", SinkAdapter)  # noqa: B010 - typed as read-only; a new session mounts it
+
+
+def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:
+    """The longest that is asked for, of connecting and reading."""
+    asked = timeout if isinstance(timeout, tuple) else (timeout,)
+    return max((each for each in asked if each is not None), default=STATUS_WITHIN)
