@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
+
+from killswitch.model.magnitude import LONGEST, readable, readable_number
 
 Row = Mapping[str, Any]
 """One object of an answer, as JSON gave it; numbers that were no strings are Decimal or int."""
@@ -30,15 +32,12 @@ def row(answer: Any, what: str) -> Row:
 
 
 def decimal(value: Any) -> Decimal | None:
-    """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
+    """The number, exactly as written; None for nothing. UnreadableError for what is none or beyond measure."""
     if value is None or value == "":
         return None
-    try:
-        found = value if isinstance(value, Decimal) else Decimal(str(value))
-    except InvalidOperation:
-        raise UnreadableError(f"{value!r} is no number") from None
-    if isinstance(value, bool) or not found.is_finite():
-        raise UnreadableError(f"{value!r} is no number")
+    found = value if isinstance(value, Decimal) else readable_number(str(value))
+    if found is None or isinstance(value, bool) or not readable(found):
+        raise UnreadableError(f"{str(value)[:LONGEST]!r} is no number")
     return found
 
 

@@ -30,7 +30,7 @@ from killswitch_ccxt.errors import (
     meaning_of,
     names_an_order,
 )
-from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError
+from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError, bound_numbers
 from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
 
 if TYPE_CHECKING:
@@ -379,6 +379,7 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
         raise VenueDownError(
             f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
+    bound_numbers()
     found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:
         raise VenueDownError(f"ccxt knows no exchange called {exchange}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import importlib
 import json
 import ssl
 import time
@@ -15,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
+from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
 from killswitch.transport.sessions import guarded_session
 from killswitch_ccxt.numbers import UnreadableError
@@ -81,6 +83,9 @@ class Course:
     """Where that request went: `host:port`, nothing of a user or a path."""
     sent_at: float = 0.0
 
+
+MOST_DECIMALS = 1000
+"""Of a number of ccxt's while it is made of others."""
 
 COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
 TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
@@ -203,11 +208,50 @@ class Heard:
         except (ValueError, AssertionError) as error:
             raise _unsignable(error) from None
 
+    def parse_precision(self, precision: Any) -> Any:
+        """As ccxt does it, which writes out one zero for each. ValueError for more of them than a number can have."""
+        if precision is not None and abs(int(precision)) > READABLE_POWER:
+            raise ValueError(f"no number has {str(precision)[:20]} decimals")
+        return super().parse_precision(precision)  # type: ignore[misc] # of ccxt's class
+
     def milliseconds(self) -> int:
         """The time that requests are signed with."""
         if self.ks_clock is None:
             return int(time.time() * 1000)
         return int(self.ks_clock().timestamp() * 1000)
+
+
+@cache
+def bound_numbers() -> None:
+    """Have ccxt's own exact numbers refuse, with a ValueError, what takes minutes and gigabytes to reckon with.
+
+    ccxt reckons while it parses, on the event loop's thread, and with powers of ten written out: one number such as
+    `1e10000000` in an answer would hold up every account. No client of a venue can be given another class.
+    """
+    precise = importlib.import_module("ccxt.base.precise").Precise
+    begin, divide, write = precise.__init__, precise.div, precise.__str__
+
+    def bounded(self: Any, number: Any, decimals: int | None = None) -> None:
+        if decimals is None and (len(number) > LONGEST or ("e" in number.lower() and readable_number(number) is None)):
+            raise ValueError(f"{number[:20]!r} is no number that can be reckoned with")
+        begin(self, number, decimals)
+
+    # Some exchanges' classes take the decimals of a result from a number of the answer.
+    def divided(self: Any, other: Any, precision: int = 18) -> Any:
+        return divide(self, other, _possible(precision))
+
+    def written(self: Any) -> str:
+        _possible(self.decimals)
+        text: str = write(self)
+        return text
+
+    precise.__init__, precise.div, precise.__str__ = bounded, divided, written
+
+
+def _possible(decimals: int) -> int:
+    if abs(decimals) > MOST_DECIMALS:
+        raise ValueError(f"no number has {decimals} decimals")
+    return decimals
 
 
 def _unsignable(error: Exception) -> UnsignableError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+
+from killswitch.model.magnitude import LONGEST, readable_number
 
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading an answer raises that has another shape than any that is known."""
@@ -28,10 +30,13 @@ def shapeless(error: Exception) -> str:
 
 
 def decimal(value: Any) -> Decimal | None:
-    """The number, exactly as written; None for nothing. UnreadableError for what is none, NaN and infinities too."""
+    """The number, exactly as written; None for nothing. UnreadableError for what is none or beyond measure."""
     if value is None:
         return None
-    return _decimal(value if isinstance(value, str) else str(value))
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > LONGEST:
+        raise UnreadableError(f"{text[:20]!r}… is no number: it has {len(text)} characters")
+    return _decimal(text)
 
 
 @lru_cache(maxsize=8192)
@@ -39,11 +44,8 @@ def _decimal(text: str) -> Decimal | None:
     """Remembered, since most numbers of an account are the same ones as a second ago, or zero."""
     if not text:
         return None
-    try:
-        found = Decimal(text)
-    except InvalidOperation:
-        raise UnreadableError(f"{text!r} is no number") from None
-    if not found.is_finite():
+    found = readable_number(text)
+    if found is None:
         raise UnreadableError(f"{text!r} is no number")
     return found
 

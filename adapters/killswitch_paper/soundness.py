@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
+from killswitch.model.magnitude import LONGEST, readable
 from killswitch.model.snapshot import AccountSnapshot, Balance, Flow
 
 _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "realized_pnl", "fee", "wallet", "cost"})
@@ -26,8 +27,8 @@ def _faults(answer: object) -> Iterator[str]:
         may_owe = isinstance(answer, Balance | Flow)
         for name, value in structs.asdict(answer).items():
             if isinstance(value, Decimal):
-                if not value.is_finite() or (value < 0 and name not in _SIGNED and not (may_owe and name == "amount")):
-                    yield f"{name} is {value}"
+                if not readable(value) or (value < 0 and name not in _SIGNED and not (may_owe and name == "amount")):
+                    yield f"{name} is {str(value)[:LONGEST]}"
             elif isinstance(value, Struct | tuple | dict):
                 yield from _faults(value)
     elif isinstance(answer, dict):

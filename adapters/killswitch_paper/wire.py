@@ -27,9 +27,10 @@ an order never was: any other 404 is a wrong address.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -121,6 +122,9 @@ class StateRequest(Struct, frozen=True, forbid_unknown_fields=True):
     delivery: Decimal | None = None
 
 
+_COUNT: Final = re.compile(r"[0-9]{1,12}")
+
+
 def used_header(used: Mapping[str, int]) -> str:
     """Counts as the header Limits-Used says them."""
     return "; ".join(f"{name}={units}" for name, units in used.items())
@@ -129,7 +133,7 @@ def used_header(used: Mapping[str, int]) -> str:
 def read_used(header: str) -> dict[str, int]:
     """What a header Limits-Used says; what is not understood in it is left out."""
     parts = (part.strip().partition("=") for part in header.split(";"))
-    return {name: int(units) for name, _, units in parts if name and units.isascii() and units.isdigit()}
+    return {name: int(units) for name, _, units in parts if name and _COUNT.fullmatch(units)}
 
 
 encode = msgspec.json.Encoder(decimal_format="string").encode

@@ -276,8 +276,10 @@ def _tick_ourselves(
     elif order.kind == "close":
         require_closable(order.scope, accounts)
     else:
-        standing_locks = locks_at(locks.folder, locks.union, datetime.now(UTC))
-        require_known(order.scope, hands.machine_scopes(found.policies, accounts) | hands.locked_scopes(standing_locks))
+        locked = hands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        # A latch outlives its policy, and its account: the last runner knew its scope.
+        latched = set() if view is None else hands.watched_scopes(view)
+        require_known(order.scope, hands.machine_scopes(found.policies, accounts) | locked | latched)
     _require_its_policies(order, place, found)
     seen = Fired()
     with (

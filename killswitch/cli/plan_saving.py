@@ -25,7 +25,8 @@ def save(plan: SavedPlan | None, out: Path) -> None:
             file.write(encode_plan(plan))
     except OSError as error:
         raise click.ClickException(f"{out}: {error.strerror or error}") from error
-    click.echo(f"saved plan {plan.short} in {out}: `ksctl apply {out}` does exactly that", err=True)
+    apply = f"ksctl apply {out} --store STORE --live"
+    click.echo(f"saved plan {plan.short} in {out}: `{apply}` does exactly that", err=True)
 
 
 def read(path: Path) -> SavedPlan:

@@ -25,7 +25,7 @@ paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=T
 @options.output
 @click.pass_context
 def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, variant: str | None, output: str) -> None:
-    """Check policies: every mistake in one pass.
+    """Check policies: every mistake of what can be read, in one pass.
 
     PATH is a file or a folder; all of them together are one policy set. Every variant that they declare is checked,
     whichever is selected.

@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.closing.life import ZERO
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Fill, Instrument
 from killswitch.model.venue import MalformedAnswerError, OrderReport
 
@@ -82,9 +83,9 @@ def finite(value: object) -> Decimal | None:
 
 
 def _reckoned(value: object) -> bool:
-    """Whether sums can be made with it: money has fewer than thirty digits before its point, and after it."""
+    """Whether sums can be made with it."""
     number = finite(value)
-    return number is not None and -30 < number.adjusted() < 30
+    return number is not None and sane(number)
 
 
 def said(words: object) -> str:

@@ -1,8 +1,9 @@
 """Answers in which one field is wrong, and what an adapter may make of them.
 
-Every field of every answer is changed in turn: null, missing, another type, no number, another sign, a word that nobody
-knows, an empty list, a list for an object, a row that is there twice. What is right is decided by the snapshot of the
-answers as they were: each fact is the same, or unknown. A position never vanishes, and never changes its side or size.
+Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another
+sign, a word that nobody knows, an empty list, a list for an object, a row that is there twice. What is right is
+decided by the snapshot of the answers as they were: each fact is the same, or unknown. A position never vanishes, and
+never changes its side or size.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ AS_NOTHING: Final = object()
 changed, since one route may answer about several markets."""
 ROWS: Final = 2
 """So many elements of a list are changed: the others are like them."""
+HUGE: Final = "1e3000000"
+"""Ten characters that take seconds to be written out or divided by; more of them freeze a process."""
 LATER: Final = timedelta(seconds=120)
 """Two readings of the same facts are dated so much apart, at most."""
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
@@ -119,6 +122,7 @@ def _instead(old: Any, path: Path) -> Iterator[tuple[str, object]]:
         if isinstance(old, int | float) or (isinstance(old, str) and _NUMBER.fullmatch(old)):
             is_text = isinstance(old, str)
             yield "no number", "NaN" if is_text else float("nan")
+            yield "beyond measure", HUGE if is_text else 10**300
             if Decimal(str(old)):
                 yield "negative", -old if isinstance(old, int | float) else str(-Decimal(old))
 

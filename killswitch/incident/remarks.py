@@ -49,7 +49,10 @@ def _order(order: OrderOutcome, holdings: Collection[Key]) -> Iterator[str]:
     if order.fate == "abandoned":
         yield f"{name} is of unknown fate, and the venue is asked no more: it may have filled, or may yet"
     elif order.fate == "set aside":
-        yield f"{name} is of unknown fate and set aside: its worst case counts as sent, and the venue is still asked"
+        yield (
+            f"{name} is of unknown fate and set aside: the venue is still asked, and all but a full close of a swap or "
+            "future counts it as filled"
+        )
     if order.purpose == "hedge":
         yield f"{name} opened a temporary hedge, and closes nothing: close it once what it stands in for is closed"
     elif order.purpose == "hop" and (order.account, order.symbol, order.position_side) in holdings:

@@ -13,12 +13,13 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.model.decision import Decision, Intent, Unwinding
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Market
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.planning.plan_file import AccountBasis, SavedPlan
 from killswitch.planning.routes import base_of, quote_of
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane, sound_instrument
+from killswitch.signals.soundness import sound_instrument
 
 Markets = Mapping[str, Market]
 """Account → what it trades."""

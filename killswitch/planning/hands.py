@@ -13,6 +13,7 @@ from killswitch.graph.nodes import CancelOrders, CorrelationGroupRule, PolicySet
 from killswitch.graph.unwinding import unwinding_for
 from killswitch.model.decision import Decision, decision_id
 from killswitch.model.instant import from_micros, rfc3339
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.planning.book import book_change
 from killswitch.planning.cancels import cancels
@@ -21,7 +22,6 @@ from killswitch.planning.selection import Target
 from killswitch.planning.unwind import DERIVATIVES, at_once, manner, unwind
 from killswitch.planning.watch import Watch
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments, ScopeView, doubt_of_positions, positions_missing
 
 OPERATOR = "operator"

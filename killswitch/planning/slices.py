@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.graph.unwinding import ImpactRule
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Liquidity, OrderSide
 from killswitch.risk.impact import daily_volume, greatest_size
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from decimal import Decimal
 from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
 from killswitch.model.decision import Intent
 from killswitch.model.instant import MINUTE
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
 from killswitch.planning.decide import duration
 from killswitch.planning.rounding import SHUT, whole_steps
@@ -22,7 +23,6 @@ from killswitch.planning.stuck import Seen, Stuck
 from killswitch.risk.beta import Beta, least_squares_beta
 from killswitch.signals.marks import MarkKey, Marks
 from killswitch.signals.position import ZERO, notional
-from killswitch.signals.soundness import sane
 from killswitch.signals.view import distrust
 
 SAMPLE = MINUTE

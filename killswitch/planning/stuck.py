@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from killswitch.graph.unwinding import HedgeRule
 from killswitch.model.decision import Decision
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument, Position, Residual, Side
 from killswitch.planning.cuts import DERIVATIVES
 from killswitch.planning.rounding import SHUT, reduction
 from killswitch.planning.routes import base_of
 from killswitch.signals.position import ZERO, together
-from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments, PnlKey, distrust
 
 ENDED_SHORT = ("residual", "blocked", "abandoned")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.planning.ranking import Candidate
 from killswitch.planning.routes import base_of, quote_of
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane
 from killswitch.signals.view import ScopeView
 
 _Rows = dict[tuple[str, str], list[Position]]

@@ -105,7 +105,8 @@ def fraction(value: object) -> Decimal:
     share = _share(value)
     if not 0 < share <= 1:
         meant = _percent_meant(value)
-        fix = f"write {meant}% (or {share / 100})" if meant else PERCENT_FIX
+        bound = "write at most 100%, or 1" if share > 1 else "write more than 0%"
+        fix = f"write {meant}% (or {share / 100})" if meant else bound
         raise MistakeError("KS2102", f"{spelled(value)} is not above 0% and at most 100%", fix)
     return share
 

@@ -20,6 +20,7 @@ from killswitch.model.snapshot import Closing
 from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, NO_WATCH, ClosingWatch, Tracer
 from killswitch.model.words import Severity
+from killswitch.planning.scopes import Identity, scopes_of
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.acting import left_to_do, observed_latches
@@ -127,7 +128,7 @@ def assemble(
         notifier=Notifier(policies, store, timeline),
         standing=_left_lying(unfinished, arming)
         + _latched_unacted(store, arming)
-        + (_unrouted(policies) if live else ()),
+        + (_unrouted(policies) + _unwatched(policies, accounts) if live else ()),
         tracer=tracer,
         timers=Timers(policies, accounts, meters, store, timeline, patience, refreshing) if timers else None,
         suspending=Suspending(accounts, meters, store, timeline, patience),
@@ -190,6 +191,24 @@ def _unrouted(policies: PolicySet) -> tuple[str, ...]:
     if policies.routes or not names:
         return ()
     return (f"nobody is told of what is meant for {', '.join(names)}: the policies have no NotificationRoute",)
+
+
+def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
+    """The armed accounts that no stage can act on: a misspelled scope looks just like a calm market."""
+    identities: list[Identity] = [(it.name, it.venue, it.market, it.currency) for it in accounts.values()]
+    watched = {
+        name
+        for graph in policies.graphs
+        if graph.mode == "enforce"
+        for names in scopes_of(graph.scope, identities).values()
+        for name in names
+    }
+    return tuple(
+        f"account {it.name} is armed, and no policy that enforces has it in its scope: nothing but a close by hand "
+        "ever closes it"
+        for it in accounts.values()
+        if it.armed and it.name not in watched
+    )
 
 
 def _latched_unacted(store: Store, arming: Arming) -> tuple[str, ...]:

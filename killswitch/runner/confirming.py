@@ -212,7 +212,10 @@ class Confirming:
         if entry.kind not in ("set_aside", "abandoned"):
             return
         said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} is of unknown fate"
-        what = "is set aside: its position goes on without it, and its worst case counts as sent"
+        what = (
+            "it is set aside, and the venue is still asked. Its position goes on without it: a full close of a swap or "
+            "future as a whole, since such orders only reduce, anything else as if it had filled"
+        )
         if entry.kind == "abandoned":
             what = "the venue does not say what became of it, and is asked no more: look there"
         self._texts[f"{said}: {what} (ksctl explain {decision})"] = None

@@ -8,9 +8,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.model.instant import HOUR
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import HOLDINGS, ZERO
-from killswitch.signals.soundness import sane
 
 KEPT = 48 * HOUR
 """How long the price of what is gone is remembered (microseconds)."""

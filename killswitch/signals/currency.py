@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from statistics import median
 
+from killswitch.model.magnitude import sane
 from killswitch.model.reference_currency import ReferenceCurrency
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane
 
 ONE = Decimal(1)
 

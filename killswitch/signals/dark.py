@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.currency import ONE
 from killswitch.signals.equity_change import holdings
 from killswitch.signals.position import HOLDINGS, ZERO, base_of, notional, sign
-from killswitch.signals.soundness import sane
 from killswitch.signals.units import fall_from
 from killswitch.signals.view import Instruments
 

@@ -22,6 +22,7 @@ from operator import attrgetter
 from msgspec import Struct
 from msgspec.structs import replace
 
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
 from killswitch.signals.position import (
     HOLDINGS,
@@ -33,7 +34,6 @@ from killswitch.signals.position import (
     liquidation_distance,
     sign,
 )
-from killswitch.signals.soundness import sane
 from killswitch.signals.view import Instruments
 
 NEAR_LIQUIDATION = Decimal("0.05")

@@ -14,12 +14,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR, to_micros
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
 from killswitch.signals.asset_prices import AssetPrices, LastPrice
 from killswitch.signals.clocks import ahead_of_venue, venue_time
 from killswitch.signals.loss_or_flow import EARLY
 from killswitch.signals.position import ZERO, move_value
-from killswitch.signals.soundness import sane, sound_fill
+from killswitch.signals.soundness import sound_fill
 from killswitch.signals.view import PnlKey, ScopeView
 
 LATEST = 48 * HOUR

@@ -16,8 +16,8 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
-from killswitch.signals.soundness import sane
 
 HOLDINGS = frozenset({"spot", "margin", "equity"})
 """Markets whose positions are holdings: their whole value is in the equity, and not only their profit."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Instrument
 
 _Record = TypeVar("_Record", bound=Struct)
@@ -15,11 +16,6 @@ _Record = TypeVar("_Record", bound=Struct)
 LEAST, MOST = Decimal("1e-29"), Decimal("1e30")
 """A positive number is sane from the one on and below the other."""
 _POSITIVE = ("contract_size", "amount_step", "price_step", "max_amount")
-
-
-def sane(value: Decimal) -> bool:
-    """Whether a number can be one: finite, and of fewer than thirty digits before and after its point."""
-    return value.is_finite() and -30 < value.adjusted() < 30
 
 
 def sound_account(account: AccountSnapshot) -> AccountSnapshot:

@@ -16,9 +16,9 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.model.instant import SECOND
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.position import ZERO
-from killswitch.signals.soundness import sane
 
 NOISY_FOR = 600 * SECOND
 """How long an account counts as noisy after its last swing."""

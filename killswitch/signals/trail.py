@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
+from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.equity_change import collateral_effect, sizes_changed, wallet_change
 from killswitch.signals.ledger import FillRow
@@ -26,7 +27,7 @@ from killswitch.signals.loss_or_flow import (
     unrecorded,
 )
 from killswitch.signals.position import HOLDINGS, ZERO
-from killswitch.signals.soundness import sane, sound_account
+from killswitch.signals.soundness import sound_account
 from killswitch.signals.swings import Swing, Swings, SwingsState
 from killswitch.signals.trades import Traded, Trades, TradesState, fee_of
 from killswitch.signals.view import Instruments

@@ -58,11 +58,22 @@ ANSWER: dict[str, Any] = {"rows": [{"size": "1.5", "side": "buy", "open": True}]
 
 
 def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
-    """Nine ways for a number, seven for a word, eight for a list of rows, five for a yes, four for a row."""
+    """Ten ways for a number, seven for a word, eight for a list of rows, five for a yes, four for a row."""
     found = mutations({"question": ANSWER})
     by_path = {path: sorted(it.kind for it in found if it.path == path) for path in {it.path for it in found}}
     assert by_path["rows", 0, "size"] == sorted(
-        ["null", "missing", "a word", "true", "an object", "a list", "nothing written", "no number", "negative"]
+        [
+            "null",
+            "missing",
+            "a word",
+            "true",
+            "an object",
+            "a list",
+            "nothing written",
+            "no number",
+            "beyond measure",
+            "negative",
+        ]
     )
     assert by_path["rows", 0, "side"] == sorted(
         ["null", "missing", "a word", "true", "an object", "a list", "nothing written"]

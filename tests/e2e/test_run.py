@@ -57,6 +57,16 @@ def test_a_crash_fires_locks_closes_and_sigterm_exits_0(tmp_path: Path) -> None:
             "replay", "--policies", str(site.policies), "--snapshots", str(tmp_path / "seen.jsonl"), "--output", "json"
         )
         assert [decision["id"]] == [json.loads(line)["id"] for line in replayed.stdout.splitlines()], replayed.stderr
+        # The latch outlives its policy's scope, its lock and its runner; a command that ticks once knows it still.
+        policy = (
+            (site.policies / "policy.yaml")
+            .read_text(encoding="utf-8")
+            .replace("match: {}", "match: {account: [other]}")
+        )
+        (site.policies / "policy.yaml").write_text(policy, encoding="utf-8")
+        reset = ("reset", "account/main", "--reason", "looked at", "--policies", str(site.policies), "--live")
+        ended = ksctl(*reset, "--store", str(site.store), "--lock-dir", str(tmp_path / "other"))
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ FAMILIES = {
 }
 
 INTRODUCTION = """\
-`ksctl validate` finds every mistake in one pass. Each has its place, the line with a caret below it, a code that
+`ksctl validate` finds every mistake in one pass; what hangs on a key that cannot be read is checked once it can, and the
+last line says so. Each has its place, the line with a caret below it, a code that
 stays what it is, and the way out. `ksctl explain KS2001` prints what stands here."""
 
 

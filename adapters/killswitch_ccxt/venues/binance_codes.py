@@ -174,6 +174,11 @@ def codes_of(answer: Answer) -> Iterable[str]:
     return (*codes_in(answer.body), *(["5xx"] if answer.status >= 500 else []))
 
 
+LONGEST_COUNT: Final = 12
+"""Digits of a count that can be one."""
+
+
 def used_from(headers: Mapping[str, str]) -> Mapping[str, int]:
     """The venue's own count, limit → units."""
-    return {name: int(headers[header]) for header, name in _COUNTERS.items() if headers.get(header, "").isdecimal()}
+    found = {name: headers.get(header, "") for header, name in _COUNTERS.items()}
+    return {name: int(units) for name, units in found.items() if len(units) <= LONGEST_COUNT and units.isdecimal()}

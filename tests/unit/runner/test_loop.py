@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.gate.reading import read_lock
-from killswitch.graph.nodes import PolicySet
+from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
 from killswitch.incident.results import decided
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
@@ -102,7 +102,6 @@ def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: st
 
 def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
     """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
-    from killswitch.graph.nodes import ScopeRule
     from killswitch.runner.accounts import ArmedAccount
     from killswitch.runner.assembly import assemble
     from tests.runner_world import PACE
@@ -130,6 +129,29 @@ def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_
     decision = asyncio.run(story())
     assert (len(one.sent), len(two.sent)) == (1, 0)
     assert {None, "one"} == {entry.account for entry in store.journal(decision) if entry.kind == "planned"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "armed", "problem"),
+    [(replace(crash_policy(), scope=ScopeRule("account", ("mian",), None, None, None)), True, True),
+     (observing(crash_policy()), True, True), (crash_policy(), True, False), (observing(crash_policy()), False, False)],
+    ids=["misspelled", "observing", "watched", "not armed"],
+)  # fmt: skip
+def test_an_armed_account_that_no_policy_watches_is_a_problem_for_as_long_as_it_runs(
+    world: World, policy: Graph, armed: bool, problem: bool
+) -> None:
+    """A scope that is misspelled looks just like a calm market."""
+    store = world.open()
+
+    async def story() -> TickReport:
+        runner = world.runner(store, [ScriptedVenue(book("1000"))], armed=armed, policies=graphs.policy_set(policy))
+        await runner.start()
+        return await runner.tick()
+
+    words = "account main is armed, and no policy that enforces has it in its scope"
+    report = asyncio.run(story())
+    assert any(words in each.text for each in report.notices) is problem
+    assert any(words in each for each in report.problems) is problem
 
 
 def test_a_venue_that_is_down_is_a_quality_and_not_the_end(world: World) -> None:
