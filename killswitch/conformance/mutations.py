@@ -1,9 +1,9 @@
 """Answers in which one field is wrong, and what an adapter may make of them.
 
 Every field of every answer is changed in turn: null, missing, another type, no number, one beyond measure, another
-sign, a word that nobody knows, an empty list, a list for an object, a row that is there twice. What is right is decided
-by the snapshot of the answers as they were: each fact is the same, or unknown. A position never vanishes, and never
-changes its side or size.
+sign, a word that nobody knows, an empty list, a list for an object, a row that is there twice. What is right is
+decided by the snapshot of the answers as they were: each fact is the same, or unknown. A position never vanishes, and
+never changes its side or size.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ROWS: Final = 2
 """So many elements of a list are changed: the others are like them."""
 HUGE: Final = "1e3000000"
 """Ten characters that take seconds to be written out or divided by; more of them freeze a process."""
+UNKNOWN_KINDS: Final = frozenset({"a word", "negative", "no number", "beyond measure"})
+"""Changes that make another word of the word, or the number, by which a row says of what kind it is."""
 LATER: Final = timedelta(seconds=120)
 """Two readings of the same facts are dated so much apart, at most."""
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
@@ -242,7 +244,7 @@ def _row_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
         return []
     left, found = list(seen), []
     word = trial.mutation.value
-    if what == "flows" and isinstance(word, str) and trial.mutation.kind in ("a word", "negative", "no number"):
+    if what == "flows" and isinstance(word, str) and trial.mutation.kind in UNKNOWN_KINDS:
         # A row of a kind that nobody knows may be left out, or be profit or loss, or have that word in its id.
         kept = [it for it in left if word not in getattr(it, "id", "") and getattr(it, "kind", None) in UNIT_FLOWS]
         return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]

@@ -91,9 +91,16 @@ def test_coins_have_one_name(name: str, symbol: str) -> None:
 )  # fmt: skip
 def test_every_status_of_an_order_means_something(status: str, state: str) -> None:
     """Those of Alpaca's life of an order; one that is none of them is not guessed."""
-    assert read_report(ORDER | {"status": status}).state == state
+    filled = {"filled_qty": "15"} if status == "filled" else {}
+    assert read_report(ORDER | filled | {"status": status}).state == state
     with pytest.raises(UnreadableError):
         read_report(ORDER | {"status": "dreaming"})
+
+
+def test_an_order_that_is_filled_with_nothing_makes_no_sense() -> None:
+    """Closing would send it again."""
+    with pytest.raises(UnreadableError):
+        read_report(ORDER | {"status": "filled"})
 
 
 def test_an_order_over_money_is_told_in_shares() -> None:
