@@ -22,7 +22,7 @@ from killswitch.gate.foreign import FOREIGN_SCOPE
 from killswitch.gate.guard import alone_in
 from killswitch.gate.reading import LockFile, read_file
 from killswitch.gate.strange import MOST, Strangers, some_of, strangers
-from killswitch.gate.strictness import own_of, scope_of, tightens, unreadable
+from killswitch.gate.strictness import UNREADABLE, own_of, scope_of, tightens, unreadable
 from killswitch.gate.union import UnionFile
 from killswitch.gate.writing import Pen, cause_of
 from killswitch.model.decision import LockOrder
@@ -196,6 +196,7 @@ class LockFolder:
             except (OSError, StaleGenerationError) as error:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
+        problems += _not_readable(lock for path, lock in contents.own.items() if path in kept)
         held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or not self._has_failed(failed)]
         found_beside = self._beside(expected, now, is_late, problems)
         beside_us = [file for file in files if file.path not in kept | {self.path_of(FOREIGN_SCOPE)}]
@@ -322,6 +323,20 @@ def _unwritten(failed: Mapping[Path, str]) -> list[LockProblem]:
             f"write: {cause}", f"the lock of {_named(scopes)} could not be written and will be tried again: {cause}"
         )
         for cause, scopes in causes.items()
+    ]
+
+
+def _not_readable(locks: Iterable[Lock]) -> list[LockProblem]:
+    """One for each scope that is locked because its file could not be read: nobody has decided that, or will end it."""
+    return [
+        LockProblem(
+            f"unreadable: {lock.scope}",
+            f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: see who "
+            "wrote there",
+            is_mild=True,
+        )
+        for lock in locks
+        if lock.locked and UNREADABLE in lock.details
     ]
 
 

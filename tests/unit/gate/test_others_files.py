@@ -133,15 +133,18 @@ HALF_OPEN = json.dumps({"locked": False, "alive_until": NOW.timestamp() + 80_000
 def test_an_unreadable_file_of_a_watched_account_is_replaced_by_the_lock_that_it_is(
     folder: LockFolder, content: str
 ) -> None:
-    """Every reader then reads a lock, until a hand lifts it; in the next turn it is as readable as any."""
+    """Every reader then reads a lock, until a hand lifts it, and for so long it is a problem: nobody decided it."""
     path = folder.path_of(MAIN)
     path.write_text(content)
     for second in (1, 2):
-        assert folder.settle(LockChanges(watch=frozenset({MAIN})), at(second)).problems == ()
+        (problem,) = folder.settle(LockChanges(watch=frozenset({MAIN})), at(second)).problems
+        assert (problem.subject, problem.is_mild) == (f"unreadable: {MAIN}", True)
+        assert f"so that {MAIN} is locked (reduce_only) until `ksctl reset {MAIN}`" in problem.text
         written = json.loads(path.read_text())
         assert (written["locked"], written["mode"], written["details"]) == (True, "reduce_only", {"unreadable": "yes"})
     folder.lift(MAIN, at(3))
     assert not read_lock(path, at(3)).locked
+    assert folder.settle(LockChanges(watch=frozenset({MAIN})), at(4)).problems == ()
 
 
 def test_without_the_guard_an_unreadable_file_is_replaced_as_well(folder: LockFolder, tmp_path: Path) -> None:

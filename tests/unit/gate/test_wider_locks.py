@@ -18,6 +18,7 @@ import pytest
 from killswitch.gate.lock import LockFolder
 from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, LockMode, LockOrder
+from killswitch.model.snapshot import Event
 from killswitch.model.store import TickRecord
 from killswitch.runner.accounts import ArmedAccount, Arming
 from killswitch.runner.hands import hand, locked_scopes
@@ -89,15 +90,20 @@ class Site:
         self.store.commit_tick(
             TickRecord(self.now, "sha256:test", (), (), (one,), (), self.gate.planned(one), None, (), 0)
         )
-        assert self.gate.act((one,), self.now) == self.remarks
+        assert self._acted((one,)) == self.remarks
         return one
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-        assert self.gate.act((), self.now) == self.remarks
+        assert self._acted(()) == self.remarks
 
     def reset_by_hand(self, scope: str) -> None:
-        assert self.gate.act((), self.now, (hand("reset", scope, "operator-1", "looked at it", self.now),)) == ()
+        assert self._acted((), (hand("reset", scope, "operator-1", "looked at it", self.now),)) == ()
+
+    def _acted(self, decisions: tuple[Decision, ...], hands: tuple[Event, ...] = ()) -> tuple[str, ...]:
+        """What is wrong, besides locks that stand for a file which nobody could read."""
+        found = self.gate.act(decisions, self.now, hands)
+        return tuple(each for each in found if "until `ksctl reset" not in each)
 
     def path(self, scope: str) -> Path:
         return self.folder / f"{scope.replace('/', '__')}.json"
