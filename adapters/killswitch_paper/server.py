@@ -259,7 +259,9 @@ class _Desk:
                 self._market.delist(wanted.symbol, wanted.delivery)
             else:
                 self._market.set_state(wanted.symbol, wanted.state, wanted.price_band)
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
+            raise _RefusedError(400, "bad_request", f"no symbol {wanted.symbol!r} is traded here") from error
+        except ValueError as error:
             raise _RefusedError(400, "bad_request", str(error)) from error
         return web.Response(status=204)
 

@@ -237,7 +237,7 @@ def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """A close by hand of an account that cannot be read: it is carried out when it can be."""
     text = (
         f"the close by hand waits: {why}; it is closed on the first reading until {instant(from_micros(until))} "
-        f"(`ksctl close --give-up {event.id}` ends that)"
+        f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
     )
     return Notice(from_micros(now), "operator", event.scope or "portfolio", "warning", "page", text, event.id)
 

@@ -78,7 +78,7 @@ def test_a_close_of_nothing_that_can_be_read_is_not_consumed(desk: Desk) -> None
     assert notice.text == (
         "the close by hand waits: a is down: 503 Service Unavailable; --force closes what was held there when it was "
         "read last; it is closed on the first reading until 2024-01-01T00:10:01Z "
-        "(`ksctl close --give-up hand-1` ends that)"
+        "(`ksctl close --give-up hand-1 --reason … --store STORE` ends that)"
     )
     assert desk.tick(2, down("a")) == ([], [])
     assert [each.id for each in desk.pending] == ["hand-1"]
