@@ -11,8 +11,8 @@ import sys
 from tests.bench.measure import Measure
 
 PARTS = (
-    "replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "reading", "latency",
-    "worlds",
+    "replay", "tick", "backtest", "startup", "memory", "notifications", "report", "closing", "reading", "sinks",
+    "latency", "worlds",
 )  # fmt: skip
 
 

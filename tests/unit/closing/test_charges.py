@@ -318,7 +318,7 @@ def test_an_asset_is_written_down_as_far_as_it_can_be_stored_and_printed(asset: 
     closed(scene)
     ((_, fee, why),) = told(scene)
     assert (fee, (why or "")[:13]) == (None, f"charged 0.5 {asset[0]}")
-    assert 0 < len((why or "").encode()) <= 500
+    assert 0 < len((why or "").encode().decode()) <= 500
 
 
 # Which orders
