@@ -44,8 +44,8 @@ EVERY: Final = 150.0
 """Seconds between two disturbances that are no answer of the venue, on average."""
 JUMPS: Final = (-86_400, -3_600, -90, -5, 0, 0, 0, 5, 90, 3_600, 86_400)
 """By how many seconds a wall clock may be off."""
-BOUNDED: Final = "killswitch_ccxt/numbers.py"
-"""Remembers at most 8,192 numbers, which takes hours to fill."""
+BOUNDED: Final = ("killswitch_ccxt/numbers.py", "killswitch/model/magnitude.py")
+"""Make the at most 8,192 numbers that are remembered, which takes hours to fill."""
 ROOMS: Final = ("killswitch", "killswitch_ccxt", "killswitch_alpaca", "killswitch_paper")
 
 
@@ -125,7 +125,7 @@ def _held() -> Held:
     memory = 0
     if tracemalloc.is_tracing():
         ours = [tracemalloc.Filter(True, f"*/{room}/*") for room in ROOMS]
-        ours.append(tracemalloc.Filter(False, f"*/{BOUNDED}"))
+        ours += [tracemalloc.Filter(False, f"*/{file}") for file in BOUNDED]
         memory = sum(it.size for it in tracemalloc.take_snapshot().filter_traces(ours).statistics("filename"))
     return Held(len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), memory)
 
