@@ -94,6 +94,7 @@ def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path
     """A receiver of a file or a webhook finds each key there."""
     page = (repository / "docs" / "notifications.md").read_text(encoding="utf-8")
     written = [field.encode_name for field in msgspec.structs.fields(Message)]
+    written.append(Message.__struct_config__.tag_field or "")
     assert sorted(keys_of(page.replace("## What a message holds", "### Message"), "Message")) == sorted(written)
 
 
