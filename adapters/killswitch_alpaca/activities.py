@@ -33,7 +33,7 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
         at = instant(found.get("transaction_time"))
         side = word(found, "side")
         if at is None or side not in ("buy", "sell", "sell_short"):
-            raise UnreadableError(f"no time, or no side: {found.get('transaction_time')!r}, {side!r}")  # noqa: TRY301
+            raise UnreadableError(f"no time, or no side: {found.get('transaction_time')!r}, {side!r}")  # noqa: TRY301 - named below
         return Fill(
             id=name,
             at=at,

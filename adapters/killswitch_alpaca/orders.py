@@ -39,7 +39,7 @@ def read_report(found: Row) -> OrderReport:
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
         size, state = decimal(found.get("qty")), _state(found)
         if size == ZERO or (state == "filled" and filled == ZERO):
-            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")  # noqa: TRY301
+            raise UnreadableError(f"it is {found.get('status')}, for {size}, and {filled} of it are filled")  # noqa: TRY301 - named below
         return OrderReport(
             id=name,
             client_order_id=text(found, "client_order_id"),

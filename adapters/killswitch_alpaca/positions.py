@@ -36,7 +36,7 @@ def read_position(found: Row) -> Position | None:
         side: Side = "long" if size > 0 else "short"
         told = found.get("side")
         if told not in (side, None):
-            raise UnreadableError(f"qty {size} is said to be {told}")  # noqa: TRY301
+            raise UnreadableError(f"qty {size} is said to be {told}")  # noqa: TRY301 - named below
         value = decimal(found.get("market_value"))
         return Position(
             symbol=symbol_of(name, found.get("asset_class")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -12,6 +13,7 @@ from killswitch.model.magnitude import LONGEST, readable_number
 ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading an answer raises that has another shape than any that is known."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_ROUNDED = re.compile(r"[0-9.]+[eE][+][0-9]+")
 _YES = frozenset({"true", "yes", "y", "1"})
 _NO = frozenset({"false", "no", "n", "0"})
 
@@ -68,12 +70,18 @@ def needed(value: Any, what: str) -> Decimal:
 
 
 def text(value: Any) -> str | None:
-    """A name or a number that is one; None for nothing. UnreadableError for what is neither."""
+    """A name or a number that is one; None for nothing. UnreadableError for what is neither, or has lost digits.
+
+    An id that a JSON reader or ccxt has made a float of (`1e+300`) is the same text for many ids.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, bool | dict | list):
         raise UnreadableError(f"{value!r} is no name")
-    return str(value)
+    found = str(value)
+    if isinstance(value, float) or _ROUNDED.fullmatch(found):
+        raise UnreadableError(f"{found} is no name: a number that was rounded has lost its digits")
+    return found
 
 
 def told_of(value: Any, what: str) -> str:

@@ -18,5 +18,5 @@ pytest.register_assert_rewrite(
 )
 
 from killswitch.conformance.guarantees import AdapterGuarantees as AdapterGuarantees  # noqa: E402 - rewritten first
-from killswitch.conformance.stand import Mishap as Mishap  # noqa: E402
-from killswitch.conformance.stand import Stand as Stand  # noqa: E402
+from killswitch.conformance.stand import Mishap as Mishap  # noqa: E402 - as above
+from killswitch.conformance.stand import Stand as Stand  # noqa: E402 - as above

@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final
 
-from killswitch.conformance.mutations import Mutation, a_share, mutations
+from killswitch.conformance.mutations import Mutation, Wrong, a_share, mutations
 from killswitch.conformance.stand import Key, Stand
 from killswitch.conformance.trial import closing
 from killswitch.model.venue import (
@@ -44,18 +44,6 @@ class _Ready:
 Prepare = Callable[[VenueAdapter], Awaitable[_Ready]]
 
 
-@dataclass(frozen=True, slots=True)
-class WrongAct:
-    """What was made of a changed answer to something that was done, and is not right."""
-
-    mutation: Mutation
-    call: str
-    faults: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.mutation} → {self.call}: {'; '.join(self.faults)}"
-
-
 class _Answers:
     """What one adapter hears: kept, or changed where a mutation is on."""
 
@@ -69,8 +57,8 @@ class _Answers:
 
 
 async def wrong_acts(
-    stand: Stand, *, most: int | None = None, told: Callable[[WrongAct], None] = lambda _: None
-) -> tuple[Mapping[str, int], list[WrongAct]]:
+    stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
+) -> tuple[Mapping[str, int], list[Wrong]]:
     """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; how many were
     tried of each call, and what was wrong. A call that the venue does not offer is not among them.
     """
@@ -95,7 +83,7 @@ async def wrong_acts(
                     answers.heard.clear()
                     seen = await _act(venue, ready.act, answers, mutation)
                     if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
-                        wrong.append(WrongAct(mutation, call, tuple(complaints)))
+                        wrong.append(Wrong(mutation, call, tuple(complaints)))
                         told(wrong[-1])
         finally:
             await venue.close()

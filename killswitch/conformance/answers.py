@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.conformance.acting import wrong_acts
 from killswitch.conformance.mutations import (
-    Mutation,
     Trial,
+    Wrong,
     a_share,
     faults,
     mutations,
@@ -24,18 +23,6 @@ from killswitch.model.venue import VenueAdapter, VenueError
 
 NAME: Final = "ks0001"
 Read = Callable[[VenueAdapter], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """What was made of a changed answer, and is not right."""
-
-    mutation: Mutation
-    call: str
-    faults: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.mutation} → {self.call}: {'; '.join(self.faults)}"
 
 
 class AnswerGuarantees:

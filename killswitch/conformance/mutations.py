@@ -71,6 +71,18 @@ class Mutation:
         return _replaced(answer, self.path, self.value) if question == self.question else answer
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What was made of a changed answer, and is not right."""
+
+    mutation: Mutation
+    call: str
+    faults: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mutation} → {self.call}: {'; '.join(self.faults)}"
+
+
 def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutation]:
     """Every change of every field of these answers, which are JSON by question.
 

@@ -6,7 +6,8 @@ the store ends a run: a runner that cannot record must not act.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from killswitch.model.legible import legible
@@ -29,28 +30,25 @@ class Beside:
 
     def call(self, part: str, do: Callable[[], T], otherwise: D) -> T | D:
         """What `do` returns, or `otherwise` where it fails. Raises what must end a run."""
-        try:
-            result = do()
-        except StoreTroubleError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a mistake of ours or of an adapter must not leave positions open
-            self._failed(part, error)
-            return otherwise
-        self._failing.pop(part, None)
-        return result
+        with self._kept_apart(part):
+            return do()
+        return otherwise
 
     async def wait(self, part: str, do: Callable[[], Awaitable[T]], otherwise: D) -> T | D:
         """The same of what is waited for."""
+        with self._kept_apart(part):
+            return await do()
+        return otherwise
+
+    @contextmanager
+    def _kept_apart(self, part: str) -> Iterator[None]:
+        """A failure inside is noted and goes no further; only the store's does."""
         try:
-            result = await do()
+            yield
         except StoreTroubleError:
             raise
         except Exception as error:  # noqa: BLE001 - a mistake of ours or of an adapter must not leave positions open
-            self._failed(part, error)
-            return otherwise
-        self._failing.pop(part, None)
-        return result
-
-    def _failed(self, part: str, error: Exception) -> None:
-        why = legible(str(error) or type(error).__name__)
-        self._failing[part] = f"{part} cannot be dealt with ({type(error).__name__}: {why}); closing goes on"
+            why = legible(str(error) or type(error).__name__)
+            self._failing[part] = f"{part} cannot be dealt with ({type(error).__name__}: {why}); closing goes on"
+        else:
+            self._failing.pop(part, None)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, told_of
+from killswitch_ccxt.numbers import UnreadableError, decimal, instant, needed, text, told_of
 
 Row = Mapping[str, Any]
 BACK: Final = 3 * 86_400_000
@@ -85,7 +85,7 @@ class Moves:
         """Between wallets of the same owner; one that is not confirmed is told when it is."""
         found = []
         for row in rows:
-            name, at = f"transfer:{row.get('tranId')}", instant(row.get("timestamp"))
+            name, at = f"transfer:{text(row.get('tranId'))}", instant(row.get("timestamp"))
             if at is None:
                 raise UnreadableError("a transfer without a time")
             confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
@@ -104,10 +104,10 @@ def _of_funding(row: Row) -> bool:
 
 
 def _id(row: Row) -> str:
-    number = row.get("id") or row.get("txId")
-    if not number:
+    number = text(row.get("id")) or text(row.get("txId"))
+    if number is None:
         raise UnreadableError("a deposit or withdrawal without a number")
-    return str(number)
+    return number
 
 
 def _told(row: Row) -> datetime | None:
@@ -118,10 +118,10 @@ def _told(row: Row) -> datetime | None:
 
 def _at(value: Any) -> datetime:
     """Milliseconds, or `2026-01-31 12:00:00` in UTC. UnreadableError for anything else."""
-    text = str(value or "")
-    if text.isdecimal():
-        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(text))
+    written = str(value or "")
+    if written.isdecimal():
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(written))
     try:
-        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+        return datetime.strptime(written, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
         raise UnreadableError(f"{value!r} is no time of a deposit or withdrawal") from None

@@ -144,7 +144,7 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
             continue
         if at is None or text(row.get("tranId")) is None:
             raise UnreadableError(f"income {kind}: it has no time or no number")
-        name = ":".join(str(row.get(key) or "") for key in ("incomeType", "tranId", "asset", "symbol"))
+        name = ":".join(text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
         asset = told_of(row.get("asset"), f"income {name}")
         found.append(Flow(name, at, FLOWS.get(kind) or ("rebate" if amount > 0 else "fee"), amount, asset))
     return tuple(found)

@@ -36,6 +36,19 @@ def test_the_numbers_of_coins_are_read_as_they_are(text: str) -> None:
     assert numbers.decimal(text) == alpaca.decimal(text) == Decimal(text)
 
 
+@pytest.mark.parametrize("value", [1e300, "1e+300", "1.2345E+21", 12345.0])
+def test_an_id_that_was_rounded_is_refused(value: object) -> None:
+    """A number that went through floating point is the same text for many ids."""
+    with pytest.raises(numbers.UnreadableError, match="lost its digits"):
+        numbers.text(value)
+
+
+@pytest.mark.parametrize("value", [90071992547409931, "1e300", "ks1e+5", "8e10-77"])
+def test_an_id_that_has_all_its_digits_is_read(value: object) -> None:
+    """Large whole numbers, and names that only look like numbers."""
+    assert numbers.text(value) == str(value)
+
+
 def _precise() -> Any:
     from ccxt.base.precise import Precise
 
