@@ -8,10 +8,10 @@ import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible, shortened
@@ -25,16 +25,24 @@ from killswitch_ccxt.errors import (
     NO_VERDICT,
     UNKNOWN,
     Meaning,
+    Verdicts,
     as_venue_error,
     is_definite,
     meaning_of,
     names_an_order,
 )
-from killswitch_ccxt.hearing import COURSE, TALLY, Answer, Course, Heard, Tally, UnsignableError, bound_numbers
+from killswitch_ccxt.hearing import (
+    COURSE,
+    TALLY,
+    Answer,
+    CountedExchange,
+    Course,
+    Heard,
+    Tally,
+    UnsignableError,
+    bound_numbers,
+)
 from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
-
-if TYPE_CHECKING:
-    from killswitch_ccxt.dialect import Dialect
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """ccxt writes the headers of every request at its finest level, keys included. This logger is in no hierarchy."""
@@ -58,10 +66,39 @@ class ConnectionLostError(VenueDownError):
     """The connection broke before a question was answered."""
 
 
+class SpokenExchange(CountedExchange, Protocol):
+    """What a client has to know of its exchange. Dialects have all of it."""
+
+    exchange: ClassVar[str]
+    codes: ClassVar[Mapping[str, Meaning]]
+    changes_by_get: ClassVar[bool]
+    needs_currencies: ClassVar[bool]
+
+    @classmethod
+    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
+        """Credentials by ccxt's names; ValueError for unknown and missing ones."""
+        ...
+
+    @classmethod
+    def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
+        """ccxt's `options` for this account."""
+        ...
+
+    @classmethod
+    def codes_of(cls, answer: Answer) -> Iterable[str]:
+        """The venue's own codes in a refusal, the most telling one first."""
+        ...
+
+    @classmethod
+    def verdicts(cls) -> Verdicts:
+        """How the venue says no."""
+        ...
+
+
 class Client:
     """A ccxt client of one account. `call` is the only way through it."""
 
-    def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
+    def __init__(self, spec: AccountSpec, dialect: type[SpokenExchange]) -> None:
         self._spec = spec
         self._dialect = dialect
         self._ccxt: Any = None

@@ -13,16 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
 from killswitch.transport.sessions import guarded_session
 from killswitch_ccxt.numbers import UnreadableError
-
-if TYPE_CHECKING:
-    from killswitch_ccxt.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +105,21 @@ class UnsignableError(Exception):
     """The credentials cannot be used to sign with, so that nothing was sent. Says nothing of what they are."""
 
 
+class CountedExchange(Protocol):
+    """What is kept of an exchange's answers, and how large one may be."""
+
+    largest_answer: ClassVar[int]
+
+    @classmethod
+    def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
+        """What the venue's headers (names in lower case) say of its own count: limit → units."""
+        ...
+
+
 class Heard:
     """Mixed into a ccxt class: keeps what is needed to say afterwards what a failure was."""
 
-    ks_dialect: ClassVar[type[Dialect]]
+    ks_dialect: ClassVar[type[CountedExchange]]
     ks_clock: Callable[[], datetime] | None = None
     ks_used: dict[str, int]
     ks_session: Any = None

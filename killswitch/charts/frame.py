@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from killswitch.charts.lines import Mark
+    from killswitch.charts.sampling import Mark
 
 INK = "#010203"
 """Stands for the page's own text colour while matplotlib draws."""

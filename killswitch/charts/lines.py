@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from killswitch.charts.sampling import extremes, stack_sample
+from killswitch.charts.sampling import Mark, extremes, stack_sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,15 +15,6 @@ _COLUMNS = 40
 _STACK_COLUMNS = 14
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 """Lines differ in more than colour."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A moment worth seeing: `at` in microseconds, a short label, and the level that gives it its colour."""
-
-    at: int
-    label: str
-    level: int
 
 
 def line_chart(

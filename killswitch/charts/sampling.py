@@ -1,12 +1,25 @@
-"""Fewer points for the same picture: what is thinned away is what could not be seen."""
+"""What a chart shows: marked moments, and series with fewer points for the same picture.
+
+What is thinned away is what could not be seen.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 NOTHING = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment worth seeing: `at` in microseconds, a short label, and the level that gives it its colour."""
+
+    at: int
+    label: str
+    level: int
 
 
 def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[list[int], list[float]]:

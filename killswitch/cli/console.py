@@ -13,6 +13,8 @@ import sys
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
+import click
+
 from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
 
 if TYPE_CHECKING:
@@ -115,3 +117,13 @@ def console_problem() -> str | None:
 def _close(patience: float) -> None:
     for writer in _writers:
         writer.close(patience)
+
+
+def mention_journaled(line: str) -> None:
+    """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
+    mention(f"journal, in memory only: {line}")
+
+
+def mention(words: str) -> None:
+    """Say something on stderr that the run does not depend on."""
+    click.echo(words, err=True)

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import click
 
-from killswitch.cli.console import write_in_background
+from killswitch.cli.console import mention_journaled, write_in_background
 from killswitch.cli.hands_left import saying_what_is_left, tell_unfinished, tell_waiting
 from killswitch.cli.hands_once import Fired, once, scheduled
 from killswitch.cli.hands_text import Order, is_lifting, tell
-from killswitch.cli.run import mention_journaled
 from killswitch.cli.session import (
     acting_store,
     arming_words,

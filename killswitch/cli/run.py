@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.console import console_problem, write_in_background
+from killswitch.cli.console import console_problem, mention, mention_journaled, write_in_background
 from killswitch.cli.signals import end_well, outlive
 
 if TYPE_CHECKING:
@@ -132,16 +132,6 @@ def _require_notified(found: Written) -> None:
             "somebody who is to be notified cannot be; nothing was started. Correct the NotificationRoutes, try them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
         )
-
-
-def mention_journaled(line: str) -> None:
-    """Say a journal entry that is in memory only: where stderr is kept, it is on record."""
-    mention(f"journal, in memory only: {line}")
-
-
-def mention(words: str) -> None:
-    """Say something on stderr that the run does not depend on."""
-    click.echo(words, err=True)
 
 
 async def _until_stopped(runner: Runner, ticks: int | None) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from killswitch.cli.console import mention
+
 if TYPE_CHECKING:
     from killswitch.model.clock import Clock
     from killswitch.model.snapshot import Closing
@@ -62,7 +64,7 @@ def watching(
     except TelemetryError as error:
         if not by_hand:
             raise click.ClickException(str(error)) from error
-        _mention(f"no traces and no metrics: {error}")
+        mention(f"no traces and no metrics: {error}")
         telemetry = SILENT
     watch = Watching(telemetry)
     writer, teller = _events(watch, events_at, discreet(()))
@@ -79,9 +81,9 @@ def watching(
         if writer is not None and teller is not None:
             teller.ended(clock.now(), watch.why, watch.closings())
             if not writer.close():
-                _mention(writer.problem or "the last events were not written in time")
+                mention(writer.problem or "the last events were not written in time")
         if not telemetry.shut_down() or telemetry.problem:
-            _mention(telemetry.problem or "the last traces and metrics were not exported in time")
+            mention(telemetry.problem or "the last traces and metrics were not exported in time")
 
 
 @contextmanager
@@ -99,9 +101,9 @@ def reporting(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float) -
         yield reports
     finally:
         if not reports.close():
-            _mention(f"the last reports were not rendered within {LAST_WORDS:g} s; `ksctl report` renders them anew")
+            mention(f"the last reports were not rendered within {LAST_WORDS:g} s; `ksctl report` renders them anew")
         elif reports.problem is not None:
-            _mention(reports.problem)
+            mention(reports.problem)
 
 
 def _place(store_at: str) -> str:
@@ -138,9 +140,3 @@ def _discreet(found: Written) -> Callable[[Iterable[str]], Hide]:
         return Redactor([*known, *further]).hide
 
     return discreet
-
-
-def _mention(words: str) -> None:
-    from killswitch.cli.run import mention
-
-    mention(words)

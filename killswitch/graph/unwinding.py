@@ -5,16 +5,13 @@ Times are whole microseconds; shares, bounds and impacts are Decimal fractions (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.record import Record, record
 from killswitch.model.words import Cause
-
-if TYPE_CHECKING:
-    from killswitch.graph.nodes import PolicySet
 
 RungOrder = Literal["limit_ioc", "market", "limit"]
 ImpactModel = Literal["square_root", "linear"]
@@ -162,24 +159,24 @@ OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
 """What a close by hand does for a reason that no document claims. Named after the reason."""
 
 
-def unwinding_for(cause: Cause | None, policies: PolicySet) -> UnwindingRule:
-    """How a close by hand for this reason is carried out: by the document that claims it, else as built in.
+def unwinding_for(cause: Cause | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:
+    """How a close by hand for this reason is carried out: by the rule of a set that claims it, else as built in.
 
     None, which is a record older than the vocabulary, counts as `operator`.
     """
     reason: Cause = cause or "operator"
-    claiming = (each for each in policies.unwindings if reason in each.reasons)
+    claiming = (each for each in rules if reason in each.reasons)
     return next(claiming, OF_CAUSE[reason])
 
 
-def unwinding_named(name: str | None, policies: PolicySet) -> UnwindingRule:
+def unwinding_named(name: str | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:
     """How a stage's close is carried out that names `name`; `PLAIN` where it names none.
 
     LookupError for a name that the set does not have, which no compiled set of policies leads to.
     """
     if name is None:
         return PLAIN
-    for each in policies.unwindings:
+    for each in rules:
         if each.name == name:
             return each
     raise LookupError(f"the policy set has no unwinding `{name}`")

@@ -62,7 +62,8 @@ def charts(incident: Incident) -> tuple[str, ...]:
     course = incident.course
     if course is None:
         return ()
-    from killswitch.charts.lines import Mark, line_chart
+    from killswitch.charts.lines import line_chart
+    from killswitch.charts.sampling import Mark
 
     marks = [Mark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:

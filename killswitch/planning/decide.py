@@ -170,7 +170,7 @@ def _asked(watch: Watch, stage: Stage, book: list[Candidate], source: Source, po
     for index, action in enumerate(stage.actions):
         if not isinstance(action, Close):
             continue
-        rules.append(unwinding_named(action.unwinding, policies))
+        rules.append(unwinding_named(action.unwinding, policies.unwindings))
         kept = _kept(action, rules[-1], book)
         sellable = sellable or len(kept) < len(book)
         all_if = watch.prepared.all_if.get((stage.name, index))

@@ -103,7 +103,7 @@ def close_by_hand(
         return HandClose(None, tuple(seen.problems), unread=seen.unread)
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
-    rule = unwinding_for(event.cause, policies)
+    rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     decision = Decision(

@@ -204,7 +204,7 @@ class Hedging:
             return None
         rule = None if decision.unwinding is None else self._rules.get(decision.unwinding.name)
         built_in = decision.kind == "manual" and rule is not None and rule.name in OF_CAUSE
-        if built_in and rule is not unwinding_for(decision.cause, self._policies):
+        if built_in and rule is not unwinding_for(decision.cause, self._policies.unwindings):
             return None  # what is built in for a reason has its name from it, as a document may have too
         return rule
 

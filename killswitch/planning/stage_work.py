@@ -86,7 +86,7 @@ def stage_work(
 
 
 def _slowest(policies: PolicySet, closes: Sequence[Close]) -> UnwindingRule:
-    rules = [unwinding_named(close.unwinding, policies) for close in closes]
+    rules = [unwinding_named(close.unwinding, policies.unwindings) for close in closes]
     return min(rules, key=lambda rule: rule.max_orders_per_minute or float("inf"), default=PLAIN)
 
 

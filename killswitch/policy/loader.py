@@ -12,10 +12,11 @@ from killswitch.policy.documents import API_VERSION
 from killswitch.policy.files import about_file, texts
 from killswitch.policy.gaps import Gaps
 from killswitch.policy.kinds import BUILT_IN, CHECKS, KINDS, AnyDocument
+from killswitch.policy.quick import parse
 from killswitch.policy.reading import Reader, closest
 from killswitch.policy.scalars import spelled
 from killswitch.policy.source import SourceMap
-from killswitch.policy.tree import Node, Note, parse, plain_value
+from killswitch.policy.tree import Node, Note, plain_value
 from killswitch.policy.written import Written
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})

@@ -9,8 +9,9 @@ to the last column, what that one reads: a test holds them together.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from killswitch.policy.tree import Node, Root, Span
+from killswitch.policy.tree import Node, Note, Root, Span, parse_any
 
 _FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 """Tabs, other ends of lines, byte order marks, and what is not printable."""
@@ -41,6 +42,12 @@ class _Block:
         self.column = column
         self.node = node
         self.key: Node | None = None
+
+
+def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
+    """As `parse_any`, and fast where the text is plain."""
+    plain = read_plain(text)
+    return parse_any(text, note) if plain is None else plain
 
 
 def read_plain(text: str) -> list[Root] | None:

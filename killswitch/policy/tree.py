@@ -65,19 +65,11 @@ class Node:
         self.items: list[Node] | None = None
 
 
-def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
+def parse_any(text: str, note: Callable[[Note], None]) -> list[Root]:
     """The documents of a text, empty ones left out; everything wrong with it goes to `note`.
 
     A text that breaks off being YAML gives the documents before the one in which it does.
     """
-    from killswitch.policy.quick import read_plain
-
-    plain = read_plain(text)
-    return parse_any(text, note) if plain is None else plain
-
-
-def parse_any(text: str, note: Callable[[Note], None]) -> list[Root]:
-    """As `parse`, of whatever YAML there is."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError

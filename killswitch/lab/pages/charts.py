@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from killswitch.charts.lines import Mark, line_chart, stacked_chart
+from killswitch.charts.lines import line_chart, stacked_chart
+from killswitch.charts.sampling import Mark
 from killswitch.lab.campaign import STAGED, Tried
 from killswitch.lab.outcome import Course, Run
 from killswitch.lab.pages.parts import Figure

@@ -103,7 +103,7 @@ def closes(policies: PolicySet) -> list[Close]:
 def test_a_close_is_carried_out_by_the_unwinding_that_it_names_or_by_the_default(compiled: PolicySet) -> None:
     """`default` is for closes that name none, where there is a document of that name."""
     assert [each.unwinding for each in closes(compiled)] == ["careful", "default"]
-    assert unwinding_named("careful", compiled) is compiled.unwindings[0]
+    assert unwinding_named("careful", compiled.unwindings) is compiled.unwindings[0]
 
 
 def test_without_a_default_a_close_that_names_none_has_no_unwinding(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_without_a_default_a_close_that_names_none_has_no_unwinding(tmp_path: Pa
     policies, _ = compile_policies(load([tmp_path]).documents)
     assert policies is not None
     assert [each.unwinding for each in closes(policies)] == ["careful", None]
-    plain = unwinding_named(None, policies)
+    plain = unwinding_named(None, policies.unwindings)
     assert plain == PLAIN == UnwindingRule("plain")
     with pytest.raises(LookupError, match="no unwinding `default`"):
-        unwinding_named("default", policies)
+        unwinding_named("default", policies.unwindings)
 
 
 def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compiled: PolicySet) -> None:
@@ -131,13 +131,13 @@ def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compile
 def test_a_close_by_hand_is_carried_out_by_the_document_that_claims_its_reason(tmp_path: Path) -> None:
     """One that no document claims is carried out as built in; a record without a reason counts as operator's."""
     policies = policy_set(tmp_path, "{reasons: [regulatory]}", "{reasons: [drill, operator], pause: 1s}")
-    used = {each: unwinding_for(each, policies).name for each in get_args(Cause)}
+    used = {each: unwinding_for(each, policies.unwindings).name for each in get_args(Cause)}
     assert used == {
         "market": "market", "system-failure": "system-failure", "exchange-breach": "exchange-breach",
         "regulatory": "a", "counterparty": "counterparty", "drill": "b", "operator": "b",
     }  # fmt: skip
-    assert unwinding_for(None, policies).name == "b"
-    assert unwinding_for(None, PolicySet("", None, ())) == OF_CAUSE["operator"]
+    assert unwinding_for(None, policies.unwindings).name == "b"
+    assert unwinding_for(None, ()) == OF_CAUSE["operator"]
 
 
 BUILT_IN = {

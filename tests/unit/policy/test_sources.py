@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from killswitch.policy.diagnostics import as_json, render
 from killswitch.policy.loader import load
+from killswitch.policy.quick import parse
 from killswitch.policy.source import SourceMap
-from killswitch.policy.tree import parse
 from killswitch.policy.written import Written
 
 
