@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from killswitch.model.snapshot import Market
 from killswitch.model.venue import AccountSpec
+from killswitch.model.words import Market
 from killswitch_alpaca.fitting import CREDENTIALS, MARKETS
 
 LIVE, PAPER, DATA = "https://api.alpaca.markets", "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
