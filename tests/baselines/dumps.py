@@ -1,7 +1,8 @@
 """A store as lines of text, and a store again of such lines; lock files and rendered files beside it included.
 
-The dump is exact: schema, every row of every table in order, blobs to the byte. Three things of a run are not its own,
-and stand under fixed names: the folder that it ran in (`/site`), and the process that held the lease (OWNER).
+The dump is exact: schema, every row of every table in order, blobs to the byte. Three things of a run are not its own:
+the folder that it ran in stands as FOLDER, the process that held the lease as OWNER, and a notification that has left is
+dated as what it tells, because threads send it in real time beside a run in time that jumps.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ def settled(text: str, folder: Path) -> str:
 def dump(folder: Path) -> str:
     """The store in `folder`, and the files of its locks, as JSON Lines."""
     with closing(sqlite3.connect(folder / "store.sqlite")) as connection:
-        lines = [{"sql": sql} for (sql,) in connection.execute(_SCHEMA)]
+        lines: list[dict[str, Any]] = [{"sql": sql} for (sql,) in connection.execute(_SCHEMA)]
         for (table,) in connection.execute(_TABLES).fetchall():
             found = connection.execute(f"SELECT * FROM {table} ORDER BY rowid")  # names from the schema itself
             names = [column[0] for column in found.description]
-            lines += [
-                {"table": table, "row": {name: _written(value) for name, value in zip(names, row, strict=True)}}
-                for row in found
-            ]
+            for row in found:
+                values = {name: _written(value) for name, value in zip(names, row, strict=True)}
+                if table == "outbox" and values["state"] == "delivered":
+                    values["ended_at"] = values["at"]
+                lines.append({"table": table, "row": values})
     for path in sorted(folder.glob("locks/**/*")) + [folder / "trading_lock.json"]:
         if path.is_file():
             lines.append({"file": str(path.relative_to(folder)), "text": path.read_text(encoding="utf-8")})

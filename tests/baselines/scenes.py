@@ -14,7 +14,10 @@ from killswitch.market.rules import MarketRules
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import OrderSide
 from killswitch.model.venue import Cost, OrderRequest, RateLimit, VenueTraits
+from killswitch.planning.plan_file import decode_plan, encode_plan
 from tests.baselines.site import Site, linear
+
+PLAN = Path(__file__).parent / "recorded" / "plan.json"
 
 SWAPS = {"BTC_USDT": "60000", "ETH_USDT": "3000", "SOL_USDT": "100"}
 THIN = MarketRules(participation=Decimal("0.01"))
@@ -68,19 +71,20 @@ def given_up(folder: Path) -> Site:
     site = _desk(folder, "stop")
     site.at(16, lambda: site.market.set_state("ETH_USDT", "halted"))
     site.moves(15, BTC_USDT="55000", ETH_USDT="2700")
-    site.command(60.5, "give_up", None, "the venue opens tomorrow", decision="fired")
+    site.command(60.5, "give_up", None, "the venue opens tomorrow")
     site.run(75)
     return site
 
 
 def whole_book(folder: Path) -> Site:
-    """The venue takes two orders a minute and closes a whole book in one request: that is what is asked of it."""
+    """The venue takes two orders a minute, which a first stage has used up: it is asked to close its whole book."""
     traits = VenueTraits(
         limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),), whole_book=True
     )
-    site = _desk(folder, "stop", terms=VenueTerms(traits=traits))
-    site.moves(15, BTC_USDT="55000", ETH_USDT="2700")
-    site.run(60)
+    site = _desk(folder, "staged", terms=VenueTerms(traits=traits))
+    site.moves(15, BTC_USDT="59600", ETH_USDT="2980")
+    site.moves(45, BTC_USDT="57000", ETH_USDT="2900", SOL_USDT="97")
+    site.run(70)
     return site
 
 
@@ -89,6 +93,7 @@ def hops(folder: Path) -> Site:
     symbols = {"X/BTC": "0.01", "BTC/USDT": "50000", "ADA/USDT": "0.5", "BNB/USDT": "400"}
     rules = (linear("X/BTC", price_step="0.00000001"), linear("BTC/USDT", amount_step="0.00001", min_amount="0.00001"))
     site = Site(folder, "spot", symbols, instruments=rules, volume="1000000")
+    site.recording = folder / "recording.jsonl"
     site.account("main", "100000")
     for symbol, worth in (("X/BTC", "20000"), ("BTC/USDT", "10000"), ("ADA/USDT", "30000"), ("BNB/USDT", "5000")):
         site.hold("main", symbol, "long", worth)
@@ -99,13 +104,14 @@ def hops(folder: Path) -> Site:
 
 def hedged(folder: Path) -> Site:
     """The venue goes down as the first order comes: after a minute BTC on the other account stands in."""
-    site = Site(folder, "hedge", {"BTC_USDT": "60000", "BTC_PERP": "60000"})
-    main = site.account("main", "10000")
+    site = Site(folder, "hedge", {"BTC_USDT": "60000"})
+    site.account("main", "10000")
+    trouble = site.troubles["main"]
     site.account("other", "50000")
     site.hold("main", "BTC_USDT", "long", "20000")
-    site.moves(15, BTC_USDT="55000", BTC_PERP="55000")
-    site.at(15, lambda: main.trouble.update({"submit": "goes down"}))
-    site.at(120, main.trouble.clear)
+    site.moves(15, BTC_USDT="55000")
+    site.at(15, lambda: trouble.update({"submit": "goes down"}))
+    site.at(120, trouble.clear)
     site.run(150)
     return site
 
@@ -123,12 +129,12 @@ def protected(folder: Path) -> Site:
 def by_hand(folder: Path) -> Site:
     """A drill by hand, carried out by an unwinding with a ladder; a second one, by force, on a venue that is down."""
     site = _desk(folder, "careful")
-    main = site.venues["main"]
+    trouble = site.troubles["main"]
     site.command(10, "close", "account/main", "drill: the monthly one", cause="drill")
     site.at(40, lambda: site.market.open_position("main", "BTC_USDT", "short", Decimal(12000)))
-    site.at(50, lambda: main.trouble.update({"snapshot": "down"}))
+    site.at(50, lambda: trouble.update({"snapshot": "down"}))
     site.command(55, "close", None, "exchange-breach: keys are out", cause="exchange-breach", force=True)
-    site.at(70, main.trouble.clear)
+    site.at(70, trouble.clear)
     site.run(100)
     return site
 
@@ -136,15 +142,32 @@ def by_hand(folder: Path) -> Site:
 def waiting(folder: Path) -> Site:
     """One account is latched and locked for ever, one confirms its fall, one is dark; a hand's close waits for it."""
     site = Site(folder, "waiting", SWAPS)
+    site.recording = folder / "recording.jsonl"
     for name, symbol in (("latched", "BTC_USDT"), ("confirming", "ETH_USDT"), ("dark", "SOL_USDT")):
-        venue = site.account(name, "10000")
+        site.account(name, "10000")
         site.hold(name, symbol, "long", "20000")
-        if name == "dark":
-            site.at(50, lambda venue=venue: venue.trouble.update({"snapshot": "down"}))  # type: ignore[misc] # bound now
+    site.at(50, lambda: site.troubles["dark"].update({"snapshot": "down"}))
     site.moves(15, BTC_USDT="55000")
     site.moves(65, ETH_USDT="2900")
     site.command(130, "close", "account/dark", "operator: nobody sees it", cause="operator")
     site.run(140)
+    return site
+
+
+def planned(folder: Path) -> Site:
+    """A plan that was saved before, by whichever version, is applied to the book that it was made of, and carried out."""
+    site = _planning(folder)
+    old = PLAN if PLAN.exists() else site.folder / PLAN.name
+    site.at(20, lambda: site.apply(decode_plan(old.read_bytes())))
+    site.run(60)
+    return site
+
+
+def _planning(folder: Path) -> Site:
+    """A book of which a plan is made at the tenth second: closed by hand, as `ksctl close --dry-run --out` shows it."""
+    site = _desk(folder, "stop")
+    site.run(10)
+    (site.folder / PLAN.name).write_bytes(encode_plan(site.plan_of_closing("account/main")))
     return site
 
 
@@ -160,6 +183,7 @@ SCENES: Mapping[str, Callable[[Path], Site]] = {
     "protected": protected,
     "by-hand": by_hand,
     "waiting": waiting,
+    "planned": planned,
 }
 GOES_ON: Mapping[str, float] = {"half-closed": 240, "set-aside": 240, "waiting": 260}
 """Scenes whose stores a later run goes on with, and to which second."""
@@ -178,7 +202,7 @@ def _desk(folder: Path, policies: str, **more: object) -> Site:
 
 def _unheard(site: Site, begins: float, ends: float) -> None:
     """Between these seconds whatever is asked or ordered on the account is done, and no answer comes; readings do."""
-    trouble = site.venues["main"].trouble
+    trouble = site.troubles["main"]
     calls = ("submit", "find_order", "open_orders", "fills")
     site.at(begins, lambda: trouble.update(dict.fromkeys(calls, "lost")))
     site.at(ends, trouble.clear)

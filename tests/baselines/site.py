@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,16 +24,19 @@ from killswitch.market.bar import Bar
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.market.terms import VenueTerms
-from killswitch.model.snapshot import AccountSnapshot, Event, Fill, Instrument, Order, Side
+from killswitch.model.snapshot import AccountSnapshot, Event, Fill, Instrument, Order, Side, Snapshot
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderReport, OrderRequest, VenueDownError
+from killswitch.planning.plan_file import SavedPlan
 from killswitch.policy.account_document import venue_of
 from killswitch.runner.accounts import ArmedAccount
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.hands import hand
+from killswitch.runner.hands import apply_hand, hand
 from killswitch.runner.loop import Pace, TickReport, Witness
 from killswitch.runner.opening import Written, read_policies
+from killswitch.runner.preview import from_store, preview, saved
 from killswitch.runner.reporting import Reporting
 from killswitch.runner.started import keep_start
+from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from killswitch_paper.local import LocalVenue
 from tests.virtual_time import VirtualTime
@@ -62,9 +66,9 @@ class WaywardVenue(LocalVenue):
     nor is any call after it. `lost`: it is done, and nobody hears of it.
     """
 
-    def __init__(self, account: str, market: PaperMarket, clock: VirtualTime) -> None:
+    def __init__(self, account: str, market: PaperMarket, clock: VirtualTime, trouble: dict[str, str]) -> None:
         super().__init__(account, market, clock)
-        self.trouble: dict[str, str] = {}
+        self.trouble = trouble
 
     async def snapshot(self) -> AccountSnapshot:
         return await self._on_its_way("snapshot", super().snapshot)
@@ -149,8 +153,8 @@ class Site:
             [listed.get(symbol) or linear(symbol) for symbol in symbols],
             seed=1, rules=rules, recall=timedelta(hours=1), terms=terms,
         )  # fmt: skip
-        self.venues: dict[str, WaywardVenue] = {}
-        self._accounts: dict[str, tuple[str, str]] = {}
+        self.troubles: dict[str, dict[str, str]] = {}
+        """Account → what goes wrong on the way to it."""
         self._happenings: list[tuple[float, Callable[[], object]]] = []
         self._hands = 0
         self.reports = False
@@ -160,7 +164,7 @@ class Site:
 
     # -- before a run -------------------------------------------------------------------------------------
 
-    def account(self, name: str, wallet: str, *, leverage: str = "10") -> WaywardVenue:
+    def account(self, name: str, wallet: str, *, leverage: str = "10") -> None:
         """Open the account that the document `name` is about, with so much money."""
         spec = next(each.spec for each in self.written.accounts if each.metadata.name == name)
         cash = spec.market == "spot"
@@ -168,8 +172,7 @@ class Site:
             name, market=spec.market, currency=spec.currency, wallet=Decimal(wallet),
             leverage=Decimal(1) if cash else Decimal(leverage), venue=venue_of(spec),
         )  # fmt: skip
-        self.venues[name] = WaywardVenue(name, self.market, self.time)
-        return self.venues[name]
+        self.troubles[name] = {}
 
     def hold(self, account: str, symbol: str, side: Side, notional: str) -> None:
         self.market.open_position(account, symbol, side, Decimal(notional))
@@ -183,18 +186,42 @@ class Site:
         self.at(second, lambda: self.prices.update({symbol: Decimal(price) for symbol, price in prices.items()}))
 
     def command(self, second: float, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
-        """A hand of ada's, given at that second."""
+        """A hand of ada's, given at that second; what is given up is the newest decision."""
         self._hands += 1
         id_ = f"hand-{self._hands:016d}"
         self.at(second, lambda: self._give(id_, kind, scope, reason, **more))
 
-    def decided(self, kind: str = "fired") -> str:
-        """The id of the newest decision of that kind; for happenings."""
+    def decided(self) -> str:
+        """The id of the newest decision; for happenings."""
         store = open_store(str(self.store_at), read_only=True)
         try:
-            return next(each.decision.id for each in store.decisions(50) if each.decision.kind == kind)
+            return store.decisions(1)[0].decision.id
         finally:
             store.close()
+
+    def apply(self, plan: SavedPlan) -> None:
+        """Give a saved plan to the next tick; for happenings."""
+        store = open_store(str(self.store_at))
+        try:
+            store.put_event(apply_hand(store, plan, "ada", self.time.now()))
+        finally:
+            store.close()
+
+    def plan_of_closing(self, scope: str) -> SavedPlan:
+        """What a close by hand of `scope` would do now."""
+        now = self.time.now()
+        given = hand("close", scope, "ada", "operator: before the holidays", now, cause="operator")
+        accounts = tuple(self.market.snapshot(name, now) for name in self.troubles)
+        snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(structs.replace(given, id="hand-plan"),))
+        store = open_store(str(self.store_at), read_only=True)
+        try:
+            interpreter, memory = from_store(self.written.policies, store)
+            shown = preview(self.written.policies, snapshot, interpreter, memory, frozenset())
+        finally:
+            store.close()
+        plan = saved(shown, [decision for decision in shown.decisions if decision.kind == "manual"])
+        assert plan is not None
+        return plan
 
     # -- running ------------------------------------------------------------------------------------------
 
@@ -204,7 +231,8 @@ class Site:
 
     async def _run(self, until: float, *, killed: bool) -> None:
         loop = asyncio.get_running_loop()
-        begins = loop.time()
+        begins, wrong = loop.time(), []
+        loop.set_exception_handler(lambda _, context: wrong.append(context))
         for second, happens in self._happenings:
             if second >= begins:
                 loop.call_at(second, happens)
@@ -226,6 +254,7 @@ class Site:
             keep_start(store, self.written.policies.digest, self.written.runbooks, self.recording)
             running = asyncio.create_task(runner.run(stop))
             await asyncio.wait({running}, timeout=until - loop.time())
+            _let_messages_leave(store)
             if killed:
                 running.cancel()
             stop.set()
@@ -235,15 +264,18 @@ class Site:
             if reporting is not None:
                 reporting.close()
             store.close()
+        if wrong:
+            raise RuntimeError(f"something beside the run went wrong: {wrong[0]}") from wrong[0].get("exception")
 
     def _armed(self) -> dict[str, ArmedAccount]:
+        """The accounts with adapters of this run's own, which remember nothing."""
         specs = {each.metadata.name: each.spec for each in self.written.accounts}
         return {
             name: ArmedAccount(
-                name, venue_of(specs[name]), specs[name].market, specs[name].currency, venue,
-                armed=specs[name].execution == "live",
+                name, venue_of(specs[name]), specs[name].market, specs[name].currency,
+                WaywardVenue(name, self.market, self.time, trouble), armed=specs[name].execution == "live",
             )
-            for name, venue in self.venues.items()
+            for name, trouble in self.troubles.items()
         }  # fmt: skip
 
     async def _pass_bars(self) -> None:
@@ -261,14 +293,20 @@ class Site:
         self._closed_at = dict(self.prices)
 
     def _give(self, id_: str, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
-        decision = more.pop("decision", None)
-        named = self.decided(decision) if decision is not None else None
+        named = self.decided() if kind == "give_up" else None
         event: Event = hand(kind, scope, "ada", reason, self.time.now(), decision=named, **more)
         store = open_store(str(self.store_at))
         try:
             store.put_event(structs.replace(event, id=id_))
         finally:
             store.close()
+
+
+def _let_messages_leave(store: SqlStore) -> None:
+    """Until no notification waits: they are sent by a thread, which takes real time while the site's stands still."""
+    deadline = time.monotonic() + PATIENCE
+    while any(route.pending for route in store.outbox()) and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def linear(symbol: str, **more: str) -> Instrument:
