@@ -1,7 +1,7 @@
 """The scenes whose stores are kept: what is held, what goes wrong, and how far the run comes.
 
-Each function prepares a site and plays it to the end of its first run. Some can be gone on with: `GOES_ON` says to which
-second, on the store that an earlier version has left.
+Each function prepares a site and plays it to the end of its first run. Some can be gone on with, on the store that an
+earlier version has left: `GOES_ON` says when.
 """
 
 from __future__ import annotations
@@ -149,6 +149,7 @@ def waiting(folder: Path) -> Site:
     site.at(50, lambda: site.troubles["dark"].update({"snapshot": "down"}))
     site.moves(15, BTC_USDT="55000")
     site.moves(65, ETH_USDT="2900")
+    site.at(180, site.troubles["dark"].clear)
     site.command(130, "close", "account/dark", "operator: nobody sees it", cause="operator")
     site.run(140)
     return site
@@ -185,8 +186,8 @@ SCENES: Mapping[str, Callable[[Path], Site]] = {
     "waiting": waiting,
     "planned": planned,
 }
-GOES_ON: Mapping[str, float] = {"half-closed": 240, "set-aside": 240, "waiting": 260}
-"""Scenes whose stores a later run goes on with, and to which second."""
+GOES_ON: Mapping[str, tuple[float, float]] = {"half-closed": (70, 160), "set-aside": (80, 160), "waiting": (150, 220)}
+"""Scenes whose stores a later run goes on with: from which second, and to which. Who was killed holds the lease on."""
 
 
 def _desk(folder: Path, policies: str, **more: object) -> Site:

@@ -225,18 +225,22 @@ class Site:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def run(self, until: float, *, killed: bool = False) -> None:
-        """Run to that second of the site's time; then the run is stopped as by SIGTERM, or killed where it is."""
-        self.time.run(self._run(until, killed=killed))
+    def run(self, until: float, *, begins: float = 0.0, killed: bool = False) -> None:
+        """Run to that second of the site's time; then the run is stopped as by SIGTERM, or killed where it is.
 
-    async def _run(self, until: float, *, killed: bool) -> None:
+        Before the second `begins` nobody runs, and the market goes on by itself.
+        """
+        self.time.run(self._run(until, begins, killed=killed))
+
+    async def _run(self, until: float, begins: float, *, killed: bool) -> None:
         loop = asyncio.get_running_loop()
-        begins, wrong = loop.time(), []
+        now, wrong = loop.time(), []
         loop.set_exception_handler(lambda _, context: wrong.append(context))
         for second, happens in self._happenings:
-            if second >= begins:
+            if second >= now:
                 loop.call_at(second, happens)
         bars = asyncio.create_task(self._pass_bars())
+        await asyncio.sleep(max(begins - now, 0.0))
         store = open_store(str(self.store_at))
         stop = asyncio.Event()
         witnesses: tuple[Witness, ...] = ()
