@@ -24,6 +24,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 WORDS = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note)\\*": ?)\\*".*?(?<!\\)\\*"')
 """The values in JSON that are sentences for people."""
+PAGES = ("closed", "set-aside", "hops", "hedged", "by-hand")
+"""Stores whose reports are kept as pages too."""
 SHOWN = 3
 """So many lines of the first place that differs are shown, of each side."""
 
@@ -73,6 +75,7 @@ def baselines() -> Iterator[Baseline]:
                        partial(_of_store, name, verbs.machine_readable, ".txt.gz"))  # fmt: skip
         yield Baseline(f"words/{name}", f"every verb's words on the recorded store {name}", GOLDEN / "words",
                        partial(_of_store, name, verbs.readable, ".txt"))  # fmt: skip
+    for name in PAGES:
         yield Baseline(f"pages/{name}", f"the reports of the recorded store {name} as pages", GOLDEN / "words",
                        partial(_of_store, name, verbs.pages, ".html.gz"))  # fmt: skip
     for part in (documents.shipped, documents.schemas, documents.mistakes, documents.replays, documents.backtest):
@@ -100,8 +103,9 @@ def _run(name: str, folder: Path) -> Mapping[str, str]:
 
 
 def rendered(folder: Path) -> str:
-    """The runbooks and reports that a run has left beside its store, but for the pages."""
-    files = [path for path in sorted(folder.glob("store.sqlite*/**/*.md")) if path.is_file()]
+    """The runbooks that a run has left beside its store. Reports are not among them: `words` has them of the store, and
+    these would say when each notification left, which is a matter of threads."""
+    files = [path for path in sorted(folder.glob("store.sqlite*/**/*.md")) if path.name != "report.md"]
     told = [f"=== {path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
     return verbs.settled("\n".join(told), folder)
 
@@ -152,7 +156,9 @@ def difference(kept: str, made: str) -> str:
     gone, new = changes[0] if changes else ([], [])
     lines = sum(max(len(old), len(now)) for old, now in changes)
     plain = WORDS.sub(r"\1…", kept) == WORDS.sub(r"\1…", made)
-    told = f"{lines} line{'' if lines == 1 else 's'} differ{'s' if lines == 1 else ''}{', in words only' if plain else ''}"
+    told = (
+        f"{lines} line{'' if lines == 1 else 's'} differ{'s' if lines == 1 else ''}{', in words only' if plain else ''}"
+    )
     return "\n".join((told, *_shown(gone, new)))
 
 

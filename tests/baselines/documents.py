@@ -87,4 +87,3 @@ def _copied(path: Path, folder: Path) -> Path:
     if not copy.exists():
         shutil.copytree(path, copy)
     return copy
-

@@ -22,7 +22,9 @@ OWNER = "recorder/00000000/1/1/1"
 
 def settled(text: str, folder: Path) -> str:
     """A text without what is not the run's own: this folder, and this process."""
-    return text.replace(str(folder), FOLDER).replace(this_process(), OWNER)
+    for escape in ("", "\\", "\\\\"):  # as it is, in Markdown, and in Markdown within JSON
+        text = text.replace(str(folder).replace("_", f"{escape}_"), FOLDER)
+    return text.replace(this_process(), OWNER)
 
 
 def dump(folder: Path) -> str:

@@ -42,9 +42,9 @@ def closed(folder: Path) -> Site:
 
 def half_closed(folder: Path) -> Site:
     """Killed in the middle of a close in a thin market: orders rest, lines are left, and the lease was not given back."""
-    site = _desk(folder, "stop", rules=THIN, volume="60")
+    site = _desk(folder, "stop", rules=THIN, volume="250")
     site.moves(15, BTC_USDT="55000", ETH_USDT="2700")
-    site.run(33, killed=True)
+    site.run(27, killed=True)
     return site
 
 
@@ -62,7 +62,7 @@ def asked_no_more(folder: Path) -> Site:
     site = _desk(folder, "half", interval=10.0)
     _unheard(site, 15, 5000)
     site.moves(15, BTC_USDT="55000", ETH_USDT="2700")
-    site.run(1500)
+    site.run(660)
     return site
 
 
@@ -111,8 +111,8 @@ def hedged(folder: Path) -> Site:
     site.hold("main", "BTC_USDT", "long", "20000")
     site.moves(15, BTC_USDT="55000")
     site.at(15, lambda: trouble.update({"submit": "goes down"}))
-    site.at(120, trouble.clear)
-    site.run(150)
+    site.at(100, trouble.clear)
+    site.run(120)
     return site
 
 
@@ -186,7 +186,7 @@ SCENES: Mapping[str, Callable[[Path], Site]] = {
     "waiting": waiting,
     "planned": planned,
 }
-GOES_ON: Mapping[str, tuple[float, float]] = {"half-closed": (70, 160), "set-aside": (80, 160), "waiting": (150, 220)}
+GOES_ON: Mapping[str, tuple[float, float]] = {"half-closed": (70, 320), "set-aside": (80, 160), "waiting": (150, 220)}
 """Scenes whose stores a later run goes on with: from which second, and to which. Who was killed holds the lease on."""
 
 

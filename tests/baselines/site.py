@@ -47,6 +47,8 @@ BAR = 10
 """Seconds between two bars."""
 LATENCY = 0.04
 """Seconds that a request to the venue takes."""
+RENDERED_EVERY = 20
+"""Ticks between two looks of the reports: each look draws every page that has changed."""
 PATIENCE = 60.0
 """Real seconds that reports are waited for at each tick: they are rendered by a thread beside it."""
 
@@ -109,13 +111,16 @@ class WaywardVenue(LocalVenue):
 
 @dataclass
 class Reports:
-    """A witness that waits at each tick until the reports are rendered, so that they see each tick as it was."""
+    """A witness that waits until reports are rendered, so that they see the tick as it was; at what matters only."""
 
     reporting: Reporting
+    ticks: int = 0
 
     def ticked(self, report: TickReport) -> None:
-        self.reporting.ticked(report)
-        self.reporting.wait(PATIENCE)
+        self.ticks += 1
+        if report.decisions or self.ticks % RENDERED_EVERY == 0:
+            self.reporting.ticked(report)
+            self.reporting.wait(PATIENCE)
 
 
 class Site:
