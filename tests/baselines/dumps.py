@@ -1,8 +1,8 @@
 """A store as lines of text, and a store again of such lines; lock files and rendered files beside it included.
 
-The dump is exact: schema, every row of every table in order, blobs to the byte. Three things of a run are not its own:
-the folder that it ran in stands as FOLDER, the process that held the lease as OWNER, and a notification that has left is
-dated as what it tells, because threads send it in real time beside a run in time that jumps.
+The dump is exact: schema, every row of every table in order, blobs to the byte. Three things of a run are not its
+own: the folder that it ran in stands as FOLDER, the process that held the lease as OWNER, and a notification that has
+left is dated as what it tells, because threads send it in real time beside a run in time that jumps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def dump(folder: Path) -> str:
                 if table == "outbox" and values["state"] == "delivered":
                     values["ended_at"] = values["at"]
                 lines.append({"table": table, "row": values})
-    for path in sorted(folder.glob("locks/**/*")) + [folder / "trading_lock.json"]:
+    for path in [*sorted(folder.glob("locks/**/*")), folder / "trading_lock.json"]:
         if path.is_file():
             lines.append({"file": str(path.relative_to(folder)), "text": path.read_text(encoding="utf-8")})
     return settled("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), folder)

@@ -41,8 +41,8 @@ def closed(folder: Path) -> Site:
 
 
 def half_closed(folder: Path) -> Site:
-    """Killed in the middle of a close in a thin market: orders rest, lines are left, and the lease was not given back."""
-    site = _desk(folder, "stop", rules=THIN, volume="250")
+    """Killed in the middle of a close in a thin market: orders rest, lines are left, and the lease is still held."""
+    site = _desk(folder, "stop", rules=THIN, volume="250", interval=5.0)
     site.moves(15, BTC_USDT="55000", ETH_USDT="2700")
     site.run(27, killed=True)
     return site
@@ -141,7 +141,7 @@ def by_hand(folder: Path) -> Site:
 
 def waiting(folder: Path) -> Site:
     """One account is latched and locked for ever, one confirms its fall, one is dark; a hand's close waits for it."""
-    site = Site(folder, "waiting", SWAPS)
+    site = Site(folder, "waiting", SWAPS, interval=5.0)
     site.recording = folder / "recording.jsonl"
     for name, symbol in (("latched", "BTC_USDT"), ("confirming", "ETH_USDT"), ("dark", "SOL_USDT")):
         site.account(name, "10000")
@@ -156,7 +156,7 @@ def waiting(folder: Path) -> Site:
 
 
 def planned(folder: Path) -> Site:
-    """A plan that was saved before, by whichever version, is applied to the book that it was made of, and carried out."""
+    """A plan that an earlier version has saved is applied to the book that it was made of, and carried out."""
     site = _planning(folder)
     old = PLAN if PLAN.exists() else site.folder / PLAN.name
     site.at(20, lambda: site.apply(decode_plan(old.read_bytes())))
@@ -186,7 +186,7 @@ SCENES: Mapping[str, Callable[[Path], Site]] = {
     "waiting": waiting,
     "planned": planned,
 }
-GOES_ON: Mapping[str, tuple[float, float]] = {"half-closed": (70, 320), "set-aside": (80, 160), "waiting": (150, 220)}
+GOES_ON: Mapping[str, tuple[float, float]] = {"half-closed": (70, 260), "set-aside": (80, 160), "waiting": (150, 220)}
 """Scenes whose stores a later run goes on with: from which second, and to which. Who was killed holds the lease on."""
 
 

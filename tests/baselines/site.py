@@ -25,7 +25,7 @@ from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Event, Fill, Instrument, Order, Side, Snapshot
-from killswitch.model.venue import AccountSpec, FateUnknownError, OrderReport, OrderRequest, VenueDownError
+from killswitch.model.venue import FateUnknownError, OrderReport, OrderRequest, VenueDownError
 from killswitch.planning.plan_file import SavedPlan
 from killswitch.policy.account_document import venue_of
 from killswitch.runner.accounts import ArmedAccount
