@@ -7,11 +7,13 @@ import difflib
 import gzip
 import io
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from secrets import token_hex
+from tempfile import gettempdir
 
 from tests.baselines import documents, verbs
 from tests.baselines.dumps import dump, restore
@@ -26,6 +28,8 @@ WORDS = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note)\\*": 
 """The values in JSON that are sentences for people."""
 PAGES = ("closed", "set-aside", "hops", "hedged", "by-hand")
 """Stores whose reports are kept as pages too."""
+LENGTH = 40
+"""Of the path of the folder that a baseline is made in."""
 SHOWN = 3
 """So many lines of the first place that differs are shown, of each side."""
 
@@ -42,8 +46,8 @@ class Baseline:
 
     def made(self) -> Mapping[str, str]:
         """What the present code makes, with everything that it says on the way kept quiet."""
-        with TemporaryDirectory(prefix="baseline-") as folder, contextlib.redirect_stderr(io.StringIO()):
-            return self.make(Path(folder).resolve())
+        with _folder() as folder, contextlib.redirect_stderr(io.StringIO()):
+            return self.make(folder)
 
     def record(self) -> None:
         """Write anew what is made. What an earlier version has left stays as it was left, as long as it is there."""
@@ -85,6 +89,20 @@ def baselines() -> Iterator[Baseline]:
     for part in (documents.shipped, documents.schemas, documents.mistakes, documents.replays, documents.backtest):
         yield Baseline(f"documents/{part.__name__}", first_line(part.__doc__ or ""), GOLDEN / "documents", part)
     yield Baseline("documents/plan", first_line(documents.saved_plan.__doc__ or ""), RECORDED, documents.saved_plan)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """An empty folder, whose path is as long everywhere: tables are as wide as what stands in them."""
+    within = Path(gettempdir()).resolve()
+    if len(str(within)) > LENGTH - 10:
+        within = Path("/tmp")
+    folder = within / token_hex(LENGTH)[: LENGTH - len(str(within)) - 1]
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def first_line(text: str) -> str:

@@ -8,6 +8,7 @@ left is dated as what it tells, because threads send it in real time beside a ru
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -22,8 +23,8 @@ OWNER = "recorder/00000000/1/1/1"
 
 def settled(text: str, folder: Path) -> str:
     """A text without what is not the run's own: this folder, and this process."""
-    for escape in ("", "\\", "\\\\"):  # as it is, in Markdown, and in Markdown within JSON
-        text = text.replace(str(folder).replace("_", f"{escape}_"), FOLDER)
+    here = re.escape(str(folder)).replace("_", r"\\*_")  # Markdown escapes some of them, and JSON that escape
+    text = re.sub(here, FOLDER, text)
     return text.replace(this_process(), OWNER)
 
 
