@@ -16,7 +16,7 @@ from secrets import token_hex
 from tempfile import gettempdir
 
 from tests.baselines import documents, verbs
-from tests.baselines.dumps import dump, restore
+from tests.baselines.dumps import dump, restore, settled
 from tests.baselines.scenes import GOES_ON, PLAN, SCENES
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -86,7 +86,11 @@ def baselines() -> Iterator[Baseline]:
     for name in PAGES:
         yield Baseline(f"pages/{name}", f"the reports of the recorded store {name} as pages", GOLDEN / "words",
                        partial(_of_store, name, verbs.pages, ".html.gz"))  # fmt: skip
-    for part in (documents.shipped, documents.schemas, documents.mistakes, documents.replays, documents.backtest):
+    parts = (
+        documents.shipped, documents.schemas, documents.mistakes, documents.routes, documents.replays,
+        documents.backtest,
+    )  # fmt: skip
+    for part in parts:
         yield Baseline(f"documents/{part.__name__}", first_line(part.__doc__ or ""), GOLDEN / "documents", part)
     yield Baseline("documents/plan", first_line(documents.saved_plan.__doc__ or ""), RECORDED, documents.saved_plan)
 
@@ -129,7 +133,7 @@ def rendered(folder: Path) -> str:
     these would say when each notification left, which is a matter of threads."""
     files = [path for path in sorted(folder.glob("store.sqlite*/**/*.md")) if path.name != "report.md"]
     told = [f"=== {path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
-    return verbs.settled("\n".join(told), folder)
+    return settled("\n".join(told), folder)
 
 
 def _goes_on(name: str, folder: Path) -> Mapping[str, str]:

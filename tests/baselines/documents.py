@@ -9,7 +9,8 @@ from pathlib import Path
 from killswitch.planning.plan_file import decode_plan, encode_plan
 from tests.baselines.dumps import settled
 from tests.baselines.scenes import PLAN
-from tests.baselines.verbs import REPOSITORY, said
+from tests.baselines.site import START
+from tests.baselines.verbs import REPOSITORY, said, said_at
 
 MISTAKES = REPOSITORY / "tests" / "unit" / "policy" / "mistakes"
 SHIPPED = REPOSITORY / "policies"
@@ -50,6 +51,14 @@ def mistakes(folder: Path) -> dict[str, str]:
     copies = _copied(MISTAKES, folder)
     found = [_in(folder, "validate", str(path), "--output", "json") for path in sorted(copies.glob("*.yaml"))]
     return {"mistakes.txt.gz": "\n".join(found)}
+
+
+def routes(folder: Path) -> dict[str, str]:
+    """What `notify test` says of a route to the log."""
+    policies = str(_copied(OWN / "stop", folder))
+    forms = ("json", "text")
+    told = [said_at(START, "notify", "test", "--policies", policies, "--output", form, folder=folder) for form in forms]
+    return {"routes.txt": "\n".join(told)}
 
 
 def replays(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from killswitch.cli import ksctl
 from killswitch.runner.started import last_tick
 from killswitch.store.sqlite import open_store
-from tests.baselines.dumps import FOLDER, settled
+from tests.baselines.dumps import settled
 
 REPOSITORY = Path(__file__).parents[2]
 HOUSE = "/house"
@@ -81,17 +81,19 @@ def pages(store_at: Path) -> str:
 
 
 def _asked(store_at: Path, commands: Sequence[Sequence[str]]) -> str:
-    now = _now(store_at)
-    found = []
-    for command in commands:
-        loaded = _modules()
-        with pinned(now):
-            text = said(*command, "--store", str(store_at), folder=store_at.parent)
-        if _modules() - loaded:  # what is imported meanwhile has a clock of its own
-            with pinned(now):
-                text = said(*command, "--store", str(store_at), folder=store_at.parent)
-        found.append(text)
-    return "\n".join(found)
+    now, here = _now(store_at), ("--store", str(store_at))
+    return "\n".join(said_at(now, *command, *here, folder=store_at.parent) for command in commands)
+
+
+def said_at(now: datetime, *arguments: str, folder: Path) -> str:
+    """What `said` gives when it is `now`."""
+    loaded = _modules()
+    with pinned(now):
+        text = said(*arguments, folder=folder)
+    if not _modules() - loaded:
+        return text
+    with pinned(now):  # what was imported meanwhile had a clock of its own
+        return said(*arguments, folder=folder)
 
 
 def _known(store_at: Path) -> tuple[list[str], list[str]]:
@@ -159,6 +161,3 @@ def _loaded() -> list[Any]:
 
 def _modules() -> set[str]:
     return {name for name in sys.modules if name.split(".")[0] == PROGRAM}
-
-
-__all__ = ["FOLDER", "machine_readable", "pages", "pinned", "readable", "said"]
