@@ -24,7 +24,7 @@ RECORDED = Path(__file__).parent / "recorded"
 GOLDEN = Path(__file__).parent / "golden"
 """What it made of it, and later ones must make of it too."""
 
-WORDS = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note)\\*": ?)\\*".*?(?<!\\)\\*"')
+WORDS = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note|message|fix)\\*": ?)\\*".*?(?<!\\)\\*"')
 """The values in JSON that are sentences for people."""
 PAGES = ("closed", "set-aside", "hops", "hedged", "by-hand")
 """Stores whose reports are kept as pages too."""
