@@ -2,6 +2,7 @@
 #
 #   make demo [MARKET=DIR]   the main job through a crash on the paper venue
 #   make test [TESTS=path]   all tests
+#   make baselines       what recorded stores, recordings, plans and documents give, beside what they gave
 #   make attack              hostile clocks, disks, sinks, locks, answers and templates; part of make test
 #   make soak [VENUE=okx]    an hour of faults of all kinds at once, in time that jumps (SECONDS=, SEED=)
 #   make check               ruff, mypy --strict, the layers of the house
@@ -15,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test attack soak check docs reference bench mutants evidence lock clean
+.PHONY: demo test baselines attack soak check docs reference bench mutants evidence lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +34,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses $(WORKERS) $(TESTS)
+
+baselines: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.baselines
 
 attack: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses $(WORKERS) tests/attack

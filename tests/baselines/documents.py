@@ -1,0 +1,98 @@
+"""What is made of documents and recordings: digests, diagrams, schemas, mistakes, replays, a saved plan, a backtest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from killswitch.planning.plan_file import decode_plan, encode_plan
+from tests.baselines.dumps import settled
+from tests.baselines.scenes import PLAN
+from tests.baselines.site import START
+from tests.baselines.verbs import REPOSITORY, said, said_at
+
+MISTAKES = REPOSITORY / "tests" / "unit" / "policy" / "mistakes"
+SHIPPED = REPOSITORY / "policies"
+RECORDED = Path(__file__).parent / "recorded"
+OWN = Path(__file__).parent / "policies"
+REPLAYED = {
+    "closed": (OWN / "staged", SHIPPED / "futures-drawdown", SHIPPED / "circuit-breaker"),
+    "waiting": (OWN / "waiting", OWN / "stop"),
+    "hops": (OWN / "spot", SHIPPED / "spot-drawdown"),
+}
+"""Recording → the policies that it is replayed with."""
+
+
+def shipped(folder: Path) -> dict[str, str]:
+    """Of each shipped set: what `validate` says, and each diagram of it, with every variant, as text."""
+    found = []
+    for each in [*sorted(path.parent for path in SHIPPED.glob("*/policy.yaml")), SHIPPED]:
+        copy = _copied(each, folder)
+        found.append(_in(folder, "validate", str(copy), "--output", "json"))
+        if each != SHIPPED:
+            for variant in ((), ("--variant", "tight")):
+                for form in ("mermaid", "dot"):
+                    found.append(_in(folder, "graph", str(copy), "--format", form, *variant, "--output", "json"))
+    return {"policies.txt.gz": "\n".join(found)}
+
+
+def schemas(folder: Path) -> dict[str, str]:
+    """The schema of all documents together and of each kind, the catalogue of signals, and the list of venues."""
+    listed = said("schema")
+    kinds = json.loads(listed.partition("\n")[2])["properties"]["kind"]["enum"]
+    told = [listed, *(said("schema", kind, "--output", "json") for kind in kinds)]
+    told += [said("schema", "signals", "--output", "json"), said("venues", "list", "--output", "json")]
+    return {"schemas.txt.gz": "\n".join(told)}
+
+
+def mistakes(folder: Path) -> dict[str, str]:
+    """`validate --output json` of every fixture of a mistake. That each is found is held by its own test."""
+    copies = _copied(MISTAKES, folder)
+    found = [_in(folder, "validate", str(path), "--output", "json") for path in sorted(copies.glob("*.yaml"))]
+    return {"mistakes.txt.gz": "\n".join(found)}
+
+
+def routes(folder: Path) -> dict[str, str]:
+    """What `notify test` says on stdout of a route to the log; the log itself is where the process has put it."""
+    policies = str(_copied(OWN / "stop", folder))
+    forms = ("json", "text")
+    told = [said_at(START, "notify", "test", "--policies", policies, "--output", form, folder=folder) for form in forms]
+    return {"routes.txt": "\n".join(each.partition("--- stderr")[0] for each in told)}
+
+
+def replays(folder: Path) -> dict[str, str]:
+    """The decisions that each recording gives, now and under policies that it was not made with; a plan on each."""
+    found = []
+    for name, sets in REPLAYED.items():
+        recording = folder / f"{name}.jsonl.gz"
+        shutil.copy(RECORDED / f"{name}.recording.jsonl.gz", recording)
+        for policies in sets:
+            with_it = ("--policies", str(_copied(policies, folder)), "--output", "json")
+            found.append(_in(folder, "replay", *with_it, "--snapshots", str(recording)))
+            found.append(_in(folder, "plan", *with_it, "--snapshot", str(recording)))
+    return {"replays.txt.gz": "\n".join(found)}
+
+
+def saved_plan(folder: Path) -> dict[str, str]:
+    """The plan that an earlier version has saved is read, and written again it is the same."""
+    return {"plan.json": encode_plan(decode_plan(PLAN.read_bytes())).decode()}
+
+
+def backtest(folder: Path) -> dict[str, str]:
+    """One generated crash under one shipped set: every number of every rule."""
+    policies = _copied(SHIPPED / "futures-drawdown", folder)
+    told = _in(folder, "backtest", "--policies", str(policies), "--crash", "7", "--quiet", "--output", "json")
+    return {"backtest.txt.gz": told}
+
+
+def _in(folder: Path, *arguments: str) -> str:
+    return settled(said(*arguments), folder)
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    """A copy in a folder that no version control knows: a commit would stand in what is told."""
+    copy = folder / path.name
+    if not copy.exists():
+        shutil.copytree(path, copy)
+    return copy
