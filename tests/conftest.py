@@ -3,6 +3,7 @@ which venues it takes, and how many tests it leaves out."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(
                 f"{path}: has tests for `make test-venues`, which does not find them: name the mark"
             )
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the collector of garbage need not look through it again and again.
+
+    It looks for what tests leave less often, too. Both together are a sixth of the time of a test of closing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 _LEFT_OUT: list[pytest.Item] = []

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,7 @@ def at_its_turn(venues: Iterable[str], test: str) -> str:
     return names[zlib.crc32(f"{commit()} {test}".encode()) % len(names)]
 
 
-def taking_turns(venues: Sequence[str] | Iterable[str], test: str, *others: object) -> list[Any]:
+def taking_turns(venues: Iterable[str], test: str, *others: object) -> list[Any]:
     """Parameters `(venue, *others)` for each venue: all but the one whose turn it is are for `make test-venues`.
 
     `test`: a name that other tests do not use; with others, the turn goes by them too.
