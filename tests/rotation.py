@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -72,11 +72,10 @@ def taking_turns(venues: Iterable[str], test: str, *others: object) -> list[Any]
     return [pytest.param(name, *others, marks=() if name == now else LEFT) for name in names]
 
 
-def each_taking_turns(venues: Iterable[str], test: str, others: Iterable[object]) -> Iterator[Any]:
+def each_taking_turns(venues: Iterable[str], test: str, others: Iterable[object]) -> list[Any]:
     """Parameters `(venue, other)` for each venue with each of the others, which take their turns each by itself."""
     names = list(venues)
-    for other in others:
-        yield from taking_turns(names, test, other)
+    return [each for other in others for each in taking_turns(names, test, other)]
 
 
 def may_leave(file: Path) -> bool:

@@ -73,7 +73,7 @@ def test_all_but_one_venue_are_left() -> None:
     several = taking_turns(VENUES, "a test", 1, "two")
     assert [it.values for it in several] == [(venue, 1, "two") for venue in VENUES]
     assert sorted(marked(several)) == [False, *[True] * (len(VENUES) - 1)]
-    each = list(each_taking_turns(VENUES, "a test", range(100)))
+    each = each_taking_turns(VENUES, "a test", range(100))
     assert len({it.values for it in each}) == 100 * len(VENUES)
     assert marked(each).count(False) == 100
 
