@@ -1,9 +1,9 @@
 """From an event at the venue to the first closing order: every named case at one venue, and a few at all of them.
 
 Which venue a case is told at goes round, so that each has its share; three cases are told at all of them, each venue in
-turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All cases at all
-venues are `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is in
-`docs/benchmarks.md`.
+turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All cases at
+all venues are `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is
+in `docs/benchmarks.md`.
 """
 
 from __future__ import annotations
