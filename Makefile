@@ -1,9 +1,10 @@
 # Everything a newcomer types. Needs make and any Python 3.11 or newer; the rest is installed into .venv.
 #
 #   make demo [MARKET=DIR]   the main job through a crash on the paper venue
-#   make test [TESTS=path]   all tests
-#   make baselines       what recorded stores, recordings, plans and documents give, beside what they gave
-#   make attack              hostile clocks, disks, sinks, locks, answers and templates; part of make test
+#   make test [TESTS=path] [K=name]   the tests; what is said of every venue runs at one, another for each commit
+#   make test-venues [TESTS=] [K=]    that at all the other venues: both together are everything
+#   make baselines           what recorded stores, recordings, plans and documents give, beside what they gave
+#   make attack              hostile clocks, disks, sinks, locks, answers and templates; part of the tests
 #   make soak [VENUE=okx]    an hour of faults of all kinds at once, in time that jumps (SECONDS=, SEED=)
 #   make check               ruff, mypy --strict, the layers of the house
 #   make docs                the documentation as a site, in site/
@@ -16,30 +17,40 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test baselines attack soak check docs reference bench mutants evidence lock clean
+.PHONY: demo test test-venues baselines attack soak check docs reference bench mutants evidence lock clean
+
+# Tests start many interpreters: none of them is to compile again what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
+# Whoever names tests gets all of them, at every venue.
+NAMED := $(filter-out tests,$(TESTS))$(K)
 DATE ?= $(shell date +%F)
 BOOKS ?= 10
 SEED ?= 7
 VENUE ?= binance
 SECONDS ?= 3600
+# A process that has nothing left takes tests from one that has: no core waits for the other.
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/ksctl demo $(if $(MARKET),--market $(MARKET))
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses $(WORKERS) $(TESTS)
+	$(PYTEST) $(if $(NAMED),,-m 'not venues') $(if $(K),-k '$(K)') $(TESTS)
+
+test-venues: $(VENV)/.installed-dev
+	$(PYTEST) -m venues $(if $(K),-k '$(K)') $(TESTS)
 
 baselines: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.baselines
 
 attack: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses $(WORKERS) tests/attack
+	$(PYTEST) tests/attack
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.attack.soak $(VENUE) $(SECONDS) $(SEED)

@@ -1,14 +1,20 @@
-"""What every test may ask for: the shared material, and Hypothesis without a stopwatch."""
+"""What every test may ask for: the shared material, and Hypothesis without a stopwatch. And what a run says of itself:
+which venues it takes, and how many tests it leaves out."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.rotation import headline, may_leave
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -44,3 +50,66 @@ def rules_of_its_own() -> Iterator[None]:
     yield
     if "killswitch_ccxt.rules" in sys.modules:
         sys.modules["killswitch_ccxt.rules"]._SHARED.clear()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say which venues the run takes; pytest's own header is not printed with `-q`."""
+    try:
+        line = headline()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        reporter.write_line(line)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make test-venues` reads only files that may have tests for it."""
+    told = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if told and config.option.markexpr == "venues" and not may_leave(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test is lost between the two commands: the other one finds every file that leaves something to it."""
+    leaving = {item.path for item in items if item.get_closest_marker("venues")}
+    for path in sorted(leaving):
+        if not may_leave(path):
+            raise pytest.UsageError(
+                f"{path}: has tests for `make test-venues`, which does not find them: name the mark"
+            )
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the collector of garbage need not look through it again and again.
+
+    It looks for what tests leave less often, too. Both together are a sixth of the time of a test of closing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+_LEFT_OUT: list[pytest.Item] = []
+"""What this process has not selected."""
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember it: where tests run in processes of their own, xdist does not say what these leave out."""
+    _LEFT_OUT.extend(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = len(_LEFT_OUT)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Count what was left out into pytest's last line, once: every process leaves out the same."""
+    reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+    left_out = getattr(node, "workeroutput", {}).get("left_out", 0)
+    if reporter is not None and left_out and "deselected" not in reporter.stats:
+        # Of these pytest reads no more than how many there are, but other plugins look at each.
+        reporter.stats["deselected"] = [SimpleNamespace()] * left_out

@@ -76,10 +76,13 @@ class Bucket:
             return 0.0
         held, read = self._held + self._others, self._read
         # What is on its way comes back so long after its answer, at the earliest. A claim may lapse before that.
-        earliest = min([now + self.per, *(claim.until for claim in self._before(now, owner))])
+        ahead = list(self._before(now, owner))
+        earliest = min([now + self.per, *(claim.until for claim in ahead)])
+        least = units if owner is None else units + sum(claim.units for claim in ahead)
         for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
             held, read = held - back, read - back * reading
-            if self._fit(now, units, reserve, owner, held, read):
+            # Orders come back one by one, and mostly that is not enough yet, whoever waits.
+            if held + least <= self.allowed and self._fit(now, units, reserve, owner, held, read):
                 earliest = min(earliest, returns)
                 break
         return max(earliest - now, SHORTEST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -65,9 +65,15 @@ def watched(wired: Wired, *, moving: bool = False, seconds: int = SECONDS) -> Co
 
 
 def most_in(seen: Iterable[Seen], limit: str, per: float) -> int:
-    """The most units of a limit that were counted in any stretch of `per` seconds."""
-    counted = [(it.at, it.units[limit]) for it in seen if limit in it.units]
-    return max(
-        (sum(units for at, units in counted[number:] if at < start + per) for number, (start, _) in enumerate(counted)),
-        default=0,
-    )
+    """The most units of a limit that were counted in any stretch of `per` seconds. `seen`: as they arrived."""
+    within: deque[tuple[float, int]] = deque()
+    most = units = 0
+    for it in seen:
+        if limit not in it.units:
+            continue
+        while within and it.at >= within[0][0] + per:
+            units -= within.popleft()[1]
+        within.append((it.at, it.units[limit]))
+        units += it.units[limit]
+        most = max(most, units)
+    return most

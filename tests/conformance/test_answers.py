@@ -1,6 +1,7 @@
 """Answers with one wrong field, at every venue of the house; a share of them, evenly spread and the same each time.
 
-The whole of it is `python -m tests.wire.mutants [VENUE…]`.
+Each venue takes its turn; a few fields of each are changed in `test_guarantees` whenever tests run. The whole of it is
+`python -m tests.wire.mutants [VENUE…]`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from killswitch.conformance.answers import wrong_readings
 from killswitch.conformance.mutations import MISSING, Mutation, a_share, mutations
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
 from tests.conformance.reading_stands import reading_stands
+from tests.rotation import taking_turns
 
 STANDS = reading_stands()
 
 
-@pytest.mark.parametrize("venue", STANDS)
+@pytest.mark.parametrize("venue", taking_turns(STANDS, "a wrong field"))
 def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     """Every fact is as it was or unknown, or the reading fails and says why; no position vanishes or turns."""
     stand = STANDS[venue]()
@@ -28,7 +30,7 @@ def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
-@pytest.mark.parametrize("venue", [name for name in STANDS if name != "paper"])
+@pytest.mark.parametrize("venue", taking_turns([name for name in STANDS if name != "paper"], "a damaged answer"))
 def test_a_damaged_answer_to_what_was_done_is_never_a_refusal_nor_another_fill(venue: str) -> None:
     """Of a submit, a batch and a cancel: the same report, or a fate that is open; a refusal would send it again."""
     stand = STANDS[venue]()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Final
+
 import pytest
 
 from killswitch.model.venue import AccountSpec, traits_of
-from tests.conformance.costs import watched
+from tests.conformance.costs import Cost, watched
 from tests.conformance.stands import Wired
 from tests.conformance.wires import WIRES
+from tests.rotation import taking_turns
 
+TURN: Final = "what reading costs"
 READING = 0.5
 """The share of a limit that is left to readings where orders are counted on it too; the rest is kept for closing."""
 ALIKE = {"position/open_positions": ("positions", 1), "requests": ("fifths of requests", 5), "ip": ("address", 1)}
@@ -17,21 +22,27 @@ documents call an address and its answers an ip."""
 ACTING = frozenset({"submit", "submit_batch", "cancel", "find_order", "fills", "open_orders", "close_book"})
 
 
-@pytest.mark.parametrize("name", WIRES)
+@cache
+def cost_at(name: str) -> Cost:
+    """Of three minutes at a venue; both tests look at the same."""
+    return watched(WIRES[name])
+
+
+@pytest.mark.parametrize("name", taking_turns(WIRES, TURN))
 def test_a_snapshot_a_second_leaves_closing_its_half_of_every_limit(name: str) -> None:
     """Three minutes of calm: no reading is refused or unwell, and what closing counts on is left to it."""
-    cost = watched(WIRES[name])
+    cost = cost_at(name)
     shared = {it.limit for it in traits_of(_made(WIRES[name])).costs if it.call in ACTING}
     allowed = {limit: READING if ALIKE.get(limit, (limit, 1))[0] in shared else 1.0 for limit in cost.shares}
     assert (cost.refused, cost.unwell) == (0, 0)
     assert {limit: share for limit, share in cost.shares.items() if share > allowed[limit]} == {}
 
 
-@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize("name", taking_turns(WIRES, TURN))
 def test_a_snapshot_costs_no_more_than_its_adapter_says(name: str) -> None:
     """Of each limit that both know, the venue counts on average at most what the traits say of a snapshot."""
     said = {it.limit: it.units for it in traits_of(_made(WIRES[name])).costs if it.call == "snapshot"}
-    counted = ((ALIKE.get(limit, (limit, 1)), mean) for limit, mean in watched(WIRES[name]).means.items())
+    counted = ((ALIKE.get(limit, (limit, 1)), mean) for limit, mean in cost_at(name).means.items())
     means = {limit: mean * units for (limit, units), mean in counted}
     assert {limit: mean for limit, mean in means.items() if limit in said and mean > said[limit]} == {}
     assert means.keys() & said.keys(), "the two know no limit in common"

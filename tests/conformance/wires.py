@@ -63,7 +63,7 @@ WIRES: Final[Mapping[str, Wired]] = {
         contract_size=Decimal("0.0001"), more=MANY_USDT, flow=ledgers.mexc,
     ),
     "alpaca": Wired(
-        AlpacaWire, alpaca, "alpaca", None, SHARES, "USD", KEYS, NO_HEDGE - {"maximum"}, market="equity",
+        AlpacaWire, alpaca, "alpaca", None, SHARES, "USD", KEYS, NO_HEDGE, market="equity",
         amount_step=Decimal("1E-9"), more=MANY_SHARES, flow=ledgers.alpaca, begins=OPEN_MARKET,
     ),
 }  # fmt: skip

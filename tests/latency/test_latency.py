@@ -1,20 +1,24 @@
 """From an event at the venue to the first closing order: every named case at one venue, and a few at all of them.
 
-Which venue a case is told at goes round, so that each has its share; three cases are told at all of them. Seconds are
-those of the venues' clocks, which a busy machine does not slow. All cases at all venues are `make bench` (its part
-`latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is in `docs/benchmarks.md`.
+Which venue a case is told at goes round, so that each has its share; three cases are told at all of them, each venue in
+turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All cases at
+all venues are `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is
+in `docs/benchmarks.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 import pytest
 
 from tests.latency.cases import CASES
 from tests.latency.running import Outcome, cases_of, run
 from tests.latency.sites import VENUES
+from tests.rotation import taking_turns
 
 EVERYWHERE: Final = ("plain", "stops fill, rows 10s", "30% out, rows 15s")
 
@@ -26,7 +30,12 @@ def _told() -> Iterator[tuple[str, str]]:
         yield from ((venue, name) for venue in (venues if name in EVERYWHERE else [venues[number % len(venues)]]))
 
 
-@pytest.mark.parametrize(("venue", "name"), list(_told()), ids=str)
+def _in_turn() -> Iterator[Any]:
+    for name, told in groupby(_told(), key=itemgetter(1)):
+        yield from taking_turns([venue for venue, _ in told], "from an event to an order", name)
+
+
+@pytest.mark.parametrize(("venue", "name"), list(_in_turn()), ids=str)
 def test_a_loss_is_closed_in_time_and_money_that_moved_is_left_alone(venue: str, name: str) -> None:
     """The first order comes within the case's bound; where nothing was lost, none comes at all."""
     outcome = run(venue, name)

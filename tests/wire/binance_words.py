@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from killswitch.model.snapshot import Fill
@@ -49,6 +50,7 @@ def refusal(error: OrderRejectedError, *, reduce_only_regime: bool = False) -> d
     return {"code": code, "msg": text}
 
 
+@cache
 def market_id(symbol: str) -> str:
     """`BTC/USDT:USDT` and `BTC` are both `BTCUSDT`."""
     base, _, quote = symbol.partition(":")[0].partition("/")

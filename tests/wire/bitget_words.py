@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Final
 
 from killswitch.model.snapshot import Fill
@@ -55,6 +56,7 @@ def base_of(symbol: str) -> str:
     return symbol.partition("/")[0]
 
 
+@cache
 def id_of(symbol: str) -> str:
     return f"{base_of(symbol)}USDT"
 

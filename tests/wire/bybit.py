@@ -81,9 +81,9 @@ class BybitWire(WireVenue):
         self.older: list[object] | None = None
 
     @property
-    def listings(self) -> dict[str, words.Listing]:
+    def listings(self) -> Mapping[str, words.Listing]:
         """By Bybit's id; markets may come while the venue is open."""
-        return {it.id: it for it in map(words.listing, self.exchange.markets)}
+        return words.listed(tuple(self.exchange.markets))
 
     # Who asks, and what it counts for
 

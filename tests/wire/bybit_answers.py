@@ -178,6 +178,7 @@ class BybitAnswers:
         book = self._venue.book("positions")
         if book.spot:
             return rows
+        now = self._venue.now_ms()
         for it in self._venue.listings.values():
             if it.category != category or settle not in (None, it.settle) or asked not in (None, it.id):
                 continue
@@ -187,7 +188,6 @@ class BybitAnswers:
                 held = list(sides)
             elif asked and not held:
                 held = list(sides[:1])
-            now = self._venue.now_ms()
             rows += [words.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
         return rows
 

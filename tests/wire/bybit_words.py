@@ -7,6 +7,8 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
+from types import MappingProxyType
 from typing import Final
 
 from killswitch.model.snapshot import Fill
@@ -31,6 +33,7 @@ class Listing:
     category: str
 
 
+@cache
 def listing(symbol: str) -> Listing:
     """`BTC/USDT:USDT`, `BTC/USDC:USDC`, `BTC/USD:BTC`, `BTC/USDT` (spot), or a bare `A` for the swap of A in USDT."""
     pair, _, settle = symbol.partition(":")
@@ -41,6 +44,12 @@ def listing(symbol: str) -> Listing:
         return Listing(symbol, base + quote, base, quote, "", "spot")
     name = f"{base}PERP" if settle == "USDC" else base + quote
     return Listing(symbol, name, base, quote, settle, "inverse" if settle == base else "linear")
+
+
+@cache
+def listed(symbols: tuple[str, ...]) -> Mapping[str, Listing]:
+    """By Bybit's id."""
+    return MappingProxyType({it.id: it for it in map(listing, symbols)})
 
 
 def order_id(own: str) -> str:

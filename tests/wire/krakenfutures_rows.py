@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
@@ -17,6 +18,7 @@ STATUS: Final = {"open": "ENTERED_BOOK", "filled": "FULLY_EXECUTED", "canceled":
                  "rejected": "REJECTED"}  # fmt: skip
 
 
+@cache
 def market_id(symbol: str) -> str:
     """`BTC/USD:USD` → `PF_XBTUSD`, `BTC/USD:BTC` → `PI_XBTUSD`."""
     base, _, rest = symbol.partition("/")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -361,6 +362,7 @@ def _fair(book: Book) -> Decimal:
     return replace(book, marks=book.indexes).equity
 
 
+@cache
 def contract_of(symbol: str, currency: str) -> Contract:
     """`BTC/USDT:USDT` is settled in USDT, `BTC/USD:BTC` inversely in BTC; a bare name in the account's currency."""
     pair, _, settled = symbol.partition(":")

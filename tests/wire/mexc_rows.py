@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill
@@ -15,6 +16,7 @@ MARKETS: Final = {"open": 0, "halted": 4, "cancel_only": 4, "delisted": 3}
 LEVERAGE: Final = 20
 
 
+@cache
 def market_id(symbol: str) -> str:
     """`BTC/USDT:USDT` and `BTC` → `BTC_USDT`."""
     base, _, quote = symbol.partition(":")[0].partition("/")

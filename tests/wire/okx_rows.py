@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Final
 
 from killswitch.model.snapshot import Fill, OrderSide
@@ -22,6 +23,7 @@ STATES: Final = {"open": "live", "reduce_only": "live", "limit_only": "live", "p
                  "cancel_only": "suspend", "halted": "suspend", "delisted": "expired"}  # fmt: skip
 
 
+@cache
 def instrument_id(symbol: str, mode: Mode) -> str:
     """`BTC/USDT:USDT` and its like as OKX writes them; a bare name is a market against USDT."""
     found = _UNIFIED.match(symbol)

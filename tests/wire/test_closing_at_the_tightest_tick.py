@@ -25,6 +25,7 @@ from tests.conformance.wires import WIRES
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on
 from tests.faults.witness import MemoryJournal
+from tests.rotation import each_taking_turns
 
 SHARE: Final = Decimal("0.5")
 """What reading leaves to closing where the Account document does not say otherwise."""
@@ -47,8 +48,8 @@ class WatchedClose:
     """One account at a wire-level venue that is read at a tick, and closed at its end."""
 
     def __init__(self, wired: Wired) -> None:
-        self.stand = WireStand(wired)
-        self.keys: list[Key] = [(symbol, "long") for symbol in (*self.stand.symbols, *self.stand.more[:4])]
+        self.stand = WireStand(replace(wired, more=wired.more[:4]))
+        self.keys: list[Key] = [(symbol, "long") for symbol in (*self.stand.symbols, *self.stand.more)]
         self.store = MemoryJournal()
         self.missed = self.read = 0
         """Readings that found no room, and those that did."""
@@ -118,8 +119,12 @@ class WatchedClose:
             await asyncio.sleep(due - loop.time())
 
 
-@pytest.mark.parametrize("answer", ["lost", "done", "silent", "done_silent"])
-@pytest.mark.parametrize("name", WIRES)
+ANSWERS: Final[tuple[Mishap, ...]] = ("lost", "done", "silent", "done_silent")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), each_taking_turns(WIRES, "an answer is lost at the tightest tick", ANSWERS)
+)
 def test_an_order_whose_answer_is_lost_holds_no_close_open(name: str, answer: Mishap) -> None:
     """One request with orders gets no answer, and every order fills a quarter: the close ends when that is known."""
     close = WatchedClose(WIRES[name])

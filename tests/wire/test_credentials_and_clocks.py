@@ -23,6 +23,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt import adapter
 from tests.e2e.wired import REACHED, Reached
 from tests.faults.exchange import Exchange, Market
+from tests.rotation import each_taking_turns, taking_turns
 from tests.wire.__main__ import server_of
 from tests.wire.server import WireVenue
 
@@ -105,8 +106,7 @@ def test_a_secret_that_cannot_sign_is_refused_before_anything_is_sent(secret: st
     assert signed == []
 
 
-@pytest.mark.parametrize("late", [40.0, -3600.0])
-@pytest.mark.parametrize("name", TIMED)
+@pytest.mark.parametrize(("name", "late"), each_taking_turns(TIMED, "a clock is off", [40.0, -3600.0]))
 def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str, late: float) -> None:
     """Requests that are refused for their time are dated by the venue's clock, as soon as it was asked for it."""
     seen, _ = asked(REACHED[name], "snapshot", late=late)
@@ -117,7 +117,7 @@ def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str
     assert all(amount >= 0 for amount in wire.exchange.held.values())
 
 
-@pytest.mark.parametrize("name", TIMED)
+@pytest.mark.parametrize("name", taking_turns(TIMED, "a refusal that means the clock"))
 def test_a_refusal_that_means_the_clock_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the venue's own words, where its clock cannot be asked for."""
     monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)

@@ -1,7 +1,8 @@
 """The named cases of closing, over the wire: the same stories, told through a venue's own words by the real client.
 
-A case that cannot be told so is in `NOT_OVER_THE_WIRE` with its reason, one that takes too long for every change in
-`BY_HAND` or `AT_ONE_VENUE`; `python -m tests.wire.faults cases VENUE …` tells them all.
+Each case takes its turn: at one venue in `make test`, at the others in `make test-venues`. One that cannot be told so
+is in `NOT_OVER_THE_WIRE` with its reason, one that takes too long for every change in `BY_HAND`, or in `AT_ONE_VENUE`,
+which `make test-venues` tells; `python -m tests.wire.faults cases VENUE …` tells them all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.rotation import LEFT, at_its_turn
 from tests.wire.carriers import CARRIERS
 from tests.wire.scene import NotOverTheWireError, carried_by
 
@@ -125,13 +127,22 @@ def left_out(venue: str, name: str, whole: str) -> str | None:
     return PARTLY.get(whole)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """At every venue: now at the one whose turn it is among those where the case is told, later at the others."""
+    name = metafunc.definition.originalname
+    told = [venue for venue in CARRIERS if left_out(venue, name, name) is None]
+    now = None if name in AT_ONE_VENUE else at_its_turn(told, name)
+    venues = [pytest.param(venue, marks=() if venue == now else LEFT) for venue in CARRIERS]
+    metafunc.parametrize("carried", venues, indirect=True)
+
+
 def mark_defect(item: Any, whole: str) -> None:
     """A case that fails is expected to."""
     if whole in DEFECTS:
         item.add_marker(pytest.mark.xfail(reason=DEFECTS[whole], strict=True))
 
 
-@pytest.fixture(autouse=True, params=CARRIERS)
+@pytest.fixture(autouse=True)
 def carried(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every scene of the case is at this venue."""
     name = request.node.originalname
