@@ -6,6 +6,7 @@ for its output, and its arguments. The answer is a line with its exit code. It h
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -63,6 +64,7 @@ def _child(module: str, output: str, arguments: list[str]) -> int:
 def main() -> None:
     for module in sys.argv[1:]:
         importlib.import_module(module)
+    gc.freeze()  # what has been imported stays shared with the children
     for line in sys.stdin:
         module, output, *arguments = json.loads(line)
         child = os.fork()
