@@ -18,6 +18,11 @@ from tests.rotation import headline, may_leave
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Hundreds of tests start the program. Where an environment keeps no bytecode (images often say so) each of them would
+# compile it anew, and so would pytest all its tests: that takes longer than the tests themselves.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A slow machine is no defect: no example fails for its time. In CI the examples are the same each time.
 settings.register_profile(
     "house",

@@ -12,6 +12,7 @@ moment is every fifth then. SEED says with which of them to begin.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -22,6 +23,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy.dialects.sqlite  # noqa: F401 - else each child imports it
 from msgspec import structs
 
 from killswitch.closing.closer import Closer
@@ -184,6 +186,7 @@ def lives(folder: Path, moments: Sequence[str | None]) -> tuple[list[str], list[
 
 
 def main() -> None:
+    gc.freeze()  # what has been imported stays shared with the children
     folder = Path(sys.argv[1])
     every, seed = (int(each) for each in sys.argv[2:]) if len(sys.argv) > 2 else (0, 0)
     _, undisturbed = lives(folder / "undisturbed", [None])

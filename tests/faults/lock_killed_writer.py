@@ -1,15 +1,19 @@
-"""Writes a lock in a forked child that kills itself at the n-th line of the gate, for every n; prints what is left.
+"""Writes a lock, and looks at every line of the gate at what a kill -9 there would leave; then kills it for real.
 
 Run as a program: `lock_killed_writer.py FOLDER [suspicion]`; with `suspicion` the lock that is there already is one on
-suspicion. Each printed line is one kill: `n TAB content of the file`,
-and the last line is the write that was left to finish.
+suspicion. A kill takes nothing back that has reached the kernel, so what another reader finds at a line is what a kill
+there leaves. That this is so is tried in forked children: around every line at which the files change, and at every
+fortieth. Each printed line is `n TAB content of the scope file TAB content of the union`, of the kill where there was
+one, and the last is the finished write.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,7 +25,8 @@ from killswitch.model.decision import LockOrder
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 
 
-def write_and_die(folder: LockFolder, line: int) -> None:
+def write(folder: LockFolder, at_line: Callable[[int], None]) -> None:
+    """Write the new lock, and call `at_line` with its number before each line of the gate."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Any:
@@ -30,8 +35,7 @@ def write_and_die(folder: LockFolder, line: int) -> None:
             return None
         if event == "line":
             seen += 1
-            if seen == line:
-                os.kill(os.getpid(), signal.SIGKILL)
+            at_line(seen)
         return trace
 
     sys.settrace(trace)
@@ -39,24 +43,51 @@ def write_and_die(folder: LockFolder, line: int) -> None:
     sys.settrace(None)
 
 
+class Site:
+    """A lock folder and a union for all scopes, with the old lock in both."""
+
+    def __init__(self, root: Path, on_suspicion: bool) -> None:
+        self.union = root / "union" / "v6.json"
+        self.union.parent.mkdir(parents=True)
+        self.folder = LockFolder(root, self.union, generation=1, alive_for=15)
+        self.folder.write(
+            LockOrder("account/main", "reduce_only", None), "old", "old", "d1", NOW, on_suspicion=on_suspicion
+        )
+
+    def left(self) -> str:
+        """What a reader finds, as one line."""
+        return f"{self.folder.path_of('account/main').read_text()}\t{self.union.read_text()}"
+
+
+def killed_at(line: int, site: Site) -> str:
+    """What a child leaves that is killed at that line."""
+    child = os.fork()
+    if child == 0:
+        write(site.folder, lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == line else None)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"the write has no line {line}"
+    return site.left()
+
+
 def main() -> None:
     root, suspected = Path(sys.argv[1]), sys.argv[2:] == ["suspicion"]
-    line = 0
-    while True:
-        line += 1
-        folder = LockFolder(root / str(line), root / str(line) / "union" / "v6.json", generation=1, alive_for=15)
-        (root / str(line) / "union").mkdir(parents=True)
-        order = LockOrder("account/main", "reduce_only", None)
-        folder.write(order, "old", "old", "d1", NOW, on_suspicion=suspected)
-        child = os.fork()
-        if child == 0:
-            write_and_die(folder, line)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        union = root / str(line) / "union" / "v6.json"
-        print(line, folder.path_of("account/main").read_text(), union.read_text(), sep="\t", flush=True)
-        if os.WIFEXITED(status):
-            raise SystemExit(os.WEXITSTATUS(status))
+    site = Site(root / "looked at", suspected)
+    found: list[str] = []
+    write(site.folder, lambda _: found.append(site.left()))
+    for line, content in enumerate(found, start=1):
+        changes = content not in found[line - 2 : line - 1] or content not in found[line : line + 1]
+        if changes or line % 40 == 0:
+            left = killed_at(line, Site(root / str(line), suspected))
+            assert stages(left) == stages(content), f"line {line}: {left} is left, and {content} was there"
+            print(line, left, sep="\t")
+        else:
+            print(line, content, sep="\t")
+    print(len(found) + 1, site.left(), sep="\t")
+
+
+def stages(content: str) -> list[str]:
+    return [json.loads(each)["stage"] for each in content.split("\t")]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""A paper venue in a process of its own: `python -m tests.faults.paper_venue` prints its address, ends with its input.
+"""Paper venues in a process of their own: `python -m tests.faults.paper_venue`.
 
-A long of 100 BTC, a short of 30 ETH, a resting entry and a resting stop-like limit order; it fills at once.
+For each line of its input it serves another one and prints its address; it ends with its input. Each has a long of
+100 BTC, a short of 30 ETH, a resting entry and a resting stop-like limit order; it fills at once.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ def desk() -> Desk:
 
 
 async def main() -> None:
-    server = await serve(desk().market, port=0, now=lambda: datetime.now(UTC))
-    print(server.address, flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await server.close()
+    servers = []
+    while await asyncio.to_thread(sys.stdin.readline):
+        servers.append(await serve(desk().market, port=0, now=lambda: datetime.now(UTC)))
+        print(servers[-1].address, flush=True)
+    for server in servers:
+        await server.close()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
+from tests.faults.forked import Forked
 from tests.honest_venue import HonestVenue
 
 
@@ -31,16 +32,21 @@ def moments(writes: int, orders: int, cancels: int) -> list[str]:
 
 MOMENTS = moments(writes=10, orders=4, cancels=2)
 PAPER_MOMENTS = moments(writes=7, orders=2, cancels=2)
+CLOSER, PAPER_CLOSER = "tests.faults.killed_closer", "tests.faults.killed_paper_closer"
+LATE = ("killswitch_paper.client", "sqlalchemy.dialects.sqlite")
 
 
-def run(repository: Path, folder: Path, *arguments: str, program: str = "tests.faults.killed_closer") -> list[str]:
-    ended = subprocess.run(
-        [sys.executable, "-m", program, folder, *arguments],
-        capture_output=True, text=True, check=False, cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(repository)},
-    )  # fmt: skip
-    assert (ended.returncode, ended.stderr) == (0, "")
-    return ended.stdout.split("\n")[:-1]
+@pytest.fixture(scope="module")
+def closers(repository: Path) -> Iterator[Forked]:
+    """Both programs that close and are killed; every run and every life in it is a process of its own."""
+    with Forked(repository, CLOSER, PAPER_CLOSER, *LATE) as forked:
+        yield forked
+
+
+def run(closers: Forked, folder: Path, *arguments: str, program: str = CLOSER) -> list[str]:
+    code, printed = closers.run(program, folder / "printed", str(folder), *arguments)
+    assert code == 0, printed
+    return printed.split("\n")[:-1]
 
 
 def assert_closed_as_decided(folder: Path) -> None:
@@ -60,51 +66,59 @@ def assert_closed_as_decided(folder: Path) -> None:
     store.close()
 
 
-def test_the_moments_are_all_that_an_undisturbed_close_passes_through(repository: Path, tmp_path: Path) -> None:
+def test_the_moments_are_all_that_an_undisturbed_close_passes_through(closers: Forked, tmp_path: Path) -> None:
     """A write or a request that is added to closing must be added to the kills below."""
-    assert sorted(run(repository, tmp_path)) == sorted(MOMENTS)
+    assert sorted(run(closers, tmp_path)) == sorted(MOMENTS)
     assert_closed_as_decided(tmp_path)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_9_at_any_moment_leaves_exactly_the_intended_quantity_closed(
-    repository: Path, tmp_path: Path, moment: str
+    closers: Forked, tmp_path: Path, moment: str
 ) -> None:
     """Killed there and started again, the close ends where it would have ended."""
-    assert run(repository, tmp_path, moment) == ["killed", "exit 0"]
+    assert run(closers, tmp_path, moment) == ["killed", "exit 0"]
     assert_closed_as_decided(tmp_path)
 
 
 @pytest.mark.parametrize("first", ["write-4-after", "order-1-after", "order-2-before"])
 @pytest.mark.parametrize("second", ["write-1-before", "write-1-after", "order-1-before", "order-1-after"])
 def test_kill_9_during_recovery_changes_nothing_either(
-    repository: Path, tmp_path: Path, first: str, second: str
+    closers: Forked, tmp_path: Path, first: str, second: str
 ) -> None:
     """Killed in mid-close, and killed again while picking up the pieces."""
-    assert run(repository, tmp_path, first, second) == ["killed", "killed", "exit 0"]
+    assert run(closers, tmp_path, first, second) == ["killed", "killed", "exit 0"]
     assert_closed_as_decided(tmp_path)
 
 
-@pytest.fixture
-def endpoint(repository: Path) -> Iterator[str]:
-    """The address of a paper venue that another process serves."""
+@pytest.fixture(scope="module")
+def paper_venues(repository: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which serves a paper venue for each line that it is sent, and writes its address."""
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.paper_venue"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(repository)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), str(repository / "adapters")])},
     )  # fmt: skip
-    assert server.stdout is not None
-    yield server.stdout.readline().strip()
+    yield server
     server.communicate()
+
+
+@pytest.fixture
+def endpoint(paper_venues: subprocess.Popen[str]) -> str:
+    """The address of a paper venue for one test, which another process serves."""
+    assert paper_venues.stdin is not None
+    assert paper_venues.stdout is not None
+    paper_venues.stdin.write("another\n")
+    paper_venues.stdin.flush()
+    return paper_venues.stdout.readline().strip()
 
 
 @pytest.mark.parametrize("moment", PAPER_MOMENTS)
 def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
-    repository: Path, tmp_path: Path, endpoint: str, moment: str
+    closers: Forked, tmp_path: Path, endpoint: str, moment: str
 ) -> None:
     """The same over HTTP: what the venue has done stays done, and is not done again."""
-    program = "tests.faults.killed_paper_closer"
-    assert run(repository, tmp_path, endpoint, moment, program=program) == ["killed", "exit 0"]
+    assert run(closers, tmp_path, endpoint, moment, program=PAPER_CLOSER) == ["killed", "exit 0"]
     account = asyncio.run(account_at(endpoint))
     held = {position.symbol: (position.side, position.contracts) for position in account.positions or ()}
     assert held == {"BTC": ("long", Decimal(50))}
@@ -116,10 +130,10 @@ def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
 
 
 def test_the_paper_moments_are_all_that_an_undisturbed_close_passes_through(
-    repository: Path, tmp_path: Path, endpoint: str
+    closers: Forked, tmp_path: Path, endpoint: str
 ) -> None:
     """As above, for the kills on the paper venue. Two answers that come together are one write, else two."""
-    passed = run(repository, tmp_path, endpoint, program="tests.faults.killed_paper_closer")
+    passed = run(closers, tmp_path, endpoint, program=PAPER_CLOSER)
     assert set(PAPER_MOMENTS) <= set(passed)
     assert set(passed) - set(PAPER_MOMENTS) <= {"write-8-before", "write-8-after"}
 

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).with_name("lock_killed_writer.py")
 
 @pytest.mark.parametrize("old", ["lock", "suspicion"])
 def test_l1_kill_9_at_any_line_of_a_write_leaves_the_old_file_or_the_new_one(tmp_path: Path, old: str) -> None:
-    """Killed at every line of the gate in turn, scope file and union are each whole: the old or the new.
+    """Whatever line of the gate a kill comes at, scope file and union are each whole: the old or the new.
 
     That what is locked on suspicion only is to be locked for good opens nothing in between.
     """

@@ -48,8 +48,9 @@ def test_a_full_close_outlasts_a_closed_market(
     closer = Closer("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
     told: set[str | None] = set()
-    while asyncio.run(drive(closer, 1)) is False:
-        told.add(closer.stuck)
+    with asyncio.Runner() as runner:
+        while runner.run(drive(closer, 1)) is False:
+            told.add(closer.stuck)
     assert venue.position("BTC") == left
     assert venue.state["log"].count("refused") <= 30
     if target == 0:

@@ -7,8 +7,6 @@ import math
 import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,15 +149,6 @@ def test_the_policy_of_the_readme_compiles(readme: str, tmp_path: Path) -> None:
     policies, problems = compile_policies(loaded.documents)
     assert (*loaded.diagnostics, *problems) == ()
     assert policies is not None
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo, as fast as it goes: what it left, and what it printed."""
-    folder = tmp_path_factory.mktemp("demo")
-    command = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
-    said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
-    return folder / "demo-run", said
 
 
 def test_the_demo_prints_what_the_readme_shows(readme: str, demo: tuple[Path, str]) -> None:

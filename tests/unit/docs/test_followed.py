@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -15,10 +18,8 @@ from killswitch.graph.compile import compile_loaded
 from killswitch.policy.loader import load
 from tests.unit.docs.walkthrough import blocks, do, missing
 
-STAND_INS = {
-    "make demo": "ksctl demo --pace 0",  # there is an environment already, and nobody watches
-    ". .venv/bin/activate": ":",
-}
+DEMO, ACTIVATE = "make demo", ". .venv/bin/activate"
+"""There is an environment already; and what the demo prints and leaves is taken from its run for all tests."""
 PORT = "8701"
 PATIENCE = 400.0
 """Seconds after which something hangs; on a quiet machine it takes about a fifth of that."""
@@ -31,12 +32,15 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def follow(page: str, repository: Path, folder: Path) -> None:
-    """Do what a page says, in a folder that holds what a clone holds; fails at the first block that differs."""
+def follow(page: str, repository: Path, folder: Path, instead: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Do what a page says, in a folder that holds what a clone holds; fails at the first block that differs.
+
+    `instead`: lines of commands that something else takes the place of.
+    """
     steps = blocks(page)
     for name in ("policies", "runbooks"):
         shutil.copytree(repository / name, folder / name)
-    commands = ["\n".join(STAND_INS.get(line, line) for line in step.commands.splitlines()) for step in steps]
+    commands = ["\n".join(instead.get(line, line) for line in step.commands.splitlines()) for step in steps]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     said = do(commands, folder, {"PATH": path, "COLUMNS": "200"}, PATIENCE)
     assert len(said) == len(steps), f"the shell ended in block {len(said)}: {said[-1:]}"
@@ -45,12 +49,16 @@ def follow(page: str, repository: Path, folder: Path) -> None:
         assert (status, lost) == (step.status, []), f"{step.commands}\nprinted\n{printed}"
 
 
-def test_the_first_hour_goes_as_the_page_says(repository: Path, tmp_path: Path) -> None:
+def test_the_first_hour_goes_as_the_page_says(repository: Path, tmp_path: Path, demo: tuple[Path, str]) -> None:
     """Each block ends with its status, and prints what is shown after it; numbers too, where they cannot differ."""
     page = (repository / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    for written in (*STAND_INS, PORT):
+    for written in (DEMO, ACTIVATE, PORT):
         assert written in page
-    follow(page.replace(PORT, free_port()), repository, tmp_path)
+    left, printed = demo
+    said = tmp_path / "demo.txt"
+    said.write_text(printed, encoding="utf-8")
+    again = f"cp -R {shlex.quote(str(left))} . && cat {said.name} && rm {said.name}"
+    follow(page.replace(PORT, free_port()), repository, tmp_path, {DEMO: again, ACTIVATE: ":"})
 
 
 @pytest.mark.parametrize("name", ["runbooks.md", "notifications.md", "hands.md"])

@@ -186,3 +186,22 @@ def test_holdings_of_one_asset_that_nothing_sells_elsewhere_are_targets_of_their
     """Where a venue lists two classes of share under one base, closing the one does not stand for the other."""
     one, two = decided("one", intent("BRK-A")), decided("two", intent("BRK-B"))
     assert merge([one, two], {}) == (one, two)
+
+
+def leaving(id_: str, target: str, kind: Literal["manual", "hedge"] | None = None) -> Decision:
+    """Leave `target` contracts of BTC."""
+    order = Intent("main", "BTC", "long", "sell", Decimal(1), Decimal(target), False, 1)
+    return Decision(
+        id=id_, as_of=START, policy=id_, policy_set="sha256:test", scope="account/main", mode="enforce", stage="s",
+        level=1, previous_level=0, intents=(order,), kind=kind,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [leaving("k", "5", "manual"), structs.replace(leaving("k", "5"), mode="observe")])
+def test_a_close_by_hand_and_one_that_only_observes_are_left_whole(kept: Decision) -> None:
+    """Though others leave less of the same position; among those the smallest target has it."""
+    for order in ((0, 1, 2), (2, 1, 0)):
+        given = [(kept, leaving("two", "2"), leaving("one", "1"))[place] for place in order]
+        found = {each.id: each for each in merge(given, {})}
+        assert found["k"] == kept
+        assert [len(found[name].intents) for name in ("two", "one")] == [0, 1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.policy import files
+from killswitch.policy import files, tree
 from killswitch.policy.diagnostics import Diagnostic
 from killswitch.policy.loader import load
 
@@ -217,12 +217,14 @@ def test_a_billion_laughs_take_no_time_and_no_memory(tmp_path: Path) -> None:
     assert set(codes) == {"KS1104", "KS1203"}
 
 
-def test_more_values_than_a_policy_has_are_refused(tmp_path: Path) -> None:
-    """KS1107 for a flat file of more than 100,000 values, at the first one too many."""
+def test_more_values_than_a_policy_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KS1107 for a flat file of more than 100,000 values, at the first one too many; here it is the thousandth."""
+    assert tree.LARGEST == 100_000
+    monkeypatch.setattr(tree, "LARGEST", 1000)
     file = tmp_path / "flat.yaml"
-    file.write_text("[" + "1," * 150_000 + "]")
+    file.write_text("[" + "1," * 60_000 + "]")
     found = only([file])
-    assert (found.code, found.line, found.column) == ("KS1107", 1, 2 * 100_000)
+    assert (found.code, found.line, found.column) == ("KS1107", 1, 2 * 1000)
     assert found.fix == "split the file"
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import LinearConstraint, minimize
 
 from killswitch.risk.contributions import variance
 from killswitch.risk.cut import least_variance
@@ -61,6 +60,8 @@ def test_it_is_the_least_that_another_solver_finds(seed: int) -> None:
     gross = sum(abs(x) for x in exposures)
     scaled, sign = np.abs(exposures) / gross, np.sign(exposures)
     unit = np.array(covariance) / np.trace(covariance)
+    from scipy.optimize import LinearConstraint, minimize  # a second that no other test is to wait for
+
     solved = minimize(
         lambda w: (w * sign) @ unit @ (w * sign), scaled / 2, jac=lambda w: 2 * sign * (unit @ (w * sign)),
         bounds=[(0, s) for s in scaled], constraints=[LinearConstraint(np.ones((1, 8)), 0.5, 0.5)],

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.covariance import LedoitWolf
 
 from killswitch.risk.shrinkage import shrunk_covariance
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The estimator of scikit-learn; it takes seconds to import, which no other test is to wait for."""
+    from sklearn.covariance import LedoitWolf
+
+    return LedoitWolf()
 
 
 def returns(count: int, times: int, seed: int) -> list[list[float]]:
@@ -24,10 +32,10 @@ def returns(count: int, times: int, seed: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(("count", "times"), [(1, 2), (2, 2), (2, 60), (8, 60), (8, 240), (40, 30), (3, 2000)])
-def test_it_is_the_estimate_of_scikit_learn(count: int, times: int) -> None:
+def test_it_is_the_estimate_of_scikit_learn(reference: Any, count: int, times: int) -> None:
     """Few and many observations, more symbols than observations, one symbol."""
     series = returns(count, times, seed=count * times)
-    expected = LedoitWolf().fit(np.array(series).T).covariance_
+    expected = reference.fit(np.array(series).T).covariance_
     np.testing.assert_allclose(shrunk_covariance(series), expected, rtol=1e-9, atol=1e-18)
 
 
@@ -46,9 +54,9 @@ def test_series_that_did_not_move_have_no_covariance() -> None:
     assert shrunk_covariance([[0.0] * 5, [0.0] * 5]) == [[0.0, 0.0], [0.0, 0.0]]
 
 
-def test_where_the_error_is_greater_than_the_distance_only_the_target_is_left() -> None:
+def test_where_the_error_is_greater_than_the_distance_only_the_target_is_left(reference: Any) -> None:
     """Two uncorrelated series of about one variance, four observations: no more than all of it is shrunk."""
     series = [[1.0, -1.0, 1.0, -1.0], [1.1, 1.1, -1.1, -1.1]]
     mean = (1.0 + 1.21) / 2
     assert shrunk_covariance(series) == [[pytest.approx(mean), 0.0], [0.0, pytest.approx(mean)]]
-    np.testing.assert_allclose(shrunk_covariance(series), LedoitWolf().fit(np.array(series).T).covariance_)
+    np.testing.assert_allclose(shrunk_covariance(series), reference.fit(np.array(series).T).covariance_)

@@ -393,7 +393,7 @@ def test_polls_that_fit_into_a_limit_are_not_refused_by_their_pace(
 def test_far_too_many_accounts_are_all_read_in_turn() -> None:
     """Fifty accounts in room for one reading a second: each about once in fifty seconds, none of them forgotten."""
     ticking = Ticking(50, 20, 1.0)
-    ticking.go_on_for(600.0)
+    ticking.go_on_for(260.0)
     assert ticking.longest_gap < 75.0
     counts = [len(each) for each in ticking.read_at]
     assert max(counts) <= 1.5 * min(counts)
