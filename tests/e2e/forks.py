@@ -27,6 +27,8 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 KSCTL: Final = "from killswitch.cli import main; main()"
 LOADING: Final = ("PYTHON", "LD_", "OPENBLAS_")
 """Variables whose names begin like this say what an interpreter loads, and how."""
+BEGUN_IN: Final = dict(os.environ)
+"""The environment before any test has changed it: that of the warm process."""
 FORKS: Final = sys.platform == "linux" and not os.environ.get("KILLSWITCH_FRESH")
 DYING: Final = 10.0
 """Seconds that a warm process may take to see that nobody asks any more."""
@@ -116,7 +118,7 @@ class Warm:
         self._lock = Lock()
         code = f"from tests.e2e.preloaded import serve; serve({theirs.fileno()})()"
         # A pool of threads that no command needs would be begun with the import of numpy.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**BEGUN_IN, "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=REPOSITORY,
@@ -153,7 +155,7 @@ def begin(
 ) -> Process:  # fmt: skip
     """As `subprocess.Popen` of `python -c CODE ARGUMENTS`, text on its pipes, nothing on its stdin."""
     environment = dict(os.environ if env is None else env)
-    if not FORKS or _loading(environment) != _loading(os.environ):
+    if not FORKS or _loading(environment) != _loading(BEGUN_IN):
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, env=environment, cwd=cwd

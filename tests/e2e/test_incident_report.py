@@ -156,7 +156,9 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         assert any(command.words[1] == "close" for command in killed.commands)
         with site.running("--live") as runner:
             # The command reads the record anew, the page is what the runner made of it: the same in the end.
-            until(lambda: "| state | **closed**" in _rendered(site).get("report.md", ""), "the interrupted closing ends")
+            until(
+                lambda: "| state | **closed**" in _rendered(site).get("report.md", ""), "the interrupted closing ends"
+            )
             assert record(site).state == "closed"
             status, _, err = terminate(runner)
         assert status == 0, err
