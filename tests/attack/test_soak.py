@@ -1,4 +1,4 @@
-"""Trouble of all kinds at one venue: a third of an hour in every run; any other venue or time is `make soak VENUE=okx`."""
+"""Trouble of all kinds at one venue: a quarter of an hour in every run; any other one is `make soak VENUE=okx`."""
 
 from __future__ import annotations
 
