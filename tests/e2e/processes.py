@@ -98,7 +98,7 @@ def until(seen: Callable[[], T], what: str) -> T:
         found = seen()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"within {PATIENCE:g} s it was never seen that {what}")
 
 
