@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import struct
 import threading
 import zlib
 from collections import Counter
@@ -21,10 +22,15 @@ CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-rea
 
 @cache
 def _bomb() -> bytes:
-    """A gigabyte of blanks as gzip."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    blanks = b" " * 2**20
-    return b"".join(packer.compress(blanks) for _ in range(2**10)) + packer.flush()
+    """A gigabyte of blanks as gzip: one block that stands for itself, over and over."""
+    blanks, times = b" " * 2**20, 2**10
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
+    checked = 0
+    for _ in range(times):
+        checked = zlib.crc32(blanks, checked)
+    header = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    return header + block * times + packer.flush() + struct.pack("<LL", checked, len(blanks) * times)
 
 
 class Gateway:

@@ -82,7 +82,7 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
 def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
     """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
     with (
-        paper("--crash", "7", "--skip", "240", "--speed", "30", "--begin-after-readings", "3") as address,
+        paper("--crash", "7", "--skip", "240", "--speed", "120", "--begin-after-readings", "3") as address,
         wall.faked(),
     ):
         site = Site(tmp_path, address)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from killswitch.gate.reading import read_lock
 from killswitch.runner.standing import Standing
+from tests.e2e.forks import begin, finish
 from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-readings", "3")
@@ -74,19 +74,17 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         environment = os.environ | {"DEAD_MOUNT": str(site.locks), "SINCE": str(tmp_path)}
-        on_mount = (sys.executable, "-c", ON_A_DEAD_MOUNT)
         arguments = ("run", *site.place, "--interval", "100ms", "--live")
-        with subprocess.Popen(
-            [*on_mount, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        with begin(
+            arguments, code=ON_A_DEAD_MOUNT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         ) as runner:
             try:
                 until(lambda: runner.poll() is not None or site.store.exists(), "the runner begins")
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
                 until(lambda: paged(site.standing()), "it is paged")
-                shown = subprocess.run(
-                    [*on_mount, "status", "--store", str(site.store)],
-                    capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
-                )  # fmt: skip
+                shown = finish(
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                )
                 status, _, err = terminate(runner)
             finally:
                 if runner.poll() is None:
@@ -104,10 +102,9 @@ def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount
         site = Site(tmp_path, address)
         main = site.locks / "account__main.json"
         environment = os.environ | {"DEAD_MOUNT": str(union.parent), "SINCE": str(gone)}
-        on_mount = (sys.executable, "-c", ON_A_DEAD_MOUNT)
         arguments = ("run", *site.place, "--interval", "100ms", "--live", "--lock-file", str(union))
-        with subprocess.Popen(
-            [*on_mount, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        with begin(
+            arguments, code=ON_A_DEAD_MOUNT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         ) as runner:
             try:
                 until(lambda: runner.poll() is not None or union.exists(), "the runner writes locks")
@@ -115,10 +112,9 @@ def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
                 until(lambda: read_lock(main, datetime.now(UTC)).reason.startswith("stop: "), "the account is locked")
                 until(lambda: any("has not answered" in each.text for each in site.standing().notices), "it is paged")
-                shown = subprocess.run(
-                    [*on_mount, "status", "--store", str(site.store)],
-                    capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
-                )  # fmt: skip
+                shown = finish(
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                )
                 status, _, err = terminate(runner)
             finally:
                 if runner.poll() is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.forks import Process, begin
 from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, terminate, until
 from tests.e2e.test_run import FALLING, full_pipe
 from tests.threads import ATTACK
@@ -22,11 +23,11 @@ from tests.threads import ATTACK
 @contextmanager
 def attacked(
     site: Site, *options: str, output: int | None = None, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """An armed runner that has closed its book, and after the body one that has ended on SIGTERM with exit 0."""
-    arguments = [*KSCTL, "run", *site.place, "--interval", "200ms", "--live", *options]
+    arguments = ["run", *site.place, "--interval", "200ms", "--live", *options]
     to = subprocess.DEVNULL if output is None else output
-    with subprocess.Popen(arguments, stdout=to, stderr=to, env={**os.environ, **(environment or {})}) as runner:
+    with begin(arguments, stdout=to, stderr=to, env={**os.environ, **(environment or {})}) as runner:
         try:
             until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
             until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from killswitch.model.venue import AccountSpec
 from killswitch.runner.standing import Standing, standing_of
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
+from tests.e2e.forks import Process, begin, finish
 
 KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
 PATIENCE = 90.0
@@ -51,11 +51,9 @@ spec:
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def process(*arguments: str) -> Iterator[Process]:
     """`ksctl` with these arguments; ended by its id if it still runs at the end."""
-    with subprocess.Popen(
-        [*KSCTL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    ) as running:
+    with begin(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         try:
             yield running
         finally:
@@ -70,7 +68,7 @@ def paper(*options: str) -> Iterator[str]:
         yield address_of(server)
 
 
-def address_of(server: subprocess.Popen[str]) -> str:
+def address_of(server: Process) -> str:
     """What a paper venue that has been started prints first."""
     assert server.stdout is not None
     address = server.stdout.readline().strip()
@@ -79,7 +77,7 @@ def address_of(server: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def stopped(server: subprocess.Popen[str]) -> Iterator[None]:
+def stopped(server: Process) -> Iterator[None]:
     """The process answers nobody meanwhile."""
     server.send_signal(signal.SIGSTOP)
     try:
@@ -90,7 +88,7 @@ def stopped(server: subprocess.Popen[str]) -> Iterator[None]:
 
 def ksctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One command, run to its end."""
-    return subprocess.run([*KSCTL, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return finish(arguments, timeout=PATIENCE)
 
 
 def until(seen: Callable[[], T], what: str) -> T:
@@ -100,7 +98,7 @@ def until(seen: Callable[[], T], what: str) -> T:
         found = seen()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"within {PATIENCE:g} s it was never seen that {what}")
 
 
@@ -127,7 +125,7 @@ class Site:
         return ("--policies", str(self.policies), "--store", str(self.store), "--lock-dir", str(self.locks))
 
     @contextmanager
-    def running(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *options: str) -> Iterator[Process]:
         """A runner that has ticked."""
         before = self._ticked()
         with process("run", *self.place, "--interval", "100ms", *options) as runner:
@@ -182,7 +180,7 @@ class Site:
         return None if view is None else (view.owner, view.started_at)
 
 
-def terminate(runner: subprocess.Popen[str]) -> tuple[int, str, str]:
+def terminate(runner: Process) -> tuple[int, str, str]:
     """SIGTERM; exit code, stdout and stderr."""
     runner.send_signal(signal.SIGTERM)
     out, err = runner.communicate(timeout=PATIENCE)

@@ -1,12 +1,8 @@
-"""The venues' own dead-man timers, set by `ksctl run` through the real clients: what the venue itself then does.
-
-The stories of the venues are told side by side, because most of their time is waiting for a venue's clock.
-"""
+"""The venues' own dead-man timers, set by `ksctl run` through the real clients: what the venue itself then does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -151,46 +147,39 @@ def _pages(site: Site) -> list[str]:
     return [it.text for it in site.notices() if it.severity == "page" and "does not run" in it.text]
 
 
-Stories = Mapping[str, Future[Any]]
+IN_EVERY_RUN: Final = "binance"
 
 
-@pytest.fixture(scope="module")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
-    """All of them, begun together."""
-    folder = tmp_path_factory.mktemp("timers")
-    told: dict[str, tuple[Callable[[str, Path], Any], str]] = {name: (_story, name) for name in TIMEOUTS}
-    told |= {f"{name} bared": (_bared, name) for name in ("binance", "krakenfutures")}
-    with ThreadPoolExecutor(len(told)) as pool:
-        yield {key: pool.submit(tell, name, folder / key) for key, (tell, name) in told.items()}
+@pytest.mark.parametrize(
+    "name", [pytest.param(it, marks=() if it == IN_EVERY_RUN else pytest.mark.venues) for it in TIMEOUTS]
+)
+def test_a_timer_runs_while_ticks_are_committed_a_clean_stop_ends_it_and_a_killed_runner_leaves_it(
+    name: str, tmp_path: Path
+) -> None:
+    """Longer than its timeout nothing is cancelled, and SIGTERM leaves no timer and every order where it is.
 
-
-@pytest.mark.parametrize("name", TIMEOUTS)
-def test_a_timer_runs_while_ticks_are_committed_and_a_clean_stop_ends_it(name: str, stories: Stories) -> None:
-    """Longer than its timeout nothing is cancelled, and SIGTERM leaves no timer and every order where it is."""
-    told: Told = stories[name].result()
+    At the moment of SIGKILL the order rests and the timer runs; then it is gone, and the next run says so.
+    """
+    told = _story(name, tmp_path / name)
     assert told.armed == ("armed", True)
     assert told.kept[0] == 1
     assert told.kept[1] > TIMEOUTS[name]
     assert told.stopped[:2] == (0, []), told.stopped[2]
     assert "goes off" not in told.stopped[2]
     assert told.unspoken == []
-
-
-@pytest.mark.parametrize("name", TIMEOUTS)
-def test_a_killed_runner_leaves_the_timer_and_the_venue_cancels(name: str, stories: Stories) -> None:
-    """At the moment of SIGKILL the order rests and the timer runs; then it is gone, and the next run says so."""
-    told: Told = stories[name].result()
     assert (bool(told.killed[0]), told.killed[1]) == (True, 1)
     if name in AS_RECKONED:
         assert "the dead-man timer of account main has gone off at" in told.later
 
 
-@pytest.mark.parametrize(("name", "word"), [("krakenfutures", "would"), ("binance", "may")])
+@pytest.mark.parametrize(
+    ("name", "word"), [pytest.param("krakenfutures", "would", marks=pytest.mark.venues), ("binance", "may")]
+)
 def test_a_timer_does_not_run_over_a_protective_stop_unless_that_is_accepted(
-    name: str, word: str, stories: Stories
+    name: str, word: str, tmp_path: Path
 ) -> None:
     """One that runs is stopped at the next tick, with a page and a problem; none is started; accepted, it runs."""
-    told: Bared = stories[f"{name} bared"].result()
+    told = _bared(name, tmp_path / name)
     symbol = REACHED[name].symbols[0]
     why = (
         f"the dead-man timer of account main does not run: it {word} cancel the protective orders of {symbol} and "

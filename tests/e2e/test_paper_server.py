@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
@@ -19,16 +18,16 @@ from msgspec import structs
 from killswitch.model.snapshot import AccountSnapshot, OrderSide
 from killswitch.model.venue import AccountSpec, OrderRejectedError, OrderRequest, RateLimitedError, VenueAdapter
 from killswitch_paper import adapter
+from tests.e2e.forks import Process, begin, finish
 
 T = TypeVar("T")
-COMMAND = (sys.executable, "-c", "from killswitch.cli import main; main()", "paper")
 PATIENCE = 30.0
 
 
 @contextmanager
-def _serving(*options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def _serving(*options: str) -> Iterator[tuple[str, Process]]:
     """The address of a running server and its process, which is ended by its id."""
-    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, text=True) as process:
+    with begin(("paper", *options), stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
@@ -220,7 +219,7 @@ def test_a_wrong_call_is_told_in_a_line_and_not_in_a_traceback(
     tmp_path: Path, options: tuple[str, ...], status: int, text: str
 ) -> None:
     """Wrong usage is 64, what cannot be read is 1."""
-    done = subprocess.run([*COMMAND, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = finish(("paper", *options), cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == status
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -230,7 +229,7 @@ def test_a_port_that_is_taken_is_told() -> None:
     """The second server on the same port fails with a message."""
     with _serving("--crash", "1", "--speed", "0") as (address, _):
         port = address.rpartition(":")[2]
-        done = subprocess.run([*COMMAND, "--crash", "1", "--port", port], capture_output=True, text=True, check=False)
+        done = finish(("paper", "--crash", "1", "--port", port), timeout=PATIENCE)
     assert done.returncode == 1
     assert f"cannot serve on port {port}" in done.stderr
 

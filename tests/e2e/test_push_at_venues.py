@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any, Final
 
 import pytest
@@ -28,8 +25,6 @@ from tests.wire.server import KEY, SECRET
 TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}
 """How many topics each client asks for, or gets unasked; before it has, nothing that happens is heard."""
 LOSS: Final = "is not to be counted on"
-BEGINNING: Final = BoundedSemaphore(2)
-"""So many runners begin at once: one that begins beside too many others hears no answer in time."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +46,27 @@ class Told:
 
 
 def _story(name: str, folder: Path) -> Told:
-    with ExitStack() as running:
-        with BEGINNING:
-            world = running.enter_context(venue(REACHED[name]))
-            site = Site(folder, world, POLICY)
-            run = running.enter_context(site.running("--interval", "30s"))
-            _heard(world, run, name)
-            until(lambda: run.over or any(_is_good(it) for it in site.seen()), "a poll is recorded")
-        polled = site.seen()
-        woken = _traded(world, site, run, name)
-        world.move("hang_up")
-        until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
-        _heard(world, run, name)
-        again = _traded(world, site, run, name)
-        lost = until(lambda: run.over or _warnings(site), "the loss is told")
-        assert isinstance(lost, list), run.said
-        until(lambda: run.over or LOSS in run.said, "the loss is written too")
-        view = site.view()
-        streams = [] if view is None else [str(it.state) for it in view.streams]
-        return Told(polled, woken, again, streams, _warnings(site), run.said, run.terminate())
+    with venue(REACHED[name]) as world:
+        site = Site(folder, world, POLICY)
+        with site.running("--interval", "30s") as run:
+            return _seen_of(world, site, run, name)
+
+
+def _seen_of(world: World, site: Site, run: Run, name: str) -> Told:
+    _heard(world, run, name)
+    until(lambda: run.over or any(_is_good(it) for it in site.seen()), "a poll is recorded")
+    polled = site.seen()
+    woken = _traded(world, site, run, name)
+    world.move("hang_up")
+    until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
+    _heard(world, run, name)
+    again = _traded(world, site, run, name)
+    lost = until(lambda: run.over or _warnings(site), "the loss is told")
+    assert isinstance(lost, list), run.said
+    until(lambda: run.over or LOSS in run.said, "the loss is written too")
+    view = site.view()
+    streams = [] if view is None else [str(it.state) for it in view.streams]
+    return Told(polled, woken, again, streams, _warnings(site), run.said, run.terminate())
 
 
 def _heard(world: World, run: Run, name: str) -> None:
@@ -104,32 +101,25 @@ def _warnings(site: Site) -> list[str]:
     return [it.text for it in site.notices() if it.severity == "warning" and LOSS in it.text]
 
 
-Stories = Mapping[str, Future[Told]]
+IN_EVERY_RUN: Final = "okx"
 
 
-@pytest.fixture(scope="module")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stories]:
-    """All of them, side by side: most of their time is waiting."""
-    folder = tmp_path_factory.mktemp("pushes")
-    with ThreadPoolExecutor(len(TOPICS)) as pool:
-        yield {name: pool.submit(_story, name, folder / name) for name in TOPICS}
+@pytest.mark.parametrize(
+    "name", [pytest.param(it, marks=() if it == IN_EVERY_RUN else pytest.mark.venues) for it in TOPICS]
+)
+def test_a_trade_by_another_hand_wakes_a_tick_and_a_stream_that_the_venue_closes_is_told_once_and_opened_again(
+    name: str, tmp_path: Path
+) -> None:
+    """The snapshot that shows the trade is recorded as unscheduled, less than an interval after the last poll.
 
-
-@pytest.mark.parametrize("name", TOPICS)
-def test_a_trade_by_another_hand_is_seen_in_a_woken_tick_long_before_the_next_poll(name: str, stories: Stories) -> None:
-    """The snapshot that shows it is recorded as unscheduled, less than an interval after the last poll."""
-    told = stories[name].result()
+    One warning, though the stream is long heard again at the next tick; a trade after that wakes a tick as before.
+    """
+    told = _story(name, tmp_path / name)
     assert told.woken["scheduled"] is False, told.said
     last = [it for it in told.polled if it.get("scheduled", True)][-1]
     waited = datetime.fromisoformat(told.woken["as_of"]) - datetime.fromisoformat(last["as_of"])
     assert waited.total_seconds() < 30
     assert told.woken["accounts"][0]["quality"] == "ok"
-
-
-@pytest.mark.parametrize("name", TOPICS)
-def test_a_stream_that_the_venue_closes_is_told_once_and_opened_again(name: str, stories: Stories) -> None:
-    """One warning, though it is long heard again at the next tick; a trade after that wakes a tick as before."""
-    told = stories[name].result()
     assert told.again["scheduled"] is False, told.said
     assert len(told.lost) == 1, told.lost
     assert LOSS in told.lost[0]

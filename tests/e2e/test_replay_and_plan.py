@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from killswitch.lab.book import demo_book
 from killswitch.lab.crash import crash_bars
 from killswitch.lab.feed import record
 from killswitch.lab.recording import Writer
-
-KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
+from tests.e2e.forks import finish
+from tests.e2e.processes import paper
 
 ACCOUNT = """\
 apiVersion: killswitch.dev/v1
@@ -30,9 +28,7 @@ spec: {{adapter: paper, market: swap, currency: USDT, endpoint: "{address}", exe
 
 
 def ksctl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*KSCTL, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
-    )
+    return finish([str(it) for it in arguments], timeout=120, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +127,8 @@ def test_plan_with_nothing_to_do_exits_0(crash: Path, policies: Path, tmp_path: 
 @pytest.fixture
 def venue() -> Iterator[str]:
     """The address of a paper venue in a process of its own, standing still in the middle of its crash."""
-    process = subprocess.Popen(
-        [*KSCTL, "paper", "--crash", "7", "--skip", "240", "--speed", "0"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+    with paper("--crash", "7", "--skip", "240", "--speed", "0") as address:
+        yield address
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -191,16 +180,13 @@ def test_plan_of_a_venue_that_is_away_says_so(policies: Path, tmp_path: Path) ->
     assert "Nothing to do" not in done.stdout
 
 
-@pytest.mark.parametrize("real", [False, True])
-def test_the_demo_shows_the_main_job_from_fall_to_lock(
-    real: bool, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Equity falling, triggers confirming, stages firing, positions closed, the lock written; files left behind."""
-    market = []
-    if real:
-        shared: Path = request.getfixturevalue("shared")
-        market = ["--market", str(shared / "data" / "market" / "2021-05-19_binance-spot_1m")]
-    done = ksctl("demo", "--pace", "0", *market, cwd=tmp_path)
+def test_the_demo_shows_the_main_job_from_fall_to_lock_over_real_bars(shared: Path, tmp_path: Path) -> None:
+    """Equity falling, triggers confirming, stages firing, positions closed, the lock written; files left behind.
+
+    What the generated crash shows is that of the README, and is read there.
+    """
+    market = shared / "data" / "market" / "2021-05-19_binance-spot_1m"
+    done = ksctl("demo", "--pace", "0", "--market", market, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for words in ("equity", "confirming", "FIRES", "filled", "lock written: account/main", "How it came out"):
         assert words in done.stdout, words

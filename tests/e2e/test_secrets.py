@@ -6,19 +6,18 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.forks import finish
 from tests.e2e.planted import files_below, forms, leaks
 from tests.e2e.processes import PATIENCE, POLICY, until
+from tests.e2e.wired import wire
 from tests.otlp_receiver import Receiver, receiver
 from tests.wire.server import KEY, LISTEN_KEY, PASSPHRASE, SECRET
 
@@ -80,13 +79,10 @@ class Trial:
 
     def ksctl(self, *arguments: str, exits: tuple[int, ...] = (0,)) -> str:
         """One command to its end; what it said on stdout. Both streams are kept."""
-        done = subprocess.run(
-            [sys.executable, "-c", LOUD, *arguments], capture_output=True, env=self._environment(), timeout=PATIENCE,
-            check=False, cwd=self.folder,
-        )  # fmt: skip
+        done = finish(arguments, timeout=PATIENCE, code=LOUD, env=self._environment(), cwd=self.folder)
         self._keep(" ".join(arguments[:2]), done.stdout, done.stderr)
-        assert done.returncode in exits, (arguments, done.stdout.decode(), without_logs(done.stderr))
-        return done.stdout.decode()
+        assert done.returncode in exits, (arguments, done.stdout, without_logs(done.stderr))
+        return done.stdout
 
     def run(self, *options: str, exits: tuple[int, ...] = (0,)) -> str:
         """A run with everything on that writes something."""
@@ -104,17 +100,17 @@ class Trial:
         assert {"store.sqlite", "events.jsonl"} <= left.keys()
         return leaks(self.secrets, {**self.said, **sent, **headers, **left})
 
-    def _keep(self, what: str, out: bytes, err: bytes) -> None:
+    def _keep(self, what: str, out: str, err: str) -> None:
         number = len(self.said)
-        self.said[f"stdout of {what} ({number})"] = out
-        self.said[f"stderr of {what} ({number})"] = err
+        self.said[f"stdout of {what} ({number})"] = out.encode()
+        self.said[f"stderr of {what} ({number})"] = err.encode()
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self.environment, "HOME": str(self.folder / "home")}
 
 
-def without_logs(err: bytes) -> str:
-    return "\n".join(line for line in err.decode(errors="replace").splitlines() if not line.startswith("LOG "))
+def without_logs(err: str) -> str:
+    return "\n".join(line for line in err.splitlines() if not line.startswith("LOG "))
 
 
 def mounted(folder: Path, held: Mapping[str, str]) -> Path:
@@ -258,19 +254,6 @@ CASES = {
 }  # fmt: skip
 
 
-@contextmanager
-def serving(case: Case) -> Iterator[dict[str, str]]:
-    """The addresses of a wire-level venue in a process of its own."""
-    command = [sys.executable, "-m", "tests.wire", case.server, "--position", case.position]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            addresses: dict[str, str] = json.loads(server.stdout.readline())
-            yield addresses
-        finally:
-            server.terminate()
-
-
 def control(addresses: Mapping[str, str], what: str) -> None:
     """Move the world."""
     request = urllib.request.Request(f"{addresses['control']}/{what}", method="POST")
@@ -295,12 +278,18 @@ def state(addresses: Mapping[str, str]) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+IN_EVERY_RUN = ("binance", "alpaca")
+"""One of each adapter; a third secret is one more case of what the others show, and a case of `make test-venues`."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(it, marks=() if it in IN_EVERY_RUN else pytest.mark.venues) for it in CASES]
+)
 def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, name: str) -> None:
     """Read, planned, closed, reported, refused and not reached, with every library at DEBUG: nothing holds a key."""
     case = CASES[name]
     site = tmp_path / "site"
-    with receiver() as collector, serving(case) as addresses:
+    with receiver() as collector, wire(case.server, "--position", case.position) as addresses:
         held = mounted(site / "run" / "secrets" / "venue", case.credentials)
         planted = {f"PLANTED_{key.upper()}": value for key, value in case.credentials.items()}
         trial = Trial(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from killswitch.telemetry.events import decode_event
-from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, process, terminate, until
+from tests.e2e.processes import PATIENCE, Site, ksctl, paper, process, terminate, until
 from tests.e2e.test_run import CRASHING, STANDING
 from tests.otlp_receiver import Receiver, points, receiver, said
 
@@ -261,8 +260,7 @@ def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
     """Every line of stdout is an event, the decision goes to stderr, and --output json is refused beside it."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
-        arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--events", "-"]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as runner:
+        with process("run", *site.place, "--interval", "100ms", "--events", "-") as runner:
             try:
                 until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
                 until(site.decisions, "it is decided")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from killswitch.runner.standing import Standing, standing_of
 from killswitch.runner.status import RunnerView
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
-from tests.e2e.processes import KSCTL, PATIENCE
+from tests.e2e.forks import REPOSITORY, Process, begin, finish
+from tests.e2e.processes import PATIENCE
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 
@@ -61,6 +61,7 @@ class Reached:
 
 KEYS: Final = {"key": KEY, "secret": SECRET}
 WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
+WIRE: Final = "import sys; from tests.wire.__main__ import main; sys.exit(main(sys.argv[1:]))"
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 
 REACHED: Final[Mapping[str, Reached]] = {
@@ -105,34 +106,33 @@ class World:
 
     def ksctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command with the credentials in its environment, run to its end."""
-        return subprocess.run(
-            [*KSCTL, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False,
-            env=self.reached.environment(),
-        )  # fmt: skip
+        return finish(arguments, timeout=PATIENCE, env=self.reached.environment())
 
 
 @contextmanager
 def venue(reached: Reached, *options: str) -> Iterator[World]:
     """The venue with a long and a short position and an entry order that rests."""
     book = [f"--position={symbol}={amount}" for symbol, amount in zip(reached.symbols, reached.book, strict=True)]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.wire", reached.wire, *book, "--orders=1", *options],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
-    try:
-        assert server.stdout is not None
-        yield World(reached, **json.loads(server.stdout.readline()))
-    finally:
-        server.terminate()
-        server.wait(10)
-        assert server.stdout is not None
-        server.stdout.close()
+    with wire(reached.wire, *book, "--orders=1", *options) as addresses:
+        yield World(reached, **addresses)
+
+
+@contextmanager
+def wire(name: str, *options: str) -> Iterator[dict[str, str]]:
+    """The addresses of a wire-level venue in a process of its own."""
+    with begin((name, *options), code=WIRE, stdout=subprocess.PIPE, cwd=REPOSITORY) as server:
+        try:
+            assert server.stdout is not None
+            addresses: dict[str, str] = json.loads(server.stdout.readline())
+            yield addresses
+        finally:
+            server.terminate()
 
 
 class Run:
     """A runner as a process."""
 
-    def __init__(self, process: subprocess.Popen[str], words: Path) -> None:
+    def __init__(self, process: Process, words: Path) -> None:
         self.process = process
         self._words = words
 
@@ -189,9 +189,9 @@ class Site:
         self._runs += 1
         words = self._folder / f"err-{self._runs}.txt"
         with words.open("w", encoding="utf-8") as err:
-            runner = subprocess.Popen(
-                [*KSCTL, "run", *self.place, "--live", "--record", str(self.recording), *options],
-                stdout=subprocess.DEVNULL, stderr=err, text=True, env=self._world.reached.environment(),
+            runner = begin(
+                ["run", *self.place, "--live", "--record", str(self.recording), *options],
+                stdout=subprocess.DEVNULL, stderr=err, env=self._world.reached.environment(),
             )  # fmt: skip
         try:
             yield Run(runner, words)
